@@ -1,0 +1,404 @@
+#!/usr/bin/env python
+"""Fine-tune every arm as a splice-site classifier, cross-validated on the same folds, and compare the arms.
+
+    python finetune.py [CONFIG.yaml] [--section.field value ...]
+
+Writes runs/<name>/finetune/<arm>/<site>/seedN/foldNN and runs/<name>/report. Run again to resume; folds, arms and seeds
+are independent jobs (`--finetune.folds [3]`), joined by `python evaluate.py report runs/<name>`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from tqdm import tqdm
+from transformers import get_scheduler
+
+from utils.backbone import check_length, fresh_like, load_backbone
+from utils.classifier import Classifier, load_classifier, predict, save_classifier
+from utils.config import Config, ModelConfig, flatten, load_config, to_dict
+from utils.embed import embed
+from utils.errors import InputError, run_script
+from utils.floors import KmerLogistic, WeightMatrix
+from utils.metrics import classification_scores, sccs
+from utils.motifs import Motifs
+from utils.proxies import load_motifs, load_windows, measure_nmi
+from utils.report import write_report
+from utils.run import RunFolder, StopSignal, build_accelerator, replace_folder, sha256_folder, stop_if_asked, write_text
+from utils.sequence import add_special_tokens
+from utils.spliceator import Splits, Windows
+
+FLOORS = ("pwm", "kmer")
+OF_PRETRAINING = ("best_sccs", "best_nmi", "last")
+CONFIG_SECTIONS = ("name", "model", "data", "evaluate", "finetune")  # what decides a fold's result
+
+
+def main() -> None:
+    config = load_config(sys.argv[1:])
+    stop = StopSignal()
+    accelerator = build_accelerator(config.device, config.precision)
+    arms = resolve_arms(config)
+    windows, splits = load_windows(config)
+    study = Study(config, accelerator, windows, splits, load_motifs(config), stop)
+    jobs = [(site, seed, arm) for site in config.finetune.sites for seed in config.finetune.seeds for arm in arms]
+    study.bar.total = sum(len(study.fold_numbers(site)) for site, _, _ in jobs)
+    for site, seed, arm in jobs:
+        study.run_arm(arm, arms[arm], site, seed)
+    study.bar.close()
+    print(write_report(config))
+
+
+def resolve_arms(config: Config) -> dict[str, ModelConfig | None]:
+    """{arm: where its encoder comes from}; None for the floors, which have none.
+
+    Raises InputError for an unknown arm, and for one whose checkpoint does not exist yet.
+    """
+    arms: dict[str, ModelConfig | None] = {}
+    for arm in config.finetune.arms:
+        name, _, folder = arm.partition("=")
+        if name in FLOORS:
+            arms[name] = None
+        elif folder:
+            arms[name] = dataclasses.replace(config.model, source=folder)
+        elif name in ("fresh", "baseline"):
+            arms[name] = baseline_source(config)
+        elif name in OF_PRETRAINING:
+            arms[name] = pretrained(config, "pretrain", name)
+        else:
+            known = ", ".join((*FLOORS, "fresh", "baseline", *OF_PRETRAINING))
+            raise InputError(f"finetune.arms: {arm!r} is none of {known} and has no =CHECKPOINT_FOLDER")
+    return arms
+
+
+def baseline_source(config: Config) -> ModelConfig:
+    """The start model of the contrastive stage; without one, what is to be fine-tuned as it is."""
+    if config.pretrain.steps:
+        return pretrained(config, "pretrain", "start")
+    if config.mlm.steps:
+        return pretrained(config, "mlm", "last")
+    return config.model
+
+
+def pretrained(config: Config, stage: str, name: str) -> ModelConfig:
+    folder = config.folder / stage
+    if not (folder / "summary.json").is_file():
+        raise InputError(f"{folder} is not finished: run pretrain.sh with the same config first")
+    if not (folder / "checkpoints" / name).is_dir():
+        raise InputError(f"{folder}/checkpoints has no {name}: the run had no windows or sites to measure it on")
+    return dataclasses.replace(config.model, source=str(folder / "checkpoints" / name), pooling=None)
+
+
+class Study:
+    """What all fits share: the windows and their splits, the motif sites, the device, the progress bar."""
+
+    def __init__(
+        self,
+        config: Config,
+        accelerator: Accelerator,
+        windows: Windows,
+        splits: Splits,
+        motifs: Motifs | None,
+        stop: StopSignal,
+    ) -> None:
+        self.config, self.accelerator, self.stop = config, accelerator, stop
+        self.windows, self.splits, self.motifs = windows, splits, motifs
+        self.ids = windows.crop(config.data.context)
+        self.tokens = torch.from_numpy(add_special_tokens(self.ids)).to(accelerator.device)
+        self.labels = torch.from_numpy(windows.labels).float().to(accelerator.device)
+        self.bar = tqdm(desc="finetune", unit="fit", disable=not sys.stderr.isatty(), dynamic_ncols=True)
+
+    def fold_numbers(self, site: str) -> list[int]:
+        """The folds to run. Raises InputError for one that does not exist."""
+        count = len(self.splits.folds[site])
+        chosen = list(range(count)) if self.config.finetune.folds is None else self.config.finetune.folds
+        if max(chosen, default=0) >= count:
+            raise InputError(f"finetune.folds: there is no fold {max(chosen)}; they are 0 to {count - 1}")
+        return chosen
+
+    def run_arm(self, arm: str, source: ModelConfig | None, site: str, seed: int) -> None:
+        """All folds of one arm on one task with one seed."""
+        numbers = self.fold_numbers(site)
+        folds = [FoldRun(self, arm, source, site, seed, number) for number in numbers]
+        waiting = [fold for fold in folds if not fold.run.finished]
+        self.bar.update(len(folds) - len(waiting))
+        if not waiting:
+            return
+        if source is None:
+            for fold in waiting:
+                fold.fit_floor(arm)
+            return
+        start = StartModel(self, arm, source, site)
+        if self.config.finetune.select_epoch == "per_fold":
+            for fold in waiting:
+                fold.fit(start)
+                fold.finish(start)
+        else:
+            fit_shared(waiting, start)
+            for fold in waiting:
+                fold.finish(start)
+
+
+class StartModel:
+    """The encoder that an arm starts from, and what SCCS and NMI it has before fine-tuning."""
+
+    def __init__(self, study: Study, arm: str, source: ModelConfig, site: str) -> None:
+        config = study.config
+        self.fresh = arm == "fresh"
+        self.model, self.pooling, _ = load_backbone(source)
+        self.source = source
+        check_length(self.model, config.data.context, "data.context")
+        check_length(self.model, config.data.motif_window, "data.motif_window")
+        bert = self.encoder(0).to(study.accelerator.device)
+        batch_size, autocast = config.evaluate.batch_size, study.accelerator.autocast
+        index = study.windows.of_site(site)
+        vectors = embed(bert, study.ids[index], self.pooling, batch_size, autocast)
+        self.vectors = dict(zip(index.tolist(), vectors))
+        self.nmi = None
+        if study.motifs is not None and config.finetune.nmi_folds:
+            self.nmi = measure_nmi(bert, study.motifs, config, autocast)["nmi"]
+
+    def encoder(self, seed: int) -> torch.nn.Module:
+        """A copy of the start encoder; fresh weights where the arm is `fresh`. Seeds torch's generators."""
+        torch.manual_seed(seed)
+        copy = fresh_like(self.model.config)  # draws from the generator for every arm alike
+        if not self.fresh:
+            copy.load_state_dict(self.model.state_dict())
+        return copy.bert
+
+
+class FoldRun:
+    """One fit: one arm, one task, one seed, one fold, in a run folder of its own."""
+
+    def __init__(self, study: Study, arm: str, source: ModelConfig | None, site: str, seed: int, number: int) -> None:
+        self.study, self.arm, self.site, self.seed, self.number = study, arm, site, seed, number
+        self.parts = study.splits.folds[site][number]
+        self.settings = study.config.finetune
+        for name, index in self.parts.items():
+            if len(np.unique(study.windows.labels[index])) < 2:
+                raise InputError(f"fold {number} of {site}: the {name} windows are all of one class; use fewer folds")
+        if source is not None and len(self.parts["train"]) < self.settings.batch_size:
+            raise InputError(
+                f"finetune.batch_size ({self.settings.batch_size}) is more than the {len(self.parts['train'])} "
+                f"training windows of fold {number}: the last partial batch is dropped, so no batch would be left"
+            )
+        path = study.config.folder / f"finetune/{arm}/{site}/seed{seed}/fold{number:02d}"
+        inputs = {"spliceator": study.windows.sha256}
+        if source is not None and source.source is not None and Path(source.source).is_dir():
+            inputs["start checkpoint"] = sha256_folder(Path(source.source))
+        self.run = RunFolder(path, self._config(), inputs, str(study.accelerator.device))
+        self.began = time.perf_counter()
+
+    def _config(self) -> dict[str, object]:
+        """The resolved config of this one job, which can be passed back."""
+        values = to_dict(self.study.config)
+        kept = {key: values[key] for key in CONFIG_SECTIONS}
+        arm = next(arm for arm in self.settings.arms if arm.partition("=")[0] == self.arm)
+        kept["finetune"] |= {"arms": [arm], "sites": [self.site], "seeds": [self.seed], "folds": [self.number]}
+        return kept
+
+    def _array(self, part: str) -> np.ndarray:
+        return self.study.ids[self.parts[part]]
+
+    # -- training ------------------------------------------------------------------------------------------------------
+
+    def open(self, start: StartModel) -> None:
+        """Model and optimiser, from the saved state where there is one, else from the arm's start."""
+        accelerator, settings = self.study.accelerator, self.settings
+        encoder = start.encoder(int(np.random.SeedSequence([self.seed, self.number]).generate_state(1)[0]))
+        model = Classifier(encoder, start.pooling, settings.dropout).to(accelerator.device)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
+        self.scheduler = get_scheduler("constant_with_warmup", optimizer, num_warmup_steps=settings.warmup_steps)
+        self.model = model
+        self.learner, self.optimizer = accelerator.prepare(model, optimizer)
+        self.epoch = 0
+        self.best = {"epoch": 0, "auc": -1.0}
+        state = self.run.load_state(accelerator.device)
+        if state is not None:
+            self._load(state)
+        self.run.rewind(self.epoch)
+
+    def close(self) -> None:
+        """Free the model; the state is on disk."""
+        del self.model, self.learner, self.optimizer, self.scheduler
+        self.study.accelerator.free_memory()
+        self.run.close()
+
+    def _state(self) -> dict[str, object]:
+        scaler = self.study.accelerator.scaler
+        return {
+            "epoch": self.epoch,
+            "best": self.best,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+            "scaler": scaler.state_dict() if scaler is not None else None,
+            "rng": torch.get_rng_state(),
+            "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        }
+
+    def _load(self, state: dict[str, object]) -> None:
+        self.epoch, self.best = state["epoch"], state["best"]
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scheduler.load_state_dict(state["scheduler"])
+        if self.study.accelerator.scaler is not None:
+            self.study.accelerator.scaler.load_state_dict(state["scaler"])
+        torch.set_rng_state(state["rng"].cpu())
+        if torch.cuda.is_available():
+            torch.cuda.set_rng_state_all([rng.cpu() for rng in state["cuda_rng"]])
+
+    def fit(self, start: StartModel) -> None:
+        """Epochs until validation AUC stops rising for `patience` epochs; the best epoch's weights are kept."""
+        self.open(start)
+        while self.epoch < self.settings.max_epochs and self.epoch - self.best["epoch"] < self.settings.patience:
+            auc = self.train_epoch()
+            if auc > self.best["auc"]:
+                self.best = {"epoch": self.epoch, "auc": auc}
+                self.keep_best()
+            self.run.save_state(self._state())
+        self.close()
+
+    def train_epoch(self) -> float:
+        """One pass over the training windows, then validation; returns its AUC."""
+        study, settings = self.study, self.settings
+        order = self.parts["train"][self._order()]
+        self.learner.train()
+        total, batches = 0.0, len(order) // settings.batch_size  # the last partial batch is dropped
+        for i in range(batches):
+            index = torch.from_numpy(order[i * settings.batch_size : (i + 1) * settings.batch_size])
+            logits = self.learner(study.tokens[index].int()).float()
+            loss = F.binary_cross_entropy_with_logits(logits, study.labels[index])
+            if not torch.isfinite(loss):
+                raise FloatingPointError(f"{self.run.path}: the loss is {loss.item()} in epoch {self.epoch + 1}")
+            study.accelerator.backward(loss)
+            if settings.max_grad_norm is not None:
+                study.accelerator.clip_grad_norm_(self.learner.parameters(), settings.max_grad_norm)
+            self.optimizer.step()
+            self.scheduler.step()
+            self.optimizer.zero_grad()
+            total += loss.detach()
+            stop_if_asked(study.stop, f"in {self.run.path}, epoch {self.epoch + 1}")
+        self.epoch += 1
+        val_labels = study.windows.labels[self.parts["val"]]
+        scores = classification_scores(val_labels, self._predict("val"))
+        row = {f"val/{key}": scores[key] for key in ("auc", "f1", "ap")}
+        self.run.record(
+            self.epoch, {"train/loss": float(total) / batches, "train/lr": settings_lr(self.scheduler), **row}
+        )
+        study.bar.set_postfix_str(
+            f"{self.arm} {self.site} fold {self.number} epoch {self.epoch} AUC {scores['auc']:.4f}"
+        )
+        return scores["auc"]
+
+    def _order(self) -> np.ndarray:
+        # From (seed, fold, epoch), so that a resumed epoch has the order it would have had.
+        return np.random.default_rng([self.seed, self.number, self.epoch]).permutation(len(self.parts["train"]))
+
+    def _predict(self, part: str) -> np.ndarray:
+        return predict(
+            self.model, self._array(part), self.study.config.evaluate.batch_size, self.study.accelerator.autocast
+        )
+
+    def keep_best(self) -> None:
+        with replace_folder(self.run.checkpoints / "best") as folder:
+            save_classifier(self.model, folder)
+
+    # -- results -------------------------------------------------------------------------------------------------------
+
+    def finish(self, start: StartModel) -> None:
+        """Score the test windows once, with the chosen weights read back from disk, and write the summary."""
+        study, config = self.study, self.study.config
+        accelerator, batch_size = study.accelerator, config.evaluate.batch_size
+        checkpoint = self.run.checkpoints / "best"
+        self.model = load_classifier(checkpoint, config.model, self.settings.dropout).to(accelerator.device)
+        test = self.parts["test"]
+        labels = study.windows.labels[test]
+        before = np.stack([start.vectors[i] for i in test.tolist()])
+        after = embed(self.model.bert, study.ids[test], self.model.pooling, batch_size, accelerator.autocast)
+        pairs = config.evaluate.sccs_pairs
+        more = {
+            "before/sccs": sccs(before, labels, pairs, config.seed)["sccs"],
+            "after/sccs": sccs(after, labels, pairs, config.seed)["sccs"],
+        }
+        if start.nmi is not None and self.number < self.settings.nmi_folds:
+            more["before/nmi"] = start.nmi
+            more["after/nmi"] = measure_nmi(self.model.bert, study.motifs, config, accelerator.autocast)["nmi"]
+        rows = self.run.metrics()
+        chosen = next(row for row in rows if row["step"] == self.best["epoch"])
+        more |= {key: value for key, value in chosen.items() if key.startswith("val/")}
+        self._summarise(self._predict("test"), more, {"epochs": len(rows), "best_epoch": self.best["epoch"]})
+        del self.model
+
+    def fit_floor(self, arm: str) -> None:
+        """Fit a weight matrix or k-mer regression on the training windows and score validation and test."""
+        study, evaluate = self.study, self.study.config.evaluate
+        floor = WeightMatrix(evaluate.pwm_flank) if arm == "pwm" else KmerLogistic(evaluate.kmer)
+        train = self.parts["train"]
+        floor.fit(self._array("train"), study.windows.labels[train], study.windows.sites[train])
+        val = classification_scores(study.windows.labels[self.parts["val"]], floor.predict(self._array("val")))
+        self.run.rewind(-1)
+        self._summarise(floor.predict(self._array("test")), {f"val/{key}": val[key] for key in ("auc", "f1", "ap")}, {})
+
+    def _summarise(self, probabilities: np.ndarray, more: dict[str, float], extra: dict[str, object]) -> None:
+        study, test = self.study, self.parts["test"]
+        labels = study.windows.labels[test]
+        table = pd.DataFrame(
+            {"window": study.windows.names[test], "fold": self.number, "label": labels, "probability": probabilities}
+        )
+        write_text(self.run.path / "predictions.csv", table.to_csv(index=False, float_format="%.6g"))
+        scores = {f"test/{key}": value for key, value in classification_scores(labels, probabilities).items()}
+        sizes = {part: len(index) for part, index in self.parts.items()}
+        job = {"arm": self.arm, "site": self.site, "seed": self.seed, "fold": self.number, "windows": sizes}
+        seconds = round(time.perf_counter() - self.began, 1)
+        hyperparameters = flatten({"finetune": self._config()["finetune"]})
+        self.run.finish({**job, **extra, "seconds": seconds, "metrics": scores | more}, hyperparameters)
+        study.bar.update()
+        line = f"{self.arm:<10} {self.site:<8} seed {self.seed} fold {self.number:02d}  "
+        line += f"F1 {scores['test/f1']:.4f}  AUC {scores['test/auc']:.4f}  val AUC {more['val/auc']:.4f}  "
+        self.run.log(line + (f"epoch {extra['best_epoch']:>2} of {extra['epochs']:>2}" if extra else "floor"))
+
+
+def settings_lr(scheduler: torch.optim.lr_scheduler.LRScheduler) -> float:
+    return float(scheduler.get_last_lr()[0])
+
+
+def fit_shared(folds: list[FoldRun], start: StartModel) -> None:
+    """The published rule: epochs outside, folds inside, one epoch for all by their mean validation AUC.
+
+    Each fold's model is on disk between its epochs. A fold whose state is ahead has been through this epoch before the
+    run was stopped; its best weights are promoted only while every fold still holds that very epoch.
+    """
+    settings = folds[0].settings
+    best, best_epoch = -1.0, 0
+    for epoch in range(1, settings.max_epochs + 1):
+        if epoch - best_epoch > settings.patience:
+            break
+        for fold in folds:
+            fold.open(start)
+            if fold.epoch < epoch:
+                fold.train_epoch()
+                fold.run.save_state(fold._state())
+            fold.close()
+        done = [{row["step"]: row["val/auc"] for row in fold.run.metrics()} for fold in folds]
+        mean = float(np.mean([values[epoch] for values in done]))
+        if mean > best:
+            best, best_epoch = mean, epoch
+            if all(max(values) == epoch for values in done):
+                for fold in folds:
+                    fold.open(start)
+                    fold.keep_best()
+                    fold.close()
+    for fold in folds:
+        fold.best = {"epoch": best_epoch, "auc": best}
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# bash finetune.sh [CONFIG.yaml] [--key value ...]
+# Fine-tunes every arm on every fold and prints the comparison table; without a config: of the built-in demo.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+source utils/env.sh requirements.txt
+
+case ${1-} in
+    "" | -* | *demo.yaml) "$PYTHON" data/demo.py ;;
+esac
+exec "$PYTHON" finetune.py "$@"

@@ -1,0 +1,422 @@
+#!/usr/bin/env python
+"""Train an encoder on unlabelled genome text, by masked bases or by SimCSE, and watch SCCS and NMI while it trains.
+
+    python pretrain.py [CONFIG.yaml] [--section.field value ...]
+
+Writes runs/<name>/pretrain (and runs/<name>/mlm where the config has that first stage). Run again to resume.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from torch import nn
+from tqdm import tqdm
+from transformers import BertForMaskedLM, get_scheduler
+
+from utils.backbone import check_length, fresh_like, hidden_states, load_backbone, pool, save_checkpoint
+from utils.config import Config, ModelConfig, PretrainConfig, flatten, load_config, to_dict
+from utils.errors import InputError, run_script
+from utils.motifs import Motifs
+from utils.objectives import IGNORED, info_nce, mask_tokens
+from utils.proxies import load_motifs, load_windows, measure_nmi, measure_sccs, nmi_floors, sccs_floors
+from utils.run import RunFolder, StopSignal, build_accelerator, replace_folder, set_seed, sha256_folder, stop_if_asked
+from utils.sequence import WindowSampler, add_special_tokens, open_store
+from utils.spliceator import Splits, Windows
+
+PROXIES = ("sccs", "nmi")  # each keeps a best checkpoint; higher is better for both
+CONFIG_SECTIONS = ("name", "seed", "model", "data", "evaluate")  # with the stage's own: what decides its result
+
+
+def main() -> None:
+    config = load_config(sys.argv[1:])
+    if not (config.mlm.steps or config.pretrain.steps):
+        raise InputError("pretrain.steps is 0 and so is mlm.steps: nothing to train")
+    stop = StopSignal()
+    accelerator = build_accelerator(config.device, config.precision)
+    text = build_sampler(config)
+    hook = Validation(config, accelerator)
+    model = config.model
+    for stage in ("mlm", "pretrain"):
+        if getattr(config, stage).steps:
+            folder = run_stage(config, stage, model, text, hook, accelerator, stop)
+            model = dataclasses.replace(model, source=str(folder / "checkpoints/last"))
+
+
+def build_sampler(config: Config) -> WindowSampler:
+    """The windows of the pre-training text."""
+    data = config.data
+    return WindowSampler(
+        open_store(data.fasta, data.cache),
+        data.window,
+        data.sampling,
+        data.stride,
+        data.strands == "both",
+        data.max_n_share,
+        data.records,
+        config.seed,
+    )
+
+
+class Validation:
+    """SCCS on the selection windows and NMI on the motif sites, with the floors that they have to beat."""
+
+    def __init__(self, config: Config, accelerator: Accelerator) -> None:
+        self.config, self.autocast = config, accelerator.autocast
+        self.ids, self.labels, self.inputs = None, None, {}
+        if config.data.spliceator is not None:
+            windows, splits = load_windows(config)
+            chosen = selection_windows(windows, splits)
+            self.ids, self.labels = chosen.crop(config.data.context), chosen.labels
+            self.inputs["spliceator"] = windows.sha256
+        self.motifs: Motifs | None = load_motifs(config)
+
+    def check(self, model: nn.Module) -> None:
+        """Refuse windows that the encoder cannot take, before anything is trained."""
+        for field in ("window", "context", "motif_window"):
+            check_length(model, getattr(self.config.data, field), f"data.{field}")
+
+    def __call__(self, model: BertForMaskedLM, pooling: str) -> dict[str, float]:
+        scores: dict[str, float] = {}
+        if self.ids is not None:
+            scores |= measure_sccs(model.bert, pooling, self.ids, self.labels, self.config, self.autocast)
+        if self.motifs is not None:
+            scores |= measure_nmi(model.bert, self.motifs, self.config, self.autocast)
+        return scores
+
+    def floors(self, model: BertForMaskedLM, pooling: str) -> dict[str, dict[str, float]]:
+        """{'sccs': {...}, 'nmi': {...}} of one-hot bases, GC content and an encoder of fresh weights."""
+        with torch.random.fork_rng():
+            set_seed(self.config.seed)
+            fresh = self(fresh_like(model.config).to(model.device), pooling)
+        floors = {}
+        if self.ids is not None:
+            floors["sccs"] = {**sccs_floors(self.ids, self.labels, self.config), "fresh": fresh["sccs"]}
+        if self.motifs is not None:
+            floors["nmi"] = {**nmi_floors(self.motifs, self.config), "fresh": fresh["nmi"]}
+        return floors
+
+
+def selection_windows(windows: Windows, splits: Splits) -> Windows:
+    """The share set aside for selection; with share 0 the training part of fold 0, which is the published behaviour."""
+    if len(splits.selection):
+        return windows.take(splits.selection)
+    return windows.take(splits.folds["both"][0]["train"])
+
+
+class Learner(nn.Module):
+    """What a training step runs: pooled vectors for simcse, base logits for mlm."""
+
+    def __init__(self, model: BertForMaskedLM, pooling: str, objective: str) -> None:
+        super().__init__()
+        self.model, self.pooling, self.objective = model, pooling, objective
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        if self.objective == "mlm":
+            return self.model(input_ids=tokens).logits
+        return pool(hidden_states(self.model.bert, tokens), self.pooling)
+
+
+def step_loss(
+    learner: nn.Module, stage: PretrainConfig, ids: np.ndarray, rng: np.random.Generator, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Loss and accuracy of one batch, windows uint8 [batch, length].
+
+    simcse: each window passes twice, in one batch, under different dropout; accuracy is how often a view finds its
+    partner. mlm: accuracy is that of the masked bases.
+    """
+    tokens = add_special_tokens(ids)
+    if stage.objective == "mlm":
+        tokens, targets = mask_tokens(tokens, stage.mlm_probability, rng)
+        targets = torch.from_numpy(targets).to(device)
+        logits = learner(torch.from_numpy(tokens).to(device).int())
+        loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED)
+        asked = targets != IGNORED
+        return loss, (logits.argmax(-1) == targets)[asked].float().mean()
+    both = torch.from_numpy(tokens).to(device).int().repeat(2, 1)
+    first, second = learner(both).float().chunk(2)
+    with torch.no_grad():
+        nearest = (F.normalize(first, dim=-1) @ F.normalize(second, dim=-1).T).argmax(dim=1)
+    found = (nearest == torch.arange(len(first), device=device)).float().mean()
+    return info_nce(first, second, stage.temperature), found
+
+
+def build_optimizer(
+    model: nn.Module, stage: PretrainConfig
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+    """AdamW, whose decay spares biases and layer norms, and the warm-up and decay of the learning rate."""
+    matrices = [p for p in model.parameters() if p.ndim > 1]
+    vectors = [p for p in model.parameters() if p.ndim <= 1]
+    groups = [{"params": matrices, "weight_decay": stage.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=stage.lr)
+    scheduler = get_scheduler(
+        stage.lr_scheduler_type, optimizer, num_warmup_steps=stage.warmup_steps, num_training_steps=stage.steps
+    )
+    return optimizer, scheduler
+
+
+class Training:
+    """Model, optimiser, schedule and progress of a stage: all that its state.pt holds."""
+
+    def __init__(self, model: BertForMaskedLM, pooling: str, stage: PretrainConfig, accelerator: Accelerator) -> None:
+        self.model, self.pooling, self.stage, self.accelerator = model, pooling, stage, accelerator
+        optimizer, self.scheduler = build_optimizer(model, stage)
+        self.learner, self.optimizer = accelerator.prepare(Learner(model, pooling, stage.objective), optimizer)
+        self.step = 0
+        self.best: dict[str, dict[str, float]] = {}
+        self.sums = [0.0, 0.0, 0.0]  # loss, accuracy and gradient norm since the last logged row
+        self.count = 0
+
+    def state(self) -> dict[str, object]:
+        scaler = self.accelerator.scaler
+        return {
+            "step": self.step,
+            "best": self.best,
+            "sums": self.sums,
+            "count": self.count,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+            "scaler": scaler.state_dict() if scaler is not None else None,
+            "rng": torch.get_rng_state(),
+            "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        }
+
+    def load(self, state: dict[str, object]) -> None:
+        self.step, self.best, self.sums, self.count = (state[key] for key in ("step", "best", "sums", "count"))
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scheduler.load_state_dict(state["scheduler"])
+        if self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+        torch.set_rng_state(state["rng"].cpu())
+        if torch.cuda.is_available():
+            torch.cuda.set_rng_state_all([rng.cpu() for rng in state["cuda_rng"]])
+
+    def advance(self, ids: np.ndarray, rng: np.random.Generator) -> None:
+        """One optimiser step on windows uint8 [batch, length]."""
+        self.learner.train()
+        loss, accuracy = step_loss(self.learner, self.stage, ids, rng, self.accelerator.device)
+        if not torch.isfinite(loss):
+            raise FloatingPointError(
+                f"the loss is {loss.item()} at step {self.step + 1}: lower {self.stage.objective} lr or raise warm-up"
+            )
+        self.accelerator.backward(loss)
+        norm = self.accelerator.clip_grad_norm_(self.learner.parameters(), self.stage.max_grad_norm)
+        self.optimizer.step()
+        self.scheduler.step()
+        self.optimizer.zero_grad()
+        self.step += 1
+        self.count += 1
+        for i, value in enumerate((loss, accuracy, norm)):
+            self.sums[i] += float(value.detach())
+
+    def means(self) -> dict[str, float]:
+        """Means since the last call, and the learning rate."""
+        loss, accuracy, norm = (total / self.count for total in self.sums)
+        self.sums, self.count = [0.0, 0.0, 0.0], 0
+        return {
+            "train/loss": loss,
+            "train/accuracy": accuracy,
+            "train/grad_norm": norm,
+            "train/lr": self.scheduler.get_last_lr()[0],
+        }
+
+
+def run_stage(
+    config: Config,
+    name: str,
+    source: ModelConfig,
+    text: WindowSampler,
+    hook: Validation,
+    accelerator: Accelerator,
+    stop: StopSignal,
+) -> Path:
+    """Train one stage to its end, or tell that it is done; returns its folder."""
+    stage: PretrainConfig = getattr(config, name)
+    path = config.folder / name
+    run = RunFolder(path, stage_config(config, name, source), stage_inputs(source, text, hook), str(accelerator.device))
+    if run.finished:
+        run.log(f"{path}: already done ({headline(run.summary)})")
+        return path
+    set_seed(config.seed)
+    model, pooling, remarks = load_backbone(source, need_mlm_head=stage.objective == "mlm")
+    hook.check(model)
+    model.to(accelerator.device)
+    training = Training(model, pooling, stage, accelerator)
+    state = run.load_state(accelerator.device)
+    if state is None:
+        run.rewind(-1)
+        describe(run, config, name, training, text, remarks)
+        start(run, training, hook)
+    else:
+        training.load(state)
+        run.rewind(training.step)
+        run.log(f"{path}: resumed at step {training.step} of {stage.steps}")
+    train(run, config, name, training, text, hook, stop)
+    finish(run, config, name, training, hook)
+    accelerator.free_memory()
+    return path
+
+
+def stage_config(config: Config, name: str, source: ModelConfig) -> dict[str, object]:
+    """The part of the config that decides a stage's result; valid as a config of its own."""
+    values = to_dict(dataclasses.replace(config, model=source))
+    kept = {key: values[key] for key in CONFIG_SECTIONS}
+    return (
+        kept | {"mlm": {"steps": 0}, "pretrain": values[name]} if name == "pretrain" else kept | {"mlm": values[name]}
+    )
+
+
+def stage_inputs(source: ModelConfig, text: WindowSampler, hook: Validation) -> dict[str, str]:
+    """Hashes of all that a stage reads."""
+    inputs = {"text": text.store.sha256, **hook.inputs}
+    if source.source is not None and Path(source.source).is_dir():
+        inputs["start checkpoint"] = sha256_folder(Path(source.source))
+    return inputs
+
+
+def describe(
+    run: RunFolder, config: Config, name: str, training: Training, text: WindowSampler, remarks: list[str]
+) -> None:
+    stage, model = training.stage, training.model
+    size = sum(p.numel() for p in model.parameters()) / 1e6
+    sources = ", ".join(text.store.manifest["sources"])
+    run.log(
+        f"{name}: {stage.objective}, {stage.steps} steps of {stage.batch_size} windows of {config.data.window} nt from {sources}"
+    )
+    run.log(f"encoder: {size:.2f} M parameters, pooling {training.pooling}; {'; '.join(remarks)}")
+    if config.data.selection_share == 0:
+        run.log("data.selection_share is 0: SCCS is measured on the training part of fold 0, as published")
+
+
+def start(run: RunFolder, training: Training, hook: Validation) -> None:
+    """Save the start model (the baseline arm) and measure it, before any step."""
+    save(run, training, "start")
+    floors = hook.floors(training.model, training.pooling)
+    for proxy, values in floors.items():
+        run.log(f"floors of {proxy.upper()}: " + ", ".join(f"{key} {value:.3f}" for key, value in values.items()))
+        run.record(0, {f"floor/{proxy}_{key}": value for key, value in values.items()})
+    validate(run, training, hook)
+
+
+def train(
+    run: RunFolder,
+    config: Config,
+    name: str,
+    training: Training,
+    text: WindowSampler,
+    hook: Validation,
+    stop: StopSignal,
+) -> None:
+    """The training loop: a pure function of the state, so that a resumed run repeats a straight one."""
+    stage = training.stage
+    tty = sys.stderr.isatty()
+    bar = tqdm(total=stage.steps, initial=training.step, desc=name, unit="step", disable=not tty, dynamic_ncols=True)
+    since, seen = time.perf_counter(), 0
+    while training.step < stage.steps:
+        ids = text.batch(training.step, stage.batch_size)
+        training.advance(ids, np.random.default_rng([config.seed, 3, training.step]))
+        bar.update()
+        seen += len(ids)
+        step, last = training.step, training.step == stage.steps
+        if step % stage.logging_steps == 0 or last:
+            row = training.means() | {"train/windows_per_s": seen / (time.perf_counter() - since)}
+            since, seen = time.perf_counter(), 0
+            run.record(step, row)
+            line = progress(step, stage.steps, row)
+            run.log(line, show=not tty and (step % max(stage.steps // 10, stage.logging_steps) == 0 or last))
+            bar.set_postfix_str(f"loss {row['train/loss']:.3f}")
+        if step % stage.eval_steps == 0 or last:
+            validate(run, training, hook)
+            run.save_state(training.state())
+            since, seen = time.perf_counter(), 0
+        elif stop.asked:
+            run.save_state(training.state())
+        stop_if_asked(stop, f"at step {step} of {stage.steps}, state saved in {run.path}")
+    bar.close()
+
+
+def progress(step: int, steps: int, row: dict[str, float]) -> str:
+    width = len(str(steps))
+    return (
+        f"step {step:>{width}}/{steps}  loss {row['train/loss']:7.4f}  accuracy {row['train/accuracy']:.3f}  "
+        f"lr {row['train/lr']:.2e}  {row['train/windows_per_s']:7.1f} windows/s"
+    )
+
+
+def validate(run: RunFolder, training: Training, hook: Validation) -> None:
+    """Measure the proxies, keep this checkpoint, and the best ones."""
+    scores = hook(training.model, training.pooling)
+    run.record(training.step, {f"val/{key}": value for key, value in scores.items()})
+    shown = "  ".join(
+        f"{key} {scores[key]:.4f}" for key in ("sccs", "nmi", "mean_cosine", "uniformity") if key in scores
+    )
+    run.log(f"validation at step {training.step}: {shown}")
+    if training.step == 0:  # the start is the baseline arm; the best_* arms are checkpoints that this stage trained
+        return
+    saved = save(run, training, f"step-{training.step:06d}")
+    for proxy in PROXIES:
+        if proxy in scores and scores[proxy] > training.best.get(proxy, {"value": -np.inf})["value"]:
+            training.best[proxy] = {"value": scores[proxy], "step": training.step}
+            with replace_folder(run.checkpoints / f"best_{proxy}") as folder:
+                shutil.copytree(saved, folder, dirs_exist_ok=True)
+    kept = sorted(run.checkpoints.glob("step-*[0-9]"))
+    for old in kept[: max(0, len(kept) - training.stage.save_total_limit)]:
+        shutil.rmtree(old)
+
+
+def save(run: RunFolder, training: Training, name: str) -> Path:
+    target = run.checkpoints / name
+    with replace_folder(target) as folder:
+        save_checkpoint(training.model, folder, training.pooling)
+    return target
+
+
+def finish(run: RunFolder, config: Config, name: str, training: Training, hook: Validation) -> None:
+    """Keep the last weights, write the summary, say where everything lives."""
+    save(run, training, "last")
+    rows = run.metrics()
+    validations = [row for row in rows if any(key.startswith("val/") for key in row)]
+    floors = {key: value for row in rows for key, value in row.items() if key.startswith("floor/")}
+    losses = [row["train/loss"] for row in rows if "train/loss" in row]
+    scores = {key: value for key, value in validations[-1].items() if key.startswith("val/")}
+    for proxy, best in training.best.items():
+        scores[f"val/best_{proxy}"] = best["value"]
+    summary = {
+        "stage": name,
+        "objective": training.stage.objective,
+        "steps": training.step,
+        "pooling": training.pooling,
+        "start": {key: value for key, value in validations[0].items() if key.startswith("val/")},
+        "best": training.best,
+        "floors": floors,
+        "metrics": {"train/loss": losses[-1], **scores},
+    }
+    run.finish(summary, flatten(stage_config(config, name, config.model)))
+    run.log(f"{run.path}: {headline(summary)}")
+
+
+def headline(summary: dict[str, object]) -> str:
+    metrics, begun = summary["metrics"], summary["start"]
+    parts = [f"{summary['objective']} {summary['steps']} steps", f"loss {metrics['train/loss']:.4f}"]
+    for proxy in PROXIES:
+        if f"val/{proxy}" in metrics:
+            best = summary["best"][proxy]
+            parts.append(
+                f"{proxy.upper()} {begun[f'val/{proxy}']:.3f} -> {metrics[f'val/{proxy}']:.3f} "
+                f"(best {best['value']:.3f} at step {best['step']})"
+            )
+    return ", ".join(parts)
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# bash run.sh [COMMAND ...]
+# Builds the Docker image and gives a shell in it, or runs the command. Inside, everything works as outside:
+#   bash pretrain.sh; bash finetune.sh; tensorboard --logdir=runs (in the host's browser: http://127.0.0.1:6006)
+# TENSORBOARD_PORT=6007 publishes TensorBoard elsewhere on the host, as a second shell must.
+# SIMCSP_GPUS=device=1 gives one GPU, SIMCSP_GPUS= none; the default is all, where the host has any.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+
+fail() {
+    echo "error: $*" >&2
+    exit 2
+}
+
+command -v docker >/dev/null || fail "no docker command found: install Docker Engine, or use pretrain.sh without it"
+info=$(docker info 2>&1) || fail "Docker is installed, but its engine does not answer: ${info##*$'\n'}"
+
+# Docker itself would create a missing folder as root.
+mkdir -p data runs configs models
+options=(--rm --init --interactive --shm-size 8g --publish "127.0.0.1:${TENSORBOARD_PORT:-6006}:6006")
+for folder in data runs configs models; do
+    options+=(--volume "$PWD/$folder:/workspace/$folder")
+done
+# Lets a run record its commit; the code in the image was just built from this checkout.
+if [ -d .git ]; then
+    options+=(--volume "$PWD/.git:/workspace/.git:ro")
+fi
+# What a run writes belongs to the caller. Where the engine is rootless, the container's root already is the caller.
+if ! [[ $info =~ rootless(: true)?($|$'\n') ]]; then
+    options+=(--user "$(id -u):$(id -g)")
+fi
+if [ -t 0 ] && [ -t 1 ]; then
+    options+=(--tty)
+fi
+gpus=${SIMCSP_GPUS-all}
+if [ -n "$gpus" ] && nvidia-smi --list-gpus >/dev/null 2>&1; then
+    options+=(--gpus "$gpus")
+fi
+
+docker build --tag simcsp . >&2 || fail "docker build failed: see above"
+exec docker run "${options[@]}" simcsp "${@:-bash}"

@@ -1,0 +1,341 @@
+"""One YAML = one experiment: the dataclasses that hold it, their defaults (nowhere else) and their parser.
+
+Order of precedence: dataclass defaults, then the YAML file, then `--section.field value`. An unknown key, a wrong type or
+an impossible value is an InputError that names the field. `to_yaml` gives a file that can be passed back.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import jsonargparse
+import yaml
+from jsonargparse.typing import (
+    ClosedUnitInterval,
+    NonNegativeFloat,
+    NonNegativeInt,
+    OpenUnitInterval,
+    PositiveFloat,
+    PositiveInt,
+    restricted_number_type,
+)
+
+from utils.errors import InputError
+
+DEFAULT_CONFIG = "configs/demo.yaml"
+# Below 1 so that something is left to train on; 0 means none is set aside.
+Share = restricted_number_type("Share", float, [(">=", 0), ("<", 1)])
+
+
+@dataclass
+class ModelConfig:
+    """Where the encoder comes from, and its sizes when it starts from fresh weights."""
+
+    source: str | None = None
+    """Checkpoint folder or hub id of a BERT with SpliceBERT's ten-row vocabulary; null: fresh weights, sizes below."""
+    hidden_size: PositiveInt = 512
+    """Width of the hidden states."""
+    num_hidden_layers: PositiveInt = 6
+    """Transformer blocks."""
+    num_attention_heads: PositiveInt = 16
+    """Attention heads; must divide hidden_size."""
+    intermediate_size: PositiveInt = 2048
+    """Width of the feed-forward layer."""
+    max_position_embeddings: PositiveInt = 512
+    """Longest input in tokens, [CLS] and [SEP] included."""
+    hidden_dropout_prob: Share = 0.1
+    """Dropout of embeddings, attention output and feed-forward output; also applies to a loaded checkpoint."""
+    attention_probs_dropout_prob: Share = 0.1
+    """Dropout of the attention weights; also applies to a loaded checkpoint."""
+    pooling: Literal["cls", "mean"] | None = None
+    """How a window becomes one vector; null: what the checkpoint records, else cls."""
+
+
+@dataclass
+class DataConfig:
+    """Genome text, labelled windows, motif sites, and how the windows are split."""
+
+    fasta: list[str] = field(default_factory=list)
+    """Pre-training text: FASTA files, plain or gzipped."""
+    records: list[str] | None = None
+    """Records (chromosomes) of the FASTA files to train on; null: all."""
+    window: PositiveInt = 510
+    """Length of a pre-training window in nt."""
+    sampling: Literal["random", "strided"] = "random"
+    """Windows start anywhere, or every `stride` nt in an order shuffled each epoch."""
+    stride: PositiveInt | None = None
+    """Distance between strided windows in nt; null: `window`."""
+    strands: Literal["both", "forward"] = "both"
+    """both: half of the windows, at random, are read on the reverse strand."""
+    max_n_share: ClosedUnitInterval = 0.05
+    """Windows with a larger share of N are left out."""
+    cache: str = "data/cache"
+    """Where FASTA files are kept as memory-mapped token ids."""
+    spliceator: str | None = None
+    """Folder with Spliceator's Training_data (and Benchmarks)."""
+    negatives: str = "GS_1"
+    """Which negative set under Training_data/Negative/GS."""
+    context: PositiveInt = 400
+    """nt about the centre of each Spliceator window that models see."""
+    max_windows: PositiveInt | None = None
+    """Use a random part of the windows, stratified by site type and label; null: all."""
+    folds: Literal["grouped", "published", "simcsp"] = "grouped"
+    """grouped: windows that share an 80-mer stay together; published: SpliceBERT's ten; simcsp: five 70/10/20."""
+    num_folds: PositiveInt = 10
+    """Number of folds of `grouped` (published has 10, simcsp 5)."""
+    selection_share: Share = 0.05
+    """Share of the windows set aside before the folds are cut, for picking pre-training checkpoints by SCCS."""
+    split_seed: NonNegativeInt = 2020
+    """Seed of subset, selection share and folds (2020 is the published one)."""
+    motif_bed: str | None = None
+    """BED of labelled GT / AG sites for NMI."""
+    motif_fasta: str | None = None
+    """FASTA that the BED's coordinates belong to."""
+    motif_window: PositiveInt = 510
+    """nt about each motif site that models see."""
+
+
+@dataclass
+class PretrainConfig:
+    """One stage of training on unlabelled text."""
+
+    objective: Literal["mlm", "simcse"] = "simcse"
+    """mlm: masked bases; simcse: two dropout passes of a window against the other windows of the batch."""
+    steps: NonNegativeInt = 12656
+    """Optimiser steps; 0 skips the stage."""
+    batch_size: PositiveInt = 512
+    """Windows a step."""
+    lr: PositiveFloat = 1e-4
+    """Peak learning rate of AdamW."""
+    weight_decay: NonNegativeFloat = 1e-6
+    """AdamW's decoupled decay, on weight matrices only."""
+    warmup_steps: NonNegativeInt = 500
+    """Steps of linear warm-up."""
+    lr_scheduler_type: Literal["linear", "cosine", "constant_with_warmup"] = "linear"
+    """Decay after the warm-up, as transformers names it."""
+    max_grad_norm: PositiveFloat = 1.0
+    """Gradients are clipped to this norm."""
+    temperature: PositiveFloat = 0.05
+    """simcse: cosine similarities are divided by this."""
+    mlm_probability: OpenUnitInterval = 0.15
+    """mlm: share of bases to predict."""
+    eval_steps: PositiveInt = 250
+    """Validate (SCCS, NMI) and save every this many steps; also before step 0 and at the end."""
+    logging_steps: PositiveInt = 10
+    """Steps between logged losses."""
+    save_total_limit: NonNegativeInt = 20
+    """Checkpoints of single validations kept, the newest; best and last are kept besides."""
+
+
+@dataclass
+class FinetuneConfig:
+    """Cross-validated classifier of splice sites, the same for every arm."""
+
+    arms: list[str] = field(
+        default_factory=lambda: ["pwm", "kmer", "fresh", "baseline", "best_sccs", "best_nmi", "last"]
+    )
+    """Start models and floors: pwm, kmer, fresh, baseline, best_sccs, best_nmi, last, or NAME=CHECKPOINT_FOLDER."""
+    sites: list[Literal["donor", "acceptor", "both"]] = field(default_factory=lambda: ["both"])
+    """Tasks: donors alone, acceptors alone, or both pooled."""
+    folds: list[NonNegativeInt] | None = None
+    """Which folds to run; null: all. Each is an independent job."""
+    seeds: list[NonNegativeInt] = field(default_factory=lambda: [0])
+    """Seeds of head initialisation, dropout and order; every arm uses the same."""
+    lr: PositiveFloat = 1e-5
+    """Learning rate of AdamW."""
+    weight_decay: NonNegativeFloat = 1e-6
+    """AdamW's decay."""
+    warmup_steps: NonNegativeInt = 0
+    """Steps of linear warm-up; constant after (published: none)."""
+    batch_size: PositiveInt = 16
+    """Windows a step; the last partial batch is dropped."""
+    max_epochs: PositiveInt = 200
+    """Upper limit of epochs."""
+    patience: PositiveInt = 10
+    """Epochs without a better validation AUC before a fit stops."""
+    select_epoch: Literal["per_fold", "shared"] = "per_fold"
+    """shared: one epoch for all folds, by mean validation AUC, as published; per_fold: each fold its own."""
+    max_grad_norm: PositiveFloat | None = None
+    """Clip gradients to this norm; null: no clipping (published)."""
+    dropout: Share = 0.1
+    """Dropout before the final layer of the head."""
+    nmi_folds: NonNegativeInt = 1
+    """NMI after fine-tuning is measured in the first this many folds (each needs the motif sites encoded anew)."""
+
+
+@dataclass
+class EvaluateConfig:
+    """How SCCS, NMI and the floors are measured."""
+
+    batch_size: PositiveInt = 64
+    """Windows a batch when encoding."""
+    sccs_pairs: Literal["all", "published"] = "all"
+    """all: every pair of windows; published: a random pairing without replacement."""
+    nmi_layer: NonNegativeInt | None = None
+    """Hidden layer whose two central bases NMI clusters: 0 = embeddings, 1..n = blocks; null: the last."""
+    kmer: PositiveInt = 4
+    """k of the k-mer logistic regression."""
+    pwm_flank: PositiveInt = 20
+    """nt on either side of the site that the weight matrix and the one-hot floor see."""
+
+
+@dataclass
+class Config:
+    """One experiment."""
+
+    name: str | None = None
+    """Folder under runs/; null: the stem of the config file."""
+    runs: str = "runs"
+    """Where the run folders live."""
+    seed: NonNegativeInt = 0
+    """Seed of pre-training: weights, windows, masks, dropout."""
+    device: str = "auto"
+    """auto, cpu, cuda."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """auto: bf16 where a GPU (or a CPU with AMX) has it, fp16 on older GPUs, else fp32."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    mlm: PretrainConfig = field(default_factory=lambda: PretrainConfig(objective="mlm", steps=0))
+    """Optional first stage, usually MLM from fresh weights; the pretrain stage starts from its last checkpoint."""
+    pretrain: PretrainConfig = field(default_factory=PretrainConfig)
+    finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+
+    @property
+    def folder(self) -> Path:
+        """The run folder, runs/<name>."""
+        return Path(self.runs) / str(self.name)
+
+
+def build_parser() -> jsonargparse.ArgumentParser:
+    """A parser of `[CONFIG.yaml] [--section.field value ...]` whose errors are exceptions."""
+    jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    parser = jsonargparse.ArgumentParser(
+        exit_on_error=False, description="usage: SCRIPT [CONFIG.yaml] [--section.field value ...]"
+    )
+    parser.add_argument("--config", action="config", help=f"YAML of the experiment (default: {DEFAULT_CONFIG})")
+    parser.add_class_arguments(Config)
+    return parser
+
+
+def load_config(argv: Sequence[str]) -> Config:
+    """Read the command line of a script into a checked Config.
+
+    argv: arguments after the script's name; the first may be a YAML file, else configs/demo.yaml is read.
+    Raises InputError for a missing file, an unknown key, a wrong type or an impossible value.
+    """
+    argv = list(argv)
+    if argv and not argv[0].startswith("-"):
+        argv = ["--config", *argv]
+    elif not any(word == "--config" or word.startswith("--config=") or word in ("-h", "--help") for word in argv):
+        argv = ["--config", DEFAULT_CONFIG, *argv]
+    path = _config_path(argv)
+    if path is not None and not path.is_file():
+        raise InputError(f"config {path} does not exist: give the path of a YAML file, for example {DEFAULT_CONFIG}")
+    if path is not None and not path.read_text().strip():
+        raise InputError(f"config {path} is empty: it needs at least a data section (see {DEFAULT_CONFIG})")
+    parser = build_parser()
+    try:
+        namespace = parser.instantiate_classes(parser.parse_args(argv))
+    except (jsonargparse.ArgumentError, TypeError, ValueError) as error:
+        where = f"config {path}: " if path is not None else ""
+        raise InputError(f"{where}{_first_reason(str(error))}") from None
+    config = _plain_numbers(Config(**{item.name: getattr(namespace, item.name) for item in dataclasses.fields(Config)}))
+    if config.name is None:
+        config.name = path.stem if path is not None else "run"
+    check(config)
+    return config
+
+
+def read_config(path: Path) -> Config:
+    """The resolved config of a finished or running stage."""
+    return load_config([str(path)])
+
+
+def check(config: Config) -> None:
+    """Refuse combinations that cannot work, naming the fields. Raises InputError."""
+    model, data = config.model, config.data
+    if model.hidden_size % model.num_attention_heads:
+        raise InputError(
+            f"model.num_attention_heads ({model.num_attention_heads}) must divide model.hidden_size ({model.hidden_size})"
+        )
+    if model.source is None:
+        for name in ("window", "context", "motif_window"):
+            if getattr(data, name) + 2 > model.max_position_embeddings:
+                raise InputError(
+                    f"data.{name} ({getattr(data, name)} nt, and 2 for [CLS] and [SEP]) does not fit in "
+                    f"model.max_position_embeddings ({model.max_position_embeddings})"
+                )
+    for name in ("context", "motif_window"):
+        if getattr(data, name) % 2:
+            raise InputError(f"data.{name} ({getattr(data, name)}) must be even: the site is at the centre")
+    if (data.motif_bed is None) != (data.motif_fasta is None):
+        raise InputError("data.motif_bed and data.motif_fasta go together: give both or neither")
+    if data.folds == "grouped" and data.num_folds < 4:
+        raise InputError(
+            f"data.num_folds ({data.num_folds}) must be at least 4: one validation, two test, the rest train"
+        )
+    if "/" in str(config.name) or str(config.name).startswith("."):
+        raise InputError(f"name ({config.name}) must be a plain folder name")
+    for stage in ("mlm", "pretrain"):
+        section = getattr(config, stage)
+        if section.steps and section.warmup_steps > section.steps:
+            raise InputError(
+                f"{stage}.warmup_steps ({section.warmup_steps}) is more than {stage}.steps ({section.steps}): "
+                "the learning rate would never reach its peak"
+            )
+        if section.steps and section.objective == "simcse" and section.batch_size < 2:
+            raise InputError(f"{stage}.batch_size must be at least 2: simcse takes its negatives from the batch")
+        if section.steps and not config.data.fasta:
+            raise InputError(f"data.fasta is empty: {stage} needs genome text (or set {stage}.steps to 0)")
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """The config as plain values, ready for YAML or JSON."""
+    return dataclasses.asdict(config)
+
+
+def to_yaml(config: Config) -> str:
+    """The resolved config as YAML that load_config takes back."""
+    return yaml.safe_dump(to_dict(config), sort_keys=False)
+
+
+def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{'a': {'b': 1}} -> {'a.b': 1}, for comparing and showing configs."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _plain_numbers(config: Config) -> Config:
+    """jsonargparse's restricted number types are classes of their own, which YAML cannot write: back to int and float."""
+    values = json.loads(json.dumps(dataclasses.asdict(config)))
+    sections = {item.name: getattr(config, item.name) for item in dataclasses.fields(Config)}
+    for name, section in sections.items():
+        if dataclasses.is_dataclass(section):
+            values[name] = type(section)(**values[name])
+    return Config(**values)
+
+
+def _config_path(argv: Sequence[str]) -> Path | None:
+    for i, word in enumerate(argv):
+        if word == "--config" and i + 1 < len(argv):
+            return Path(argv[i + 1])
+        if word.startswith("--config="):
+            return Path(word.split("=", 1)[1])
+    return None
+
+
+def _first_reason(message: str) -> str:
+    """jsonargparse explains over many lines; the reader wants the key and the reason."""
+    lines = [line.strip(" -") for line in message.splitlines() if line.strip(" -")]
+    return "; ".join(lines)[:400]

@@ -1,0 +1,83 @@
+"""What a number has to beat: classifiers and features that know no language model."""
+
+from __future__ import annotations
+
+import numpy as np
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from utils.sequence import A, C, G, T
+
+_PSEUDOCOUNT = 1.0
+
+
+def one_hot(ids: np.ndarray, flank: int) -> np.ndarray:
+    """float32 [n, 2 flank x 4]: one-hot bases of the `flank` nt on either side of the centre; N is all zero."""
+    centre = ids.shape[1] // 2
+    part = ids[:, max(centre - flank, 0) : centre + flank]
+    return (part[:, :, None] == np.arange(A, T + 1)).reshape(len(ids), -1).astype(np.float32)
+
+
+def gc_content(ids: np.ndarray) -> np.ndarray:
+    """float32 [n, 1]: share of G and C among the known bases."""
+    gc = ((ids == C) | (ids == G)).sum(axis=1)
+    return (gc / np.maximum((ids >= A).sum(axis=1), 1)).astype(np.float32)[:, None]
+
+
+def kmer_counts(ids: np.ndarray, k: int) -> np.ndarray:
+    """float32 [n, 2 x 4^k]: counts of k-mers left and right of the centre; k-mers with an N are not counted."""
+    halves = []
+    for half in (ids[:, : ids.shape[1] // 2], ids[:, ids.shape[1] // 2 :]):
+        codes = sum((half[:, i : half.shape[1] - k + 1 + i].astype(np.int64) - A) * 4**i for i in range(k))
+        known = np.all([half[:, i : half.shape[1] - k + 1 + i] >= A for i in range(k)], axis=0)
+        flat = (np.arange(len(half))[:, None] * 4**k + codes)[known]
+        halves.append(np.bincount(flat, minlength=len(half) * 4**k).reshape(len(half), 4**k))
+    return np.hstack(halves).astype(np.float32)
+
+
+class WeightMatrix:
+    """Log-odds position weight matrix about the centre (Staden 1984), one for each site type, and a logistic regression
+    of the label on their scores: P(site) for windows whose type is not told, as the encoder's classifier has it."""
+
+    def __init__(self, flank: int) -> None:
+        self.flank = flank
+
+    def fit(self, ids: np.ndarray, labels: np.ndarray, sites: np.ndarray) -> WeightMatrix:
+        """ids: uint8 [n, length]; labels [n] in {0, 1}; sites [n]. Frequencies with a pseudocount of 1 a base."""
+        features = one_hot(ids, self.flank)
+        self.log_odds = []
+        for site in np.unique(sites):
+            positive, negative = (self._frequencies(features[(sites == site) & (labels == label)]) for label in (1, 0))
+            self.log_odds.append(np.log(positive / negative))
+        self.calibration = LogisticRegression(C=1e6, max_iter=1000).fit(self._scores(features), labels)
+        return self
+
+    def predict(self, ids: np.ndarray) -> np.ndarray:
+        """P(site), float [n]."""
+        return self.calibration.predict_proba(self._scores(one_hot(ids, self.flank)))[:, 1]
+
+    def _scores(self, features: np.ndarray) -> np.ndarray:
+        return np.stack([features @ matrix for matrix in self.log_odds], axis=1)
+
+    @staticmethod
+    def _frequencies(features: np.ndarray) -> np.ndarray:
+        counts = features.sum(axis=0).reshape(-1, 4) + _PSEUDOCOUNT
+        return (counts / counts.sum(axis=1, keepdims=True)).ravel()
+
+
+class KmerLogistic:
+    """Logistic regression on k-mer counts left and right of the centre."""
+
+    def __init__(self, k: int) -> None:
+        self.k = k
+
+    def fit(self, ids: np.ndarray, labels: np.ndarray, sites: np.ndarray) -> KmerLogistic:
+        """ids: uint8 [n, length]; labels [n] in {0, 1}; sites are not used."""
+        self.model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000))
+        self.model.fit(kmer_counts(ids, self.k), labels)
+        return self
+
+    def predict(self, ids: np.ndarray) -> np.ndarray:
+        """P(site), float [n]."""
+        return self.model.predict_proba(kmer_counts(ids, self.k))[:, 1]

@@ -1,0 +1,295 @@
+"""The run folder: config, environment, log, metrics, TensorBoard, checkpoints, state and summary; exact resume; seeds.
+
+Layout of a stage's folder: config.yaml, env.json, train.log, metrics.jsonl (the source of truth), TensorBoard events (a
+view of it, rebuilt on resume), checkpoints/, state.pt while it runs, summary.json written last: its presence means done.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from accelerate import Accelerator
+from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import hparams
+from tqdm import tqdm
+
+from utils.errors import InputError, Interrupted
+
+CLOCK_FIELDS = ("time", "train/windows_per_s")
+"""The only fields of metrics.jsonl that differ between a straight and a resumed run."""
+_PACKAGES = ("torch", "transformers", "accelerate", "numpy", "scipy", "scikit-learn", "igraph", "umap-learn")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write aside and rename: whoever reads `path` sees the old text or the new, never half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    aside.write_text(text)
+    os.replace(aside, path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Atomically write readable JSON; NaN is refused, None stands for a number that does not exist."""
+    write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+
+@contextmanager
+def replace_folder(path: Path) -> Iterator[Path]:
+    """A folder to fill; takes the place of `path` when the block ends well. A kill leaves the old or the new one."""
+    aside, old = path.with_name(f"{path.name}.tmp"), path.with_name(f"{path.name}.old")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    yield aside
+    if path.exists():
+        shutil.rmtree(old, ignore_errors=True)
+        os.rename(path, old)
+    os.rename(aside, path)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def sha256_file(path: Path) -> str:
+    """Hash of a file's bytes."""
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def sha256_folder(folder: Path) -> str:
+    """Hash of a checkpoint folder: names and bytes of its files."""
+    digest = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        digest.update(f"{path.relative_to(folder)} {sha256_file(path)}\n".encode())
+    return digest.hexdigest()
+
+
+def set_seed(seed: int) -> None:
+    """Seed torch's generators (weights, dropout). Everything else that is random takes a generator of its own."""
+    torch.manual_seed(seed)
+
+
+def environment(device: str, inputs: dict[str, str]) -> dict[str, Any]:
+    """What env.json holds: command, git state, versions, device, hashes of the inputs."""
+    return {
+        "argv": sys.argv,
+        "git": _git_state(),
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in _PACKAGES},
+        "device": device,
+        "threads": torch.get_num_threads(),
+        "inputs": inputs,
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
+
+
+def _git_state() -> dict[str, Any]:
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", *words], cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    try:
+        return {"sha": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
+    except (OSError, subprocess.CalledProcessError):  # no git, or a copy without history (Docker image)
+        return {"sha": None, "dirty": None}
+
+
+class StopSignal:
+    """Turns Ctrl-C and SIGTERM into a flag, so that a loop can stop where its state is whole. A second one kills."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        for name in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(name, self._ask)
+
+    def _ask(self, number: int, frame: Any) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+
+
+class RunFolder:
+    """One stage of one experiment on disk.
+
+    path: the folder. config: resolved config (nested dict) that decides the result; a folder made under another one is
+    refused with the difference shown. inputs: {name: hash}, likewise. After construction `finished` says whether
+    summary.json exists already.
+    """
+
+    def __init__(self, path: Path, config: dict[str, Any], inputs: dict[str, str], device: str) -> None:
+        self.path = path
+        self.checkpoints = path / "checkpoints"
+        self.finished = (path / "summary.json").is_file()
+        self._writer: SummaryWriter | None = None
+        self._check_same(config, inputs)
+        if not (path / "env.json").is_file():
+            write_text(path / "config.yaml", yaml.safe_dump(config, sort_keys=False))
+            write_json(path / "env.json", environment(device, inputs))
+        for leftover in path.glob("checkpoints/*.old"):  # killed between the two renames of replace_folder
+            whole = leftover.with_suffix("")
+            if whole.exists():
+                shutil.rmtree(leftover)
+            else:
+                os.rename(leftover, whole)
+
+    def _check_same(self, config: dict[str, Any], inputs: dict[str, str]) -> None:
+        if not (self.path / "env.json").is_file():
+            return
+        before = yaml.safe_load((self.path / "config.yaml").read_text())
+        changed = _differences(before, config)
+        hashes = json.loads((self.path / "env.json").read_text())["inputs"]
+        changed += [
+            f"{key} has other content" for key in sorted({*hashes, *inputs}) if hashes.get(key) != inputs.get(key)
+        ]
+        if changed:
+            raise InputError(
+                f"{self.path} was started with other settings or inputs ({'; '.join(changed[:6])}): "
+                "use another --name, or delete that folder to start it anew"
+            )
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """summary.json of a finished stage."""
+        return json.loads((self.path / "summary.json").read_text())
+
+    @property
+    def writer(self) -> SummaryWriter:
+        """TensorBoard writer, opened on first use."""
+        if self._writer is None:
+            self._writer = SummaryWriter(str(self.path))
+        return self._writer
+
+    def log(self, message: str, show: bool = True) -> None:
+        """One line to train.log, and to the terminal above any progress bar."""
+        with open(self.path / "train.log", "a") as handle:
+            handle.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {message}\n")
+        if show:
+            tqdm.write(message)
+
+    def record(self, step: int, values: dict[str, float]) -> None:
+        """Append one row to metrics.jsonl and show it in TensorBoard. Raises FloatingPointError on NaN or infinity."""
+        for key, value in values.items():
+            if not np.isfinite(value):
+                raise FloatingPointError(f"{key} is {value} at step {step}")
+        row = {"step": step, "time": round(time.time(), 3), **{key: float(value) for key, value in values.items()}}
+        with open(self.path / "metrics.jsonl", "a") as handle:
+            handle.write(json.dumps(row) + "\n")
+        self._show(row)
+
+    def _show(self, row: dict[str, Any]) -> None:
+        for key, value in row.items():
+            if key not in ("step", "time"):
+                self.writer.add_scalar(key, value, row["step"], walltime=row["time"])
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Rows of metrics.jsonl; a last line torn by a kill is left out."""
+        return read_metrics(self.path)
+
+    def rewind(self, step: int) -> None:
+        """Forget metrics after `step` (-1: all) and rebuild the TensorBoard view, before going on from a saved state."""
+        rows = [row for row in self.metrics() if row["step"] <= step]
+        write_text(self.path / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+        for events in self.path.glob("events.out.tfevents.*"):
+            events.unlink()
+        self.writer.add_text("config", f"```yaml\n{(self.path / 'config.yaml').read_text()}\n```")
+        for row in rows:
+            self._show(row)
+
+    def save_state(self, state: dict[str, Any]) -> None:
+        """Atomically save all that going on needs (tensors, numbers, strings; readable with weights_only)."""
+        aside = self.path / "state.pt.tmp"
+        torch.save(state, aside)
+        os.replace(aside, self.path / "state.pt")
+
+    def load_state(self, map_location: str | torch.device = "cpu") -> dict[str, Any] | None:
+        """The last saved state, or None."""
+        path = self.path / "state.pt"
+        return torch.load(path, map_location=map_location, weights_only=True) if path.is_file() else None
+
+    def finish(self, summary: dict[str, Any], hyperparameters: dict[str, Any] | None = None) -> None:
+        """Write summary.json, the last act: its presence means done. Numbers under 'metrics' go to TensorBoard too."""
+        if hyperparameters:
+            self._show_hyperparameters(hyperparameters, summary.get("metrics", {}))
+        self.close()
+        write_json(self.path / "summary.json", summary)
+        (self.path / "state.pt").unlink(missing_ok=True)
+        self.finished = True
+
+    def _show_hyperparameters(self, values: dict[str, Any], metrics: dict[str, float]) -> None:
+        # add_hparams would open a second run folder; its three summaries can go to this one.
+        plain = {
+            key: value if isinstance(value, (bool, int, float, str)) else str(value) for key, value in values.items()
+        }
+        scores = {f"hparam/{key}": value for key, value in metrics.items() if value is not None}
+        for part in hparams(plain, scores):
+            self.writer.file_writer.add_summary(part)
+        for key, value in scores.items():
+            self.writer.add_scalar(key, value)
+
+    def close(self) -> None:
+        """Flush TensorBoard."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """Rows of a stage's metrics.jsonl; a last line torn by a kill is left out."""
+    path = folder / "metrics.jsonl"
+    rows = []
+    for line in path.read_text().splitlines() if path.is_file() else []:
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return rows
+
+
+def _differences(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
+    found = []
+    for key in dict.fromkeys([*before, *now]):
+        old, new = before.get(key), now.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            found += _differences(old, new, f"{prefix}{key}.")
+        elif old != new:
+            found.append(f"{prefix}{key} was {old}, now {new}")
+    return found
+
+
+def stop_if_asked(stop: StopSignal, where: str) -> None:
+    """Leave by Interrupted when a stop signal has come; call it only where the state on disk is whole."""
+    if stop.asked:
+        raise Interrupted(f"stopped {where}")
+
+
+def build_accelerator(device: str, precision: str) -> Accelerator:
+    """The device and number format to train in.
+
+    device: auto, cpu or cuda. precision: auto is bf16 where the hardware multiplies it fast (recent GPUs, CPUs with AMX),
+    fp16 with loss scaling on older GPUs, else fp32. Raises InputError for a device that is not there.
+    """
+    if device not in ("auto", "cpu", "cuda"):
+        raise InputError(f"device ({device}) must be auto, cpu or cuda")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise InputError("device (cuda): torch finds no CUDA GPU; use --device cpu")
+    gpu = torch.cuda.is_available() and device != "cpu"
+    if precision == "auto" and gpu:
+        precision = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    elif precision == "auto":
+        precision = "bf16" if torch.cpu._is_amx_tile_supported() else "fp32"
+    if precision == "fp16" and not gpu:
+        raise InputError("precision (fp16) needs a GPU; use bf16 or fp32")
+    return Accelerator(mixed_precision={"fp32": "no"}.get(precision, precision), cpu=not gpu)
