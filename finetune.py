@@ -10,6 +10,8 @@ are independent jobs (`--finetune.folds [3]`), joined by `python evaluate.py rep
 from __future__ import annotations
 
 import dataclasses
+import multiprocessing
+import os
 import sys
 import time
 from pathlib import Path
@@ -20,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
 from tqdm import tqdm
-from transformers import get_scheduler
+from transformers import BertModel, get_scheduler
 
 from utils.backbone import check_length, fresh_like, load_backbone
 from utils.classifier import Classifier, load_classifier, predict, save_classifier
@@ -44,16 +46,60 @@ CONFIG_SECTIONS = ("name", "model", "data", "evaluate", "finetune")  # what deci
 def main() -> None:
     config = load_config(sys.argv[1:])
     stop = StopSignal()
-    accelerator = build_accelerator(config.device, config.precision)
+    if config.workers == 1:
+        run_jobs(config, stop)
+    else:
+        run_workers(config, stop)
+    print(write_report(config))
+
+
+def run_jobs(config: Config, stop: StopSignal, worker: int = 0) -> None:
+    """Every site, seed, arm and fold that the config asks for, one after the other."""
     arms = resolve_arms(config)
     windows, splits = load_windows(config)
-    study = Study(config, accelerator, windows, splits, load_motifs(config), stop)
+    accelerator = build_accelerator(config.device, config.precision)
+    study = Study(config, accelerator, windows, splits, load_motifs(config), stop, worker)
     jobs = [(site, seed, arm) for site in config.finetune.sites for seed in config.finetune.seeds for arm in arms]
     study.bar.total = sum(len(study.fold_numbers(site)) for site, _, _ in jobs)
     for site, seed, arm in jobs:
         study.run_arm(arm, arms[arm], site, seed)
     study.bar.close()
-    print(write_report(config))
+
+
+def run_workers(config: Config, stop: StopSignal) -> None:
+    """Share the folds among processes: on a CPU, small fits use the cores better side by side.
+
+    Each gets every `workers`-th fold and an equal part of the cores. Raises InputError when one of them fails.
+    """
+    settings = config.finetune
+    if settings.select_epoch == "shared":
+        raise InputError("workers: finetune.select_epoch shared picks one epoch for all folds, which takes one worker")
+    resolve_arms(config)  # its errors once, not once a worker
+    _, splits = load_windows(config)
+    folds = settings.folds or list(range(len(splits.folds[settings.sites[0]])))
+    shares = [folds[i :: config.workers] for i in range(config.workers) if folds[i :: config.workers]]
+    os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // len(shares)))
+    context = multiprocessing.get_context("spawn")
+    running = []
+    for i, share in enumerate(shares):
+        part = dataclasses.replace(config, workers=1, finetune=dataclasses.replace(settings, folds=share))
+        running.append(context.Process(target=_worker, args=(part, i)))
+        running[-1].start()
+    while all(process.exitcode in (None, 0) for process in running) and any(process.is_alive() for process in running):
+        if stop.asked:
+            break
+        time.sleep(0.2)
+    for process in running:
+        if stop.asked or any(other.exitcode for other in running):  # stopped, or one has failed: stop the rest
+            process.terminate()
+        process.join()
+    stop_if_asked(stop, f"in {config.folder}/finetune, finished folds and epochs are kept")
+    if any(process.exitcode for process in running):
+        raise InputError("a worker failed: its own message stands above")
+
+
+def _worker(config: Config, number: int) -> None:
+    run_script(lambda: run_jobs(config, StopSignal(), number))
 
 
 def resolve_arms(config: Config) -> dict[str, ModelConfig | None]:
@@ -107,13 +153,15 @@ class Study:
         splits: Splits,
         motifs: Motifs | None,
         stop: StopSignal,
+        worker: int,
     ) -> None:
         self.config, self.accelerator, self.stop = config, accelerator, stop
         self.windows, self.splits, self.motifs = windows, splits, motifs
         self.ids = windows.crop(config.data.context)
         self.tokens = torch.from_numpy(add_special_tokens(self.ids)).to(accelerator.device)
         self.labels = torch.from_numpy(windows.labels).float().to(accelerator.device)
-        self.bar = tqdm(desc="finetune", unit="fit", disable=not sys.stderr.isatty(), dynamic_ncols=True)
+        hidden = not sys.stderr.isatty()
+        self.bar = tqdm(desc="finetune", unit="fit", disable=hidden, dynamic_ncols=True, position=worker)
 
     def fold_numbers(self, site: str) -> list[int]:
         """The folds to run. Raises InputError for one that does not exist."""
@@ -135,7 +183,7 @@ class Study:
             for fold in waiting:
                 fold.fit_floor(arm)
             return
-        start = StartModel(self, arm, source, site)
+        start = StartModel(self, arm, source)
         if self.config.finetune.select_epoch == "per_fold":
             for fold in waiting:
                 fold.fit(start)
@@ -147,25 +195,16 @@ class Study:
 
 
 class StartModel:
-    """The encoder that an arm starts from, and what SCCS and NMI it has before fine-tuning."""
+    """The encoder that an arm starts from."""
 
-    def __init__(self, study: Study, arm: str, source: ModelConfig, site: str) -> None:
-        config = study.config
+    def __init__(self, study: Study, arm: str, source: ModelConfig) -> None:
         self.fresh = arm == "fresh"
         self.model, self.pooling, _ = load_backbone(source)
-        self.source = source
-        check_length(self.model, config.data.context, "data.context")
-        check_length(self.model, config.data.motif_window, "data.motif_window")
-        bert = self.encoder(0).to(study.accelerator.device)
-        batch_size, autocast = config.evaluate.batch_size, study.accelerator.autocast
-        index = study.windows.of_site(site)
-        vectors = embed(bert, study.ids[index], self.pooling, batch_size, autocast)
-        self.vectors = dict(zip(index.tolist(), vectors))
-        self.nmi = None
-        if study.motifs is not None and config.finetune.nmi_folds:
-            self.nmi = measure_nmi(bert, study.motifs, config, autocast)["nmi"]
+        check_length(self.model, study.config.data.context, "data.context")
+        if study.motifs is not None:
+            check_length(self.model, study.config.data.motif_window, "data.motif_window")
 
-    def encoder(self, seed: int) -> torch.nn.Module:
+    def encoder(self, seed: int) -> BertModel:
         """A copy of the start encoder; fresh weights where the arm is `fresh`. Seeds torch's generators."""
         torch.manual_seed(seed)
         copy = fresh_like(self.model.config)  # draws from the generator for every arm alike
@@ -207,15 +246,25 @@ class FoldRun:
     def _array(self, part: str) -> np.ndarray:
         return self.study.ids[self.parts[part]]
 
+    def _start_encoder(self, start: StartModel) -> BertModel:
+        seed = int(np.random.SeedSequence([self.seed, self.number]).generate_state(1)[0])
+        return start.encoder(seed).to(self.study.accelerator.device)
+
     # -- training ------------------------------------------------------------------------------------------------------
 
     def open(self, start: StartModel) -> None:
         """Model and optimiser, from the saved state where there is one, else from the arm's start."""
         accelerator, settings = self.study.accelerator, self.settings
-        encoder = start.encoder(int(np.random.SeedSequence([self.seed, self.number]).generate_state(1)[0]))
-        model = Classifier(encoder, start.pooling, settings.dropout).to(accelerator.device)
-        optimizer = torch.optim.AdamW(model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
-        self.scheduler = get_scheduler("constant_with_warmup", optimizer, num_warmup_steps=settings.warmup_steps)
+        model = Classifier(self._start_encoder(start), start.pooling, settings.dropout).to(accelerator.device)
+        optimizer = torch.optim.AdamW(
+            model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay, fused=True
+        )
+        self.scheduler = get_scheduler(
+            settings.lr_scheduler_type,
+            optimizer,
+            num_warmup_steps=settings.warmup_steps,
+            num_training_steps=settings.max_epochs * (len(self.parts["train"]) // settings.batch_size),
+        )
         self.model = model
         self.learner, self.optimizer = accelerator.prepare(model, optimizer)
         self.epoch = 0
@@ -316,21 +365,16 @@ class FoldRun:
     def finish(self, start: StartModel) -> None:
         """Score the test windows once, with the chosen weights read back from disk, and write the summary."""
         study, config = self.study, self.study.config
-        accelerator, batch_size = study.accelerator, config.evaluate.batch_size
-        checkpoint = self.run.checkpoints / "best"
-        self.model = load_classifier(checkpoint, config.model, self.settings.dropout).to(accelerator.device)
         test = self.parts["test"]
-        labels = study.windows.labels[test]
-        before = np.stack([start.vectors[i] for i in test.tolist()])
-        after = embed(self.model.bert, study.ids[test], self.model.pooling, batch_size, accelerator.autocast)
-        pairs = config.evaluate.sccs_pairs
-        more = {
-            "before/sccs": sccs(before, labels, pairs, config.seed)["sccs"],
-            "after/sccs": sccs(after, labels, pairs, config.seed)["sccs"],
-        }
-        if start.nmi is not None and self.number < self.settings.nmi_folds:
-            more["before/nmi"] = start.nmi
-            more["after/nmi"] = measure_nmi(self.model.bert, study.motifs, config, accelerator.autocast)["nmi"]
+        labels, checkpoint = study.windows.labels[test], self.run.checkpoints / "best"
+        self.model = load_classifier(checkpoint, config.model, self.settings.dropout).to(study.accelerator.device)
+        more = {}
+        for when, bert in (("before", self._start_encoder(start)), ("after", self.model.bert)):
+            autocast = study.accelerator.autocast
+            vectors = embed(bert, study.ids[test], start.pooling, config.evaluate.batch_size, autocast)
+            more[f"{when}/sccs"] = sccs(vectors, labels, config.evaluate.sccs_pairs, config.seed)["sccs"]
+            if study.motifs is not None and self.number < self.settings.nmi_folds:
+                more[f"{when}/nmi"] = measure_nmi(bert, study.motifs, config, autocast)["nmi"]
         rows = self.run.metrics()
         chosen = next(row for row in rows if row["step"] == self.best["epoch"])
         more |= {key: value for key, value in chosen.items() if key.startswith("val/")}

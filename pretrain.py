@@ -27,10 +27,17 @@ from utils.config import Config, ModelConfig, PretrainConfig, flatten, load_conf
 from utils.errors import InputError, run_script
 from utils.motifs import Motifs
 from utils.objectives import IGNORED, info_nce, mask_tokens
-from utils.proxies import load_motifs, load_windows, measure_nmi, measure_sccs, nmi_floors, sccs_floors
+from utils.proxies import (
+    load_motifs,
+    load_windows,
+    measure_nmi,
+    measure_sccs,
+    nmi_floors,
+    sccs_floors,
+    selection_windows,
+)
 from utils.run import RunFolder, StopSignal, build_accelerator, replace_folder, set_seed, sha256_folder, stop_if_asked
 from utils.sequence import WindowSampler, add_special_tokens, open_store
-from utils.spliceator import Splits, Windows
 
 PROXIES = ("sccs", "nmi")  # each keeps a best checkpoint; higher is better for both
 CONFIG_SECTIONS = ("name", "seed", "model", "data", "evaluate")  # with the stage's own: what decides its result
@@ -103,13 +110,6 @@ class Validation:
         if self.motifs is not None:
             floors["nmi"] = {**nmi_floors(self.motifs, self.config), "fresh": fresh["nmi"]}
         return floors
-
-
-def selection_windows(windows: Windows, splits: Splits) -> Windows:
-    """The share set aside for selection; with share 0 the training part of fold 0, which is the published behaviour."""
-    if len(splits.selection):
-        return windows.take(splits.selection)
-    return windows.take(splits.folds["both"][0]["train"])
 
 
 class Learner(nn.Module):
@@ -290,9 +290,8 @@ def describe(
     stage, model = training.stage, training.model
     size = sum(p.numel() for p in model.parameters()) / 1e6
     sources = ", ".join(text.store.manifest["sources"])
-    run.log(
-        f"{name}: {stage.objective}, {stage.steps} steps of {stage.batch_size} windows of {config.data.window} nt from {sources}"
-    )
+    windows = f"{stage.batch_size} windows of {config.data.window} nt from {sources}"
+    run.log(f"{name}: {stage.objective}, {stage.steps} steps of {windows}")
     run.log(f"encoder: {size:.2f} M parameters, pooling {training.pooling}; {'; '.join(remarks)}")
     if config.data.selection_share == 0:
         run.log("data.selection_share is 0: SCCS is measured on the training part of fold 0, as published")

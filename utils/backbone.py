@@ -1,7 +1,7 @@
 """The encoder: load it from a checkpoint or make it fresh, pool its hidden states, save it so that others get the same.
 
-Every checkpoint is a plain `save_pretrained` folder of a ten-row BERT; `config.json` also records the pooling, so whoever
-loads it gets the same vectors. Layers are counted 0 = embeddings, 1..n = blocks.
+Every checkpoint is a plain `save_pretrained` folder of a ten-row BERT; `config.json` also records the pooling, so
+whoever loads it gets the same vectors. Layers are counted 0 = embeddings, 1..n = blocks.
 """
 
 from __future__ import annotations
@@ -117,7 +117,8 @@ def _check_config(source: str) -> None:
         raise InputError(f"model.source {source}: model_type is {config.model_type!r}, expected a plain 'bert'")
     if config.vocab_size != len(VOCAB):
         raise InputError(
-            f"model.source {source}: vocabulary of {config.vocab_size} rows, expected SpliceBERT's {len(VOCAB)} ({' '.join(VOCAB)})"
+            f"model.source {source}: vocabulary of {config.vocab_size} rows, "
+            f"expected SpliceBERT's {len(VOCAB)} ({' '.join(VOCAB)})"
         )
     vocab = folder / "vocab.txt"
     if vocab.is_file() and tuple(vocab.read_text().split()) != VOCAB:

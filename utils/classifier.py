@@ -25,7 +25,7 @@ HEAD_FILE = "head.safetensors"
 
 
 class Classifier(nn.Module):
-    """Encoder, pooled vector, dense, tanh, dropout, one logit: BERT's own pooler (fresh) and classifier, as published."""
+    """Encoder, pooled vector, dense, tanh, dropout, one logit: BERT's own pooler and classifier, as published."""
 
     def __init__(self, bert: BertModel, pooling: str, dropout: float) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
 """One YAML = one experiment: the dataclasses that hold it, their defaults (nowhere else) and their parser.
 
-Order of precedence: dataclass defaults, then the YAML file, then `--section.field value`. An unknown key, a wrong type or
-an impossible value is an InputError that names the field. `to_yaml` gives a file that can be passed back.
+Order of precedence: dataclass defaults, then the YAML file, then `--section.field value`. An unknown key, a wrong type
+or an impossible value is an InputError that names the field. `to_yaml` gives a file that can be passed back.
 """
 
 from __future__ import annotations
@@ -151,7 +151,9 @@ class FinetuneConfig:
     weight_decay: NonNegativeFloat = 1e-6
     """AdamW's decay."""
     warmup_steps: NonNegativeInt = 0
-    """Steps of linear warm-up; constant after (published: none)."""
+    """Steps of linear warm-up (published: none)."""
+    lr_scheduler_type: Literal["constant_with_warmup", "linear", "cosine"] = "constant_with_warmup"
+    """After the warm-up: constant (published), or decaying to 0 at max_epochs."""
     batch_size: PositiveInt = 16
     """Windows a step; the last partial batch is dropped."""
     max_epochs: PositiveInt = 200
@@ -198,6 +200,8 @@ class Config:
     """auto, cpu, cuda."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """auto: bf16 where a GPU (or a CPU with AMX) has it, fp16 on older GPUs, else fp32."""
+    workers: PositiveInt = 1
+    """Processes that share the folds of finetune; on a CPU, one for every core or two."""
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     mlm: PretrainConfig = field(default_factory=lambda: PretrainConfig(objective="mlm", steps=0))
@@ -262,7 +266,8 @@ def check(config: Config) -> None:
     model, data = config.model, config.data
     if model.hidden_size % model.num_attention_heads:
         raise InputError(
-            f"model.num_attention_heads ({model.num_attention_heads}) must divide model.hidden_size ({model.hidden_size})"
+            f"model.num_attention_heads ({model.num_attention_heads}) "
+            f"must divide model.hidden_size ({model.hidden_size})"
         )
     if model.source is None:
         for name in ("window", "context", "motif_window"):
@@ -317,7 +322,7 @@ def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _plain_numbers(config: Config) -> Config:
-    """jsonargparse's restricted number types are classes of their own, which YAML cannot write: back to int and float."""
+    """jsonargparse's restricted numbers are classes of their own, which YAML cannot write: back to int and float."""
     values = json.loads(json.dumps(dataclasses.asdict(config)))
     sections = {item.name: getattr(config, item.name) for item in dataclasses.fields(Config)}
     for name, section in sections.items():

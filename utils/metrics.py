@@ -6,7 +6,7 @@ import random
 
 import igraph
 import numpy as np
-from scipy.sparse import triu
+from scipy.sparse import csr_matrix, triu
 from scipy.stats import rankdata, t
 from sklearn.decomposition import PCA
 from sklearn.metrics import (
@@ -84,7 +84,10 @@ def alignment(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def uniformity(vectors: np.ndarray) -> float:
-    """log mean exp(-2 |x - y|^2) over pairs of unit vectors [n, hidden] (Wang and Isola 2020); lower = more spread, 0 = all equal."""
+    """log mean exp(-2 |x - y|^2) over pairs of unit vectors [n, hidden] (Wang and Isola 2020).
+
+    Lower is more spread; 0 means that all vectors are equal.
+    """
     return float(np.log(np.exp(-4 * (1 - _pair_cosines(vectors))).mean()))
 
 
@@ -106,21 +109,50 @@ def neighbour_graph(features: np.ndarray, neighbours: int = 15, seed: int = 0) -
 
     features: [n, d]. Each point counts as its own first neighbour, as in scanpy.
     """
-    from umap.umap_ import fuzzy_simplicial_set  # numba: seconds to import, so only where it is used
-
     n, d = features.shape
     neighbours = min(neighbours, n - 1)
     reduced = PCA(min(128, n - 1, d), svd_solver="covariance_eigh", random_state=seed).fit_transform(
         features.astype(np.float64)
     )
     distances, indices = NearestNeighbors(n_neighbors=neighbours).fit(reduced).kneighbors(reduced)
-    weights, _, _ = fuzzy_simplicial_set(
-        reduced, neighbours, np.random.RandomState(seed), "euclidean", knn_indices=indices, knn_dists=distances
-    )
-    edges = triu(weights, k=1).tocoo()
+    edges = triu(fuzzy_weights(indices, distances), k=1).tocoo()
     return igraph.Graph(
         n, edges=list(zip(edges.row.tolist(), edges.col.tolist())), edge_attrs={"weight": edges.data.tolist()}
     )
+
+
+def fuzzy_weights(indices: np.ndarray, distances: np.ndarray) -> csr_matrix:
+    """UMAP's fuzzy neighbourhood weights (McInnes et al. 2018, section 3.1), symmetric sparse [n, n].
+
+    indices, distances: [n, k] of the nearest neighbours, each point first among its own. The same numbers as
+    umap-learn's fuzzy_simplicial_set, which costs every new process half a minute of compilation.
+    """
+    n, k = indices.shape
+    nearest = np.where(distances > 0, distances, np.inf).min(axis=1)
+    nearest = np.where(np.isfinite(nearest), nearest, 0.0)  # only copies of itself
+    beyond = np.maximum(distances - nearest[:, None], 0.0)
+    scale = _neighbourhood_scale(beyond[:, 1:], np.log2(k))
+    mean = np.where(nearest > 0, distances.mean(axis=1), distances.mean())
+    scale = np.maximum(scale, 1e-3 * mean)  # umap-learn's MIN_K_DIST_SCALE
+    weights = np.exp(-beyond / scale[:, None])
+    weights[indices == np.arange(n)[:, None]] = 0.0
+    directed = csr_matrix((weights.ravel(), indices.ravel(), np.arange(0, n * k + 1, k)), shape=(n, n))
+    return directed + directed.T - directed.multiply(directed.T)  # probability that either sees the other
+
+
+def _neighbourhood_scale(beyond: np.ndarray, target: float) -> np.ndarray:
+    """The scale s of each row of [n, k - 1] with sum(exp(-beyond / s)) = target, by bisection as umap-learn does it."""
+    low, high, scale = np.zeros(len(beyond)), np.full(len(beyond), np.inf), np.ones(len(beyond))
+    open_ = np.ones(len(beyond), dtype=bool)
+    for _ in range(64):
+        total = np.exp(-beyond / scale[:, None]).sum(axis=1)
+        open_ &= np.abs(total - target) >= 1e-5
+        above = open_ & (total > target)
+        below = open_ & ~above
+        high[above], low[below] = scale[above], scale[below]
+        middle = np.where(np.isfinite(high), (low + high) / 2, scale * 2)
+        scale = np.where(open_, middle, scale)
+    return scale
 
 
 def leiden(features: np.ndarray, resolution: float = 1.0, seed: int = 0) -> np.ndarray:

@@ -92,6 +92,7 @@ def _check_build(ids: np.ndarray, labels: np.ndarray, store: TokenStore, bed: st
     share = float((found == wanted).mean())
     if share < AGREEMENT:
         raise InputError(
-            f"only {share:.1%} of the sites in {bed} show the GT / AG of their label in {', '.join(store.manifest['sources'])} "
-            f"(at least {AGREEMENT:.0%} must): another genome build, the wrong strand, or 1-based starts"
+            f"only {share:.1%} of the sites in {bed} show the GT / AG of their label in "
+            f"{', '.join(store.manifest['sources'])} (at least {AGREEMENT:.0%} must): "
+            "another genome build, the wrong strand, or 1-based starts"
         )

@@ -23,7 +23,7 @@ def info_nce(first: torch.Tensor, second: torch.Tensor, temperature: float) -> t
 
 
 def mask_tokens(ids: np.ndarray, probability: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """BERT's masking (Devlin et al. 2019, section 3.1): of the chosen bases 80 % [MASK], 10 % another draw of ACGT, 10 % kept.
+    """BERT's masking (Devlin et al. 2019, section 3.1): of the chosen bases 80 % [MASK], 10 % redrawn, 10 % kept.
 
     ids: uint8 [batch, length] bases, or model input; only A, C, G and T are ever chosen, never N or special tokens.
     Returns (input ids uint8, targets int64 with IGNORED where nothing is asked).

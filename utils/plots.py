@@ -43,8 +43,8 @@ def box_plot(scores: pd.DataFrame, metric: str, title: str) -> Figure:
 def proxy_curves(validations: pd.DataFrame, floors: dict[str, float], ceilings: dict[str, float], title: str) -> Figure:
     """SCCS and NMI against steps, with the floors as dashed lines.
 
-    validations: columns step, sccs, nmi (either may be missing). floors: {'sccs_gc': value, ...}. ceilings: the most each
-    proxy could be, said in the panel's title.
+    validations: columns step, sccs, nmi (either may be missing). floors: {'sccs_gc': value, ...}. ceilings: the most
+    each proxy could be, said in the panel's title.
     """
     proxies = [name for name in ("sccs", "nmi") if name in validations]
     figure, axes = plt.subplots(1, len(proxies), figsize=(5.5 * len(proxies), 4), squeeze=False, layout="constrained")

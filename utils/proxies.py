@@ -31,6 +31,13 @@ def load_windows(config: Config) -> tuple[Windows, Splits]:
     return windows, splits
 
 
+def selection_windows(windows: Windows, splits: Splits) -> Windows:
+    """The share set aside for selection; with share 0 the training part of fold 0, which is the published behaviour."""
+    if len(splits.selection):
+        return windows.take(splits.selection)
+    return windows.take(splits.folds["both"][0]["train"])
+
+
 def load_motifs(config: Config) -> Motifs | None:
     """The motif sites of a run, or None where the config names no BED."""
     data = config.data

@@ -85,7 +85,7 @@ def compare(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def pool_predictions(predictions: pd.DataFrame) -> pd.DataFrame:
-    """Scores over all test windows together; a window tested in several folds counts once, with its mean probability."""
+    """Scores over all test windows together; one tested in several folds counts once, with its mean probability."""
     rows = []
     for (arm, site), mine in predictions.groupby(["arm", "site"], sort=False):
         by_seed = []
@@ -251,10 +251,10 @@ def to_markdown(folder: Path, table: pd.DataFrame, figures: list[str]) -> str:
     for site in dict.fromkeys(table.loc[table["dataset"] == CROSS_VALIDATION, "site"]):
         parts += [f"## Splice-site classification, site: {site}", _markdown_table([_HEADER, *_cells(table, site)])]
     parts.append(
-        "Mean ± sd over test folds and seeds. The difference is paired over folds and seeds; its interval and p are those "
-        "of the corrected resampled t-test (Nadeau and Bengio 2003, test / train = 2 / 7), not adjusted for the number of "
-        "arms. Pooled F1 counts every test window once. `pwm` and `kmer` are floors without a language model: a weight "
-        "matrix and a k-mer logistic regression on the same folds."
+        "Mean ± sd over test folds and seeds. The difference is paired over folds and seeds; its interval and p are "
+        "those of the corrected resampled t-test (Nadeau and Bengio 2003, test / train = 2 / 7), not adjusted for the "
+        "number of arms. Pooled F1 counts every test window once. `pwm` and `kmer` are floors without a language "
+        "model: a weight matrix and a k-mer logistic regression on the same folds."
     )
     parts += ["## SCCS and NMI", _proxy_tables(table)]
     benchmarks = table[~table["dataset"].isin([CROSS_VALIDATION, "selection", "motifs"])]
@@ -263,8 +263,8 @@ def to_markdown(folder: Path, table: pd.DataFrame, figures: list[str]) -> str:
     captions = {
         "f1": "F1 of each arm on the test folds",
         "proxies": "SCCS and NMI against steps; dashed: the floors",
-        "umap": "UMAP (McInnes et al. 2018) of the motif sites, coloured by label and by Leiden cluster (Traag et al. 2019); "
-        "distances between groups in a UMAP mean little",
+        "umap": "UMAP (McInnes et al. 2018) of the motif sites, coloured by label and by Leiden cluster "
+        "(Traag et al. 2019); distances between groups in a UMAP mean little",
     }
     parts += [f"![{captions[name]}]({name}.png)\n\n*{captions[name]}*" for name in figures]
     return "\n\n".join(parts) + "\n"
@@ -295,8 +295,8 @@ def _proxy_tables(table: pd.DataFrame) -> str:
     parts += ["Before and after fine-tuning, SCCS on the test windows of each fold, NMI on the motif sites:"]
     parts += [_markdown_table(rows)]
     parts.append(
-        f"SCCS (Spearman correlation of 'same class' with cosine similarity) cannot exceed {SCCS_CEILING}. NMI is the mean of "
-        "its GT and AG halves, and is bounded by the number of clusters (see `val/nmi_bound`). A value below the floors "
+        f"SCCS (Spearman correlation of 'same class' with cosine similarity) cannot exceed {SCCS_CEILING}. NMI is the "
+        "mean of its GT and AG halves, and is bounded by the number of clusters. A value below the floors "
         "(one-hot bases, GC content, fresh weights) is worse than no model."
     )
     return "\n\n".join(parts)

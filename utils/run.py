@@ -1,7 +1,7 @@
 """The run folder: config, environment, log, metrics, TensorBoard, checkpoints, state and summary; exact resume; seeds.
 
-Layout of a stage's folder: config.yaml, env.json, train.log, metrics.jsonl (the source of truth), TensorBoard events (a
-view of it, rebuilt on resume), checkpoints/, state.pt while it runs, summary.json written last: its presence means done.
+Layout of a stage's folder: config.yaml, env.json, train.log, metrics.jsonl (the source of truth), TensorBoard events
+(a view of it, rebuilt on resume), checkpoints/, state.pt while it runs, summary.json written last: it means done.
 """
 
 from __future__ import annotations
@@ -199,7 +199,7 @@ class RunFolder:
         return read_metrics(self.path)
 
     def rewind(self, step: int) -> None:
-        """Forget metrics after `step` (-1: all) and rebuild the TensorBoard view, before going on from a saved state."""
+        """Forget metrics after `step` (-1: all) and rebuild the TensorBoard view, to go on from a saved state."""
         rows = [row for row in self.metrics() if row["step"] <= step]
         write_text(self.path / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
         for events in self.path.glob("events.out.tfevents.*"):
@@ -278,8 +278,8 @@ def stop_if_asked(stop: StopSignal, where: str) -> None:
 def build_accelerator(device: str, precision: str) -> Accelerator:
     """The device and number format to train in.
 
-    device: auto, cpu or cuda. precision: auto is bf16 where the hardware multiplies it fast (recent GPUs, CPUs with AMX),
-    fp16 with loss scaling on older GPUs, else fp32. Raises InputError for a device that is not there.
+    device: auto, cpu or cuda. precision: auto is bf16 where the hardware multiplies it fast (recent GPUs, CPUs with
+    AMX), fp16 with loss scaling on older GPUs, else fp32. Raises InputError for a device that is not there.
     """
     if device not in ("auto", "cpu", "cuda"):
         raise InputError(f"device ({device}) must be auto, cpu or cuda")

@@ -43,7 +43,7 @@ _FASTA[[10, 13]] = _NEWLINE
 
 
 def encode(sequence: str, where: str = "sequence") -> np.ndarray:
-    """Bases to ids, uint8 [len(sequence)]. Raises InputError naming `where` and the letter that is no nucleotide code."""
+    """Bases to ids, uint8 [len(sequence)]. Raises InputError naming `where` and the letter that is no base code."""
     raw = np.frombuffer(sequence.encode("utf-8"), dtype=np.uint8)
     ids = ENCODE[raw]
     bad = np.flatnonzero(ids == UNK)
@@ -165,7 +165,8 @@ def _encode_body(body: bytes, path: str | Path, line: int) -> np.ndarray:
     if (ids == UNK).any():
         at = int(np.flatnonzero(ids == UNK)[0])
         raise InputError(
-            f"{path}, line {line + body[:at].count(10)}: {chr(body[at])!r} is no nucleotide code (ACGTU, N or IUPAC letters)"
+            f"{path}, line {line + body[:at].count(10)}: {chr(body[at])!r} is no nucleotide code "
+            "(ACGTU, N or IUPAC letters)"
         )
     return ids[ids != _NEWLINE]
 
@@ -277,7 +278,8 @@ class WindowSampler:
         if not self.records:
             longest = max(record.length for record in chosen)
             raise InputError(
-                f"data.window ({length} nt) is longer than every record of {store.manifest['sources']} (longest {longest} nt)"
+                f"data.window ({length} nt) is longer than every record of {store.manifest['sources']} "
+                f"(longest {longest} nt)"
             )
         self.store, self.length, self.seed = store, length, seed
         self.both_strands, self.max_n_share = both_strands, max_n_share

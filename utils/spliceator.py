@@ -112,8 +112,11 @@ def _load(files: list[tuple[Path, str, int]], context: int) -> Windows:
 
 
 def _rows(path: Path) -> Iterator[tuple[str, str, str]]:
-    """(group, sequence, 'file, line n') by the published loader's rules: `;`-separated, header lines start `ID_uniprot`,
-    the sequence is field 1, or field 2 where field 1 is shorter than 100, the group follows the last `_` of field 0."""
+    """(group, sequence, 'file, line n') by the published loader's rules.
+
+    Fields are separated by `;`, header lines start with `ID_uniprot`, the sequence is field 1, or field 2 where field 1
+    is shorter than 100, and the group follows the last `_` of field 0.
+    """
     with open_binary(path) as handle:
         for number, line in enumerate(io.TextIOWrapper(handle, encoding="utf-8", errors="replace"), start=1):
             where = f"{path}, line {number}"
@@ -178,7 +181,7 @@ def published_folds(labels: np.ndarray, seed: int = 2020) -> list[dict[str, np.n
 
 
 def simcsp_folds(labels: np.ndarray, seed: int = 2020) -> list[dict[str, np.ndarray]]:
-    """SimCSP's five 70/10/20 folds (split_spliceator.py): a fifth is tested, 1/8 of the rest validates, unstratified."""
+    """SimCSP's five 70/10/20 folds (split_spliceator.py): a fifth tested, 1/8 of the rest validates, unstratified."""
     folds = []
     splitter = StratifiedKFold(SIMCSP_FOLDS, shuffle=True, random_state=seed)
     for rest, test in splitter.split(np.zeros(len(labels)), labels):

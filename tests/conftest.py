@@ -1,0 +1,260 @@
+"""What several test files share: a tiny synthetic data set, a config for it, and ways to run a script."""
+
+import os
+
+# One thread, here and in every subprocess: sums of floats depend on how they are split. Before torch is imported.
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import numpy as np
+import pytest
+import yaml
+from hypothesis import settings
+
+# The same examples each time, however slow the machine is, and no folder of examples left behind.
+settings.register_profile("simcsp", deadline=None, derandomize=True, database=None)
+settings.load_profile("simcsp")
+
+ROOT = Path(__file__).resolve().parent.parent
+POSITIVE = "spliceator/Training_data/Positive/GS/POS_{}_600.csv"
+NEGATIVE = "spliceator/Training_data/Negative/GS/GS_1/NEG_600_{}.csv"
+PAIRS = str.maketrans("ACGTN", "TGCAN")
+
+
+def random_bases(rng: np.random.Generator, length: int) -> str:
+    return "".join(rng.choice(list("ACGT"), length))
+
+
+def other_strand(bases: str) -> str:
+    return bases[::-1].translate(PAIRS)
+
+
+def write_fasta(path: Path, records: dict[str, str], width: int = 60) -> Path:
+    lines = []
+    for name, bases in records.items():
+        lines += [f">{name}", *(bases[i : i + width] for i in range(0, len(bases), width))]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def put(bases: str, at: int, motif: str) -> str:
+    return bases[:at] + motif + bases[at + len(motif) :]
+
+
+# -- the tiny data set -------------------------------------------------------------------------------------------------
+
+LENGTH, PER_CLASS, FOLDS = 120, 60, 4
+
+
+def write_windows(folder: Path, rng: np.random.Generator, per_class: int = PER_CLASS) -> None:
+    """Spliceator's four training files: sites carry a consensus at the centre, a third of the others a bare GT / AG.
+
+    Every tenth negative is its forerunner moved by 10 nt, so that there are near-duplicates.
+    """
+    centre = LENGTH // 2
+    for site, consensus, at, motif in (
+        ("donor", "CAGGTAAGT", centre - 3, "GT"),
+        ("acceptor", "TTCTTTCTTTTCAGG", centre - 14, "AG"),
+    ):
+        rows = [f"tiny_{i}_SYNTHETIC;{put(random_bases(rng, LENGTH), at, consensus)};True\n" for i in range(per_class)]
+        path = folder / POSITIVE.format(site)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(rows))
+        rows, before = ["ID_uniprot;Position;Sequence;Type\n"], ""
+        for i in range(per_class):
+            bases = before[10:] + random_bases(rng, 10) if i % 10 == 9 else random_bases(rng, LENGTH)
+            if i % 3 == 0:
+                bases = put(bases, centre if motif == "GT" else centre - 2, motif)
+            rows.append(f"tiny_{i}_SYNTHETIC;0;{bases};{'FP' if i % 3 == 0 else 'Exon'}\n")
+            before = bases
+        path = folder / NEGATIVE.format(site)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(rows))
+
+
+def write_genome(folder: Path, rng: np.random.Generator) -> None:
+    """genome.fa of three records, and motifs.bed of ten sites a label on the third, both strands."""
+    records = {f"tiny{i}": random_bases(rng, 3000) for i in (1, 2, 3)}
+    records["tiny1"] = put(records["tiny1"].lower(), 500, "N" * 100)
+    lines = []
+    for i in range(40):
+        label = ("GT(donor)", "GT(non-donor)", "AG(acceptor)", "AG(non-acceptor)")[i % 4]
+        # a real site has a few bases more in common, so that there is something to cluster
+        bases = {"GT(donor)": "GTAAGT", "AG(acceptor)": "TTTTCAG"}.get(label, label[:2])
+        offset = bases.index(label[:2]) if label[0] == "G" else bases.rindex("AG")
+        at, strand = 70 * i + 60, "+-"[i // 4 % 2]
+        start = at + offset if strand == "+" else at + len(bases) - offset - 2
+        records["tiny3"] = put(records["tiny3"], at, bases if strand == "+" else other_strand(bases))
+        lines.append(f"tiny3\t{start}\t{start + 2}\ttiny|{label}\t.\t{strand}\n")
+    write_fasta(folder / "genome.fa", records)
+    (folder / "motifs.bed").write_text("".join(lines))
+
+
+def write_data(folder: Path, seed: int = 0) -> Path:
+    rng = np.random.default_rng(seed)
+    write_windows(folder, rng)
+    write_genome(folder, rng)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory) -> Path:
+    """Folder with spliceator/, genome.fa and motifs.bed. Read it, copy it (see `own_data`), never change it."""
+    return write_data(tmp_path_factory.mktemp("tiny_data"))
+
+
+@pytest.fixture
+def own_data(tiny_data, tmp_path) -> Path:
+    """A copy of the tiny data that a test may damage."""
+    return Path(shutil.copytree(tiny_data, tmp_path / "data"))
+
+
+def tiny_config(folder: Path, data: Path, changes: dict[str, object] | None = None) -> Path:
+    """Write folder/tiny.yaml: MLM, then SimCSE, then a few arms, run folder folder/runs/tiny; no motif sites.
+
+    changes: {'pretrain.steps': 0, ...}.
+    """
+    values = {
+        "name": "tiny",
+        "runs": str(folder / "runs"),
+        "device": "cpu",
+        "precision": "fp32",
+        "model": {
+            "hidden_size": 16,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "intermediate_size": 32,
+            "max_position_embeddings": 64,
+            "pooling": "mean",
+        },
+        "data": {
+            "fasta": [str(data / "genome.fa")],
+            "records": ["tiny1", "tiny2"],
+            "window": 40,
+            "cache": str(folder / "cache"),
+            "spliceator": str(data / "spliceator"),
+            "context": 40,
+            "num_folds": FOLDS,
+            "selection_share": 0.1,
+            "motif_window": 40,
+        },
+        "mlm": {"objective": "mlm", "steps": 4, "batch_size": 8, "lr": 1e-3, "warmup_steps": 1},
+        "pretrain": {"steps": 8, "batch_size": 8, "lr": 1e-3, "warmup_steps": 1},
+        "finetune": {
+            "arms": ["pwm", "kmer", "fresh", "baseline", "best_sccs"],
+            "lr": 1e-2,
+            "batch_size": 8,
+            "max_epochs": 3,
+            "patience": 2,
+        },
+        "evaluate": {"kmer": 2, "pwm_flank": 10},
+    }
+    for stage in ("mlm", "pretrain"):
+        values[stage] |= {"eval_steps": 3, "logging_steps": 2}
+    for key, value in (changes or {}).items():
+        section, _, field = key.rpartition(".")
+        (values.setdefault(section, {}) if section else values)[field] = value
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "tiny.yaml"
+    path.write_text(yaml.safe_dump(values, sort_keys=False))
+    return path
+
+
+def motif_settings(data: Path) -> dict[str, object]:
+    """Changes for `tiny_config` that switch NMI on. The first NMI of a process costs ten seconds (numba)."""
+    return {"data.motif_bed": str(data / "motifs.bed"), "data.motif_fasta": str(data / "genome.fa")}
+
+
+# -- running a script --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def call(monkeypatch):
+    """call(pretrain, config, '--flag', 'value') runs a script's main in this process, undoing its signal handlers."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def run(module: ModuleType, *argv: object) -> None:
+        monkeypatch.setattr(sys, "argv", [f"{module.__name__}.py", *map(str, argv)])
+        module.main()
+
+    yield run
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def refusal(call, capsys, module: ModuleType, *argv: object) -> str:
+    """The line on stderr of a script that refuses its input: status 2 and one line, or the test fails."""
+    from utils.errors import run_script
+
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as exit:
+        run_script(lambda: call(module, *argv))
+    line = capsys.readouterr().err
+    assert exit.value.code == 2
+    assert line.count("\n") == 1 and line.endswith("\n"), line
+    return line
+
+
+def start_script(name: str, *argv: object, cwd: Path) -> subprocess.CompletedProcess:
+    """Run a script as its user would, from a folder of its own."""
+    command = [sys.executable, str(ROOT / name), *map(str, argv)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture(scope="session")
+def finished(tiny_data, tmp_path_factory) -> SimpleNamespace:
+    """A finished tiny experiment, made by the real scripts in processes of their own. Never change it."""
+    folder = tmp_path_factory.mktemp("finished")
+    config = tiny_config(folder, tiny_data)
+    pretrain = start_script("pretrain.py", config, cwd=folder)
+    assert pretrain.returncode == 0, pretrain.stderr
+    finetune = start_script("finetune.py", config, cwd=folder)
+    assert finetune.returncode == 0, finetune.stderr
+    return SimpleNamespace(config=config, run=folder / "runs/tiny", pretrain=pretrain, finetune=finetune)
+
+
+def no_summary(folder: Path) -> bool:
+    """Nothing under `folder` looks finished."""
+    return not list(folder.rglob("summary.json"))
+
+
+# -- comparing runs ----------------------------------------------------------------------------------------------------
+
+
+def metrics_without_clock(stage: Path) -> list[dict[str, float]]:
+    from utils.run import CLOCK_FIELDS
+
+    rows = [json.loads(line) for line in (stage / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in row.items() if key not in CLOCK_FIELDS} for row in rows]
+
+
+def weights(stage: Path) -> dict[str, bytes]:
+    """{checkpoint/file: bytes} of every weight file of a stage; safetensors holds no names or dates of the run."""
+    return {
+        path.relative_to(stage).as_posix(): path.read_bytes()
+        for path in sorted(stage.rglob("checkpoints/**/*.safetensors"))
+    }
+
+
+def assert_same_run(stage: Path, other: Path) -> None:
+    """Losses, metrics, weights of every checkpoint, predictions and summary are equal bit for bit, the clock apart."""
+    assert metrics_without_clock(stage) == metrics_without_clock(other)
+    assert weights(stage) == weights(other) != {}
+    summaries = [json.loads((folder / "summary.json").read_text()) for folder in (stage, other)]
+    for summary in summaries:
+        summary.pop("seconds", None)
+    assert summaries[0] == summaries[1]
+    predictions = [folder / "predictions.csv" for folder in (stage, other)]
+    if predictions[0].exists():
+        assert predictions[0].read_bytes() == predictions[1].read_bytes()

@@ -1,0 +1,316 @@
+"""Scores against other people's code, plain loops and cases done by hand; and the floors that scores stand on."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import spearmanr
+from sentence_transformers.sentence_transformer.evaluation import EmbeddingSimilarityEvaluator
+from sklearn.metrics import normalized_mutual_info_score, roc_auc_score
+
+from utils.floors import KmerLogistic, WeightMatrix, gc_content, kmer_counts, one_hot
+from utils.metrics import (
+    SCCS_CEILING,
+    TEST_TO_TRAIN,
+    alignment,
+    classification_scores,
+    corrected_ttest,
+    cosine_pairs,
+    leiden,
+    mean_cosine,
+    motif_half,
+    nmi,
+    pair_indices,
+    sccs,
+    spearman_binary,
+    uniformity,
+)
+from utils.sequence import encode
+
+
+def two_classes(seed=0, n=60, hidden=8, shift=1.0):
+    """Vectors whose classes differ a little along one axis."""
+    rng = np.random.default_rng(seed)
+    labels = rng.permutation(np.arange(n) % 2)
+    vectors = rng.normal(size=(n, hidden))
+    vectors[:, 0] += shift * (2 * labels - 1)
+    return vectors.astype(np.float32), labels
+
+
+# -- SCCS --------------------------------------------------------------------------------------------------------------
+
+
+class Encoder:
+    """As much of a SentenceTransformer as its evaluator asks for: 'sentences' are row numbers."""
+
+    similarity_fn_name = "cosine"
+
+    class model_card_data:
+        set_evaluation_metrics = staticmethod(lambda *args, **kwargs: None)
+
+    def __init__(self, vectors):
+        self.vectors = vectors
+
+    def encode(self, sentences, **_):
+        return self.vectors[[int(sentence) for sentence in sentences]]
+
+
+@pytest.mark.parametrize("pairs", ["all", "published"])
+@pytest.mark.parametrize("seed", range(3))
+def test_sccs_is_the_spearman_cosine_of_sentence_transformers(pairs, seed):
+    vectors, labels = two_classes(seed)
+    left, right = pair_indices(len(labels), pairs, seed)
+    same = (labels[left] == labels[right]).astype(float).tolist()
+    evaluator = EmbeddingSimilarityEvaluator([str(i) for i in left], [str(i) for i in right], same, name="pairs")
+    scores = evaluator(Encoder(vectors))
+    assert sccs(vectors, labels, pairs, seed)["sccs"] == pytest.approx(scores["pairs_spearman_cosine"], abs=2e-4)
+
+
+@given(st.integers(3, 60), st.integers(0, 10_000), st.booleans())
+def test_spearman_of_a_binary_label_is_scipy_s_ties_included(n, seed, ties):
+    rng = np.random.default_rng(seed)
+    same = rng.permutation(np.arange(n) < rng.integers(1, n))
+    similarity = rng.integers(0, 4, n).astype(float) if ties else rng.normal(size=n)
+    rho, auc = spearman_binary(same, similarity)
+    assert auc == pytest.approx(roc_auc_score(same, similarity))
+    expected = spearmanr(same, similarity).statistic if len(set(similarity)) > 1 else 0.0
+    assert rho == pytest.approx(expected, abs=1e-12)
+
+
+@given(st.integers(3, 80), st.integers(0, 10_000))
+def test_spearman_is_a_transform_of_the_pair_auc(n, seed):
+    rng = np.random.default_rng(seed)
+    same = rng.permutation(np.arange(n) < rng.integers(1, n))
+    rho, auc = spearman_binary(same, rng.normal(size=n))
+    p = same.mean()
+    # the formula is that of many pairs: n^2 for n^2 - 1
+    assert rho == pytest.approx((auc - 0.5) * math.sqrt(12 * p * (1 - p)) * n / math.sqrt(n**2 - 1), abs=1e-9)
+
+
+def test_sccs_of_perfect_vectors_is_the_ceiling():
+    same = np.arange(2000) % 2
+    rho, auc = spearman_binary(same, same + np.linspace(0, 0.5, 2000))
+    assert auc == 1.0
+    assert rho == pytest.approx(SCCS_CEILING, abs=1e-3) == pytest.approx(math.sqrt(3) / 2, abs=1e-3)
+
+
+def test_sccs_rises_with_the_distance_of_the_classes():
+    values = [sccs(*two_classes(shift=shift))["sccs"] for shift in (0.0, 1.0, 3.0)]
+    assert abs(values[0]) < 0.06 and values[0] < values[1] < values[2] <= SCCS_CEILING + 0.01
+
+
+def test_sccs_of_one_class_alone_is_refused():
+    with pytest.raises(ValueError, match="windows of both classes"):
+        sccs(np.eye(4), np.ones(4))
+
+
+def test_all_pairs_are_every_pair_once():
+    left, right = pair_indices(5, "all")
+    assert sorted(zip(left.tolist(), right.tolist())) == [(i, j) for i in range(5) for j in range(i + 1, 5)]
+
+
+@pytest.mark.parametrize("n", [8, 9])
+def test_published_pairs_use_a_window_at_most_once(n):
+    left, right = pair_indices(n, "published", seed=1)
+    assert len(left) == len(right) == 4
+    assert len({*left.tolist(), *right.tolist()}) == 8
+    assert not np.array_equal(left, pair_indices(n, "published", seed=2)[0])
+
+
+def test_cosines_are_the_same_by_either_path():
+    vectors, _ = two_classes(n=30)
+    left, right = pair_indices(30, "all")
+    many = cosine_pairs(vectors, left, right)
+    few = np.concatenate([cosine_pairs(vectors, left[i : i + 50], right[i : i + 50]) for i in range(0, len(left), 50)])
+    plain = [
+        vectors[i] @ vectors[j] / math.sqrt(vectors[i] @ vectors[i] * (vectors[j] @ vectors[j]))
+        for i, j in zip(left, right)
+    ]
+    np.testing.assert_allclose(many, plain, atol=1e-5)
+    np.testing.assert_allclose(few, plain, atol=1e-5)
+
+
+# -- alignment and uniformity ------------------------------------------------------------------------------------------
+
+
+def test_alignment_uniformity_and_mean_cosine_equal_plain_loops():
+    rng = np.random.default_rng(0)
+    first, second = rng.normal(size=(2, 7, 5))
+    units = [[row / math.sqrt(sum(x * x for x in row)) for row in views] for views in (first, second)]
+    distances = [sum((x - y) ** 2 for x, y in zip(a, b)) for a, b in zip(*units)]
+    assert alignment(first, second) == pytest.approx(sum(distances) / 7)
+    pairs = [(units[0][i], units[0][j]) for i in range(7) for j in range(i + 1, 7)]
+    potentials = [math.exp(-2 * sum((x - y) ** 2 for x, y in zip(a, b))) for a, b in pairs]
+    assert uniformity(first) == pytest.approx(math.log(sum(potentials) / len(pairs)))
+    assert mean_cosine(first) == pytest.approx(sum(float(a @ b) for a, b in pairs) / len(pairs))
+
+
+def test_a_collapsed_encoder_is_seen():
+    same = np.tile([[3.0, 4.0]], (6, 1))
+    assert alignment(same, same) == pytest.approx(0)
+    assert uniformity(same) == pytest.approx(0)
+    assert mean_cosine(same) == pytest.approx(1)
+
+
+# -- NMI ---------------------------------------------------------------------------------------------------------------
+
+LABELS = np.repeat(["GT(donor)", "GT(non-donor)", "AG(acceptor)", "AG(non-acceptor)"], 4)
+
+
+def test_nmi_of_a_case_done_by_hand():
+    # GT half: clusters are the labels. AG half: 2 + 2 of each label in either cluster.
+    clusters = np.array([0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 3, 3, 2, 2, 3, 3])
+    scores = nmi(clusters, LABELS)
+    assert scores["nmi_gt"] == pytest.approx(1)
+    assert scores["nmi_ag"] == pytest.approx(0, abs=1e-12)
+    assert scores["nmi"] == pytest.approx(0.5)
+    assert scores["nmi_gt_bound"] == scores["nmi_ag_bound"] == pytest.approx(1)
+    assert scores["clusters"] == 4
+
+
+def test_nmi_of_a_half_is_the_mutual_information_over_the_mean_entropy():
+    clusters = np.array([0, 0, 0, 1, 1, 1, 1, 1] + [0] * 8)
+    # the clusters hold 3 + 0 and 1 + 4 sites of the two labels
+    joint = [(3, 3, 4), (1, 5, 4), (4, 5, 4)]  # together, in the cluster, of the label
+    information = sum(k / 8 * math.log(k * 8 / (a * b)) for k, a, b in joint)
+    of_clusters = -(3 / 8 * math.log(3 / 8) + 5 / 8 * math.log(5 / 8))
+    scores = nmi(clusters, LABELS)
+    assert scores["nmi_gt"] == pytest.approx(2 * information / (of_clusters + math.log(2)))
+    assert scores["nmi_gt"] == pytest.approx(normalized_mutual_info_score(LABELS[:8], clusters[:8]))
+    assert scores["nmi_gt_bound"] == pytest.approx(2 * of_clusters / (of_clusters + math.log(2)))
+    assert scores["nmi_ag"] == scores["nmi_ag_bound"] == 0  # one cluster says nothing, and can say nothing
+
+
+@pytest.mark.parametrize("k, bound", [(10, 0.46), (20, 0.38), (40, 0.32), (100, 0.26)])
+def test_many_pure_clusters_bound_the_nmi(k, bound):
+    labels = np.repeat(["GT(donor)", "GT(non-donor)", "AG(acceptor)", "AG(non-acceptor)"], 400)
+    clusters = np.concatenate([np.arange(800) * k // 800, np.arange(800) * k // 800 + k])
+    scores = nmi(clusters, labels)
+    assert scores["nmi"] == pytest.approx(bound, abs=0.005)
+    assert scores["nmi_bound"] == pytest.approx(scores["nmi"])  # pure clusters reach what so many could
+
+
+def test_labels_of_both_published_files_are_halved():
+    labels = ["GT(donor)", "GT(non-donor)", "AG(acceptor)", "AG(non-acceptor)"]
+    labels += ["donor(SSE < 0.2)", "donor(SSE > 0.8)", "acceptor(SSE < 0.2)", "acceptor(SSE > 0.8)"]
+    assert motif_half(np.array(labels)).tolist() == ["gt", "gt", "ag", "ag"] * 2
+
+
+def test_leiden_finds_planted_clusters_and_is_repeatable():
+    rng = np.random.default_rng(0)
+    planted = np.arange(120) % 3
+    points = rng.normal(size=(120, 10)) + 12 * np.eye(10)[planted]
+    found = leiden(points)
+    assert normalized_mutual_info_score(planted, found) == pytest.approx(1)
+    assert np.array_equal(found, leiden(points))
+
+
+def test_leiden_makes_more_clusters_at_a_higher_resolution():
+    points = np.random.default_rng(0).normal(size=(150, 6))
+    assert len(set(leiden(points, resolution=4.0))) > len(set(leiden(points, resolution=0.5)))
+
+
+# -- classification and the paired test --------------------------------------------------------------------------------
+
+
+def test_classification_scores_of_a_case_done_by_hand():
+    labels = np.array([1, 1, 1, 0, 0, 0, 0, 1])
+    probabilities = np.array([0.9, 0.8, 0.4, 0.7, 0.3, 0.2, 0.1, 0.5])  # 0.5 itself is no site
+    scores = classification_scores(labels, probabilities)  # 2 true, 1 false, 2 missed, 3 rightly left
+    assert scores["f1"] == pytest.approx(2 * 2 / (2 * 2 + 1 + 2))
+    assert scores["accuracy"] == pytest.approx(5 / 8)
+    assert scores["auc"] == pytest.approx(14 / 16)  # of 4 x 4 pairs, two are the wrong way round
+    assert scores["ap"] == pytest.approx((1 / 1 + 2 / 2 + 3 / 4 + 4 / 5) / 4)
+    assert scores["mcc"] == pytest.approx((2 * 3 - 1 * 2) / math.sqrt(3 * 4 * 4 * 5))
+    assert classification_scores(labels, probabilities, threshold=0.45)["f1"] == pytest.approx(3 * 2 / (3 * 2 + 1 + 1))
+
+
+def test_corrected_ttest_against_a_hand_calculation():
+    differences = np.array([0.01, 0.03, -0.01, 0.02, 0.05])
+    found = corrected_ttest(differences)
+    # mean .02, s^2 = .0005; standard error sqrt(.0005 (1/5 + 2/7)); t(4) leaves 2.5 % above 2.776445
+    error = math.sqrt(0.0005 * (1 / 5 + 2 / 7))
+    assert found["diff"] == pytest.approx(0.02)
+    assert found["low"] == pytest.approx(0.02 - 2.776445 * error, rel=1e-6)
+    assert found["high"] == pytest.approx(0.02 + 2.776445 * error, rel=1e-6)
+    # t with 4 degrees of freedom has a closed form: P(|T| > t) = 1 - s (3 - s^2) / 2, s = t / sqrt(t^2 + 4)
+    s = (0.02 / error) / math.sqrt((0.02 / error) ** 2 + 4)
+    assert found["p"] == pytest.approx(1 - s * (3 - s**2) / 2, rel=1e-9)
+    assert TEST_TO_TRAIN == 2 / 7
+
+
+def test_corrected_ttest_is_more_careful_than_the_plain_one():
+    differences = np.random.default_rng(0).normal(0.02, 0.03, 10)
+    corrected, plain = corrected_ttest(differences), corrected_ttest(differences, test_to_train=0.0)
+    assert corrected["p"] > plain["p"]
+    assert corrected["high"] - corrected["low"] > plain["high"] - plain["low"]
+
+
+def test_corrected_ttest_says_nothing_where_there_is_nothing_to_say():
+    assert corrected_ttest(np.array([0.1])) == {"diff": 0.1, "low": None, "high": None, "p": None}
+    assert corrected_ttest(np.array([0.1, 0.1]))["p"] is None
+
+
+# -- floors ------------------------------------------------------------------------------------------------------------
+
+
+def rows(*texts):
+    return np.stack([encode(text) for text in texts])
+
+
+def test_one_hot_of_a_case_done_by_hand():
+    found = one_hot(rows("TTACNT"), 2)  # the two nt on either side of the centre: T A | C N
+    assert found.tolist() == [[0, 0, 0, 1, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0]]
+    assert one_hot(rows("ACGT"), 50).shape == (1, 16)  # a flank beyond the window is the window
+
+
+def test_gc_content_is_the_share_among_known_bases():
+    assert gc_content(rows("GCATNNNN", "NNNNNNNN", "GGGCCCGC"))[:, 0].tolist() == [0.5, 0.0, 1.0]
+
+
+@given(st.lists(st.text("ACGTN", min_size=12, max_size=12), min_size=1, max_size=4), st.integers(1, 4))
+@settings(max_examples=60)
+def test_kmer_counts_equal_a_plain_count(texts, k):
+    found = kmer_counts(rows(*texts), k)
+    assert found.shape == (len(texts), 2 * 4**k)
+    for text, counts in zip(texts, found):
+        for half, part in ((text[:6], counts[: 4**k]), (text[6:], counts[4**k :])):
+            kmers = [half[i : i + k] for i in range(6 - k + 1)]
+            expected = np.zeros(4**k)
+            for kmer in kmers:
+                if "N" not in kmer:
+                    expected[sum("ACGT".index(base) * 4**i for i, base in enumerate(kmer))] += 1
+            assert part.tolist() == expected.tolist()
+
+
+def test_weight_matrix_of_a_case_done_by_hand():
+    ids = rows("AGTA", "CGTA", "AGTC", "ACCA", "GTTA", "CAGT")
+    labels, sites = np.array([1, 1, 1, 0, 0, 0]), np.array(["donor"] * 6)
+    matrix = WeightMatrix(flank=1).fit(ids, labels, sites)
+    # the base before the centre is G in 3 of 3 sites, and C, T, A once each elsewhere; pseudocount 1
+    expected = np.log(np.array([1, 1, 4, 1]) / 7) - np.log(np.array([2, 2, 1, 2]) / 7)
+    assert matrix.log_odds[0][:4] == pytest.approx(expected)
+    assert matrix.predict(ids)[:3].min() > matrix.predict(ids)[3:].max()
+
+
+def test_weight_matrix_learns_one_matrix_for_each_site_type():
+    rng = np.random.default_rng(0)
+    ids = rng.integers(6, 10, size=(400, 8), dtype=np.uint8)
+    labels, sites = np.arange(400) % 2, np.array(["donor", "acceptor"])[np.arange(400) // 2 % 2]
+    ids[(labels == 1) & (sites == "donor"), 4:6] = encode("GT")
+    ids[(labels == 1) & (sites == "acceptor"), 2:4] = encode("AG")
+    probabilities = WeightMatrix(4).fit(ids, labels, sites).predict(ids)
+    assert roc_auc_score(labels, probabilities) > 0.9
+    assert probabilities.shape == (400,) and 0 <= probabilities.min() <= probabilities.max() <= 1
+
+
+def test_kmer_regression_learns_what_is_in_the_composition():
+    rng = np.random.default_rng(0)
+    labels = np.arange(200) % 2
+    shares = np.array([[0.25] * 4, [0.1, 0.4, 0.4, 0.1]])
+    ids = np.stack([rng.choice(4, 60, p=shares[label]) + 6 for label in labels]).astype(np.uint8)
+    sites = np.array(["donor"] * 200)
+    probabilities = KmerLogistic(2).fit(ids[:100], labels[:100], sites[:100]).predict(ids[100:])
+    assert roc_auc_score(labels[100:], probabilities) > 0.9
