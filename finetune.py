@@ -40,7 +40,7 @@ from utils.spliceator import Splits, Windows
 
 FLOORS = ("pwm", "kmer")
 OF_PRETRAINING = ("best_sccs", "best_nmi", "last")
-CONFIG_SECTIONS = ("name", "model", "data", "evaluate", "finetune")  # what decides a fold's result
+CONFIG_SECTIONS = ("name", "seed", "precision", "model", "data", "evaluate", "finetune")  # what decides a fold's result
 
 
 def main() -> None:
@@ -189,7 +189,7 @@ class Study:
                 fold.fit(start)
                 fold.finish(start)
         else:
-            fit_shared(waiting, start)
+            fit_shared(folds, start)
             for fold in waiting:
                 fold.finish(start)
 
@@ -230,6 +230,8 @@ class FoldRun:
             )
         path = study.config.folder / f"finetune/{arm}/{site}/seed{seed}/fold{number:02d}"
         inputs = {"spliceator": study.windows.sha256}
+        if source is not None and study.motifs is not None:
+            inputs["motifs"] = study.motifs.sha256
         if source is not None and source.source is not None and Path(source.source).is_dir():
             inputs["start checkpoint"] = sha256_folder(Path(source.source))
         self.run = RunFolder(path, self._config(), inputs, str(study.accelerator.device))
@@ -397,7 +399,7 @@ class FoldRun:
         table = pd.DataFrame(
             {"window": study.windows.names[test], "fold": self.number, "label": labels, "probability": probabilities}
         )
-        write_text(self.run.path / "predictions.csv", table.to_csv(index=False, float_format="%.6g"))
+        write_text(self.run.path / "predictions.csv", table.to_csv(index=False, float_format="%.9g"))
         scores = {f"test/{key}": value for key, value in classification_scores(labels, probabilities).items()}
         sizes = {part: len(index) for part, index in self.parts.items()}
         job = {"arm": self.arm, "site": self.site, "seed": self.seed, "fold": self.number, "windows": sizes}
@@ -421,6 +423,15 @@ def fit_shared(folds: list[FoldRun], start: StartModel) -> None:
     run was stopped; its best weights are promoted only while every fold still holds that very epoch.
     """
     settings = folds[0].settings
+    finished = [fold for fold in folds if fold.run.finished]
+    if finished:  # stopped between the summaries: the epoch has been picked
+        for fold in folds:
+            if not (fold.run.checkpoints / "best").is_dir():
+                raise InputError(
+                    f"{fold.run.path}: select_epoch shared needs all folds fitted together; use another --name"
+                )
+            fold.best = {"epoch": finished[0].run.summary["best_epoch"], "auc": -1.0}
+        return
     best, best_epoch = -1.0, 0
     for epoch in range(1, settings.max_epochs + 1):
         if epoch - best_epoch > settings.patience:

@@ -40,7 +40,14 @@ from utils.run import RunFolder, StopSignal, build_accelerator, replace_folder, 
 from utils.sequence import WindowSampler, add_special_tokens, open_store
 
 PROXIES = ("sccs", "nmi")  # each keeps a best checkpoint; higher is better for both
-CONFIG_SECTIONS = ("name", "seed", "model", "data", "evaluate")  # with the stage's own: what decides its result
+CONFIG_SECTIONS = (
+    "name",
+    "seed",
+    "precision",
+    "model",
+    "data",
+    "evaluate",
+)  # with the stage's own: what decides its result
 
 
 def main() -> None:
@@ -85,6 +92,8 @@ class Validation:
             self.ids, self.labels = chosen.crop(config.data.context), chosen.labels
             self.inputs["spliceator"] = windows.sha256
         self.motifs: Motifs | None = load_motifs(config)
+        if self.motifs is not None:
+            self.inputs["motifs"] = self.motifs.sha256
 
     def check(self, model: nn.Module) -> None:
         """Refuse windows that the encoder cannot take, before anything is trained."""
@@ -355,7 +364,10 @@ def progress(step: int, steps: int, row: dict[str, float]) -> str:
 def validate(run: RunFolder, training: Training, hook: Validation) -> None:
     """Measure the proxies, keep this checkpoint, and the best ones."""
     scores = hook(training.model, training.pooling)
-    run.record(training.step, {f"val/{key}": value for key, value in scores.items()})
+    if scores:
+        run.record(training.step, {f"val/{key}": value for key, value in scores.items()})
+    else:
+        run.log("nothing to validate on: data.spliceator and data.motif_bed are not set", show=training.step == 0)
     shown = "  ".join(
         f"{key} {scores[key]:.4f}" for key in ("sccs", "nmi", "mean_cosine", "uniformity") if key in scores
     )
@@ -387,7 +399,8 @@ def finish(run: RunFolder, config: Config, name: str, training: Training, hook: 
     validations = [row for row in rows if any(key.startswith("val/") for key in row)]
     floors = {key: value for row in rows for key, value in row.items() if key.startswith("floor/")}
     losses = [row["train/loss"] for row in rows if "train/loss" in row]
-    scores = {key: value for key, value in validations[-1].items() if key.startswith("val/")}
+    first, final = (validations[0], validations[-1]) if validations else ({}, {})
+    scores = {key: value for key, value in final.items() if key.startswith("val/")}
     for proxy, best in training.best.items():
         scores[f"val/best_{proxy}"] = best["value"]
     summary = {
@@ -395,7 +408,7 @@ def finish(run: RunFolder, config: Config, name: str, training: Training, hook: 
         "objective": training.stage.objective,
         "steps": training.step,
         "pooling": training.pooling,
-        "start": {key: value for key, value in validations[0].items() if key.startswith("val/")},
+        "start": {key: value for key, value in first.items() if key.startswith("val/")},
         "best": training.best,
         "floors": floors,
         "metrics": {"train/loss": losses[-1], **scores},

@@ -8,6 +8,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+import gc
 import json
 import shutil
 import signal
@@ -24,6 +25,12 @@ from hypothesis import settings
 # The same examples each time, however slow the machine is, and no folder of examples left behind.
 settings.register_profile("simcsp", deadline=None, derandomize=True, database=None)
 settings.load_profile("simcsp")
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """accelerate collects garbage after every fit: not among the million objects of the imported libraries, please."""
+    gc.freeze()
+
 
 ROOT = Path(__file__).resolve().parent.parent
 POSITIVE = "spliceator/Training_data/Positive/GS/POS_{}_600.csv"
@@ -54,7 +61,7 @@ def put(bases: str, at: int, motif: str) -> str:
 
 # -- the tiny data set -------------------------------------------------------------------------------------------------
 
-LENGTH, PER_CLASS, FOLDS = 120, 60, 4
+LENGTH, PER_CLASS, FOLDS = 120, 100, 4
 
 
 def write_windows(folder: Path, rng: np.random.Generator, per_class: int = PER_CLASS) -> None:
@@ -144,7 +151,7 @@ def tiny_config(folder: Path, data: Path, changes: dict[str, object] | None = No
             "window": 40,
             "cache": str(folder / "cache"),
             "spliceator": str(data / "spliceator"),
-            "context": 40,
+            "context": 20,
             "num_folds": FOLDS,
             "selection_share": 0.1,
             "motif_window": 40,
@@ -153,8 +160,8 @@ def tiny_config(folder: Path, data: Path, changes: dict[str, object] | None = No
         "pretrain": {"steps": 8, "batch_size": 8, "lr": 1e-3, "warmup_steps": 1},
         "finetune": {
             "arms": ["pwm", "kmer", "fresh", "baseline", "best_sccs"],
-            "lr": 1e-2,
-            "batch_size": 8,
+            "lr": 3e-3,
+            "batch_size": 4,
             "max_epochs": 3,
             "patience": 2,
         },
@@ -172,7 +179,7 @@ def tiny_config(folder: Path, data: Path, changes: dict[str, object] | None = No
 
 
 def motif_settings(data: Path) -> dict[str, object]:
-    """Changes for `tiny_config` that switch NMI on. The first NMI of a process costs ten seconds (numba)."""
+    """Changes for `tiny_config` that switch NMI on."""
     return {"data.motif_bed": str(data / "motifs.bed"), "data.motif_fasta": str(data / "genome.fa")}
 
 

@@ -4,11 +4,13 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import spearmanr
 from sentence_transformers.sentence_transformer.evaluation import EmbeddingSimilarityEvaluator
 from sklearn.metrics import normalized_mutual_info_score, roc_auc_score
+from sklearn.neighbors import NearestNeighbors
 
 from utils.floors import KmerLogistic, WeightMatrix, gc_content, kmer_counts, one_hot
 from utils.metrics import (
@@ -18,6 +20,7 @@ from utils.metrics import (
     classification_scores,
     corrected_ttest,
     cosine_pairs,
+    fuzzy_weights,
     leiden,
     mean_cosine,
     motif_half,
@@ -205,6 +208,47 @@ def test_leiden_finds_planted_clusters_and_is_repeatable():
     found = leiden(points)
     assert normalized_mutual_info_score(planted, found) == pytest.approx(1)
     assert np.array_equal(found, leiden(points))
+
+
+def neighbours_of(points, k=15):
+    distances, indices = NearestNeighbors(n_neighbors=k).fit(points).kneighbors(points)
+    return indices, distances
+
+
+@pytest.mark.parametrize("copies", [0, 5], ids=["all different", "some points twice"])
+def test_edge_weights_are_those_of_umap(copies):
+    from umap.umap_ import fuzzy_simplicial_set  # compiles for ten seconds
+
+    points = np.random.default_rng(0).normal(size=(100, 6)) * np.linspace(0.1, 30, 100)[:, None]
+    points[:copies] = points[50 : 50 + copies]
+    indices, distances = neighbours_of(points)
+    threads = torch.get_num_threads()
+    expected, _, _ = fuzzy_simplicial_set(
+        points, 15, np.random.RandomState(0), "euclidean", knn_indices=indices, knn_dists=distances
+    )
+    torch.set_num_threads(threads)  # numba sets its own
+    np.testing.assert_allclose(fuzzy_weights(indices, distances).toarray(), expected.toarray(), atol=2e-5)
+
+
+def test_edge_weights_are_symmetric_and_one_for_the_nearest_neighbour():
+    indices, distances = neighbours_of(np.random.default_rng(1).normal(size=(60, 4)))
+    weights = fuzzy_weights(indices, distances).toarray()
+    np.testing.assert_allclose(weights, weights.T)
+    assert not weights.diagonal().any()
+    np.testing.assert_allclose(weights[np.arange(60), indices[:, 1]], 1.0)
+
+
+def test_a_collapsed_encoder_still_gets_an_nmi():
+    clusters = leiden(np.ones((40, 8)))
+    scores = nmi(clusters, np.repeat(LABELS, 3)[:40])
+    assert all(math.isfinite(value) for value in scores.values())
+
+
+def test_nmi_leaves_the_threads_of_torch_as_they_were():
+    # Sums depend on how they are split among threads: a run that resumes after its last NMI would train otherwise.
+    before = torch.get_num_threads()
+    leiden(np.random.default_rng(0).normal(size=(60, 4)))
+    assert torch.get_num_threads() == before
 
 
 def test_leiden_makes_more_clusters_at_a_higher_resolution():

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import ROOT, assert_same_run, metrics_without_clock, motif_settings, tiny_config
+from conftest import ROOT, assert_same_run, metrics_without_clock, motif_settings, tiny_config, weights
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import finetune
@@ -226,11 +226,12 @@ def test_a_signal_asks_and_a_second_one_insists(call, number):
     "error, status, line",
     [
         (InputError("a.fa, line 3:\n  bad"), 2, "some.py: error: a.fa, line 3: bad\n"),
+        (FloatingPointError("the loss is nan at step 3"), 1, "some.py: error: the loss is nan at step 3\n"),
         (Interrupted("stopped at step 3"), 130, "some.py: stopped at step 3; the same command goes on from there\n"),
         (KeyboardInterrupt(), 130, "some.py: stopped; the same command goes on from there\n"),
     ],
 )
-def test_what_the_user_can_mend_is_one_line_and_a_status(monkeypatch, capsys, error, status, line):
+def test_what_is_expected_to_go_wrong_is_one_line_and_a_status(monkeypatch, capsys, error, status, line):
     def main():
         raise error
 
@@ -456,7 +457,8 @@ def test_fine_tuning_asked_to_stop_within_an_epoch_equals_a_straight_run(
 ):
     config = pretrained_copy(tmp_path, finished, tiny_data, FOLDS_0_1)
     with monkeypatch.context() as patch:
-        at_call(patch, finetune.F, "binary_cross_entropy_with_logits", 9, terminate)  # batch 3 of epoch 2
+        batches = json.loads((fold_folders(finished.run)[0] / "summary.json").read_text())["windows"]["train"] // 4
+        at_call(patch, finetune.F, "binary_cross_entropy_with_logits", batches + 3, terminate)
         with pytest.raises(Interrupted, match="stopped in .*fold00, epoch 2"):
             call(finetune, config)
     call(finetune, config)
@@ -511,8 +513,11 @@ def test_shared_fine_tuning_killed_again_and_again_at_ever_later_moments_equals_
     assert_same_folds(tmp_path / "runs/tiny", shared, folds=2)
 
 
-def test_shared_fine_tuning_killed_between_the_summaries_of_two_folds_equals_a_straight_run(
-    finished, no_report, tiny_data, tmp_path, call, monkeypatch
+@pytest.mark.parametrize(
+    "place, number", [("train_epoch", 4), ("finish", 2)], ids=["after some folds of an epoch", "between two summaries"]
+)
+def test_shared_fine_tuning_killed_after_its_best_epoch_keeps_that_of_all_folds(
+    finished, no_report, tiny_data, tmp_path, call, monkeypatch, place, number
 ):
     # Validation AUC 1 0 0 in fold 0, .5 .5 1 in fold 1: epoch 1 is the best of both, epoch 3 that of fold 1 alone.
     aucs = {0: (1.0, 0.0, 0.0), 1: (0.5, 0.5, 1.0)}
@@ -526,16 +531,17 @@ def test_shared_fine_tuning_killed_between_the_summaries_of_two_folds_equals_a_s
         return labels * auc + (1 - labels) * (1 - auc)
 
     monkeypatch.setattr(finetune.FoldRun, "_predict", scripted)
-    call(finetune, pretrained_copy(tmp_path / "straight", finished, tiny_data, SHARED))
-    config = pretrained_copy(tmp_path / "killed", finished, tiny_data, SHARED)
+    config = pretrained_copy(tmp_path, finished, tiny_data, SHARED)
     with monkeypatch.context() as patch:
-        at_call(patch, finetune.FoldRun, "finish", 2, crash)
+        at_call(patch, finetune.FoldRun, place, number, crash)
         with pytest.raises(Crash):
             call(finetune, config)
+    best = [weights(folder) for folder in fold_folders(tmp_path / "runs/tiny")]
     call(finetune, config)
-    straight, killed = (tmp_path / f"{name}/runs/tiny" for name in ("straight", "killed"))
-    assert json.loads((fold_folders(straight)[1] / "summary.json").read_text())["best_epoch"] == 1
-    assert_same_folds(straight, killed, folds=2)
+    for folder, before, auc in zip(fold_folders(tmp_path / "runs/tiny"), best, (1.0, 0.5), strict=True):
+        summary = json.loads((folder / "summary.json").read_text())
+        assert summary["best_epoch"] == 1 and summary["metrics"]["val/auc"] == auc
+        assert weights(folder) == before
 
 
 def test_folds_are_independent_jobs(finished, no_report, tiny_data, tmp_path, call):

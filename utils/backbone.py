@@ -6,10 +6,12 @@ whoever loads it gets the same vectors. Layers are counted 0 = embeddings, 1..n 
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import torch
 import transformers
+from safetensors import SafetensorError
 from torch import nn
 from transformers import BertConfig, BertForMaskedLM, BertModel
 
@@ -72,20 +74,22 @@ def _load(config: ModelConfig, need_mlm_head: bool) -> tuple[BertForMaskedLM, li
             source,
             dtype=torch.float32,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # refused below, by name
             hidden_dropout_prob=config.hidden_dropout_prob,
             attention_probs_dropout_prob=config.attention_probs_dropout_prob,
             output_hidden_states=False,  # SpliceBERT's configs ask for them always; training must not pay for that
         )
-    except (OSError, RuntimeError, ValueError, EOFError) as error:
+    except (OSError, RuntimeError, ValueError, EOFError, SafetensorError, pickle.UnpicklingError) as error:
         raise InputError(f"model.source {source}: the weights cannot be read ({str(error)[:300]})") from None
     missing = sorted(key for key in report["missing_keys"] if not key.endswith("position_ids"))
     unexpected = sorted(key for key in report["unexpected_keys"] if not _is_expected(key))
+    mismatched = sorted(str(item[0] if isinstance(item, (tuple, list)) else item) for item in report["mismatched_keys"])
     no_head = any(key.startswith(_MLM_HEAD) for key in missing)
     missing = [key for key in missing if not key.startswith(_MLM_HEAD)]
-    if missing or unexpected:
+    if missing or unexpected or mismatched:
         raise InputError(
             f"model.source {source}: the weights do not fit this BERT: {len(missing)} keys missing {missing[:3]}, "
-            f"{len(unexpected)} unexpected {unexpected[:3]}"
+            f"{len(unexpected)} unexpected {unexpected[:3]}, {len(mismatched)} of another shape {mismatched[:3]}"
         )
     if no_head and need_mlm_head:
         raise InputError(f"model.source {source} has no masked-LM head ({_MLM_HEAD}*), which the mlm objective needs")

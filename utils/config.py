@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -241,11 +242,16 @@ def load_config(argv: Sequence[str]) -> Config:
     path = _config_path(argv)
     if path is not None and not path.is_file():
         raise InputError(f"config {path} does not exist: give the path of a YAML file, for example {DEFAULT_CONFIG}")
-    if path is not None and not path.read_text().strip():
+    try:
+        text = path.read_text() if path is not None else "-"
+    except UnicodeDecodeError:
+        raise InputError(f"config {path} is no text file: expected YAML") from None
+    if not text.strip():
         raise InputError(f"config {path} is empty: it needs at least a data section (see {DEFAULT_CONFIG})")
+    _check_sections(path, text)
     parser = build_parser()
     try:
-        namespace = parser.instantiate_classes(parser.parse_args(argv))
+        namespace = parser.instantiate(parser.parse_args(argv))
     except (jsonargparse.ArgumentError, TypeError, ValueError) as error:
         where = f"config {path}: " if path is not None else ""
         raise InputError(f"{where}{_first_reason(str(error))}") from None
@@ -285,7 +291,10 @@ def check(config: Config) -> None:
         raise InputError(
             f"data.num_folds ({data.num_folds}) must be at least 4: one validation, two test, the rest train"
         )
-    if "/" in str(config.name) or str(config.name).startswith("."):
+    for key, value in flatten(to_dict(config)).items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise InputError(f"{key} is {value}: it must be a finite number")
+    if not config.name or "/" in config.name or config.name.startswith("."):
         raise InputError(f"name ({config.name}) must be a plain folder name")
     for stage in ("mlm", "pretrain"):
         section = getattr(config, stage)
@@ -319,6 +328,18 @@ def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = value
     return flat
+
+
+def _check_sections(path: Path | None, text: str) -> None:
+    """A section that is no mapping, which jsonargparse would explain by its own insides."""
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return  # jsonargparse names the place
+    sections = [name for name, value in vars(Config()).items() if dataclasses.is_dataclass(value)]
+    for name in sections if isinstance(values, dict) else ():
+        if name in values and not isinstance(values[name], dict):
+            raise InputError(f"config {path}: {name} is {values[name]!r}, expected a section of fields")
 
 
 def _plain_numbers(config: Config) -> Config:

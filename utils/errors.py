@@ -15,12 +15,17 @@ class Interrupted(Exception):
 
 
 def run_script(main: Callable[[], None]) -> None:
-    """Run a script's main: InputError ends in one line and status 2, a requested stop in one line and status 130."""
+    """Run a script's main; what is expected to go wrong ends in one line on stderr.
+
+    InputError: status 2. A number that must not exist (NaN, infinity): status 1. A requested stop: status 130.
+    """
     try:
         main()
     except InputError as error:
         message = " ".join(str(error).split())
         sys.exit(_say(f"{sys.argv[0]}: error: {message}", 2))
+    except FloatingPointError as error:
+        sys.exit(_say(f"{sys.argv[0]}: error: {error}", 1))
     except (KeyboardInterrupt, Interrupted) as error:
         detail = str(error) or "stopped"
         sys.exit(_say(f"{sys.argv[0]}: {detail}; the same command goes on from there", 130))

@@ -3,6 +3,7 @@ genome build that the BED means."""
 
 from __future__ import annotations
 
+import hashlib
 import io
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,11 @@ class Motifs:
 
     ids: np.ndarray
     labels: np.ndarray
+
+    @property
+    def sha256(self) -> str:
+        """Hash of windows and labels."""
+        return hashlib.sha256(self.ids.tobytes() + "\n".join(self.labels).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -68,6 +74,9 @@ def cut_motifs(sites: list[Site], store: TokenStore, window: int, bed: str | Pat
     """
     ids = np.stack([_window(site, store, window) for site in sites])
     labels = np.array([site.label for site in sites])
+    for half in ("GT", "AG"):
+        if half.lower() not in motif_half(labels):
+            raise InputError(f"{bed} has no {half} site: NMI is the mean of a GT half and an AG half")
     _check_build(ids, labels, store, bed)
     return Motifs(ids, labels)
 

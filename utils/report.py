@@ -49,7 +49,10 @@ def write_report(config: Config) -> str:
 
 
 def collect_folds(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """(scores: arm, site, seed, fold, metric, value; predictions: arm, site, seed, window, fold, label, probability).
+    """Finished folds as (scores, predictions).
+
+    scores: arm, site, seed, fold, metric, value, ratio (of test to training windows). predictions: arm, site, seed,
+    window, fold, label, probability.
 
     Raises InputError when no fold is finished, or when folds were made from different windows: they cannot be paired.
     """
@@ -57,7 +60,8 @@ def collect_folds(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     for path in sorted(folder.glob("finetune/*/*/seed*/fold*/summary.json")):
         summary = json.loads(path.read_text())
         job = {key: summary[key] for key in ("arm", "site", "seed", "fold")}
-        rows += [{**job, "metric": key, "value": value} for key, value in summary["metrics"].items()]
+        ratio = summary["windows"]["test"] / summary["windows"]["train"]
+        rows += [{**job, "metric": key, "value": value, "ratio": ratio} for key, value in summary["metrics"].items()]
         tables.append(pd.read_csv(path.with_name("predictions.csv")).assign(**job))
         data = json.loads(path.with_name("env.json").read_text())["inputs"]["spliceator"]
         hashes.setdefault(data, path.parent)
@@ -79,7 +83,7 @@ def compare(scores: pd.DataFrame) -> pd.DataFrame:
         paired = mine.merge(base, on=["seed", "fold"], suffixes=("", "_base"))
         test: dict[str, float | None] = {}
         if arm != BASELINE and len(paired):
-            test = corrected_ttest((paired["value"] - paired["value_base"]).to_numpy())
+            test = corrected_ttest((paired["value"] - paired["value_base"]).to_numpy(), paired["ratio"].mean())
         rows.append(_row(arm, site, CROSS_VALIDATION, metric, mine["value"], test))
     return pd.DataFrame(rows)
 
@@ -252,7 +256,7 @@ def to_markdown(folder: Path, table: pd.DataFrame, figures: list[str]) -> str:
         parts += [f"## Splice-site classification, site: {site}", _markdown_table([_HEADER, *_cells(table, site)])]
     parts.append(
         "Mean ± sd over test folds and seeds. The difference is paired over folds and seeds; its interval and p are "
-        "those of the corrected resampled t-test (Nadeau and Bengio 2003, test / train = 2 / 7), not adjusted for the "
+        "those of the corrected resampled t-test (Nadeau and Bengio 2003), not adjusted for the "
         "number of arms. Pooled F1 counts every test window once. `pwm` and `kmer` are floors without a language "
         "model: a weight matrix and a k-mer logistic regression on the same folds."
     )

@@ -191,7 +191,7 @@ class RunFolder:
 
     def _show(self, row: dict[str, Any]) -> None:
         for key, value in row.items():
-            if key not in ("step", "time"):
+            if key not in ("step", "time") and not key.startswith("floor/"):  # constants: lines in the report
                 self.writer.add_scalar(key, value, row["step"], walltime=row["time"])
 
     def metrics(self) -> list[dict[str, Any]]:

@@ -115,6 +115,7 @@ def fasta_pieces(path: str | Path) -> Iterator[tuple[str, np.ndarray]]:
                 if body:
                     ids = _encode_body(body, path, line)
                     if len(ids) and not name:
+                        line += body[: len(body) - len(body.lstrip())].count(b"\n")
                         raise InputError(
                             f"{path}, line {line}: sequence before the first '>' header: this is not FASTA"
                         )
@@ -215,7 +216,7 @@ def open_store(fastas: Iterable[str | Path], cache: str | Path) -> TokenStore:
     stamps = [[str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns] for path in paths]
     key = hashlib.sha256(json.dumps(stamps).encode()).hexdigest()[:12]
     target = Path(cache) / f"{paths[0].name.split('.')[0]}-{key}.ids"
-    if not target.with_suffix(".json").is_file():
+    if not (target.is_file() and target.with_suffix(".json").is_file()):
         _build_store(paths, target)
     return TokenStore(target)
 
@@ -270,6 +271,8 @@ class WindowSampler:
         records: list[str] | None = None,
         seed: int = 0,
     ) -> None:
+        if records is not None and not records:
+            raise InputError("data.records is empty: name the records to train on, or null for all")
         unknown = sorted(set(records or []) - set(store.by_name))
         if unknown:
             raise InputError(f"data.records: no record {unknown[0]!r} in {store.manifest['sources']}")
@@ -297,13 +300,21 @@ class WindowSampler:
     def batch(self, step: int, batch_size: int) -> np.ndarray:
         """The windows of a training step, uint8 [batch_size, length]."""
         rng = np.random.default_rng([self.seed, 1, step])
-        if self.starts is None:
-            starts = self._random_starts(rng, batch_size)
-        else:
-            starts = self._shuffled_starts(step, batch_size)
+        if self.starts is not None:
+            return self._read(self._shuffled_starts(step, batch_size), rng)
+        windows = self._read(self._random_starts(rng, batch_size), rng)
+        for _ in range(100):  # a window drawn twice, or a repeat, would be a negative of itself: draw another
+            first = np.sort(np.unique(windows, axis=0, return_index=True)[1])
+            if len(first) == batch_size:
+                return windows
+            more = self._read(self._random_starts(rng, batch_size - len(first)), rng)
+            windows = np.concatenate([windows[first], more])
+        raise InputError(f"batch_size ({batch_size}): the text has too few different windows of {self.length} nt")
+
+    def _read(self, starts: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         windows = self._gather(starts)
         if self.both_strands:
-            minus = rng.random(batch_size) < 0.5
+            minus = rng.random(len(windows)) < 0.5
             windows[minus] = reverse_complement(windows[minus])
         return windows
 

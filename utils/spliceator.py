@@ -96,8 +96,13 @@ def benchmark_species(folder: str | Path) -> list[str]:
 def _load(files: list[tuple[Path, str, int]], context: int) -> Windows:
     rows = []
     for path, site, label in files:
-        before = len(rows)
+        before, expected = len(rows), None
         for number, (group, sequence, where) in enumerate(_rows(path)):
+            expected = expected or len(sequence)
+            if len(sequence) != expected:
+                raise InputError(
+                    f"{where}: window of {len(sequence)} nt, those before have {expected}: the file is damaged"
+                )
             if len(sequence) < context:
                 raise InputError(f"{where}: window of {len(sequence)} nt is shorter than data.context ({context} nt)")
             rows.append(
@@ -212,9 +217,9 @@ def subset(windows: Windows, max_windows: int | None, seed: int) -> Windows:
     if max_windows is None or max_windows >= len(windows):
         return windows
     strata = _strata(windows)
-    _require(strata, 2, "data.max_windows")
-    chosen, _ = train_test_split(np.arange(len(windows)), train_size=max_windows, stratify=strata, random_state=seed)
-    return windows.take(np.sort(chosen))
+    if max_windows < len(set(strata)):
+        raise InputError(f"data.max_windows ({max_windows}) is less than one window of each site type and label")
+    return windows.take(np.sort(_stratified(strata, max_windows, seed)))
 
 
 def make_splits(windows: Windows, method: str, num_folds: int, selection_share: float, seed: int) -> Splits:
@@ -225,11 +230,13 @@ def make_splits(windows: Windows, method: str, num_folds: int, selection_share: 
     """
     count = {"grouped": num_folds, "published": PUBLISHED_FOLDS, "simcsp": SIMCSP_FOLDS}[method]
     strata = _strata(windows)
-    _require(strata, count, f"data.folds ({method})")
+    _require(strata, np.arange(len(windows)), count, f"data.folds ({method})")
     groups = near_duplicate_groups(windows.ids) if method == "grouped" else np.arange(len(windows))
     selection = _choose_selection(strata, groups, selection_share, seed)
     rest = np.setdiff1d(np.arange(len(windows)), selection)
-    _require(strata[rest], count, f"data.folds ({method}) after data.selection_share")
+    # A group of near-duplicates can be in one fold only, so it counts once.
+    _, first = np.unique(groups[rest], return_index=True)
+    _require(strata, rest[first], count, f"data.folds ({method}) after data.selection_share, near-duplicates as one")
     folds = {}
     if method == "grouped":
         pooled = grouped_folds(strata[rest], groups[rest], num_folds, seed)
@@ -250,8 +257,20 @@ def _choose_selection(strata: np.ndarray, groups: np.ndarray, share: float, seed
     if share == 0:
         return np.array([], dtype=np.int64)
     _, first = np.unique(groups, return_index=True)  # a group goes by the stratum of its first window
-    _, chosen = train_test_split(first, test_size=share, stratify=strata[first], random_state=seed)
+    count = max(round(share * len(first)), len(set(strata)))
+    chosen = first[_stratified(strata[first], count, seed)]
     return np.flatnonzero(np.isin(groups, groups[chosen]))
+
+
+def _stratified(strata: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """Indices of `count` random members, every stratum at its share and with at least one."""
+    order = np.random.default_rng(seed).permutation(len(strata))
+    place = np.empty(len(strata))
+    for stratum in np.unique(strata):
+        mine = order[strata[order] == stratum]
+        place[mine] = (np.arange(len(mine)) + 0.5) / len(mine)
+        place[mine[0]] = 0.0
+    return np.argsort(place, kind="stable")[:count]
 
 
 def _strata(windows: Windows) -> np.ndarray:
@@ -260,8 +279,10 @@ def _strata(windows: Windows) -> np.ndarray:
     )
 
 
-def _require(strata: np.ndarray, count: int, field: str) -> None:
-    for name, members in zip(*np.unique(strata, return_counts=True)):
+def _require(strata: np.ndarray, index: np.ndarray, count: int, field: str) -> None:
+    """Refuse when one of the strata has fewer than `count` of its windows in `index`."""
+    for name in np.unique(strata):
+        members = int((strata[index] == name).sum())
         if members < count:
             raise InputError(f"{field}: only {members} {name} windows, at least {count} are needed (one a fold)")
 

@@ -1,0 +1,171 @@
+"""evaluate.py on a finished experiment: the same numbers again, from checkpoints, and the report."""
+
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import FOLDS, LENGTH, motif_settings, refusal, tiny_config
+
+import evaluate
+from utils.config import load_config
+from utils.metrics import classification_scores, corrected_ttest
+from utils.report import COLUMNS, collect_folds, compare, write_report
+
+
+def table_of(text):
+    """{first words of a row: {column: value}} of evaluate.py's aligned tables; empty cells are left out."""
+    lines = text.splitlines()
+    head = next(line for line in lines if line.startswith(" ") and line.strip())
+    rows = {}
+    for line in lines[lines.index(head) + 1 :]:
+        cells = line.split()
+        numbers = [cell for cell in cells if cell.lstrip("-").replace(".", "", 1).isdigit() and "." in cell]
+        if numbers:
+            rows[" ".join(cells[: len(cells) - len(numbers)])] = dict(zip(head.split(), map(float, numbers)))
+    return rows
+
+
+def test_sccs_of_a_run_is_what_pretraining_logged(finished, call, capsys):
+    call(evaluate, "sccs", finished.run)
+    rows = table_of(capsys.readouterr().out)
+    assert {"baseline", "best_sccs", "last", "fresh", "one_hot_10", "gc"} <= set(rows)
+    table = pd.read_csv(finished.run / "report/summary.csv")
+    logged = table[table["metric"] == "val/sccs"].set_index("arm")["mean"]
+    for arm in ("baseline", "best_sccs", "last", "fresh", "one_hot_10", "gc"):
+        assert rows[arm]["sccs"] == pytest.approx(logged[arm], abs=1e-3), arm
+
+
+def test_sccs_of_a_finetuned_fold_and_of_a_bare_checkpoint(finished, call, capsys, tmp_path):
+    fold = finished.run / "finetune/baseline/both/seed0/fold00"
+    call(evaluate, "sccs", fold)
+    inside = table_of(capsys.readouterr().out)[str(fold)]
+    elsewhere = shutil.copytree(fold / "checkpoints/best", tmp_path / "model")
+    call(evaluate, "sccs", elsewhere, finished.config)
+    assert table_of(capsys.readouterr().out)[str(elsewhere)] == inside
+
+
+def test_nmi_stays_under_its_bound(finished, tiny_data, call, capsys, tmp_path):
+    config = tiny_config(tmp_path, tiny_data, motif_settings(tiny_data))
+    call(evaluate, "nmi", finished.run / "pretrain/checkpoints/last", config, "--evaluate.nmi_layer", 1)
+    out = capsys.readouterr().out
+    assert "40 motif sites" in out and "layer 1" in out
+    row = table_of(out)[str(finished.run / "pretrain/checkpoints/last")]
+    assert 0 <= row["nmi"] <= row["nmi_bound"] + 1e-4 and row["clusters"] >= 1
+    assert row["nmi"] == pytest.approx((row["nmi_gt"] + row["nmi_ag"]) / 2, abs=1e-4)
+
+
+def test_classify_repeats_the_recorded_test_scores(finished, call, capsys):
+    call(evaluate, "classify", finished.run / "finetune/baseline")
+    out = capsys.readouterr().out
+    rows = table_of(out)
+    assert len(rows) == FOLDS
+    for k in range(FOLDS):
+        recorded = pd.read_csv(finished.run / f"finetune/baseline/both/seed0/fold0{k}/predictions.csv")
+        scores = classification_scores(recorded["label"].to_numpy(), recorded["probability"].to_numpy())
+        assert rows[f"baseline both seed 0 fold 0{k}"]["auc"] == pytest.approx(scores["auc"], abs=1e-4)
+    assert float(out.rsplit(":", 1)[1]) < 1e-5
+
+
+def test_benchmark_scores_folds_and_their_mean_and_enters_the_report(finished, tiny_data, call, capsys, tmp_path):
+    run = shutil.copytree(finished.run, tmp_path / "runs/tiny")
+    data = shutil.copytree(tiny_data, tmp_path / "data")
+    folder = data / "spliceator/Benchmarks/Danio"
+    folder.mkdir(parents=True)
+    for site in ("donor", "acceptor"):
+        for kind, source in (
+            ("positive", "Positive/GS/POS_{}_600.csv"),
+            ("negative", "Negative/GS/GS_1/NEG_600_{}.csv"),
+        ):
+            rows = (data / "spliceator/Training_data" / source.format(site)).read_text().splitlines()[-20:]
+            sequences = [next(part for part in row.split(";") if len(part) == LENGTH) for row in rows]
+            text = "".join(f"x_DANIO;{sequence}\n" for sequence in sequences)
+            (folder / f"SA_sequences_{site}_400_Final_3.{kind}.txt").write_text(text)
+    call(evaluate, "benchmark", run, "--data.spliceator", data / "spliceator")
+    rows = table_of(capsys.readouterr().out)
+    table = pd.read_csv(run / "benchmark/benchmark.csv")
+    mine = table[(table["arm"] == "baseline") & (table["metric"] == "test/auc")]
+    assert sorted(mine["fold"]) == list(range(FOLDS)) and set(table["dataset"]) == {"Danio"}
+    ensemble = table[(table["arm"] == "baseline") & (table["metric"] == "ensemble/auc")]["value"].item()
+    assert rows[f"Danio both baseline seed 0 (mean of {FOLDS})"]["auc"] == pytest.approx(ensemble, abs=1e-4)
+    write_report(load_config([str(run / "pretrain/config.yaml"), "--runs", str(tmp_path / "runs")]))
+    summary = pd.read_csv(run / "report/summary.csv")
+    reported = summary[(summary["dataset"] == "Danio") & (summary["arm"] == "baseline")].set_index("metric")["mean"]
+    assert reported["test/auc"] == pytest.approx(mine["value"].mean(), abs=1e-4)
+    assert reported["ensemble/auc"] == pytest.approx(ensemble, abs=1e-4)
+
+
+def test_the_comparison_table_is_the_paired_corrected_test(finished):
+    table = pd.read_csv(finished.run / "report/summary.csv")
+    assert tuple(table.columns) == COLUMNS
+    scores, _ = collect_folds(finished.run)
+    f1 = scores[scores["metric"] == "test/f1"].pivot(index="fold", columns="arm", values="value")
+    rows = table[(table["metric"] == "test/f1") & (table["dataset"] == "spliceator")].set_index("arm")
+    assert set(rows.index) == set(f1.columns)
+    for arm in f1.columns:
+        assert rows.loc[arm, "mean"] == pytest.approx(f1[arm].mean(), abs=1e-5) and rows.loc[arm, "n"] == FOLDS
+        if arm == "baseline":
+            assert rows.loc[arm, ["diff", "low", "high", "p"]].isna().all()
+            continue
+        expected = corrected_ttest((f1[arm] - f1["baseline"]).to_numpy())
+        for key, value in expected.items():
+            assert (
+                np.isnan(rows.loc[arm, key]) if value is None else rows.loc[arm, key] == pytest.approx(value, abs=1e-4)
+            )
+
+
+def test_a_missing_fold_is_left_out_of_both_sides_and_n_says_so(finished):
+    scores, _ = collect_folds(finished.run)
+    less = scores[~((scores["arm"] == "fresh") & (scores["fold"] == 2))]
+    row = compare(less).query("arm == 'fresh' and metric == 'test/auc'").iloc[0]
+    assert row["n"] == FOLDS - 1
+    auc = scores[scores["metric"] == "test/auc"].pivot(index="fold", columns="arm", values="value").drop(index=2)
+    assert row["diff"] == pytest.approx((auc["fresh"] - auc["baseline"]).mean())
+
+
+def test_pooled_scores_count_a_window_once(finished):
+    tables = [pd.read_csv(path) for path in finished.run.glob("finetune/baseline/both/seed0/*/predictions.csv")]
+    everything = pd.concat(tables)
+    assert everything["window"].duplicated().any()  # each window is tested in two folds
+    once = everything.groupby("window").mean(numeric_only=True)
+    expected = classification_scores(once["label"].to_numpy(), once["probability"].to_numpy())
+    table = pd.read_csv(finished.run / "report/summary.csv").query("arm == 'baseline'").set_index("metric")
+    assert table.loc["pooled/f1", "mean"] == pytest.approx(expected["f1"], abs=1e-5)
+    assert table.loc["pooled/auc", "mean"] == pytest.approx(expected["auc"], abs=1e-5)
+
+
+def test_the_report_says_that_the_data_are_synthetic_and_shows_its_figures(finished):
+    text = (finished.run / "report/report.md").read_text()
+    assert "Synthetic data" in text and "Synthetic data" in finished.finetune.stdout
+    for name in ("f1", "proxies"):
+        assert f"({name}.png)" in text
+        assert (finished.run / f"report/{name}.png").read_bytes().startswith(b"\x89PNG")
+    assert list((finished.run / "report").glob("events.out.tfevents.*"))
+
+
+@pytest.mark.parametrize(
+    "words, part",
+    [
+        (["bake", "x"], "is no command"),
+        (["sccs"], "needs a run folder"),
+        (["sccs", "nowhere"], "does not exist"),
+        (["sccs", "."], "lies in no run folder"),
+    ],
+)
+def test_wrong_words_are_refused_in_one_line(words, part, call, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert part in refusal(call, capsys, evaluate, *words)
+
+
+def test_an_encoder_cannot_classify(finished, call, capsys):
+    assert "no finished classifier" in refusal(call, capsys, evaluate, "classify", finished.run / "pretrain")
+
+
+def test_folds_of_different_windows_are_not_paired(finished, call, capsys, tmp_path):
+    run = shutil.copytree(finished.run, tmp_path / "runs/tiny")
+    env = run / "finetune/fresh/both/seed0/fold01/env.json"
+    text = env.read_text()
+    digest = text.split('"spliceator": "')[1][:64]
+    env.write_text(text.replace(digest, "0" * 64))
+    line = refusal(call, capsys, evaluate, "report", run)
+    assert "different windows" in line and "fold01" in line
