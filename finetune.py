@@ -200,6 +200,8 @@ class StartModel:
     def __init__(self, study: Study, arm: str, source: ModelConfig) -> None:
         self.fresh = arm == "fresh"
         self.model, self.pooling, _ = load_backbone(source)
+        if study.config.finetune.hidden_dropout_prob is not None:  # encoder() builds its copies from this config
+            self.model.config.hidden_dropout_prob = study.config.finetune.hidden_dropout_prob
         check_length(self.model, study.config.data.context, "data.context")
         if study.motifs is not None:
             check_length(self.model, study.config.data.motif_window, "data.motif_window")

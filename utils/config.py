@@ -167,6 +167,8 @@ class FinetuneConfig:
     """Clip gradients to this norm; null: no clipping (published)."""
     dropout: Share = 0.1
     """Dropout before the final layer of the head."""
+    hidden_dropout_prob: Share | None = None
+    """Dropout within the encoder while fine-tuning; null: that of the model section (published)."""
     nmi_folds: NonNegativeInt = 1
     """NMI after fine-tuning is measured in the first this many folds (each needs the motif sites encoded anew)."""
 

@@ -236,7 +236,7 @@ def make_splits(windows: Windows, method: str, num_folds: int, selection_share: 
     rest = np.setdiff1d(np.arange(len(windows)), selection)
     # A group of near-duplicates can be in one fold only, so it counts once.
     _, first = np.unique(groups[rest], return_index=True)
-    _require(strata, rest[first], count, f"data.folds ({method}) after data.selection_share, near-duplicates as one")
+    _require(strata, rest[first], count, f"data.folds ({method}) after data.selection_share")
     folds = {}
     if method == "grouped":
         pooled = grouped_folds(strata[rest], groups[rest], num_folds, seed)
