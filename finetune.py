@@ -113,7 +113,7 @@ def resolve_arms(config: Config) -> dict[str, ModelConfig | None]:
         if name in FLOORS:
             arms[name] = None
         elif folder:
-            arms[name] = dataclasses.replace(config.model, source=folder)
+            arms[name] = dataclasses.replace(config.model, source=folder, pooling=None)
         elif name in ("fresh", "baseline"):
             arms[name] = baseline_source(config)
         elif name in OF_PRETRAINING:

@@ -107,7 +107,7 @@ def test_the_comparison_table_is_the_paired_corrected_test(finished):
         if arm == "baseline":
             assert rows.loc[arm, ["diff", "low", "high", "p"]].isna().all()
             continue
-        expected = corrected_ttest((f1[arm] - f1["baseline"]).to_numpy())
+        expected = corrected_ttest((f1[arm] - f1["baseline"]).to_numpy(), scores["ratio"].mean())
         for key, value in expected.items():
             assert (
                 np.isnan(rows.loc[arm, key]) if value is None else rows.loc[arm, key] == pytest.approx(value, abs=1e-4)

@@ -325,8 +325,20 @@ def test_a_batch_of_any_fasta_holds_real_bases(texts, length, step, sampling):
     with tempfile.TemporaryDirectory() as folder:
         store = make_store(Path(folder), {f"r{i}": bases for i, bases in enumerate(texts)})
         sampler = WindowSampler(store, length, sampling, max_n_share=1.0)
-        rows = sampler.batch(step, min(8, len(sampler)))
+        windows = [bases[i : i + length] for bases in bases_of(store).values() for i in range(len(bases) - length + 1)]
+        different = len({*windows, *map(other_strand, windows)})
+        rows = sampler.batch(step, min(1 + different // 8, len(sampler)))
     assert_real_bases(rows, store, length)
+    if sampling == "random":
+        assert_all_different(rows)
+
+
+def test_a_text_with_too_few_different_windows_for_a_batch_is_refused(tmp_path):
+    store = make_store(tmp_path, {"repeat": "ACG" * 100})
+    sampler = WindowSampler(store, 12)
+    assert_all_different(sampler.batch(0, 6))  # three phases on two strands
+    with pytest.raises(InputError, match=r"batch_size \(7\).*different windows of 12 nt"):
+        sampler.batch(0, 7)
 
 
 @given(st.lists(st.text("ACGT", min_size=4, max_size=80), min_size=2, max_size=12, unique=True))
