@@ -1,0 +1,847 @@
+#!/usr/bin/env python3
+"""Fetch weights, windows, genomes and annotation from their publishers, check them, and put them where configs look.
+
+    python data/fetch.py list                       # what there is, its size and licence, and whether it is here
+    python data/fetch.py list hg19                  # the URLs of one, and where its files go by hand
+    python data/fetch.py splicebert spliceator hg19 hg38
+    python data/fetch.py multimolecule/splicebert.510@main    # a port on the hub, owner/name[@revision]
+    python data/fetch.py check spliceator           # rows, classes, duplicates of what has arrived
+
+A download goes on where it was cut off. What arrives is compared with the publisher's own checksums and noted in
+data/fetch.lock.json; a later arrival that differs from the note is refused. A file put into data/downloads by hand is
+used as if it had been downloaded. data/README.md says more, mirrors included.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import filecmp
+import gzip
+import json
+import os
+import posixpath
+import re
+import shutil
+import sys
+import tarfile
+import time
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit
+
+import pooch
+import requests
+import urllib3
+from tqdm import tqdm
+
+# Run as a file, Python looks for modules in data/ only; utils/ lies in the folder above.
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from utils.errors import InputError, run_script  # noqa: E402
+
+ZENODO = "https://zenodo.org/records/7995778/files"
+ZENODO_LIST = "https://zenodo.org/api/records/7995778"
+UCSC = "https://hgdownload.soe.ucsc.edu/goldenPath"
+GENCODE = "https://ftp.ebi.ac.uk/pub/databases/gencode/Gencode_human/release_45"  # of January 2024
+NCBI = "https://ftp.ncbi.nlm.nih.gov/genomes/all/GCF/000/001/405/GCF_000001405.40_GRCh38.p14"
+
+# A sample of the vertebrate tree and two invertebrates, as UCSC builds: edit it at will. It holds no human on purpose,
+# so that human evaluation sites are not in the text.
+SPECIES = {
+    "mm39": "mouse",
+    "bosTau9": "cow",
+    "monDom5": "opossum",
+    "galGal6": "chicken",
+    "anoCar2": "anole lizard",
+    "xenTro10": "frog",
+    "danRer11": "zebrafish",
+    "dm6": "fruit fly",
+    "ce11": "worm",
+}
+
+MODELS = ("SpliceBERT.510nt", "SpliceBERT-human.510nt", "SpliceBERT.1024nt")
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+WEIGHT_SUFFIXES = (".safetensors", ".bin")
+BEDS = ("hg19.ss-motif.for_umap.bed.gz", "K562.SSE.hg38.for_visualization.bed.gz")
+TRAINING = tuple(
+    f"Training_data/{path.format(site)}"
+    for site in ("donor", "acceptor")
+    for path in ("Positive/GS/POS_{}_600.csv", "Negative/GS/GS_1/NEG_600_{}.csv")
+)
+BENCHMARKS = tuple(
+    f"Benchmarks/{species}/SA_sequences_{site}_400_Final_3.{kind}.txt"
+    for species in ("Danio", "Fly", "Worm", "Thaliana")
+    for site in ("donor", "acceptor")
+    for kind in ("positive", "negative")
+)
+
+TRIES = 3  # times that a connection is taken up again after it broke, as long as each brings something
+BLOCK = 1 << 16  # bytes read at a time: what a server that falls silent can cost
+REPORT_SECONDS = 30  # between lines of progress where there is no terminal
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
+
+
+# --- what there is ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Source:
+    """One file of a publisher."""
+
+    url: str
+    checksums: str
+    """URL of the publisher's list of MD5 sums: Zenodo's record, or lines of `sum name`."""
+    to: str | None = None
+    """Where it ends up under data/; None: it is an archive, to be unpacked."""
+    md5: str | None = None
+    """What other projects have noted from that list; stands in only where the list cannot be reached."""
+
+    @property
+    def name(self) -> str:
+        return posixpath.basename(urlsplit(self.url).path)
+
+
+@dataclass(frozen=True)
+class DataSet:
+    what: str
+    size: str
+    licence: str
+    sources: tuple[Source, ...]
+    places: tuple[str, ...]
+    """Files and folders under data/ that it brings."""
+    is_wanted: Callable[[PurePosixPath], bool] | None = None
+    """Which members of the archive to unpack."""
+    arrange: Callable[[Path, Path], list[str]] | None = None
+    """Move what was unpacked (first folder) to the layout under data/ (second); returns what the archive lacks."""
+
+
+def single(what: str, size: str, licence: str, *sources: Source) -> DataSet:
+    return DataSet(what, size, licence, sources, tuple(source.to for source in sources))
+
+
+def ucsc(build: str, to: str, md5: str | None = None) -> Source:
+    folder = f"{UCSC}/{build}/bigZips"
+    return Source(f"{folder}/{build}.fa.gz", f"{folder}/md5sum.txt", to, md5)
+
+
+def gencode(folder: str, name: str) -> Source:
+    return Source(f"{folder}/{name}", f"{folder}/MD5SUMS", name)
+
+
+def find(folder: Path, trailing: str) -> Path | None:
+    """The file whose path ends in `trailing`, wherever it lies; the one nearest to the top if there are several."""
+    name = posixpath.basename(trailing)
+    found = [path for path in folder.rglob(name) if path.is_file() and path.as_posix().endswith(f"/{trailing}")]
+    return min(found, key=lambda path: (len(path.parts), path), default=None)
+
+
+def take(path: Path, to: Path) -> None:
+    to.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_symlink():  # within the archive (see check_member): its target may be taken elsewhere, so copy
+        shutil.copyfile(path, to)
+    else:
+        os.replace(path, to)
+
+
+def take_folder(folder: Path, to: Path) -> None:
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            take(path, to / path.relative_to(folder))
+
+
+def is_model(member: PurePosixPath) -> bool:
+    return any(part in MODELS for part in member.parts)
+
+
+def arrange_models(found: Path, out: Path) -> list[str]:
+    missing = []
+    for name in MODELS:
+        config = find(found, f"{name}/config.json")
+        if config and any((config.parent / weights).is_file() for weights in WEIGHTS):
+            take_folder(config.parent, out / "models" / name)
+        else:
+            missing.append(name)
+    if len(missing) == len(MODELS):
+        raise InputError(f"holds none of {', '.join(MODELS)} with config.json and weights: this is another archive")
+    return missing
+
+
+def is_spliceator(member: PurePosixPath) -> bool:
+    name = member.name
+    return "Training_data" in member.parts or name.startswith("SA_sequences_") or name in BEDS or is_inner(name)
+
+
+def is_inner(name: str) -> bool:
+    """SpliceBERT's examples/04-splicesite-prediction/readme.md unpacks a spliceator.tgz that lies among the data."""
+    return name.startswith("spliceator") and name.endswith((".tgz", ".tar.gz"))
+
+
+def arrange_spliceator(found: Path, out: Path) -> list[str]:
+    for inner in [path for path in found.rglob("spliceator*") if is_inner(path.name)]:
+        unpack(inner, inner.parent, is_spliceator)
+    anchor = find(found, TRAINING[0])
+    if anchor:
+        take_folder(anchor.parents[2], out / "spliceator" / "Training_data")  # other negative sets than GS_1 as well
+    # The published readme calls the folder Benchmark, the published scripts Benchmarks: only the species' name counts.
+    files = [(name, out / "spliceator" / name) for name in BENCHMARKS] + [(name, out / name) for name in BEDS]
+    for name, to in files:
+        path = find(found, posixpath.relpath(name, "Benchmarks") if name.startswith("Benchmarks") else name)
+        if path:
+            take(path, to)
+    absent = [name for name in TRAINING if not (out / "spliceator" / name).is_file()]
+    if absent:
+        raise InputError(f"holds no {absent[0]}: this is another archive")
+    return [name for name, to in files if not to.is_file()]
+
+
+# Sizes and kept checksums: as noted by several public projects from the publishers' lists, none measured here.
+# Licences: the record's CC BY 4.0 is second hand; UCSC's and NCBI's terms as on the pages that data/README.md names.
+DATA_SETS = {
+    "splicebert": DataSet(
+        "weights of SpliceBERT, three models",
+        "218 MB",
+        "CC BY 4.0",
+        (Source(f"{ZENODO}/models.tar.gz", ZENODO_LIST, md5="a51911d7d59fa6f0b07db4abaa820d84"),),
+        tuple(f"models/{name}" for name in MODELS),
+        is_model,
+        arrange_models,
+    ),
+    "spliceator": DataSet(
+        "Spliceator windows, benchmarks, motif sites",
+        "not recorded",
+        "not stated",
+        (Source(f"{ZENODO}/data.tar.gz", ZENODO_LIST),),
+        ("spliceator", *BEDS),
+        is_spliceator,
+        arrange_spliceator,
+    ),
+    "hg19": single(
+        "human genome, build hg19",
+        "949 MB",
+        "any use, credit",
+        ucsc("hg19", "hg19.fa.gz", "806c02398f5ac5da8ffd6da2d1d5d1a9"),
+    ),
+    "hg38": single(
+        "human genome, build hg38",
+        "984 MB",
+        "any use, credit",
+        ucsc("hg38", "hg38.fa.gz", "1c9dcaddfa41027f17cd8f7a82c7293b"),
+    ),
+    "gencode-hg19": single(
+        "GENCODE 45 annotation for hg19",
+        "not recorded",
+        "see README",
+        gencode(f"{GENCODE}/GRCh37_mapping", "gencode.v45lift37.annotation.gtf.gz"),
+    ),
+    "gencode-hg38": single(
+        "GENCODE 45 annotation for hg38",
+        "not recorded",
+        "see README",
+        gencode(GENCODE, "gencode.v45.annotation.gtf.gz"),
+    ),
+    "human-reference": single(
+        "GRCh38.p14, the human pre-training text",
+        "973 MB",
+        "no restriction",
+        Source(
+            f"{NCBI}/GCF_000001405.40_GRCh38.p14_genomic.fna.gz",
+            f"{NCBI}/md5checksums.txt",
+            "GCF_000001405.40_GRCh38.p14_genomic.fna.gz",
+            "c30471567037b2b2389d43c908c653e1",
+        ),
+    ),
+    "multi-species": single(
+        f"genomes of {len(SPECIES)} animals, no human",
+        "not recorded",
+        "any use, credit",
+        *(ucsc(build, f"species/{build}.fa.gz") for build in SPECIES),
+    ),
+}
+HUB_PORTS = ("multimolecule/splicebert", "multimolecule/splicebert.510", "multimolecule/splicebert-human.510")
+
+
+# --- where it goes, and what has arrived --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Options:
+    data: Path
+    mirror: str | None
+    timeout: float
+    """Seconds without an answer after which a server counts as gone."""
+
+    @property
+    def downloads(self) -> Path:
+        return self.data / "downloads"
+
+    @property
+    def lock(self) -> Path:
+        return self.data / "fetch.lock.json"
+
+    def address(self, url: str) -> str:
+        """The URL to ask: the publisher's own, or the same host and path below the mirror."""
+        parts = urlsplit(url)
+        return f"{self.mirror.rstrip('/')}/{parts.netloc}{parts.path}" if self.mirror else url
+
+
+def shown(path: Path) -> str:
+    """A path as short as it can be said from here."""
+    relative = os.path.relpath(path)
+    return str(path) if relative.startswith("..") else relative
+
+
+def read_lock(options: Options) -> dict[str, dict]:
+    try:
+        return json.loads(options.lock.read_text())
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise InputError(f"{shown(options.lock)}: damaged ({error}): mend or remove it") from None
+
+
+def record(options: Options, key: str, entry: dict) -> None:
+    """Note an arrival in the lock file; another fetch may have written since, so read it again first."""
+    lock = read_lock(options) | {key: entry | {"date": datetime.now(UTC).strftime("%Y-%m-%d")}}
+    aside = options.lock.with_name(f"{options.lock.name}.{os.getpid()}.tmp")
+    aside.write_text(json.dumps(lock, indent=1, sort_keys=True) + "\n")
+    os.replace(aside, options.lock)
+
+
+def is_here(entry: dict | None, options: Options) -> bool:
+    """The files that an entry of the lock stands for are all in place, by their sizes."""
+    return entry is not None and all(
+        (options.data / path).is_file() and (options.data / path).stat().st_size == size
+        for path, size in entry["installed"].items()
+    )
+
+
+def sizes(folder: Path) -> dict[str, int]:
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    return {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
+
+
+# --- downloads ----------------------------------------------------------------------------------------------------
+
+
+def recognise(path: Path, name: str, where: str) -> None:
+    """Refuse what is plainly not the file called `name`. where: a URL or path for the message."""
+    with open(path, "rb") as handle:
+        start = handle.read(512)
+    if not start:
+        raise InputError(f"{where} is empty")
+    if start.startswith(b"version https://git-lfs"):
+        raise InputError(f"{where} is a Git LFS pointer, not the file it points to: get the file itself")
+    if start.lstrip().lower().startswith((b"<!doctype html", b"<html")):
+        raise InputError(f"{where} is an HTML page (of a login or a proxy?), not {name}")
+    if name.endswith(".gz") and not start.startswith(b"\x1f\x8b"):
+        raise InputError(f"{where} is no gzip file, as {name} must be")
+
+
+@dataclass
+class ResumingDownloader:
+    """For pooch's `downloader=`: streams into `part` and, if that is there from last time, asks for the rest only.
+
+    Beside the part lies a note of what it is a part of: size, ETag, Last-Modified. The rest is asked for with Range and
+    If-Range; a server that has no ranges, or has another file by now, sends the whole, and so it starts over.
+    Raises InputError, one line that says what to do; the part stays, unless it cannot be of any use.
+    """
+
+    part: Path
+    name: str
+    timeout: float
+    advice: str
+    """What to do where the network does not help."""
+
+    def __call__(self, url: str, output_file: str, _: object) -> None:
+        tries = 0
+        while True:
+            before = self.size()
+            try:
+                self.receive(url)
+                break
+            except (requests.Timeout, urllib3.exceptions.TimeoutError):
+                raise InputError(
+                    f"{url}: no answer for {self.timeout:g} s (--timeout); {self.size()} bytes are here, and the same "
+                    f"command goes on from there; {self.advice}"
+                ) from None
+            except (requests.ConnectionError, urllib3.exceptions.HTTPError) as error:
+                tries += 1
+                if self.size() == before:
+                    raise InputError(f"{url} cannot be reached ({plain(error)}): {self.advice}") from None
+                if tries == TRIES:
+                    raise InputError(
+                        f"{url}: broke off {tries} times, now at byte {self.size()}: the same command goes on there"
+                    ) from None
+            except requests.RequestException as error:
+                raise InputError(f"{url}: {plain(error)}: {self.advice}") from None
+        try:
+            recognise(self.part, self.name, f"what {url} sent")
+            os.replace(self.part, output_file)
+        finally:
+            self.forget()
+
+    @property
+    def note(self) -> Path:
+        return self.part.with_name(f"{self.part.name}.json")
+
+    def size(self) -> int:
+        return self.part.stat().st_size if self.part.is_file() else 0
+
+    def receive(self, url: str) -> None:
+        known = self.read_note()
+        have = self.size() if known else 0
+        if have and have == known["total"]:
+            return  # all of it came last time, and the run ended before it was put in place
+        headers = {"Accept-Encoding": "identity"}
+        if have:
+            headers["Range"] = f"bytes={have}-"
+            if known["etag"] or known["modified"]:
+                headers["If-Range"] = known["etag"] or known["modified"]
+        with requests.get(url, headers=headers, stream=True, timeout=self.timeout) as response:
+            now = describe(response)
+            if have and not continues(response, have, now, known):
+                self.forget()
+                if response.status_code != 200:
+                    return self.receive(url)
+                have = 0  # the server has no ranges or another file by now, and sends the whole
+            if response.status_code != (206 if have else 200):
+                raise InputError(f"{url}: {response.status_code} {response.reason}: {self.advice}")
+            self.note.write_text(json.dumps(now))
+            self.write(response, have, now["total"])
+
+    def read_note(self) -> dict | None:
+        try:
+            return json.loads(self.note.read_text())
+        except (FileNotFoundError, ValueError):  # none, or the run was killed while it was written
+            return None
+
+    def forget(self) -> None:
+        self.part.unlink(missing_ok=True)
+        self.note.unlink(missing_ok=True)
+
+    def write(self, response: requests.Response, have: int, total: int | None) -> None:
+        free = shutil.disk_usage(self.part.parent).free
+        if total and total - have > free:
+            raise InputError(f"{self.part.parent}: {self.name} needs {total - have} bytes more, {free} are free")
+        bar = tqdm(total=total, initial=have, unit="B", unit_scale=True, desc=self.name, disable=None)
+        spoken = time.monotonic()
+        with bar, open(self.part, "ab" if have else "wb") as out:
+            # decode_content=False: some servers call a .gz file gzip-encoded, and it must not be unzipped on the way.
+            for block in response.raw.stream(BLOCK, decode_content=False):
+                out.write(block)
+                have += len(block)
+                bar.update(len(block))
+                if bar.disable and time.monotonic() - spoken > REPORT_SECONDS:
+                    print(f"{self.name}: {have / 1e6:9.1f} of {total / 1e6 if total else 0:.1f} MB", flush=True)
+                    spoken = time.monotonic()
+        if total and have < total:
+            raise urllib3.exceptions.ProtocolError(f"{have} of {total} bytes")
+
+
+def describe(response: requests.Response) -> dict[str, int | str | None]:
+    """{total, etag, modified} of the whole file that a response brings all or the rest of."""
+    ranges = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+)", response.headers.get("Content-Range", ""))
+    length = ranges[3] if ranges else response.headers.get("Content-Length")
+    etag = response.headers.get("ETag")
+    return {
+        "total": int(length) if length else None,
+        "etag": etag if etag and not etag.startswith("W/") else None,  # a weak one does not promise the same bytes
+        "modified": response.headers.get("Last-Modified"),
+    }
+
+
+def continues(response: requests.Response, have: int, now: dict, known: dict) -> bool:
+    """The response is the rest, from byte `have` on, of the file that is noted; an error says nothing of that."""
+    if response.status_code >= 400:
+        return response.status_code != 416  # no such range: what is here is no beginning of what is there
+    start = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
+    same = all(now[key] == known[key] for key in ("total", "etag") if known[key])
+    return start is not None and int(start[1]) == have and same
+
+
+def plain(error: Exception) -> str:
+    """The innermost reason of a network error, without addresses of objects."""
+    while isinstance(getattr(error, "reason", None) or (error.args and error.args[0]), Exception):
+        error = getattr(error, "reason", None) or error.args[0]
+    return re.sub(r"^.*?object at 0x\w+>:? ?|^\w+\([^)]*\): ", "", str(error)) or type(error).__name__
+
+
+def by_hand(source: Source, options: Options) -> str:
+    return f"get {source.url} some other way and put it at {shown(options.downloads / source.name)}"
+
+
+def published_md5(source: Source, options: Options) -> tuple[str | None, str]:
+    """The MD5 sum that the publisher lists for a file, and where it was read; or None, and why there is none."""
+    url = options.address(source.checksums)
+    try:
+        response = requests.get(url, timeout=options.timeout)
+        response.raise_for_status()
+    except requests.Timeout:
+        problem = f"{url}: no answer for {options.timeout:g} s"
+    except requests.HTTPError:
+        problem = f"{url}: {response.status_code} {response.reason}"
+    except requests.RequestException as error:
+        problem = f"{url} cannot be reached ({plain(error)})"
+    else:
+        md5 = find_md5(response.text, source.name)
+        if md5:
+            return md5, url
+        problem = f"{url} lists no MD5 sum of {source.name}"
+    if source.md5:
+        print(f"{source.name}: {problem}; using the sum kept in data/fetch.py")
+        return source.md5, "data/fetch.py"
+    return None, problem
+
+
+def find_md5(text: str, name: str) -> str | None:
+    """MD5 sum of a file in a publisher's list: the JSON of a Zenodo record, or lines of `sum  [*][./folder/]name`."""
+    try:
+        files = json.loads(text)["files"]
+        sums = {file["key"]: file["checksum"].removeprefix("md5:") for file in files}
+    except (ValueError, KeyError, TypeError):
+        lines = re.findall(r"^([0-9a-fA-F]{32})\s+\*?(\S+)\s*$", text, re.MULTILINE)
+        sums = {posixpath.basename(path): md5 for md5, path in lines}
+    md5 = sums.get(name, "")
+    return md5.lower() if re.fullmatch("[0-9a-fA-F]{32}", md5) else None
+
+
+def arrive(source: Source, options: Options, locked: dict | None) -> tuple[Path, dict]:
+    """The file of a source, downloaded or put there by hand, and checked; and its entry for the lock.
+
+    Raises InputError when it cannot be had, or is not what the publisher or the lock says.
+    """
+    path = options.downloads / source.name
+    places = [*([options.data / source.to] if source.to else []), path]
+    given = next((place for place in places if place.is_file()), None)
+    if given:
+        path, checked = given, check_given(given, source, options, locked)
+    else:
+        checked = download(path, source, options, locked)
+    sha256 = pooch.file_hash(str(path), alg="sha256")
+    if locked and sha256 != locked["sha256"]:
+        if not given:
+            path.unlink()
+        raise InputError(
+            f"{shown(given) if given else options.address(source.url)}: sha256 {sha256[:12]}..., but "
+            f"{locked['sha256'][:12]}... came on {locked['date']}: to accept the new file, delete the entry "
+            f"{source.name!r} of {shown(options.lock)}" + (" and run this again" if given else " and fetch again")
+        )
+    entry = {"url": source.url, "sha256": sha256, "size": path.stat().st_size, "checked": checked}
+    return path, entry
+
+
+def check_given(path: Path, source: Source, options: Options, locked: dict | None) -> str:
+    """Check a file that was put there by hand; returns what it was checked against."""
+    recognise(path, source.name, shown(path))
+    if locked:
+        return locked["checked"]  # the lock holds a stronger hash of it, compared by the caller
+    md5, where = published_md5(source, options)
+    if md5 is None:
+        print(f"{shown(path)}: taken as it is, unchecked ({where})")
+        return "nothing"
+    found = pooch.file_hash(str(path), alg="md5")
+    if found != md5:
+        raise InputError(f"{shown(path)}: md5 {found}, but {where} says {md5}: remove it and fetch it again")
+    return where
+
+
+def download(path: Path, source: Source, options: Options, locked: dict | None) -> str:
+    """Download a source to `path`; returns what it was checked against."""
+    url = options.address(source.url)
+    md5, where = published_md5(source, options)
+    if md5 is None and locked is None:
+        raise InputError(f"{where}, so {url} could not be checked: {by_hand(source, options)}")
+    options.downloads.mkdir(parents=True, exist_ok=True)
+    print(f"{source.name}: from {url}", flush=True)
+    advice = f"use --mirror, or {by_hand(source, options)}"
+    downloader = ResumingDownloader(path.with_name(f"{path.name}.part"), path.name, options.timeout, advice)
+    known = f"md5:{md5}" if md5 else f"sha256:{locked['sha256']}"
+    try:
+        pooch.retrieve(url, known, fname=path.name, path=options.downloads, downloader=downloader)
+    except InputError:
+        raise
+    except ValueError:  # pooch's word for a hash that does not fit; it has removed the file
+        raise InputError(
+            f"{url}: what arrived has not the checksum {known} of {where if md5 else shown(options.lock)}, "
+            "and was removed: fetch again, or use another mirror"
+        ) from None
+    return where if md5 else locked["checked"]
+
+
+# --- archives -----------------------------------------------------------------------------------------------------
+
+
+def unpack(archive: Path, to: Path, is_wanted: Callable[[PurePosixPath], bool]) -> None:
+    """Unpack the wanted members. One member that could reach outside `to`, wanted or not, and nothing more is done."""
+    try:
+        with tarfile.open(archive, "r:*") as tar:
+            for member in tar:
+                check_member(member)
+                path = PurePosixPath(member.name)
+                if not member.isdir() and is_wanted(path) and not path.name.startswith("._"):  # macOS's own
+                    tar.extract(member, to, filter="data")
+    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise InputError(f"is damaged, cut short or no tar archive ({error}): remove it and fetch it again") from None
+
+
+def check_member(member: tarfile.TarInfo) -> None:
+    """Refuse a member that would be written, or would link, outside the folder it is unpacked into; and devices."""
+    if leaves(member.name):
+        raise InputError(f"member {member.name!r} lies outside the archive: do not trust it")
+    if member.ischr() or member.isblk() or member.isfifo():
+        raise InputError(f"member {member.name!r} is a device: do not trust it")
+    base = posixpath.dirname(member.name) if member.issym() else ""
+    if member.issym() or member.islnk():
+        if member.linkname.startswith("/") or leaves(posixpath.normpath(posixpath.join(base, member.linkname))):
+            raise InputError(f"member {member.name!r} links to {member.linkname!r}, outside: do not trust it")
+
+
+def leaves(path: str) -> bool:
+    return path.startswith("/") or ".." in PurePosixPath(path).parts
+
+
+def install_archive(archive: Path, name: str, options: Options) -> dict[str, int]:
+    """Unpack aside, then rename into place. Returns {path under data/: size} of what it brought."""
+    data_set, aside = DATA_SETS[name], options.data / f".unpack-{name}"
+    shutil.rmtree(aside, ignore_errors=True)  # of a run that was killed
+    try:
+        found, out = aside / "found", aside / "out"
+        found.mkdir(parents=True)
+        try:
+            unpack(archive, found, data_set.is_wanted)
+            missing = data_set.arrange(found, out)
+        except InputError as error:
+            raise InputError(f"{shown(archive)}: {error}") from None
+        if missing:
+            print(f"{name}: not in {archive.name}: {', '.join(missing)}")
+        brought = sizes(out)
+        put_in_place(out, DATA_SETS[name].places, options)
+        return brought
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def put_in_place(out: Path, places: tuple[str, ...], options: Options) -> None:
+    """Rename each place from `out` to data/, all or none; what is there and equal stays, what differs is refused."""
+    moves = []
+    for place in places:
+        source, target = out / place, options.data / place
+        if source.exists() and not target.exists():
+            moves.append((source, target))
+        elif source.exists() and not is_same(source, target):
+            raise InputError(f"{shown(target)} is there already and differs: move it away and run this again")
+    for source, target in moves:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(source, target)
+
+
+def is_same(source: Path, target: Path) -> bool:
+    """Every file of the source is in the target, byte for byte."""
+    if source.is_file():
+        return target.is_file() and filecmp.cmp(source, target, shallow=False)
+    return all(is_same(path, target / path.name) for path in source.iterdir())
+
+
+# --- commands -----------------------------------------------------------------------------------------------------
+
+
+def fetch(name: str, options: Options) -> None:
+    """Have a data set in its place under data/, checked; does nothing, without a request, where that is so already."""
+    for source in DATA_SETS[name].sources:
+        locked = read_lock(options).get(source.name)
+        if is_here(locked, options):
+            print(f"{name}: already here: {', '.join(outline(locked))}")
+            continue
+        path, entry = arrive(source, options, locked)
+        if source.to is None:
+            entry["installed"] = install_archive(path, name, options)
+        else:
+            target = options.data / source.to
+            if path != target:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                os.replace(path, target)
+            entry["installed"] = {source.to: entry["size"]}
+        record(options, source.name, entry)
+        print(f"{name}: {', '.join(outline(entry))} under {shown(options.data)}, checked against {entry['checked']}")
+
+
+def outline(entry: dict) -> list[str]:
+    """The files and folders of an entry, two levels deep at most."""
+    return sorted({"/".join(PurePosixPath(path).parts[:2]) for path in entry["installed"]})
+
+
+def fetch_port(name: str, options: Options) -> None:
+    """A checkpoint from the hub, `owner/name[@revision]`, to models/<owner>--<name>; weights checked by the hub's hash.
+
+    The commit is noted in the lock: another revision in the same place is refused. HF_ENDPOINT and HF_TOKEN are
+    respected; --mirror stands in for the hub as <mirror>/huggingface.co.
+    """
+    repository, _, revision = name.partition("@")
+    target = options.data / "models" / repository.replace("/", "--")
+    locked = read_lock(options).get(repository)
+    if locked and revision and revision not in (locked["revision"], locked["commit"]):
+        raise InputError(
+            f"{shown(target)} holds {repository}@{locked['revision']}, not @{revision}: move it away and delete the "
+            f"entry {repository!r} of {shown(options.lock)}"
+        )
+    if is_here(locked, options):
+        print(f"{name}: already here: {shown(target)}, commit {locked['commit']}")
+        return
+    if target.exists():
+        raise InputError(
+            f"{shown(target)} is there, and not as this command left it: name it as model.source if you put it there, "
+            "or move it away and run this again"
+        )
+    # Imported here: it takes a second, which the other data sets need not wait for.
+    import huggingface_hub
+    from huggingface_hub.errors import HTTPError, RevisionNotFoundError
+    from huggingface_hub.utils import disable_progress_bars
+
+    endpoint = options.address("https://huggingface.co") if options.mirror else None
+    advice = f"set HF_ENDPOINT, or put config.json, the weights and the vocabulary into {shown(target)} by hand"
+    aside = options.downloads / target.name
+    if not sys.stderr.isatty():
+        disable_progress_bars()
+    try:
+        api = huggingface_hub.HfApi(endpoint=endpoint)
+        info = api.model_info(repository, revision=revision or None, files_metadata=True, timeout=options.timeout)
+        files = {file.rfilename: file for file in info.siblings}
+        has_safetensors = any(file.endswith(".safetensors") for file in files)
+        patterns = ["*.json", "*.txt", "*.md", "*.safetensors" if has_safetensors else "*.bin"]
+        # A commit, not a name: what model_info lists is what is downloaded, whatever is pushed in between.
+        api.snapshot_download(
+            repository, revision=info.sha, local_dir=aside, allow_patterns=patterns, etag_timeout=options.timeout
+        )
+    except RevisionNotFoundError:
+        raise InputError(f"{name}: the hub has no such revision") from None
+    except (HTTPError, OSError, ValueError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(f"{name}: cannot be had from the hub ({reason}): {advice}") from None
+    shutil.rmtree(aside / ".cache", ignore_errors=True)  # the hub client's notes for resuming
+    entry = {"url": f"{api.endpoint}/{repository}", "revision": revision or "main", "commit": info.sha}
+    try:
+        entry["sha256"] = check_port(aside, {path: file.lfs.sha256 for path, file in files.items() if file.lfs})
+    except InputError as error:
+        shutil.rmtree(aside)
+        raise InputError(f"{name}: {error}") from None
+    target.parent.mkdir(parents=True, exist_ok=True)
+    os.replace(aside, target)
+    entry["installed"] = {(target / path).relative_to(options.data).as_posix(): n for path, n in sizes(target).items()}
+    record(options, repository, entry)
+    print(f"{name}: commit {info.sha} in {shown(target)}")
+
+
+def check_port(folder: Path, listed: dict[str, str]) -> dict[str, str]:
+    """{weight file: sha256}, each compared with the hub's own list of large files. Raises InputError."""
+    weights = {
+        path.name: pooch.file_hash(str(path)) for path in sorted(folder.iterdir()) if path.suffix in WEIGHT_SUFFIXES
+    }
+    if not weights or not (folder / "config.json").is_file():
+        raise InputError("has no config.json with .safetensors or .bin weights: it is not a checkpoint")
+    for path, sha256 in weights.items():
+        recognise(folder / path, path, path)
+        if listed.get(path, sha256) != sha256:
+            raise InputError(f"{path} has not the sha256 that the hub lists, and was removed: fetch again")
+    return weights
+
+
+def state(name: str, options: Options, lock: dict[str, dict]) -> str:
+    """Whether a data set is here, in one or two words."""
+    if name in DATA_SETS:
+        entries = [lock.get(source.name) for source in DATA_SETS[name].sources]
+        places = DATA_SETS[name].places
+    else:
+        entries, places = [lock.get(name)], (f"models/{name.replace('/', '--')}",)
+    here = [is_here(entry, options) for entry in entries]
+    if all(here):
+        return "yes"
+    if any(entry and not is_in_place for entry, is_in_place in zip(entries, here)):
+        return "changed"
+    if any(here):
+        return f"{sum(here)} of {len(here)}"
+    return "by hand" if any((options.data / place).exists() for place in places) else "no"
+
+
+def list_all(options: Options) -> None:
+    """One row a data set: name, what it is, size, licence, whether it is here."""
+    lock = read_lock(options)
+    ports = {name: DataSet("hub port of SpliceBERT", "not recorded", "AGPL-3.0", (), ()) for name in HUB_PORTS}
+    rows = [("name", "what", "size", "licence", "here?")]
+    for name, data_set in (DATA_SETS | ports).items():
+        rows.append((name, data_set.what, data_set.size, data_set.licence, state(name, options, lock)))
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    for row in rows:
+        print("  ".join(f"{cell:{width}}" for cell, width in zip(row, widths)).rstrip())
+    print(f"\nThey go under {shown(options.data)}. `list NAME` gives URLs; sources and terms: data/README.md.")
+
+
+def list_one(name: str, options: Options) -> None:
+    """Where the files of a data set come from, and where they go by hand."""
+    lock = read_lock(options)
+    print(f"{name}: {DATA_SETS[name].what}, {DATA_SETS[name].size}; here: {state(name, options, lock)}")
+    for source in DATA_SETS[name].sources:
+        print(f"  {options.address(source.url)}\n    checksums: {options.address(source.checksums)}")
+        print(f"    by hand:   {shown(options.downloads / source.name)}")
+        if source.name in lock:
+            print(f"    arrived:   {lock[source.name]['date']}, sha256 {lock[source.name]['sha256']}")
+
+
+def checked_name(name: str, names: list[str]) -> str:
+    if name not in names:
+        close = difflib.get_close_matches(name, names, n=1)
+        hint = f"did you mean {close[0]}? " if close else ""
+        raise InputError(f"unknown data set {name!r}: {hint}there are {', '.join(names)}, and hub ids (owner/name)")
+    return name
+
+
+def parse() -> argparse.Namespace:
+    description, _, examples = __doc__.partition("\n\n")
+    parser = argparse.ArgumentParser(
+        description=description, epilog=examples, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("names", nargs="+", metavar="NAME", help=f"list, check, {', '.join(DATA_SETS)}, or a hub id")
+    parser.add_argument("--data", type=Path, default=Path(__file__).resolve().parent, help="where to put them (data/)")
+    parser.add_argument(
+        "--mirror", metavar="URL", help="ask URL/<host>/<path> instead of https://<host>/<path>, for checksums as well"
+    )
+    parser.add_argument("--timeout", type=float, default=30, help="seconds without an answer (default %(default)s)")
+    parser.add_argument("--folder", type=Path, help="for check: another folder than <data>/spliceator")
+    args = parser.parse_args()
+    if not args.timeout > 0:
+        parser.error(f"--timeout must be above 0, not {args.timeout:g}")
+    if args.mirror and urlsplit(args.mirror).scheme not in ("http", "https"):
+        parser.error(f"--mirror must be an http or https URL, not {args.mirror}")
+    return args
+
+
+def main() -> None:
+    pooch.get_logger().setLevel("WARNING")  # it would repeat what is printed here
+    args = parse()
+    options = Options(args.data, args.mirror, args.timeout)
+    command, *rest = args.names
+    if command == "list":
+        for name in rest:
+            list_one(checked_name(name, list(DATA_SETS)), options)
+        if not rest:
+            list_all(options)
+    elif command == "check":
+        if rest != ["spliceator"]:
+            raise InputError(f"check {' '.join(rest)}: only spliceator can be checked: check spliceator")
+        from utils.examine import check_spliceator
+
+        print(check_spliceator(args.folder or options.data / "spliceator"))
+    else:
+        names = [name if HUB_ID.fullmatch(name) else checked_name(name, list(DATA_SETS)) for name in args.names]
+        try:
+            for name in names:
+                fetch(name, options) if name in DATA_SETS else fetch_port(name, options)
+        except OSError as error:  # disk full, no permission, a folder where a file should be
+            raise InputError(f"{error.filename or shown(options.data)}: {error.strerror or error}") from None
+
+
+if __name__ == "__main__":
+    run_script(main)
