@@ -1,17 +1,28 @@
 """The encoder: load it from a checkpoint or make it fresh, pool its hidden states, save it so that others get the same.
 
-Every checkpoint is a plain `save_pretrained` folder of a ten-row BERT; `config.json` also records the pooling, so
-whoever loads it gets the same vectors. Layers are counted 0 = embeddings, 1..n = blocks.
+Read are SpliceBERT's folders as published, plain BERT folders like them, and multimolecule's port, which is told by the
+rows of its word embedding and put into the plain layout. Every checkpoint of ours is a plain `save_pretrained` folder
+of a ten-row BERT; `config.json` also records the pooling, so whoever loads it gets the same vectors. Layers are counted
+0 = embeddings, 1..n = blocks.
 """
 
 from __future__ import annotations
 
+import functools
+import json
 import pickle
+import re
+import warnings
+import zipfile
 from pathlib import Path
+from typing import Any
 
+import huggingface_hub
 import torch
 import transformers
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import nn
 from transformers import BertConfig, BertForMaskedLM, BertModel
 
@@ -24,19 +35,46 @@ DEFAULT_POOLING = "cls"  # what the published checkpoints, which record none, we
 # Keys that published BERT checkpoints may hold beyond or short of ours, and that change no vector:
 _EXPECTED_UNEXPECTED = ("bert.pooler.", "pooler.", "cls.seq_relationship.", "position_ids")
 _MLM_HEAD = "cls.predictions."
+_WORD_EMBEDDING = "embeddings.word_embeddings.weight"
+
+_WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")  # the first that is there is read
+_CONFIG_FILES = ("config.json", "vocab.txt", "tokenizer.json", "tokenizer_config.json")
+_HUB_ID = re.compile(r"(?P<repo>\w[\w.-]*/[\w.-]+)(@(?P<revision>[\w./-]+))?")
+
+# multimolecule's port of SpliceBERT has 26 or 28 tokens: the first eleven are the same in both, and SpliceBERT was
+# trained on none of the others.
+MULTIMOLECULE_VOCAB = ("<pad>", "<cls>", "<eos>", "<unk>", "<mask>", "<null>", "A", "C", "G", "U", "N")
+_SAME_TOKEN = {"[PAD]": "<pad>", "[UNK]": "<unk>", "[CLS]": "<cls>", "[SEP]": "<eos>", "[MASK]": "<mask>", "T": "U"}
+MULTIMOLECULE_ROWS = [MULTIMOLECULE_VOCAB.index(_SAME_TOKEN.get(token, token)) for token in VOCAB]  # in our order
+_MULTIMOLECULE_IDS = {  # fields of its config.json -> the token whose id they give
+    "pad_token_id": "<pad>",
+    "bos_token_id": "<cls>",
+    "eos_token_id": "<eos>",
+    "unk_token_id": "<unk>",
+    "mask_token_id": "<mask>",
+    "null_token_id": "<null>",
+}
+_MULTIMOLECULE_DROPOUT = {"hidden_dropout": "hidden_dropout_prob", "attention_dropout": "attention_probs_dropout_prob"}
+_MULTIMOLECULE_SIZES = (  # fields that mean what they mean in BertConfig
+    *("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "max_position_embeddings"),
+    *("type_vocab_size", "hidden_act", "layer_norm_eps", "initializer_range"),
+)
+_MODEL_TYPES = {len(VOCAB): "bert", 26: "splicebert", 28: "splicebert"}  # rows of the word embedding -> model_type
 
 
 def load_backbone(config: ModelConfig, need_mlm_head: bool = False) -> tuple[BertForMaskedLM, str, list[str]]:
     """The encoder with its MLM head, how it pools, and remarks about the loading worth a line in the log.
 
-    config.source: a SpliceBERT folder or any BERT folder (or hub id) with SpliceBERT's ten-row vocabulary, or None for
-    fresh weights (seeded by torch's global generator). config.pooling overrides what the checkpoint records.
-    Raises InputError when the checkpoint is missing, of another kind or vocabulary, or has keys that nobody expected.
+    config.source: a folder or hub id (see `resolve_source`) of SpliceBERT, of any BERT with its ten-row vocabulary or
+    of multimolecule's port, or None for fresh weights (seeded by torch's global generator). config.pooling overrides
+    what the checkpoint records, the two dropout rates always do.
+    Raises InputError when the checkpoint is missing, damaged, of another kind or vocabulary, holds code, or has keys
+    that nobody expected.
     """
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     if config.source is None:
-        model, remarks = BertForMaskedLM(_fresh_config(config)), ["fresh weights"]
+        model, remarks = fresh_like(_fresh_config(config)), ["fresh weights"]
         recorded = None
     else:
         model, remarks = _load(config, need_mlm_head)
@@ -47,9 +85,60 @@ def load_backbone(config: ModelConfig, need_mlm_head: bool = False) -> tuple[Ber
     return model, pooling, remarks
 
 
+def resolve_source(source: str) -> Path:
+    """The local folder of a model source: itself, or the snapshot of a hub id `owner/name[@revision]`.
+
+    A snapshot is downloaded where it is not in the hub's cache yet; its folder's name is the commit. Within a process
+    an id always gives the same folder, however its branch moves on.
+    Raises InputError for what is neither, and for an id that cannot be had.
+    """
+    folder = Path(source)
+    if folder.is_dir():
+        return folder
+    match = _HUB_ID.fullmatch(source)
+    if folder.exists() or match is None:
+        raise InputError(f"model.source {source} is neither a folder nor a hub id (owner/name or owner/name@revision)")
+    try:
+        return _snapshot(match["repo"], match["revision"])
+    except Exception as error:  # the hub's client also lets through what its HTTP library raises, which has changed
+        reason = " ".join(str(error).split())[:300]
+        raise InputError(
+            f"model.source {source} is no folder here and cannot be had from the hub ({reason}): check the name and "
+            "the connection, or download the files by hand and give their folder"
+        ) from None
+
+
+@functools.cache
+def _snapshot(repo: str, revision: str | None) -> Path:
+    """Download config, tokenizer and one weight file of a hub repository, as a rule to the hub's own cache."""
+    preferred, second = _WEIGHT_FILES
+    folder = Path(
+        huggingface_hub.snapshot_download(repo, revision=revision, allow_patterns=[*_CONFIG_FILES, preferred])
+    )
+    if not (folder / preferred).is_file():
+        commit = folder.name
+        huggingface_hub.snapshot_download(repo, revision=commit, allow_patterns=[*_CONFIG_FILES, second])
+    return folder
+
+
 def fresh_like(bert_config: BertConfig) -> BertForMaskedLM:
-    """Fresh weights of the same sizes, from torch's global generator: the `fresh` arm and floor."""
-    return BertForMaskedLM(BertConfig.from_dict(bert_config.to_dict()))
+    """Fresh weights of the same sizes and kind, from torch's global generator: the `fresh` arm and floor."""
+    model = BertForMaskedLM(BertConfig.from_dict(bert_config.to_dict()))
+    if getattr(bert_config, "position_init", "normal") == "sinusoidal":
+        positions = model.bert.embeddings.position_embeddings.weight
+        with torch.no_grad():
+            positions.copy_(bert_config.initializer_range * 2**0.5 * sinusoids(*positions.shape))
+    return model
+
+
+def sinusoids(length: int, width: int) -> torch.Tensor:
+    """Position embeddings [length, width] of Vaswani et al. 2017, section 3.5, with wavelengths from 2 pi to 400 pi.
+
+    The dot product of two rows depends on their distance alone, so that a head can find "the base before" with one
+    matrix. 200 in the place of 10,000, because what a base depends on is mostly near.
+    """
+    angle = torch.arange(length)[:, None] * 200.0 ** (-torch.arange(0, width, 2) / width)
+    return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)[:, :width]
 
 
 def _fresh_config(config: ModelConfig) -> BertConfig:
@@ -62,25 +151,38 @@ def _fresh_config(config: ModelConfig) -> BertConfig:
         max_position_embeddings=config.max_position_embeddings,
         hidden_dropout_prob=config.hidden_dropout_prob,
         attention_probs_dropout_prob=config.attention_probs_dropout_prob,
+        initializer_range=config.initializer_range,
         pad_token_id=0,
+        position_init=config.position_init,  # recorded, so that the fresh arm starts alike
     )
+
+
+# -- a checkpoint, from its folder to a model --------------------------------------------------------------------------
 
 
 def _load(config: ModelConfig, need_mlm_head: bool) -> tuple[BertForMaskedLM, list[str]]:
     source = str(config.source)
-    _check_config(source)
-    try:
-        model, report = BertForMaskedLM.from_pretrained(
-            source,
-            dtype=torch.float32,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # refused below, by name
-            hidden_dropout_prob=config.hidden_dropout_prob,
-            attention_probs_dropout_prob=config.attention_probs_dropout_prob,
-            output_hidden_states=False,  # SpliceBERT's configs ask for them always; training must not pay for that
-        )
-    except (OSError, RuntimeError, ValueError, EOFError, SafetensorError, pickle.UnpicklingError) as error:
-        raise InputError(f"model.source {source}: the weights cannot be read ({str(error)[:300]})") from None
+    folder = resolve_source(source)
+    values = _read_config(folder)
+    weight_file = _weight_file(folder)
+    weights = _read_weights(weight_file)
+    prefix, rows = _vocabulary_rows(weights, weight_file, values)
+    multimolecule = rows != len(VOCAB)
+    settings = _multimolecule_settings(values, folder / "config.json") if multimolecule else values
+    _check_tokens(folder, MULTIMOLECULE_VOCAB if multimolecule else VOCAB, values)
+    if multimolecule:
+        weights = convert_multimolecule(weights, prefix, weight_file)
+    model, report = _build(settings, weights, config, folder / "config.json")
+    remarks = [f"weights from {source}" + ("" if Path(source).is_dir() else f", commit {folder.name}")]
+    remarks += [f"converted from multimolecule's layout of {rows} tokens"] if multimolecule else []
+    remarks += _check_fit(source, report, need_mlm_head)
+    if model.cls.predictions.decoder.weight is not model.bert.embeddings.word_embeddings.weight:
+        remarks.append("the masked-LM head's decoder differs from the word embedding: both are kept, as they are")
+    return model, remarks + _changed_dropout(settings, config)
+
+
+def _check_fit(source: str, report: dict[str, Any], need_mlm_head: bool) -> list[str]:
+    """Refuse weights of which some are missing, unknown or of another shape; remarks on what may be."""
     missing = sorted(key for key in report["missing_keys"] if not key.endswith("position_ids"))
     unexpected = sorted(key for key in report["unexpected_keys"] if not _is_expected(key))
     mismatched = sorted(str(item[0] if isinstance(item, (tuple, list)) else item) for item in report["mismatched_keys"])
@@ -94,39 +196,266 @@ def _load(config: ModelConfig, need_mlm_head: bool) -> tuple[BertForMaskedLM, li
     if no_head and need_mlm_head:
         raise InputError(f"model.source {source} has no masked-LM head ({_MLM_HEAD}*), which the mlm objective needs")
     ignored = sorted(key for key in report["unexpected_keys"] if _is_expected(key))
-    remarks = [f"weights from {source}"]
-    remarks += [f"keys of the checkpoint that are not used: {', '.join(ignored)}"] if ignored else []
-    remarks += ["the checkpoint has no masked-LM head: the one saved with ours is untrained"] if no_head else []
-    return model, remarks
+    remarks = [f"keys of the checkpoint that are not used: {', '.join(ignored)}"] if ignored else []
+    return remarks + (["the checkpoint has no masked-LM head: the one saved with ours is untrained"] if no_head else [])
 
 
 def _is_expected(key: str) -> bool:
     return any(part in key for part in _EXPECTED_UNEXPECTED)
 
 
-def _check_config(source: str) -> None:
-    """Refuse what is no BERT with our vocabulary, before any weight is read."""
-    folder = Path(source)
-    if folder.is_dir() and not (folder / "config.json").is_file():
-        raise InputError(f"model.source {source} has no config.json: it is not a checkpoint folder")
-    if not folder.is_dir() and (folder.exists() or source.count("/") != 1 or source.startswith((".", "/"))):
-        raise InputError(f"model.source {source} is neither a folder nor a hub id (owner/name)")
+def _build(
+    settings: dict[str, Any], weights: dict[str, torch.Tensor], config: ModelConfig, config_file: Path
+) -> tuple[BertForMaskedLM, dict[str, Any]]:
+    """The model of these settings (BertConfig's) with these weights (plain BERT's names), and what did not fit."""
+    ours = {
+        "vocab_size": len(VOCAB),
+        "hidden_dropout_prob": config.hidden_dropout_prob,
+        "attention_probs_dropout_prob": config.attention_probs_dropout_prob,
+        "output_hidden_states": False,  # SpliceBERT's configs ask for them always; training must not pay for that
+    }
     try:
-        config = transformers.AutoConfig.from_pretrained(source)
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"model.source {source}: config.json cannot be had ({str(error).splitlines()[0][:200]})"
-        ) from None
-    if config.model_type != "bert":
-        raise InputError(f"model.source {source}: model_type is {config.model_type!r}, expected a plain 'bert'")
-    if config.vocab_size != len(VOCAB):
-        raise InputError(
-            f"model.source {source}: vocabulary of {config.vocab_size} rows, "
-            f"expected SpliceBERT's {len(VOCAB)} ({' '.join(VOCAB)})"
+        return BertForMaskedLM.from_pretrained(
+            None,
+            config=BertConfig.from_dict(settings | ours),
+            state_dict=weights,
+            dtype=torch.float32,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # refused by `_check_fit`, by name
         )
-    vocab = folder / "vocab.txt"
-    if vocab.is_file() and tuple(vocab.read_text().split()) != VOCAB:
-        raise InputError(f"{vocab}: the tokens are not SpliceBERT's in its order ({' '.join(VOCAB)})")
+    except (StrictDataclassError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise InputError(f"{config_file} describes no BERT that can be built ({str(error)[:200]})") from None
+
+
+def _changed_dropout(settings: dict[str, Any], config: ModelConfig) -> list[str]:
+    """A remark for each dropout rate of the checkpoint that our config overrides."""
+    names = ("hidden_dropout_prob", "attention_probs_dropout_prob")
+    return [
+        f"{name} changed from the checkpoint's {settings[name]} to {getattr(config, name)}"
+        for name in names
+        if name in settings and settings[name] != getattr(config, name)
+    ]
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    """config.json of a checkpoint folder; refuses what is neither BERT nor multimolecule's SpliceBERT."""
+    path = folder / "config.json"
+    if not path.is_file():
+        raise InputError(f"model.source {folder} has no config.json: it is not a checkpoint folder")
+    values = _read_json(path)
+    if values.get("model_type") not in _MODEL_TYPES.values():
+        raise InputError(
+            f"{path}: model_type is {values.get('model_type')!r}, expected a plain 'bert' (SpliceBERT's own) or "
+            "'splicebert' (multimolecule's port)"
+        )
+    positions = values.get("position_embedding_type")
+    if positions not in (None, "absolute"):  # transformers 5 ignores the field
+        raise InputError(f"{path}: position_embedding_type is {positions!r}, expected 'absolute'")
+    return values
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    _refuse_stand_in(path)
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # of JSON and of UTF-8
+        raise InputError(f"{path} cannot be read as JSON ({error}): cut short or damaged") from None
+    if not isinstance(values, dict):
+        raise InputError(f"{path} holds a {type(values).__name__}, expected a JSON object")
+    return values
+
+
+# -- weight files ------------------------------------------------------------------------------------------------------
+
+
+def _weight_file(folder: Path) -> Path:
+    for name in _WEIGHT_FILES:
+        if (folder / name).is_file():
+            return folder / name
+    raise InputError(f"model.source {folder} has no weights: neither {' nor '.join(_WEIGHT_FILES)}")
+
+
+def _read_weights(path: Path) -> dict[str, torch.Tensor]:
+    """{key: tensor} of a weight file, on the CPU. No code of a pickle is run, and nothing but tensors is taken."""
+    _refuse_stand_in(path)
+    try:
+        if path.suffix == ".safetensors":
+            weights = load_file(path)
+        else:
+            with warnings.catch_warnings(action="ignore"):  # about pickle protocols; what matters is raised
+                weights = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, ValueError, EOFError, SafetensorError, pickle.UnpicklingError) as error:
+        raise InputError(f"{path} {_why_unreadable(path, error)}") from None
+    named = isinstance(weights, dict) and all(isinstance(key, str) for key in weights)
+    if not named or not all(isinstance(value, torch.Tensor) for value in weights.values()):
+        raise InputError(f"{path} holds no table of tensors by name (a state dict): take the publisher's own file")
+    broken = [key for key, value in weights.items() if value.is_floating_point() and not value.isfinite().all()]
+    if broken:
+        raise InputError(f"{path}: {len(broken)} tensors hold NaN or infinity ({broken[0]}): damaged, fetch it again")
+    return weights
+
+
+def _refuse_stand_in(path: Path) -> None:
+    """Refuse what often lies where a file should be: nothing, a Git LFS pointer, a web page."""
+    with open(path, "rb") as handle:
+        start = handle.read(512).lstrip().lower()
+    if not start:
+        raise InputError(f"{path} is empty: fetch it again")
+    if start.startswith(b"version https://git-lfs.github.com/spec/v1"):
+        raise InputError(f"{path} is a Git LFS pointer, not the file: run `git lfs pull` in its clone, or download it")
+    if start.startswith((b"<!doctype html", b"<html", b"<head", b"<?xml", b"<!--")):
+        raise InputError(f"{path} is a web page (HTML), not the file: download it from its direct link")
+
+
+def _why_unreadable(path: Path, error: Exception) -> str:
+    if _is_cut_short(path) or isinstance(error, EOFError) or "unexpected EOF" in str(error):
+        return f"is cut short at {path.stat().st_size} bytes: fetch it again"
+    if isinstance(error, pickle.UnpicklingError):
+        named = re.search(r"GLOBAL (\S+)", str(error))
+        if named or _starts_with(path, b"PK", b"\x80"):  # a zip or a pickle
+            what = f" ({named[1]})" if named else ""
+            return (
+                f"holds Python objects{what} beside weights, which could run code: it is not loaded; "
+                "take the publisher's own file, or one in safetensors"
+            )
+        return "is no weight file: neither PyTorch's nor a pickle"
+    return f"cannot be read as weights ({str(error)[:200]}): fetch it again"
+
+
+def _starts_with(path: Path, *starts: bytes) -> bool:
+    with open(path, "rb") as handle:
+        return handle.read(8).startswith(starts)
+
+
+def _is_cut_short(path: Path) -> bool:
+    """Whether an unreadable weight file ends too early: a zip without its directory, or less than a header promises."""
+    if path.suffix != ".safetensors":
+        return _starts_with(path, b"PK") and not zipfile.is_zipfile(path)
+    size = path.stat().st_size
+    with open(path, "rb") as handle:  # 8 bytes: length of the header; a JSON header; the tensors
+        length = int.from_bytes(handle.read(8), "little")
+        if length > 100_000_000:  # the format's own limit: this is something else
+            return False
+        if size < 8 + length or size == 8:
+            return True
+        try:
+            entries = json.loads(handle.read(length)).values()
+            return size < 8 + length + max(entry["data_offsets"][1] for entry in entries if "data_offsets" in entry)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return False
+
+
+# -- layouts -----------------------------------------------------------------------------------------------------------
+
+
+def _vocabulary_rows(weights: dict[str, torch.Tensor], weight_file: Path, values: dict[str, Any]) -> tuple[str, int]:
+    """What precedes the name of the word embedding, and its rows, which tell the layout and must suit config.json."""
+    keys = [key for key, value in weights.items() if key.endswith(_WORD_EMBEDDING) and value.ndim == 2]
+    if len(keys) != 1:
+        raise InputError(f"{weight_file} holds {len(keys)} word embeddings (*{_WORD_EMBEDDING}), expected one")
+    rows = len(weights[keys[0]])
+    if rows not in _MODEL_TYPES:
+        raise InputError(
+            f"{weight_file}: {keys[0]} has {rows} rows, expected SpliceBERT's {len(VOCAB)} ({' '.join(VOCAB)}), or the "
+            "26 or 28 of multimolecule's port"
+        )
+    if rows != values.get("vocab_size"):
+        raise InputError(
+            f"{weight_file}: {keys[0]} has {rows} rows, but config.json beside it gives a vocabulary of "
+            f"{values.get('vocab_size')} rows: the two files do not belong together"
+        )
+    if values["model_type"] != _MODEL_TYPES[rows]:
+        raise InputError(
+            f"{weight_file}: {keys[0]} has {rows} rows, as only model_type {_MODEL_TYPES[rows]!r} has, but config.json "
+            f"beside it says {values['model_type']!r}"
+        )
+    return keys[0].removesuffix(_WORD_EMBEDDING), rows
+
+
+def convert_multimolecule(weights: dict[str, torch.Tensor], prefix: str, weight_file: Path) -> dict[str, torch.Tensor]:
+    """Weights of multimolecule's SpliceBERT under the names, and in the row order, of a plain `BertForMaskedLM`.
+
+    prefix: of its encoder, `model.` (newer) or `splicebert.` (older). What has no counterpart keeps its name, for the
+    caller to refuse; the rows of tokens that SpliceBERT does not have are dropped. weight_file: for the error, where
+    the head has other rows than the word embedding.
+    """
+    rows = len(weights[prefix + _WORD_EMBEDDING])
+    converted = {}
+    for key, value in weights.items():
+        if key.endswith("position_ids"):
+            continue
+        name = key.replace("layer_norm", "LayerNorm")
+        if name.startswith(prefix):
+            name = "bert." + name.removeprefix(prefix)
+        elif name.startswith("lm_head."):
+            name = _MLM_HEAD + name.removeprefix("lm_head.")
+        vocabulary = name in (f"{_MLM_HEAD}bias", f"{_MLM_HEAD}decoder.bias", f"{_MLM_HEAD}decoder.weight")
+        if vocabulary or name.endswith(_WORD_EMBEDDING):
+            if value.shape[:1] != (rows,):
+                raise InputError(
+                    f"{weight_file}: {key} is of shape {tuple(value.shape)}, expected the word embedding's {rows} rows"
+                )
+            value = value[MULTIMOLECULE_ROWS]
+        converted[name] = value
+    return converted
+
+
+def _multimolecule_settings(values: dict[str, Any], config_file: Path) -> dict[str, Any]:
+    """multimolecule's config.json in BertConfig's terms; nothing is left to a default that could change a vector."""
+    names = dict(zip(_MULTIMOLECULE_SIZES, _MULTIMOLECULE_SIZES)) | _MULTIMOLECULE_DROPOUT
+    missing = [name for name in names if name not in values]
+    if missing:
+        raise InputError(f"{config_file} lacks {', '.join(missing)}, which multimolecule's SpliceBERT records")
+    settings = {ours: values[theirs] for theirs, ours in names.items()}
+    # what a plain BERT's MLM head cannot have of its own
+    head = values.get("lm_head") or {}
+    expected = {"act": None, "transform_act": settings["hidden_act"], "layer_norm_eps": settings["layer_norm_eps"]}
+    for name, value in expected.items():
+        if name in head and head[name] != value:
+            raise InputError(f"{config_file}: lm_head.{name} is {head[name]!r}, a plain BERT can only have {value!r}")
+    return settings | {"pad_token_id": 0}
+
+
+def _check_tokens(folder: Path, vocabulary: tuple[str, ...], values: dict[str, Any]) -> None:
+    """Refuse a checkpoint whose own files give its tokens other ids than `vocabulary` does. values: config.json."""
+    whose = "SpliceBERT's" if vocabulary == VOCAB else "multimolecule's"
+    for path, ids in _token_ids(folder, vocabulary, values).items():
+        for i, token in enumerate(vocabulary):
+            if ids.get(token) != i:
+                raise InputError(
+                    f"{path}: the tokens are not {whose} in its order ({' '.join(vocabulary)}): "
+                    f"{token} has id {ids.get(token)}, expected {i}"
+                )
+
+
+def _token_ids(folder: Path, vocabulary: tuple[str, ...], values: dict[str, Any]) -> dict[Path, dict[str, int]]:
+    """{file: {token: id}} of the files that say so; one that lists a part of the tokens is taken to agree on others."""
+    config, vocab, tokenizer, tokenizer_config = (folder / name for name in _CONFIG_FILES)
+    agreed = {token: i for i, token in enumerate(vocabulary)}
+    ids = {}
+    if vocabulary == MULTIMOLECULE_VOCAB:
+        fields = [field for field in _MULTIMOLECULE_IDS if values.get(field) is not None]
+        ids[config] = agreed | {_MULTIMOLECULE_IDS[field]: values[field] for field in fields}
+    if vocab.is_file():
+        _refuse_stand_in(vocab)
+        lines = vocab.read_text(encoding="utf-8-sig", errors="replace").split()
+        ids[vocab] = {token: i for i, token in enumerate(lines)}
+    path = tokenizer
+    try:
+        if tokenizer.is_file():
+            ids[tokenizer] = dict(_read_json(tokenizer)["model"]["vocab"])
+        path = tokenizer_config
+        if tokenizer_config.is_file():
+            added = _read_json(tokenizer_config).get("added_tokens_decoder") or {}
+            ids[tokenizer_config] = agreed | {entry["content"]: int(i) for i, entry in added.items()}
+    except InputError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"{path} is not laid out as a tokenizer's file ({error!r})") from None
+    return ids
+
+
+# -- vectors -----------------------------------------------------------------------------------------------------------
 
 
 def check_length(model: nn.Module, length: int, field: str) -> None:
