@@ -15,6 +15,7 @@ from utils.sequence import N, decode, encode
 from utils.spliceator import (
     Windows,
     benchmark_species,
+    dedup,
     grouped_folds,
     load_benchmark,
     load_training,
@@ -22,7 +23,9 @@ from utils.spliceator import (
     near_duplicate_groups,
     published_folds,
     save_or_load_splits,
+    shared_kmers,
     simcsp_folds,
+    similar_to_training,
     subset,
 )
 
@@ -262,6 +265,82 @@ def test_80_shared_bases_make_a_group_79_do_not_and_chains_count():
     assert len(set(groups)) == 5  # stretches of N are no likeness
 
 
+few_bases = st.lists(st.text("AACGTN", min_size=12, max_size=12), min_size=1, max_size=25)
+
+
+@given(few_bases, st.integers(3, 13))
+@settings(max_examples=100)
+def test_shared_k_mers_are_those_that_two_windows_hold_and_who_holds_them(texts, k):
+    kmers = [{s[i : i + k] for i in range(len(s) - k + 1) if "N" not in s[i : i + k]} for s in texts]
+    holders = [tuple(i for i, mine in enumerate(kmers) if kmer in mine) for kmer in set().union(*kmers)]
+    table = shared_kmers(np.stack([encode(text) for text in texts]), k).toarray()
+    found = [tuple(np.flatnonzero(column)) for column in table.T]
+    assert sorted(found) == sorted(holder for holder in holders if len(holder) > 1)
+
+
+@given(few_bases, st.integers(3, 8), st.randoms(use_true_random=False))
+@settings(max_examples=100)
+def test_windows_like_those_trained_on_agree_with_brute_force(texts, k, random):
+    parts = [[], [], []]  # a third of the windows is in neither part
+    for i in range(len(texts)):
+        random.choice(parts).append(i)
+    train, test = (np.array(part, dtype=np.int64) for part in parts[:2])
+    kmers = [{s[i : i + k] for i in range(len(s) - k + 1) if "N" not in s[i : i + k]} for s in texts]
+    trained = set().union(*(kmers[i] for i in train))
+    found = similar_to_training(shared_kmers(np.stack([encode(text) for text in texts]), k), train, test)
+    assert found.tolist() == [bool(kmers[i] & trained) for i in test]
+
+
+def test_a_chain_is_no_likeness_to_the_training_part():
+    bases = random_bases(np.random.default_rng(0), 400)
+    windows = np.stack([encode(bases[i : i + 120]) for i in (0, 40, 80)])  # the first and the last share 40
+    assert len(set(near_duplicate_groups(windows))) == 1
+    assert similar_to_training(shared_kmers(windows), np.array([0]), np.array([1, 2])).tolist() == [True, False]
+
+
+# -- exact duplicates --------------------------------------------------------------------------------------------------
+
+
+def test_of_exact_duplicates_the_first_is_kept_and_of_contradictory_ones_none():
+    rng = np.random.default_rng(0)
+    a, b, c, d, e, f = (random_bases(rng, 90) for _ in range(6))
+    rows = [
+        (a, 1, "donor"),
+        (b, 1, "donor"),
+        (a, 1, "donor"),  # a repeat
+        (a, 1, "acceptor"),  # of the other site type: kept
+        (b, 0, "acceptor"),  # of the other site type: no contradiction
+        (c, 1, "donor"),
+        (c, 0, "donor"),  # contradicts the one before
+        (c, 1, "donor"),
+        (d, 0, "donor"),
+        (e, 0, "acceptor"),
+        (e, 0, "acceptor"),
+        (e[:-1] + ("A" if e[-1] != "A" else "C"), 0, "acceptor"),  # a base apart
+        (f, 0, "donor"),
+    ]
+    windows = make_windows(*zip(*rows))
+    kept, remark = dedup(windows)
+    assert kept.names.tolist() == [windows.names[i] for i in (0, 1, 3, 4, 8, 9, 11, 12)]
+    assert remark == ("2 exact duplicates and 3 windows that occur with both labels left out, 8 of 13 kept")
+    again, remark = dedup(kept)
+    assert again.sha256 == kept.sha256 and remark.startswith("0 exact duplicates and 0 windows")
+
+
+def test_windows_without_duplicates_are_all_kept(tiny):
+    assert dedup(tiny)[0].sha256 == tiny.sha256
+
+
+def test_a_file_that_is_a_copy_of_the_other_label_s_is_refused(tiny):
+    ids = tiny.ids.copy()
+    ids[(tiny.sites == "donor") & (tiny.labels == 0)] = ids[(tiny.sites == "donor") & (tiny.labels == 1)]
+    with pytest.raises(InputError, match="data.dedup: every donor negative window also occurs with the other label"):
+        dedup(Windows(ids, tiny.labels, tiny.sites, tiny.names, tiny.groups))
+
+
+# -- folds of groups ---------------------------------------------------------------------------------------------------
+
+
 def planted(n_families, rng):
     """Strata in turns; windows 6 i and 6 i + 3 share 90 bases, hence across labels and site types."""
     sequences = [random_bases(rng, 120) for _ in range(6 * n_families)]
@@ -319,6 +398,28 @@ def test_grouped_folds_keep_groups_whole():
     for fold in grouped_folds(strata, groups, 5, 0):
         parts = [set(groups[fold[part]]) for part in PARTS]
         assert not any(one & other for one, other in itertools.combinations(parts, 2))
+
+
+@given(st.integers(4, 8), st.integers(0, 100), st.lists(st.integers(1, 12), max_size=12))
+@settings(max_examples=30)
+def test_grouped_folds_are_balanced_to_a_window_a_stratum_when_most_groups_are_single(num_folds, seed, sizes):
+    rng = np.random.default_rng(seed)
+    groups = np.concatenate([np.repeat(np.arange(len(sizes)), sizes), np.arange(1000, 1400)]).astype(int)
+    strata = np.array(["w", "x", "y", "z"])[rng.choice(4, len(groups), p=[0.4, 0.3, 0.2, 0.1])]
+    folds = grouped_folds(strata, groups, num_folds, seed)
+    for again, fold in zip(grouped_folds(strata, groups, num_folds, seed), folds, strict=True):
+        assert all(np.array_equal(again[part], fold[part]) for part in PARTS)
+    for stratum in "wxyz":
+        held = [(strata[fold["val"]] == stratum).sum() for fold in folds]
+        assert max(held) - min(held) <= 1
+    sizes = [len(fold["val"]) for fold in folds]
+    assert max(sizes) - min(sizes) <= 4
+
+
+def test_grouped_folds_of_another_seed_are_others():
+    groups, strata = np.arange(100), np.arange(100) % 2
+    first, second = (grouped_folds(strata, groups, 5, seed)[0]["val"] for seed in (0, 1))
+    assert set(first) != set(second)
 
 
 # -- too few windows ---------------------------------------------------------------------------------------------------

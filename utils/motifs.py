@@ -5,16 +5,30 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
+import os
+import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from utils.annotation import other_spelling
 from utils.errors import InputError
 from utils.metrics import motif_half
-from utils.sequence import N, TokenStore, decode, open_binary, reverse_complement
+from utils.sequence import N, TokenStore, encode, open_binary, reverse_complement
 
 AGREEMENT = 0.95  # share of sites whose bases must be those of their label
+LEAST_SITES = 20  # of a strand, for its share to be judged by itself
+
+_CAUSES = (  # read on the other strand, how far along the forward strand, what it means where the bases are right there
+    (True, 0, "the strand column says the opposite strand"),
+    (False, -1, "the starts are one too large (1-based, where BED counts from 0)"),
+    (False, 1, "the starts are one too small"),
+    (True, -1, "the strand column says the opposite strand and the starts are one too large"),
+    (True, 1, "the strand column says the opposite strand and the starts are one too small"),
+)
 
 
 @dataclass(frozen=True)
@@ -55,7 +69,8 @@ def read_bed(path: str | Path) -> list[Site]:
                 raise InputError(f"{where}: expected tab-separated chrom, start, end, name, name2, strand")
             site = Site(fields[0], int(fields[1]), int(fields[2]), fields[5], fields[3].rsplit("|", 1)[-1], where)
             if site.end - site.start != 2:
-                raise InputError(f"{where}: a motif site spans two bases, this one {site.end - site.start}")
+                hint = ": its start is 1-based, BED counts from 0" if site.end - site.start == 1 else ""
+                raise InputError(f"{where}: a motif site spans two bases, this one {site.end - site.start}{hint}")
             if not site.label.startswith(("GT(", "AG(", "donor(", "acceptor(")):
                 raise InputError(
                     f"{where}: label {site.label!r} is none of GT(...), AG(...), donor(...), acceptor(...)"
@@ -66,27 +81,41 @@ def read_bed(path: str | Path) -> list[Site]:
     return sites
 
 
-def cut_motifs(sites: list[Site], store: TokenStore, window: int, bed: str | Path) -> Motifs:
+def cut_motifs(
+    sites: list[Site], store: TokenStore, window: int, bed: str | Path, legacy_strand_offset: bool = False
+) -> Motifs:
     """Windows about the sites on their own strand; beyond the ends of a record they are N, as published.
 
-    left = (start + end) // 2 - window // 2. Raises InputError for a site outside its record and when fewer than 95 % of
-    the sites show the bases of their label.
+    left = (start + end) // 2 - window // 2; `window` is even. legacy_strand_offset: on the minus strand the two central
+    bases are those that the published code read, the base before the motif and its first: with i = start - left and
+    j = end - left it read [window - 1 - j, window - 1 - i) of the reverse complement instead of [window - j,
+    window - i). Raises InputError for a site outside its record, and where fewer than 95 % of the sites, of all or of
+    one strand, show the bases of their label (never shifted).
     """
-    ids = np.stack([_window(site, store, window) for site in sites])
     labels = np.array([site.label for site in sites])
     for half in ("GT", "AG"):
         if half.lower() not in motif_half(labels):
             raise InputError(f"{bed} has no {half} site: NMI is the mean of a GT half and an AG half")
-    _check_build(ids, labels, store, bed)
-    return Motifs(ids, labels)
+    around = np.stack([_window(site, store, window + 2) for site in sites])
+    minus = np.array([site.strand == "-" for site in sites])
+    _check_build(around[:, window // 2 - 1 : window // 2 + 3], labels, minus, store, bed)
+    ids = around[:, 1:-1]
+    if legacy_strand_offset:
+        ids = np.where(minus[:, None], around[:, :-2], ids)
+    return Motifs(np.ascontiguousarray(ids), labels)
 
 
 def _window(site: Site, store: TokenStore, window: int) -> np.ndarray:
     record = store.by_name.get(site.chrom)
     if record is None:
-        raise InputError(f"{site.where}: no record {site.chrom!r} in {', '.join(store.manifest['sources'])}")
+        twin = other_spelling(site.chrom, store.by_name)
+        hint = f": it is {twin!r} there, give both files the same names" if twin else ""
+        raise InputError(f"{site.where}: no record {site.chrom!r} in {', '.join(store.manifest['sources'])}{hint}")
     if site.end > record.length:
-        raise InputError(f"{site.where}: the site ends at {site.end}, beyond record {site.chrom} of {record.length} nt")
+        raise InputError(
+            f"{site.where}: the site ends at {site.end}, beyond record {site.chrom} of {record.length} nt in "
+            f"{', '.join(store.manifest['sources'])}: the BED is of another genome build"
+        )
     left = (site.start + site.end) // 2 - window // 2
     inside = store.fetch(site.chrom, max(left, 0), min(left + window, record.length))
     padded = np.full(window, N, dtype=np.uint8)
@@ -94,14 +123,78 @@ def _window(site: Site, store: TokenStore, window: int) -> np.ndarray:
     return reverse_complement(padded) if site.strand == "-" else padded
 
 
-def _check_build(ids: np.ndarray, labels: np.ndarray, store: TokenStore, bed: str | Path) -> None:
-    centre = ids.shape[1] // 2
-    wanted = np.char.upper(motif_half(labels))
-    found = np.array([decode(pair) for pair in ids[:, centre - 1 : centre + 1]])
-    share = float((found == wanted).mean())
-    if share < AGREEMENT:
+def _check_build(four: np.ndarray, labels: np.ndarray, minus: np.ndarray, store: TokenStore, bed: str | Path) -> None:
+    """four: uint8 [n, 4], the motif and a base on either side, transcript strand."""
+    wanted = np.array([encode(half.upper()) for half in motif_half(labels)])
+
+    def agrees(other_strand: bool = False, moved: int = 0) -> np.ndarray:
+        """[n]: the label's bases are there, read on the other strand and `moved` nt along the forward strand."""
+        left = 1 + np.where(minus, -moved, moved)
+        pairs = np.take_along_axis(four, left[:, None] + np.arange(2), axis=1)
+        return ((reverse_complement(pairs) if other_strand else pairs) == wanted).all(axis=1)
+
+    right = agrees()
+    strands = {name: mine for name, mine in (("+", ~minus), ("-", minus)) if mine.sum() >= LEAST_SITES}
+    failing = [name for name, mine in strands.items() if right[mine].mean() < AGREEMENT]
+    if right.mean() >= AGREEMENT and not failing:
+        return
+    # What all sites have in common is looked for in all; where one strand is fine, in the other.
+    one_strand = len(failing) == 1 and len(strands) == 2
+    suspects = strands[failing[0]] if one_strand else np.full(len(right), True)
+    causes = [
+        cause for other_strand, moved, cause in _CAUSES if agrees(other_strand, moved)[suspects].mean() >= AGREEMENT
+    ]
+    cause = causes[0] if causes else "another genome build, or another piece of the genome"
+    if one_strand:
+        cause = f"on the {failing[0]} strand, {cause}"
+    shares = ", ".join(f"{right[mine].mean():.1%} on the {name} strand" for name, mine in strands.items())
+    raise InputError(
+        f"only {right.mean():.1%} of the sites in {bed} show the GT / AG of their label in "
+        f"{', '.join(store.manifest['sources'])} (at least {AGREEMENT:.0%} must"
+        f"{', on either strand; here ' + shares if shares else ''}): {cause}"
+    )
+
+
+# -- windows cut once, so that later runs need no genome ---------------------------------------------------------------
+
+
+def save_motifs(motifs: Motifs, path: Path, sources: dict[str, str], legacy_strand_offset: bool = False) -> None:
+    """Write windows and labels to an .npz; sources: name and hash of the BED and the FASTA they were cut from."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(aside, "wb") as file:
+            np.savez_compressed(
+                file,
+                ids=motifs.ids,
+                labels=motifs.labels,
+                sources=np.array(json.dumps(sources)),
+                legacy_strand_offset=np.array(legacy_strand_offset),
+            )
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def read_cut(path: str | Path, window: int, legacy_strand_offset: bool = False) -> Motifs:
+    """Windows that `save_motifs` wrote, cropped about the site to `window` nt. Raises InputError where they are too
+    short, were cut under the other `legacy_strand_offset`, or the file is none of these."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            ids, labels, shifted = file["ids"], file["labels"], bool(file["legacy_strand_offset"])
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist: cut it with python data/motifs.py cut") from None
+    except (OSError, ValueError, KeyError, EOFError, AttributeError, TypeError, zipfile.BadZipFile, zlib.error):
+        raise InputError(f"{path} holds no windows of python data/motifs.py cut, or is damaged: cut it again") from None
+    if ids.shape[1] < window:
         raise InputError(
-            f"only {share:.1%} of the sites in {bed} show the GT / AG of their label in "
-            f"{', '.join(store.manifest['sources'])} (at least {AGREEMENT:.0%} must): "
-            "another genome build, the wrong strand, or 1-based starts"
+            f"{path} holds windows of {ids.shape[1]} nt, and data.motif_window is {window}: "
+            f"lower it, or cut again with --window {window}"
         )
+    if shifted != legacy_strand_offset:
+        raise InputError(
+            f"{path} was cut {'with' if shifted else 'without'} --legacy-strand-offset, and "
+            f"data.legacy_strand_offset is {str(legacy_strand_offset).lower()}: cut it again"
+        )
+    left = (ids.shape[1] - window) // 2
+    return Motifs(np.ascontiguousarray(ids[:, left : left + window]), labels)

@@ -11,16 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from scipy.sparse import coo_matrix
+from scipy.sparse import block_array, coo_array, csr_array
 from scipy.sparse.csgraph import connected_components
-from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, train_test_split
+from sklearn.model_selection import StratifiedKFold, train_test_split
 
 from utils.errors import InputError
+from utils.overlap import KMER, kmer_hashes
 from utils.run import write_text
-from utils.sequence import N, encode, open_binary
+from utils.sequence import encode, open_binary
 
 SITES = ("donor", "acceptor")
-KMER = 80  # windows that share this many bases in a row are near-duplicates
 PUBLISHED_FOLDS, SIMCSP_FOLDS = 10, 5
 
 
@@ -55,6 +55,11 @@ class Windows:
         return np.flatnonzero((self.sites == site) | (site == "both"))
 
     @property
+    def strata(self) -> np.ndarray:
+        """Site type and label of each, such as 'donor positive'."""
+        return np.array([f"{site} {('negative', 'positive')[label]}" for site, label in zip(self.sites, self.labels)])
+
+    @property
     def sha256(self) -> str:
         """Hash of sequences, labels, site types and names."""
         digest = hashlib.sha256(np.ascontiguousarray(self.ids))
@@ -69,10 +74,14 @@ def load_training(folder: str | Path, negatives: str, context: int) -> Windows:
     folder: holds Training_data/. context: the shortest window that will do, in nt.
     Raises InputError for a missing or empty file and for a row that cannot be used.
     """
+    return _load(training_files(folder, negatives), context)
+
+
+def training_files(folder: str | Path, negatives: str) -> list[tuple[Path, str, int]]:
+    """(path, site type, label) of the four training files, in the order they are read."""
     root = Path(folder) / "Training_data"
     files = [(root / f"Positive/GS/POS_{site}_600.csv", site, 1) for site in SITES]
-    files += [(root / f"Negative/GS/{negatives}/NEG_600_{site}.csv", site, 0) for site in SITES]
-    return _load(files, context)
+    return files + [(root / f"Negative/GS/{negatives}/NEG_600_{site}.csv", site, 0) for site in SITES]
 
 
 def load_benchmark(folder: str | Path, species: str, context: int) -> Windows:
@@ -97,7 +106,7 @@ def _load(files: list[tuple[Path, str, int]], context: int) -> Windows:
     rows = []
     for path, site, label in files:
         before, expected = len(rows), None
-        for number, (group, sequence, where) in enumerate(_rows(path)):
+        for number, (group, sequence, where) in enumerate(read_rows(path)):
             expected = expected or len(sequence)
             if len(sequence) != expected:
                 raise InputError(
@@ -116,7 +125,7 @@ def _load(files: list[tuple[Path, str, int]], context: int) -> Windows:
     return Windows(ids, labels.astype(np.int64), sites, names, groups)
 
 
-def _rows(path: Path) -> Iterator[tuple[str, str, str]]:
+def read_rows(path: Path) -> Iterator[tuple[str, str, str]]:
     """(group, sequence, 'file, line n') by the published loader's rules.
 
     Fields are separated by `;`, header lines start with `ID_uniprot`, the sequence is field 1, or field 2 where field 1
@@ -135,36 +144,74 @@ def _rows(path: Path) -> Iterator[tuple[str, str, str]]:
             yield fields[0].rsplit("_", 1)[-1], fields[2] if len(fields[1]) < 100 else fields[1], where
 
 
-def near_duplicate_groups(ids: np.ndarray, k: int = KMER) -> np.ndarray:
-    """int [n] group of each window; windows are in one group when a chain of shared k-mers links them.
+def shared_kmers(ids: np.ndarray, k: int = KMER) -> csr_array:
+    """bool [n, m]: which windows hold which k-mers, of the m k-mers that two windows or more hold.
 
-    ids: uint8 [n, length]. k-mers that hold an N are not compared. Hashes are 64 bits wide: two different k-mers of ten
-    million collide with probability below 3e-6.
+    ids: uint8 [n, length]. k-mers that hold an N are not compared; see `kmer_hashes` for how the others are.
     """
-    n, length = ids.shape
-    if length < k:
-        return np.arange(n)
-    values = np.random.default_rng(0).integers(1, 2**63, size=16, dtype=np.uint64) | np.uint64(1)
-    base = np.uint64(0x9E3779B97F4A7C15)
-    power = np.uint64(pow(int(base), k, 2**64))
-    hashes = np.empty((n, length - k + 1), dtype=np.uint64)
-    current, unknown = np.zeros(n, dtype=np.uint64), np.zeros(n, dtype=np.int64)
-    for i in range(length):  # rolling polynomial hash modulo 2^64, all windows at once
-        current = current * base + values[ids[:, i]]
-        unknown += ids[:, i] == N
-        if i >= k:
-            current -= values[ids[:, i - k]] * power
-            unknown -= ids[:, i - k] == N
-        if i >= k - 1:
-            # A k-mer with an N gets a value of its own window and place, so that it links nothing.
-            alone = np.arange(n, dtype=np.uint64) * np.uint64(length) + np.uint64(i)
-            hashes[:, i - k + 1] = np.where(unknown > 0, alone, current)
-    flat = hashes.ravel()
-    order = np.argsort(flat, kind="stable")
-    same = flat[order[1:]] == flat[order[:-1]]
-    left, right = order[:-1][same] // hashes.shape[1], order[1:][same] // hashes.shape[1]
-    graph = coo_matrix((np.ones(len(left), dtype=np.int8), (left, right)), shape=(n, n))
-    return connected_components(graph, directed=False)[1]
+    hashes, known = kmer_hashes(ids, k)
+    window = np.repeat(np.arange(len(ids)), known.sum(axis=1))
+    flat = hashes[known]
+    order = np.argsort(flat)
+    flat, window = flat[order], window[order]
+    again = np.append(False, flat[1:] == flat[:-1])[: len(flat)]  # equal to the one before
+    often = again | np.append(again[1:], False)[: len(flat)]  # twice in one window too, until the table tells
+    kmer = np.cumsum(~again[often]) - 1
+    shape = (len(ids), kmer.max(initial=-1) + 1)
+    table = coo_array((np.ones(len(kmer), dtype=np.int32), (window[often], kmer)), shape).tocsr().astype(bool)
+    return table[:, np.flatnonzero(table.sum(axis=0) > 1)]
+
+
+def near_duplicate_groups(ids: np.ndarray, k: int = KMER) -> np.ndarray:
+    """int [n] group of each window; windows are in one group when a chain of shared k-mers links them."""
+    table = shared_kmers(ids, k)
+    graph = block_array([[None, table], [table.T, None]])  # windows, then k-mers
+    return connected_components(graph, directed=False)[1][: len(ids)]
+
+
+def similar_to_training(kmers: csr_array, train: np.ndarray, test: np.ndarray) -> np.ndarray:
+    """bool [len(test)]: which windows of a fold's test part share a k-mer with a window of its training part.
+
+    kmers: `shared_kmers` of all windows, made once for all folds. train, test: indices of windows.
+    """
+    trained = kmers[train].sum(axis=0) > 0
+    return kmers[test] @ trained.astype(np.int32) > 0
+
+
+def numbered(ids: np.ndarray) -> np.ndarray:
+    """int [n]: windows of the same bases have the same number. ids: uint8 [n, length]."""
+    numbers: dict[bytes, int] = {}
+    return np.array([numbers.setdefault(row.tobytes(), len(numbers)) for row in ids], dtype=np.int64)
+
+
+def contradictory(numbers: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """bool [n]: windows that occur with both labels. numbers: int [n] of `numbered`."""
+    both = np.zeros((2, numbers.max(initial=0) + 1), dtype=bool)
+    both[labels, numbers] = True
+    return both.all(axis=0)[numbers]
+
+
+def dedup(windows: Windows) -> tuple[Windows, str]:
+    """The windows without exact repeats, and a sentence about what was left out.
+
+    Of identical windows of one site type and label the first is kept; of those that occur with both labels, none.
+    Raises InputError when that leaves nothing of a site type and label.
+    """
+    numbers = 2 * numbered(windows.ids) + (windows.sites == "donor")
+    conflict = contradictory(numbers, windows.labels)
+    first = np.zeros(len(windows), dtype=bool)
+    first[np.unique(numbers, return_index=True)[1]] = True
+    kept = windows.take(first & ~conflict)
+    lost = set(windows.strata) - set(kept.strata)
+    if lost:
+        raise InputError(
+            f"data.dedup: every {min(lost)} window also occurs with the other label: one file is a copy of another"
+        )
+    remark = (
+        f"{(~first & ~conflict).sum():,} exact duplicates and {conflict.sum():,} windows that occur with both labels "
+        f"left out, {len(kept):,} of {len(windows):,} kept"
+    )
+    return kept, remark
 
 
 def rotate(parts: list[np.ndarray]) -> list[dict[str, np.ndarray]]:
@@ -196,9 +243,25 @@ def simcsp_folds(labels: np.ndarray, seed: int = 2020) -> list[dict[str, np.ndar
 
 
 def grouped_folds(strata: np.ndarray, groups: np.ndarray, num_folds: int, seed: int) -> list[dict[str, np.ndarray]]:
-    """Folds rotated as the published ones, in which a group of near-duplicates lies in one part; stratified."""
-    splitter = StratifiedGroupKFold(num_folds, shuffle=True, random_state=seed)
-    return rotate([part for _, part in splitter.split(np.zeros(len(strata)), strata, groups)])
+    """Folds rotated as the published ones, in which a group of near-duplicates lies in one part; stratified.
+
+    Greedy, as scikit-learn's StratifiedGroupKFold, which takes a hundred times as long over many groups: the largest
+    group first, in random order among equals, each to the part where it leaves the strata most even.
+    """
+    _, stratum = np.unique(strata, return_inverse=True)
+    _, group = np.unique(groups, return_inverse=True)
+    members = np.zeros((group.max() + 1, stratum.max() + 1), dtype=np.int64)
+    np.add.at(members, (group, stratum), 1)
+    weight = 1 / members.sum(axis=0) ** 2
+    order = np.random.default_rng(seed).permutation(len(members))
+    order = order[np.argsort(-members[order].sum(axis=1), kind="stable")]
+    held = np.zeros((num_folds, members.shape[1]), dtype=np.int64)
+    part = np.empty(len(members), dtype=np.int64)
+    for i in order:
+        # What the group adds to the weighted sum of squares, and the part's size where that is equal.
+        part[i] = np.lexsort((held.sum(axis=1), held @ (members[i] * weight)))[0]
+        held[part[i]] += members[i]
+    return rotate([np.flatnonzero(part[group] == k) for k in range(num_folds)])
 
 
 @dataclass(frozen=True)
@@ -216,7 +279,7 @@ def subset(windows: Windows, max_windows: int | None, seed: int) -> Windows:
     """A random part of the windows, stratified by site type and label, in file order."""
     if max_windows is None or max_windows >= len(windows):
         return windows
-    strata = _strata(windows)
+    strata = windows.strata
     if max_windows < len(set(strata)):
         raise InputError(f"data.max_windows ({max_windows}) is less than one window of each site type and label")
     return windows.take(np.sort(_stratified(strata, max_windows, seed)))
@@ -229,7 +292,7 @@ def make_splits(windows: Windows, method: str, num_folds: int, selection_share: 
     types. Raises InputError when a class has fewer windows than there are folds.
     """
     count = {"grouped": num_folds, "published": PUBLISHED_FOLDS, "simcsp": SIMCSP_FOLDS}[method]
-    strata = _strata(windows)
+    strata = windows.strata
     _require(strata, np.arange(len(windows)), count, f"data.folds ({method})")
     groups = near_duplicate_groups(windows.ids) if method == "grouped" else np.arange(len(windows))
     selection = _choose_selection(strata, groups, selection_share, seed)
@@ -271,12 +334,6 @@ def _stratified(strata: np.ndarray, count: int, seed: int) -> np.ndarray:
         place[mine] = (np.arange(len(mine)) + 0.5) / len(mine)
         place[mine[0]] = 0.0
     return np.argsort(place, kind="stable")[:count]
-
-
-def _strata(windows: Windows) -> np.ndarray:
-    return np.array(
-        [f"{site} {'positive' if label else 'negative'}" for site, label in zip(windows.sites, windows.labels)]
-    )
 
 
 def _require(strata: np.ndarray, index: np.ndarray, count: int, field: str) -> None:
