@@ -142,7 +142,7 @@ def show_sccs(source: Path, config: Config) -> None:
 
 def show_nmi(source: Path, config: Config) -> None:
     """NMI of the motif sites, with the bound that the number of clusters sets."""
-    motifs = load_motifs(config)
+    motifs = load_motifs(config.data)
     if motifs is None:
         raise InputError("data.motif_bed is not set: NMI needs a BED of labelled GT / AG sites, and its FASTA")
     scores = measure_encoders(source, config, lambda model, pooling: measure_nmi(model.bert, motifs, config))

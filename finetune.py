@@ -14,7 +14,6 @@ import multiprocessing
 import os
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -24,7 +23,7 @@ from accelerate import Accelerator
 from tqdm import tqdm
 from transformers import BertModel, get_scheduler
 
-from utils.backbone import check_length, fresh_like, load_backbone
+from utils.backbone import check_length, fresh_like, load_backbone, resolve_source
 from utils.classifier import Classifier, load_classifier, predict, save_classifier
 from utils.config import Config, ModelConfig, flatten, load_config, to_dict
 from utils.embed import embed
@@ -58,7 +57,7 @@ def run_jobs(config: Config, stop: StopSignal, worker: int = 0) -> None:
     arms = resolve_arms(config)
     windows, splits = load_windows(config)
     accelerator = build_accelerator(config.device, config.precision)
-    study = Study(config, accelerator, windows, splits, load_motifs(config), stop, worker)
+    study = Study(config, accelerator, windows, splits, load_motifs(config.data), stop, worker)
     jobs = [(site, seed, arm) for site in config.finetune.sites for seed in config.finetune.seeds for arm in arms]
     study.bar.total = sum(len(study.fold_numbers(site)) for site, _, _ in jobs)
     for site, seed, arm in jobs:
@@ -234,8 +233,8 @@ class FoldRun:
         inputs = {"spliceator": study.windows.sha256}
         if source is not None and study.motifs is not None:
             inputs["motifs"] = study.motifs.sha256
-        if source is not None and source.source is not None and Path(source.source).is_dir():
-            inputs["start checkpoint"] = sha256_folder(Path(source.source))
+        if source is not None and source.source is not None:
+            inputs["start checkpoint"] = sha256_folder(resolve_source(source.source))
         self.run = RunFolder(path, self._config(), inputs, str(study.accelerator.device))
         self.began = time.perf_counter()
 

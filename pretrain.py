@@ -22,8 +22,9 @@ from torch import nn
 from tqdm import tqdm
 from transformers import BertForMaskedLM, get_scheduler
 
-from utils.backbone import check_length, fresh_like, hidden_states, load_backbone, pool, save_checkpoint
+from utils.backbone import check_length, fresh_like, hidden_states, load_backbone, pool, resolve_source, save_checkpoint
 from utils.config import Config, ModelConfig, PretrainConfig, flatten, load_config, to_dict
+from utils.corpus import build_sampler, open_corpus
 from utils.errors import InputError, run_script
 from utils.motifs import Motifs
 from utils.objectives import IGNORED, info_nce, mask_tokens
@@ -37,7 +38,7 @@ from utils.proxies import (
     selection_windows,
 )
 from utils.run import RunFolder, StopSignal, build_accelerator, replace_folder, set_seed, sha256_folder, stop_if_asked
-from utils.sequence import WindowSampler, add_special_tokens, open_store
+from utils.sequence import WindowSampler, add_special_tokens
 
 PROXIES = ("sccs", "nmi")  # each keeps a best checkpoint; higher is better for both
 CONFIG_SECTIONS = (
@@ -56,28 +57,13 @@ def main() -> None:
         raise InputError("pretrain.steps is 0 and so is mlm.steps: nothing to train")
     stop = StopSignal()
     accelerator = build_accelerator(config.device, config.precision)
-    text = build_sampler(config)
+    text = build_sampler(config, open_corpus(config))
     hook = Validation(config, accelerator)
     model = config.model
     for stage in ("mlm", "pretrain"):
         if getattr(config, stage).steps:
             folder = run_stage(config, stage, model, text, hook, accelerator, stop)
             model = dataclasses.replace(model, source=str(folder / "checkpoints/last"))
-
-
-def build_sampler(config: Config) -> WindowSampler:
-    """The windows of the pre-training text."""
-    data = config.data
-    return WindowSampler(
-        open_store(data.fasta, data.cache),
-        data.window,
-        data.sampling,
-        data.stride,
-        data.strands == "both",
-        data.max_n_share,
-        data.records,
-        config.seed,
-    )
 
 
 class Validation:
@@ -91,7 +77,7 @@ class Validation:
             chosen = selection_windows(windows, splits)
             self.ids, self.labels = chosen.crop(config.data.context), chosen.labels
             self.inputs["spliceator"] = windows.sha256
-        self.motifs: Motifs | None = load_motifs(config)
+        self.motifs: Motifs | None = load_motifs(config.data)
         if self.motifs is not None:
             self.inputs["motifs"] = self.motifs.sha256
 
@@ -288,8 +274,8 @@ def stage_config(config: Config, name: str, source: ModelConfig) -> dict[str, ob
 def stage_inputs(source: ModelConfig, text: WindowSampler, hook: Validation) -> dict[str, str]:
     """Hashes of all that a stage reads."""
     inputs = {"text": text.store.sha256, **hook.inputs}
-    if source.source is not None and Path(source.source).is_dir():
-        inputs["start checkpoint"] = sha256_folder(Path(source.source))
+    if source.source is not None:
+        inputs["start checkpoint"] = sha256_folder(resolve_source(source.source))
     return inputs
 
 

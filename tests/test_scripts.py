@@ -365,10 +365,10 @@ BAD_DATA = {
         motif_settings,
         ["motifs.bed, line 1", "beyond record tiny3 of 3000 nt"],
     ),
-    "BED of another build": (
+    "BED one base off": (
         lambda d: replace(d / "genome.fa", ">tiny3\n", ">tiny3\nA\n"),
         motif_settings,
-        ["motifs.bed", "genome.fa", "genome build"],
+        ["motifs.bed", "genome.fa", "0.0%", "one too small"],
     ),
     "BED without a half": (
         lambda d: keep_rows(d / "motifs.bed", 1),

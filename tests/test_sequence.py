@@ -30,6 +30,7 @@ from utils.sequence import (
     fasta_pieces,
     open_store,
     reverse_complement,
+    whole_records,
 )
 
 IUPAC = "RYSWKMBDHVN"
@@ -109,7 +110,7 @@ def read(path, chunk=sequence._CHUNK):
     """{record: bases} of a FASTA, read in chunks of so many bytes."""
     records = {}
     with mock.patch.object(sequence, "_CHUNK", chunk):
-        for name, ids in fasta_pieces(path):
+        for name, ids, _ in fasta_pieces(path):
             records[name] = records.get(name, "") + decode(ids)
     return records
 
@@ -245,7 +246,7 @@ def test_store_does_not_depend_on_chunks_or_compression(tmp_path):
 def test_store_is_made_once_and_again_when_the_file_changes(tmp_path):
     path = write_fasta(tmp_path / "a.fa", {"a": "ACGT"})
     first = open_store([path], tmp_path / "cache")
-    with mock.patch.object(sequence, "_build_store", side_effect=AssertionError("built again")):
+    with mock.patch.object(sequence, "_write_store", side_effect=AssertionError("built again")):
         assert open_store([path], tmp_path / "cache").sha256 == first.sha256
     stamp = path.stat().st_mtime_ns
     path.write_text(">a\nACGA\n")  # the same size
@@ -406,7 +407,7 @@ def test_strided_epoch_reads_every_window_once_and_the_next_in_another_order(tex
 
 @pytest.mark.parametrize("sampling", ["random", "strided"])
 def test_windows_with_too_much_n_are_left_out(text, sampling):
-    sampler = WindowSampler(text, 20, sampling, 1, max_n_share=0.1, records=["b"])
+    sampler = WindowSampler(text, 20, sampling, 1, max_n_share=0.1, intervals=whole_records(text, ["b"]))
     rows = np.concatenate([sampler.batch(step, 100) for step in range(10)])
     shares = (rows == N).mean(axis=1)
     assert shares.max() == 0.1  # the edge of the gap is read, up to the limit
@@ -414,18 +415,18 @@ def test_windows_with_too_much_n_are_left_out(text, sampling):
 
 def test_both_strands_are_read_half_of_the_time(text):
     forward = bases_of(text)["a"]
-    sampler = WindowSampler(text, 20, records=["a"])
+    sampler = WindowSampler(text, 20, intervals=whole_records(text, ["a"]))
     rows = [decode(row) for step in range(20) for row in sampler.batch(step, 50)]
     share = np.mean([row in forward for row in rows])
     assert 0.44 < share < 0.56  # 1,000 draws: four standard errors
-    only = WindowSampler(text, 20, both_strands=False, records=["a"]).batch(0, 50)
+    only = WindowSampler(text, 20, both_strands=False, intervals=whole_records(text, ["a"])).batch(0, 50)
     assert all(decode(row) in forward for row in only)
 
 
 def test_only_the_named_records_are_read(text):
     forward = bases_of(text)["b"]
     for sampling in ("random", "strided"):
-        sampler = WindowSampler(text, 20, sampling, 3, records=["b"])
+        sampler = WindowSampler(text, 20, sampling, 3, intervals=whole_records(text, ["b"]))
         for row in map(decode, sampler.batch(0, 32)):
             assert row in forward or other_strand(row) in forward
 
@@ -441,7 +442,7 @@ def test_only_the_named_records_are_read(text):
 )
 def test_impossible_windows_are_refused_with_the_field(text, settings, message):
     with pytest.raises(InputError, match=message):
-        WindowSampler(text, **settings)
+        WindowSampler(text, settings["length"], intervals=whole_records(text, settings.get("records")))
 
 
 @pytest.mark.parametrize("sampling", ["random", "strided"])

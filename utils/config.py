@@ -38,7 +38,8 @@ class ModelConfig:
     """Where the encoder comes from, and its sizes when it starts from fresh weights."""
 
     source: str | None = None
-    """Checkpoint folder or hub id of a BERT with SpliceBERT's ten-row vocabulary; null: fresh weights, sizes below."""
+    """Folder or hub id (owner/name[@revision]) of a SpliceBERT, of multimolecule's port of one, or of any BERT with
+    SpliceBERT's ten-row vocabulary; null: fresh weights, sizes below."""
     hidden_size: PositiveInt = 512
     """Width of the hidden states."""
     num_hidden_layers: PositiveInt = 6
@@ -49,6 +50,10 @@ class ModelConfig:
     """Width of the feed-forward layer."""
     max_position_embeddings: PositiveInt = 512
     """Longest input in tokens, [CLS] and [SEP] included."""
+    initializer_range: PositiveFloat = 0.02
+    """Standard deviation of fresh weights: BERT's. Narrow encoders learn faster from about 1 / sqrt(hidden_size)."""
+    position_init: Literal["normal", "sinusoidal"] = "normal"
+    """Fresh position embeddings: random, or sines and cosines to go on from (neighbouring bases are found sooner)."""
     hidden_dropout_prob: Share = 0.1
     """Dropout of embeddings, attention output and feed-forward output; also applies to a loaded checkpoint."""
     attention_probs_dropout_prob: Share = 0.1
@@ -61,20 +66,51 @@ class ModelConfig:
 class DataConfig:
     """Genome text, labelled windows, motif sites, and how the windows are split."""
 
+    corpus: Literal["fasta", "genome", "genes", "multi_species", "splice_enriched", "dataset"] = "fasta"
+    """Pre-training text: the FASTA as it is; 6 kb chunks of a human genome; gene bodies on their sense strand; several
+    species; windows drawn by their splice-site score; a `datasets` set (see utils/corpus.py)."""
     fasta: list[str] = field(default_factory=list)
-    """Pre-training text: FASTA files, plain or gzipped."""
+    """FASTA files of the text, plain or gzipped."""
+    annotation: list[str] = field(default_factory=list)
+    """GTF or GFF3 of each FASTA, in the same order; for genes and splice_enriched, optional for multi_species."""
     records: list[str] | None = None
     """Records (chromosomes) of the FASTA files to train on; null: all."""
     window: PositiveInt = 510
     """Length of a pre-training window in nt."""
-    sampling: Literal["random", "strided"] = "random"
-    """Windows start anywhere, or every `stride` nt in an order shuffled each epoch."""
+    sampling: Literal["random", "strided"] | None = None
+    """Windows start anywhere, or every `stride` nt in an order shuffled each epoch; null: strided for genome, else
+    random."""
     stride: PositiveInt | None = None
-    """Distance between strided windows in nt; null: `window`."""
+    """Distance between strided windows in nt; null: `window` (for splice_enriched a quarter of it)."""
     strands: Literal["both", "forward"] = "both"
-    """both: half of the windows, at random, are read on the reverse strand."""
+    """both: half of the windows, at random, are read on the reverse strand (gene bodies: always the sense strand)."""
     max_n_share: ClosedUnitInterval = 0.05
     """Windows with a larger share of N are left out."""
+    legacy_keep_n: bool = False
+    """Leave out no window for its N, as published."""
+    max_repeat_share: ClosedUnitInterval = 1.0
+    """Windows with a larger share of soft-masked repeats are left out: they are false negatives of a contrast."""
+    split: Literal["train", "validation", "test"] = "train"
+    """genome: chromosomes 1-20, X, Y; 21; 22. dataset: the split of that name."""
+    species_weights: list[PositiveFloat] | None = None
+    """multi_species, splice_enriched: weight of each FASTA; null: its size."""
+    mixing_temperature: PositiveFloat = 1.0
+    """multi_species, splice_enriched: shares are weights^(1 / temperature); above 1 evens the species out."""
+    scorer: str = "pwm"
+    """splice_enriched: pwm (weight matrices fitted on annotation), annotation, or the folder of a fine-tuned fold."""
+    enrichment: NonNegativeFloat = 0.5
+    """splice_enriched: the odds of a window are exp(enrichment x its best score); 0: all alike."""
+    dataset: str | None = None
+    """dataset: hub id, or local file (csv, tsv, json, jsonl, parquet) or folder."""
+    dataset_config: str | None = None
+    """dataset: configuration of that name on the hub."""
+    dataset_column: str = "sequence"
+    """dataset: the column that holds the bases."""
+    dataset_rows: PositiveInt | None = None
+    """dataset: only so many rows, from the first; null: all."""
+    hide: Literal["nothing", "benchmarks", "evaluation"] = "nothing"
+    """Turn into N what the text shares (80 nt in a row, either strand) with benchmark windows, or with every window and
+    motif site that anything is measured on."""
     cache: str = "data/cache"
     """Where FASTA files are kept as memory-mapped token ids."""
     spliceator: str | None = None
@@ -94,11 +130,13 @@ class DataConfig:
     split_seed: NonNegativeInt = 2020
     """Seed of subset, selection share and folds (2020 is the published one)."""
     motif_bed: str | None = None
-    """BED of labelled GT / AG sites for NMI."""
+    """BED of labelled GT / AG sites for NMI, or the .npz of `python data/motifs.py cut`, which needs no motif_fasta."""
     motif_fasta: str | None = None
     """FASTA that the BED's coordinates belong to."""
     motif_window: PositiveInt = 510
     """nt about each motif site that models see."""
+    legacy_strand_offset: bool = False
+    """On the minus strand, shift motif windows by one, so that the central bases are those the published code read."""
 
 
 @dataclass
@@ -287,8 +325,11 @@ def check(config: Config) -> None:
     for name in ("context", "motif_window"):
         if getattr(data, name) % 2:
             raise InputError(f"data.{name} ({getattr(data, name)}) must be even: the site is at the centre")
-    if (data.motif_bed is None) != (data.motif_fasta is None):
-        raise InputError("data.motif_bed and data.motif_fasta go together: give both or neither")
+    is_cut = data.motif_bed is not None and data.motif_bed.endswith(".npz")
+    if is_cut and data.motif_fasta is not None:
+        raise InputError(f"data.motif_bed ({data.motif_bed}) holds windows cut already: set data.motif_fasta to null")
+    if not is_cut and (data.motif_bed is None) != (data.motif_fasta is None):
+        raise InputError("data.motif_bed and data.motif_fasta go together: give both, neither, or an .npz as motif_bed")
     if data.folds == "grouped" and data.num_folds < 4:
         raise InputError(
             f"data.num_folds ({data.num_folds}) must be at least 4: one validation, two test, the rest train"
@@ -307,7 +348,7 @@ def check(config: Config) -> None:
             )
         if section.steps and section.objective == "simcse" and section.batch_size < 2:
             raise InputError(f"{stage}.batch_size must be at least 2: simcse takes its negatives from the batch")
-        if section.steps and not config.data.fasta:
+        if section.steps and not data.fasta and data.corpus != "dataset":
             raise InputError(f"data.fasta is empty: {stage} needs genome text (or set {stage}.steps to 0)")
 
 

@@ -7,12 +7,12 @@ from contextlib import nullcontext
 import numpy as np
 from transformers import BertModel
 
-from utils.config import Config
+from utils.config import Config, DataConfig
 from utils.embed import Autocast, embed, embed_centre, embed_twice
 from utils.errors import InputError
 from utils.floors import gc_content, one_hot
 from utils.metrics import alignment, leiden, mean_cosine, nmi, pair_indices, sccs, spearman_binary, uniformity
-from utils.motifs import Motifs, cut_motifs, read_bed
+from utils.motifs import Motifs, cut_motifs, read_bed, read_cut
 from utils.sequence import open_store
 from utils.spliceator import Splits, Windows, load_training, save_or_load_splits, subset
 
@@ -38,13 +38,14 @@ def selection_windows(windows: Windows, splits: Splits) -> Windows:
     return windows.take(splits.folds["both"][0]["train"])
 
 
-def load_motifs(config: Config) -> Motifs | None:
+def load_motifs(data: DataConfig) -> Motifs | None:
     """The motif sites of a run, or None where the config names no BED."""
-    data = config.data
     if data.motif_bed is None:
         return None
-    sites = read_bed(data.motif_bed)
-    return cut_motifs(sites, open_store([data.motif_fasta], data.cache), data.motif_window, data.motif_bed)
+    if data.motif_bed.endswith(".npz"):
+        return read_cut(data.motif_bed, data.motif_window, data.legacy_strand_offset)
+    store = open_store([data.motif_fasta], data.cache)
+    return cut_motifs(read_bed(data.motif_bed), store, data.motif_window, data.motif_bed, data.legacy_strand_offset)
 
 
 def measure_sccs(

@@ -179,7 +179,7 @@ def draw_umap(config: Config, suffix: str) -> plt.Figure:
     """UMAP (McInnes et al. 2018) of the motif sites for the start and the best-NMI checkpoint."""
     from umap import UMAP
 
-    motifs, panels = load_motifs(config), []
+    motifs, panels = load_motifs(config.data), []
     for name in ("start", "best_nmi"):
         model, _, _ = load_backbone(ModelConfig(source=str(config.folder / "pretrain/checkpoints" / name)))
         states = embed_centre(model.bert, motifs.ids, config.evaluate.nmi_layer, config.evaluate.batch_size)
