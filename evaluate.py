@@ -3,6 +3,7 @@
 
     python evaluate.py sccs      SOURCE [CONFIG.yaml] [--section.field value ...]   SCCS, alignment, uniformity, floors
     python evaluate.py nmi       SOURCE ...   NMI of the motif sites, its halves and bounds, floors
+    python evaluate.py mlm       SOURCE ...   masked-base accuracy by region on a kept-out record, beside its neighbours
     python evaluate.py classify  SOURCE ...   test scores of fine-tuned folds, computed anew from their checkpoints
     python evaluate.py benchmark SOURCE ...   benchmark species: each fold's model, and their mean ensemble
     python evaluate.py report    RUN ...      the comparison of arms, written to RUN/report
@@ -25,11 +26,16 @@ from accelerate import Accelerator
 from tqdm import tqdm
 from transformers import BertForMaskedLM
 
+from utils.annotation import Transcript, read_annotation
 from utils.backbone import check_length, fresh_like, load_backbone
 from utils.classifier import HEAD_FILE, load_classifier, predict
 from utils.config import Config, load_config
+from utils.corpus import Corpus, covered, open_corpus
 from utils.errors import InputError, run_script
+from utils.floors import NeighbourTable
+from utils.masked import REGIONS, choose_places, compare_with_neighbours, label_regions, masked_predictions
 from utils.metrics import classification_scores
+from utils.overlap import shared_windows
 from utils.proxies import (
     load_motifs,
     load_windows,
@@ -41,6 +47,7 @@ from utils.proxies import (
 )
 from utils.report import write_report
 from utils.run import build_accelerator, write_text
+from utils.sequence import A, N, Record, TokenStore, open_store, reverse_complement
 from utils.spliceator import Windows, benchmark_species, load_benchmark
 
 PRETRAINING_ARMS = {"start": "baseline", "best_sccs": "best_sccs", "best_nmi": "best_nmi", "last": "last"}
@@ -50,6 +57,7 @@ def main() -> None:
     commands: dict[str, Callable[[Path, Config], None]] = {
         "sccs": show_sccs,
         "nmi": show_nmi,
+        "mlm": show_mlm,
         "classify": show_classify,
         "benchmark": show_benchmark,
         "report": show_report,
@@ -151,6 +159,79 @@ def show_nmi(source: Path, config: Config) -> None:
     layer = "last layer" if config.evaluate.nmi_layer is None else f"layer {config.evaluate.nmi_layer}"
     print(f"NMI of {len(motifs.labels)} motif sites, windows of {config.data.motif_window} nt, {layer}")
     print_table(scores)
+
+
+def show_mlm(source: Path, config: Config) -> None:
+    """Masked-base accuracy on the records of evaluate.mlm_fasta, against the three bases on either side.
+
+    The neighbour model is fitted on each source of the pre-training text and on all of them; the best of these on the
+    very bases asked stands in the table. Bases whose window shares 80 nt with the text are left out.
+    """
+    settings, windows_nt = config.evaluate, config.data.window
+    if settings.mlm_fasta is None or settings.mlm_annotation is None:
+        raise InputError("evaluate.mlm_fasta and evaluate.mlm_annotation are not set: mlm needs a kept-out record")
+    corpus = open_corpus(config)
+    stretches = covered(corpus.intervals)
+    kept_out = open_store([settings.mlm_fasta], config.data.cache)
+    windows, places, regions = [], [], []
+    transcripts = read_annotation(settings.mlm_annotation, {r.name: r.length for r in kept_out.records})
+    for record in kept_out.records:
+        found = choose_windows(kept_out, record, transcripts, windows_nt, settings.mlm_places, config.seed)
+        for column, values in zip((windows, places, regions), found):
+            column.append(values + (record.offset if column is places else 0))
+    windows, places, regions = (np.concatenate(column) for column in (windows, places, regions))
+    fresh_text = ~shared_windows(windows, (corpus.store.ids[start:end] for start, end in stretches))
+    windows, places, regions = windows[fresh_text], places[fresh_text], regions[fresh_text]
+    table = best_neighbours(corpus, stretches, windows)
+    accelerator = build_accelerator(config.device, config.precision)
+    for name, folder in encoders(source).items():
+        model, _, _ = load_backbone(dataclasses.replace(config.model, source=str(folder)), need_mlm_head=True)
+        check_length(model, windows_nt, "data.window")
+        model.to(accelerator.device)
+        probabilities = masked_predictions(model, windows, settings.batch_size, accelerator.autocast)
+        rows = {}
+        for number, region in (*enumerate(REGIONS), (None, "all of these")):
+            mine = regions == number if number is not None else np.ones(len(regions), dtype=bool)
+            if mine.any():
+                rows[region] = compare_with_neighbours(
+                    probabilities[mine], table, windows[mine], places[mine], config.seed
+                )
+        print(f"{name}: one base masked in {windows_nt} nt of {Path(settings.mlm_fasta).name}")
+        print_table(rows)
+    print(f"{int((~fresh_text).sum())} of {len(fresh_text)} bases left out: their window shares 80 nt with the text")
+
+
+def choose_windows(
+    store: TokenStore, record: Record, transcripts: list[Transcript], length: int, per_region: int, seed: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(windows uint8 [n, length] on the strand of their gene, places [n], regions [n]) of a kept-out record."""
+    region, minus = label_regions(transcripts, record.name, record.length)
+    ids, half = store.fetch(record.name, 0, record.length), length // 2
+    known = np.concatenate([[0], np.cumsum(ids == N)])
+    usable = np.zeros(record.length, dtype=bool)
+    usable[half : record.length - length + half + 1] = known[length:] == known[: record.length - length + 1]
+    usable[: length - half] = usable[record.length - half :] = False  # either strand's window must fit
+    places = choose_places(region, usable, per_region, seed)
+    forward = np.lib.stride_tricks.sliding_window_view(ids, length)
+    left = np.where(minus[places], places - (length - 1 - half), places - half)
+    windows = forward[left]
+    windows[minus[places]] = reverse_complement(windows[minus[places]])
+    complete = (windows != N).all(axis=1)
+    return windows[complete], places[complete], region[places][complete]
+
+
+def best_neighbours(corpus: Corpus, stretches: np.ndarray, windows: np.ndarray) -> NeighbourTable:
+    """Of the tables fitted on each source of a text, and on all, the one that is right most often on `windows`."""
+    sources = range(len(corpus.store.manifest["sources"]))
+    tables = [NeighbourTable() for _ in sources]
+    whole = NeighbourTable()
+    ends = np.array([record.offset + record.length for record in corpus.store.records])
+    for start, end in stretches:
+        source = corpus.store.records[int(np.searchsorted(ends, start, side="right"))].source
+        for table in (tables[source], whole):
+            table.add(np.asarray(corpus.store.ids[start:end]))
+    truth = windows[:, windows.shape[1] // 2] - A
+    return max([whole, *tables], key=lambda table: (table.predict(windows).argmax(axis=1) == truth).mean())
 
 
 # -- classifiers: classify and benchmark -------------------------------------------------------------------------------
@@ -256,7 +337,7 @@ def show_report(source: Path, config: Config) -> None:
     """Write the comparison of arms anew from what is finished."""
     if enclosing_run(source) is None or source.resolve() != config.folder.resolve():
         raise InputError(f"report takes a run folder; {source} lies inside {config.folder}")
-    print(write_report(config))
+    print(write_report(config), flush=True)
 
 
 def print_table(rows: dict[str, dict[str, float]]) -> None:
@@ -265,8 +346,12 @@ def print_table(rows: dict[str, dict[str, float]]) -> None:
     width = max(map(len, rows))
     print(" " * width, *(f"{column:>12}" for column in columns))
     for name, scores in rows.items():
-        cells = (f"{scores[column]:12.4f}" if column in scores else " " * 12 for column in columns)
+        cells = (_cell(scores[column]) if column in scores else " " * 12 for column in columns)
         print(f"{name:<{width}}", *cells)
+
+
+def _cell(value: float) -> str:
+    return f"{value:12,d}" if isinstance(value, int) else f"{value:12.4f}"
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ from utils.proxies import load_motifs, load_windows, measure_nmi
 from utils.report import write_report
 from utils.run import RunFolder, StopSignal, build_accelerator, replace_folder, sha256_folder, stop_if_asked, write_text
 from utils.sequence import add_special_tokens
-from utils.spliceator import Splits, Windows
+from utils.spliceator import Splits, Windows, shared_kmers, similar_to_training
 
 FLOORS = ("pwm", "kmer")
 OF_PRETRAINING = ("best_sccs", "best_nmi", "last")
@@ -49,7 +49,7 @@ def main() -> None:
         run_jobs(config, stop)
     else:
         run_workers(config, stop)
-    print(write_report(config))
+    print(write_report(config), flush=True)
 
 
 def run_jobs(config: Config, stop: StopSignal, worker: int = 0) -> None:
@@ -68,7 +68,7 @@ def run_jobs(config: Config, stop: StopSignal, worker: int = 0) -> None:
 def run_workers(config: Config, stop: StopSignal) -> None:
     """Share the folds among processes: on a CPU, small fits use the cores better side by side.
 
-    Each gets every `workers`-th fold and an equal part of the cores. Raises InputError when one of them fails.
+    Each gets every `workers`-th fold and an equal part of the cores. Raises the first error of any of them.
     """
     settings = config.finetune
     if settings.select_epoch == "shared":
@@ -79,10 +79,10 @@ def run_workers(config: Config, stop: StopSignal) -> None:
     shares = [folds[i :: config.workers] for i in range(config.workers) if folds[i :: config.workers]]
     os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // len(shares)))
     context = multiprocessing.get_context("spawn")
-    running = []
+    running, failures = [], context.SimpleQueue()
     for i, share in enumerate(shares):
         part = dataclasses.replace(config, workers=1, finetune=dataclasses.replace(settings, folds=share))
-        running.append(context.Process(target=_worker, args=(part, i)))
+        running.append(context.Process(target=_worker, args=(part, i, failures)))
         running[-1].start()
     while all(process.exitcode in (None, 0) for process in running) and any(process.is_alive() for process in running):
         if stop.asked:
@@ -93,12 +93,21 @@ def run_workers(config: Config, stop: StopSignal) -> None:
             process.terminate()
         process.join()
     stop_if_asked(stop, f"in {config.folder}/finetune, finished folds and epochs are kept")
-    if any(process.exitcode for process in running):
-        raise InputError("a worker failed: its own message stands above")
+    if not failures.empty():
+        raise failures.get()  # the first; the others most likely failed for the same reason
+    if dead := [process.exitcode for process in running if process.exitcode]:
+        raise RuntimeError(f"a worker ended with status {dead[0]}: out of memory, or killed from outside?")
 
 
-def _worker(config: Config, number: int) -> None:
-    run_script(lambda: run_jobs(config, StopSignal(), number))
+def _worker(config: Config, number: int, failures: multiprocessing.SimpleQueue) -> None:
+    def jobs() -> None:
+        try:
+            run_jobs(config, StopSignal(), number)
+        except (InputError, FloatingPointError) as error:
+            failures.put(error)
+            sys.exit(1)
+
+    run_script(jobs)
 
 
 def resolve_arms(config: Config) -> dict[str, ModelConfig | None]:
@@ -159,6 +168,7 @@ class Study:
         self.ids = windows.crop(config.data.context)
         self.tokens = torch.from_numpy(add_special_tokens(self.ids)).to(accelerator.device)
         self.labels = torch.from_numpy(windows.labels).float().to(accelerator.device)
+        self.kmers = shared_kmers(windows.ids)
         hidden = not sys.stderr.isatty()
         self.bar = tqdm(desc="finetune", unit="fit", disable=hidden, dynamic_ncols=True, position=worker)
 
@@ -402,7 +412,10 @@ class FoldRun:
         )
         write_text(self.run.path / "predictions.csv", table.to_csv(index=False, float_format="%.9g"))
         scores = {f"test/{key}": value for key, value in classification_scores(labels, probabilities).items()}
-        sizes = {part: len(index) for part, index in self.parts.items()}
+        distinct = ~similar_to_training(study.kmers, self.parts["train"], test)
+        if len(np.unique(labels[distinct])) == 2:
+            scores["test/f1_distinct"] = classification_scores(labels[distinct], probabilities[distinct])["f1"]
+        sizes = {part: len(index) for part, index in self.parts.items()} | {"test_distinct": int(distinct.sum())}
         job = {"arm": self.arm, "site": self.site, "seed": self.seed, "fold": self.number, "windows": sizes}
         seconds = round(time.perf_counter() - self.began, 1)
         hyperparameters = flatten({"finetune": self._config()["finetune"]})

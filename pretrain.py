@@ -9,6 +9,7 @@ Writes runs/<name>/pretrain (and runs/<name>/mlm where the config has that first
 from __future__ import annotations
 
 import dataclasses
+import json
 import shutil
 import sys
 import time
@@ -24,7 +25,7 @@ from transformers import BertForMaskedLM, get_scheduler
 
 from utils.backbone import check_length, fresh_like, hidden_states, load_backbone, pool, resolve_source, save_checkpoint
 from utils.config import Config, ModelConfig, PretrainConfig, flatten, load_config, to_dict
-from utils.corpus import build_sampler, open_corpus
+from utils.corpus import Corpus, build_sampler, measure_overlap, open_corpus
 from utils.errors import InputError, run_script
 from utils.motifs import Motifs
 from utils.objectives import IGNORED, info_nce, mask_tokens
@@ -37,7 +38,16 @@ from utils.proxies import (
     sccs_floors,
     selection_windows,
 )
-from utils.run import RunFolder, StopSignal, build_accelerator, replace_folder, set_seed, sha256_folder, stop_if_asked
+from utils.run import (
+    RunFolder,
+    StopSignal,
+    build_accelerator,
+    replace_folder,
+    set_seed,
+    sha256_folder,
+    stop_if_asked,
+    write_json,
+)
 from utils.sequence import WindowSampler, add_special_tokens
 
 PROXIES = ("sccs", "nmi")  # each keeps a best checkpoint; higher is better for both
@@ -57,13 +67,31 @@ def main() -> None:
         raise InputError("pretrain.steps is 0 and so is mlm.steps: nothing to train")
     stop = StopSignal()
     accelerator = build_accelerator(config.device, config.precision)
-    text = build_sampler(config, open_corpus(config))
+    corpus = open_corpus(config)
+    text = build_sampler(config, corpus)
     hook = Validation(config, accelerator)
+    record_corpus(config, corpus, hook)
     model = config.model
     for stage in ("mlm", "pretrain"):
         if getattr(config, stage).steps:
             folder = run_stage(config, stage, model, text, hook, accelerator, stop)
             model = dataclasses.replace(model, source=str(folder / "checkpoints/last"))
+
+
+def record_corpus(config: Config, corpus: Corpus, hook: Validation) -> None:
+    """Write, once for a text and an evaluation, what the text is (corpus.json, and corpus.npz with the score of each
+    window where windows have one) and how much of the evaluation lies in it (overlap.json)."""
+    path = config.folder / "overlap.json"
+    inputs = {"text": corpus.store.sha256, "intervals": corpus.intervals.sha256, **hook.inputs}
+    if path.is_file() and json.loads(path.read_text())["inputs"] == inputs:
+        return
+    found = measure_overlap(config, corpus)
+    parts = [{"part": part.name, "count": part.count, "shared": part.shared, "sentence": str(part)} for part in found]
+    write_json(config.folder / "corpus.json", corpus.manifest)
+    if corpus.scores is not None:
+        columns = {name: getattr(corpus.intervals, name) for name in ("start", "minus", "odds")}
+        np.savez_compressed(config.folder / "corpus.npz", score=corpus.scores, **columns)
+    write_json(path, {"inputs": inputs, "parts": parts})  # last: its presence means that the others are whole
 
 
 class Validation:
@@ -273,7 +301,7 @@ def stage_config(config: Config, name: str, source: ModelConfig) -> dict[str, ob
 
 def stage_inputs(source: ModelConfig, text: WindowSampler, hook: Validation) -> dict[str, str]:
     """Hashes of all that a stage reads."""
-    inputs = {"text": text.store.sha256, **hook.inputs}
+    inputs = {"text": text.store.sha256, "intervals": text.intervals.sha256, **hook.inputs}
     if source.source is not None:
         inputs["start checkpoint"] = sha256_folder(resolve_source(source.source))
     return inputs
@@ -288,6 +316,8 @@ def describe(
     windows = f"{stage.batch_size} windows of {config.data.window} nt from {sources}"
     run.log(f"{name}: {stage.objective}, {stage.steps} steps of {windows}")
     run.log(f"encoder: {size:.2f} M parameters, pooling {training.pooling}; {'; '.join(remarks)}")
+    for part in json.loads((config.folder / "overlap.json").read_text())["parts"]:
+        run.log(f"overlap: {part['sentence']}", show=bool(part["shared"]))
     if config.data.selection_share == 0:
         run.log("data.selection_share is 0: SCCS is measured on the training part of fold 0, as published")
 

@@ -44,7 +44,8 @@ from utils.metrics import classification_scores
 from utils.proxies import load_windows
 
 ARMS = ["pwm", "kmer", "fresh", "baseline", "best_sccs"]
-FOLD_METRICS = {f"test/{key}" for key in ("f1", "auc", "ap", "accuracy", "mcc")} | {"val/auc", "val/f1", "val/ap"}
+FOLD_METRICS = {f"test/{key}" for key in ("f1", "auc", "ap", "accuracy", "mcc", "f1_distinct")}
+FOLD_METRICS |= {"val/auc", "val/f1", "val/ap"}
 
 
 def read_json(path):
@@ -379,7 +380,7 @@ BAD_DATA = {
     "checkpoint of another vocabulary": (
         lambda d: write_checkpoint(d / "checkpoint", 30),
         lambda d: {"model.source": str(d / "checkpoint")},
-        ["model.source", "checkpoint", "vocabulary of 30 rows"],
+        ["checkpoint", "has 30 rows", "10"],
     ),
     "checkpoint too short": (
         lambda d: write_checkpoint(d / "checkpoint", 10),

@@ -119,6 +119,8 @@ class DataConfig:
     """Which negative set under Training_data/Negative/GS."""
     context: PositiveInt = 400
     """nt about the centre of each Spliceator window that models see."""
+    dedup: bool = False
+    """Keep one of each set of identical windows of a site type; those labelled both ways go altogether."""
     max_windows: PositiveInt | None = None
     """Use a random part of the windows, stratified by site type and label; null: all."""
     folds: Literal["grouped", "published", "simcsp"] = "grouped"
@@ -223,6 +225,12 @@ class EvaluateConfig:
     """Hidden layer whose two central bases NMI clusters: 0 = embeddings, 1..n = blocks; null: the last."""
     kmer: PositiveInt = 4
     """k of the k-mer logistic regression."""
+    mlm_fasta: str | None = None
+    """FASTA of a record kept out of the text, on which `evaluate.py mlm` measures masked-base accuracy."""
+    mlm_annotation: str | None = None
+    """GTF or GFF3 of that FASTA: exons, introns and splice sites are scored apart."""
+    mlm_places: PositiveInt = 4000
+    """Bases masked in each region, one at a time."""
     pwm_flank: PositiveInt = 20
     """nt on either side of the site that the weight matrix and the one-hot floor see."""
 

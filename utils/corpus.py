@@ -22,13 +22,14 @@ from numpy.lib.stride_tricks import sliding_window_view
 from scipy.ndimage import maximum_filter1d
 from scipy.special import logit
 
-from utils.annotation import Intron, gene_bodies, introns, read_annotation
+from utils.annotation import GeneBody, Intron, Transcript, gene_bodies, introns, read_annotation
 from utils.backbone import check_length
 from utils.classifier import load_classifier, predict
 from utils.config import Config, DataConfig
 from utils.errors import InputError
 from utils.floors import WeightMatrix
-from utils.overlap import KmerSet, positions_in_text
+from utils.motifs import read_bed
+from utils.overlap import KMER, KmerSet, Overlap, overlap_report, positions_in_text, sites_in_text
 from utils.proxies import load_motifs
 from utils.run import build_accelerator
 from utils.sequence import (
@@ -55,6 +56,7 @@ SPLITS = {
 }
 _REFSEQ = re.compile(r"NC_0000(\d\d)\.\d+$")
 SCORER_FLANK = 20  # nt on either side of a boundary that the weight matrices of splice_enriched see
+MOST_SITES = 20_000  # annotated donors, and acceptors, that they are fitted on: more do not change them
 
 Scorer = Callable[[str, bool], np.ndarray]
 """(record, reverse strand?) -> float32 [length + 1]: score of a splice site at each boundary of that strand.
@@ -67,12 +69,14 @@ Boundary i lies before base i: GT follows a donor's, AG precedes an acceptor's. 
 class Corpus:
     """store: the text. intervals: where windows may lie. facts: what the manifest says beyond the store's own.
 
-    scores: splice_enriched only, the score of each interval (each of them is one window).
+    stranded: windows are read on the strand that their interval says. scores: splice_enriched only, the score of each
+    interval (each of them is one window).
     """
 
     store: TokenStore
     intervals: Intervals
     facts: dict[str, object]
+    stranded: bool = False
     scores: np.ndarray | None = None
 
     @property
@@ -111,8 +115,13 @@ def _hide(data: DataConfig, store: TokenStore) -> TokenStore:
     if not parts:
         raise InputError("data.hide (evaluation): neither data.spliceator nor data.motif_bed is set")
     digest = hashlib.sha256()
-    for ids in parts.values():
-        digest.update(ids)
+    for name, ids in parts.items():
+        if ids.shape[1] < KMER:
+            raise InputError(
+                f"data.hide ({data.hide}): the windows of {name} have {ids.shape[1]} nt, and what they share with the "
+                f"text is found by {KMER} nt in a row: take longer ones (data.motif_window) or leave them out"
+            )
+        digest.update(np.ascontiguousarray(ids))
     kmers = KmerSet.of(parts.values())
     return open_masked_store(store, lambda ids: positions_in_text(kmers, ids), digest.hexdigest())
 
@@ -143,7 +152,7 @@ def build_sampler(config: Config, corpus: Corpus) -> WindowSampler:
         data.window,
         data.sampling or ("strided" if data.corpus == "genome" else "random"),
         data.stride,
-        data.strands == "both" and not corpus.intervals.minus.any() and data.corpus != "genes",
+        data.strands == "both" and not corpus.stranded,
         1.0 if data.legacy_keep_n else data.max_n_share,
         corpus.intervals,
         config.seed,
@@ -174,23 +183,25 @@ def chunk_starts(length: int) -> np.ndarray:
 
 
 def _genome(config: Config) -> Corpus:
-    store, wanted = _open(config.data), SPLITS[config.data.split]
-    records = [record for record in store.records if chromosome(record.name) in wanted]
-    if config.data.records is not None:
-        records = [record for record in records if record.name in config.data.records]
+    data = config.data
+    store, wanted = _open(data), SPLITS[data.split]
+    whole_records(store, data.records)  # refuses names that do not exist
+    allowed = [record for record in store.records if data.records is None or record.name in data.records]
+    records = [record for record in allowed if chromosome(record.name) in wanted]
     starts = [record.offset + chunk_starts(record.length) for record in records]
     total = sum(map(len, starts))
     if not total:
-        found = ", ".join(record.name for record in store.records[:3])
+        found = ", ".join(record.name for record in allowed[:3])
         raise InputError(
-            f"data.corpus (genome): no chunk of 6,200 nt in the {config.data.split} chromosomes of "
-            f"{store.manifest['sources']}, whose records are {found}, ...: it takes human chromosomes "
-            "(chr1, 1 or NC_000001.11); for others use corpus fasta"
+            f"data.corpus (genome): no chunk of 6,200 nt in the {data.split} chromosomes (data.split) of "
+            f"{store.manifest['sources']}, whose records are {found}{', ...' if len(allowed) > 3 else ''}"
+            f"{' (data.records)' if data.records else ''}: it takes human chromosomes (chr1, 1 or NC_000001.11); "
+            "for others use corpus fasta"
         )
     intervals = Intervals(
         np.concatenate(starts), np.full(total, CHUNK + CHUNK_OVERLAP), np.zeros(total, dtype=bool), np.ones(total)
     )
-    return Corpus(store, intervals, {"corpus": "genome", "split": config.data.split, "chunks": total})
+    return Corpus(store, intervals, {"corpus": "genome", "split": data.split, "chunks": total})
 
 
 # -- genes and species -------------------------------------------------------------------------------------------------
@@ -206,33 +217,55 @@ def _need_annotation(data: DataConfig) -> None:
 
 def _of_source(store: TokenStore, data: DataConfig, number: int) -> dict[str, str]:
     """{name in its own FASTA: name in the store} of the wanted records of the FASTA of that number."""
-    return {
+    names = {
         record.source_name: record.name
         for record in store.records
         if record.source == number and (data.records is None or record.name in data.records)
     }
+    if not names:
+        raise InputError(f"data.records names no record of {data.fasta[number]}: name one, or leave out that FASTA")
+    return names
+
+
+def _annotation_of(store: TokenStore, data: DataConfig, number: int) -> list[Transcript]:
+    """Transcripts of a source on all of its records: those that are not wanted must match the FASTA as well."""
+    lengths = {record.source_name: record.length for record in store.records if record.source == number}
+    return read_annotation(data.annotation[number], lengths)
 
 
 def _annotated_introns(store: TokenStore, data: DataConfig, number: int) -> list[Intron]:
     """Introns of the annotation of a source on its wanted records, chrom being the name in the store."""
     names = _of_source(store, data, number)
-    lengths = {own: store.by_name[name].length for own, name in names.items()}
-    found = introns(read_annotation(data.annotation[number], lengths))
+    found = introns(_annotation_of(store, data, number))
     return [intron._replace(chrom=names[intron.chrom]) for intron in found if intron.chrom in names]
 
 
 def _gene_intervals(store: TokenStore, data: DataConfig, number: int) -> Intervals:
+    """Gene bodies of one source, so that each window that lies in one is there once."""
     names = _of_source(store, data, number)
-    lengths = {own: store.by_name[name].length for own, name in names.items()}
-    bodies = [body for body in gene_bodies(read_annotation(data.annotation[number], lengths)) if body.chrom in names]
+    bodies = [body for body in gene_bodies(_annotation_of(store, data, number)) if body.chrom in names]
     if not bodies:
-        raise InputError(f"{data.annotation[number]} has no gene on the records to train on")
+        raise InputError(f"data.annotation: {data.annotation[number]} has no gene on the records to train on")
+    spans = _merge(bodies, data.window)
     return Intervals(
-        np.array([store.by_name[names[body.chrom]].offset + body.start for body in bodies]),
-        np.array([body.end - body.start for body in bodies]),
-        np.array([body.strand == "-" for body in bodies]),
-        np.ones(len(bodies)),
+        np.array([store.by_name[names[chrom]].offset + start for chrom, _, start, _ in spans]),
+        np.array([end - start for _, _, start, end in spans]),
+        np.array([strand == "-" for _, strand, _, _ in spans]),
+        np.ones(len(spans)),
     )
+
+
+def _merge(bodies: list[GeneBody], window: int) -> list[tuple[str, str, int, int]]:
+    """(record, strand, start, end) of gene bodies, those made one whose windows coincide or start next to one another.
+
+    The windows in the spans are just those in the bodies, each once, however genes overlap and nest."""
+    spans: list[tuple[str, str, int, int]] = []
+    for chrom, strand, start, end in sorted((body.chrom, body.strand, body.start, body.end) for body in bodies):
+        if spans and spans[-1][:2] == (chrom, strand) and start <= spans[-1][3] - window + 1:
+            spans[-1] = (*spans[-1][:3], max(spans[-1][3], end))
+        else:
+            spans.append((chrom, strand, start, end))
+    return spans
 
 
 def _join(parts: list[Intervals]) -> Intervals:
@@ -245,14 +278,41 @@ def _genes(config: Config) -> Corpus:
     store = _open(data)
     whole_records(store, data.records)  # refuses names that do not exist
     intervals = _join([_gene_intervals(store, data, number) for number in range(len(data.fasta))])
-    return Corpus(store, intervals, {"corpus": "genes", "annotation": [Path(path).name for path in data.annotation]})
+    facts = {"corpus": "genes", "annotation": [Path(path).name for path in data.annotation]}
+    return Corpus(store, intervals, facts, stranded=True)
 
 
 def mixing_shares(sizes: np.ndarray, temperature: float) -> np.ndarray:
     """Share of windows of each source, sizes^(1/temperature) normalised: 1 keeps the sizes, larger evens them out
     (as multilingual models mix languages, Conneau et al. 2020, section 3.1, with alpha = 1 / temperature)."""
-    shares = (sizes / sizes.sum()) ** (1 / temperature)
+    shares = (sizes / sizes.max()) ** (1 / temperature)
     return shares / shares.sum()
+
+
+def _check_species(data: DataConfig) -> None:
+    """Refuse lists that do not go together, before any file is read."""
+    if data.annotation or (data.corpus == "splice_enriched" and data.scorer in ("pwm", "annotation")):
+        _need_annotation(data)
+    if data.species_weights is not None and len(data.species_weights) != len(data.fasta):
+        raise InputError(
+            f"data.species_weights has {len(data.species_weights)} numbers for {len(data.fasta)} files in data.fasta"
+        )
+    by_odds = data.corpus == "splice_enriched" or data.species_weights is not None or data.mixing_temperature != 1
+    if data.sampling == "strided" and by_odds:
+        raise InputError(
+            "data.sampling (strided) reads every window once, so it knows no odds: take random for corpus "
+            f"{data.corpus}{'' if data.corpus == 'splice_enriched' else ' with weights or a temperature'}"
+        )
+
+
+def _shares(data: DataConfig, sizes: np.ndarray) -> np.ndarray:
+    """Share of windows that each FASTA gives. sizes: their weights, unless the config has some."""
+    weights = sizes if data.species_weights is None else np.array(data.species_weights, dtype=float)
+    return mixing_shares(weights, data.mixing_temperature)
+
+
+def _by_source(store: TokenStore, shares: np.ndarray) -> dict[str, float]:
+    return {source: round(float(share), 4) for source, share in zip(store.manifest["sources"], shares)}
 
 
 def _species(store: TokenStore, data: DataConfig) -> tuple[Intervals, dict[str, float]]:
@@ -264,51 +324,41 @@ def _species(store: TokenStore, data: DataConfig) -> tuple[Intervals, dict[str, 
         else:
             parts.append(whole_records(store, sorted(_of_source(store, data, number).values())))
     starts = np.array([np.maximum(part.length - data.window + 1, 0).sum() for part in parts], dtype=float)
-    if data.species_weights is not None and len(data.species_weights) != len(parts):
-        raise InputError(
-            f"data.species_weights has {len(data.species_weights)} numbers for {len(parts)} files in data.fasta"
-        )
     if not starts.all():
         raise InputError(
             f"data.window ({data.window} nt) is longer than every record or gene of "
             f"{data.fasta[int(np.flatnonzero(starts == 0)[0])]}"
         )
-    weights = starts if data.species_weights is None else np.array(data.species_weights, dtype=float)
-    shares = mixing_shares(weights, data.mixing_temperature)
+    shares = _shares(data, starts)
     odds = shares / starts
     joined = _join(parts)
     per_interval = np.repeat(odds / odds.max(), [len(part) for part in parts])
-    shares = {store.manifest["sources"][i]: round(float(share), 4) for i, share in enumerate(shares)}
-    return Intervals(joined.start, joined.length, joined.minus, per_interval), shares
+    return Intervals(joined.start, joined.length, joined.minus, per_interval), _by_source(store, shares)
 
 
 def _multi_species(config: Config) -> Corpus:
     data = config.data
-    if data.annotation:
-        _need_annotation(data)
+    _check_species(data)
     store = _open(data)
     whole_records(store, data.records)
     intervals, shares = _species(store, data)
-    return Corpus(store, intervals, {"corpus": "multi_species", "shares": shares})
+    facts = {"corpus": "multi_species", "shares": shares, "annotation": [Path(path).name for path in data.annotation]}
+    return Corpus(store, intervals, facts, stranded=bool(data.annotation))
 
 
 # -- splice_enriched ---------------------------------------------------------------------------------------------------
 
 
 def _splice_enriched(config: Config) -> Corpus:
-    """Every `stride`-th window of both strands, its odds raised by exp(enrichment x its best splice-site score)."""
+    """Every `stride`-th window, its odds raised by exp(enrichment x its best splice-site score)."""
     data = config.data
+    _check_species(data)
     store = _open(data)
     whole_records(store, data.records)
-    if data.scorer in ("pwm", "annotation"):
-        _need_annotation(data)
-    if data.sampling == "strided":
-        raise InputError("data.sampling (strided) reads every window once: splice_enriched draws them by their odds")
     stride = data.stride or max(1, data.window // 4)
     parts, scores, sites = [], [], 0
-    species = np.array([sum(r.length for r in store.records if r.source == i) for i in range(len(data.fasta))], float)
-    weights = species if data.species_weights is None else np.array(data.species_weights, dtype=float)
-    shares = mixing_shares(weights, data.mixing_temperature)
+    names = [_of_source(store, data, number).values() for number in range(len(data.fasta))]
+    shares = _shares(data, np.array([sum(store.by_name[name].length for name in own) for own in names], dtype=float))
     for number in range(len(data.fasta)):
         known = _annotated_introns(store, data, number) if data.annotation else []
         sites += 2 * len(known)
@@ -322,19 +372,19 @@ def _splice_enriched(config: Config) -> Corpus:
         "corpus": "splice_enriched",
         "scorer": data.scorer,
         "enrichment": data.enrichment,
-        "shares": {store.manifest["sources"][i]: round(float(share), 4) for i, share in enumerate(shares)},
+        "shares": _by_source(store, shares),
         "annotated_sites": sites,
         "mean_score": round(float(score.mean()), 4),
         "mean_score_drawn": round(float((score * probability).sum()), 4),
         "effective_windows": int(1 / (probability**2).sum()),  # Kish: as many equally likely windows
     }
-    return Corpus(store, intervals, facts, score)
+    return Corpus(store, intervals, facts, stranded=True, scores=score)
 
 
 def _score_windows(
     config: Config, store: TokenStore, number: int, known: list[Intron], stride: int
 ) -> tuple[Intervals, np.ndarray]:
-    """Windows of one source on both strands with the best score of a site whose flanks lie in the window.
+    """Windows of one source, on both strands or forward, with the best score of a site whose flanks lie in the window.
 
     A window without any candidate has the lowest score of all."""
     data = config.data
@@ -347,7 +397,7 @@ def _score_windows(
         first = np.arange(0, record.length - data.window + 1, stride)
         if not len(first):
             continue
-        for reverse in (False, True):
+        for reverse in (False, True) if data.strands == "both" else (False,):
             at_boundary = scorer(name, reverse)
             span = data.window - 2 * flank + 1  # boundaries that a window at 0 holds: flank ... window - flank
             best = maximum_filter1d(at_boundary, span, mode="constant", cval=-np.inf)
@@ -387,7 +437,9 @@ def boundaries(store: TokenStore, known: list[Intron]) -> dict[str, np.ndarray]:
 
 
 def _annotation_scorer(store: TokenStore, known: list[Intron]) -> Scorer:
-    """1 at annotated sites, so a window's score is 1 where it holds one, else 0 at any GT or AG."""
+    """1 at annotated sites and 0 elsewhere, so a window's score is 1 where it holds one."""
+    if not known:
+        raise InputError("data.annotation has no intron on the records to train on: nothing to enrich (data.scorer)")
     number = {record.name: i for i, record in enumerate(store.records)}
     rows = np.concatenate(list(boundaries(store, known).values()))
 
@@ -407,7 +459,7 @@ def _matrix_scorer(store: TokenStore, known: list[Intron], seed: int) -> Scorer:
     rng = np.random.default_rng([seed, 4])
     windows, labels, sites = [], [], []
     for site, rows in boundaries(store, known).items():
-        positive = [_flanks(store, *row) for row in rows.tolist()]
+        positive = [_flanks(store, *row) for row in rng.permutation(rows)[:MOST_SITES].tolist()]
         positive = [window for window in positive if window is not None and _has_motif(window, site)]
         if len(positive) < 10:
             raise InputError(
@@ -495,16 +547,15 @@ def _decoys(
     store: TokenStore, real: np.ndarray, site: str, how_many: int, rng: np.random.Generator
 ) -> list[np.ndarray]:
     """Flanks of random GT / AG that no annotation calls a site, on the strands and records of the real ones."""
-    known, found = {tuple(row) for row in real.tolist()}, []
-    strands = np.unique(real[:, :2], axis=0)
+    strands, found = np.unique(real[:, :2], axis=0), []
     share = -(-how_many // len(strands))
     for record, minus in strands.tolist():
         ids = _strand(store, store.records[record].name, bool(minus))
-        places = _motif_boundaries(ids, site)
-        for place in rng.choice(places, min(2 * share, len(places)), replace=False).tolist()[:share]:
-            window = _flanks(store, record, minus, place)
-            if (record, minus, place) not in known and window is not None:
-                found.append(window)
+        known = real[(real[:, 0] == record) & (real[:, 1] == minus), 2]
+        places = np.setdiff1d(_motif_boundaries(ids, site), known)
+        places = places[(places >= SCORER_FLANK) & (places <= len(ids) - SCORER_FLANK)]
+        for place in rng.choice(places, min(share, len(places)), replace=False).tolist():
+            found.append(ids[place - SCORER_FLANK : place + SCORER_FLANK])
     return found
 
 
@@ -521,7 +572,7 @@ def _dataset(config: Config) -> Corpus:
     if path.exists():
         files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
         stamp += [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files]
-    store = open_sequence_store(path.name, stamp, lambda: _rows(data), data.cache)
+    store = _hide(data, open_sequence_store(path.name, stamp, lambda: _rows(data), data.cache))
     return Corpus(store, whole_records(store), {"corpus": "dataset", "dataset": data.dataset, "split": data.split})
 
 
@@ -535,8 +586,8 @@ def _rows(data: DataConfig) -> Iterator[tuple[str, np.ndarray]]:
             kind = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
             if path.suffix not in kind:
                 raise InputError(f"data.dataset {path}: expected a file ending in {', '.join(kind)}, or a folder")
-            more = {"sep": "\t"} if path.suffix == ".tsv" else {}
-            rows = datasets.load_dataset(kind[path.suffix], data_files=str(path), split="train", streaming=True, **more)
+            more = {"data_files": str(path), **({"sep": "\t"} if path.suffix == ".tsv" else {})}
+            rows = datasets.load_dataset(kind[path.suffix], split=data.split, streaming=True, **more)
         else:
             rows = datasets.load_dataset(data.dataset, data.dataset_config, split=data.split, streaming=True)
         for number, row in enumerate(rows):
@@ -546,6 +597,49 @@ def _rows(data: DataConfig) -> Iterator[tuple[str, np.ndarray]]:
                 raise InputError(
                     f"data.dataset_column ({data.dataset_column}): {data.dataset} has the columns {', '.join(row)}"
                 )
-            yield f"row{number}", encode(str(row[data.dataset_column]), f"{data.dataset}, row {number}")
+            bases, where = row[data.dataset_column], f"data.dataset {data.dataset}, row {number}"
+            if not isinstance(bases, str):
+                raise InputError(f"{where}: {data.dataset_column} is {str(bases)[:40]!r}, expected a text of bases")
+            yield f"row{number}", encode(bases, where)
+    except InputError:
+        raise
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
-        raise InputError(f"data.dataset {data.dataset}: cannot be read ({str(error).splitlines()[0][:200]})") from None
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise InputError(f"data.dataset {data.dataset}: cannot be read ({reason})") from None
+
+
+# -- overlap with the evaluation ---------------------------------------------------------------------------------------
+
+
+def covered(intervals: Intervals) -> np.ndarray:
+    """int64 [m, 2]: the stretches of the store that windows may read, disjoint and ascending.
+
+    Stretches that only touch stay apart: no window reaches over their border, which may be that of two records.
+    """
+    order = np.argsort(intervals.start, kind="stable")
+    start = intervals.start[order]
+    reach = np.maximum.accumulate(start + intervals.length[order])
+    first = np.flatnonzero(np.append(True, start[1:] >= reach[:-1]))
+    return np.stack([start[first], reach[np.append(first[1:] - 1, len(start) - 1)]], axis=1)
+
+
+def measure_overlap(config: Config, corpus: Corpus) -> list[Overlap]:
+    """How much of every part of the evaluation lies in the text: motif sites by coordinates where both are of the same
+    FASTA file, windows by shared 80-mers."""
+    data, store = config.data, corpus.store
+    stretches = covered(corpus.intervals)
+    parts, sites = evaluation_windows(data), {}
+    files = [Path(path).resolve() for path in data.fasta]
+    of_text = data.motif_fasta is not None and Path(data.motif_fasta).resolve() in files
+    if of_text and data.motif_bed is not None and not data.motif_bed.endswith(".npz"):
+        del parts["motif sites"]
+        source = files.index(Path(data.motif_fasta).resolve())
+        bed = read_bed(data.motif_bed)
+        inside = {}
+        for record in store.records:
+            if record.source == source:
+                mine = stretches[(stretches[:, 0] >= record.offset) & (stretches[:, 0] < record.offset + record.length)]
+                inside[record.source_name] = mine - record.offset
+        columns = (np.array([getattr(site, name) for site in bed]) for name in ("chrom", "start", "end"))
+        sites["motif sites"] = sites_in_text(*columns, data.motif_window, inside)
+    return overlap_report((store.ids[start:end] for start, end in stretches), parts, sites)

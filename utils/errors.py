@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 
@@ -26,6 +27,9 @@ def run_script(main: Callable[[], None]) -> None:
         sys.exit(_say(f"{sys.argv[0]}: error: {message}", 2))
     except FloatingPointError as error:
         sys.exit(_say(f"{sys.argv[0]}: error: {error}", 1))
+    except BrokenPipeError:  # `... | head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the flush at exit must not fail as well
+        sys.exit(141)
     except (KeyboardInterrupt, Interrupted) as error:
         detail = str(error) or "stopped"
         sys.exit(_say(f"{sys.argv[0]}: {detail}; the same command goes on from there", 130))

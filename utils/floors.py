@@ -7,7 +7,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from utils.sequence import A, C, G, T
+from utils.sequence import A, C, G, T, reverse_complement
 
 _PSEUDOCOUNT = 1.0
 
@@ -81,3 +81,36 @@ class KmerLogistic:
     def predict(self, ids: np.ndarray) -> np.ndarray:
         """P(site), float [n]."""
         return self.model.predict_proba(kmer_counts(ids, self.k))[:, 1]
+
+
+class NeighbourTable:
+    """P(base | the `reach` bases on either side), from counts: what a masked-language model has to beat."""
+
+    def __init__(self, reach: int = 3) -> None:
+        self.reach = reach
+        self.counts = np.full((4 ** (2 * reach), 4), _PSEUDOCOUNT)
+
+    def add(self, ids: np.ndarray) -> None:
+        """Count a text, uint8 [length], on both strands; contexts with an N are left out."""
+        for strand in (ids, reverse_complement(ids)):
+            if len(strand) > 2 * self.reach:
+                context, known = self._contexts(np.lib.stride_tricks.sliding_window_view(strand, 2 * self.reach + 1))
+                base = strand[self.reach : len(strand) - self.reach].astype(np.int64) - A
+                known &= base >= 0
+                flat = np.bincount(context[known] * 4 + base[known], minlength=self.counts.size)
+                self.counts += flat.reshape(self.counts.shape)
+
+    def predict(self, windows: np.ndarray) -> np.ndarray:
+        """P(A, C, G, T) of the central base, float [n, 4], for windows uint8 [n, length]; even odds beside an N."""
+        middle = windows.shape[1] // 2
+        context, known = self._contexts(windows[:, middle - self.reach : middle + self.reach + 1])
+        counts = self.counts[np.where(known, context, 0)]
+        return np.where(known[:, None], counts / counts.sum(axis=1, keepdims=True), 0.25)
+
+    def _contexts(self, near: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Number of the context of each row [n, 2 reach + 1], and whether all of its bases are known."""
+        context, known = np.zeros(len(near), dtype=np.int64), np.ones(len(near), dtype=bool)
+        for column in (*range(self.reach), *range(self.reach + 1, 2 * self.reach + 1)):
+            context = context * 4 + np.maximum(near[:, column].astype(np.int64) - A, 0)
+            known &= near[:, column] >= A
+        return context, known

@@ -14,7 +14,7 @@ from utils.floors import gc_content, one_hot
 from utils.metrics import alignment, leiden, mean_cosine, nmi, pair_indices, sccs, spearman_binary, uniformity
 from utils.motifs import Motifs, cut_motifs, read_bed, read_cut
 from utils.sequence import open_store
-from utils.spliceator import Splits, Windows, load_training, save_or_load_splits, subset
+from utils.spliceator import Splits, Windows, dedup, load_training, save_or_load_splits, subset
 
 VIEWS = 512  # windows at most for alignment, uniformity and mean cosine: they need no more, and cost two passes
 
@@ -24,7 +24,10 @@ def load_windows(config: Config) -> tuple[Windows, Splits]:
     data = config.data
     if data.spliceator is None:
         raise InputError("data.spliceator is not set: give the folder that holds Spliceator's Training_data")
-    windows = subset(load_training(data.spliceator, data.negatives, data.context), data.max_windows, data.split_seed)
+    windows = load_training(data.spliceator, data.negatives, data.context)
+    if data.dedup:
+        windows, _ = dedup(windows)
+    windows = subset(windows, data.max_windows, data.split_seed)
     splits = save_or_load_splits(
         config.folder / "splits", windows, data.folds, data.num_folds, data.selection_share, data.split_seed
     )

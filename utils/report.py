@@ -214,7 +214,8 @@ def _cells(table: pd.DataFrame, site: str) -> list[list[str]]:
             difference = f"{f1['diff']:+.4f}"
             difference += f" [{f1['low']:+.4f}, {f1['high']:+.4f}]" if pd.notna(f1["low"]) else ""
         p = f"{f1['p']:.3g}" if pd.notna(f1["p"]) else ""
-        lines.append([*cells, f"{mine.loc['pooled/f1', 'mean']:.4f}", difference, p, str(int(f1["n"]))])
+        distinct = f"{mine.loc['test/f1_distinct', 'mean']:.4f}" if "test/f1_distinct" in mine.index else ""
+        lines.append([*cells, f"{mine.loc['pooled/f1', 'mean']:.4f}", distinct, difference, p, str(int(f1["n"]))])
     return lines
 
 
@@ -222,6 +223,7 @@ _HEADER = [
     "arm",
     *(name.upper() if len(name) < 4 else name for name in _METRICS),
     "pooled F1",
+    "distinct F1",
     "F1 - baseline [95 %]",
     "p",
     "n",
@@ -231,7 +233,7 @@ _HEADER = [
 def to_terminal(folder: Path, table: pd.DataFrame) -> str:
     """The comparison as aligned columns: mean F1 and AUC, difference to the baseline."""
     lines = []
-    columns = [0, 1, 2, 6, 7, 8, 9]
+    columns = [0, 1, 2, 6, 8, 9, 10]
     for site in dict.fromkeys(table.loc[table["dataset"] == CROSS_VALIDATION, "site"]):
         cells = [[row[i] for i in columns] for row in [_HEADER, *_cells(table, site)]]
         widths = [max(len(row[i]) for row in cells) for i in range(len(columns))]
@@ -257,10 +259,13 @@ def to_markdown(folder: Path, table: pd.DataFrame, figures: list[str]) -> str:
     parts.append(
         "Mean ± sd over test folds and seeds. The difference is paired over folds and seeds; its interval and p are "
         "those of the corrected resampled t-test (Nadeau and Bengio 2003), not adjusted for the "
-        "number of arms. Pooled F1 counts every test window once. `pwm` and `kmer` are floors without a language "
-        "model: a weight matrix and a k-mer logistic regression on the same folds."
+        "number of arms. Pooled F1 counts every test window once; distinct F1 leaves out test windows that share 80 "
+        "bases in a row with a training window of their fold (under grouped folds there are none). `pwm` and `kmer` "
+        "are floors without a language model: a weight matrix and a k-mer logistic regression on the same folds."
     )
     parts += ["## SCCS and NMI", _proxy_tables(table)]
+    if overlap := _overlap_table(folder):
+        parts += ["## Overlap of the evaluation with the pre-training text", overlap]
     benchmarks = table[~table["dataset"].isin([CROSS_VALIDATION, "selection", "motifs"])]
     if len(benchmarks):
         parts += ["## Benchmark species", _benchmark_table(benchmarks)]
@@ -304,6 +309,22 @@ def _proxy_tables(table: pd.DataFrame) -> str:
         "(one-hot bases, GC content, fresh weights) is worse than no model."
     )
     return "\n\n".join(parts)
+
+
+def _overlap_table(folder: Path) -> str:
+    """What pretrain.py found, part by part; empty where the run has no pre-training text."""
+    path = folder / "overlap.json"
+    if not path.is_file():
+        return ""
+    rows = [["part of the evaluation", "windows or sites", "in the text", "share"]]
+    for part in json.loads(path.read_text())["parts"]:
+        known = part["shared"] is not None
+        share = f"{part['shared'] / part['count']:.1%}" if known else "not known: shorter than 80 nt"
+        rows.append([part["part"], f"{part['count']:,}", f"{part['shared']:,}" if known else "", share])
+    return _markdown_table(rows) + (
+        "\n\nWindows count when they share 80 bases in a row with the text on either strand, motif sites by their "
+        "coordinates when they are of the same FASTA. `data.hide: evaluation` keeps such bases out of the text."
+    )
 
 
 def _benchmark_table(benchmarks: pd.DataFrame) -> str:

@@ -232,26 +232,36 @@ class TokenStore:
 def open_store(fastas: Iterable[str | Path], cache: str | Path, qualify: bool = False) -> TokenStore:
     """The store of these FASTA files, made in `cache` on first use and reused while no file has changed.
 
-    qualify: the files are of different genomes, so a record is called `file stem:name`; otherwise a name that occurs in
-    two files is an error. See `_write_store` for what is on disk.
+    qualify: the files are of different genomes, so a record is called `file stem:name` (`folder/file:name` where stems
+    are alike); otherwise a name that occurs in two files is an error. See `_write_store` for what is on disk.
     """
     paths = [Path(path) for path in fastas]
     for path in paths:
         if not path.is_file():
             raise InputError(f"FASTA {path} does not exist")
     stamp = [[str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns] for path in paths]
+    sources = _distinct(paths, [path.name for path in paths])
+    prefixes = _distinct(paths, [path.name.split(".")[0] for path in paths])
 
     def pieces() -> Iterator[_Piece]:
         owner: dict[str, int] = {}
         for source, path in enumerate(paths):
             for own, ids, lower in fasta_pieces(path):
-                name = f"{path.name.split('.')[0]}:{own}" if qualify else own
+                name = f"{prefixes[source]}:{own}" if qualify else own
                 if owner.setdefault(name, source) != source:
                     raise InputError(f"{path}: record name {name!r} is also in another FASTA of this list")
                 yield source, name, own, ids, lower
 
-    names = [path.name for path in paths]
-    return _open_or_write(names[0].split(".")[0], [*stamp, qualify], names, pieces, cache)
+    return _open_or_write(paths[0].name.split(".")[0], [*stamp, qualify], sources, pieces, cache)
+
+
+def _distinct(paths: list[Path], names: list[str]) -> list[str]:
+    """The names of files, or `folder/file` or else the whole path of all where two names are alike."""
+    whole = [str(path.resolve()) for path in paths]
+    for tried in (names, [f"{path.parent.name}/{path.name}" for path in paths], whole):
+        if len(set(tried)) == len(paths):
+            return tried
+    raise InputError(f"FASTA {next(path for path in whole if whole.count(path) > 1)} is listed twice")
 
 
 def open_sequence_store(
@@ -282,7 +292,8 @@ def open_masked_store(store: TokenStore, hide: Callable[[np.ndarray], np.ndarray
             yield record.source, record.name, record.source_name, np.where(hide(ids), np.uint8(N), ids), lower
 
     stem = store.path.stem.rsplit("-", 1)[0]
-    return _open_or_write(stem, [store.sha256, stamp], store.manifest["sources"], pieces, store.path.parent)
+    stamp = [store.path.name, store.sha256, stamp]  # the hash leaves out soft-masking and the names of the files
+    return _open_or_write(stem, stamp, store.manifest["sources"], pieces, store.path.parent)
 
 
 _Piece = tuple[int, str, str, np.ndarray, np.ndarray]
@@ -371,6 +382,14 @@ class Intervals:
     def __len__(self) -> int:
         return len(self.start)
 
+    @property
+    def sha256(self) -> str:
+        """Hash of all four arrays: with the store's, the identity of what a run reads."""
+        digest = hashlib.sha256()
+        for name in self.__dataclass_fields__:
+            digest.update(np.ascontiguousarray(getattr(self, name)))
+        return digest.hexdigest()
+
     def take(self, index: np.ndarray) -> Intervals:
         """The intervals of an index or mask."""
         return Intervals(*(getattr(self, name)[index] for name in self.__dataclass_fields__))
@@ -382,7 +401,10 @@ def whole_records(store: TokenStore, names: list[str] | None = None) -> Interval
         raise InputError("data.records is empty: name the records to train on, or null for all")
     unknown = sorted(set(names or []) - set(store.by_name))
     if unknown:
-        raise InputError(f"data.records: no record {unknown[0]!r} in {store.manifest['sources']}")
+        known = f"{store.records[0].name!r}{', ...' if len(store.records) > 1 else ''}"
+        raise InputError(
+            f"data.records: no record {unknown[0]!r} in {store.manifest['sources']}: their names are {known}"
+        )
     chosen = [record for record in store.records if names is None or record.name in names]
     return Intervals(
         np.array([record.offset for record in chosen]),
@@ -417,8 +439,13 @@ class WindowSampler:
         self.intervals = intervals.take(intervals.length >= length)
         if not len(self.intervals):
             raise InputError(
-                f"data.window ({length} nt) is longer than every record of {store.manifest['sources']} "
+                f"data.window ({length} nt) is longer than every record or gene of {store.manifest['sources']} "
                 f"(longest {intervals.length.max(initial=0)} nt)"
+            )
+        if max_repeat_share < 1 and not store.manifest["repeat_share"]:
+            raise InputError(
+                f"data.max_repeat_share ({max_repeat_share}): {store.manifest['sources']} has no lower-case letters, "
+                "which mark repeats: take the soft-masked FASTA, or 1"
             )
         self.store, self.length, self.seed = store, length, seed
         self.both_strands, self.max_n_share, self.max_repeat_share = both_strands, max_n_share, max_repeat_share
@@ -448,7 +475,11 @@ class WindowSampler:
                 return windows
             more = self._read(*self._random_starts(rng, batch_size - len(first)), rng)
             windows = np.concatenate([windows[first], more])
-        raise InputError(f"batch_size ({batch_size}): the text has too few different windows of {self.length} nt")
+        uneven = np.ptp(self.intervals.odds) > 0
+        raise InputError(
+            f"batch_size ({batch_size}): the text has too few different windows of {self.length} nt"
+            f"{', or their odds are too uneven (data.enrichment, data.species_weights)' if uneven else ''}"
+        )
 
     def _read(self, starts: np.ndarray, minus: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         windows = self.store.windows(starts, self.length)
@@ -483,6 +514,8 @@ class WindowSampler:
         which = np.repeat(np.arange(len(counts)), counts)
         within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
         starts = self.intervals.start[which] + stride * within
+        _, first = np.unique(2 * starts + self.intervals.minus[which], return_index=True)  # intervals may overlap
+        starts, which = starts[first], which[first]
         parts = np.array_split(starts, max(1, len(starts) // 10_000))
         kept = np.concatenate([self._acceptable(part) for part in parts])
         if not kept.any():
