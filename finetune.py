@@ -246,7 +246,7 @@ class FoldRun:
         if source is not None and source.source is not None:
             inputs["start checkpoint"] = sha256_folder(resolve_source(source.source))
         self.run = RunFolder(path, self._config(), inputs, str(study.accelerator.device))
-        self.began = time.perf_counter()
+        self.seconds = 0.0  # of fitting, in this process
 
     def _config(self) -> dict[str, object]:
         """The resolved config of this one job, which can be passed back."""
@@ -267,6 +267,7 @@ class FoldRun:
 
     def open(self, start: StartModel) -> None:
         """Model and optimiser, from the saved state where there is one, else from the arm's start."""
+        self.began = time.perf_counter()
         accelerator, settings = self.study.accelerator, self.settings
         model = Classifier(self._start_encoder(start), start.pooling, settings.dropout).to(accelerator.device)
         optimizer = torch.optim.AdamW(
@@ -289,6 +290,7 @@ class FoldRun:
 
     def close(self) -> None:
         """Free the model; the state is on disk."""
+        self.seconds += time.perf_counter() - self.began
         del self.model, self.learner, self.optimizer, self.scheduler
         self.study.accelerator.free_memory()
         self.run.close()
@@ -396,12 +398,14 @@ class FoldRun:
 
     def fit_floor(self, arm: str) -> None:
         """Fit a weight matrix or k-mer regression on the training windows and score validation and test."""
+        self.began = time.perf_counter()
         study, evaluate = self.study, self.study.config.evaluate
         floor = WeightMatrix(evaluate.pwm_flank) if arm == "pwm" else KmerLogistic(evaluate.kmer)
         train = self.parts["train"]
         floor.fit(self._array("train"), study.windows.labels[train], study.windows.sites[train])
         val = classification_scores(study.windows.labels[self.parts["val"]], floor.predict(self._array("val")))
         self.run.rewind(-1)
+        self.seconds = time.perf_counter() - self.began
         self._summarise(floor.predict(self._array("test")), {f"val/{key}": val[key] for key in ("auc", "f1", "ap")}, {})
 
     def _summarise(self, probabilities: np.ndarray, more: dict[str, float], extra: dict[str, object]) -> None:
@@ -417,9 +421,8 @@ class FoldRun:
             scores["test/f1_distinct"] = classification_scores(labels[distinct], probabilities[distinct])["f1"]
         sizes = {part: len(index) for part, index in self.parts.items()} | {"test_distinct": int(distinct.sum())}
         job = {"arm": self.arm, "site": self.site, "seed": self.seed, "fold": self.number, "windows": sizes}
-        seconds = round(time.perf_counter() - self.began, 1)
         hyperparameters = flatten({"finetune": self._config()["finetune"]})
-        self.run.finish({**job, **extra, "seconds": seconds, "metrics": scores | more}, hyperparameters)
+        self.run.finish({**job, **extra, "seconds": round(self.seconds, 1), "metrics": scores | more}, hyperparameters)
         study.bar.update()
         line = f"{self.arm:<10} {self.site:<8} seed {self.seed} fold {self.number:02d}  "
         line += f"F1 {scores['test/f1']:.4f}  AUC {scores['test/auc']:.4f}  val AUC {more['val/auc']:.4f}  "
