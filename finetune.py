@@ -39,6 +39,8 @@ from utils.spliceator import Splits, Windows, shared_kmers, similar_to_training
 
 FLOORS = ("pwm", "kmer")
 OF_PRETRAINING = ("best_sccs", "best_nmi", "last")
+CONTROL = "control_"
+OF_CONTROL = tuple(f"{CONTROL}{name}" for name in OF_PRETRAINING)
 CONFIG_SECTIONS = ("name", "seed", "precision", "model", "data", "evaluate", "finetune")  # what decides a fold's result
 
 
@@ -126,8 +128,10 @@ def resolve_arms(config: Config) -> dict[str, ModelConfig | None]:
             arms[name] = baseline_source(config)
         elif name in OF_PRETRAINING:
             arms[name] = pretrained(config, "pretrain", name)
+        elif name in OF_CONTROL:
+            arms[name] = pretrained(config, "control", name.removeprefix(CONTROL))
         else:
-            known = ", ".join((*FLOORS, "fresh", "baseline", *OF_PRETRAINING))
+            known = ", ".join((*FLOORS, "fresh", "baseline", *OF_PRETRAINING, *OF_CONTROL))
             raise InputError(f"finetune.arms: {arm!r} is none of {known} and has no =CHECKPOINT_FOLDER")
     return arms
 
@@ -144,7 +148,8 @@ def baseline_source(config: Config) -> ModelConfig:
 def pretrained(config: Config, stage: str, name: str) -> ModelConfig:
     folder = config.folder / stage
     if not (folder / "summary.json").is_file():
-        raise InputError(f"{folder} is not finished: run pretrain.sh with the same config first")
+        remedy = " and pretrain.control true" if stage == "control" else ""
+        raise InputError(f"{folder} is not finished: run pretrain.sh with the same config{remedy} first")
     if not (folder / "checkpoints" / name).is_dir():
         raise InputError(f"{folder}/checkpoints has no {name}: the run had no windows or sites to measure it on")
     return dataclasses.replace(config.model, source=str(folder / "checkpoints" / name), pooling=None)

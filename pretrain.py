@@ -72,10 +72,18 @@ def main() -> None:
     hook = Validation(config, accelerator)
     record_corpus(config, corpus, hook)
     model = config.model
-    for stage in ("mlm", "pretrain"):
-        if getattr(config, stage).steps:
-            folder = run_stage(config, stage, model, text, hook, accelerator, stop)
+    for name, stage in stages(config).items():
+        folder = run_stage(config, name, stage, model, text, hook, accelerator, stop)
+        if name == "mlm":
             model = dataclasses.replace(model, source=str(folder / "checkpoints/last"))
+
+
+def stages(config: Config) -> dict[str, PretrainConfig]:
+    """{folder: settings} of the stages to run. The control starts where pretrain does and reads the same windows in the
+    same order for as many steps (batches depend on seed and step alone), under plain MLM."""
+    control = dataclasses.replace(config.pretrain, objective="mlm", control=False)
+    found = {"mlm": config.mlm, "pretrain": config.pretrain} | ({"control": control} if config.pretrain.control else {})
+    return {name: stage for name, stage in found.items() if stage.steps}
 
 
 def record_corpus(config: Config, corpus: Corpus, hook: Validation) -> None:
@@ -257,6 +265,7 @@ class Training:
 def run_stage(
     config: Config,
     name: str,
+    stage: PretrainConfig,
     source: ModelConfig,
     text: WindowSampler,
     hook: Validation,
@@ -264,9 +273,9 @@ def run_stage(
     stop: StopSignal,
 ) -> Path:
     """Train one stage to its end, or tell that it is done; returns its folder."""
-    stage: PretrainConfig = getattr(config, name)
     path = config.folder / name
-    run = RunFolder(path, stage_config(config, name, source), stage_inputs(source, text, hook), str(accelerator.device))
+    settings = stage_config(config, name, stage, source)
+    run = RunFolder(path, settings, stage_inputs(source, text, hook), str(accelerator.device))
     if run.finished:
         run.log(f"{path}: already done ({headline(run.summary)})")
         return path
@@ -290,13 +299,13 @@ def run_stage(
     return path
 
 
-def stage_config(config: Config, name: str, source: ModelConfig) -> dict[str, object]:
+def stage_config(config: Config, name: str, stage: PretrainConfig, source: ModelConfig) -> dict[str, object]:
     """The part of the config that decides a stage's result; valid as a config of its own."""
     values = to_dict(dataclasses.replace(config, model=source))
     kept = {key: values[key] for key in CONFIG_SECTIONS}
-    return (
-        kept | {"mlm": {"steps": 0}, "pretrain": values[name]} if name == "pretrain" else kept | {"mlm": values[name]}
-    )
+    # whether a control follows changes nothing
+    settings = dataclasses.asdict(dataclasses.replace(stage, control=False))
+    return kept | ({"mlm": settings} if name == "mlm" else {"mlm": {"steps": 0}, "pretrain": settings})
 
 
 def stage_inputs(source: ModelConfig, text: WindowSampler, hook: Validation) -> dict[str, str]:
@@ -429,7 +438,7 @@ def finish(run: RunFolder, config: Config, name: str, training: Training, hook: 
         "floors": floors,
         "metrics": {"train/loss": losses[-1], **scores},
     }
-    run.finish(summary, flatten(stage_config(config, name, config.model)))
+    run.finish(summary, flatten(stage_config(config, name, training.stage, config.model)))
     run.log(f"{run.path}: {headline(summary)}")
 
 

@@ -14,13 +14,22 @@ from hypothesis import strategies as st
 
 import pretrain
 import utils.corpus
-from utils.annotation import GeneBody
+from utils.annotation import GeneBody, introns, read_annotation
 from utils.classifier import load_classifier, predict
 from utils.config import Config, DataConfig
-from utils.corpus import build_sampler, chromosome, chunk_starts, covered, measure_overlap, mixing_shares, open_corpus
+from utils.corpus import (
+    boundaries,
+    build_sampler,
+    chromosome,
+    chunk_starts,
+    covered,
+    measure_overlap,
+    mixing_shares,
+    open_corpus,
+)
 from utils.errors import InputError
 from utils.floors import WeightMatrix
-from utils.sequence import A, Intervals, N, T, decode, encode
+from utils.sequence import A, Intervals, N, T, decode, encode, open_store
 
 WINDOW = 40
 
@@ -440,6 +449,18 @@ def holds_site(spliced, corpus, window=80, flank=20):
     return held
 
 
+def test_boundaries_of_annotated_introns_lie_at_their_gt_and_ag_on_either_strand(spliced, tmp_path):
+    store = open_store([spliced[0]], tmp_path / "cache")
+    transcripts = read_annotation(spliced[1], {record.name: record.length for record in store.records})
+    found = boundaries(store, introns(transcripts))
+    for site, rows in found.items():
+        assert len(rows) == len(np.unique(rows, axis=0)) == 48 and rows[:, 1].sum() == 24
+        for record, minus, at in rows:
+            bases = list(spliced[2].values())[record]
+            bases = other_strand(bases) if minus else bases
+            assert (bases[at : at + 2] if site == "donor" else bases[at - 2 : at]) == {"donor": "GT"}.get(site, "AG")
+
+
 def test_the_matrix_fitted_on_annotation_finds_the_sites(spliced, tmp_path):
     corpus, _ = open_text(enriched(spliced, tmp_path))
     held = holds_site(spliced, corpus)
@@ -764,6 +785,28 @@ def test_covered_stretches_are_those_of_the_intervals(spans):
     assert all(before[1] <= after[0] for before, after in zip(stretches, stretches[1:]))
     for s, n in spans:  # what a window may read lies in one stretch
         assert any(first <= s and s + n <= end for first, end in stretches)
+
+
+@pytest.mark.parametrize("records, inside", [(["tiny1", "tiny2"], 0), (["tiny2", "tiny3"], 40), (["tiny3"], 40)])
+def test_motif_sites_of_the_text_s_own_fasta_are_found_by_their_coordinates(tiny_data, tmp_path, records, inside):
+    motifs = {"motif_bed": str(tiny_data / "motifs.bed"), "motif_fasta": str(tiny_data / "genome.fa")}
+    config = experiment(tmp_path, [tiny_data / "genome.fa"], records=records, motif_window=100, **motifs)
+    (part,) = measure_overlap(config, open_corpus(config))
+    assert (part.name, part.count, part.shared) == ("motif sites", 40, inside)
+    assert "by their coordinates" in str(part)
+    config.data.hide = "evaluation"
+    (part,) = measure_overlap(config, open_corpus(config))
+    assert part.shared == 0 and "80 bases in a row" in str(part)
+
+
+def test_motif_sites_are_found_in_the_genome_of_several_that_they_are_of(tiny_data, tmp_path):
+    other = write_fasta(tmp_path / "other.fa", {"tiny3": random_bases(np.random.default_rng(0), 500)})
+    motifs = {"motif_bed": str(tiny_data / "motifs.bed"), "motif_fasta": str(tiny_data / "genome.fa")}
+    motifs |= {"motif_window": 100, "corpus": "multi_species"}
+    for fasta, inside in (([other], 0), ([other, tiny_data / "genome.fa"], 40)):
+        config = experiment(tmp_path, fasta, **motifs)
+        (part,) = measure_overlap(config, open_corpus(config))
+        assert (part.count, part.shared) == (40, inside)
 
 
 def test_a_store_holds_nothing_but_bases(spliced, tmp_path):

@@ -22,12 +22,15 @@ from utils.sequence import (
     ENCODE,
     UNK,
     VOCAB,
+    Intervals,
     N,
     WindowSampler,
     add_special_tokens,
     decode,
     encode,
     fasta_pieces,
+    open_masked_store,
+    open_sequence_store,
     open_store,
     reverse_complement,
     whole_records,
@@ -233,7 +236,7 @@ def test_store_holds_every_record_of_every_file_end_to_end(tmp_path):
 
 
 def test_store_does_not_depend_on_chunks_or_compression(tmp_path):
-    plain = write_fasta(tmp_path / "plain.fa", {"a": "ACGTN" * 50, "b": "GATTACA" * 9})
+    plain = write_fasta(tmp_path / "plain.fa", {"a": "ACGTN" * 50, "b": "GATtAca" * 9})
     zipped = tmp_path / "zipped.fa.gz"
     zipped.write_bytes(gzip.compress(plain.read_bytes()))
     whole = open_store([plain], tmp_path / "cache")
@@ -241,6 +244,7 @@ def test_store_does_not_depend_on_chunks_or_compression(tmp_path):
         pieces = open_store([zipped], tmp_path / "cache")
     assert whole.sha256 == pieces.sha256
     assert np.array_equal(whole.ids, pieces.ids)
+    assert np.array_equal(whole.lower(0, 313), pieces.lower(0, 313)) and whole.lower(0, 313).sum() == 27
 
 
 def test_store_is_made_once_and_again_when_the_file_changes(tmp_path):
@@ -256,10 +260,14 @@ def test_store_is_made_once_and_again_when_the_file_changes(tmp_path):
     assert second.sha256 != first.sha256
 
 
-def test_store_whose_ids_are_lost_is_made_again(tmp_path):
-    path = write_fasta(tmp_path / "a.fa", {"a": "ACGT"})
-    open_store([path], tmp_path / "cache").path.unlink()
-    assert decode(open_store([path], tmp_path / "cache").ids) == "ACGT"
+@pytest.mark.parametrize("suffix", [".ids", ".lower", ".json"])
+def test_store_of_which_a_part_is_lost_is_made_again(tmp_path, suffix):
+    path = write_fasta(tmp_path / "a.fa", {"a": "ACgt"})
+    open_store([path], tmp_path / "cache").path.with_suffix(suffix).unlink()
+    store = open_store([path], tmp_path / "cache")
+    assert decode(store.ids) == "ACGT"
+    assert store.lower(0, 4).tolist() == [0, 0, 1, 1]
+    assert sorted(file.suffix for file in (tmp_path / "cache").iterdir()) == [".ids", ".json", ".lower"]
 
 
 def test_a_failed_build_leaves_nothing_behind(tmp_path):
@@ -280,6 +288,125 @@ def test_a_missing_fasta_of_the_list_is_named(tmp_path):
     one = write_fasta(tmp_path / "one.fa", {"a": "ACGT"})
     with pytest.raises(InputError, match="none.fa does not exist"):
         open_store([one, tmp_path / "none.fa"], tmp_path / "cache")
+
+
+def test_records_of_different_genomes_are_called_by_their_file_as_well(tmp_path):
+    one, two = (write_fasta(tmp_path / name, {"chr1": bases}) for name, bases in (("hg.v1.fa", "AAC"), ("mm.fa", "GG")))
+    store = open_store([one, two], tmp_path / "cache", qualify=True)
+    assert [(r.name, r.source, r.source_name) for r in store.records] == [
+        ("hg:chr1", 0, "chr1"),
+        ("mm:chr1", 1, "chr1"),
+    ]
+    assert decode(store.fetch("mm:chr1", 0, 2)) == "GG"
+    plain = open_store([one], tmp_path / "cache")  # the same file, otherwise named
+    assert [(r.name, r.source_name) for r in plain.records] == [("chr1", "chr1")]
+
+
+@pytest.mark.parametrize(
+    "files, names, sources",
+    [
+        (("hs/a.fa", "mm/a.fa"), ("hs/a.fa:1", "mm/a.fa:1"), ["hs/a.fa", "mm/a.fa"]),
+        (("hs/a.v1.fa", "mm/a.v2.fa"), ("hs/a.v1.fa:1", "mm/a.v2.fa:1"), ["a.v1.fa", "a.v2.fa"]),
+    ],
+)
+def test_files_of_one_name_are_told_by_their_folders(tmp_path, files, names, sources):
+    paths = [write_fasta(tmp_path / file, {"1": "ACGT"}) for file in files]
+    store = open_store(paths, tmp_path / "cache", qualify=True)
+    assert tuple(store.by_name) == names
+    assert store.manifest["sources"] == sources
+
+
+def test_files_whose_folders_have_one_name_are_told_by_their_whole_path_and_one_file_is_not_listed_twice(tmp_path):
+    paths = [write_fasta(tmp_path / file, {"1": "ACGT"}) for file in ("hs/fa/a.fa", "mm/fa/a.fa")]
+    assert list(open_store(paths, tmp_path, qualify=True).by_name) == [f"{path.resolve()}:1" for path in paths]
+    with pytest.raises(InputError, match="FASTA .*hs/fa/a.fa is listed twice"):
+        open_store([paths[0], paths[0]], tmp_path / "cache", qualify=True)
+
+
+# Text of 41 + 300 bases, so that the second record begins within a byte of the packed case.
+CASED = {
+    "a": "acgtnACGTN" * 4 + "g",
+    "b": "".join("acgtACGT"[i] for i in np.random.default_rng(2).integers(8, size=300)),
+}
+
+
+@pytest.fixture(scope="module")
+def cased(tmp_path_factory):
+    return make_store(tmp_path_factory.mktemp("cased"), CASED)
+
+
+def test_manifest_says_how_much_is_n_and_how_much_soft_masked(cased):
+    letters = "".join(CASED.values())
+    manifest = cased.manifest
+    assert manifest["bases"] == 341
+    assert manifest["n_share"] == round(8 / 341, 6)
+    assert manifest["repeat_share"] == round(sum(map(str.islower, letters)) / 341, 6)
+    assert [record["n_share"] for record in manifest["records"]] == [round(8 / 41, 6), 0]
+    assert [record["repeat_share"] for record in manifest["records"]] == [
+        round(sum(map(str.islower, bases)) / len(bases), 6) for bases in CASED.values()
+    ]
+
+
+@given(st.integers(0, 340), st.data())
+def test_case_and_windows_are_those_of_the_letters(cased, start, data):
+    length = data.draw(st.integers(1, 341 - start))
+    letters = "".join(CASED.values())[start : start + length]
+    case = [int(letter.islower()) for letter in letters]
+    assert cased.lower(start, length).tolist() == case
+    starts = np.array([start, 0])
+    assert np.allclose(cased.repeats(starts, length)[0], np.mean(case))
+    rows = cased.windows(starts, length)
+    assert decode(rows[0]) == letters.upper()
+    rows[:] = 0  # a copy: the store is not written to
+    assert decode(cased.windows(starts, length)[0]) == letters.upper()
+
+
+def test_rows_become_a_store_that_is_made_again_when_the_stamp_changes(tmp_path):
+    asked = []
+
+    def rows():
+        asked.append(1)
+        return [("row0", encode("ACGTN")), ("row1", encode("")), ("row2", encode("GG"))]
+
+    store = open_sequence_store("set.csv", ["set", 1], rows, tmp_path / "cache")
+    assert [(r.name, r.source_name, r.length) for r in store.records] == [("row0", "row0", 5), ("row2", "row2", 2)]
+    assert store.manifest["sources"] == ["set.csv"] and store.manifest["repeat_share"] == 0
+    open_sequence_store("set.csv", ["set", 1], rows, tmp_path / "cache")
+    assert len(asked) == 1
+    open_sequence_store("set.csv", ["set", 2], rows, tmp_path / "cache")
+    assert len(asked) == 2
+    with pytest.raises(InputError, match="empty.csv holds no sequence"):
+        open_sequence_store("empty.csv", [], lambda: [("row0", encode(""))], tmp_path / "cache")
+    assert not list((tmp_path / "cache").glob("*empty*"))
+
+
+def test_a_masked_store_is_the_same_but_for_what_is_hidden(cased):
+    calls = []
+
+    def hide(ids):
+        calls.append(len(ids))
+        return np.arange(len(ids)) < 7
+
+    with mock.patch.object(sequence, "_CHUNK", 100):
+        masked = open_masked_store(cased, hide, "first seven")
+    assert calls == [41, 300]
+    assert [decode(masked.fetch(name, 0, len(bases))) for name, bases in CASED.items()] == [
+        "N" * 7 + bases[7:].upper() for bases in CASED.values()
+    ]
+    assert np.array_equal(masked.lower(0, 341), cased.lower(0, 341))
+    assert masked.manifest["n_share"] == round((7 + 7 + 7) / 341, 6)  # one of the first seven was N before
+    assert masked.manifest["repeat_share"] == cased.manifest["repeat_share"]
+    assert masked.sha256 != cased.sha256
+    assert open_masked_store(cased, hide, "first seven").path == masked.path and len(calls) == 2
+    assert open_masked_store(cased, hide, "another").path != masked.path and len(calls) == 4
+
+
+def test_a_masked_store_keeps_the_case_of_its_own_text(tmp_path):
+    for case in (str.upper, str.lower):
+        path = write_fasta(tmp_path / case("folder") / "a.fa", {"a": case("acgt" * 5)})
+        store = open_store([path], tmp_path / "cache")
+        masked = open_masked_store(store, lambda ids: np.zeros(len(ids), dtype=bool), "nothing")
+        assert masked.lower(0, 20).all() == (case is str.lower)
 
 
 # -- windows -----------------------------------------------------------------------------------------------------------
@@ -434,7 +561,7 @@ def test_only_the_named_records_are_read(text):
 @pytest.mark.parametrize(
     "settings, message",
     [
-        ({"length": 901}, r"data.window \(901 nt\) is longer than every record of \['text.fa'\] \(longest 900 nt\)"),
+        ({"length": 901}, r"data.window \(901 nt\) is longer than every record or gene of \['text.fa'\] .*900"),
         ({"length": 20, "records": ["a", "chrX"]}, "data.records: no record 'chrX'"),
         ({"length": 20, "records": []}, "data.records"),
         ({"length": 20, "records": ["short"]}, r"data.window \(20 nt\) is longer .*longest 19 nt"),
@@ -456,3 +583,93 @@ def test_a_batch_larger_than_the_strided_text_is_refused(text):
     sampler = WindowSampler(text, 20, "strided", 300)
     with pytest.raises(InputError, match=re.escape(f"batch_size (64) is more than the {len(sampler)} strided windows")):
         sampler.batch(0, 64)
+
+
+# -- intervals ---------------------------------------------------------------------------------------------------------
+
+
+def intervals(*rows):
+    """Intervals of (start, length, minus, odds) rows."""
+    start, length, minus, odds = zip(*rows)
+    return Intervals(np.array(start), np.array(length), np.array(minus), np.array(odds, dtype=float))
+
+
+def test_intervals_are_taken_by_index_or_mask_and_known_by_their_hash():
+    three = intervals((0, 50, False, 1), (60, 40, True, 2), (200, 30, False, 1))
+    assert len(three) == 3
+    assert three.take(np.array([2, 0])).start.tolist() == [200, 0]
+    assert three.take(three.minus).length.tolist() == [40]
+    changed = [((1, 50, False, 1),), ((0, 51, False, 1),), ((0, 50, True, 1),), ((0, 50, False, 3),)]
+    hashes = {intervals(*rows).sha256 for rows in (((0, 50, False, 1),), *changed)}
+    assert len(hashes) == 5
+    assert three.take(np.arange(3)).sha256 == three.sha256
+
+
+@pytest.mark.parametrize("sampling", ["random", "strided"])
+def test_windows_lie_in_an_interval_and_are_read_on_its_strand(text, sampling):
+    where = intervals((0, 100, False, 1), (300, 60, True, 1), (880, 40, False, 1), (500, 19, False, 1))
+    # the third lies over the border of two records: the sampler reads what it is told to
+    sampler = WindowSampler(text, 20, sampling, 1, both_strands=False, intervals=where)
+    bases = decode(text.ids)
+    expected = [bases[i : i + 20] for first, n in ((0, 100), (880, 40)) for i in range(first, first + n - 19)]
+    expected += [other_strand(bases[i : i + 20]) for i in range(300, 341)]
+    assert len(sampler) == len(expected)
+    rows = {decode(row) for step in range(60) for row in sampler.batch(step, 32)}
+    assert rows == set(expected)
+
+
+def test_both_strands_of_a_minus_interval_are_read_where_asked_for(text):
+    sampler = WindowSampler(text, 20, intervals=intervals((0, 400, True, 1)))
+    forward = decode(text.ids)[:400]
+    assert 0.4 < np.mean([decode(row) in forward for step in range(10) for row in sampler.batch(step, 50)]) < 0.6
+
+
+@pytest.mark.parametrize("odds", [(1, 1, 1), (5, 1, 0), (1e-300, 3e-300, 1e-300), (0, 0, 2)])
+def test_windows_are_drawn_by_the_odds_of_their_interval(text, odds):
+    spans = [(0, 100), (200, 60), (400, 220)]
+    where = intervals(*((start, length, False, o) for (start, length), o in zip(spans, odds)))
+    sampler = WindowSampler(text, 20, both_strands=False, intervals=where)
+    bases = decode(text.ids)
+    index = {bases[s + i : s + i + 20]: k for k, (s, n) in enumerate(spans) for i in range(n - 19)}
+    drawn = [index[decode(row)] for step in range(1000) for row in sampler.batch(step, 2)]
+    counts = np.bincount(drawn, minlength=3) / len(drawn)
+    expected = np.array([(n - 19) * o for (_, n), o in zip(spans, odds)])
+    expected = expected / expected.sum()
+    assert (np.abs(counts - expected) <= 4.5 * np.sqrt(expected * (1 - expected) / len(drawn))).all()
+
+
+def test_strided_windows_of_overlapping_intervals_are_read_once_a_strand(text):
+    where = intervals((0, 60, False, 1), (10, 50, False, 1), (10, 50, True, 1), (10, 30, True, 1))
+    sampler = WindowSampler(text, 20, "strided", 10, both_strands=False, intervals=where)
+    bases = decode(text.ids)
+    forward = [bases[i : i + 20] for i in range(0, 41, 10)]
+    assert sorted(decode(sampler.batch(step, 1)[0]) for step in range(len(sampler))) == sorted(
+        forward + [other_strand(window) for window in forward[1:]]
+    )
+
+
+@pytest.mark.parametrize("sampling", ["random", "strided"])
+def test_windows_with_too_many_repeats_are_left_out(tmp_path, sampling):
+    rng = np.random.default_rng(8)
+    bases = random_bases(rng, 200) + random_bases(rng, 100).lower() + random_bases(rng, 200)
+    store = make_store(tmp_path, {"a": bases})
+    sampler = WindowSampler(store, 20, sampling, 1, both_strands=False, max_repeat_share=0.25)
+    rows = {decode(row) for step in range(100) for row in sampler.batch(step, 32)}
+    windows = [bases[i : i + 20] for i in range(481)]
+    allowed = {window.upper() for window in windows if sum(map(str.islower, window)) <= 5}
+    assert rows <= allowed and len(rows) > 0.99 * len(allowed)
+    assert max(sum(map(str.islower, window)) for window in windows if window.upper() in rows) == 5
+
+
+def test_a_text_that_is_all_repeats_or_does_not_say_is_refused(tmp_path, text):
+    repeats = make_store(tmp_path, {"a": "acgtaggcta" * 30})
+    for sampling, how_many in (("random", "hardly any"), ("strided", "no")):
+        with pytest.raises(InputError, match=rf"data.max_repeat_share \(0.5\): {how_many} window of 20 nt"):
+            WindowSampler(repeats, 20, sampling, max_repeat_share=0.5)
+    with pytest.raises(InputError, match=r"data.max_repeat_share \(0.5\): \['text.fa'\] has no lower-case letters"):
+        WindowSampler(text, 20, max_repeat_share=0.5)
+
+
+def test_an_unknown_record_is_refused_with_the_names_that_there_are(text):
+    with pytest.raises(InputError, match=r"no record 'chr1' in \['text.fa'\]: their names are 'a', ..."):
+        whole_records(text, ["chr1"])

@@ -171,6 +171,9 @@ class PretrainConfig:
     """Steps between logged losses."""
     save_total_limit: NonNegativeInt = 20
     """Checkpoints of single validations kept, the newest; best and last are kept besides."""
+    control: bool = False
+    """pretrain: also train the control, plain MLM from the same start on the same windows in the same order for as many
+    steps (arms control_last, control_best_sccs, control_best_nmi): a gain over it is due to the contrast."""
 
 
 @dataclass
@@ -180,7 +183,8 @@ class FinetuneConfig:
     arms: list[str] = field(
         default_factory=lambda: ["pwm", "kmer", "fresh", "baseline", "best_sccs", "best_nmi", "last"]
     )
-    """Start models and floors: pwm, kmer, fresh, baseline, best_sccs, best_nmi, last, or NAME=CHECKPOINT_FOLDER."""
+    """Start models and floors: pwm, kmer, fresh, baseline, best_sccs, best_nmi, last, control_best_sccs,
+    control_best_nmi, control_last, or NAME=CHECKPOINT_FOLDER."""
     sites: list[Literal["donor", "acceptor", "both"]] = field(default_factory=lambda: ["both"])
     """Tasks: donors alone, acceptors alone, or both pooled."""
     folds: list[NonNegativeInt] | None = None

@@ -625,12 +625,13 @@ def covered(intervals: Intervals) -> np.ndarray:
 
 def measure_overlap(config: Config, corpus: Corpus) -> list[Overlap]:
     """How much of every part of the evaluation lies in the text: motif sites by coordinates where both are of the same
-    FASTA file, windows by shared 80-mers."""
+    FASTA file (and are not hidden, which coordinates do not show), windows by shared 80-mers."""
     data, store = config.data, corpus.store
     stretches = covered(corpus.intervals)
     parts, sites = evaluation_windows(data), {}
     files = [Path(path).resolve() for path in data.fasta]
     of_text = data.motif_fasta is not None and Path(data.motif_fasta).resolve() in files
+    of_text &= data.hide != "evaluation"
     if of_text and data.motif_bed is not None and not data.motif_bed.endswith(".npz"):
         del parts["motif sites"]
         source = files.index(Path(data.motif_fasta).resolve())

@@ -22,6 +22,7 @@ BASELINE = "baseline"
 CROSS_VALIDATION = "spliceator"  # the dataset of the test folds
 COLUMNS = ("arm", "site", "dataset", "metric", "mean", "sd", "n", "diff", "low", "high", "p")
 ARM_ORDER = ("pwm", "kmer", "fresh", "baseline", "best_sccs", "best_nmi", "last")
+ARM_ORDER += ("control_best_sccs", "control_best_nmi", "control_last")
 CHECKPOINT_OF = {"start": "baseline", "best_sccs": "best_sccs", "best_nmi": "best_nmi", "last": "last"}
 SYNTHETIC = "Synthetic data (data/demo.py): these numbers show that the pipeline runs, and say nothing about biology."
 
@@ -103,25 +104,23 @@ def pool_predictions(predictions: pd.DataFrame) -> pd.DataFrame:
 
 
 def proxy_rows(folder: Path) -> pd.DataFrame:
-    """SCCS and NMI of the pre-training checkpoints and of the floors, from the pre-training run."""
+    """SCCS and NMI of the pre-training checkpoints, of the control's, and of the floors."""
     rows = []
-    path = folder / "pretrain/summary.json"
-    if not path.is_file():
-        return pd.DataFrame(columns=COLUMNS)
-    summary = json.loads(path.read_text())
-    validations = {row["step"]: row for row in read_metrics(path.parent) if "val/sccs" in row or "val/nmi" in row}
-    steps = {"baseline": 0, "last": summary["steps"]}
-    steps |= {f"best_{proxy}": best["step"] for proxy, best in summary["best"].items()}
-    for proxy, dataset in (("sccs", "selection"), ("nmi", "motifs")):
-        for arm, step in steps.items():
-            if f"val/{proxy}" in validations[step]:
-                rows.append(
-                    _row(arm, "both", dataset, f"val/{proxy}", pd.Series([validations[step][f"val/{proxy}"]]), {})
-                )
-        for key, value in summary["floors"].items():
-            if key.startswith(f"floor/{proxy}_"):
-                arm = key.removeprefix(f"floor/{proxy}_")
-                rows.append(_row(arm, "both", dataset, f"val/{proxy}", pd.Series([value]), {}))
+    for stage, prefix in (("pretrain", ""), ("control", "control_")):
+        path = folder / stage / "summary.json"
+        if not path.is_file():
+            continue
+        summary = json.loads(path.read_text())
+        validations = {row["step"]: row for row in read_metrics(path.parent) if "val/sccs" in row or "val/nmi" in row}
+        steps = {f"{prefix}last": summary["steps"]} if prefix else {BASELINE: 0, "last": summary["steps"]}
+        steps |= {f"{prefix}best_{proxy}": best["step"] for proxy, best in summary["best"].items()}
+        floors = {} if prefix else summary["floors"]  # both stages measure the same ones
+        for proxy, dataset in (("sccs", "selection"), ("nmi", "motifs")):
+            key = f"val/{proxy}"
+            values = {arm: validations[step][key] for arm, step in steps.items() if key in validations[step]}
+            start = f"floor/{proxy}_"
+            values |= {name.removeprefix(start): value for name, value in floors.items() if name.startswith(start)}
+            rows += [_row(arm, "both", dataset, key, pd.Series([value]), {}) for arm, value in values.items()]
     return pd.DataFrame(rows, columns=COLUMNS)
 
 

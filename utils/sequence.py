@@ -39,6 +39,7 @@ ENCODE = _encoding_table()
 COMPLEMENT = np.array([PAD, UNK, CLS, SEP, MASK, N, T, G, C, A], dtype=np.uint8)
 _DECODE = np.frombuffer(b"?????NACGT", dtype=np.uint8)
 _IDS = ENCODE.tobytes()  # bytes.translate maps and drops line ends in one pass, five times as fast as numpy's indexing
+_LAST_BITS = np.array([(1 << count) - 1 for count in range(9)], dtype=np.uint8)  # of a byte
 _LOWER = bytes(1 if chr(byte).islower() else 0 for byte in range(128)) + bytes(128)
 
 
@@ -223,10 +224,12 @@ class TokenStore:
 
     def repeats(self, starts: np.ndarray, length: int) -> np.ndarray:
         """Share of soft-masked bases, float [n], of the windows that `windows` reads."""
-        first = starts // 8
-        packed = self._lower[np.minimum(first[:, None] + np.arange(length // 8 + 2), len(self._lower) - 1)]
-        bits = np.unpackbits(packed, axis=1)
-        return np.take_along_axis(bits, (starts % 8)[:, None] + np.arange(length), axis=1).mean(axis=1)
+        column, before = np.arange(length // 8 + 2), starts % 8
+        packed = self._lower[np.minimum((starts // 8)[:, None] + column, len(self._lower) - 1)]
+        packed[:, 0] &= _LAST_BITS[8 - before]
+        inside = np.clip((before + length)[:, None] - 8 * column[-2:], 0, 8)  # bits of the last bytes in the window
+        packed[:, -2:] &= ~_LAST_BITS[8 - inside]
+        return np.bitwise_count(packed).sum(axis=1) / length
 
 
 def open_store(fastas: Iterable[str | Path], cache: str | Path, qualify: bool = False) -> TokenStore:
