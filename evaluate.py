@@ -3,6 +3,7 @@
 
     python evaluate.py sccs      SOURCE [CONFIG.yaml] [--section.field value ...]   SCCS, alignment, uniformity, floors
     python evaluate.py nmi       SOURCE ...   NMI of the motif sites, its halves and bounds, floors
+    python evaluate.py layers    SOURCE ...   SCCS, linear probe and NMI of every layer and pooling, beside the floors
     python evaluate.py mlm       SOURCE ...   masked-base accuracy by region on a kept-out record, beside its neighbours
     python evaluate.py classify  SOURCE ...   test scores of fine-tuned folds, computed anew from their checkpoints
     python evaluate.py benchmark SOURCE ...   benchmark species: each fold's model, and their mean ensemble
@@ -18,6 +19,7 @@ import dataclasses
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -37,8 +39,10 @@ from utils.masked import REGIONS, choose_places, compare_with_neighbours, label_
 from utils.metrics import classification_scores
 from utils.overlap import shared_windows
 from utils.proxies import (
+    layer_floors,
     load_motifs,
     load_windows,
+    measure_layers,
     measure_nmi,
     measure_sccs,
     nmi_floors,
@@ -57,6 +61,7 @@ def main() -> None:
     commands: dict[str, Callable[[Path, Config], None]] = {
         "sccs": show_sccs,
         "nmi": show_nmi,
+        "layers": show_layers,
         "mlm": show_mlm,
         "classify": show_classify,
         "benchmark": show_benchmark,
@@ -119,13 +124,13 @@ def encoders(source: Path) -> dict[str, Path]:
 
 
 def measure_encoders(
-    source: Path, config: Config, measure: Callable[[BertForMaskedLM, str], dict[str, float]]
-) -> dict[str, dict[str, float]]:
+    source: Path, config: Config, measure: Callable[[BertForMaskedLM, str], dict[str, Any]]
+) -> dict[str, dict[str, Any]]:
     """{encoder: scores}, ending with one of fresh weights."""
     accelerator = build_accelerator(config.device, config.precision)
     scores = {}
     for name, folder in encoders(source).items():
-        model, pooling, _ = load_backbone(dataclasses.replace(config.model, source=str(folder), pooling=None))
+        model, pooling, _ = load_backbone(config.model.saved_as(folder))
         check_length(model, config.data.context, "data.context")
         check_length(model, config.data.motif_window, "data.motif_window")
         scores[name] = measure(model.to(accelerator.device), pooling)
@@ -161,6 +166,23 @@ def show_nmi(source: Path, config: Config) -> None:
     print_table(scores)
 
 
+def show_layers(source: Path, config: Config) -> None:
+    """SCCS, probe and NMI of every layer by every kind of pooling, to choose model.pooling and model.pooling_layer."""
+    windows, splits = load_windows(config)
+    chosen, motifs = selection_windows(windows, splits), load_motifs(config.data)
+    found = measure_encoders(source, config, lambda model, _: measure_layers(model.bert, chosen, motifs, config))
+    alone = len(found) == 2  # and fresh weights
+    rows = {
+        row if alone and name != "fresh" else f"{name} {row}": scores
+        for name, table in found.items()
+        for row, scores in table.items()
+    }
+    rows |= layer_floors(chosen, motifs, config)
+    sites = "no motif sites" if motifs is None else f"NMI of {len(motifs.labels)} motif sites"
+    print(f"{source}: {len(chosen.labels)} selection windows of {config.data.context} nt, {sites}")
+    print_table(rows)
+
+
 def show_mlm(source: Path, config: Config) -> None:
     """Masked-base accuracy on the records of evaluate.mlm_fasta, against the three bases on either side.
 
@@ -185,7 +207,7 @@ def show_mlm(source: Path, config: Config) -> None:
     table = best_neighbours(corpus, stretches, windows)
     accelerator = build_accelerator(config.device, config.precision)
     for name, folder in encoders(source).items():
-        model, _, _ = load_backbone(dataclasses.replace(config.model, source=str(folder)), need_mlm_head=True)
+        model, _, _ = load_backbone(config.model.saved_as(folder), need_mlm_head=True)
         check_length(model, windows_nt, "data.window")
         model.to(accelerator.device)
         probabilities = masked_predictions(model, windows, settings.batch_size, accelerator.autocast)

@@ -5,6 +5,7 @@
 
 Writes runs/<name>/finetune/<arm>/<site>/seedN/foldNN and runs/<name>/report. Run again to resume; folds, arms and seeds
 are independent jobs (`--finetune.folds [3]`), joined by `python evaluate.py report runs/<name>`.
+`--finetune.stages [supcon, head, full]`: supervised contrast, the head on a frozen encoder, everything; or some of it.
 """
 
 from __future__ import annotations
@@ -20,17 +21,19 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
+from safetensors.torch import load_file
 from tqdm import tqdm
 from transformers import BertModel, get_scheduler
 
-from utils.backbone import check_length, fresh_like, load_backbone, resolve_source
-from utils.classifier import Classifier, load_classifier, predict, save_classifier
-from utils.config import Config, ModelConfig, flatten, load_config, to_dict
+from utils.backbone import check_length, fresh_like, load_backbone, resolve_source, window_vectors
+from utils.classifier import HEAD_FILE, Classifier, layer_groups, load_classifier, predict, save_classifier
+from utils.config import STAGES, Config, ModelConfig, flatten, load_config, to_dict
 from utils.embed import embed
 from utils.errors import InputError, run_script
 from utils.floors import KmerLogistic, WeightMatrix
 from utils.metrics import classification_scores, sccs
 from utils.motifs import Motifs
+from utils.objectives import sup_con
 from utils.proxies import load_motifs, load_windows, measure_nmi
 from utils.report import write_report
 from utils.run import RunFolder, StopSignal, build_accelerator, replace_folder, sha256_folder, stop_if_asked, write_text
@@ -123,7 +126,7 @@ def resolve_arms(config: Config) -> dict[str, ModelConfig | None]:
         if name in FLOORS:
             arms[name] = None
         elif folder:
-            arms[name] = dataclasses.replace(config.model, source=folder, pooling=None)
+            arms[name] = config.model.saved_as(folder)
         elif name in ("fresh", "baseline"):
             arms[name] = baseline_source(config)
         elif name in OF_PRETRAINING:
@@ -152,7 +155,7 @@ def pretrained(config: Config, stage: str, name: str) -> ModelConfig:
         raise InputError(f"{folder} is not finished: run pretrain.sh with the same config{remedy} first")
     if not (folder / "checkpoints" / name).is_dir():
         raise InputError(f"{folder}/checkpoints has no {name}: the run had no windows or sites to measure it on")
-    return dataclasses.replace(config.model, source=str(folder / "checkpoints" / name), pooling=None)
+    return config.model.saved_as(folder / "checkpoints" / name)
 
 
 class Study:
@@ -173,6 +176,8 @@ class Study:
         self.ids = windows.crop(config.data.context)
         self.tokens = torch.from_numpy(add_special_tokens(self.ids)).to(accelerator.device)
         self.labels = torch.from_numpy(windows.labels).float().to(accelerator.device)
+        classes = windows.labels * np.where(windows.sites == "donor", 1, 2)  # non-site 0, donor 1, acceptor 2
+        self.classes = torch.from_numpy(classes).to(accelerator.device)
         self.kmers = shared_kmers(windows.ids)
         hidden = not sys.stderr.isatty()
         self.bar = tqdm(desc="finetune", unit="fit", disable=hidden, dynamic_ncols=True, position=worker)
@@ -184,6 +189,16 @@ class Study:
         if max(chosen, default=0) >= count:
             raise InputError(f"finetune.folds: there is no fold {max(chosen)}; they are 0 to {count - 1}")
         return chosen
+
+    def embed(self, bert: BertModel, pooling: str, ids: np.ndarray) -> np.ndarray:
+        """Pooled vectors float32 [n, hidden] of windows uint8 [n, length], in evaluation mode."""
+        batch_size, vectors = self.config.evaluate.batch_size, []
+        for start in range(0, len(ids), 10 * batch_size):  # whole batches: cutting changes no vector
+            self.bar.set_postfix_str(f"encoded {start} of {len(ids)} windows")
+            stop_if_asked(self.stop, f"in {self.config.folder}/finetune, finished folds and epochs are kept")
+            part = ids[start : start + 10 * batch_size]
+            vectors.append(embed(bert, part, pooling, batch_size, self.accelerator.autocast))
+        return np.concatenate(vectors)
 
     def run_arm(self, arm: str, source: ModelConfig | None, site: str, seed: int) -> None:
         """All folds of one arm on one task with one seed."""
@@ -212,7 +227,8 @@ class StartModel:
     """The encoder that an arm starts from."""
 
     def __init__(self, study: Study, arm: str, source: ModelConfig) -> None:
-        self.fresh = arm == "fresh"
+        self.study, self.fresh = study, arm == "fresh"
+        self._vectors: np.ndarray | None = None
         self.model, self.pooling, _ = load_backbone(source)
         if study.config.finetune.hidden_dropout_prob is not None:  # encoder() builds its copies from this config
             self.model.config.hidden_dropout_prob = study.config.finetune.hidden_dropout_prob
@@ -228,6 +244,17 @@ class StartModel:
             copy.load_state_dict(self.model.state_dict())
         return copy.bert
 
+    @property
+    def shares_features(self) -> bool:
+        """Whether every fold's head stage sees the same encoder."""
+        return not self.fresh and "supcon" not in self.study.config.finetune.stages
+
+    def features(self, bert: BertModel) -> np.ndarray:
+        """Pooled vectors float32 [windows, hidden] of all windows, encoded once; bert: a fold's copy of the start."""
+        if self._vectors is None:
+            self._vectors = self.study.embed(bert, self.pooling, self.study.ids)
+        return self._vectors
+
 
 class FoldRun:
     """One fit: one arm, one task, one seed, one fold, in a run folder of its own."""
@@ -239,11 +266,13 @@ class FoldRun:
         for name, index in self.parts.items():
             if len(np.unique(study.windows.labels[index])) < 2:
                 raise InputError(f"fold {number} of {site}: the {name} windows are all of one class; use fewer folds")
-        if source is not None and len(self.parts["train"]) < self.settings.batch_size:
-            raise InputError(
-                f"finetune.batch_size ({self.settings.batch_size}) is more than the {len(self.parts['train'])} "
-                f"training windows of fold {number}: the last partial batch is dropped, so no batch would be left"
-            )
+        for stage in self.settings.stages if source is not None else ():
+            field = "supcon_batch_size" if stage == "supcon" else "batch_size"
+            if len(self.parts["train"]) < getattr(self.settings, field):
+                raise InputError(
+                    f"finetune.{field} ({getattr(self.settings, field)}) is more than the {len(self.parts['train'])} "
+                    f"training windows of fold {number}: the last partial batch is dropped, so no batch would be left"
+                )
         path = study.config.folder / f"finetune/{arm}/{site}/seed{seed}/fold{number:02d}"
         inputs = {"spliceator": study.windows.sha256}
         if source is not None and study.motifs is not None:
@@ -252,6 +281,7 @@ class FoldRun:
             inputs["start checkpoint"] = sha256_folder(resolve_source(source.source))
         self.run = RunFolder(path, self._config(), inputs, str(study.accelerator.device))
         self.seconds = 0.0  # of fitting, in this process
+        self.features: torch.Tensor | None = None  # [windows, hidden], where the head alone is trained or scored
 
     def _config(self) -> dict[str, object]:
         """The resolved config of this one job, which can be passed back."""
@@ -273,29 +303,63 @@ class FoldRun:
     def open(self, start: StartModel) -> None:
         """Model and optimiser, from the saved state where there is one, else from the arm's start."""
         self.began = time.perf_counter()
-        accelerator, settings = self.study.accelerator, self.settings
-        model = Classifier(self._start_encoder(start), start.pooling, settings.dropout).to(accelerator.device)
-        optimizer = torch.optim.AdamW(
-            model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay, fused=True
-        )
+        accelerator = self.study.accelerator
+        model = Classifier(self._start_encoder(start), start.pooling, self.settings.dropout).to(accelerator.device)
+        self.model, self.learner = model, accelerator.prepare(model)
+        self.epoch = 0
+        self.best = {"epoch": 0, "auc": -1.0}
+        state = self.run.load_state(accelerator.device)
+        if state is None:
+            self._enter(self.settings.stages[0], start)
+        else:
+            self._load(state, start)
+        self.run.rewind(self.epoch)
+
+    def _enter(self, stage: str, start: StartModel) -> None:
+        """Begin a stage with the model as it is now: an optimiser and a schedule of its own."""
+        settings = self.settings
+        self.stage, self.stage_began = stage, self.epoch
+        self.max_epochs, self.batch_size, lr = {
+            "supcon": (settings.supcon_epochs, settings.supcon_batch_size, settings.supcon_lr or settings.lr),
+            "head": (settings.head_epochs, settings.batch_size, settings.head_lr or settings.lr),
+            "full": (settings.max_epochs, settings.batch_size, settings.lr),
+        }[stage]
+        self.features = self._encode(start, "train", "val") if stage == "head" else None
+        groups = layer_groups(self.model, stage, lr, settings.layerwise_lr_decay)
+        optimizer = torch.optim.AdamW(groups, lr=lr, weight_decay=settings.weight_decay, fused=True)
         self.scheduler = get_scheduler(
             settings.lr_scheduler_type,
             optimizer,
             num_warmup_steps=settings.warmup_steps,
-            num_training_steps=settings.max_epochs * (len(self.parts["train"]) // settings.batch_size),
+            num_training_steps=self.max_epochs * (len(self.parts["train"]) // self.batch_size),
         )
-        self.model = model
-        self.learner, self.optimizer = accelerator.prepare(model, optimizer)
-        self.epoch = 0
-        self.best = {"epoch": 0, "auc": -1.0}
-        state = self.run.load_state(accelerator.device)
-        if state is not None:
-            self._load(state)
-        self.run.rewind(self.epoch)
+        self.optimizer = self.study.accelerator.prepare(optimizer)
+
+    def _encode(self, start: StartModel, *parts: str) -> torch.Tensor:
+        """The encoder's vectors [windows, hidden] for the head: of all windows once an arm, or of this fold's parts.
+
+        Of the parts, where folds have encoders of their own; the rows of other windows are NaN then.
+        """
+        if start.shares_features:
+            vectors = start.features(self.model.bert)
+        else:
+            index = np.concatenate([self.parts[part] for part in parts])
+            vectors = np.full((len(self.study.ids), self.model.bert.config.hidden_size), np.nan, np.float32)
+            vectors[index] = self.study.embed(self.model.bert, start.pooling, self.study.ids[index])
+        return torch.from_numpy(vectors).to(self.study.accelerator.device)
+
+    def _next_stage(self, start: StartModel) -> None:
+        """Go on to the stage that follows, after `head` from the head of its best epoch."""
+        if self.stage == "head":
+            self.model.head.load_state_dict(load_file(self.run.checkpoints / "best" / HEAD_FILE))
+        self.study.accelerator.free_memory()  # or fp16 would unscale the gradients for the last optimiser as well
+        self._enter(self.settings.stages[self.settings.stages.index(self.stage) + 1], start)
+        self.run.save_state(self._state())  # from here on `best` may be another's
 
     def close(self) -> None:
         """Free the model; the state is on disk."""
         self.seconds += time.perf_counter() - self.began
+        self.features = None
         del self.model, self.learner, self.optimizer, self.scheduler
         self.study.accelerator.free_memory()
         self.run.close()
@@ -304,6 +368,8 @@ class FoldRun:
         scaler = self.study.accelerator.scaler
         return {
             "epoch": self.epoch,
+            "stage": self.stage,
+            "stage_began": self.stage_began,
             "best": self.best,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -313,9 +379,11 @@ class FoldRun:
             "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         }
 
-    def _load(self, state: dict[str, object]) -> None:
+    def _load(self, state: dict[str, object], start: StartModel) -> None:
         self.epoch, self.best = state["epoch"], state["best"]
         self.model.load_state_dict(state["model"])
+        self._enter(state["stage"], start)
+        self.stage_began = state["stage_began"]
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
         if self.study.accelerator.scaler is not None:
@@ -325,26 +393,54 @@ class FoldRun:
             torch.cuda.set_rng_state_all([rng.cpu() for rng in state["cuda_rng"]])
 
     def fit(self, start: StartModel) -> None:
-        """Epochs until validation AUC stops rising for `patience` epochs; the best epoch's weights are kept."""
+        """All stages; of the epochs with a head, the weights of the one with the best validation AUC are kept."""
         self.open(start)
-        while self.epoch < self.settings.max_epochs and self.epoch - self.best["epoch"] < self.settings.patience:
-            auc = self.train_epoch()
-            if auc > self.best["auc"]:
-                self.best = {"epoch": self.epoch, "auc": auc}
-                self.keep_best()
-            self.run.save_state(self._state())
+        while True:
+            while self._goes_on():
+                auc = self.train_epoch()
+                if auc is not None and auc > self.best["auc"]:
+                    self.best = {"epoch": self.epoch, "auc": auc}
+                    self.keep_best()
+                self.run.save_state(self._state())
+            if self.stage == self.settings.stages[-1]:
+                break
+            self._next_stage(start)
         self.close()
 
-    def train_epoch(self) -> float:
-        """One pass over the training windows, then validation; returns its AUC."""
+    def _goes_on(self) -> bool:
+        """Whether the stage has another epoch: to its limit, or until AUC has not risen for `patience` epochs of it."""
+        if self.epoch - self.stage_began >= self.max_epochs:
+            return False
+        return self.stage == "supcon" or self.epoch - max(self.best["epoch"], self.stage_began) < self.settings.patience
+
+    def train_epoch(self) -> float | None:
+        """One pass over the training windows, then validation; returns its AUC (supcon has no head: None)."""
+        study, stage = self.study, self.stage
+        loss = self._train_pass()
+        self.epoch += 1
+        name = "train/supcon_loss" if stage == "supcon" else "train/loss"
+        row = {name: loss, "train/lr": settings_lr(self.scheduler)}
+        if len(self.settings.stages) > 1:
+            row["train/stage"] = STAGES.index(stage)  # 0 supcon, 1 head, 2 full
+        progress = f"{self.arm} {self.site} fold {self.number} {stage} epoch {self.epoch}"
+        if stage == "supcon":
+            self.run.record(self.epoch, row)
+            study.bar.set_postfix_str(f"{progress} loss {loss:.4f}")
+            return None
+        scores = classification_scores(study.windows.labels[self.parts["val"]], self._predict("val"))
+        self.run.record(self.epoch, row | {f"val/{key}": scores[key] for key in ("auc", "f1", "ap")})
+        study.bar.set_postfix_str(f"{progress} AUC {scores['auc']:.4f}")
+        return scores["auc"]
+
+    def _train_pass(self) -> float:
+        """The stage's loss on every training window once, one optimiser step a batch; returns its mean."""
         study, settings = self.study, self.settings
         order = self.parts["train"][self._order()]
-        self.learner.train()
-        total, batches = 0.0, len(order) // settings.batch_size  # the last partial batch is dropped
+        self.learner.train(self.stage != "head")  # the frozen encoder has no dropout
+        self.model.head.train()
+        total, batches = 0.0, len(order) // self.batch_size  # the last partial batch is dropped
         for i in range(batches):
-            index = torch.from_numpy(order[i * settings.batch_size : (i + 1) * settings.batch_size])
-            logits = self.learner(study.tokens[index].int()).float()
-            loss = F.binary_cross_entropy_with_logits(logits, study.labels[index])
+            loss = self._loss(torch.from_numpy(order[i * self.batch_size : (i + 1) * self.batch_size]))
             if not torch.isfinite(loss):
                 raise FloatingPointError(f"{self.run.path}: the loss is {loss.item()} in epoch {self.epoch + 1}")
             study.accelerator.backward(loss)
@@ -355,23 +451,33 @@ class FoldRun:
             self.optimizer.zero_grad()
             total += loss.detach()
             stop_if_asked(study.stop, f"in {self.run.path}, epoch {self.epoch + 1}")
-        self.epoch += 1
-        val_labels = study.windows.labels[self.parts["val"]]
-        scores = classification_scores(val_labels, self._predict("val"))
-        row = {f"val/{key}": scores[key] for key in ("auc", "f1", "ap")}
-        self.run.record(
-            self.epoch, {"train/loss": float(total) / batches, "train/lr": settings_lr(self.scheduler), **row}
-        )
-        study.bar.set_postfix_str(
-            f"{self.arm} {self.site} fold {self.number} epoch {self.epoch} AUC {scores['auc']:.4f}"
-        )
-        return scores["auc"]
+        return float(total) / batches
+
+    def _loss(self, index: torch.Tensor) -> torch.Tensor:
+        """What the stage minimises, on the windows of `index` [batch]."""
+        study = self.study
+        if self.stage == "supcon":
+            with study.accelerator.autocast():
+                vectors = window_vectors(self.model.bert, study.tokens[index].int(), self.model.pooling)
+            return sup_con(vectors.float(), study.classes[index], self.settings.supcon_temperature)
+        logits = self._head_logits(index) if self.stage == "head" else self.learner(study.tokens[index].int())
+        return F.binary_cross_entropy_with_logits(logits.float(), study.labels[index])
+
+    def _head_logits(self, index: torch.Tensor) -> torch.Tensor:
+        """Logits [n] from stored features."""
+        with self.study.accelerator.autocast():
+            return self.model.head(self.features[index]).squeeze(-1)
 
     def _order(self) -> np.ndarray:
         # From (seed, fold, epoch), so that a resumed epoch has the order it would have had.
         return np.random.default_rng([self.seed, self.number, self.epoch]).permutation(len(self.parts["train"]))
 
     def _predict(self, part: str) -> np.ndarray:
+        """P(site), float32, of the windows of a part."""
+        if self.features is not None:
+            self.model.eval()
+            with torch.no_grad():
+                return self._head_logits(torch.from_numpy(self.parts[part])).float().sigmoid().cpu().numpy()
         return predict(
             self.model, self._array(part), self.study.config.evaluate.batch_size, self.study.accelerator.autocast
         )
@@ -384,22 +490,33 @@ class FoldRun:
 
     def finish(self, start: StartModel) -> None:
         """Score the test windows once, with the chosen weights read back from disk, and write the summary."""
-        study, config = self.study, self.study.config
-        test = self.parts["test"]
-        labels, checkpoint = study.windows.labels[test], self.run.checkpoints / "best"
-        self.model = load_classifier(checkpoint, config.model, self.settings.dropout).to(study.accelerator.device)
-        more = {}
-        for when, bert in (("before", self._start_encoder(start)), ("after", self.model.bert)):
-            autocast = study.accelerator.autocast
-            vectors = embed(bert, study.ids[test], start.pooling, config.evaluate.batch_size, autocast)
-            more[f"{when}/sccs"] = sccs(vectors, labels, config.evaluate.sccs_pairs, config.seed)["sccs"]
-            if study.motifs is not None and self.number < self.settings.nmi_folds:
-                more[f"{when}/nmi"] = measure_nmi(bert, study.motifs, config, autocast)["nmi"]
+        study, test = self.study, self.parts["test"]
+        model = load_classifier(self.run.checkpoints / "best", study.config.model, self.settings.dropout)
+        self.model = model.to(study.accelerator.device)
+        if self.settings.stages == ["head"]:  # the encoder is the start's still: before is after
+            self.features = self._encode(start, "test")
+            before = after = self._measure(self.model.bert, self.features[test].cpu().numpy())
+        else:
+            before, after = (
+                self._measure(bert, study.embed(bert, start.pooling, study.ids[test]))
+                for bert in (self._start_encoder(start), self.model.bert)
+            )
+        more = {f"before/{key}": value for key, value in before.items()}
+        more |= {f"after/{key}": value for key, value in after.items()}
         rows = self.run.metrics()
         chosen = next(row for row in rows if row["step"] == self.best["epoch"])
         more |= {key: value for key, value in chosen.items() if key.startswith("val/")}
         self._summarise(self._predict("test"), more, {"epochs": len(rows), "best_epoch": self.best["epoch"]})
+        self.features = None
         del self.model
+
+    def _measure(self, bert: BertModel, vectors: np.ndarray) -> dict[str, float]:
+        """SCCS of the test windows' vectors, and NMI of the motif sites."""
+        study, config, labels = self.study, self.study.config, self.study.windows.labels[self.parts["test"]]
+        scores = {"sccs": sccs(vectors, labels, config.evaluate.sccs_pairs, config.seed)["sccs"]}
+        if study.motifs is not None and self.number < self.settings.nmi_folds:
+            scores["nmi"] = measure_nmi(bert, study.motifs, config, study.accelerator.autocast)["nmi"]
+        return scores
 
     def fit_floor(self, arm: str) -> None:
         """Fit a weight matrix or k-mer regression on the training windows and score validation and test."""

@@ -17,18 +17,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import nn
 from tqdm import tqdm
 from transformers import BertForMaskedLM, get_scheduler
 
-from utils.backbone import check_length, fresh_like, hidden_states, load_backbone, pool, resolve_source, save_checkpoint
+from utils.backbone import check_length, fresh_like, load_backbone, resolve_source, save_checkpoint
 from utils.config import Config, ModelConfig, PretrainConfig, flatten, load_config, to_dict
 from utils.corpus import Corpus, build_sampler, measure_overlap, open_corpus
 from utils.errors import InputError, run_script
+from utils.learner import Chooser, Learner, build_chooser, step_loss
 from utils.motifs import Motifs
-from utils.objectives import IGNORED, info_nce, mask_tokens
 from utils.proxies import (
     load_motifs,
     load_windows,
@@ -48,7 +47,8 @@ from utils.run import (
     stop_if_asked,
     write_json,
 )
-from utils.sequence import WindowSampler, add_special_tokens
+from utils.search import Report, run_search
+from utils.sequence import WindowSampler
 
 PROXIES = ("sccs", "nmi")  # each keeps a best checkpoint; higher is better for both
 CONFIG_SECTIONS = (
@@ -71,18 +71,45 @@ def main() -> None:
     text = build_sampler(config, corpus)
     hook = Validation(config, accelerator)
     record_corpus(config, corpus, hook)
+    if not config.search.trials:
+        run_stages(config, corpus, text, hook, accelerator, stop)
+        return
+    metric = f"val/{config.search.metric}"
+
+    def objective(trial: Config, report: Report) -> float:
+        """Train a trial; its pretrain stage reports the proxy at each validation."""
+        trial.folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(config.folder / "overlap.json", trial.folder)  # the same text, the same windows
+        run_stages(trial, corpus, text, hook, accelerator, stop, report)
+        return json.loads((trial.folder / "pretrain/summary.json").read_text())["metrics"][metric]
+
+    print(run_search(config, objective, stop), flush=True)
+
+
+def run_stages(
+    config: Config,
+    corpus: Corpus,
+    text: WindowSampler,
+    hook: Validation,
+    accelerator: Accelerator,
+    stop: StopSignal,
+    report: Report | None = None,
+) -> None:
+    """Every stage of a config, one after the other. report: told the proxy at the pretrain stage's validations."""
     model = config.model
     for name, stage in stages(config).items():
-        folder = run_stage(config, name, stage, model, text, hook, accelerator, stop)
+        hook.report = report if name == "pretrain" else None
+        folder = run_stage(config, name, stage, model, corpus, text, hook, accelerator, stop)
         if name == "mlm":
-            model = dataclasses.replace(model, source=str(folder / "checkpoints/last"))
+            model = dataclasses.replace(model, source=str(folder / "checkpoints/last"), drop_layers=0)  # dropped once
 
 
 def stages(config: Config) -> dict[str, PretrainConfig]:
     """{folder: settings} of the stages to run. The control starts where pretrain does and reads the same windows in the
     same order for as many steps (batches depend on seed and step alone), under plain MLM."""
     control = dataclasses.replace(config.pretrain, objective="mlm", control=False)
-    found = {"mlm": config.mlm, "pretrain": config.pretrain} | ({"control": control} if config.pretrain.control else {})
+    first = dataclasses.replace(config.mlm, max_shift=config.pretrain.max_shift)  # all read the same wider windows
+    found = {"mlm": first, "pretrain": config.pretrain} | ({"control": control} if config.pretrain.control else {})
     return {name: stage for name, stage in found.items() if stage.steps}
 
 
@@ -107,6 +134,7 @@ class Validation:
 
     def __init__(self, config: Config, accelerator: Accelerator) -> None:
         self.config, self.autocast = config, accelerator.autocast
+        self.report: Report | None = None  # a search that wants to know
         self.ids, self.labels, self.inputs = None, None, {}
         if config.data.spliceator is not None:
             windows, splits = load_windows(config)
@@ -143,43 +171,6 @@ class Validation:
         return floors
 
 
-class Learner(nn.Module):
-    """What a training step runs: pooled vectors for simcse, base logits for mlm."""
-
-    def __init__(self, model: BertForMaskedLM, pooling: str, objective: str) -> None:
-        super().__init__()
-        self.model, self.pooling, self.objective = model, pooling, objective
-
-    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        if self.objective == "mlm":
-            return self.model(input_ids=tokens).logits
-        return pool(hidden_states(self.model.bert, tokens), self.pooling)
-
-
-def step_loss(
-    learner: nn.Module, stage: PretrainConfig, ids: np.ndarray, rng: np.random.Generator, device: torch.device
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Loss and accuracy of one batch, windows uint8 [batch, length].
-
-    simcse: each window passes twice, in one batch, under different dropout; accuracy is how often a view finds its
-    partner. mlm: accuracy is that of the masked bases.
-    """
-    tokens = add_special_tokens(ids)
-    if stage.objective == "mlm":
-        tokens, targets = mask_tokens(tokens, stage.mlm_probability, rng)
-        targets = torch.from_numpy(targets).to(device)
-        logits = learner(torch.from_numpy(tokens).to(device).int())
-        loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED)
-        asked = targets != IGNORED
-        return loss, (logits.argmax(-1) == targets)[asked].float().mean()
-    both = torch.from_numpy(tokens).to(device).int().repeat(2, 1)
-    first, second = learner(both).float().chunk(2)
-    with torch.no_grad():
-        nearest = (F.normalize(first, dim=-1) @ F.normalize(second, dim=-1).T).argmax(dim=1)
-    found = (nearest == torch.arange(len(first), device=device)).float().mean()
-    return info_nce(first, second, stage.temperature), found
-
-
 def build_optimizer(
     model: nn.Module, stage: PretrainConfig
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
@@ -197,10 +188,19 @@ def build_optimizer(
 class Training:
     """Model, optimiser, schedule and progress of a stage: all that its state.pt holds."""
 
-    def __init__(self, model: BertForMaskedLM, pooling: str, stage: PretrainConfig, accelerator: Accelerator) -> None:
-        self.model, self.pooling, self.stage, self.accelerator = model, pooling, stage, accelerator
-        optimizer, self.scheduler = build_optimizer(model, stage)
-        self.learner, self.optimizer = accelerator.prepare(Learner(model, pooling, stage.objective), optimizer)
+    def __init__(
+        self,
+        model: BertForMaskedLM,
+        pooling: str,
+        stage: PretrainConfig,
+        accelerator: Accelerator,
+        choose: Chooser | None = None,
+    ) -> None:
+        self.model, self.pooling, self.stage, self.accelerator, self.choose = model, pooling, stage, accelerator, choose
+        learner = Learner(model, pooling, stage.objective, stage.projection_head).to(accelerator.device)
+        self.head = learner.head
+        optimizer, self.scheduler = build_optimizer(learner, stage)
+        self.learner, self.optimizer = accelerator.prepare(learner, optimizer)
         self.step = 0
         self.best: dict[str, dict[str, float]] = {}
         self.sums = [0.0, 0.0, 0.0]  # loss, accuracy and gradient norm since the last logged row
@@ -214,6 +214,7 @@ class Training:
             "sums": self.sums,
             "count": self.count,
             "model": self.model.state_dict(),
+            "head": self.head.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
             "scaler": scaler.state_dict() if scaler is not None else None,
@@ -224,6 +225,7 @@ class Training:
     def load(self, state: dict[str, object]) -> None:
         self.step, self.best, self.sums, self.count = (state[key] for key in ("step", "best", "sums", "count"))
         self.model.load_state_dict(state["model"])
+        self.head.load_state_dict(state["head"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
         if self.accelerator.scaler is not None:
@@ -235,7 +237,7 @@ class Training:
     def advance(self, ids: np.ndarray, rng: np.random.Generator) -> None:
         """One optimiser step on windows uint8 [batch, length]."""
         self.learner.train()
-        loss, accuracy = step_loss(self.learner, self.stage, ids, rng, self.accelerator.device)
+        loss, accuracy = step_loss(self.learner, self.stage, ids, rng, self.accelerator.device, self.choose)
         if not torch.isfinite(loss):
             raise FloatingPointError(
                 f"the loss is {loss.item()} at step {self.step + 1}: lower {self.stage.objective} lr or raise warm-up"
@@ -267,6 +269,7 @@ def run_stage(
     name: str,
     stage: PretrainConfig,
     source: ModelConfig,
+    corpus: Corpus,
     text: WindowSampler,
     hook: Validation,
     accelerator: Accelerator,
@@ -283,7 +286,7 @@ def run_stage(
     model, pooling, remarks = load_backbone(source, need_mlm_head=stage.objective == "mlm")
     hook.check(model)
     model.to(accelerator.device)
-    training = Training(model, pooling, stage, accelerator)
+    training = Training(model, pooling, stage, accelerator, build_chooser(config, stage, corpus))
     state = run.load_state(accelerator.device)
     if state is None:
         run.rewind(-1)
@@ -399,6 +402,8 @@ def validate(run: RunFolder, training: Training, hook: Validation) -> None:
     run.log(f"validation at step {training.step}: {shown}")
     if training.step == 0:  # the start is the baseline arm; the best_* arms are checkpoints that this stage trained
         return
+    if hook.report is not None:
+        hook.report(training.step, scores[hook.config.search.metric])
     saved = save(run, training, f"step-{training.step:06d}")
     for proxy in PROXIES:
         if proxy in scores and scores[proxy] > training.best.get(proxy, {"value": -np.inf})["value"]:

@@ -21,9 +21,9 @@ def study(tiny_data, tmp_path_factory):
     config = tiny_config(folder, tiny_data, changes)
     true_loss = pretrain.step_loss
 
-    def spy(learner, stage, ids, rng, device):
+    def spy(learner, stage, ids, *more):
         seen.setdefault((stage.objective, stage.steps), []).append(ids)
-        return true_loss(learner, stage, ids, rng, device)
+        return true_loss(learner, stage, ids, *more)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pretrain, "step_loss", spy)

@@ -1,13 +1,16 @@
 """evaluate.py on a finished experiment: the same numbers again, from checkpoints, and the report."""
 
+import dataclasses
 import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from conftest import FOLDS, LENGTH, motif_settings, refusal, tiny_config
 
 import evaluate
+from utils.backbone import load_backbone, save_checkpoint
 from utils.config import load_config
 from utils.metrics import classification_scores, corrected_ttest
 from utils.report import COLUMNS, collect_folds, compare, write_report
@@ -53,6 +56,58 @@ def test_nmi_stays_under_its_bound(finished, tiny_data, call, capsys, tmp_path):
     row = table_of(out)[str(finished.run / "pretrain/checkpoints/last")]
     assert 0 <= row["nmi"] <= row["nmi_bound"] + 1e-4 and row["clusters"] >= 1
     assert row["nmi"] == pytest.approx((row["nmi_gt"] + row["nmi_ag"]) / 2, abs=1e-4)
+
+
+def test_the_table_of_layers_agrees_with_sccs_and_nmi_layer_by_layer(finished, tiny_data, call, capsys, tmp_path):
+    config = tiny_config(tmp_path, tiny_data, motif_settings(tiny_data))
+    checkpoint = finished.run / "pretrain/checkpoints/last"
+    call(evaluate, "layers", checkpoint, config)
+    out = capsys.readouterr().out
+    assert " selection windows of 20 nt, NMI of 40 motif sites" in out
+    rows = table_of(out)
+    of_encoder = {f"layer {i} {kind}" for i in (0, 1, 2) for kind in ("cls", "mean", "centre")} - {"layer 0 cls"}
+    assert set(rows) == of_encoder | {f"fresh {name}" for name in of_encoder} | {"one_hot_10", "gc"}
+    call(evaluate, "sccs", checkpoint, config)
+    sccs = table_of(capsys.readouterr().out)  # of the checkpoint's own pooling: the mean of its last layer
+    assert rows["layer 2 mean"]["sccs"] == sccs[str(checkpoint)]["sccs"]
+    for name, row in (("fresh layer 2 mean", "fresh"), ("one_hot_10", "one_hot_10"), ("gc", "gc")):
+        assert rows[name]["sccs"] == sccs[row]["sccs"]
+    for layer in (0, 1, 2):
+        call(evaluate, "nmi", checkpoint, config, "--evaluate.nmi_layer", layer)
+        nmi = table_of(capsys.readouterr().out)
+        assert rows[f"layer {layer} centre"]["nmi"] == nmi[str(checkpoint)]["nmi"]
+        assert rows[f"fresh layer {layer} centre"]["nmi"] == nmi["fresh"]["nmi"]
+        assert rows["one_hot_10"]["nmi"] == nmi["one_hot_10"]["nmi"]
+    assert all(0 <= row["probe_auc"] <= 1 and -1 <= row["sccs"] <= 1 for row in rows.values())
+    # the data's consensus is at the centre of every site, so who sees the bases there can tell
+    assert rows["one_hot_10"]["probe_auc"] > 0.9 > rows["gc"]["probe_auc"]
+
+
+def test_the_table_of_layers_of_a_run_has_every_checkpoint_that_arms_name(finished, call, capsys):
+    call(evaluate, "layers", finished.run)
+    out = capsys.readouterr().out
+    rows = table_of(out)
+    assert "no motif sites" in out and not any("nmi" in row for row in rows.values())
+    assert {f"{arm} layer 1 mean" for arm in ("baseline", "best_sccs", "last", "fresh")} <= set(rows)
+    assert len(rows) == 4 * 8 + 2
+
+
+def test_the_table_of_layers_shows_a_learned_mix(tiny_data, call, capsys, tmp_path):
+    config = tiny_config(tmp_path, tiny_data, motif_settings(tiny_data))
+    torch.manual_seed(0)
+    sizes = dataclasses.replace(load_config([str(config)]).model, pooling_layer="mix")
+    model, pooling, _ = load_backbone(sizes)
+    with torch.no_grad():
+        model.bert.layer_mix.copy_(torch.tensor([0.0, 0.0, 2.0]))
+    save_checkpoint(model, tmp_path / "mixed", pooling)
+    call(evaluate, "layers", tmp_path / "mixed", config)
+    lines = {line[:24].strip(): line.split() for line in capsys.readouterr().out.splitlines()}
+    weights = [float(lines[f"layer {i} mean"][-1]) for i in range(3)]
+    assert weights == pytest.approx(torch.tensor([0.0, 0.0, 2.0]).softmax(0).tolist(), abs=1e-4)
+    call(evaluate, "sccs", tmp_path / "mixed", config)
+    own = table_of(capsys.readouterr().out)[str(tmp_path / "mixed")]["sccs"]
+    assert float(lines["mix mean"][2]) == pytest.approx(own, abs=2e-4)
+    assert len(lines["mix centre"]) == 5  # sccs, probe_auc and nmi
 
 
 def test_classify_repeats_the_recorded_test_scores(finished, call, capsys):

@@ -1,9 +1,12 @@
-"""The encoder: load it from a checkpoint or make it fresh, pool its hidden states, save it so that others get the same.
+"""The encoder: load it from a checkpoint or make it fresh, chop it, pool its hidden states, save it as it is.
 
 Read are SpliceBERT's folders as published, plain BERT folders like them, and multimolecule's port, which is told by the
 rows of its word embedding and put into the plain layout. Every checkpoint of ours is a plain `save_pretrained` folder
 of a ten-row BERT; `config.json` also records the pooling, so whoever loads it gets the same vectors. Layers are counted
 0 = embeddings, 1..n = blocks.
+
+A pooling is written as one word: `KIND`, of the last layer, or `KIND@LAYER`; KIND is cls, mean or centre, LAYER a
+number or `mix`, a learned mean of all layers. A version of this code that knows no layers refuses such a word.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ import re
 import warnings
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import huggingface_hub
 import torch
@@ -31,6 +34,9 @@ from utils.errors import InputError
 from utils.sequence import VOCAB
 
 DEFAULT_POOLING = "cls"  # what the published checkpoints, which record none, were used with
+POOLING_KINDS = ("cls", "mean", "centre")
+MIX = "mix"  # in the place of a layer's number
+_MIX_WEIGHTS = "layer_mix"  # name of the encoder's parameter; nobody else's BERT has it
 
 # Keys that published BERT checkpoints may hold beyond or short of ours, and that change no vector:
 _EXPECTED_UNEXPECTED = ("bert.pooler.", "pooler.", "cls.seq_relationship.", "position_ids")
@@ -66,22 +72,33 @@ def load_backbone(config: ModelConfig, need_mlm_head: bool = False) -> tuple[Ber
     """The encoder with its MLM head, how it pools, and remarks about the loading worth a line in the log.
 
     config.source: a folder or hub id (see `resolve_source`) of SpliceBERT, of any BERT with its ten-row vocabulary or
-    of multimolecule's port, or None for fresh weights (seeded by torch's global generator). config.pooling overrides
-    what the checkpoint records, the two dropout rates always do.
+    of multimolecule's port, or None for fresh weights (seeded by torch's global generator). config.pooling and
+    config.pooling_layer each override what the checkpoint records, the two dropout rates always do.
+    config.drop_layers blocks are removed; layers are counted in what is left.
     Raises InputError when the checkpoint is missing, damaged, of another kind or vocabulary, holds code, or has keys
-    that nobody expected.
+    that nobody expected, and for blocks or a layer that it does not have.
     """
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     if config.source is None:
         model, remarks = fresh_like(_fresh_config(config)), ["fresh weights"]
-        recorded = None
     else:
         model, remarks = _load(config, need_mlm_head)
-        recorded = getattr(model.config, "pooling", None)
-    pooling = config.pooling or recorded or DEFAULT_POOLING
-    if recorded and config.pooling and config.pooling != recorded:
-        remarks.append(f"pooling changed from the checkpoint's {recorded} to {config.pooling}")
+    recorded = getattr(model.config, "pooling", None)
+    kind, layer = read_pooling(recorded or DEFAULT_POOLING)
+    if config.drop_layers:
+        if isinstance(layer, int) and config.pooling_layer is None:
+            raise InputError(
+                f"model.source {config.source} pools layer {layer}, which model.drop_layers renumbers: say which of "
+                "the layers that are left, by model.pooling_layer"
+            )
+        drop_layers(model, config.drop_layers, config.drop_from)
+        remarks.append(f"the {config.drop_from} {config.drop_layers} blocks dropped")
+    layer = layer if config.pooling_layer is None else config.pooling_layer
+    pooling = (config.pooling or kind) + ("" if layer is None else f"@{layer}")
+    _set_pooling(model, pooling)
+    if recorded and pooling != recorded:
+        remarks.append(f"pooling changed from the checkpoint's {recorded} to {pooling}")
     return model, pooling, remarks
 
 
@@ -128,7 +145,32 @@ def fresh_like(bert_config: BertConfig) -> BertForMaskedLM:
         positions = model.bert.embeddings.position_embeddings.weight
         with torch.no_grad():
             positions.copy_(bert_config.initializer_range * 2**0.5 * sinusoids(*positions.shape))
+    if read_pooling(getattr(bert_config, "pooling", DEFAULT_POOLING)).layer == MIX:
+        _set_mix(model.bert, torch.zeros(bert_config.num_hidden_layers + 1))
     return model
+
+
+def drop_layers(model: BertForMaskedLM, count: int, end: str) -> None:
+    """Remove the `last` or the `first` blocks of an encoder, in place; a learned mix keeps the weights of the others.
+
+    Raises InputError where none would be left.
+    """
+    blocks = model.bert.encoder.layer
+    if count >= len(blocks):
+        raise InputError(
+            f"model.drop_layers ({count}) leaves none of the encoder's {len(blocks)} blocks: give at most "
+            f"{len(blocks) - 1}"
+        )
+    kept = range(len(blocks) - count) if end == "last" else range(count, len(blocks))
+    model.bert.encoder.layer = nn.ModuleList(blocks[i] for i in kept)
+    model.config.num_hidden_layers = len(kept)
+    if hasattr(model.bert, _MIX_WEIGHTS):
+        _set_mix(model.bert, model.bert.layer_mix.detach()[[0, *(i + 1 for i in kept)]])
+
+
+def _set_mix(bert: BertModel, weights: torch.Tensor) -> None:
+    """Give the encoder the parameter of a learned mix of layers, [1 + blocks]; its softmax weighs the layers."""
+    bert.register_parameter(_MIX_WEIGHTS, nn.Parameter(weights.clone()))
 
 
 def sinusoids(length: int, width: int) -> torch.Tensor:
@@ -172,13 +214,29 @@ def _load(config: ModelConfig, need_mlm_head: bool) -> tuple[BertForMaskedLM, li
     _check_tokens(folder, MULTIMOLECULE_VOCAB if multimolecule else VOCAB, values)
     if multimolecule:
         weights = convert_multimolecule(weights, prefix, weight_file)
+    mix = _take_mix(weights, values, weight_file)
     model, report = _build(settings, weights, config, folder / "config.json")
     remarks = [f"weights from {source}" + ("" if Path(source).is_dir() else f", commit {folder.name}")]
     remarks += [f"converted from multimolecule's layout of {rows} tokens"] if multimolecule else []
     remarks += _check_fit(source, report, need_mlm_head)
+    if mix is not None:
+        _set_mix(model.bert, mix)
     if model.cls.predictions.decoder.weight is not model.bert.embeddings.word_embeddings.weight:
         remarks.append("the masked-LM head's decoder differs from the word embedding: both are kept, as they are")
     return model, remarks + _changed_dropout(settings, config)
+
+
+def _take_mix(weights: dict[str, torch.Tensor], values: dict[str, Any], weight_file: Path) -> torch.Tensor | None:
+    """The weights of a learned mix of layers, taken out of `weights` where config.json (`values`) records one."""
+    if read_pooling(values.get("pooling") or DEFAULT_POOLING).layer != MIX:
+        return None
+    keys = [key for key in weights if key.rpartition(".")[2] == _MIX_WEIGHTS and weights[key].ndim == 1]
+    if len(keys) != 1 or len(weights[keys[0]]) - 1 != values.get("num_hidden_layers"):
+        raise InputError(
+            f"{weight_file} holds no weight for each layer (*{_MIX_WEIGHTS}), but config.json beside it records a "
+            "learned mix: the two files do not belong together"
+        )
+    return weights.pop(keys[0])
 
 
 def _check_fit(source: str, report: dict[str, Any], need_mlm_head: bool) -> list[str]:
@@ -467,6 +525,63 @@ def check_length(model: nn.Module, length: int, field: str) -> None:
         )
 
 
+class Pooling(NamedTuple):
+    """How a window becomes a vector, read from the word that records it."""
+
+    kind: str
+    layer: int | str | None  # None: the last, MIX: all
+
+
+def read_pooling(pooling: str) -> Pooling:
+    """'mean@3' -> ('mean', 3). Raises InputError for a word that is no pooling."""
+    kind, at, layer = str(pooling).partition("@")
+    numbered = layer.isdecimal()
+    if kind not in POOLING_KINDS or at and not numbered and layer != MIX:
+        raise InputError(
+            f"model.pooling {pooling!r} is unknown: {', '.join(POOLING_KINDS)}, each with @LAYER or @{MIX}"
+        )
+    return Pooling(kind, int(layer) if numbered else layer or None)
+
+
+def _set_pooling(model: BertForMaskedLM, pooling: str) -> None:
+    """Record the pooling, with a mix of equal parts where it asks for one and the encoder has none yet."""
+    kind, layer = read_pooling(pooling)
+    blocks = model.config.num_hidden_layers
+    if isinstance(layer, int) and layer > blocks:
+        raise InputError(f"model.pooling_layer: layer {layer} does not exist: the encoder has {blocks} blocks")
+    if (kind, layer) == ("cls", 0):
+        raise InputError("model.pooling cls of model.pooling_layer 0 is one and the same vector for every window")
+    model.config.pooling = pooling
+    mixed = hasattr(model.bert, _MIX_WEIGHTS)
+    if layer == MIX and not mixed:
+        _set_mix(model.bert, torch.zeros(blocks + 1))
+    elif layer != MIX and mixed:
+        del model.bert.layer_mix
+
+
+def window_vectors(bert: BertModel, tokens: torch.Tensor, pooling: str) -> torch.Tensor:
+    """One vector a window, [batch, hidden], for tokens [batch, 1 + bases + 1], all of one length.
+
+    A learned mix is the layers' mean under softmax weights, as in ELMo (Peters et al. 2018, equation 1), without its
+    scale, which neither a cosine nor a linear layer needs; every layer ends in a layer norm, so they are of one size.
+    """
+    kind, layer = read_pooling(pooling)
+    if layer != MIX:
+        return pool(hidden_states(bert, tokens, layer), kind)
+    vectors = torch.stack([pool(states, kind) for states in all_hidden_states(bert, tokens)], dim=-1)
+    return (vectors * mix_weights(bert)).sum(dim=-1)  # pooling is linear: of each layer first, which is less to mix
+
+
+def mix_weights(bert: BertModel) -> torch.Tensor | None:
+    """Share of each layer in the encoder's learned mix, [1 + blocks]; None where it has none."""
+    return bert.layer_mix.softmax(dim=0) if hasattr(bert, _MIX_WEIGHTS) else None
+
+
+def all_hidden_states(bert: BertModel, tokens: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Hidden states [batch, tokens, hidden] of every layer, embeddings first."""
+    return bert(input_ids=tokens, output_hidden_states=True).hidden_states
+
+
 def hidden_states(bert: BertModel, tokens: torch.Tensor, layer: int | None = None) -> torch.Tensor:
     """Hidden states [batch, tokens, hidden] of a layer (None: the last) for tokens [batch, tokens], all of one length.
 
@@ -476,16 +591,28 @@ def hidden_states(bert: BertModel, tokens: torch.Tensor, layer: int | None = Non
         return bert(input_ids=tokens).last_hidden_state
     if layer > bert.config.num_hidden_layers:
         raise InputError(f"layer {layer} does not exist: the encoder has {bert.config.num_hidden_layers} blocks")
-    return bert(input_ids=tokens, output_hidden_states=True).hidden_states[layer]
+    return all_hidden_states(bert, tokens)[layer]
 
 
-def pool(states: torch.Tensor, pooling: str) -> torch.Tensor:
-    """One vector a window, [batch, hidden], from hidden states [batch, 1 + bases + 1, hidden]."""
-    if pooling == "cls":
+def pool(states: torch.Tensor, kind: str) -> torch.Tensor:
+    """One vector a window, [batch, hidden], from one layer's hidden states [batch, 1 + bases + 1, hidden].
+
+    centre is the mean of the two central bases: joined, as NMI has them, they would be twice as wide as what every
+    other pooling gives, and a classifier of another size.
+    """
+    if kind == "cls":
         return states[:, 0]
-    if pooling == "mean":
+    if kind == "mean":
         return states[:, 1:-1].mean(dim=1)  # the bases, without [CLS] and [SEP]
-    raise InputError(f"model.pooling {pooling!r} is unknown: cls or mean")
+    if kind == "centre":
+        return central_states(states).mean(dim=1)
+    raise InputError(f"model.pooling {kind!r} is unknown: {', '.join(POOLING_KINDS)}")
+
+
+def central_states(states: torch.Tensor) -> torch.Tensor:
+    """Hidden states [batch, 2, hidden] of the two central bases, from [batch, 1 + bases + 1, hidden]."""
+    first = (states.shape[1] - 2) // 2  # [CLS] shifts base length // 2 - 1 to this token
+    return states[:, first : first + 2]
 
 
 def save_checkpoint(model: nn.Module, folder: Path, pooling: str) -> None:

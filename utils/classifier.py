@@ -6,8 +6,10 @@ head beside it in head.safetensors.
 
 from __future__ import annotations
 
+import re
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,8 +17,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import BertModel
 
-from utils.backbone import hidden_states, load_backbone, pool, save_checkpoint
-from utils.config import ModelConfig
+from utils.backbone import load_backbone, save_checkpoint, window_vectors
+from utils.config import ModelConfig, Stage
 from utils.embed import Autocast
 from utils.errors import InputError
 from utils.sequence import add_special_tokens
@@ -38,7 +40,7 @@ class Classifier(nn.Module):
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         """Logits [batch] for tokens [batch, 1 + bases + 1]."""
-        return self.head(pool(hidden_states(self.bert, tokens), self.pooling)).squeeze(-1)
+        return self.head(window_vectors(self.bert, tokens, self.pooling)).squeeze(-1)
 
 
 def predict(model: Classifier, ids: np.ndarray, batch_size: int, autocast: Autocast = nullcontext) -> np.ndarray:
@@ -53,6 +55,23 @@ def predict(model: Classifier, ids: np.ndarray, batch_size: int, autocast: Autoc
                 parts.append(model(tokens).float().sigmoid().cpu())
     model.train(was_training)
     return torch.cat(parts).numpy()
+
+
+def layer_groups(model: Classifier, stage: Stage, lr: float, decay: float) -> list[dict[str, Any]]:
+    """Parameter groups for an optimiser: what a stage trains, with learning rates that fall from the head down.
+
+    lr x decay^(n + 1 - layer), layers counted 0 = embeddings, 1..n = blocks, n + 1 = the head, whose group comes first
+    (Howard and Ruder 2018, section 3.2; Clark et al. 2020). One group where decay is 1.
+    """
+    prefix = {"supcon": "bert.", "head": "head.", "full": ""}[stage]
+    top = model.bert.config.num_hidden_layers + 1
+    layers: dict[int, list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if name.startswith(prefix):
+            block = re.match(r"bert\.encoder\.layer\.(\d+)\.", name)
+            layer = int(block[1]) + 1 if block else 0 if name.startswith("bert.embeddings.") else top
+            layers.setdefault(top if decay == 1 else layer, []).append(parameter)
+    return [{"params": layers[layer], "lr": lr * decay ** (top - layer)} for layer in sorted(layers, reverse=True)]
 
 
 def save_classifier(model: Classifier, folder: Path) -> None:

@@ -12,7 +12,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import jsonargparse
 import yaml
@@ -31,6 +31,10 @@ from utils.errors import InputError
 DEFAULT_CONFIG = "configs/demo.yaml"
 # Below 1 so that something is left to train on; 0 means none is set aside.
 Share = restricted_number_type("Share", float, [(">=", 0), ("<", 1)])
+Decay = restricted_number_type("Decay", float, [(">", 0), ("<=", 1)])
+Stage = Literal["supcon", "head", "full"]
+STAGES: tuple[Stage, ...] = get_args(Stage)
+"""Of fine-tuning, in their order."""
 
 
 @dataclass
@@ -58,8 +62,20 @@ class ModelConfig:
     """Dropout of embeddings, attention output and feed-forward output; also applies to a loaded checkpoint."""
     attention_probs_dropout_prob: Share = 0.1
     """Dropout of the attention weights; also applies to a loaded checkpoint."""
-    pooling: Literal["cls", "mean"] | None = None
-    """How a window becomes one vector; null: what the checkpoint records, else cls."""
+    pooling: Literal["cls", "mean", "centre"] | None = None
+    """How a window becomes one vector: that of [CLS], the mean of the bases, or of the two central ones; null: what the
+    checkpoint records, else cls."""
+    pooling_layer: NonNegativeInt | Literal["mix"] | None = None
+    """Layer that is pooled, 0 = embeddings, 1..n = blocks; mix: a learned mean of all; null: what the checkpoint
+    records, else the last."""
+    drop_layers: NonNegativeInt = 0
+    """Blocks removed from the source before anything is trained or measured; layers are counted in what is left."""
+    drop_from: Literal["last", "first"] = "last"
+    """Which end they are removed from."""
+
+    def saved_as(self, folder: Path | str) -> ModelConfig:
+        """This section for a checkpoint of ours: pooled as it records, and no blocks dropped a second time."""
+        return dataclasses.replace(self, source=str(folder), pooling=None, pooling_layer=None, drop_layers=0)
 
 
 @dataclass
@@ -145,8 +161,9 @@ class DataConfig:
 class PretrainConfig:
     """One stage of training on unlabelled text."""
 
-    objective: Literal["mlm", "simcse"] = "simcse"
-    """mlm: masked bases; simcse: two dropout passes of a window against the other windows of the batch."""
+    objective: Literal["mlm", "simcse", "dcl"] = "simcse"
+    """mlm: masked bases; simcse: two dropout passes of a window against the other windows of the batch (InfoNCE); dcl:
+    the same without the positive in the denominator."""
     steps: NonNegativeInt = 12656
     """Optimiser steps; 0 skips the stage."""
     batch_size: PositiveInt = 512
@@ -162,9 +179,26 @@ class PretrainConfig:
     max_grad_norm: PositiveFloat = 1.0
     """Gradients are clipped to this norm."""
     temperature: PositiveFloat = 0.05
-    """simcse: cosine similarities are divided by this."""
+    """simcse, dcl: cosine similarities are divided by this."""
+    projection_head: bool = False
+    """simcse, dcl: contrast behind a two-layer head that is for training only."""
+    reverse_complement_negatives: bool = False
+    """simcse, dcl: the other strand of every window as one more negative: splice sites are stranded."""
+    skip_near_duplicates: bool = False
+    """simcse, dcl: windows of a batch that overlap or repeat one another are no negatives of each other."""
+    max_shift: NonNegativeInt = 0
+    """simcse, dcl: each view is moved by up to so many nt; the text is read in windows longer by twice that."""
+    mutation_rate: Share = 0.0
+    """simcse, dcl: share of bases substituted in each view."""
+    mlm_weight: NonNegativeFloat = 0.0
+    """simcse, dcl: weight of the masked-base loss of a third, masked copy of the batch (SimCSE has .1)."""
     mlm_probability: OpenUnitInterval = 0.15
     """mlm: share of bases to predict."""
+    masking: Literal["random", "spans", "sites", "informative"] = "random"
+    """mlm: single bases; spans (SpanBERT); more about likely splice sites, by matrices fitted on data.annotation;
+    6-mers that occur together more than their bases would (GeneMask)."""
+    site_factor: PositiveFloat = 5.0
+    """mlm: masking sites raises the odds of the bases of a likely site's consensus by so much."""
     eval_steps: PositiveInt = 250
     """Validate (SCCS, NMI) and save every this many steps; also before step 0 and at the end."""
     logging_steps: PositiveInt = 10
@@ -191,8 +225,14 @@ class FinetuneConfig:
     """Which folds to run; null: all. Each is an independent job."""
     seeds: list[NonNegativeInt] = field(default_factory=lambda: [0])
     """Seeds of head initialisation, dropout and order; every arm uses the same."""
+    stages: list[Stage] = field(default_factory=lambda: ["full"])
+    """In this order: supcon (supervised contrast of donor, acceptor and non-site, on the fold's training windows), head
+    (encoder frozen, a mix of layers too; on features encoded once by each of the workers), full (everything)."""
     lr: PositiveFloat = 1e-5
     """Learning rate of AdamW."""
+    layerwise_lr_decay: Decay = 1.0
+    """full, supcon: the last block learns at this times lr, each one below at this times the one above, the embeddings
+    slowest; the head at lr (ULMFiT, ELECTRA). 1: all at lr."""
     weight_decay: NonNegativeFloat = 1e-6
     """AdamW's decay."""
     warmup_steps: NonNegativeInt = 0
@@ -202,9 +242,21 @@ class FinetuneConfig:
     batch_size: PositiveInt = 16
     """Windows a step; the last partial batch is dropped."""
     max_epochs: PositiveInt = 200
-    """Upper limit of epochs."""
+    """Upper limit of epochs (of the full stage)."""
     patience: PositiveInt = 10
-    """Epochs without a better validation AUC before a fit stops."""
+    """Epochs of a stage without a better validation AUC before it stops (not supcon, which has no head)."""
+    head_epochs: PositiveInt = 200
+    """head: upper limit of epochs."""
+    head_lr: PositiveFloat | None = None
+    """head: learning rate; null: lr."""
+    supcon_epochs: PositiveInt = 5
+    """supcon: epochs."""
+    supcon_lr: PositiveFloat | None = None
+    """supcon: learning rate; null: lr."""
+    supcon_batch_size: PositiveInt = 64
+    """supcon: windows a step, among which positives and negatives are found; the last partial batch is dropped."""
+    supcon_temperature: PositiveFloat = 0.1
+    """supcon: cosine similarities are divided by this (Khosla et al. 2020)."""
     select_epoch: Literal["per_fold", "shared"] = "per_fold"
     """shared: one epoch for all folds, by mean validation AUC, as published; per_fold: each fold its own."""
     max_grad_norm: PositiveFloat | None = None
@@ -240,6 +292,22 @@ class EvaluateConfig:
 
 
 @dataclass
+class SearchConfig:
+    """Search over settings with optuna, in the place of one run."""
+
+    trials: NonNegativeInt = 0
+    """Trials that end, pruned ones included, over all processes that share the storage; 0: no search."""
+    metric: Literal["sccs", "nmi"] = "sccs"
+    """What pretrain.py's trials maximise at their last validation. Those of finetune.py: validation AUC."""
+    storage: str | None = None
+    """File or database URL that processes and machines share; null: runs/<name>/search/study.db."""
+    startup_trials: PositiveInt = 5
+    """Random trials before TPE proposes, and before the median prunes."""
+    space: dict[str, Any] = field(default_factory=dict)
+    """{field: {low: 1.0e-5, high: 1.0e-3, log: true}} or {field: {choices: [cls, mean]}}; whole numbers stay whole."""
+
+
+@dataclass
 class Config:
     """One experiment."""
 
@@ -262,6 +330,7 @@ class Config:
     pretrain: PretrainConfig = field(default_factory=PretrainConfig)
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    search: SearchConfig = field(default_factory=SearchConfig)
 
     @property
     def folder(self) -> Path:
@@ -351,6 +420,7 @@ def check(config: Config) -> None:
             raise InputError(f"{key} is {value}: it must be a finite number")
     if not config.name or "/" in config.name or config.name.startswith("."):
         raise InputError(f"name ({config.name}) must be a plain folder name")
+    _check_finetune(config.finetune)
     for stage in ("mlm", "pretrain"):
         section = getattr(config, stage)
         if section.steps and section.warmup_steps > section.steps:
@@ -358,10 +428,24 @@ def check(config: Config) -> None:
                 f"{stage}.warmup_steps ({section.warmup_steps}) is more than {stage}.steps ({section.steps}): "
                 "the learning rate would never reach its peak"
             )
-        if section.steps and section.objective == "simcse" and section.batch_size < 2:
-            raise InputError(f"{stage}.batch_size must be at least 2: simcse takes its negatives from the batch")
+        if section.steps and section.objective != "mlm" and section.batch_size < 2:
+            raise InputError(
+                f"{stage}.batch_size must be at least 2: {section.objective} takes its negatives from the batch"
+            )
         if section.steps and not data.fasta and data.corpus != "dataset":
             raise InputError(f"data.fasta is empty: {stage} needs genome text (or set {stage}.steps to 0)")
+
+
+def _check_finetune(finetune: FinetuneConfig) -> None:
+    stages = f"finetune.stages ([{', '.join(finetune.stages)}])"
+    if finetune.stages != [stage for stage in STAGES if stage in finetune.stages]:
+        raise InputError(f"{stages} must keep to the order {', '.join(STAGES)}, each at most once")
+    if not {"head", "full"} & set(finetune.stages):
+        raise InputError(f"{stages} must hold head or full: without them no classifier is trained")
+    if finetune.select_epoch == "shared" and finetune.stages != ["full"]:
+        raise InputError(f"{stages}: finetune.select_epoch shared, the published rule, knows the stage full alone")
+    if "supcon" in finetune.stages and finetune.supcon_batch_size < 2:
+        raise InputError("finetune.supcon_batch_size must be at least 2: supcon compares the windows of a batch")
 
 
 def to_dict(config: Config) -> dict[str, Any]:
@@ -378,7 +462,7 @@ def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """{'a': {'b': 1}} -> {'a.b': 1}, for comparing and showing configs."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and value:
             flat.update(flatten(value, f"{prefix}{key}."))
         else:
             flat[f"{prefix}{key}"] = value

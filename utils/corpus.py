@@ -149,7 +149,7 @@ def build_sampler(config: Config, corpus: Corpus) -> WindowSampler:
     data = config.data
     return WindowSampler(
         corpus.store,
-        data.window,
+        data.window + 2 * config.pretrain.max_shift,
         data.sampling or ("strided" if data.corpus == "genome" else "random"),
         data.stride,
         data.strands == "both" and not corpus.stranded,
@@ -420,7 +420,8 @@ def _build_scorer(config: Config, store: TokenStore, known: list[Intron]) -> Sco
     if config.data.scorer == "annotation":
         return _annotation_scorer(store, known)
     if config.data.scorer == "pwm":
-        return _matrix_scorer(store, known, config.seed)
+        matrices = _fit_matrices(store, known, config.seed)
+        return lambda name, reverse: site_scores(_strand(store, name, reverse), matrices)
     return _classifier_scorer(config, store)
 
 
@@ -451,11 +452,17 @@ def _annotation_scorer(store: TokenStore, known: list[Intron]) -> Scorer:
     return score
 
 
-def _matrix_scorer(store: TokenStore, known: list[Intron], seed: int) -> Scorer:
-    """The weight matrices of donors and acceptors (floors.WeightMatrix) fitted on annotation, against random GT / AG.
+def fit_site_matrices(config: Config, store: TokenStore) -> dict[str, np.ndarray]:
+    """`_fit_matrices` on all annotation of a config together, for masking around likely sites."""
+    _need_annotation(config.data)
+    known = [
+        intron for number in range(len(config.data.fasta)) for intron in _annotated_introns(store, config.data, number)
+    ]
+    return _fit_matrices(store, known, config.seed)
 
-    The score is the log-odds in nats of the likelier of the two; only GT and AG are candidates.
-    """
+
+def _fit_matrices(store: TokenStore, known: list[Intron], seed: int) -> dict[str, np.ndarray]:
+    """{'donor', 'acceptor'}: log-odds in nats of floors.WeightMatrix, annotated sites against random GT / AG."""
     rng = np.random.default_rng([seed, 4])
     windows, labels, sites = [], [], []
     for site, rows in boundaries(store, known).items():
@@ -470,24 +477,24 @@ def _matrix_scorer(store: TokenStore, known: list[Intron], seed: int) -> Scorer:
         labels += [1] * len(positive) + [0] * len(negative)
         sites += [site] * (len(positive) + len(negative))
     matrix = WeightMatrix(SCORER_FLANK).fit(np.stack(windows), np.array(labels), np.array(sites))
-    log_odds = dict(zip(np.unique(sites), matrix.log_odds))
+    return dict(zip(np.unique(sites), matrix.log_odds))
 
-    def score(name: str, reverse: bool) -> np.ndarray:
-        ids = _strand(store, name, reverse)
-        scores = np.full(len(ids) + 1, -np.inf, dtype=np.float32)
-        for site, weights in log_odds.items():
-            places = _motif_boundaries(ids, site)
-            places = places[(places >= SCORER_FLANK) & (places <= len(ids) - SCORER_FLANK)]
-            # one look-up a column; row N of the table is zero, as an unknown base tells nothing
-            table = np.zeros((2 * SCORER_FLANK, T + 1), dtype=np.float32)
-            table[:, A:] = weights.reshape(-1, 4)
-            total = np.zeros(len(places), dtype=np.float32)
-            for column in range(2 * SCORER_FLANK):
-                total += table[column, ids[places - SCORER_FLANK + column]]
-            scores[places] = np.maximum(scores[places], total)
-        return scores
 
-    return score
+def site_scores(ids: np.ndarray, matrices: dict[str, np.ndarray]) -> np.ndarray:
+    """float32 [n + 1]: log-odds of the likelier site at each boundary of ids uint8 [n], read as one strand; only GT and
+    AG with SCORER_FLANK nt on either side are candidates, the others are -inf."""
+    scores = np.full(len(ids) + 1, -np.inf, dtype=np.float32)
+    for site, weights in matrices.items():
+        places = _motif_boundaries(ids, site)
+        places = places[(places >= SCORER_FLANK) & (places <= len(ids) - SCORER_FLANK)]
+        # one look-up a column; row N of the table is zero, as an unknown base tells nothing
+        table = np.zeros((2 * SCORER_FLANK, T + 1), dtype=np.float32)
+        table[:, A:] = weights.reshape(-1, 4)
+        total = np.zeros(len(places), dtype=np.float32)
+        for column in range(2 * SCORER_FLANK):
+            total += table[column, ids[places - SCORER_FLANK + column]]
+        scores[places] = np.maximum(scores[places], total)
+    return scores
 
 
 def _classifier_scorer(config: Config, store: TokenStore) -> Scorer:

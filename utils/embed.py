@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from transformers import BertModel
 
-from utils.backbone import hidden_states, pool
+from utils.backbone import all_hidden_states, central_states, hidden_states, window_vectors
 from utils.sequence import add_special_tokens
 
 Autocast = Callable[[], AbstractContextManager]
@@ -19,7 +19,7 @@ def embed(
     bert: BertModel, ids: np.ndarray, pooling: str, batch_size: int, autocast: Autocast = nullcontext
 ) -> np.ndarray:
     """Pooled vectors float32 [n, hidden] of windows uint8 [n, length], in evaluation mode."""
-    return _run(bert, ids, batch_size, autocast, lambda tokens: pool(hidden_states(bert, tokens), pooling))
+    return _run(bert, ids, batch_size, autocast, lambda tokens: window_vectors(bert, tokens, pooling))
 
 
 def embed_twice(
@@ -30,9 +30,7 @@ def embed_twice(
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         views = [
-            _run(
-                bert, ids, batch_size, autocast, lambda tokens: pool(hidden_states(bert, tokens), pooling), dropout=True
-            )
+            _run(bert, ids, batch_size, autocast, lambda tokens: window_vectors(bert, tokens, pooling), dropout=True)
             for _ in range(2)
         ]
     return views[0], views[1]
@@ -42,12 +40,27 @@ def embed_centre(
     bert: BertModel, ids: np.ndarray, layer: int | None, batch_size: int, autocast: Autocast = nullcontext
 ) -> np.ndarray:
     """Hidden states of the two central bases of windows uint8 [n, length], joined: float32 [n, 2 hidden]."""
-    first = ids.shape[1] // 2  # [CLS] shifts base length // 2 - 1 to this token
+    return _run(
+        bert, ids, batch_size, autocast, lambda tokens: central_states(hidden_states(bert, tokens, layer)).flatten(1)
+    )
 
-    def centre(tokens: torch.Tensor) -> torch.Tensor:
-        return hidden_states(bert, tokens, layer)[:, first : first + 2].flatten(1)
 
-    return _run(bert, ids, batch_size, autocast, centre)
+def embed_layers(
+    bert: BertModel,
+    ids: np.ndarray,
+    read: Callable[[torch.Tensor], torch.Tensor],
+    batch_size: int,
+    autocast: Autocast = nullcontext,
+) -> np.ndarray:
+    """What `read` makes of every layer's hidden states, float32 [n, 1 + blocks, ...]; each window is encoded once.
+
+    read: [batch, 1 + bases + 1, hidden] -> [batch, ...].
+    """
+
+    def every_layer(tokens: torch.Tensor) -> torch.Tensor:
+        return torch.stack([read(states) for states in all_hidden_states(bert, tokens)], dim=1)
+
+    return _run(bert, ids, batch_size, autocast, every_layer)
 
 
 @torch.no_grad()

@@ -29,6 +29,7 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 from tqdm import tqdm
 
+from utils.config import Config, to_dict
 from utils.errors import InputError, Interrupted
 
 CLOCK_FIELDS = ("time", "train/windows_per_s")
@@ -149,7 +150,7 @@ class RunFolder:
         if not (self.path / "env.json").is_file():
             return
         before = yaml.safe_load((self.path / "config.yaml").read_text())
-        changed = _differences(before, config)
+        changed = _differences(_with_new_fields(before, config), config)
         hashes = json.loads((self.path / "env.json").read_text())["inputs"]
         changed += [
             f"{key} has other content" for key in sorted({*hashes, *inputs}) if hashes.get(key) != inputs.get(key)
@@ -256,6 +257,16 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
         except json.JSONDecodeError:
             break
     return rows
+
+
+def _with_new_fields(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+    """A saved config with the defaults of fields that are younger than it: they are what it ran under."""
+    filled, defaults = dict(before), to_dict(Config())
+    for name, section in before.items():
+        if isinstance(section, dict) and isinstance(now.get(name), dict):
+            young = set(now[name]) - set(section)
+            filled[name] = section | {key: value for key, value in defaults[name].items() if key in young}
+    return filled
 
 
 def _differences(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:

@@ -1,0 +1,148 @@
+"""Search over settings: the space, the study that processes share, and what is left behind."""
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+
+import optuna
+import pytest
+import yaml
+from conftest import ROOT, refusal, tiny_config
+
+import pretrain
+from utils import search
+from utils.config import load_config
+from utils.errors import InputError
+from utils.run import StopSignal
+
+SPACE = {
+    "pretrain.lr": {"low": 1e-4, "high": 1e-2, "log": True},
+    "pretrain.warmup_steps": {"low": 0, "high": 2},
+    "pretrain.batch_size": {"choices": [4, 8]},
+    "model.hidden_dropout_prob": {"low": 0.0, "high": 0.3},
+}
+CHANGES = {"mlm.steps": 0, "search.trials": 3, "search.startup_trials": 2, "search.space": SPACE}
+
+
+def study_of(folder):
+    return optuna.load_study(study_name="tiny", storage=f"sqlite:///{folder}/runs/tiny/search/study.db")
+
+
+def test_a_search_leaves_trials_that_are_runs_and_a_config_of_the_best(tiny_data, tmp_path, call, capsys):
+    config = tiny_config(tmp_path, tiny_data, CHANGES)
+    call(pretrain, config)
+    study, folder = study_of(tmp_path), tmp_path / "runs/tiny/search"
+    ended = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
+    assert len(study.trials) == 3 and all(trial.state in ended for trial in study.trials)
+    for trial in study.trials:
+        settings = yaml.safe_load((folder / f"trial{trial.number:04d}/pretrain/config.yaml").read_text())
+        assert 1e-4 <= settings["pretrain"]["lr"] <= 1e-2 and settings["pretrain"]["batch_size"] in (4, 8)
+        for key, value in trial.params.items():
+            section, field = key.split(".")
+            assert settings[section][field] == pytest.approx(value)
+        if trial.state == optuna.trial.TrialState.COMPLETE:
+            summary = json.loads((folder / f"trial{trial.number:04d}/pretrain/summary.json").read_text())
+            assert summary["metrics"]["val/sccs"] == trial.value
+    assert study.best_value == max(trial.value for trial in study.trials if trial.value is not None)
+    best = load_config([str(folder / "best.yaml")])
+    assert best.pretrain.lr == pytest.approx(study.best_params["pretrain.lr"]) and best.search.trials == 0
+    assert best.name == "tiny-best" and best.folder == tmp_path / "runs/tiny-best"
+    capsys.readouterr()
+    call(pretrain, config)  # all trials are done: nothing more is run
+    assert len(study_of(tmp_path).trials) == 3
+    assert f"config: {folder}/best.yaml" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "space, message",
+    [
+        ({}, "search.space is empty"),
+        ({"pretrain.learning_rate": {"low": 1, "high": 2}}, "'pretrain.learning_rate' is no field"),
+        ({"data.window": {"low": 1, "high": 2}}, "'data.window' is no field of model"),
+        ({"seed": {"low": 1, "high": 2}}, "'seed' is no field"),
+        ({"pretrain.lr": 3e-4}, "search.space.pretrain.lr: expected"),
+        ({"pretrain.lr": {"low": 1e-3}}, "search.space.pretrain.lr: expected"),
+        ({"pretrain.lr": {"low": 1e-3, "high": 1e-4}}, r"low \(0.001\) must be a number up to high"),
+        ({"pretrain.lr": {"low": 1e-4, "high": 1e-3, "Log": True}}, "unknown key 'Log'"),
+        ({"pretrain.batch_size": {"choices": []}}, "search.space.pretrain.batch_size.choices"),
+    ],
+)
+def test_a_space_that_cannot_be_drawn_from_is_refused(tiny_data, tmp_path, space, message):
+    config = load_config([str(tiny_config(tmp_path, tiny_data, CHANGES | {"search.space": space}))])
+    with pytest.raises(InputError, match=message):
+        search.check_space(config)
+
+
+def test_an_impossible_value_of_the_space_is_refused_in_one_line(tiny_data, tmp_path, call, capsys):
+    space = {"pretrain.temperature": {"choices": [-1.0]}}
+    line = refusal(call, capsys, pretrain, tiny_config(tmp_path, tiny_data, CHANGES | {"search.space": space}))
+    assert "temperature" in line
+
+
+def test_a_storage_that_cannot_be_opened_is_refused(tiny_data, tmp_path, call, capsys):
+    changes = CHANGES | {"search.storage": "nosuchdatabase://here"}
+    line = refusal(call, capsys, pretrain, tiny_config(tmp_path, tiny_data, changes))
+    assert "search.storage" in line
+
+
+def test_settings_that_diverge_are_a_result_and_the_search_goes_on(tiny_data, tmp_path):
+    config = load_config([str(tiny_config(tmp_path, tiny_data, CHANGES))])
+    values = iter([FloatingPointError("the loss is nan"), 0.2, 0.1])
+
+    def objective(trial, report):
+        value = next(values)
+        if isinstance(value, Exception):
+            raise value
+        return value
+
+    said = search.run_search(config, objective, StopSignal())
+    assert "best sccs 0.2000 in trial 1" in said and "1 pruned" in said
+
+
+@pytest.mark.slow
+def test_a_trial_below_the_median_is_pruned(tiny_data, tmp_path):
+    config = load_config([str(tiny_config(tmp_path, tiny_data, CHANGES | {"search.trials": 4}))])
+    levels, seen = iter([0.5, 0.6, 0.1, 0.7]), []
+
+    def objective(trial, report):
+        level = next(levels)
+        for step in (1, 2, 3):
+            seen.append((level, step))
+            report(step, level)
+        return level
+
+    search.run_search(config, objective, StopSignal())
+    assert seen.count((0.1, 1)) == 1 and (0.1, 3) not in seen and (0.7, 3) in seen
+
+
+@pytest.mark.slow
+def test_the_trial_of_a_killed_worker_goes_on_in_its_folder(tiny_data, tmp_path, call):
+    changes = CHANGES | {"search.trials": 1, "pretrain.steps": 3000, "pretrain.eval_steps": 5}
+    config = tiny_config(tmp_path, tiny_data, changes)
+    state = tmp_path / "runs/tiny/search/trial0000/pretrain/state.pt"
+    worker = subprocess.Popen([sys.executable, str(ROOT / "pretrain.py"), str(config)], stdout=subprocess.DEVNULL)
+    try:
+        for _ in range(1200):
+            if state.exists() or worker.poll() is not None:
+                break
+            time.sleep(0.1)
+    finally:
+        os.kill(worker.pid, signal.SIGKILL)
+        worker.wait()
+    begun = yaml.safe_load((state.parent / "config.yaml").read_text())["pretrain"]["lr"]
+    with sqlite3.connect(tmp_path / "runs/tiny/search/study.db") as database:  # as if it had been silent for long
+        database.execute("UPDATE trial_heartbeats SET heartbeat = datetime('now', '-1 hour')")
+    resumed = []
+
+    def objective(trial, report):
+        resumed.append((trial.name, trial.pretrain.lr))
+        return 0.5
+
+    search.run_search(load_config([str(config)]), objective, StopSignal())
+    assert resumed == [("trial0000", pytest.approx(begun))]
+    states = [trial.state.name for trial in study_of(tmp_path).trials]
+    assert states == ["FAIL", "COMPLETE"]

@@ -1,0 +1,137 @@
+"""What one step of pre-training computes: the views of a batch, its negatives, its masked copy, and the loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers import BertForMaskedLM
+
+from utils.backbone import window_vectors
+from utils.config import Config, PretrainConfig
+from utils.corpus import Corpus, covered, fit_site_matrices, site_scores
+from utils.masked import ACCEPTOR_REACH, DONOR_REACH
+from utils.objectives import (
+    IGNORED,
+    ProjectionHead,
+    choose_informative,
+    choose_random,
+    choose_spans,
+    choose_weighted,
+    corrupt,
+    dcl,
+    info_nce,
+    near_duplicates,
+    npmi_table,
+)
+from utils.sequence import N, add_special_tokens, reverse_complement
+from utils.views import mutated, shifted
+
+CONTRASTS = {"simcse": info_nce, "dcl": dcl}
+
+Chooser = Callable[[np.ndarray, np.random.Generator], np.ndarray]
+"""(model input uint8 [batch, length], generator) -> bool [batch, length]: the bases to predict."""
+
+
+class Learner(nn.Module):
+    """The encoder in training: base logits for mlm, pooled vectors for a contrast, through the projection head if any.
+
+    The projection head is for training only (SimCLR, Chen et al. 2020): no checkpoint holds it.
+    """
+
+    def __init__(self, model: BertForMaskedLM, pooling: str, objective: str, projection: bool = False) -> None:
+        super().__init__()
+        self.model, self.pooling, self.objective = model, pooling, objective
+        self.head = ProjectionHead(model.config.hidden_size) if projection else nn.Identity()
+
+    def forward(
+        self, tokens: torch.Tensor, masked: torch.Tensor | None = None
+    ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+        """mlm: logits of tokens. Otherwise vectors of tokens, and with `masked` also the logits of that."""
+        if self.objective == "mlm":
+            return self.model(input_ids=tokens).logits
+        vectors = self.head(window_vectors(self.model.bert, tokens, self.pooling))
+        return vectors if masked is None else (vectors, self.model(input_ids=masked).logits)
+
+
+def build_chooser(config: Config, stage: PretrainConfig, corpus: Corpus) -> Chooser:
+    """Which bases a stage masks (pretrain.masking), always `mlm_probability` of them on average."""
+    share = stage.mlm_probability
+    if stage.masking == "spans":
+        return lambda tokens, rng: choose_spans(tokens, share, rng)
+    if stage.masking == "informative":
+        pieces = (np.asarray(corpus.store.ids[start:end]) for start, end in covered(corpus.intervals))
+        npmi = npmi_table(strand for piece in pieces for strand in (piece, reverse_complement(piece)))
+        return lambda tokens, rng: choose_informative(tokens, npmi, share, rng)
+    if stage.masking == "sites":
+        matrices = fit_site_matrices(config, corpus.store)
+        factor = stage.site_factor
+        return lambda tokens, rng: choose_weighted(tokens, site_weights(tokens, matrices, factor), share, rng)
+    return lambda tokens, rng: choose_random(tokens, share, rng)
+
+
+def site_weights(tokens: np.ndarray, matrices: dict[str, np.ndarray], factor: float) -> np.ndarray:
+    """float [batch, length]: `factor` on the bases of the consensus of likely sites (log-odds above 0), else 1."""
+    gap = np.full((len(tokens), 40), N, dtype=np.uint8)  # no site is seen across two windows
+    flat = np.where(tokens >= N, tokens, N).astype(np.uint8)
+    joined = np.concatenate([flat, gap], axis=1).ravel()
+    weights = np.ones(len(joined))
+    for site, (before, after) in (("donor", DONOR_REACH), ("acceptor", ACCEPTOR_REACH)):
+        for place in np.flatnonzero(site_scores(joined, {site: matrices[site]}) > 0):
+            weights[max(place - before, 0) : place + after] = factor
+    return weights.reshape(len(tokens), -1)[:, : tokens.shape[1]]
+
+
+def step_loss(
+    learner: nn.Module,
+    stage: PretrainConfig,
+    ids: np.ndarray,
+    rng: np.random.Generator,
+    device: torch.device,
+    choose: Chooser | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Loss and accuracy of one batch, windows uint8 [batch, length + 2 max_shift].
+
+    simcse, dcl: two views of each window, in one batch, under different dropout; accuracy is how often a view finds its
+    partner. With mlm_weight, a masked copy apart from the views adds its loss (SimCSE, section 3.1 of its appendix on
+    auxiliary objectives). mlm: accuracy is that of the masked bases. choose: None masks bases at random.
+    """
+    middle = ids[:, stage.max_shift : ids.shape[1] - stage.max_shift]
+    masked = targets = None
+    if stage.objective == "mlm" or stage.mlm_weight:
+        tokens = add_special_tokens(middle)
+        chosen = choose(tokens, rng) if choose else choose_random(tokens, stage.mlm_probability, rng)
+        masked, targets = corrupt(tokens, chosen, rng)
+        masked, targets = torch.from_numpy(masked).to(device).int(), torch.from_numpy(targets).to(device)
+    if stage.objective == "mlm":
+        logits = learner(masked)
+        asked = targets != IGNORED
+        return masked_loss(logits, targets), (logits.argmax(-1) == targets)[asked].float().mean()
+    rows = [view(ids, stage, rng), view(ids, stage, rng)]
+    if stage.reverse_complement_negatives:
+        rows.append(reverse_complement(middle))
+    tokens = torch.from_numpy(add_special_tokens(np.concatenate(rows))).to(device).int()
+    out = learner(tokens, masked) if stage.mlm_weight else learner(tokens)
+    vectors, logits = out if stage.mlm_weight else (out, None)
+    first, second, *hard = vectors.float().chunk(len(rows))
+    negatives = torch.from_numpy(~near_duplicates(middle)).to(device) if stage.skip_near_duplicates else None
+    loss = CONTRASTS[stage.objective](first, second, stage.temperature, negatives, *hard)
+    if stage.mlm_weight:
+        loss = loss + stage.mlm_weight * masked_loss(logits, targets)
+    with torch.no_grad():
+        nearest = (F.normalize(first, dim=-1) @ F.normalize(second, dim=-1).T).argmax(dim=1)
+    return loss, (nearest == torch.arange(len(first), device=device)).float().mean()
+
+
+def masked_loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Mean cross-entropy in nats of the bases asked; logits [batch, length, vocabulary], targets [batch, length]."""
+    return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED)
+
+
+def view(ids: np.ndarray, stage: PretrainConfig, rng: np.random.Generator) -> np.ndarray:
+    """One view of each window, uint8 [batch, length]: moved by up to max_shift nt, mutated at mutation_rate."""
+    moved = shifted(ids, stage.max_shift, rng) if stage.max_shift else ids
+    return mutated(moved, stage.mutation_rate, rng) if stage.mutation_rate else moved

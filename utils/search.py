@@ -1,0 +1,166 @@
+"""Search over the settings of a stage with optuna: TPE, median pruning, one study shared by any number of processes.
+
+Every trial is an ordinary run folder, runs/<name>/search/trialNNNN, with its own config, TensorBoard view and exact
+resume; the best settings become runs/<name>/search/best.yaml.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+import yaml
+from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
+from optuna.study import MaxTrialsCallback
+from optuna.trial import TrialState
+
+from utils.config import Config, flatten, load_config, to_dict
+from utils.errors import InputError, Interrupted
+from utils.run import StopSignal, stop_if_asked, write_text
+
+HEARTBEAT, GRACE = 20, 60  # seconds: a worker that has not been heard of for so long is dead, and its trial is retried
+FOLDER = "folder"  # user attribute of a trial: the number whose run folder it goes on in
+
+Report = Callable[[int, float], None]
+"""(step, value): tell the study how a trial is doing; raises optuna.TrialPruned where it is below the median."""
+
+
+def run_search(config: Config, objective: Callable[[Config, Report], float], stop: StopSignal) -> str:
+    """Trials until `search.trials` have ended in all processes together; returns lines for the terminal.
+
+    objective: trains one trial's config and returns what to maximise. A trial of a worker that was killed is started
+    again by the next worker that looks, in the same run folder, so it goes on where it was.
+    """
+    check_space(config)
+    study = open_study(config)
+    done = (TrialState.COMPLETE, TrialState.PRUNED)
+
+    def run_trial(trial: optuna.Trial) -> float:
+        frozen = study.get_trials(deepcopy=False)[trial.number]
+        number = trial.user_attrs.get(FOLDER, RetryHeartbeatStaleTrialCallback.retried_trial_number(frozen))
+        number = trial.number if number is None else number
+        mine = trial_config(config, number, suggest(trial, config))
+
+        def report(step: int, value: float) -> None:
+            trial.report(value, step)
+            if trial.should_prune():
+                raise optuna.TrialPruned(f"below the median at step {step}")
+
+        try:
+            value = objective(mine, report)
+        except Interrupted:
+            study.enqueue_trial(trial.params, user_attrs={FOLDER: number})  # the next start goes on with it
+            raise
+        except FloatingPointError as error:  # these settings diverge: a result, not a reason to stop the search
+            raise optuna.TrialPruned(str(error)) from None
+        stop_if_asked(stop, f"after trial {number} in {config.folder}/search")
+        return value
+
+    if len(study.get_trials(states=done)) < config.search.trials:
+        study.optimize(run_trial, callbacks=[MaxTrialsCallback(config.search.trials, states=done)], gc_after_trial=True)
+    return describe(config, study)
+
+
+def open_study(config: Config) -> optuna.Study:
+    """The study of a config, made on first use. Raises InputError for a storage that cannot be opened."""
+    for name in ("optuna", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # heartbeat and constant_liar, since 2021
+    storage = config.search.storage
+    if storage is None:
+        storage = str(config.folder / "search/study.db")
+    if "://" not in storage:
+        Path(storage).parent.mkdir(parents=True, exist_ok=True)
+        storage = f"sqlite:///{storage}"
+    try:
+        backend = RDBStorage(
+            storage,
+            heartbeat_interval=HEARTBEAT,
+            grace_period=GRACE,
+            heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(max_retry=3),
+        )
+    except Exception as error:  # whatever the database's driver raises
+        reason = str(error).splitlines()[0][:200]
+        raise InputError(f"search.storage ({storage}) cannot be opened: {reason}") from None
+    return optuna.create_study(
+        study_name=config.name,
+        storage=backend,
+        direction="maximize",
+        load_if_exists=True,
+        sampler=optuna.samplers.TPESampler(n_startup_trials=config.search.startup_trials, constant_liar=True),
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=config.search.startup_trials),
+    )
+
+
+def check_space(config: Config) -> None:
+    """Refuse a search space that cannot be drawn from, naming the field."""
+    known = flatten({key: value for key, value in to_dict(config).items() if key != "search"})
+    if not config.search.space:
+        raise InputError("search.space is empty: name fields with their ranges, see configs/search.yaml")
+    for key, spec in config.search.space.items():
+        if key not in known or key.startswith("data.") or "." not in key:
+            raise InputError(f"search.space: {key!r} is no field of model, mlm, pretrain or finetune")
+        if not isinstance(spec, dict) or not ({"low", "high"} <= set(spec) or set(spec) == {"choices"}):
+            raise InputError(f"search.space.{key}: expected {{low: ..., high: ..., log: true}} or {{choices: [...]}}")
+        if "choices" in spec:
+            if not isinstance(spec["choices"], list) or not spec["choices"]:
+                raise InputError(f"search.space.{key}.choices must be a list of values")
+        elif unknown := sorted(set(spec) - {"low", "high", "log", "step"}):
+            raise InputError(f"search.space.{key}: unknown key {unknown[0]!r}; there are low, high, log, step")
+        elif not all(isinstance(spec[end], (int, float)) for end in ("low", "high")) or spec["low"] > spec["high"]:
+            raise InputError(f"search.space.{key}: low ({spec['low']}) must be a number up to high ({spec['high']})")
+
+
+def suggest(trial: optuna.Trial, config: Config) -> dict[str, Any]:
+    """{field: value} of a trial."""
+    values: dict[str, Any] = {}
+    for key, spec in config.search.space.items():
+        if "choices" in spec:
+            values[key] = trial.suggest_categorical(key, spec["choices"])
+        elif isinstance(spec["low"], int) and isinstance(spec["high"], int):
+            values[key] = trial.suggest_int(
+                key, spec["low"], spec["high"], log=spec.get("log", False), step=spec.get("step", 1)
+            )
+        else:
+            values[key] = trial.suggest_float(
+                key, spec["low"], spec["high"], log=spec.get("log", False), step=spec.get("step")
+            )
+    return values
+
+
+def with_values(config: Config, values: dict[str, Any], name: str, runs: str) -> str:
+    """The resolved config as YAML with `values` in it, under another name, and without the search."""
+    plain = to_dict(config) | {"name": name, "runs": runs}
+    del plain["search"]
+    for key, value in values.items():
+        section, field = key.split(".")
+        plain[section][field] = value
+    return yaml.safe_dump(plain, sort_keys=False)
+
+
+def trial_config(config: Config, number: int, values: dict[str, Any]) -> Config:
+    """The config of a trial, which is also written to disk; impossible values are refused with the field."""
+    folder = config.folder / "search"
+    path = folder / f"trial{number:04d}.yaml"
+    write_text(path, with_values(config, values, path.stem, str(folder)))
+    return load_config([str(path)])
+
+
+def describe(config: Config, study: optuna.Study) -> str:
+    """Write best.yaml and say what the search found."""
+    states = [trial.state for trial in study.get_trials()]
+    counts = ", ".join(f"{states.count(state)} {state.name.lower()}" for state in dict.fromkeys(states))
+    if TrialState.COMPLETE not in states:
+        return f"search {config.name}: no trial ran to its end ({counts})"
+    best = study.best_trial
+    path = config.folder / "search/best.yaml"
+    header = f"# The best of the search {config.name}: {config.search.metric} {best.value:.4f}, trial {best.number}\n"
+    write_text(path, header + with_values(config, best.params, f"{config.name}-best", config.runs))
+    lines = [f"search {config.name}: {counts}; best {config.search.metric} {best.value:.4f} in trial {best.number}"]
+    for key, value in best.params.items():
+        lines.append(f"  {key} {value:.4g}" if isinstance(value, float) else f"  {key} {value}")
+    return "\n".join([*lines, f"config: {path}"])
