@@ -35,7 +35,7 @@ from utils.config import Config, load_config
 from utils.corpus import Corpus, covered, open_corpus
 from utils.errors import InputError, run_script
 from utils.floors import NeighbourTable
-from utils.masked import REGIONS, choose_places, compare_with_neighbours, label_regions, masked_predictions
+from utils.masked import REGIONS, WHOLE, choose_places, compare_with_neighbours, label_regions, masked_predictions
 from utils.metrics import classification_scores
 from utils.overlap import shared_windows
 from utils.proxies import (
@@ -212,8 +212,8 @@ def show_mlm(source: Path, config: Config) -> None:
         model.to(accelerator.device)
         probabilities = masked_predictions(model, windows, settings.batch_size, accelerator.autocast)
         rows = {}
-        for number, region in (*enumerate(REGIONS), (None, "all of these")):
-            mine = regions == number if number is not None else np.ones(len(regions), dtype=bool)
+        for number, region in (*enumerate(REGIONS), (WHOLE, "whole record")):
+            mine = regions == number
             if mine.any():
                 rows[region] = compare_with_neighbours(
                     probabilities[mine], table, windows[mine], places[mine], config.seed
@@ -233,13 +233,13 @@ def choose_windows(
     usable = np.zeros(record.length, dtype=bool)
     usable[half : record.length - length + half + 1] = known[length:] == known[: record.length - length + 1]
     usable[: length - half] = usable[record.length - half :] = False  # either strand's window must fit
-    places = choose_places(region, usable, per_region, seed)
+    places, regions = choose_places(region, usable, per_region, seed)
     forward = np.lib.stride_tricks.sliding_window_view(ids, length)
     left = np.where(minus[places], places - (length - 1 - half), places - half)
     windows = forward[left]
     windows[minus[places]] = reverse_complement(windows[minus[places]])
     complete = (windows != N).all(axis=1)
-    return windows[complete], places[complete], region[places][complete]
+    return windows[complete], places[complete], regions[complete]
 
 
 def best_neighbours(corpus: Corpus, stretches: np.ndarray, windows: np.ndarray) -> NeighbourTable:

@@ -134,7 +134,9 @@ def test_bases_of_a_likely_site_weigh_more_and_no_site_spans_two_windows():
     assert found.shape == tokens.shape
     assert np.flatnonzero(found[0] == 5).tolist() == list(range(1 + 37, 1 + 46))  # -3 to +6 about the boundary at 40
     assert [np.flatnonzero(row == 5).tolist() for row in found[1:]] == [[], [], []]
-    assert np.isfinite(site_scores(encode(windows[0]), matrices)).sum() == 2  # its GT, and the AG of CAG
+    assert (
+        np.isfinite(site_scores(encode(windows[0]), matrices)).sum() == 3
+    )  # GT and AG about 40, the GT and the AG of AAGT
 
 
 # -- in a run ----------------------------------------------------------------------------------------------------------

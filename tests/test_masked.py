@@ -12,7 +12,7 @@ from transformers import BertConfig, BertForMaskedLM
 import evaluate
 from utils.annotation import Transcript
 from utils.floors import NeighbourTable
-from utils.masked import REGIONS, choose_places, compare_with_neighbours, label_regions, masked_predictions
+from utils.masked import REGIONS, WHOLE, choose_places, compare_with_neighbours, label_regions, masked_predictions
 from utils.sequence import MASK, N, add_special_tokens, encode, open_store, reverse_complement
 
 
@@ -70,10 +70,11 @@ def test_places_are_drawn_from_each_region_and_only_where_usable():
     region = np.repeat(np.arange(4, dtype=np.int8), 50)
     usable = np.ones(200, dtype=bool)
     usable[150:195] = False
-    places = choose_places(region, usable, 20, seed=1)
-    assert np.array_equal(places, np.unique(places)) and usable[places].all()
-    assert np.bincount(region[places]).tolist() == [20, 20, 20, 5]
-    assert np.array_equal(places, choose_places(region, usable, 20, seed=1))
+    places, regions = choose_places(region, usable, 20, seed=1)
+    assert usable[places].all() and np.array_equal(regions[:65], region[places[:65]])
+    assert np.bincount(regions[regions != WHOLE]).tolist() == [20, 20, 20, 5]
+    assert len(places) == 130 and len(set(places[regions == WHOLE])) == 65
+    assert np.array_equal(places, choose_places(region, usable, 20, seed=1)[0])
 
 
 def test_only_the_central_base_is_masked_and_read():
@@ -134,7 +135,7 @@ def test_mlm_prints_every_region_and_leaves_out_what_the_text_holds(finished, tm
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(settings))
     call(evaluate, "mlm", finished.run / "pretrain/checkpoints/last", tmp_path / "tiny.yaml", *words)
     out = capsys.readouterr().out
-    for region in (*REGIONS, "all of these"):
+    for region in (*REGIONS, "whole record"):
         assert f"\n{region} " in out
     assert " 0 of " not in out.splitlines()[-1]
 

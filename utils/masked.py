@@ -15,6 +15,7 @@ from utils.floors import NeighbourTable
 from utils.sequence import MASK, A, T, add_special_tokens
 
 REGIONS = ("intergenic", "intron", "exon", "splice site")  # a base belongs to the last that holds it
+WHOLE = -1  # not a region: bases drawn evenly from the whole record
 DONOR_REACH = (3, 6)  # nt of the exon, nt of the intron: what a donor's consensus spans
 ACCEPTOR_REACH = (20, 3)  # nt of the intron, with the polypyrimidine tract; nt of the exon
 BLOCK = 10_000  # nt: bases nearer to each other than this are resampled together
@@ -49,14 +50,18 @@ def _stretches(transcript: Transcript, kind: str) -> list[tuple[int, int]]:
     return left + [(end - reach[2], end + reach[3]) for _, end in gaps]
 
 
-def choose_places(region: np.ndarray, usable: np.ndarray, per_region: int, seed: int) -> np.ndarray:
-    """Ascending places int64, at most `per_region` of each region, at random among the usable ones."""
+def choose_places(region: np.ndarray, usable: np.ndarray, per_region: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """(places int64, regions int8): at most `per_region` usable places of each region, then as many as those together
+    from anywhere on the record, whose region is WHOLE."""
     rng = np.random.default_rng(seed)
     chosen = []
     for number in range(len(REGIONS)):
         places = np.flatnonzero((region == number) & usable)
         chosen.append(rng.choice(places, min(per_region, len(places)), replace=False))
-    return np.sort(np.concatenate(chosen))
+    drawn, anywhere = sum(map(len, chosen)), np.flatnonzero(usable)
+    chosen.append(rng.choice(anywhere, min(drawn, len(anywhere)), replace=False))
+    regions = np.repeat(np.array([*range(len(REGIONS)), WHOLE], dtype=np.int8), [len(places) for places in chosen])
+    return np.concatenate(chosen), regions
 
 
 @torch.no_grad()

@@ -1,0 +1,95 @@
+"""Every configuration that is shipped: its header, its row in the README, and that it runs at toy size."""
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import FOLDS, ROOT, motif_settings
+
+import finetune
+import pretrain
+from utils.config import load_config
+
+CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
+HEADER = ("Command:", "Hardware:", "Time:", "Expected:")
+
+GENE = 'tiny{0}\ttoy\texon\t{1}\t{2}\t.\t+\t.\tgene_id "g{0}.{1}"; transcript_id "t{0}.{3}";\n'
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_a_config_says_what_it_is_for_how_it_is_run_and_what_to_expect(path):
+    header = "".join(re.findall(r"^#.*\n", path.read_text().split("\n\n")[0], re.M))
+    assert len(header.split(HEADER[0])[0].split()) > 15, "the purpose comes first"
+    for word in HEADER:
+        assert re.search(rf"^# {word}\s+\S", header, re.M), word
+    assert f"configs/{path.name}" in header or path.stem == "demo"
+    assert f"| `configs/{path.name}` |" in (ROOT / "README.md").read_text()
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_a_config_is_complete(path):
+    config = load_config([str(path)])
+    assert config.name == path.stem
+
+
+def toy(path: Path, folder: Path, data: Path) -> Path:
+    """The config with the tiny data, a tiny fresh encoder and a few steps; everything else as shipped."""
+    values = yaml.safe_load(path.read_text())
+    corpus = values.get("data", {}).get("corpus", "fasta")
+    genome = data / "genome.fa"
+    if corpus == "genome":  # 6 kb chunks of human chromosomes
+        bases = "".join(line for line in genome.read_text().splitlines() if line[0] != ">")
+        genome = folder / "chromosomes.fa"
+        genome.write_text("".join(f">chr{name}\n{bases}\n" for name in (1, 2)))
+    values |= {"name": path.stem, "runs": str(folder / "runs"), "device": "cpu", "precision": "fp32", "workers": 1}
+    values["model"] = {"pooling": values["model"].get("pooling", "mean"), "max_position_embeddings": 64}
+    values["model"] |= {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16}
+    values["data"] |= {
+        "window": 40,
+        "context": 20,
+        "motif_window": 20,
+        "cache": str(folder / "cache"),
+        "num_folds": FOLDS,
+    }
+    values["data"] |= {"spliceator": str(data / "spliceator"), "fasta": [str(genome)]}
+    values["data"].pop("records", None)
+    if "motif_bed" in values["data"]:
+        values["data"] |= {key.split(".")[1]: value for key, value in motif_settings(data).items()}
+    if "annotation" in values["data"]:
+        genes = "".join(
+            GENE.format(record, at, at + 40, at // 500)
+            for record in (1, 2, 3)
+            for at in (*range(20, 2900, 500), *range(320, 2900, 500))
+        )
+        (folder / "genes.gtf").write_text(genes)
+        values["data"] |= {"annotation": [str(folder / "genes.gtf")], "hide": "nothing", "scorer": "annotation"}
+    for stage in ("mlm", "pretrain"):
+        if values.get(stage, {"steps": stage == "pretrain"}).get("steps", 12656):
+            values[stage] = values.get(stage, {}) | {"steps": 3, "batch_size": 8, "warmup_steps": 1, "eval_steps": 2}
+    if "finetune" in values:
+        values["finetune"] |= {"max_epochs": 1, "batch_size": 8, "folds": None, "warmup_steps": 0}
+    if "search" in values:
+        values["search"] |= {"trials": 2, "startup_trials": 1}
+        values["search"]["space"]["pretrain.batch_size"] = {"choices": [4, 8]}
+        values["search"]["space"]["pretrain.warmup_steps"] = {"low": 0, "high": 2}
+    shutil.rmtree(folder / "runs", ignore_errors=True)
+    target = folder / f"{path.stem}.yaml"
+    target.write_text(yaml.safe_dump(values, sort_keys=False))
+    return target
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_a_config_runs_at_toy_size(path, tiny_data, tmp_path, call):
+    config = toy(path, tmp_path, tiny_data)
+    settings = load_config([str(config)])
+    if settings.pretrain.steps or settings.mlm.steps:
+        call(pretrain, config)
+    if settings.search.trials:
+        assert (tmp_path / "runs" / path.stem / "search/best.yaml").is_file()
+    elif "finetune" in yaml.safe_load(path.read_text()):
+        call(finetune, config)
+        assert (tmp_path / "runs" / path.stem / "report/summary.csv").is_file()
+    else:
+        assert list((tmp_path / "runs" / path.stem).glob("*/checkpoints/last"))
