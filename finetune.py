@@ -37,6 +37,7 @@ from utils.objectives import sup_con
 from utils.proxies import load_motifs, load_windows, measure_nmi
 from utils.report import write_report
 from utils.run import RunFolder, StopSignal, build_accelerator, replace_folder, sha256_folder, stop_if_asked, write_text
+from utils.search import Report, run_search
 from utils.sequence import add_special_tokens
 from utils.spliceator import Splits, Windows, shared_kmers, similar_to_training
 
@@ -50,6 +51,9 @@ CONFIG_SECTIONS = ("name", "seed", "precision", "model", "data", "evaluate", "fi
 def main() -> None:
     config = load_config(sys.argv[1:])
     stop = StopSignal()
+    if config.search.trials:
+        print(search_settings(config, stop), flush=True)
+        return
     if config.workers == 1:
         run_jobs(config, stop)
     else:
@@ -68,6 +72,28 @@ def run_jobs(config: Config, stop: StopSignal, worker: int = 0) -> None:
     for site, seed, arm in jobs:
         study.run_arm(arm, arms[arm], site, seed)
     study.bar.close()
+
+
+def search_settings(config: Config, stop: StopSignal) -> str:
+    """Search over finetune.* by mean validation AUC of the first arm on the first task; no test window is scored."""
+    arm, source = next(iter(resolve_arms(config).items()))
+    if source is None:
+        raise InputError(f"finetune.arms: a search needs an encoder, {arm} is a floor")
+    windows, splits = load_windows(config)
+    accelerator = build_accelerator(config.device, config.precision)
+
+    def objective(trial: Config, report: Report) -> float:
+        study = Study(trial, accelerator, windows, splits, None, stop, 0)
+        start, aucs = StartModel(study, arm, source), []
+        for number in study.fold_numbers(trial.finetune.sites[0]):
+            fold = FoldRun(study, arm, source, trial.finetune.sites[0], trial.finetune.seeds[0], number)
+            fold.fit(start)
+            aucs.append(fold.best["auc"])
+            report(len(aucs), float(np.mean(aucs)))
+        study.bar.close()
+        return float(np.mean(aucs))
+
+    return run_search(config, "val/auc", ("finetune",), objective, stop)
 
 
 def run_workers(config: Config, stop: StopSignal) -> None:

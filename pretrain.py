@@ -83,7 +83,7 @@ def main() -> None:
         run_stages(trial, corpus, text, hook, accelerator, stop, report)
         return json.loads((trial.folder / "pretrain/summary.json").read_text())["metrics"][metric]
 
-    print(run_search(config, objective, stop), flush=True)
+    print(run_search(config, metric, ("model", "mlm", "pretrain"), objective, stop), flush=True)
 
 
 def run_stages(

@@ -13,6 +13,7 @@ import pytest
 import yaml
 from conftest import ROOT, refusal, tiny_config
 
+import finetune
 import pretrain
 from utils import search
 from utils.config import load_config
@@ -25,6 +26,7 @@ SPACE = {
     "pretrain.batch_size": {"choices": [4, 8]},
     "model.hidden_dropout_prob": {"low": 0.0, "high": 0.3},
 }
+STAGE = ("model", "mlm", "pretrain")
 CHANGES = {"mlm.steps": 0, "search.trials": 3, "search.startup_trials": 2, "search.space": SPACE}
 
 
@@ -57,11 +59,37 @@ def test_a_search_leaves_trials_that_are_runs_and_a_config_of_the_best(tiny_data
     assert f"config: {folder}/best.yaml" in capsys.readouterr().out
 
 
+def test_fine_tuning_is_searched_on_validation_parts_only(tiny_data, tmp_path, call, monkeypatch):
+    space = {"finetune.lr": {"low": 1e-4, "high": 1e-2, "log": True}, "finetune.batch_size": {"choices": [4, 8]}}
+    changes = {"mlm.steps": 0, "pretrain.steps": 0, "search.trials": 2, "search.startup_trials": 1}
+    changes |= {
+        "search.space": space,
+        "finetune.arms": ["baseline"],
+        "finetune.folds": [0, 1],
+        "finetune.max_epochs": 2,
+    }
+    predict, seen = finetune.FoldRun._predict, []
+    monkeypatch.setattr(finetune.FoldRun, "_predict", lambda fold, part: seen.append(part) or predict(fold, part))
+    call(finetune, tiny_config(tmp_path, tiny_data, changes))
+    assert set(seen) == {"val"}
+    study = study_of(tmp_path)
+    rows = [
+        json.loads(line)
+        for path in (tmp_path / "runs/tiny/search").glob(f"trial{study.best_trial.number:04d}/**/metrics.jsonl")
+        for line in path.read_text().splitlines()
+    ]
+    assert study.best_value <= max(row["val/auc"] for row in rows)
+    assert not list((tmp_path / "runs/tiny/search").rglob("predictions.csv"))
+    best = load_config([str(tmp_path / "runs/tiny/search/best.yaml")])
+    assert best.finetune.lr == pytest.approx(study.best_params["finetune.lr"])
+
+
 @pytest.mark.parametrize(
     "space, message",
     [
         ({}, "search.space is empty"),
         ({"pretrain.learning_rate": {"low": 1, "high": 2}}, "'pretrain.learning_rate' is no field"),
+        ({"finetune.lr": {"low": 1, "high": 2}}, "'finetune.lr' is no field of model, mlm, pretrain"),
         ({"data.window": {"low": 1, "high": 2}}, "'data.window' is no field of model"),
         ({"seed": {"low": 1, "high": 2}}, "'seed' is no field"),
         ({"pretrain.lr": 3e-4}, "search.space.pretrain.lr: expected"),
@@ -74,7 +102,7 @@ def test_a_search_leaves_trials_that_are_runs_and_a_config_of_the_best(tiny_data
 def test_a_space_that_cannot_be_drawn_from_is_refused(tiny_data, tmp_path, space, message):
     config = load_config([str(tiny_config(tmp_path, tiny_data, CHANGES | {"search.space": space}))])
     with pytest.raises(InputError, match=message):
-        search.check_space(config)
+        search.check_space(config, STAGE)
 
 
 def test_an_impossible_value_of_the_space_is_refused_in_one_line(tiny_data, tmp_path, call, capsys):
@@ -99,8 +127,8 @@ def test_settings_that_diverge_are_a_result_and_the_search_goes_on(tiny_data, tm
             raise value
         return value
 
-    said = search.run_search(config, objective, StopSignal())
-    assert "best sccs 0.2000 in trial 1" in said and "1 pruned" in said
+    said = search.run_search(config, "val/sccs", STAGE, objective, StopSignal())
+    assert "best val/sccs 0.2000 in trial 1" in said and "1 pruned" in said
 
 
 @pytest.mark.slow
@@ -115,7 +143,7 @@ def test_a_trial_below_the_median_is_pruned(tiny_data, tmp_path):
             report(step, level)
         return level
 
-    search.run_search(config, objective, StopSignal())
+    search.run_search(config, "val/sccs", STAGE, objective, StopSignal())
     assert seen.count((0.1, 1)) == 1 and (0.1, 3) not in seen and (0.7, 3) in seen
 
 
@@ -142,7 +170,7 @@ def test_the_trial_of_a_killed_worker_goes_on_in_its_folder(tiny_data, tmp_path,
         resumed.append((trial.name, trial.pretrain.lr))
         return 0.5
 
-    search.run_search(load_config([str(config)]), objective, StopSignal())
+    search.run_search(load_config([str(config)]), "val/sccs", STAGE, objective, StopSignal())
     assert resumed == [("trial0000", pytest.approx(begun))]
     states = [trial.state.name for trial in study_of(tmp_path).trials]
     assert states == ["FAIL", "COMPLETE"]

@@ -298,7 +298,7 @@ class SearchConfig:
     trials: NonNegativeInt = 0
     """Trials that end, pruned ones included, over all processes that share the storage; 0: no search."""
     metric: Literal["sccs", "nmi"] = "sccs"
-    """What pretrain.py's trials maximise at their last validation. Those of finetune.py: validation AUC."""
+    """What pretrain.py's trials maximise at their last validation. Those of finetune.py: mean validation AUC."""
     storage: str | None = None
     """File or database URL that processes and machines share; null: runs/<name>/search/study.db."""
     startup_trials: PositiveInt = 5

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 from torch.utils.tensorboard import SummaryWriter
 
 from utils.backbone import load_backbone
@@ -176,14 +177,16 @@ def draw(config: Config, scores: pd.DataFrame, out: Path) -> list[str]:
 
 def draw_umap(config: Config, suffix: str) -> plt.Figure:
     """UMAP (McInnes et al. 2018) of the motif sites for the start and the best-NMI checkpoint."""
-    from umap import UMAP
+    from umap import UMAP  # its import and first call compile for half a minute
 
+    threads = torch.get_num_threads()
     motifs, panels = load_motifs(config.data), []
     for name in ("start", "best_nmi"):
         model, _, _ = load_backbone(ModelConfig(source=str(config.folder / "pretrain/checkpoints" / name)))
         states = embed_centre(model.bert, motifs.ids, config.evaluate.nmi_layer, config.evaluate.batch_size)
         points = UMAP(n_neighbors=15, random_state=config.seed, n_jobs=1).fit_transform(states)
         panels.append((CHECKPOINT_OF[name], points, motifs.labels, leiden(states, seed=config.seed)))
+    torch.set_num_threads(threads)  # numba's thread layer raises it
     return umap_panels(panels, f"{config.name}: motif sites{suffix}")
 
 

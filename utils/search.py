@@ -29,13 +29,20 @@ Report = Callable[[int, float], None]
 """(step, value): tell the study how a trial is doing; raises optuna.TrialPruned where it is below the median."""
 
 
-def run_search(config: Config, objective: Callable[[Config, Report], float], stop: StopSignal) -> str:
+def run_search(
+    config: Config,
+    metric: str,
+    sections: tuple[str, ...],
+    objective: Callable[[Config, Report], float],
+    stop: StopSignal,
+) -> str:
     """Trials until `search.trials` have ended in all processes together; returns lines for the terminal.
 
-    objective: trains one trial's config and returns what to maximise. A trial of a worker that was killed is started
-    again by the next worker that looks, in the same run folder, so it goes on where it was.
+    metric: what is maximised, for people. sections: of the config, whose fields may be searched. objective: trains one
+    trial's config and returns what to maximise. A trial of a worker that was killed is started again by the next worker
+    that looks, in the same run folder, so it goes on where it was.
     """
-    check_space(config)
+    check_space(config, sections)
     study = open_study(config)
     done = (TrialState.COMPLETE, TrialState.PRUNED)
 
@@ -62,7 +69,7 @@ def run_search(config: Config, objective: Callable[[Config, Report], float], sto
 
     if len(study.get_trials(states=done)) < config.search.trials:
         study.optimize(run_trial, callbacks=[MaxTrialsCallback(config.search.trials, states=done)], gc_after_trial=True)
-    return describe(config, study)
+    return describe(config, metric, study)
 
 
 def open_study(config: Config) -> optuna.Study:
@@ -96,14 +103,14 @@ def open_study(config: Config) -> optuna.Study:
     )
 
 
-def check_space(config: Config) -> None:
+def check_space(config: Config, sections: tuple[str, ...]) -> None:
     """Refuse a search space that cannot be drawn from, naming the field."""
-    known = flatten({key: value for key, value in to_dict(config).items() if key != "search"})
+    known = flatten({name: to_dict(config)[name] for name in sections})
     if not config.search.space:
         raise InputError("search.space is empty: name fields with their ranges, see configs/search.yaml")
     for key, spec in config.search.space.items():
-        if key not in known or key.startswith("data.") or "." not in key:
-            raise InputError(f"search.space: {key!r} is no field of model, mlm, pretrain or finetune")
+        if key not in known:
+            raise InputError(f"search.space: {key!r} is no field of {', '.join(sections)}")
         if not isinstance(spec, dict) or not ({"low", "high"} <= set(spec) or set(spec) == {"choices"}):
             raise InputError(f"search.space.{key}: expected {{low: ..., high: ..., log: true}} or {{choices: [...]}}")
         if "choices" in spec:
@@ -150,7 +157,7 @@ def trial_config(config: Config, number: int, values: dict[str, Any]) -> Config:
     return load_config([str(path)])
 
 
-def describe(config: Config, study: optuna.Study) -> str:
+def describe(config: Config, metric: str, study: optuna.Study) -> str:
     """Write best.yaml and say what the search found."""
     states = [trial.state for trial in study.get_trials()]
     counts = ", ".join(f"{states.count(state)} {state.name.lower()}" for state in dict.fromkeys(states))
@@ -158,9 +165,9 @@ def describe(config: Config, study: optuna.Study) -> str:
         return f"search {config.name}: no trial ran to its end ({counts})"
     best = study.best_trial
     path = config.folder / "search/best.yaml"
-    header = f"# The best of the search {config.name}: {config.search.metric} {best.value:.4f}, trial {best.number}\n"
+    header = f"# The best of the search {config.name}: {metric} {best.value:.4f}, trial {best.number}\n"
     write_text(path, header + with_values(config, best.params, f"{config.name}-best", config.runs))
-    lines = [f"search {config.name}: {counts}; best {config.search.metric} {best.value:.4f} in trial {best.number}"]
+    lines = [f"search {config.name}: {counts}; best {metric} {best.value:.4f} in trial {best.number}"]
     for key, value in best.params.items():
         lines.append(f"  {key} {value:.4g}" if isinstance(value, float) else f"  {key} {value}")
     return "\n".join([*lines, f"config: {path}"])
