@@ -54,7 +54,8 @@ def toy(path: Path, folder: Path, data: Path) -> Path:
         "num_folds": FOLDS,
     }
     values["data"] |= {"spliceator": str(data / "spliceator"), "fasta": [str(genome)]}
-    values["data"].pop("records", None)
+    for field in ("records", "species_weights"):  # of the files left out
+        values["data"].pop(field, None)
     if "motif_bed" in values["data"]:
         values["data"] |= {key.split(".")[1]: value for key, value in motif_settings(data).items()}
     if "annotation" in values["data"]:
