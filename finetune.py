@@ -127,7 +127,7 @@ def run_workers(config: Config, stop: StopSignal) -> None:
     if not failures.empty():
         raise failures.get()  # the first; the others most likely failed for the same reason
     if dead := [process.exitcode for process in running if process.exitcode]:
-        raise RuntimeError(f"a worker ended with status {dead[0]}: out of memory, or killed from outside?")
+        sys.exit(f"{sys.argv[0]}: a worker ended with status {dead[0]}: killed, or see its own message above")
 
 
 def _worker(config: Config, number: int, failures: multiprocessing.SimpleQueue) -> None:

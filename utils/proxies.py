@@ -20,6 +20,7 @@ from utils.errors import InputError
 from utils.floors import gc_content, one_hot
 from utils.metrics import alignment, leiden, mean_cosine, nmi, pair_indices, sccs, spearman_binary, uniformity
 from utils.motifs import Motifs, cut_motifs, read_bed, read_cut
+from utils.run import write_text
 from utils.sequence import open_store
 from utils.spliceator import (
     Splits,
@@ -43,7 +44,8 @@ def load_windows(config: Config) -> tuple[Windows, Splits]:
         raise InputError("data.spliceator is not set: give the folder that holds Spliceator's Training_data")
     windows = load_training(data.spliceator, data.negatives, data.context)
     if data.dedup:
-        windows, _ = dedup(windows)
+        windows, remark = dedup(windows)
+        write_text(config.folder / "splits/dedup.txt", f"{remark}\n")
     windows = subset(windows, data.max_windows, data.split_seed)
     splits = save_or_load_splits(
         config.folder / "splits", windows, data.folds, data.num_folds, data.selection_share, data.split_seed
