@@ -200,6 +200,7 @@ class Study:
         self.config, self.accelerator, self.stop = config, accelerator, stop
         self.windows, self.splits, self.motifs = windows, splits, motifs
         self.ids = windows.crop(config.data.context)
+        self.wide = torch.from_numpy(self._wider()) if config.finetune.max_shift else None
         self.tokens = torch.from_numpy(add_special_tokens(self.ids)).to(accelerator.device)
         self.labels = torch.from_numpy(windows.labels).float().to(accelerator.device)
         classes = windows.labels * np.where(windows.sites == "donor", 1, 2)  # non-site 0, donor 1, acceptor 2
@@ -207,6 +208,24 @@ class Study:
         self.kmers = shared_kmers(windows.ids)
         hidden = not sys.stderr.isatty()
         self.bar = tqdm(desc="finetune", unit="fit", disable=hidden, dynamic_ncols=True, position=worker)
+
+    def _wider(self) -> np.ndarray:
+        """uint8 [n, context + 2 max_shift], to cut shifted windows from. Raises InputError where windows are shorter."""
+        length, there = self.config.data.context + 2 * self.config.finetune.max_shift, self.windows.ids.shape[1]
+        if length > there:
+            raise InputError(
+                f"finetune.max_shift ({self.config.finetune.max_shift}): data.context ({self.config.data.context} nt) "
+                f"and twice the shift are more than the {there} nt of the windows; lower either"
+            )
+        return self.windows.crop(length)
+
+    def training_tokens(self, index: torch.Tensor) -> torch.Tensor:
+        """int32 [batch, 1 + context + 1] of windows, each moved by up to max_shift nt, drawn from torch's generator."""
+        if self.wide is None:
+            return self.tokens[index].int()
+        starts = torch.randint(2 * self.config.finetune.max_shift + 1, (len(index), 1))
+        bases = self.wide[index].gather(1, starts + torch.arange(self.ids.shape[1]))
+        return torch.from_numpy(add_special_tokens(bases.numpy())).to(self.tokens.device).int()
 
     def fold_numbers(self, site: str) -> list[int]:
         """The folds to run. Raises InputError for one that does not exist."""
@@ -484,9 +503,9 @@ class FoldRun:
         study = self.study
         if self.stage == "supcon":
             with study.accelerator.autocast():
-                vectors = window_vectors(self.model.bert, study.tokens[index].int(), self.model.pooling)
+                vectors = window_vectors(self.model.bert, study.training_tokens(index), self.model.pooling)
             return sup_con(vectors.float(), study.classes[index], self.settings.supcon_temperature)
-        logits = self._head_logits(index) if self.stage == "head" else self.learner(study.tokens[index].int())
+        logits = self._head_logits(index) if self.stage == "head" else self.learner(study.training_tokens(index))
         return F.binary_cross_entropy_with_logits(logits.float(), study.labels[index])
 
     def _head_logits(self, index: torch.Tensor) -> torch.Tensor:

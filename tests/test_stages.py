@@ -420,3 +420,55 @@ def test_layerwise_decay_holds_the_embeddings_back(fit, start):
         key = "embeddings.word_embeddings.weight"
         moved[decay] = float((after[key] - before[key]).abs().max())
     assert 0 < moved[0.1] < 0.01 * moved[1.0]
+
+
+# -- shifted training windows ------------------------------------------------------------------------------------------
+
+
+def test_training_windows_are_cut_off_their_site_and_others_are_not(fit, monkeypatch):
+    seen, scored = [], []
+    tokens_of, predict_windows = finetune.Study.training_tokens, finetune.predict
+
+    def watched(study, index):
+        seen.append((study, index, tokens_of(study, index)))
+        return seen[-1][2]
+
+    def watched_predict(model, ids, *rest):
+        scored.append(ids)
+        return predict_windows(model, ids, *rest)
+
+    monkeypatch.setattr(finetune.Study, "training_tokens", watched)
+    monkeypatch.setattr(finetune, "predict", watched_predict)
+    fit("shifted", ["supcon", "full"], max_shift=3)
+    offsets = set()
+    for study, index, tokens in seen:
+        wide, length = study.windows.crop(study.ids.shape[1] + 6), study.ids.shape[1]
+        for row, window in zip(tokens[:, 1:-1].numpy(), index):
+            found = [k for k in range(7) if (wide[window, k : k + length] == row).all()]
+            assert found, "a window of other bases"
+            offsets.update(found)
+    assert offsets == set(range(7))
+    fold = seen[0][0].splits.folds["both"][0]
+    centred = {row.tobytes() for part in ("val", "test") for row in seen[0][0].ids[fold[part]]}
+    assert {row.tobytes() for ids in scored for row in ids} == centred
+
+
+def test_a_run_with_shifts_goes_on_as_if_never_stopped(fit, monkeypatch):
+    straight = fit("straight", ["full"], max_shift=2)[0]
+    save, left = finetune.RunFolder.save_state, [1]
+
+    def crashing(run, state):
+        save(run, state)
+        left[0] -= 1
+        if not left[0]:
+            raise Crash
+
+    monkeypatch.setattr(finetune.RunFolder, "save_state", crashing)
+    with pytest.raises(Crash):
+        fit("stopped", ["full"], max_shift=2)
+    assert_same_run(straight, fit("stopped", ["full"], max_shift=2)[0])
+
+
+def test_a_shift_that_the_files_do_not_hold_is_refused(fit):
+    with pytest.raises(InputError, match=r"finetune.max_shift \(60\).* 120 nt of the windows"):
+        fit("far", ["full"], max_shift=60)

@@ -168,6 +168,9 @@ class PretrainConfig:
     """Optimiser steps; 0 skips the stage."""
     batch_size: PositiveInt = 512
     """Windows a step."""
+    mini_batch_size: PositiveInt | None = None
+    """Windows that go through the encoder at once, with all their views; null: the whole batch. Loss and gradients are
+    those of the whole batch, memory is that of the mini-batch, time that of one more forward pass (GradCache)."""
     lr: PositiveFloat = 1e-4
     """Peak learning rate of AdamW."""
     weight_decay: NonNegativeFloat = 1e-6
@@ -257,6 +260,9 @@ class FinetuneConfig:
     """supcon: windows a step, among which positives and negatives are found; the last partial batch is dropped."""
     supcon_temperature: PositiveFloat = 0.1
     """supcon: cosine similarities are divided by this (Khosla et al. 2020)."""
+    max_shift: NonNegativeInt = 0
+    """supcon, full: each time a training window is seen it is cut up to so many nt off its site, at random, which keeps
+    its label true; validation and test windows stay centred."""
     select_epoch: Literal["per_fold", "shared"] = "per_fold"
     """shared: one epoch for all folds, by mean validation AUC, as published; per_fold: each fold its own."""
     max_grad_norm: PositiveFloat | None = None
@@ -289,6 +295,10 @@ class EvaluateConfig:
     """Bases masked in each region, one at a time."""
     pwm_flank: PositiveInt = 20
     """nt on either side of the site that the weight matrix and the one-hot floor see."""
+    benchmarks: str | None = None
+    """Folder that holds Benchmarks/<species>, which `evaluate.py benchmark` scores; null: data.spliceator."""
+    legacy_logit_threshold: bool = False
+    """`evaluate.py benchmark` also scores at P = .6225 (rows *_legacy): the published code compares logits with .5."""
 
 
 @dataclass

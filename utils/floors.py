@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy.special import logsumexp
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -37,8 +38,13 @@ def kmer_counts(ids: np.ndarray, k: int) -> np.ndarray:
 
 
 class WeightMatrix:
-    """Log-odds position weight matrix about the centre (Staden 1984), one for each site type, and a logistic regression
-    of the label on their scores: P(site) for windows whose type is not told, as the encoder's classifier has it."""
+    """Position weight matrices about the centre (Staden 1984): how often each base stands at each place, in the sites and
+    the non-sites of each type.
+
+    P(site) is Bayes' rule over all of them, for windows whose type is not told, as the encoder's classifier has it (the
+    GT or AG tells), with its log-odds calibrated by a logistic regression: places are not as independent as it takes
+    them to be.
+    """
 
     def __init__(self, flank: int) -> None:
         self.flank = flank
@@ -46,10 +52,12 @@ class WeightMatrix:
     def fit(self, ids: np.ndarray, labels: np.ndarray, sites: np.ndarray) -> WeightMatrix:
         """ids: uint8 [n, length]; labels [n] in {0, 1}; sites [n]. Frequencies with a pseudocount of 1 a base."""
         features = one_hot(ids, self.flank)
-        self.log_odds = []
-        for site in np.unique(sites):
-            positive, negative = (self._frequencies(features[(sites == site) & (labels == label)]) for label in (1, 0))
-            self.log_odds.append(np.log(positive / negative))
+        self.log_frequencies, self.log_counts = [], []  # of non-sites, of sites: [types, 8 flank], [types]
+        for label in (0, 1):
+            members = [(sites == site) & (labels == label) for site in np.unique(sites)]
+            self.log_frequencies.append(np.log([self._frequencies(features[mine]) for mine in members]))
+            self.log_counts.append(np.log([mine.sum() for mine in members]))
+        self.log_odds = list(self.log_frequencies[1] - self.log_frequencies[0])  # by type, in the order of their names
         self.calibration = LogisticRegression(C=1e6, max_iter=1000).fit(self._scores(features), labels)
         return self
 
@@ -58,7 +66,12 @@ class WeightMatrix:
         return self.calibration.predict_proba(self._scores(one_hot(ids, self.flank)))[:, 1]
 
     def _scores(self, features: np.ndarray) -> np.ndarray:
-        return np.stack([features @ matrix for matrix in self.log_odds], axis=1)
+        """Log-odds [n, 1] of a site of any type."""
+        against, favour = (
+            logsumexp(features @ frequencies.T + counts, axis=1)
+            for frequencies, counts in zip(self.log_frequencies, self.log_counts)
+        )
+        return (favour - against)[:, None]
 
     @staticmethod
     def _frequencies(features: np.ndarray) -> np.ndarray:
