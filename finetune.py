@@ -210,7 +210,7 @@ class Study:
         self.bar = tqdm(desc="finetune", unit="fit", disable=hidden, dynamic_ncols=True, position=worker)
 
     def _wider(self) -> np.ndarray:
-        """uint8 [n, context + 2 max_shift], to cut shifted windows from. Raises InputError where windows are shorter."""
+        """uint8 [n, context + 2 max_shift], for shifted windows. Raises InputError where the files hold less."""
         length, there = self.config.data.context + 2 * self.config.finetune.max_shift, self.windows.ids.shape[1]
         if length > there:
             raise InputError(

@@ -44,7 +44,9 @@ def toy(path: Path, folder: Path, data: Path) -> Path:
         genome = folder / "chromosomes.fa"
         genome.write_text("".join(f">chr{name}\n{bases}\n" for name in (1, 2)))
     values |= {"name": path.stem, "runs": str(folder / "runs"), "device": "cpu", "precision": "fp32", "workers": 1}
-    values["model"] = {"pooling": values["model"].get("pooling", "mean"), "max_position_embeddings": 64}
+    shape = ("pooling", "pooling_layer", "drop_layers", "drop_from")
+    values["model"] = {"pooling": "mean"} | {key: values["model"][key] for key in shape if key in values["model"]}
+    values["model"] |= {"max_position_embeddings": 64}
     values["model"] |= {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16}
     values["data"] |= {
         "window": 40,
@@ -70,7 +72,12 @@ def toy(path: Path, folder: Path, data: Path) -> Path:
         if values.get(stage, {"steps": stage == "pretrain"}).get("steps", 12656):
             values[stage] = values.get(stage, {}) | {"steps": 3, "batch_size": 8, "warmup_steps": 1, "eval_steps": 2}
     if "finetune" in values:
-        values["finetune"] |= {"max_epochs": 1, "batch_size": 8, "folds": None, "warmup_steps": 0}
+        values["finetune"] |= {"max_epochs": 1, "batch_size": 8, "folds": [0], "warmup_steps": 0}
+        values["finetune"] |= {"supcon_epochs": 1, "supcon_batch_size": 16, "head_epochs": 1}
+        if "arms" in values["finetune"]:  # the checkpoints of other runs are not there
+            arms = [arm.partition("=") for arm in values["finetune"]["arms"]]
+            small = ROOT / "models/simcsp-small"
+            values["finetune"]["arms"] = [f"{name}={small}" if folder else name for name, _, folder in arms]
     if "search" in values:
         values["search"] |= {"trials": 2, "startup_trials": 1}
         values["search"]["space"]["pretrain.batch_size"] = {"choices": [4, 8]}

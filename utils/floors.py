@@ -38,8 +38,8 @@ def kmer_counts(ids: np.ndarray, k: int) -> np.ndarray:
 
 
 class WeightMatrix:
-    """Position weight matrices about the centre (Staden 1984): how often each base stands at each place, in the sites and
-    the non-sites of each type.
+    """Position weight matrices about the centre (Staden 1984): how often each base stands at each place, in the sites
+    and the non-sites of each type.
 
     P(site) is Bayes' rule over all of them, for windows whose type is not told, as the encoder's classifier has it (the
     GT or AG tells), with its log-odds calibrated by a logistic regression: places are not as independent as it takes
