@@ -25,6 +25,7 @@ from transformers import BertForMaskedLM, get_scheduler
 from utils.backbone import check_length, fresh_like, load_backbone, resolve_source, save_checkpoint
 from utils.config import Config, ModelConfig, PretrainConfig, flatten, load_config, to_dict
 from utils.corpus import Corpus, build_sampler, measure_overlap, open_corpus
+from utils.embed import embed
 from utils.errors import InputError, run_script
 from utils.learner import Chooser, Learner, build_chooser, step_loss
 from utils.motifs import Motifs
@@ -34,6 +35,7 @@ from utils.proxies import (
     measure_nmi,
     measure_sccs,
     nmi_floors,
+    probe_auc,
     sccs_floors,
     selection_windows,
 )
@@ -49,6 +51,7 @@ from utils.run import (
 )
 from utils.search import Report, run_search
 from utils.sequence import WindowSampler
+from utils.spliceator import near_duplicate_groups
 
 PROXIES = ("sccs", "nmi")  # each keeps a best checkpoint; higher is better for both
 CONFIG_SECTIONS = (
@@ -140,6 +143,7 @@ class Validation:
             windows, splits = load_windows(config)
             chosen = selection_windows(windows, splits)
             self.ids, self.labels = chosen.crop(config.data.context), chosen.labels
+            self.groups = near_duplicate_groups(chosen.ids)
             self.inputs["spliceator"] = windows.sha256
         self.motifs: Motifs | None = load_motifs(config.data)
         if self.motifs is not None:
@@ -156,6 +160,9 @@ class Validation:
             scores |= measure_sccs(model.bert, pooling, self.ids, self.labels, self.config, self.autocast)
         if self.motifs is not None:
             scores |= measure_nmi(model.bert, self.motifs, self.config, self.autocast)
+        if self.config.search.metric == "probe_auc" and self.ids is not None:
+            vectors = embed(model.bert, self.ids, pooling, self.config.evaluate.batch_size, self.autocast)
+            scores["probe_auc"] = probe_auc(vectors, self.labels, self.config.seed, self.groups)
         return scores
 
     def floors(self, model: BertForMaskedLM, pooling: str) -> dict[str, dict[str, float]]:

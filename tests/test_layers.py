@@ -120,7 +120,8 @@ def test_all_layers_in_one_pass_are_those_of_single_passes():
     assert found.shape == (len(ids), 1 + BLOCKS, len(POOLING_KINDS), HIDDEN)
     for layer in range(1 + BLOCKS):
         for j, kind in enumerate(POOLING_KINDS):
-            assert np.array_equal(found[:, layer, j], embed(bert, ids, f"{kind}@{layer}", 4))
+            single = embed(bert, ids, f"{kind}@{layer}", 4)  # of cls and centre, its last block at their tokens alone
+            assert np.allclose(found[:, layer, j], single, rtol=0, atol=2e-6)
 
 
 def test_two_views_are_of_the_layer_that_is_pooled():

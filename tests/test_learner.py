@@ -187,8 +187,10 @@ def test_masking_about_sites_trains(tmp_path, tiny_data, call):
     assert json.loads((tmp_path / "runs/tiny/mlm/summary.json").read_text())["steps"] == 3
 
 
-def test_a_recipe_with_a_head_resumes_exactly(tiny_data, tmp_path, call, monkeypatch):
+@pytest.mark.parametrize("size", [None, 3], ids=["whole", "mini-batches"])
+def test_a_recipe_with_a_head_resumes_exactly(tiny_data, tmp_path, call, monkeypatch, size):
     recipe = {"mlm.steps": 0, "pretrain.projection_head": True, "pretrain.mlm_weight": 0.1, "pretrain.max_shift": 2}
+    recipe["pretrain.mini_batch_size"] = size
     straight, halted = (tiny_config(tmp_path / name, tiny_data, recipe) for name in ("straight", "halted"))
     call(pretrain, straight)
     advance = pretrain.Training.advance

@@ -10,6 +10,7 @@ from conftest import motif_settings, other_strand, random_bases, refusal, tiny_c
 from transformers import BertConfig, BertForMaskedLM
 
 import evaluate
+from commands import encoders
 from utils.annotation import Transcript
 from utils.floors import NeighbourTable
 from utils.masked import REGIONS, WHOLE, choose_places, compare_with_neighbours, label_regions, masked_predictions
@@ -111,7 +112,7 @@ def test_windows_are_read_on_the_strand_of_their_gene_with_the_place_at_the_cent
     store = open_store([write_fasta(tmp_path / "kept.fa", {"chr": bases})], tmp_path / "cache")
     gene = Transcript("t", "g", "chr", strand, np.array([[100, 200], [350, 500]]))
     for length in (20, 21):
-        windows, places, regions = evaluate.choose_windows(store, store.records[0], [gene], length, 40, 0)
+        windows, places, regions = encoders.choose_windows(store, store.records[0], [gene], length, 40, 0)
         assert (windows != N).all() and len(windows) == len(places) == len(regions) > 100
         ids = encode(bases)
         minus = label_regions([gene], "chr", 600)[1]

@@ -1,34 +1,47 @@
 """Scores against other people's code, plain loops and cases done by hand; and the floors that scores stand on."""
 
 import math
+import os
+import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.spatial.distance import cdist
 from scipy.stats import spearmanr
 from sentence_transformers.sentence_transformer.evaluation import EmbeddingSimilarityEvaluator
 from sklearn.metrics import normalized_mutual_info_score, roc_auc_score
 from sklearn.neighbors import NearestNeighbors
 
+from utils import metrics
 from utils.floors import KmerLogistic, WeightMatrix, gc_content, kmer_counts, one_hot
 from utils.metrics import (
     SCCS_CEILING,
     TEST_TO_TRAIN,
+    _permuted_sccs,
+    adjusted_agreement,
     alignment,
     classification_scores,
+    closeness,
     corrected_ttest,
     cosine_pairs,
     fuzzy_weights,
+    kmeans,
     leiden,
     mean_cosine,
     motif_half,
+    nearest_neighbours,
+    neighbour_graph,
     nmi,
     pair_indices,
     sccs,
+    sccs_interval,
     spearman_binary,
     uniformity,
+    weighted_spearman,
 )
 from utils.sequence import encode
 
@@ -122,6 +135,100 @@ def test_published_pairs_use_a_window_at_most_once(n):
     assert not np.array_equal(left, pair_indices(n, "published", seed=2)[0])
 
 
+@given(st.integers(3, 30), st.integers(0, 10_000), st.booleans())
+@settings(max_examples=50)
+def test_a_weighted_spearman_is_that_of_so_many_copies(n, seed, ties):
+    rng = np.random.default_rng(seed)
+    same = rng.permutation(np.arange(n) < rng.integers(1, n))
+    similarity = np.sort(rng.integers(0, 4, n).astype(float) if ties else rng.normal(size=n))
+    copies = rng.integers(0, 4, n)
+    starts = np.flatnonzero(np.append(True, similarity[1:] != similarity[:-1]))
+    many = np.repeat(same, copies), np.repeat(similarity, copies)
+    varies = all(len(set(values.tolist())) > 1 for values in many)
+    expected = spearmanr(*many).statistic if varies else 0.0
+    assert weighted_spearman(same, copies.astype(float), starts) == pytest.approx(expected, abs=1e-9)
+
+
+def test_the_interval_of_sccs_holds_the_truth_about_as_often_as_it_says():
+    hidden, shift = 16, 1.2
+    truth = np.mean([sccs(*two_classes(seed, 400, hidden, shift))["sccs"] for seed in range(1000, 1006)])
+    found = [sccs_interval(*two_classes(seed, 60, hidden, shift), resamples=100) for seed in range(100)]
+    covered = np.mean([row["low"] <= truth <= row["high"] for row in found])
+    assert 0.88 <= covered <= 0.99  # 95 % within three standard errors of 100 draws
+    spread = np.std([row["sccs"] for row in found])
+    assert np.mean([row["high"] - row["low"] for row in found]) == pytest.approx(2 * 1.96 * spread, rel=0.25)
+
+
+def test_an_sccs_without_relation_lies_in_the_null_band():
+    found = [sccs_interval(*two_classes(seed, 60, shift=0.0), resamples=100) for seed in range(60)]
+    inside = np.mean([row["null_low"] <= row["sccs"] <= row["null_high"] for row in found])
+    assert inside >= 0.85
+    strong = sccs_interval(*two_classes(shift=3.0), resamples=50)
+    assert strong["null_high"] < strong["low"] < strong["sccs"] < strong["high"]
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_the_null_band_is_that_of_permuted_labels(classes):
+    rng = np.random.default_rng(0)
+    vectors, labels = rng.normal(size=(30, 4)), np.arange(30) % classes
+    left, right = pair_indices(30, "all")
+    similarity = cosine_pairs(vectors, left, right)
+    found = _permuted_sccs(similarity, labels, left, right, 7, np.random.default_rng(5))
+    mixed = np.random.default_rng(5).permuted(np.tile(labels, (7, 1)), axis=1)
+    expected = [spearman_binary(row[left] == row[right], similarity)[0] for row in mixed]
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_near_duplicates_are_resampled_together():
+    vectors, labels = two_classes(n=60)
+    twice, labels = np.concatenate([vectors, vectors]), np.concatenate([labels, labels])
+    wide, narrow = (
+        np.ptp([row["low"], row["high"]])
+        for row in (
+            sccs_interval(twice, labels, groups=np.tile(np.arange(60), 2), resamples=200),
+            sccs_interval(twice, labels, resamples=200),
+        )
+    )
+    assert wide > 1.2 * narrow  # 60 windows are known, not 120
+
+
+def test_published_pairs_have_the_error_of_disjoint_pairs():
+    vectors, labels = two_classes(n=400, shift=0.5)
+    found = sccs_interval(vectors, labels, "published", seed=3, resamples=400)
+    assert found["sccs"] == sccs(vectors, labels, "published", seed=3)["sccs"]
+    assert found["null_high"] == -found["null_low"] == pytest.approx(1.96 / math.sqrt(199), rel=1e-4)
+    assert found["high"] - found["sccs"] == pytest.approx(1.96 / math.sqrt(199), rel=0.2)
+
+
+def test_the_error_of_many_windows_is_that_of_a_part_scaled(monkeypatch):
+    vectors, labels = two_classes(n=240, shift=1.2)
+    groups = np.arange(240) // 2
+    whole = sccs_interval(vectors, labels, groups=groups, resamples=200)
+    monkeypatch.setattr(metrics, "BOOTSTRAP_WINDOWS", 120)
+    part = sccs_interval(vectors, labels, groups=groups, resamples=200)
+    assert part["sccs"] == whole["sccs"]
+    assert part["high"] - part["low"] == pytest.approx(whole["high"] - whole["low"], rel=0.4)
+    assert part["high"] != whole["high"]
+
+
+def test_an_interval_is_repeatable_and_its_point_is_sccs():
+    vectors, labels = two_classes()
+    found = sccs_interval(vectors, labels, resamples=50)
+    assert found == sccs_interval(vectors, labels, resamples=50) != sccs_interval(vectors, labels, seed=1, resamples=50)
+    assert {key: found[key] for key in ("sccs", "pair_auc")} == sccs(vectors, labels)
+
+
+def test_vectors_that_are_all_equal_have_an_interval_about_nought():
+    found = sccs_interval(np.ones((20, 3)), np.arange(20) % 2, resamples=20)
+    assert found["sccs"] == found["null_low"] == found["null_high"] == 0
+    assert found["low"] == -found["high"] == pytest.approx(-1.96 / math.sqrt(190), rel=1e-4)
+
+
+def test_numbers_are_alike_when_they_are_close():
+    values = np.array([[0.5], [0.4], [0.9]])
+    assert closeness(values, np.array([0, 0]), np.array([1, 2])) == pytest.approx([-0.1, -0.4])
+
+
 def test_cosines_are_the_same_by_either_path():
     vectors, _ = two_classes(n=30)
     left, right = pair_indices(30, "all")
@@ -199,6 +306,65 @@ def test_labels_of_both_published_files_are_halved():
     labels = ["GT(donor)", "GT(non-donor)", "AG(acceptor)", "AG(non-acceptor)"]
     labels += ["donor(SSE < 0.2)", "donor(SSE > 0.8)", "acceptor(SSE < 0.2)", "acceptor(SSE > 0.8)"]
     assert motif_half(np.array(labels)).tolist() == ["gt", "gt", "ag", "ag"] * 2
+
+
+def test_adjusted_agreement_does_not_rise_with_the_number_of_clusters():
+    rng = np.random.default_rng(0)
+    labels = np.repeat(["GT(donor)", "GT(non-donor)", "AG(acceptor)", "AG(non-acceptor)"], 100)
+    clusters = rng.integers(0, 90, 400)  # by chance
+    assert nmi(clusters, labels)["nmi"] > 0.1
+    found = adjusted_agreement(clusters, labels)
+    assert abs(found["ami"]) < 0.05 and abs(found["ari"]) < 0.05
+    perfect = adjusted_agreement(np.unique(labels, return_inverse=True)[1], labels)
+    assert set(perfect) == {f"{name}{half}" for name in ("ami", "ari") for half in ("", "_gt", "_ag")}
+    assert all(value == pytest.approx(1) for value in perfect.values())
+
+
+def test_kmeans_makes_as_many_clusters_as_it_is_asked_for():
+    rng = np.random.default_rng(0)
+    planted = np.arange(120) % 4
+    points = rng.normal(size=(120, 10)) + 12 * np.eye(10)[planted]
+    assert normalized_mutual_info_score(planted, kmeans(points, 4)) == pytest.approx(1)
+    assert len(set(kmeans(points, 7))) == 7
+    assert np.array_equal(kmeans(points, 7), kmeans(points, 7))
+
+
+def test_each_point_is_its_own_nearest_neighbour_at_no_distance():
+    # from |x|^2 + |y|^2 - 2 xy, as scikit-learn has it, many of these would lie 1e-7 from themselves
+    points = 20 + np.random.default_rng(0).normal(size=(200, 40))
+    points[7] = points[3]
+    indices, distances = nearest_neighbours(points, 15)
+    assert np.array_equal(indices[:, 0], np.arange(200)) and not distances[:, 0].any()
+    assert (np.sort(indices, axis=1)[:, 1:] != np.sort(indices, axis=1)[:, :-1]).all()
+    every = cdist(points, points)
+    np.testing.assert_allclose(np.sort(distances, axis=1), np.sort(every, axis=1)[:, :15], atol=1e-6)
+    assert indices[7, 1] == 3 and distances[7, 1] == 0
+
+
+def test_the_graph_has_the_weights_of_exact_distances():
+    points = np.random.default_rng(0).normal(size=(150, 40)) * np.linspace(1, 30, 40)
+    graph = neighbour_graph(points)
+    every = cdist(points, points)
+    indices = every.argsort(axis=1)[:, :15]
+    expected = fuzzy_weights(indices, np.take_along_axis(every, indices, axis=1)).toarray()
+    found = np.zeros((150, 150))
+    for edge in graph.es:
+        found[edge.source, edge.target] = found[edge.target, edge.source] = edge["weight"]
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.skipif("SIMCSP_SCANPY_PYTHON" not in os.environ, reason="needs an interpreter with scanpy")
+def test_nmi_is_that_of_scanpy(tmp_path):
+    rng = np.random.default_rng(0)
+    labels = np.repeat(["GT(donor)", "GT(non-donor)", "AG(acceptor)", "AG(non-acceptor)"], 150)
+    kind = rng.integers(0, 3, 600) + 3 * np.unique(labels, return_inverse=True)[1]
+    states = (rng.normal(size=(600, 64)) + 1.5 * rng.normal(size=(12, 64))[kind // 2]).astype(np.float32)
+    np.save(tmp_path / "states.npy", states)
+    server = Path(__file__).parent.parent / "benchmarks/scanpy_server.py"
+    command = [os.environ["SIMCSP_SCANPY_PYTHON"], server, tmp_path / "states.npy", tmp_path / "clusters.npy"]
+    subprocess.run(command, input="\n", text=True, check=True, capture_output=True)
+    theirs = nmi(np.load(tmp_path / "clusters.npy"), labels)["nmi"]
+    assert nmi(leiden(states), labels)["nmi"] == pytest.approx(theirs, abs=0.005)
 
 
 def test_leiden_finds_planted_clusters_and_is_repeatable():
@@ -348,6 +514,24 @@ def test_weight_matrix_learns_one_matrix_for_each_site_type():
     probabilities = WeightMatrix(4).fit(ids, labels, sites).predict(ids)
     assert roc_auc_score(labels, probabilities) > 0.9
     assert probabilities.shape == (400,) and 0 <= probabilities.min() <= probabilities.max() <= 1
+
+
+def test_weight_matrix_of_both_types_is_as_sharp_as_those_of_each():
+    rng = np.random.default_rng(1)
+    ids = rng.integers(6, 10, size=(4000, 20), dtype=np.uint8)
+    labels, sites = np.arange(4000) % 2, np.array(["donor", "acceptor"])[np.arange(4000) // 2 % 2]
+    ids[sites == "donor", 10:12], ids[sites == "acceptor", 8:10] = encode("GT"), encode("AG")  # decoys have them too
+    for places in ((12, 13, 14), (4, 5, 6)):
+        mine = (labels == 1) & (sites == ("donor" if places[0] > 10 else "acceptor"))
+        for place in places:
+            ids[mine & (rng.random(4000) < 0.5), place] = encode("A")[0]
+    half = np.arange(4000) < 2000
+    together = WeightMatrix(10).fit(ids[half], labels[half], sites[half]).predict(ids)
+    apart = np.zeros(4000)
+    for site in ("donor", "acceptor"):
+        mine = sites == site
+        apart[mine] = WeightMatrix(10).fit(ids[half & mine], labels[half & mine], sites[half & mine]).predict(ids[mine])
+    assert roc_auc_score(labels[~half], together[~half]) > roc_auc_score(labels[~half], apart[~half]) - 0.005
 
 
 def test_kmer_regression_learns_what_is_in_the_composition():

@@ -169,7 +169,7 @@ def test_the_sanity_floors_learn_the_consensus(finished):
 
 def test_the_comparison_table_is_long_paired_and_complete(finished):
     table = pd.read_csv(finished.run / "report/summary.csv")
-    assert list(table.columns) == "arm site dataset metric mean sd n diff low high p".split()
+    assert list(table.columns) == "arm site dataset metric mean sd n diff low high p n_paired p_holm".split()
     folds = table[(table["dataset"] == "spliceator") & (table["metric"] == "test/auc")].set_index("arm")
     assert list(folds.index) == ARMS
     values = {

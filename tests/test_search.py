@@ -34,6 +34,17 @@ def study_of(folder):
     return optuna.load_study(study_name="tiny", storage=f"sqlite:///{folder}/runs/tiny/search/study.db")
 
 
+def test_a_search_can_maximise_what_a_linear_probe_reads(tiny_data, tmp_path, call):
+    config = tiny_config(tmp_path, tiny_data, CHANGES | {"search.trials": 1, "search.metric": "probe_auc"})
+    call(pretrain, config)
+    trial = study_of(tmp_path).best_trial
+    stage = tmp_path / "runs/tiny/search/trial0000/pretrain"
+    rows = [json.loads(line) for line in (stage / "metrics.jsonl").read_text().splitlines()]
+    values = [row["val/probe_auc"] for row in rows if "val/probe_auc" in row]
+    assert trial.value == values[-1] and all(0.2 < value < 1 for value in values)
+    assert list(trial.intermediate_values.values()) == values[-len(trial.intermediate_values) :]
+
+
 def test_a_search_leaves_trials_that_are_runs_and_a_config_of_the_best(tiny_data, tmp_path, call, capsys):
     config = tiny_config(tmp_path, tiny_data, CHANGES)
     call(pretrain, config)

@@ -29,6 +29,7 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import BertConfig, BertForMaskedLM, BertModel
 
+from utils.attention import ATTENTION, attend
 from utils.config import ModelConfig
 from utils.errors import InputError
 from utils.sequence import VOCAB
@@ -140,7 +141,7 @@ def _snapshot(repo: str, revision: str | None) -> Path:
 
 def fresh_like(bert_config: BertConfig) -> BertForMaskedLM:
     """Fresh weights of the same sizes and kind, from torch's global generator: the `fresh` arm and floor."""
-    model = BertForMaskedLM(BertConfig.from_dict(bert_config.to_dict()))
+    model = BertForMaskedLM(BertConfig.from_dict(bert_config.to_dict(), attn_implementation=ATTENTION))
     if getattr(bert_config, "position_init", "normal") == "sinusoidal":
         positions = model.bert.embeddings.position_embeddings.weight
         with torch.no_grad():
@@ -275,7 +276,7 @@ def _build(
     try:
         return BertForMaskedLM.from_pretrained(
             None,
-            config=BertConfig.from_dict(settings | ours),
+            config=BertConfig.from_dict(settings | ours, attn_implementation=ATTENTION),
             state_dict=weights,
             dtype=torch.float32,
             output_loading_info=True,
@@ -567,7 +568,9 @@ def window_vectors(bert: BertModel, tokens: torch.Tensor, pooling: str) -> torch
     """
     kind, layer = read_pooling(pooling)
     if layer != MIX:
-        return pool(hidden_states(bert, tokens, layer), kind)
+        places = {"cls": slice(0, 1), "mean": slice(None), "centre": _centre(tokens)}[kind]
+        states = hidden_states(bert, tokens, layer, places)
+        return pool(states, kind) if kind == "mean" else states.mean(dim=1)
     vectors = torch.stack([pool(states, kind) for states in all_hidden_states(bert, tokens)], dim=-1)
     return (vectors * mix_weights(bert)).sum(dim=-1)  # pooling is linear: of each layer first, which is less to mix
 
@@ -582,16 +585,39 @@ def all_hidden_states(bert: BertModel, tokens: torch.Tensor) -> tuple[torch.Tens
     return bert(input_ids=tokens, output_hidden_states=True).hidden_states
 
 
-def hidden_states(bert: BertModel, tokens: torch.Tensor, layer: int | None = None) -> torch.Tensor:
+def hidden_states(
+    bert: BertModel, tokens: torch.Tensor, layer: int | None = None, places: slice = slice(None)
+) -> torch.Tensor:
     """Hidden states [batch, tokens, hidden] of a layer (None: the last) for tokens [batch, tokens], all of one length.
 
+    places: the tokens whose states are wanted. Nothing that they do not depend on is computed: no block above the
+    layer, and of its own block only these tokens' queries and what follows from them.
     No attention mask: nothing is padded, and None keeps the fast attention kernels.
     """
-    if layer is None or layer == bert.config.num_hidden_layers:
-        return bert(input_ids=tokens).last_hidden_state
-    if layer > bert.config.num_hidden_layers:
-        raise InputError(f"layer {layer} does not exist: the encoder has {bert.config.num_hidden_layers} blocks")
-    return all_hidden_states(bert, tokens)[layer]
+    blocks = bert.encoder.layer
+    layer = len(blocks) if layer is None else layer
+    if layer > len(blocks):
+        raise InputError(f"layer {layer} does not exist: the encoder has {len(blocks)} blocks")
+    states = bert.embeddings(input_ids=tokens)
+    if not layer:
+        return states[:, places]
+    for block in blocks[: layer - 1]:
+        states = block(states)
+    return _block_at(blocks[layer - 1], states, places)
+
+
+def _block_at(block: nn.Module, states: torch.Tensor, places: slice) -> torch.Tensor:
+    """What a BertLayer makes of `states` [batch, tokens, hidden] at some of its tokens, [batch, places, hidden]."""
+    if places == slice(None):
+        return block(states)
+    attention, wanted = block.attention.self, states[:, places]
+    query, key, value = (
+        project(given).unflatten(-1, (attention.num_attention_heads, -1)).transpose(1, 2)
+        for project, given in ((attention.query, wanted), (attention.key, states), (attention.value, states))
+    )
+    dropout = attention.dropout.p if attention.training else 0.0
+    context, _ = attend(attention, query, key, value, None, dropout=dropout, scaling=attention.scaling)
+    return block.feed_forward_chunk(block.attention.output(context.flatten(2), wanted))
 
 
 def pool(states: torch.Tensor, kind: str) -> torch.Tensor:
@@ -611,8 +637,13 @@ def pool(states: torch.Tensor, kind: str) -> torch.Tensor:
 
 def central_states(states: torch.Tensor) -> torch.Tensor:
     """Hidden states [batch, 2, hidden] of the two central bases, from [batch, 1 + bases + 1, hidden]."""
-    first = (states.shape[1] - 2) // 2  # [CLS] shifts base length // 2 - 1 to this token
-    return states[:, first : first + 2]
+    return states[:, _centre(states)]
+
+
+def _centre(rows: torch.Tensor) -> slice:
+    """The two central bases of rows [batch, 1 + bases + 1, ...]."""
+    first = (rows.shape[1] - 2) // 2  # [CLS] shifts base length // 2 - 1 to this token
+    return slice(first, first + 2)
 
 
 def save_checkpoint(model: nn.Module, folder: Path, pooling: str) -> None:

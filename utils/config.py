@@ -283,8 +283,18 @@ class EvaluateConfig:
     """Windows a batch when encoding."""
     sccs_pairs: Literal["all", "published"] = "all"
     """all: every pair of windows; published: a random pairing without replacement."""
+    sccs_classes: Literal["site", "type"] = "site"
+    """`evaluate.py sccs`: two windows share a class when both are sites or neither is (site); when both are donors,
+    both acceptors or both non-sites (type). Training always takes site."""
+    bootstrap: PositiveInt = 1000
+    """`evaluate.py sccs`: resamples for the interval of SCCS, and permutations for its null band."""
     nmi_layer: NonNegativeInt | None = None
     """Hidden layer whose two central bases NMI clusters: 0 = embeddings, 1..n = blocks; null: the last."""
+    nmi_sites: Literal["motifs", "spliceator"] = "motifs"
+    """`evaluate.py nmi`: the sites of data.motif_bed, or those selection windows of Spliceator that show GT or AG at
+    the site."""
+    nmi_clusters: PositiveInt = 10
+    """`evaluate.py nmi`: clusters of the k-means whose NMI stands beside that of Leiden."""
     kmer: PositiveInt = 4
     """k of the k-mer logistic regression."""
     mlm_fasta: str | None = None
@@ -307,8 +317,9 @@ class SearchConfig:
 
     trials: NonNegativeInt = 0
     """Trials that end, pruned ones included, over all processes that share the storage; 0: no search."""
-    metric: Literal["sccs", "nmi"] = "sccs"
-    """What pretrain.py's trials maximise at their last validation. Those of finetune.py: mean validation AUC."""
+    metric: Literal["sccs", "nmi", "probe_auc"] = "sccs"
+    """What pretrain.py's trials maximise at their last validation; probe_auc: that of a logistic regression on the
+    vectors of the selection windows. Those of finetune.py: mean validation AUC."""
     storage: str | None = None
     """File or database URL that processes and machines share; null: runs/<name>/search/study.db."""
     startup_trials: PositiveInt = 5

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 from transformers import BertForMaskedLM
 
 from utils.backbone import window_vectors
@@ -98,6 +99,8 @@ def step_loss(
     simcse, dcl: two views of each window, in one batch, under different dropout; accuracy is how often a view finds its
     partner. With mlm_weight, a masked copy apart from the views adds its loss (SimCSE, section 3.1 of its appendix on
     auxiliary objectives). mlm: accuracy is that of the masked bases. choose: None masks bases at random.
+    With mini_batch_size the loss and its gradients are the same, of windows that go through the learner a few at a time
+    (`in_mini_batches`): every window still has all others for negatives.
     """
     middle = ids[:, stage.max_shift : ids.shape[1] - stage.max_shift]
     masked = targets = None
@@ -107,23 +110,47 @@ def step_loss(
         masked, targets = corrupt(tokens, chosen, rng)
         masked, targets = torch.from_numpy(masked).to(device).int(), torch.from_numpy(targets).to(device)
     if stage.objective == "mlm":
-        logits = learner(masked)
+        (logits,) = in_mini_batches(learner, stage.mini_batch_size, masked[None])[0]
         asked = targets != IGNORED
         return masked_loss(logits, targets), (logits.argmax(-1) == targets)[asked].float().mean()
     rows = [view(ids, stage, rng), view(ids, stage, rng)]
     if stage.reverse_complement_negatives:
         rows.append(reverse_complement(middle))
-    tokens = torch.from_numpy(add_special_tokens(np.concatenate(rows))).to(device).int()
-    out = learner(tokens, masked) if stage.mlm_weight else learner(tokens)
-    vectors, logits = out if stage.mlm_weight else (out, None)
-    first, second, *hard = vectors.float().chunk(len(rows))
+    views = torch.from_numpy(np.stack([add_special_tokens(row) for row in rows])).to(device).int()
+    vectors, *logits = in_mini_batches(learner, stage.mini_batch_size, views, *([masked] if stage.mlm_weight else []))
+    first, second, *hard = vectors.to(torch.promote_types(vectors.dtype, torch.float32))
     negatives = torch.from_numpy(~near_duplicates(middle)).to(device) if stage.skip_near_duplicates else None
     loss = CONTRASTS[stage.objective](first, second, stage.temperature, negatives, *hard)
     if stage.mlm_weight:
-        loss = loss + stage.mlm_weight * masked_loss(logits, targets)
+        loss = loss + stage.mlm_weight * masked_loss(*logits, targets)
     with torch.no_grad():
         nearest = (F.normalize(first, dim=-1) @ F.normalize(second, dim=-1).T).argmax(dim=1)
     return loss, (nearest == torch.arange(len(first), device=device)).float().mean()
+
+
+def in_mini_batches(
+    learner: nn.Module, size: int | None, views: torch.Tensor, *masked: torch.Tensor
+) -> tuple[torch.Tensor, ...]:
+    """What the learner makes of views [views, batch, length], as [views, batch, ...], and of a masked copy, if any.
+
+    size: None takes the batch through the learner at once. Otherwise so many windows at a time, each with all its views
+    and its masked copy, by gradient caching (GradCache, Gao et al. 2021). A first pass keeps outputs, no activations;
+    when the gradients of a loss on all outputs arrive, a second pass of each mini-batch, under the generator states of
+    its first one and so under the same dropout masks, makes its activations anew and takes the gradients on. That is
+    torch's checkpointing with a mini-batch as the segment. Activations take the memory of `size` windows, and a step
+    the time of one more forward pass.
+    """
+
+    def run(views: torch.Tensor, *masked: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        out = learner(views.flatten(0, 1), *masked)
+        of_views, *others = out if masked else (out,)
+        return of_views.unflatten(0, views.shape[:2]), *others
+
+    if size is None:
+        return run(views, *masked)
+    parts = zip(views.split(size, dim=1), *(copy.split(size) for copy in masked))
+    of_views, *others = zip(*(checkpoint(run, *part, use_reentrant=False) for part in parts))
+    return torch.cat(of_views, dim=1), *map(torch.cat, others)
 
 
 def masked_loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

@@ -1,0 +1,834 @@
+#!/usr/bin/env python
+"""Speed side by side with what a user would run instead: one table.
+
+    python benchmarks/run.py [--only NAME ...] [--size splicebert|small] [--pairs 5] [--windows 2] [--clock wall|cpu]
+                             [--json FILE]
+
+Both sides of a row run in this process on the same inputs, warm, in turns (ours, theirs, ours, theirs, ...), so that
+whatever else the machine does hits both; a ratio is the median over the pairs of theirs / ours. Before anything is
+timed, both sides have to give the same output from the same weights with dropout off; a row that does not is an error.
+
+--clock cpu takes the processor's seconds of the process that works instead of the wall's: on a machine that is busy
+with other work they are the better ones, with one thread. `loader`, whose work is in several processes, keeps to the
+wall.
+
+Ceiling: the rate of a large matrix product, measured before every row in the number format that both sides use.
+Operations of a training step: 6 x parameters of the linear layers + 12 x layers x length x hidden per token; of a
+forward pass a third of that. They are those of the work as defined, the same for both sides: a side that gets by with
+fewer shows a larger share. Weights are fresh, of SpliceBERT's sizes by default. `nmi` needs scanpy, which wants other
+versions than ours: $SIMCSP_SCANPY_PYTHON names an interpreter that has it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+import transformers
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+from transformers import (
+    AutoTokenizer,
+    BertConfig,
+    BertForSequenceClassification,
+    BertModel,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+)
+from transformers import TrainingArguments as TrainerArguments
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script, it finds utils/ beside its folder
+
+from pretrain import Training
+from utils.backbone import load_backbone, window_vectors
+from utils.classifier import Classifier, layer_groups
+from utils.config import ModelConfig, PretrainConfig
+from utils.embed import embed
+from utils.errors import InputError, run_script
+from utils.learner import step_loss
+from utils.metrics import cosine_pairs, leiden, nmi, pair_indices, spearman_binary
+from utils.run import build_accelerator
+from utils.sequence import VOCAB, WindowSampler, add_special_tokens, decode, open_store
+from utils.spliceator import published_folds
+
+SCANPY = "SIMCSP_SCANPY_PYTHON"
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
+DROPOUT = 0.1  # SpliceBERT's, of hidden states and of attention
+TOLERANCE = 1e-3  # relative, of outputs that must be equal; sums of floats depend on how they are split
+
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+    """How much work a row is. Window lengths in nt, without [CLS] and [SEP]."""
+
+    model: ModelConfig
+    window: int
+    """Contrast and encoding."""
+    context: int
+    """Fine-tuning and SCCS."""
+    encoded: int
+    """Windows encoded at a time."""
+    folded: int
+    """Windows in the ten folds: of each class half."""
+    frozen_context: int
+    """Windows of the frozen head, which one side encodes 160 times each."""
+    sites: int
+    """Sites that NMI clusters."""
+    bases: int
+    """Length of the FASTA file that is read."""
+
+
+def _model(hidden: int, layers: int, heads: int, positions: int) -> ModelConfig:
+    # initializer_range: with BERT's .02 all windows of a fresh encoder have nearly the same vector, and no two outputs
+    # could be told apart.
+    return ModelConfig(
+        hidden_size=hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        intermediate_size=4 * hidden,
+        max_position_embeddings=positions,
+        hidden_dropout_prob=DROPOUT,
+        attention_probs_dropout_prob=DROPOUT,
+        initializer_range=0.08,
+        pooling="cls",
+    )
+
+
+SIZES = {
+    "splicebert": Size(_model(512, 6, 16, 512), 510, 400, 16, 20, 20, 20_000, 2_000_000),
+    "small": Size(_model(64, 2, 4, 128), 126, 60, 16, 20, 20, 1_000, 50_000),
+}
+
+
+@dataclasses.dataclass
+class Row:
+    """One comparison. Seconds of both sides, pair by pair."""
+
+    name: str
+    work: str
+    ours: str
+    theirs: str
+    seconds: list[tuple[float, float]]
+    operations: float | None = None
+    """Floating-point operations of the work, None where it is not matrix products that take the time."""
+    remark: str = ""
+
+    @property
+    def ratios(self) -> list[float]:
+        return [theirs / ours for ours, theirs in self.seconds]
+
+    def values(self, ceiling: float) -> dict[str, object]:
+        """The row as plain values. ceiling: operations a second."""
+        ours, theirs = np.median(self.seconds, axis=0)
+        share = {} if self.operations is None else {"share_ours": self.operations / ours / ceiling}
+        share |= {} if self.operations is None else {"share_theirs": self.operations / theirs / ceiling}
+        return {
+            **{key: getattr(self, key) for key in ("name", "work", "ours", "theirs", "remark", "operations")},
+            "pairs": len(self.seconds),
+            **{"ratio": float(np.median(self.ratios)), "low": min(self.ratios), "high": max(self.ratios)},
+            **{"seconds_ours": float(ours), "seconds_theirs": float(theirs)},
+            **{key: float(value) for key, value in share.items()},
+        }
+
+
+class Bench:
+    """What all rows share: sizes, device, number format, and the rate of matrix products."""
+
+    def __init__(self, size: Size, pairs: int, windows: int, folder: Path, clock: str = "wall") -> None:
+        self.size, self.pairs, self.windows, self.folder, self.clock = size, pairs, windows, folder, clock
+        rates = {dtype: product_rate(dtype, 512, clock) for dtype in (torch.float32, torch.bfloat16)}
+        self.bf16_share = rates[torch.bfloat16] / rates[torch.float32]
+        self.precision = "bf16" if self.bf16_share > 1 else "fp32"
+        self.accelerator = build_accelerator("cpu", self.precision)
+        self.ceiling = 0.0
+        self.rng = np.random.default_rng(0)
+
+    def measure_ceiling(self) -> None:
+        """The best seen so far: others on the machine can only lower it."""
+        dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
+        self.ceiling = max(self.ceiling, *(product_rate(dtype, 2048, self.clock) for _ in range(3)))
+
+    def compare(
+        self, ours: Callable[[], object], theirs: Callable[[], object], clock: str | None = None
+    ) -> list[tuple[float, float]]:
+        """Seconds of both, in turns, after a run of each to warm up. A side may return its own seconds, as a float."""
+        clock = clock or self.clock
+        ours(), theirs()
+        return [(seconds(ours, clock), seconds(theirs, clock)) for _ in range(self.pairs)]
+
+    def bases(self, count: int, length: int) -> np.ndarray:
+        """Random windows, uint8 [count, length]."""
+        return self.rng.integers(6, 10, (count, length), dtype=np.uint8)
+
+    def masked_lm(self) -> nn.Module:
+        """Fresh weights, the same at every call."""
+        torch.manual_seed(0)
+        return load_backbone(self.size.model)[0]
+
+    def operations(self, tokens: int, length: int, passes: int = 3) -> float:
+        """Of `passes` forward passes (a training step is worth three) over tokens in rows of `length`."""
+        model = self.size.model
+        hidden, layers = model.hidden_size, model.num_hidden_layers
+        linear = layers * (4 * hidden**2 + 2 * hidden * model.intermediate_size)
+        return passes * tokens * (2 * linear + 4 * layers * length * hidden)
+
+    def saved_encoder(self) -> Path:
+        """A folder as a user has it: the weights of `masked_lm`, and a tokenizer of single bases parted by spaces."""
+        folder = self.folder / "encoder"
+        if not folder.exists():
+            self.masked_lm().bert.save_pretrained(folder)
+            (folder / "vocab.txt").write_text("\n".join(VOCAB) + "\n")
+            settings = {"tokenizer_class": "BertTokenizer", "do_lower_case": False}
+            settings["model_max_length"] = self.size.model.max_position_embeddings
+            (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+        return folder
+
+    def sentence_model(self, attention: str):
+        """The encoder in sentence-transformers, [CLS] pooled."""
+        from sentence_transformers import SentenceTransformer
+        from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+
+        encoder = Transformer(str(self.saved_encoder()), model_kwargs={"attn_implementation": attention})
+        pooling = Pooling(encoder.get_embedding_dimension(), "cls")
+        return SentenceTransformer(modules=[encoder, pooling], device="cpu")
+
+
+def product_rate(dtype: torch.dtype, n: int, clock: str) -> float:
+    """Operations a second of an n x n x n matrix product."""
+    left, right = (torch.ones(n, n, dtype=dtype) for _ in range(2))
+    left @ right
+    return 2 * n**3 / seconds(lambda: left @ right, clock)
+
+
+def seconds(work: Callable[[], object], clock: str) -> float:
+    """What a call takes, or what it returns if that is a float: its own seconds."""
+    start = CLOCKS[clock]()
+    own = work()
+    return own if isinstance(own, float) else CLOCKS[clock]() - start
+
+
+def set_dropout(model: nn.Module, hidden: float, attention: float) -> None:
+    """The rates of every dropout of a BERT, whichever library holds it."""
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Dropout):
+            module.p = attention if name.endswith("attention.self.dropout") else hidden
+
+
+def require_equal(what: str, ours: object, theirs: object) -> None:
+    """Refuse to time two sides that do not do the same work: relative to the largest value, within `TOLERANCE`."""
+    ours, theirs = (np.asarray(value, dtype=np.float64) for value in (ours, theirs))
+    if ours.shape != theirs.shape or not np.abs(ours - theirs).max() <= TOLERANCE * np.abs(theirs).max():
+        raise InputError(f"benchmarks/run.py: {what}: the two sides give different output, so they cannot be compared")
+
+
+def gradients(bert: BertModel) -> np.ndarray:
+    """Norm of every parameter's gradient, the pooler's (which only one side has) left out; then they are cleared."""
+    norms = [float(p.grad.norm()) for name, p in bert.named_parameters() if not name.startswith("pooler")]
+    bert.zero_grad()
+    return np.array(norms)
+
+
+def spaced(ids: np.ndarray) -> list[str]:
+    """Windows as SpliceBERT's tokenizer wants them: bases parted by spaces."""
+    return [" ".join(decode(row)) for row in ids]
+
+
+# -- the contrastive step ----------------------------------------------------------------------------------------------
+
+
+def contrast(bench: Bench) -> Iterator[Row]:
+    """The step of pre-training against the published one, mended: spaced bases, eager attention, fp32."""
+    yield from _contrast(bench, "contrast", "eager", [(DROPOUT, DROPOUT), (0.0, DROPOUT)])
+
+
+def contrast_best(bench: Bench) -> Iterator[Row]:
+    """The same against sentence-transformers at its best here, dropout alike on both sides."""
+    yield from _contrast(bench, "contrast_best", "sdpa", [(DROPOUT, DROPOUT), (0.0, 0.0)])
+
+
+def _contrast(bench: Bench, name: str, attention: str, attention_dropouts: list[tuple[float, float]]) -> Iterator[Row]:
+    from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
+
+    best = attention == "sdpa"
+    stage = PretrainConfig(batch_size=bench.windows)
+    ids = bench.bases(bench.windows, bench.size.window)
+    text = spaced(ids)
+    training = Training(bench.masked_lm(), "cls", stage, bench.accelerator)
+    sentences = bench.sentence_model(attention).train()
+    loss = MultipleNegativesRankingLoss(sentences, scale=1 / stage.temperature)
+    optimizer = torch.optim.AdamW(
+        sentences.parameters(), lr=stage.lr, weight_decay=stage.weight_decay, fused=best or None
+    )
+
+    def ours() -> None:
+        training.advance(ids, bench.rng)
+
+    def their_loss() -> torch.Tensor:
+        features = [sentences.preprocess(text), sentences.preprocess(text)]
+        with torch.autocast("cpu", torch.bfloat16, enabled=best and bench.precision == "bf16"):
+            return loss(features, torch.arange(len(text)))
+
+    def theirs() -> None:
+        their_loss().backward()
+        nn.utils.clip_grad_norm_(sentences.parameters(), stage.max_grad_norm)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    for model in (training.model, sentences):
+        set_dropout(model, 0.0, 0.0)
+    training.learner.train()
+    our_loss = step_loss(training.learner, stage, ids, bench.rng, bench.accelerator.device)[0]
+    our_loss.backward()
+    found = their_loss()
+    found.backward()
+    require_equal("loss of a contrastive step", our_loss.detach(), found.detach())
+    require_equal("gradients of a contrastive step", gradients(training.model.bert), gradients(sentences[0].model))
+
+    tokens = 2 * ids.shape[0] * (ids.shape[1] + 2)
+    for mine, others in attention_dropouts:
+        set_dropout(training.model, DROPOUT, mine)
+        set_dropout(sentences, DROPOUT, others)
+        number = bench.precision if best else "fp32"
+        yield Row(
+            f"{name}{'' if mine else '_no_attention_dropout'}",
+            f"one contrastive step, {len(ids)} windows x 2 views x {ids.shape[1] + 2} tokens",
+            f"{bench.precision}, dropout {DROPOUT}, of attention {mine}",
+            f"transformers {number} {attention} + sentence-transformers' MultipleNegativesRankingLoss, "
+            f"dropout {DROPOUT}, of attention {others}",
+            bench.compare(ours, theirs),
+            bench.operations(tokens, ids.shape[1] + 2),
+        )
+
+
+# -- the fine-tuning step ----------------------------------------------------------------------------------------------
+
+FINETUNE_BATCH, LR, WEIGHT_DECAY = 16, 1e-5, 1e-6  # as published
+
+
+def build_classifiers(bench: Bench, attention: str) -> tuple[Classifier, BertForSequenceClassification]:
+    """Ours and transformers' with the same weights, encoder and head."""
+    torch.manual_seed(1)
+    ours = Classifier(bench.masked_lm().bert, "cls", DROPOUT)
+    config = BertConfig.from_dict(ours.bert.config.to_dict() | {"num_labels": 1})
+    config.problem_type = "multi_label_classification"  # cross-entropy; one label means squared error to transformers
+    config._attn_implementation = attention
+    theirs = BertForSequenceClassification(config)
+    theirs.bert.load_state_dict(ours.bert.state_dict(), strict=False)
+    theirs.bert.pooler.dense.load_state_dict(ours.head[0].state_dict())
+    theirs.classifier.load_state_dict(ours.head[3].state_dict())
+    return ours, theirs
+
+
+def our_finetune_step(
+    bench: Bench, model: Classifier, tokens: torch.Tensor, labels: torch.Tensor
+) -> Callable[[], None]:
+    """The loop body of finetune.py, its bookkeeping left out."""
+    optimizer = torch.optim.AdamW(layer_groups(model, "full", LR, 1.0), weight_decay=WEIGHT_DECAY, fused=True)
+    learner, optimizer = bench.accelerator.prepare(model, optimizer)
+
+    def step() -> None:
+        learner.train()
+        loss = nn.functional.binary_cross_entropy_with_logits(learner(tokens.int()).float(), labels)
+        if not torch.isfinite(loss):
+            raise FloatingPointError(f"the loss is {loss.item()}")
+        bench.accelerator.backward(loss)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
+def finetune(bench: Bench) -> Iterator[Row]:
+    """One step against the published script's: eager attention, fp32 on a CPU, an attention mask of ones."""
+    ids = bench.bases(FINETUNE_BATCH, bench.size.context)
+    tokens = torch.from_numpy(add_special_tokens(ids))
+    labels = torch.from_numpy(bench.rng.integers(0, 2, len(ids))).float()
+    model, published = build_classifiers(bench, "eager")
+    require_same_step(model, published, tokens, labels)
+    step = our_finetune_step(bench, model, tokens, labels)
+    optimizer = torch.optim.AdamW(published.parameters(), lr=LR, weight_decay=WEIGHT_DECAY)
+
+    def theirs() -> None:
+        inputs = {"input_ids": tokens.long(), "attention_mask": torch.ones(tokens.shape, dtype=torch.long)}
+        logits = published(**inputs).logits.squeeze(1)
+        loss = nn.functional.binary_cross_entropy_with_logits(logits, labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    for mine in (DROPOUT, 0.0):
+        set_dropout(model, DROPOUT, mine)
+        set_dropout(published.train(), DROPOUT, DROPOUT)
+        yield _finetune_row(
+            bench,
+            "finetune",
+            mine,
+            f"the published step: fp32 eager, dropout {DROPOUT}, of attention {DROPOUT}",
+            bench.compare(step, theirs),
+        )
+
+
+def finetune_trainer(bench: Bench) -> Iterator[Row]:
+    """One step against the transformers Trainer at its best: its fast attention, fused AdamW, no logs or files."""
+    ids = bench.bases(FINETUNE_BATCH, bench.size.context)
+    tokens = torch.from_numpy(add_special_tokens(ids))
+    labels = torch.from_numpy(bench.rng.integers(0, 2, len(ids))).float()
+    model, theirs = build_classifiers(bench, "sdpa")
+    require_same_step(model, theirs, tokens, labels)
+    step = our_finetune_step(bench, model, tokens, labels)
+    items = [{"input_ids": row.long(), "labels": label[None]} for row, label in zip(tokens, labels)]
+    clocked = StepClock(CLOCKS[bench.clock])
+    arguments = TrainerArguments(
+        output_dir=str(bench.folder / "trainer"),
+        per_device_train_batch_size=len(items),
+        max_steps=1,
+        learning_rate=LR,
+        weight_decay=WEIGHT_DECAY,
+        lr_scheduler_type="constant",
+        max_grad_norm=0.0,
+        optim="adamw_torch_fused",
+        bf16=bench.precision == "bf16",
+        use_cpu=True,
+        report_to=[],
+        save_strategy="no",
+        logging_strategy="no",
+        disable_tqdm=True,
+    )
+    trainer = Trainer(model=theirs, args=arguments, train_dataset=items, callbacks=[clocked])
+    trainer.remove_callback(PrinterCallback)
+
+    def their_step() -> float:
+        trainer.train()
+        return clocked.seconds
+
+    for attention in (DROPOUT, 0.0):
+        set_dropout(model, DROPOUT, attention)
+        set_dropout(theirs, DROPOUT, attention)
+        yield _finetune_row(
+            bench,
+            "finetune_trainer",
+            attention,
+            f"transformers' Trainer: {bench.precision} sdpa, fused AdamW, dropout {DROPOUT}, of attention {attention}",
+            bench.compare(step, their_step),
+        )
+
+
+class StepClock(TrainerCallback):
+    """Seconds of the Trainer's last step, without the start and end of its `train`."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.clock = clock
+
+    def on_step_begin(self, *_: object, **__: object) -> None:
+        self.start = self.clock()
+
+    def on_step_end(self, *_: object, **__: object) -> None:
+        self.seconds = self.clock() - self.start
+
+
+def require_same_step(
+    model: Classifier, theirs: BertForSequenceClassification, tokens: torch.Tensor, labels: torch.Tensor
+) -> None:
+    for module in (model.train(), theirs.train()):
+        set_dropout(module, 0.0, 0.0)
+    logits, found = model(tokens.int()), theirs(input_ids=tokens.long(), labels=labels[:, None])
+    loss = nn.functional.binary_cross_entropy_with_logits(logits, labels)
+    loss.backward()
+    found.loss.backward()
+    require_equal("logits of a fine-tuning step", logits.detach(), found.logits.detach().squeeze(1))
+    require_equal("loss of a fine-tuning step", loss.detach(), found.loss.detach())
+    require_equal("gradients of a fine-tuning step", gradients(model.bert), gradients(theirs.bert))
+    model.zero_grad(), theirs.zero_grad()
+
+
+def _finetune_row(bench: Bench, name: str, attention: float, theirs: str, seconds: list[tuple[float, float]]) -> Row:
+    length = bench.size.context + 2
+    return Row(
+        f"{name}{'' if attention else '_no_attention_dropout'}",
+        f"one fine-tuning step, {FINETUNE_BATCH} windows x {length} tokens",
+        f"{bench.precision}, dropout {DROPOUT}, of attention {attention}",
+        theirs,
+        seconds,
+        bench.operations(FINETUNE_BATCH * length, length),
+    )
+
+
+# -- evaluation --------------------------------------------------------------------------------------------------------
+
+
+def encode(bench: Bench) -> Iterator[Row]:
+    """Windows to vectors against the published loop, which tokenizes strings, at its two batch sizes."""
+    ids = bench.bases(bench.size.encoded, bench.size.window)
+    text, ours = spaced(ids), _our_encoder(bench, ids)
+    tokenizer = AutoTokenizer.from_pretrained(bench.saved_encoder())
+    model = BertModel.from_pretrained(bench.saved_encoder(), attn_implementation="eager").eval()
+    for batch_size in (8, 16):
+
+        @torch.no_grad()
+        def theirs(batch_size: int = batch_size) -> np.ndarray:
+            parts = []
+            for start in range(0, len(text), batch_size):
+                inputs = tokenizer(text[start : start + batch_size], padding=True, return_tensors="pt")
+                parts.append(model(**inputs).last_hidden_state[:, 0].numpy())
+            return np.concatenate(parts)
+
+        require_equal("vectors of windows", ours(), theirs())
+        yield _encode_row(
+            bench,
+            f"encode_{batch_size}",
+            f"the published loop: fp32 eager, batch {batch_size}, tokenized strings",
+            bench.compare(ours, theirs),
+        )
+
+
+def encode_best(bench: Bench) -> Iterator[Row]:
+    """The same against sentence-transformers' `encode`, its fast attention, at its default batch size."""
+    ids = bench.bases(bench.size.encoded, bench.size.window)
+    text, ours = spaced(ids), _our_encoder(bench, ids)
+    sentences = bench.sentence_model("sdpa")
+
+    def theirs() -> np.ndarray:
+        with torch.autocast("cpu", torch.bfloat16, enabled=bench.precision == "bf16"):
+            return sentences.encode(text, batch_size=32, show_progress_bar=False)
+
+    require_equal("vectors of windows", ours(), theirs())
+    yield _encode_row(
+        bench,
+        "encode_best",
+        f"sentence-transformers' encode: {bench.precision} sdpa, batch 32, tokenized strings",
+        bench.compare(ours, theirs),
+    )
+
+
+def _our_encoder(bench: Bench, ids: np.ndarray, batch_size: int = 64) -> Callable[[], np.ndarray]:
+    bert = bench.masked_lm().bert
+    return lambda: embed(bert, ids, "cls", batch_size, bench.accelerator.autocast)
+
+
+def _encode_row(bench: Bench, name: str, theirs: str, seconds: list[tuple[float, float]]) -> Row:
+    count, length = bench.size.encoded, bench.size.window + 2
+    operations = bench.operations(count * length, length, passes=1)
+    return Row(
+        name, f"encode {count} windows x {length} tokens", f"{bench.precision}, no dropout", theirs, seconds, operations
+    )
+
+
+def sccs_folds(bench: Bench) -> Iterator[Row]:
+    """SCCS of every fold's training windows, as published: there an evaluator a fold, at batch 8."""
+    from sentence_transformers.sentence_transformer.evaluation import EmbeddingSimilarityEvaluator
+
+    ids = bench.bases(bench.size.folded, bench.size.context)
+    labels = np.arange(len(ids)) % 2
+    bert, text = bench.masked_lm().bert, spaced(ids)
+    sentences = bench.sentence_model("eager")
+    parts = [fold["train"] for fold in published_folds(labels)]
+    pairs = [tuple(part[side] for side in pair_indices(len(part), "published")) for part in parts]
+    evaluators = [
+        EmbeddingSimilarityEvaluator(
+            [text[i] for i in left],
+            [text[i] for i in right],
+            (labels[left] == labels[right]).astype(float).tolist(),
+            batch_size=8,
+            main_similarity="cosine",
+            name="pairs",
+        )
+        for left, right in pairs
+    ]
+
+    def ours() -> list[float]:
+        vectors = embed(bert, ids, "cls", 64, bench.accelerator.autocast)
+        return [
+            spearman_binary(labels[left] == labels[right], cosine_pairs(vectors, left, right))[0]
+            for left, right in pairs
+        ]
+
+    def theirs() -> list[float]:
+        return [evaluator(sentences)["pairs_spearman_cosine"] for evaluator in evaluators]
+
+    require_equal("SCCS of the folds", ours(), theirs())
+    yield Row(
+        "sccs_folds",
+        f"SCCS of the training windows of ten folds, {len(ids)} windows x {ids.shape[1] + 2} tokens",
+        f"{bench.precision}, each window encoded once",
+        "an EmbeddingSimilarityEvaluator a fold: fp32 eager, batch 8",
+        bench.compare(ours, theirs),
+    )
+
+
+# -- NMI ---------------------------------------------------------------------------------------------------------------
+
+
+def nmi_sites(bench: Bench) -> Iterator[Row]:
+    """PCA, neighbours, Leiden on given hidden states, against scanpy in a process of its own that times itself."""
+    python = os.environ.get(SCANPY)
+    if python is None:
+        print(f"nmi: skipped, ${SCANPY} names no interpreter that has scanpy", flush=True)
+        return
+    states, labels = _sites(bench)
+    given, found = bench.folder / "states.npy", bench.folder / "clusters.npy"
+    np.save(given, states)
+    server = Path(__file__).with_name("scanpy_server.py")
+    command = [python, str(server), str(given), str(found), bench.clock]
+    clusters = []
+    try:
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+
+            def theirs() -> float:
+                print(file=process.stdin, flush=True)
+                return float(process.stdout.readline())
+
+            took = bench.compare(lambda: clusters.append(leiden(states, seed=0)), theirs)
+            process.stdin.close()
+    except (OSError, ValueError):  # it is not there, or it has ended without an answer
+        raise InputError(f"${SCANPY} ({python}) cannot run scanpy's pca, neighbors and leiden") from None
+    mine, others = (nmi(each, labels)["nmi"] for each in (clusters[-1], np.load(found)))
+    if abs(mine - others) > 0.005:
+        raise InputError(f"benchmarks/run.py: NMI is {mine:.4f} here and {others:.4f} with scanpy: not the same work")
+    yield Row(
+        "nmi",
+        f"NMI of {len(states)} sites x {states.shape[1]} hidden states",
+        "PCA 128, exact neighbours, Leiden",
+        "scanpy pca + neighbors + leiden",
+        took,
+        remark=f"NMI {mine:.4f} and {others:.4f}",
+    )
+
+
+def _sites(bench: Bench) -> tuple[np.ndarray, np.ndarray]:
+    """Hidden states of a mixture of 24 kinds of sites, float32 [sites, 2 hidden], and their labels."""
+    n, kinds = bench.size.sites, 24
+    kind = bench.rng.integers(0, kinds, n)
+    width = 2 * bench.size.model.hidden_size
+    states = 2 * bench.rng.standard_normal((kinds, 12))[kind] + bench.rng.standard_normal((n, 12))
+    noise = 0.3 * bench.rng.standard_normal((n, width))
+    states = (states @ bench.rng.standard_normal((12, width)) / 12**0.5 + noise).astype(np.float32)
+    names = np.array(["GT(donor)", "GT(non-donor)", "AG(acceptor)", "AG(non-acceptor)"])
+    return states, names[kind % 4]
+
+
+# -- the loader --------------------------------------------------------------------------------------------------------
+
+
+class TokenizedWindows(Dataset):
+    """What the tutorials do: sequences as strings, each tokenized when it is asked for."""
+
+    def __init__(self, fasta: Path, window: int, tokenizer: object) -> None:
+        sequence = "".join(line.strip() for line in fasta.read_text().splitlines() if not line.startswith(">"))
+        self.windows = [sequence[i : i + window] for i in range(0, len(sequence) - window + 1, window)]
+        self.tokenizer = tokenizer
+
+    def __len__(self) -> int:
+        return len(self.windows)
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        return self.tokenizer(" ".join(self.windows[index].upper()), return_tensors="pt")["input_ids"][0]
+
+
+def loader(bench: Bench) -> Iterator[Row]:
+    """FASTA to batches of ids: ours with reading the file, theirs with the file read and its four workers started."""
+    window, batch_size = bench.size.window, 64
+    fasta = bench.folder / "text.fa"
+    sequence = decode(bench.bases(1, bench.size.bases)[0])
+    fasta.write_text(">text\n" + "\n".join(sequence[i : i + 60] for i in range(0, len(sequence), 60)) + "\n")
+    tokenizer = AutoTokenizer.from_pretrained(bench.saved_encoder())
+    data = TokenizedWindows(fasta, window, tokenizer)
+    batches = DataLoader(data, batch_size, shuffle=True, num_workers=4, persistent_workers=True)
+    last, caches = -(-len(data) // batch_size), iter(range(1_000))
+
+    def ours() -> list[torch.Tensor]:
+        store = open_store([fasta], bench.folder / f"cache{next(caches)}")
+        text = WindowSampler(store, window, "strided", both_strands=False, max_n_share=1.0)
+        steps = len(text) // batch_size
+        return [torch.from_numpy(add_special_tokens(text.batch(step, batch_size))) for step in range(steps)]
+
+    def theirs() -> list[torch.Tensor]:
+        return list(batches)
+
+    mine, others = (torch.cat(side()).numpy() for side in (ours, theirs))
+    known = {row.astype(np.uint8).tobytes() for row in others}
+    if not all(row.tobytes() in known for row in mine) or len(data) - len(mine) >= batch_size:
+        raise InputError("benchmarks/run.py: the loaders read different windows, so they cannot be compared")
+    remark = _loader_share(bench, fasta)
+    yield Row(
+        "loader",
+        f"FASTA of {len(sequence) / 1e6:g} Mb to {last} batches of {batch_size} windows x {window + 2} tokens",
+        "memory-mapped ids, one process, reading the FASTA included",
+        "a tokenizer call an item in a Dataset, 4 workers that are running already, FASTA in memory",
+        bench.compare(ours, theirs, "wall"),
+        remark=remark,
+    )
+
+
+def _loader_share(bench: Bench, fasta: Path) -> str:
+    """Seconds of a training batch as a share of the training step on it."""
+    store = open_store([fasta], bench.folder / "cache")
+    text = WindowSampler(store, bench.size.window)
+    training = Training(bench.masked_lm(), "cls", PretrainConfig(batch_size=bench.windows), bench.accelerator)
+    clock, shares = CLOCKS[bench.clock], []
+    for step in range(1 + bench.pairs):
+        times = [clock()]
+        ids = text.batch(step, bench.windows)
+        times.append(clock())
+        training.advance(ids, bench.rng)
+        times.append(clock())
+        shares.append((times[1] - times[0]) / (times[2] - times[0]))
+    return f"loading is {np.median(shares[1:]):.2%} of a contrastive step of {bench.windows} windows"
+
+
+# -- the frozen head ---------------------------------------------------------------------------------------------------
+
+
+FROZEN_EPOCHS = 20
+
+
+def frozen(bench: Bench) -> Iterator[Row]:
+    """A head on a frozen encoder, ten folds x 20 epochs, with each window encoded once against in every batch."""
+    ids = bench.bases(bench.size.folded, bench.size.frozen_context)
+    tokens = torch.from_numpy(add_special_tokens(ids)).int()
+    labels = np.arange(len(ids)) % 2
+    bert = bench.masked_lm().bert.eval()
+
+    def ours(epochs: int = FROZEN_EPOCHS) -> np.ndarray:
+        vectors = torch.from_numpy(embed(bert, ids, "cls", 64, bench.accelerator.autocast))
+        return train_heads(bert, labels, lambda index: vectors[index], epochs)
+
+    @torch.no_grad()
+    def encoded(index: np.ndarray) -> torch.Tensor:
+        with bench.accelerator.autocast():
+            return window_vectors(bert, tokens[index], "cls").float()
+
+    def theirs(epochs: int = FROZEN_EPOCHS) -> np.ndarray:
+        return train_heads(bert, labels, encoded, epochs)
+
+    require_equal("logits of the frozen head", ours(1), theirs(1))
+    yield Row(
+        "frozen",
+        f"frozen encoder, ten folds x {FROZEN_EPOCHS} epochs, {len(ids)} windows x {ids.shape[1] + 2} tokens",
+        f"{bench.precision}, stored features; dropout of the head {DROPOUT}",
+        f"{bench.precision}, every batch encoded; dropout of the head {DROPOUT}",
+        bench.compare(ours, theirs),
+    )
+
+
+def train_heads(
+    bert: BertModel, labels: np.ndarray, vectors: Callable[[np.ndarray], torch.Tensor], epochs: int
+) -> np.ndarray:
+    """Fit a head in each of the ten folds, validating every epoch; validation logits of the last, [folds, windows].
+
+    vectors: of windows of an index, [windows, hidden].
+    """
+    targets, found = torch.from_numpy(labels).float(), []
+    for fold in published_folds(labels):
+        torch.manual_seed(2)
+        head = Classifier(bert, "cls", DROPOUT).head
+        optimizer = torch.optim.AdamW(head.parameters(), lr=1e-3, weight_decay=WEIGHT_DECAY, fused=True)
+        for _ in range(epochs):
+            head.train()
+            for start in range(0, len(fold["train"]), FINETUNE_BATCH):
+                index = fold["train"][start : start + FINETUNE_BATCH]
+                logits = head(vectors(index)).squeeze(-1)
+                nn.functional.binary_cross_entropy_with_logits(logits, targets[index]).backward()
+                optimizer.step()
+                optimizer.zero_grad()
+            with torch.no_grad():
+                logits = head.eval()(vectors(fold["val"])).squeeze(-1)
+        found.append(logits.numpy())
+    return np.stack(found)
+
+
+# -- the table ---------------------------------------------------------------------------------------------------------
+
+ROWS: dict[str, Callable[[Bench], Iterator[Row]]] = {
+    "contrast": contrast,
+    "contrast_best": contrast_best,
+    "finetune": finetune,
+    "finetune_trainer": finetune_trainer,
+    "encode": encode,
+    "encode_best": encode_best,
+    "sccs_folds": sccs_folds,
+    "nmi": nmi_sites,
+    "loader": loader,
+    "frozen": frozen,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", choices=ROWS, default=list(ROWS), metavar="NAME", help=", ".join(ROWS))
+    parser.add_argument("--size", choices=SIZES, default="splicebert")
+    parser.add_argument("--pairs", type=int, default=5, help="timed runs of each side")
+    parser.add_argument("--clock", choices=CLOCKS, default="wall")
+    parser.add_argument("--windows", type=int, default=2, help="of a contrastive step")
+    parser.add_argument("--json", type=Path, help="also write the rows to this file")
+    options = parser.parse_args()
+    transformers.logging.set_verbosity_error()
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(SIZES[options.size], options.pairs, options.windows, Path(folder), options.clock)
+        rows = []
+        for name in options.only:
+            bench.measure_ceiling()
+            for row in ROWS[name](bench):
+                rows.append(row)
+                print(line(row.values(bench.ceiling)), flush=True)
+    values = {"machine": machine(bench), "rows": [row.values(bench.ceiling) for row in rows]}
+    print(f"\n{table(values)}")
+    if options.json:
+        options.json.write_text(json.dumps(values, indent=1) + "\n")
+
+
+def machine(bench: Bench) -> dict[str, object]:
+    """What the numbers depend on."""
+    return {
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "threads": torch.get_num_threads(),
+        "clock": bench.clock,
+        "precision": bench.precision,
+        "ceiling_gflops": bench.ceiling / 1e9,
+        "bf16_share": bench.bf16_share,
+    }
+
+
+def line(row: dict[str, object]) -> str:
+    share = (
+        f", {row['share_ours']:.0%} of the ceiling (theirs {row['share_theirs']:.0%})" if "share_ours" in row else ""
+    )
+    return f"{row['name']}: {row['ratio']:.2f} x ({row['low']:.2f} to {row['high']:.2f}, {row['pairs']} pairs){share}"
+
+
+def table(values: dict[str, object]) -> str:
+    """Markdown."""
+    here = values["machine"]
+    used = "used" if here["precision"] == "bf16" else "not used"
+    lines = [
+        f"torch {here['torch']}, transformers {here['transformers']}, {here['threads']} thread(s), {here['clock']} "
+        f"clock; matrix products reach {here['ceiling_gflops']:.0f} GFLOP/s in {here['precision']}; bf16 runs at "
+        f"{here['bf16_share']:.3f} of fp32's rate here and is {used}.",
+        "",
+        "| row | work | ours | against | ratio | spread | pairs | s ours / theirs | of the ceiling | |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in values["rows"]:
+        share = f"{row['share_ours']:.2f} / {row['share_theirs']:.2f}" if "share_ours" in row else ""
+        cells = [row["name"], row["work"], row["ours"], row["theirs"], f"{row['ratio']:.2f}"]
+        cells += [f"{row['low']:.2f} to {row['high']:.2f}", str(row["pairs"])]
+        cells += [f"{row['seconds_ours']:.3g} / {row['seconds_theirs']:.3g}", share, row["remark"]]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    run_script(main)

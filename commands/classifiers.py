@@ -1,0 +1,192 @@
+"""classify, benchmark: fine-tuned folds scored anew, on their test windows and on the benchmark species."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from accelerate import Accelerator
+from tqdm import tqdm
+
+from commands.sources import fold_folders, job_of, print_table
+from utils.backbone import check_length
+from utils.benchmark import (
+    FLOORS,
+    LEGACY_THRESHOLD,
+    Job,
+    Member,
+    Resemblance,
+    Scorer,
+    fit_floor,
+    missing_folds,
+    parts_of,
+    resemblance_remarks,
+    score_ensembles,
+    score_windows,
+    species_remarks,
+)
+from utils.classifier import HEAD_FILE, load_classifier, predict
+from utils.config import Config
+from utils.errors import InputError
+from utils.metrics import classification_scores
+from utils.plots import plt, reliability_plot, save_figure
+from utils.proxies import load_windows
+from utils.run import build_accelerator, write_text
+from utils.spliceator import Splits, Windows, benchmark_species, load_benchmark
+
+
+def show_classify(source: Path, config: Config) -> None:
+    """Test scores of each fold, computed anew from its checkpoint, and whether they are those that were recorded."""
+    windows, splits = load_windows(config)
+    accelerator = build_accelerator(config.device, config.precision)
+    rows, worst = {}, 0.0
+    for folder in tqdm(fold_folders(source), desc="classify", unit="fold", disable=not sys.stderr.isatty()):
+        job = job_of(folder)
+        index = splits.folds[str(job["site"])][int(job["fold"])]["test"]
+        recorded = recorded_predictions(folder, windows.names[index])
+        probabilities = load_scorer(folder / "checkpoints/best", config, accelerator)(windows.take(index))
+        worst = max(worst, float(np.abs(recorded["probability"] - probabilities).max()))
+        rows[f"{job['arm']} {job['site']} seed {job['seed']} fold {job['fold']:02d}"] = classification_scores(
+            windows.labels[index], probabilities
+        )
+    print("test windows of each fold, scored anew with its checkpoint")
+    print_table(rows)
+    print(f"largest difference to the recorded probabilities: {worst:.1e}")
+
+
+def recorded_predictions(folder: Path, names: np.ndarray) -> pd.DataFrame:
+    """predictions.csv of a fold. Raises InputError unless it is of the test windows of these names."""
+    recorded = pd.read_csv(folder / "predictions.csv")
+    if recorded["window"].tolist() != names.tolist():
+        raise InputError(f"{folder}/predictions.csv is of other windows than this config's: use the run's own config")
+    return recorded
+
+
+def load_scorer(folder: Path, config: Config, accelerator: Accelerator) -> Scorer:
+    """P(site) of windows by one classifier checkpoint."""
+    model = load_classifier(folder, config.model, config.finetune.dropout).to(accelerator.device)
+    check_length(model.bert, config.data.context, "data.context")
+    return lambda windows: predict(
+        model, windows.crop(config.data.context), config.evaluate.batch_size, accelerator.autocast
+    )
+
+
+def show_benchmark(source: Path, config: Config) -> None:
+    """Benchmark species by each fold's model, their mean ensemble and the floors (see utils/benchmark.py).
+
+    Of a whole run, written to its benchmark/: benchmark.csv, where the report finds it, reliability plots, notes.txt.
+    """
+    root, legacy = config.evaluate.benchmarks or config.data.spliceator, config.evaluate.legacy_logit_threshold
+    if root is None:
+        raise InputError("data.spliceator and evaluate.benchmarks are not set: give the folder that holds Benchmarks")
+    sets = {name: load_benchmark(root, name, config.data.context) for name in benchmark_species(root)}
+    if not sets:
+        raise InputError(f"{root}/Benchmarks holds no species folder")
+    accelerator = build_accelerator(config.device, config.precision)
+    if (source / HEAD_FILE).is_file():
+        fold = source.resolve().parents[1]
+        if not (fold / "summary.json").is_file():
+            print("a checkpoint outside a run: no validation windows are known to pick a threshold on, so it is .5")
+            print_table(score_checkpoint(source, config, accelerator, sets))
+            return
+        source = fold
+    windows, splits = load_windows(config)
+    resemblance = Resemblance(windows, sets)
+    folders = fold_folders(source, floors=True)
+    ensembles, notes = ask_members(folders, config, accelerator, windows, splits, sets, resemblance)
+    trained = np.unique(np.concatenate([fold["train"] for fold in splits.folds["both"]]))
+    notes += [*species_remarks(windows.take(trained), sets), *resemblance_remarks(resemblance, trained, sets)]
+    notes += missing_folds(ensembles, splits.folds)
+    if legacy:
+        notes.append(f"*_legacy: sites are P > {LEGACY_THRESHOLD:.4f}: the published code compares logits with .5")
+    rows, table, curves = score_ensembles(ensembles, sets, legacy)
+    print("benchmark species, mean ensemble of the folds (both/donor: fitted on both, scored on donors)")
+    print("f1_folds: mean of the single folds; f1_tuned: at the threshold that is best for validation; the rest: at .5")
+    print_table({name: benchmark_columns(scores) for name, scores in table.items()})
+    print(*notes, sep="\n")
+    if [path.resolve() for path in folders] != [path.resolve() for path in fold_folders(config.folder, floors=True)]:
+        print(f"nothing written: this is a part of a run (for its files: evaluate.py benchmark {config.folder})")
+        return
+    out = config.folder / "benchmark"
+    write_text(out / "benchmark.csv", rows.to_csv(index=False, float_format="%.6g"))
+    write_text(out / "notes.txt", "".join(f"{note}\n" for note in notes))
+    made_up = " (synthetic data)" if "SYNTHETIC" in windows.groups else ""
+    for name, panels in curves.items():
+        title = f"{config.name}: calibration on {name}, mean ensemble of the folds{made_up}"
+        figure = reliability_plot(panels, FLOORS, title)
+        save_figure(figure, out / f"reliability_{name}.png")
+        plt.close(figure)
+    print(f"each fold's model: {out}/benchmark.csv; calibration: {out}/reliability_*.png")
+
+
+def ask_members(
+    folders: list[Path],
+    config: Config,
+    accelerator: Accelerator,
+    windows: Windows,
+    splits: Splits,
+    sets: dict[str, Windows],
+    resemblance: Resemblance,
+) -> tuple[dict[Job, list[Member]], list[str]]:
+    """What each finished fold says of its validation windows and of every species, floors first and refitted.
+
+    Returns {(arm, site, seed): its folds} and a sentence for each floor that is no longer what the run recorded.
+    """
+    jobs = sorted(((job_of(folder), folder) for folder in folders), key=lambda item: item[0]["arm"] not in FLOORS)
+    counts = [len(splits.folds[job["site"]][job["fold"]]["val"]) for job, _ in jobs]
+    counts += [len(benchmark.of_site(job["site"])) for job, _ in jobs for benchmark in sets.values()]
+    ensembles: dict[Job, list[Member]] = {}
+    changed: dict[str, float] = {}
+    with tqdm(
+        desc="benchmark", unit="window", total=sum(counts), unit_scale=True, disable=not sys.stderr.isatty()
+    ) as bar:
+        for job, folder in jobs:
+            arm, site, seed, fold = job.values()
+            parts = splits.folds[site][fold]
+            recorded = recorded_predictions(folder, windows.names[parts["test"]])
+            if arm in FLOORS:
+                scorer = fit_floor(arm, config.evaluate, windows.take(parts["train"]), config.data.context)
+                again = scorer(windows.take(parts["test"]))
+                changed[arm] = max(changed.get(arm, 0.0), float(np.abs(again - recorded["probability"]).max()))
+            else:
+                scorer = load_scorer(folder / "checkpoints/best", config, accelerator)
+            validation = windows.take(parts["val"])
+            member = Member(fold, validation.labels, scorer(validation))
+            bar.update(len(validation))
+            for name, benchmark in sets.items():
+                index = benchmark.of_site(site)
+                member.species[name] = scorer(benchmark.take(index))
+                similar = resemblance.of(name, parts["train"])
+                member.similar[name] = None if similar is None else similar[index]
+                bar.update(len(index))
+            ensembles.setdefault((arm, site, seed), []).append(member)
+            tqdm.write(f"{arm:<18} {site:<8} seed {seed} fold {fold:02d}  scored on {', '.join(sets)}")
+    return ensembles, [
+        f"{arm} fitted anew differs by up to {difference:.2g} from the probabilities that the run recorded: it was "
+        "made by another version, or under other evaluate settings"
+        for arm, difference in changed.items()
+        if difference > 1e-3
+    ]
+
+
+def score_checkpoint(
+    folder: Path, config: Config, accelerator: Accelerator, sets: dict[str, Windows]
+) -> dict[str, dict[str, float]]:
+    """One classifier on every species, by site type, at .5."""
+    scorer, table = load_scorer(folder, config, accelerator), {}
+    for name, windows in sets.items():
+        probabilities = scorer(windows)
+        for part, index in parts_of(windows, "both").items():
+            scores = score_windows(
+                windows.labels[index], probabilities[index], None, None, config.evaluate.legacy_logit_threshold
+            )
+            table[f"{name} {part}"] = benchmark_columns(scores)
+    return table
+
+
+def benchmark_columns(scores: dict[str, float]) -> dict[str, float]:
+    """The scores that fit on a terminal; the rest is in benchmark.csv."""
+    shown = ("f1", "f1_folds", "f1_tuned", "f1_legacy", "f1_distinct", "auc", "ap", "mcc", "accuracy", "ece")
+    return {key: scores[key] for key in shown if key in scores}

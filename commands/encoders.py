@@ -1,0 +1,208 @@
+"""sccs, nmi, layers, mlm: what an encoder knows before any classifier is fitted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import BertForMaskedLM
+
+from commands.sources import encoders, print_table
+from utils.annotation import Transcript, read_annotation
+from utils.backbone import check_length, fresh_like, load_backbone
+from utils.config import Config
+from utils.corpus import Corpus, covered, open_corpus
+from utils.errors import InputError
+from utils.floors import NeighbourTable
+from utils.masked import REGIONS, WHOLE, choose_places, compare_with_neighbours, label_regions, masked_predictions
+from utils.metrics import SCCS_CEILING
+from utils.overlap import shared_windows
+from utils.proxies import (
+    LEIDEN_SEEDS,
+    layer_floors,
+    load_motifs,
+    load_nmi_sites,
+    load_windows,
+    measure_layers,
+    measure_nmi_company,
+    measure_sccs_intervals,
+    nmi_company_floors,
+    sccs_interval_floors,
+    selection_windows,
+)
+from utils.run import build_accelerator
+from utils.sequence import A, N, Record, TokenStore, open_store, reverse_complement
+from utils.spliceator import near_duplicate_groups
+
+
+def measure_encoders(
+    source: Path, config: Config, measure: Callable[[BertForMaskedLM, str], dict[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """{encoder: scores}, ending with one of fresh weights."""
+    accelerator = build_accelerator(config.device, config.precision)
+    scores = {}
+    for name, folder in encoders(source).items():
+        model, pooling, _ = load_backbone(config.model.saved_as(folder))
+        check_length(model, config.data.context, "data.context")
+        check_length(model, config.data.motif_window, "data.motif_window")
+        scores[name] = measure(model.to(accelerator.device), pooling)
+    torch.manual_seed(config.seed)
+    scores["fresh"] = measure(fresh_like(model.config).to(accelerator.device), pooling)
+    return scores
+
+
+def show_sccs(source: Path, config: Config) -> None:
+    """SCCS of donors, acceptors and both on the selection windows, with its error and its company."""
+    settings = config.evaluate
+    chosen = selection_windows(*load_windows(config))
+    found = measure_encoders(
+        source, config, lambda model, pooling: measure_sccs_intervals(model.bert, pooling, chosen, config)
+    )
+    found |= sccs_interval_floors(chosen, config)
+    rows = {
+        name if task == "both" else f"{task} {name}": tasks[task]
+        for task in ("both", "donor", "acceptor")
+        for name, tasks in found.items()
+    }
+    print(
+        f"SCCS on {len(chosen)} selection windows of {config.data.context} nt (rows without a site type: both), "
+        f"pairs: {settings.sccs_pairs}, classes: {settings.sccs_classes}"
+    )
+    sizes = np.bincount(near_duplicate_groups(chosen.ids))
+    print(f"near-duplicates make {len(sizes)} groups of them, the largest of {sizes.max()}")
+    print_table(rows)
+    drawn, null = "windows, near-duplicates together", "with labels permuted"
+    if settings.sccs_pairs == "published":
+        drawn, null = "pairs, which are disjoint", "1.96 / sqrt(pairs - 1)"
+    print(
+        f"low, high: 95 % interval, {settings.bootstrap} resamples of {drawn}; null_low, null_high: 95 % of SCCS where "
+        f"vectors do not know the classes ({null})\nSCCS is at most {SCCS_CEILING}, for a perfect encoder"
+    )
+
+
+def show_nmi(source: Path, config: Config) -> None:
+    """NMI of GT / AG sites with its bound and its company, on average and by halves."""
+    sites, phrase = load_nmi_sites(config)
+    found = measure_encoders(source, config, lambda model, _: measure_nmi_company(model.bert, sites, config))
+    found |= nmi_company_floors(sites, config)
+    layer = "last layer" if config.evaluate.nmi_layer is None else f"layer {config.evaluate.nmi_layer}"
+    print(f"NMI of {phrase}, windows of {sites.ids.shape[1]} nt, {layer}; mean of the GT half and the AG half")
+    of_half = {f"{half} {name}": half_scores(scores, half) for half in ("gt", "ag") for name, scores in found.items()}
+    print_table(
+        {
+            name: {key: scores[key] for key in scores if key in ("nmi_gt", "nmi_ag") or not half_of(key)}
+            for name, scores in found.items()
+        }
+    )
+    print("\nby halves")
+    print_table(of_half)
+    print(
+        "nmi, ami, ari: Leiden clusters (Traag et al. 2019) of the graph of 15 nearest neighbours with UMAP weights "
+        "(McInnes et al. 2018), PCA 128, resolution 1\n"
+        f"nmi_sd: over {LEIDEN_SEEDS} other seeds of Leiden; nmi_bound: the most that so many clusters can reach\n"
+        f"nmi_k{config.evaluate.nmi_clusters}: k-means with that many clusters for every row; "
+        "probe_auc: logistic regression, five parts, near-duplicates together"
+    )
+
+
+def half_of(key: str) -> str | None:
+    """'gt' or 'ag' of a score of one half, such as nmi_gt_bound."""
+    return next((half for half in ("gt", "ag") if f"_{half}" in key), None)
+
+
+def half_scores(scores: dict[str, float], half: str) -> dict[str, float]:
+    """The scores of one half, under the names of their means."""
+    return {key.replace(f"_{half}", ""): value for key, value in scores.items() if half_of(key) == half}
+
+
+def show_layers(source: Path, config: Config) -> None:
+    """SCCS, probe and NMI of every layer by every kind of pooling, to choose model.pooling and model.pooling_layer."""
+    windows, splits = load_windows(config)
+    chosen, motifs = selection_windows(windows, splits), load_motifs(config.data)
+    found = measure_encoders(source, config, lambda model, _: measure_layers(model.bert, chosen, motifs, config))
+    alone = len(found) == 2  # and fresh weights
+    rows = {
+        row if alone and name != "fresh" else f"{name} {row}": scores
+        for name, table in found.items()
+        for row, scores in table.items()
+    }
+    rows |= layer_floors(chosen, motifs, config)
+    sites = "no motif sites" if motifs is None else f"NMI of {len(motifs.labels)} motif sites"
+    print(f"{source}: {len(chosen.labels)} selection windows of {config.data.context} nt, {sites}")
+    print_table(rows)
+
+
+def show_mlm(source: Path, config: Config) -> None:
+    """Masked-base accuracy on the records of evaluate.mlm_fasta, against the three bases on either side.
+
+    The neighbour model is fitted on each source of the pre-training text and on all of them; the best of these on the
+    very bases asked stands in the table. Bases whose window shares 80 nt with the text are left out.
+    """
+    settings, windows_nt = config.evaluate, config.data.window
+    if settings.mlm_fasta is None or settings.mlm_annotation is None:
+        raise InputError("evaluate.mlm_fasta and evaluate.mlm_annotation are not set: mlm needs a kept-out record")
+    corpus = open_corpus(config)
+    stretches = covered(corpus.intervals)
+    kept_out = open_store([settings.mlm_fasta], config.data.cache)
+    windows, places, regions = [], [], []
+    transcripts = read_annotation(settings.mlm_annotation, {r.name: r.length for r in kept_out.records})
+    for record in kept_out.records:
+        found = choose_windows(kept_out, record, transcripts, windows_nt, settings.mlm_places, config.seed)
+        for column, values in zip((windows, places, regions), found):
+            column.append(values + (record.offset if column is places else 0))
+    windows, places, regions = (np.concatenate(column) for column in (windows, places, regions))
+    fresh_text = ~shared_windows(windows, (corpus.store.ids[start:end] for start, end in stretches))
+    windows, places, regions = windows[fresh_text], places[fresh_text], regions[fresh_text]
+    table = best_neighbours(corpus, stretches, windows)
+    accelerator = build_accelerator(config.device, config.precision)
+    for name, folder in encoders(source).items():
+        model, _, _ = load_backbone(config.model.saved_as(folder), need_mlm_head=True)
+        check_length(model, windows_nt, "data.window")
+        model.to(accelerator.device)
+        probabilities = masked_predictions(model, windows, settings.batch_size, accelerator.autocast)
+        rows = {}
+        for number, region in (*enumerate(REGIONS), (WHOLE, "whole record")):
+            mine = regions == number
+            if mine.any():
+                rows[region] = compare_with_neighbours(
+                    probabilities[mine], table, windows[mine], places[mine], config.seed
+                )
+        print(f"{name}: one base masked in {windows_nt} nt of {Path(settings.mlm_fasta).name}")
+        print_table(rows)
+    print(f"{int((~fresh_text).sum())} of {len(fresh_text)} bases left out: their window shares 80 nt with the text")
+
+
+def choose_windows(
+    store: TokenStore, record: Record, transcripts: list[Transcript], length: int, per_region: int, seed: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(windows uint8 [n, length] on the strand of their gene, places [n], regions [n]) of a kept-out record."""
+    region, minus = label_regions(transcripts, record.name, record.length)
+    ids, half = store.fetch(record.name, 0, record.length), length // 2
+    known = np.concatenate([[0], np.cumsum(ids == N)])
+    usable = np.zeros(record.length, dtype=bool)
+    usable[half : record.length - length + half + 1] = known[length:] == known[: record.length - length + 1]
+    usable[: length - half] = usable[record.length - half :] = False  # either strand's window must fit
+    places, regions = choose_places(region, usable, per_region, seed)
+    forward = np.lib.stride_tricks.sliding_window_view(ids, length)
+    left = np.where(minus[places], places - (length - 1 - half), places - half)
+    windows = forward[left]
+    windows[minus[places]] = reverse_complement(windows[minus[places]])
+    complete = (windows != N).all(axis=1)
+    return windows[complete], places[complete], regions[complete]
+
+
+def best_neighbours(corpus: Corpus, stretches: np.ndarray, windows: np.ndarray) -> NeighbourTable:
+    """Of the tables fitted on each source of a text, and on all, the one that is right most often on `windows`."""
+    sources = range(len(corpus.store.manifest["sources"]))
+    tables = [NeighbourTable() for _ in sources]
+    whole = NeighbourTable()
+    ends = np.array([record.offset + record.length for record in corpus.store.records])
+    for start, end in stretches:
+        source = corpus.store.records[int(np.searchsorted(ends, start, side="right"))].source
+        for table in (tables[source], whole):
+            table.add(np.asarray(corpus.store.ids[start:end]))
+    truth = windows[:, windows.shape[1] // 2] - A
+    return max([whole, *tables], key=lambda table: (table.predict(windows).argmax(axis=1) == truth).mean())

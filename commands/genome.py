@@ -1,0 +1,262 @@
+"""predict: a trained model at work on a genome or on variants."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import NoReturn, TextIO
+
+from tqdm import tqdm
+
+from commands.sources import config_of, enclosing_run, fold_folders, job_of, print_table
+from utils.classifier import HEAD_FILE
+from utils.collect import BASELINE
+from utils.config import Config
+from utils.errors import InputError
+from utils.predict import (
+    FORMATS,
+    Ensemble,
+    Scored,
+    Truth,
+    candidates,
+    find_spans,
+    load_ensemble,
+    read_truth,
+    score_sites,
+    training_windows,
+    write_scores,
+    written_aside,
+)
+from utils.run import build_accelerator
+from utils.sequence import TokenStore, open_store
+from utils.spliceator import SITES
+from utils.variants import COLUMNS as VARIANT_COLUMNS
+from utils.variants import count_variants, effects, row_of
+
+PREDICT_HELP = """\
+Scores every GT (donor) and AG (acceptor) of a genome, on both strands, by the mean of a run's folds; or, with --vcf,
+what variants change. SOURCE: a run folder, an arm, one fold or one classifier checkpoint. Whatever else is given goes
+to the run's config (--device cuda, --evaluate.batch_size 256); CONFIG.yaml: for a checkpoint from elsewhere."""
+
+PREDICT_NOTES = """\
+Positions are 1-based and those of the exon's base at the boundary (exon ends of a GTF, SpliceAI). Sites whose window
+reaches beyond the record or holds too many N (data.max_n_share) are left out and counted. --vcf writes for each allele
+SpliceAI's columns: DS_AG, DS_AL, DS_DG, DS_DL, gain and loss of the best acceptor and donor, DP_* where from POS, and
+beside them ST_* strand and SD_* standard deviation over the folds. A site without its GT or AG scores 0."""
+
+
+class FlagParser(argparse.ArgumentParser):
+    """argparse whose errors are InputErrors."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"predict: {message} (see predict --help)")
+
+
+def read_flags(words: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    """The flags of predict, and the words for the config: any other --name with its value."""
+    layout = argparse.RawDescriptionHelpFormatter
+    parser = FlagParser("evaluate.py predict", None, PREDICT_HELP, PREDICT_NOTES, formatter_class=layout)
+    parser.add_argument("source", type=Path, metavar="SOURCE")
+    parser.add_argument("genome", type=Path, metavar="GENOME.fa[.gz]")
+    parser.add_argument("config", nargs="?", metavar="CONFIG.yaml")
+    share, natural = number_between(float, 0, 1), number_between(int, 0, 10_000)
+    flags = [
+        parser.add_argument("--out", type=Path, help="file to write, gzipped where it ends in .gz (default: stdout)"),
+        parser.add_argument("--format", choices=FORMATS, help="default: what --out ends in, else tsv"),
+        parser.add_argument("--sites", choices=("motifs", "all"), default="motifs", help="GT and AG, or any position"),
+        parser.add_argument("--min_score", type=share, default=0.0, help="write sites of at least this score"),
+        parser.add_argument("--region", action="append", default=[], metavar="CHROM[:START-END]", help="repeatable"),
+        parser.add_argument("--arm", help="of a run with several (default: baseline)"),
+        parser.add_argument("--site", choices=(*SITES, "both"), help="use the models fitted on this"),
+        parser.add_argument("--truth", type=Path, help="GTF, GFF3 or table of introns: AP and recall on this genome"),
+        parser.add_argument("--vcf", type=Path, help="variants: a VCF, or a table chrom, pos, ref, alt"),
+        parser.add_argument("--flank", type=natural, default=50, help="--vcf: nt about a variant (default 50)"),
+        parser.add_argument("--strict", action="store_true", help="--vcf: stop where REF is not what the FASTA has"),
+    ]
+    names = {"-h", "--help"}.union(*(flag.option_strings for flag in flags))
+    own, others, left = [], [], iter(words)
+    for word in left:
+        if word.startswith("--") and word.partition("=")[0] not in names:
+            others += [word] if "=" in word else [word, *islice(left, 1)]
+        else:
+            own.append(word)
+    asked = parser.parse_args(own)
+    if asked.out is not None and asked.out.is_dir():
+        raise InputError(f"--out {asked.out} is a folder: give the name of a file")
+    if asked.vcf is not None:
+        for name in ("format", "region", "truth", "min_score"):
+            if getattr(asked, name) not in (None, [], 0.0, "tsv"):
+                raise InputError(f"predict: --{name} is for the sites of a genome; it does not go with --vcf")
+        if asked.sites == "all":
+            raise InputError("predict: --sites all does not go with --vcf, which compares GT and AG sites")
+    if asked.format is None:
+        suffix = "" if asked.out is None else asked.out.name.removesuffix(".gz").rpartition(".")[2].lower()
+        asked.format = {"bed": "bed", "bedgraph": "bedgraph", "bg": "bedgraph"}.get(suffix, "tsv")
+    return asked, others
+
+
+def number_between(kind: type[float] | type[int], low: float, high: float) -> Callable[[str], float]:
+    """What argparse reads such a number with."""
+
+    def read(word: str) -> float:
+        value = kind(word)
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"{word} is not between {low} and {high}")
+        return value
+
+    read.__name__ = kind.__name__  # argparse names it where the word is no number
+    return read
+
+
+def show_predict(words: list[str]) -> None:
+    """Scores of a genome's sites, or of the variants in it, from the models of one arm."""
+    asked, others = read_flags(words)
+    if not asked.source.is_dir():
+        raise InputError(f"{asked.source} does not exist: give a run folder (runs/demo), a fold or a checkpoint")
+    config = config_of(asked.source, [*([asked.config] if asked.config else []), *others])
+    folders, described = choose_models(asked.source, asked.arm, asked.site)
+    accelerator = build_accelerator(config.device, config.precision)
+    own_size = any(word.split("=")[0] == "--evaluate.batch_size" for word in others)
+    batch_size = config.evaluate.batch_size if own_size else None
+    ensemble = load_ensemble(folders, config, accelerator.device, batch_size, accelerator.autocast)
+    silent = asked.out is None and asked.truth is not None  # the table is what was asked for
+    to_stdout = asked.out is None and not silent
+    say = partial(print, file=sys.stderr if to_stdout else sys.stdout, flush=True)
+    store = open_store([asked.genome], config.data.cache)
+    skipped: Counter[str] = Counter()
+    prepare = prepare_sites if asked.vcf is None else prepare_variants
+    write = prepare(asked, config, store, ensemble, skipped)
+    say(f"{described}, windows of {ensemble.length} nt, {ensemble.batch_size} a batch on {accelerator.device}")
+    with nullcontext(sys.stdout) if asked.out is None else written_aside(asked.out) as handle:
+        ending = write(None if silent else handle)
+    for reason, count in skipped.items():
+        if count:
+            say(f"{count:,} left out: {reason}")
+    say(ending if asked.out is None else f"{asked.out}: {ending}")
+
+
+def choose_models(source: Path, arm: str | None, site: str | None) -> tuple[dict[str, list[Path]], str]:
+    """{what they were fitted on: classifier checkpoints} of one arm, and a line that says which."""
+    if (source / HEAD_FILE).is_file():  # one checkpoint: in its fold, or from elsewhere
+        inside = enclosing_run(source) is not None
+        known = str(job_of(source.resolve().parents[1])["site"]) if inside else site or "both"
+        if site not in (None, known):
+            raise InputError(f"--site {site}: {source} was fitted on {known}")
+        return {known: [source]}, f"{source} (fitted on {known})"
+    jobs = [(job_of(folder), folder / "checkpoints/best") for folder in fold_folders(source)]
+    arms = sorted({str(job["arm"]) for job, _ in jobs})
+    arm = arm or (arms[0] if len(arms) == 1 else BASELINE)
+    if arm not in arms:
+        raise InputError(f"--arm {arm}: {source} has finished classifiers of {', '.join(arms)}")
+    folders: dict[str, list[Path]] = {}
+    for job, folder in jobs:
+        if job["arm"] == arm and site in (None, job["site"]):
+            folders.setdefault(str(job["site"]), []).append(folder)
+    if not folders:
+        raise InputError(f"--site {site}: {source} has no finished classifier of {arm} fitted on it")
+    if set(SITES) <= folders.keys():
+        folders.pop("both", None)  # each type has models of its own
+    counts = ", ".join(f"{len(members)} fitted on {name}" for name, members in sorted(folders.items()))
+    return folders, f"{source}: {arm}, mean of {counts}"
+
+
+def prepare_sites(
+    asked: argparse.Namespace, config: Config, store: TokenStore, ensemble: Ensemble, skipped: Counter[str]
+) -> Callable[[TextIO | None], str]:
+    """Check what was asked; returns what writes the scores (None: nowhere), shows the table and says what was done."""
+    spans = find_spans(asked.region, store)
+    short = [store.records[number].name for number, *_ in spans if store.records[number].length < ensemble.length]
+    if short:
+        names = f"{', '.join(short[:3])}{', ...' if len(short) > 3 else ''}"
+        skipped[f"records shorter than the window of {ensemble.length} nt ({names})"] = len(short)
+    truth = None
+    if asked.truth is not None:
+        annotated = read_truth(asked.truth, store)
+        truth = Truth(annotated, store, training_windows(config), ensemble.length, config.evaluate.pwm_flank)
+    total = sum(last - first + 1 for _, first, last in spans)
+
+    def write(handle: TextIO | None) -> str:
+        progress, count = Progress(total, "b"), 0
+
+        def blocks() -> Iterator[Scored]:
+            nonlocal count
+            every, max_n_share = asked.sites == "all", config.data.max_n_share
+            for sites, passed in candidates(store, spans, ensemble.types, ensemble.length, every, max_n_share, skipped):
+                block = score_sites(store, sites, ensemble)
+                count += len(block)
+                if truth is not None:
+                    truth.add(block)
+                progress.advance(passed)
+                yield block.take(block.mean >= asked.min_score)
+
+        if handle is None:
+            written = sum(map(len, blocks()))
+        else:
+            scratch = asked.out.parent if asked.out else None
+            written = write_scores(handle, asked.format, store, blocks(), ensemble.members, scratch)
+        minutes = progress.close()
+        if truth is not None:
+            print(f"average precision, and recall at 10 % false discovery, among all candidates; {asked.truth}")
+            print_table(truth.table())
+            print(f"trained: left out, their window shares {truth.kmers.k} nt in a row with a training window")
+        least = f", {written:,} of them at least {asked.min_score:g}" if asked.min_score else ""
+        return f"{count:,} sites{least} in {total / 1e6:.3f} Mb, {total / 1e6 / minutes:.3f} Mb a minute"
+
+    return write
+
+
+def prepare_variants(
+    asked: argparse.Namespace, config: Config, store: TokenStore, ensemble: Ensemble, skipped: Counter[str]
+) -> Callable[[TextIO], str]:
+    """Check the variants; returns what writes a row for each allele that can be scored, and says what was done."""
+    total = count_variants(asked.vcf, store)
+
+    def write(handle: TextIO) -> str:
+        progress, written = Progress(total, "variants"), 0
+        handle.write("\t".join(VARIANT_COLUMNS) + "\n")
+        for rows, passed in effects(
+            asked.vcf, store, ensemble, asked.flank, config.data.max_n_share, asked.strict, skipped
+        ):
+            handle.writelines(row_of(*row) for row in rows)
+            written += len(rows)
+            progress.advance(passed)
+        minutes = progress.close()
+        return f"{written:,} of {total:,} alleles scored, {total / minutes:,.0f} a minute"
+
+    return write
+
+
+class Progress:
+    """A bar on a terminal; elsewhere a line a minute on stderr."""
+
+    INTERVAL = 60.0  # seconds
+
+    def __init__(self, total: int, unit: str) -> None:
+        self.total, self.unit, self.done = total, unit, 0
+        self.began = self.shown = time.perf_counter()
+        hidden = not sys.stderr.isatty()
+        self.bar = tqdm(total=total, desc="predict", unit=unit, unit_scale=True, disable=hidden, dynamic_ncols=True)
+
+    def advance(self, count: int) -> None:
+        """So many more are done."""
+        self.done += count
+        self.bar.update(count)
+        now = time.perf_counter()
+        if self.bar.disable and now - self.shown >= self.INTERVAL:
+            self.shown = now
+            minutes = (now - self.began) / 60
+            left = minutes * (self.total - self.done) / self.done
+            line = f"{self.done:>14,} of {self.total:,} {self.unit} {minutes:8.1f} min {left:8.1f} min left"
+            print(line, file=sys.stderr, flush=True)
+
+    def close(self) -> float:
+        """Minutes that it took."""
+        self.bar.close()
+        return (time.perf_counter() - self.began) / 60

@@ -1,0 +1,105 @@
+"""relate, report: what several runs say together."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from pathlib import Path
+
+from tqdm import tqdm
+
+import finetune
+from commands.sources import config_of, enclosing_run, names_config, stage_configs
+from utils.config import Config, FinetuneConfig, load_config
+from utils.errors import InputError
+from utils.proxies import load_motifs, load_windows, selection_windows
+from utils.relate import FOLDER as RELATE
+from utils.relate import (
+    HEADLINES,
+    drop_weights,
+    find_checkpoints,
+    measure_proxies,
+    proxy_columns,
+    relate_table,
+    require_same_data,
+    share_splits,
+    write_relation,
+)
+from utils.report import write_report
+from utils.run import StopSignal, build_accelerator, stop_if_asked
+
+
+def show_relate(runs: list[Path], words: list[str]) -> None:
+    """Proxies of every kept pre-training checkpoint, fine-tuning from each, and how the two go together.
+
+    Each run's part is kept in RUN/relate, so that the same command goes on where it was stopped, and a run that is
+    related alone and then beside others is fine-tuned once. The outcome is written to the first run's.
+    """
+    checkpoints = find_checkpoints(runs)
+    configs = {run: relate_config(run, words) for run in runs}
+    require_same_data(configs)
+    for run in runs:
+        share_splits(run)
+    stop, first = StopSignal(), configs[runs[0]]
+    chosen, motifs = selection_windows(*load_windows(first)), load_motifs(first.data)
+    accelerator = build_accelerator(first.device, first.precision)
+    proxies = []
+    for checkpoint in tqdm(checkpoints, desc="proxies", unit="checkpoint", disable=not sys.stderr.isatty()):
+        stop_if_asked(stop, f"in {checkpoint.run}/relate, what has been measured is kept")
+        scores = measure_proxies(checkpoint, chosen, motifs, configs[checkpoint.run], accelerator)
+        proxies.append(proxy_columns(scores, first.evaluate.nmi_layer))
+        shown = "  ".join(f"{label} {proxies[-1][proxy]:.4f}" for proxy, label in HEADLINES.items())
+        tqdm.write(f"{checkpoint.run} {checkpoint.arm}  {shown}")
+    for run in dict.fromkeys(checkpoint.run for checkpoint in checkpoints):
+        arms = [f"{checkpoint.arm}={checkpoint.folder}" for checkpoint in checkpoints if checkpoint.run == run]
+        config = dataclasses.replace(configs[run], finetune=dataclasses.replace(configs[run].finetune, arms=arms))
+        (finetune.run_jobs if config.workers == 1 else finetune.run_workers)(config, stop)
+        drop_weights(run)
+    print(write_relation(relate_table(checkpoints, proxies, configs), first, runs[0]), flush=True)
+
+
+def relate_config(run: Path, words: list[str]) -> Config:
+    """The config under which a run's checkpoints are measured and fine-tuned, with RUN/relate as its run folder.
+
+    Its seed is the default and not that of pre-training, which differs between runs. Where it comes from a fold of the
+    run, which is one job, sites, folds and seeds are the defaults: both, all, 0.
+    """
+    given, of_fold = {word.partition("=")[0] for word in words}, not names_config(words)
+    if of_fold:
+        fold = next((path for path in stage_configs(run) if "finetune" in path.parts[-6:]), None)
+        if fold is None:
+            raise InputError(
+                f"{run} has no fine-tuned fold whose settings could be taken: add the experiment's config, for example "
+                f"`relate {run} configs/demo.yaml`"
+            )
+        words = [str(fold), *words]
+    config = load_config(words)
+    changes = {} if "--seed" in given else {"seed": Config().seed}
+    if of_fold:
+        job = {field: getattr(FinetuneConfig(), field) for field in ("sites", "folds", "seeds")}
+        kept = {field: value for field, value in job.items() if f"--finetune.{field}" not in given}
+        changes["finetune"] = dataclasses.replace(config.finetune, **kept)
+    config = dataclasses.replace(config, runs=str(run), name=RELATE, **changes)
+    if len(config.finetune.sites) > 1:
+        sites = ", ".join(config.finetune.sites)
+        raise InputError(f"finetune.sites ([{sites}]): relate takes one, for example --finetune.sites [both]")
+    return config
+
+
+def show_report(runs: list[Path], words: list[str]) -> None:
+    """Write the comparison of arms anew from what is finished, of one run or of several together."""
+    words, out = list(words), None
+    if "--out" in words:
+        at = words.index("--out")
+        if at + 1 == len(words):
+            raise InputError("--out needs a folder")
+        out = Path(words[at + 1])
+        del words[at : at + 2]
+    if words and not words[0].startswith("-") and not Path(words[0]).exists():
+        raise InputError(f"{words[0]} does not exist: report takes run folders, such as runs/demo")
+    configs = []
+    for run in runs:
+        configs.append(config_of(run, words))
+        if enclosing_run(run) is None or run.resolve() != configs[-1].folder.resolve():
+            raise InputError(f"report takes run folders; {run} lies inside {configs[-1].folder}")
+    print(write_report(*configs, out=out), flush=True)

@@ -1,0 +1,100 @@
+"""Where a command of evaluate.py gets its config and checkpoints from, and how it prints a table."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
+from utils.benchmark import FLOORS
+from utils.classifier import HEAD_FILE
+from utils.config import Config, load_config
+from utils.errors import InputError
+
+PRETRAINING_ARMS = {"start": "baseline", "best_sccs": "best_sccs", "best_nmi": "best_nmi", "last": "last"}
+
+
+def split_sources(words: list[str]) -> tuple[list[Path], list[str]]:
+    """The folders that a command line begins with, and the words after them."""
+    count = next((i for i, word in enumerate(words) if not Path(word).is_dir()), len(words))
+    return [Path(word) for word in words[:count]], words[count:]
+
+
+def config_of(source: Path, words: list[str]) -> Config:
+    """The config of the run that a source belongs to, or the one on the command line, with its overrides."""
+    run = enclosing_run(source)
+    given = names_config(words)
+    if run is None and not given:
+        raise InputError(f"{source} lies in no run folder: add the config whose data it is to be measured on")
+    if not given:
+        path = next(stage_configs(run))
+        # a fold's config leaves out the stages before it, which need a text by default
+        words = [str(path), *(["--pretrain.steps", "0"] if "\npretrain:" not in path.read_text() else []), *words]
+    config = load_config(words)
+    return config if run is None else dataclasses.replace(config, runs=str(run.parent), name=run.name)
+
+
+def names_config(words: list[str]) -> bool:
+    """Whether words begin with a config of their own."""
+    return bool(words) and (not words[0].startswith("-") or words[0].startswith("--config"))
+
+
+def enclosing_run(source: Path) -> Path | None:
+    """The run folder that is or holds `source`: the outermost one with a stage in it."""
+    found = [path for path in (source, *source.parents) if next(stage_configs(path), None) is not None]
+    return found[-1] if found else None
+
+
+def stage_configs(run: Path) -> Iterator[Path]:
+    """Resolved configs of the stages of a run folder, fine-tuning first: it holds every section but pre-training's."""
+    for pattern in ("finetune/*/*/seed*/fold*", "pretrain", "mlm"):
+        yield from sorted(run.glob(f"{pattern}/config.yaml"))
+
+
+def encoders(source: Path) -> dict[str, Path]:
+    """{name: checkpoint folder} to measure: one checkpoint, a fold's best, or those of a run that arms name."""
+    if (source / "config.json").is_file():
+        return {str(source): source}
+    if (source / "checkpoints/best").is_dir():
+        return {str(source): source / "checkpoints/best"}
+    folder = source if (source / "checkpoints").is_dir() else source / "pretrain"
+    found = {
+        PRETRAINING_ARMS[path.name]: path for path in folder.glob("checkpoints/*") if path.name in PRETRAINING_ARMS
+    }
+    if not found:
+        raise InputError(f"{source} holds no checkpoint: give a finished run, a fold or a checkpoint folder")
+    return {name: found[name] for name in PRETRAINING_ARMS.values() if name in found}
+
+
+def fold_folders(source: Path, floors: bool = False) -> list[Path]:
+    """Finished folds with a classifier, in or at `source`; those of the floors, which keep no checkpoint, if asked."""
+    found = [source] if (source / "summary.json").is_file() else []
+    found = found or sorted(path.parent for path in source.rglob("seed*/fold*/summary.json"))
+    usable = [
+        folder
+        for folder in found
+        if (folder / "checkpoints/best" / HEAD_FILE).is_file() or (floors and folder.resolve().parts[-4] in FLOORS)
+    ]
+    if not usable:
+        raise InputError(f"{source} holds no finished classifier: run finetune.sh first")
+    return usable
+
+
+def job_of(folder: Path) -> dict[str, object]:
+    """arm, site, seed and fold, from .../<arm>/<site>/seedN/foldNN."""
+    arm, site, seed, fold = folder.resolve().parts[-4:]
+    return {"arm": arm, "site": site, "seed": int(seed.removeprefix("seed")), "fold": int(fold.removeprefix("fold"))}
+
+
+def print_table(rows: dict[str, dict[str, float]]) -> None:
+    """Aligned columns; a score that a row does not have stays empty."""
+    columns = list(dict.fromkeys(key for scores in rows.values() for key in scores))
+    width = max(map(len, rows))
+    print(" " * width, *(f"{column:>12}" for column in columns))
+    for name, scores in rows.items():
+        cells = (_cell(scores[column]) if column in scores else " " * 12 for column in columns)
+        print(f"{name:<{width}}", *cells)
+
+
+def _cell(value: float) -> str:
+    return f"{value:12,d}" if isinstance(value, int) else f"{value:12.4f}"

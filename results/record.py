@@ -1,0 +1,68 @@
+#!/usr/bin/env python
+"""Enter finished runs into results/results.csv.
+
+    python results/record.py RUN [RUN ...]     (rewrites the rows of these runs; the others stay)
+
+One row a number: what was run (config, command, seeds, git commit, date), what came out (arm, site, dataset, metric,
+mean, sd, n, and the paired difference to the baseline arm). Rows of published papers have their source, and an empty
+run.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pandas as pd
+import yaml
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from utils.errors import InputError, run_script  # noqa: E402
+from utils.run import write_text  # noqa: E402
+
+TABLE = Path(__file__).with_name("results.csv")
+OURS = "run here"
+
+
+def main() -> None:
+    if len(sys.argv) < 2:
+        raise InputError("record.py needs finished run folders, for example runs/human")
+    known = pd.read_csv(TABLE, dtype=str) if TABLE.is_file() else pd.DataFrame()
+    for folder in map(Path, sys.argv[1:]):
+        found = rows_of(folder)
+        rest = known[known["run"] != folder.name] if len(known) else known
+        known = pd.concat([rest, found.astype(str).replace({"nan": "", "None": ""})], ignore_index=True)
+        print(f"{folder}: {len(found)} rows")
+    write_text(TABLE, known.to_csv(index=False))
+
+
+def rows_of(folder: Path) -> pd.DataFrame:
+    """The report of a run, with what made it. Raises InputError where there is none, or for synthetic data."""
+    summary = folder / "report/summary.csv"
+    if not summary.is_file():
+        raise InputError(f"{summary} does not exist: run finetune.py, or evaluate.py report {folder}")
+    stages = sorted([*folder.glob("finetune/*/*/seed*/fold*/env.json"), *folder.glob("*/env.json")])
+    envs = [json.loads(path.read_text()) for path in stages]
+    config = yaml.safe_load(stages[0].with_name("config.yaml").read_text())
+    if "data/demo" in json.dumps(config["data"]):
+        raise InputError(f"{folder} is of synthetic data: the record holds real runs only")
+    commits = {env["git"]["sha"][:12] + ("+" if env["git"]["dirty"] else "") for env in envs}
+    seeds = {str(path.parts[-3].removeprefix("seed")) for path in stages if path.parts[-2].startswith("fold")}
+    made = {
+        "run": folder.name,
+        "config": next((word for word in envs[0]["argv"] if word.endswith(".yaml")), ""),
+        "command": " && ".join(dict.fromkeys(" ".join(env["argv"]) for env in reversed(envs))),
+        "seeds": " ".join(sorted(seeds)),
+        "git": " ".join(sorted(commits)),
+        "date": max(env["started"] for env in envs)[:10],
+    }
+    table = pd.read_csv(summary)
+    numbers = table.select_dtypes("float").columns
+    table[numbers] = table[numbers].map(lambda value: f"{value:.5g}" if pd.notna(value) else "")
+    return pd.concat([pd.DataFrame([made] * len(table)), table], axis=1).assign(source=OURS)
+
+
+if __name__ == "__main__":
+    run_script(main)

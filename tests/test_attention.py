@@ -1,0 +1,152 @@
+"""Attention with cheap dropout: the formula under the same mask, its gradients, its rate, and who gets it."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+from transformers import BertConfig
+
+from utils.attention import ATTENTION, attend
+from utils.backbone import fresh_like, hidden_states
+
+RATE = 0.25
+SCALING = 0.3
+MODULE = SimpleNamespace(is_causal=False)  # what sdpa reads of the layer that it works for
+
+
+def states(length=40, size=40, heads=3, dtype=torch.float32, others=None):
+    """query, key, value as a BERT has them: heads after tokens in memory."""
+    torch.manual_seed(1)
+    lengths = (length, others or length, others or length)
+    return [torch.randn(2, n, heads, size, dtype=dtype).transpose(1, 2).requires_grad_() for n in lengths]
+
+
+def blocked(query, key, value, dropout=RATE):
+    torch.manual_seed(7)
+    return attend(MODULE, query, key, value, None, dropout=dropout, scaling=SCALING)[0].transpose(1, 2)
+
+
+def mask_of(query, key):
+    """Which weights the seed of `blocked` leaves, scaled: its output for the unit vectors as values."""
+    length = key.shape[-2]
+    unit = torch.eye(length, dtype=query.dtype).expand(*query.shape[:2], length, length)
+    weights = torch.softmax(query * SCALING @ key.transpose(-1, -2), -1)
+    return (blocked(query.detach(), key.detach(), unit) / weights).detach()
+
+
+@pytest.mark.parametrize("block", [1 << 18, 40 * 40 * 4, 1])
+@pytest.mark.parametrize("others", [None, 56])
+def test_output_and_gradients_are_those_of_the_formula_under_its_mask(monkeypatch, block, others):
+    monkeypatch.setattr("utils.attention._BLOCK", block)
+    ours, theirs = states(others=others), states(others=others)
+    mask = mask_of(*ours[:2])
+    found = blocked(*ours)
+    query, key, value = theirs
+    expected = torch.softmax(query * SCALING @ key.transpose(-1, -2), -1) * mask @ value
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    gradient = torch.randn_like(found)
+    found.backward(gradient)
+    expected.backward(gradient)
+    for mine, other in zip(ours, theirs):
+        torch.testing.assert_close(mine.grad, other.grad, rtol=1e-4, atol=2e-5)
+
+
+def test_the_mask_has_the_rate_and_keeps_the_mean():
+    mask = mask_of(*states(length=128, heads=8)[:2])
+    kept = mask > 0.5
+    assert kept.double().mean() == pytest.approx(1 - RATE, abs=0.005)
+    torch.testing.assert_close(mask[kept], torch.full_like(mask[kept], 1 / (1 - RATE)), rtol=1e-3, atol=0)
+    assert mask[~kept].abs().max() == 0
+    heads = kept.flatten(0, 1).flatten(1).double()
+    assert (torch.corrcoef(heads) - torch.eye(len(heads))).abs().max() < 0.05  # no head has another's mask
+
+
+def test_torch_s_generator_decides_the_mask():
+    query, key, value = states()
+
+    def draw():
+        return attend(MODULE, query, key, value, None, dropout=RATE, scaling=SCALING)[0]
+
+    torch.manual_seed(3)
+    first, second = draw(), draw()
+    torch.manual_seed(3)
+    assert torch.equal(draw(), first) and torch.equal(draw(), second) and not torch.equal(first, second)
+    torch.manual_seed(3)
+    with torch.no_grad():
+        assert torch.equal(draw(), first)  # nothing is kept for a backward pass, and nothing else changes
+
+
+def test_bf16_is_near_float32():
+    ours = states()
+    halved = [part.detach().bfloat16().requires_grad_() for part in ours]
+    found, expected = blocked(*halved), blocked(*ours)
+    assert found.dtype == torch.bfloat16
+    gradient = torch.randn_like(expected)
+    found.backward(gradient.bfloat16())
+    expected.backward(gradient)
+    for mine, other in [(found, expected), *((a.grad, b.grad) for a, b in zip(halved, ours))]:
+        assert (mine.float() - other).norm() < 0.02 * other.norm()
+
+
+@pytest.mark.parametrize(
+    "dropout, mask, dtype",
+    [
+        (0.0, None, torch.float32),
+        (1e-7, None, torch.float32),
+        (RATE, torch.ones(2, 1, 40, 40).bool(), torch.float32),
+        (RATE, None, torch.float64),
+    ],
+)
+def test_everything_else_is_sdpa(monkeypatch, dropout, mask, dtype):
+    monkeypatch.setattr("utils.attention.BlockedDropout", None)
+    query, key, value = states(dtype=dtype)
+    found = attend(MODULE, query, key, value, mask, dropout=dropout, scaling=SCALING)[0].transpose(1, 2)
+    assert found.dtype == dtype
+    if not dropout:
+        expected = torch.softmax(query * SCALING @ key.transpose(-1, -2), -1) @ value
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.fixture
+def bert():
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 32}
+    config = BertConfig(vocab_size=10, max_position_embeddings=64, initializer_range=0.3, **sizes)
+    return fresh_like(config).bert
+
+
+@pytest.mark.parametrize("layer", range(4))
+@pytest.mark.parametrize("places", [slice(None), slice(0, 1), slice(10, 12)])
+def test_states_of_some_tokens_are_those_of_the_whole_pass_with_their_gradients(bert, layer, places):
+    bert.eval()
+    assert bert.config._attn_implementation == ATTENTION
+    tokens = torch.randint(5, 10, (3, 24))
+    expected = bert(input_ids=tokens, output_hidden_states=True).hidden_states[layer][:, places]
+    found = hidden_states(bert, tokens, layer, places)
+    torch.testing.assert_close(found, expected, rtol=0, atol=2e-6)
+    weight = torch.randn_like(found)
+    gradients = []
+    for states in (found, expected):
+        bert.zero_grad()
+        (states * weight).sum().backward()
+        gradients.append([None if p.grad is None else p.grad.clone() for p in bert.parameters()])
+    for mine, other in zip(*gradients):
+        assert (mine is None) == (other is None)
+        if mine is not None:
+            torch.testing.assert_close(mine, other, rtol=1e-3, atol=1e-5)
+
+
+def test_training_drops_attention_at_some_tokens_too(bert):
+    """The last block at one token has a mask of its own in training, and none where the rate is 0."""
+    tokens = torch.randint(5, 10, (3, 24))
+    for module in bert.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    last = bert.encoder.layer[-1].attention.self.dropout
+    bert.train()
+    plain = hidden_states(bert, tokens, None, slice(0, 1))
+    last.p = 0.5
+    assert not torch.allclose(hidden_states(bert, tokens, None, slice(0, 1)), plain, atol=1e-3)
+    bert.eval()
+    torch.testing.assert_close(hidden_states(bert, tokens, None, slice(0, 1)), plain, rtol=0, atol=2e-6)
