@@ -361,7 +361,8 @@ def test_nmi_is_that_of_scanpy(tmp_path):
     states = (rng.normal(size=(600, 64)) + 1.5 * rng.normal(size=(12, 64))[kind // 2]).astype(np.float32)
     np.save(tmp_path / "states.npy", states)
     server = Path(__file__).parent.parent / "benchmarks/scanpy_server.py"
-    command = [os.environ["SIMCSP_SCANPY_PYTHON"], server, tmp_path / "states.npy", tmp_path / "clusters.npy"]
+    files = [tmp_path / "states.npy", tmp_path / "clusters.npy"]
+    command = [os.environ["SIMCSP_SCANPY_PYTHON"], server, *files, "wall"]
     subprocess.run(command, input="\n", text=True, check=True, capture_output=True)
     theirs = nmi(np.load(tmp_path / "clusters.npy"), labels)["nmi"]
     assert nmi(leiden(states), labels)["nmi"] == pytest.approx(theirs, abs=0.005)

@@ -169,7 +169,8 @@ def sccs_interval(
     in each pair by itself (the second-order term of a U-statistic) counts three times. It is 4 AUC (1 - AUC) / pairs,
     1 / pairs where there is no relation and 0 where classes are parted wholly; it is taken off once, which leaves it
     twice as the jackknife has it (Efron and Stein 1981), and the interval is normal. Coverage of 95 % intervals of two
-    Gaussian classes, 100 windows, 400 studies each, by true SCCS: COVERAGE
+    Gaussian classes, 100 windows, 400 studies each, at a true SCCS of 0, .02, .05, .14, .29, .78: .995 .965 .965 .950
+    .948 .935; of the plain percentile interval 1.00 .993 .983 .963 .960 .948, too wide where classes hardly differ.
     The null band is that of `resamples` permutations of the labels.
 
     'published' pairs are disjoint, so whole pairs are resampled (their near-duplicates are not kept together), and the
