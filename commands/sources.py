@@ -57,13 +57,19 @@ def encoders(source: Path) -> dict[str, Path]:
         return {str(source): source}
     if (source / "checkpoints/best").is_dir():
         return {str(source): source / "checkpoints/best"}
-    folder = source if (source / "checkpoints").is_dir() else source / "pretrain"
+    stages = {"": source / "pretrain", "control_": source / "control"}
+    if (source / "checkpoints").is_dir():
+        stages = {"control_" if source.name == "control" else "": source}
     found = {
-        PRETRAINING_ARMS[path.name]: path for path in folder.glob("checkpoints/*") if path.name in PRETRAINING_ARMS
+        f"{prefix}{PRETRAINING_ARMS[path.name]}": path
+        for prefix, stage in stages.items()
+        for path in stage.glob("checkpoints/*")
+        if path.name in PRETRAINING_ARMS and (prefix, path.name) != ("control_", "start")  # the same as baseline
     }
     if not found:
         raise InputError(f"{source} holds no checkpoint: give a finished run, a fold or a checkpoint folder")
-    return {name: found[name] for name in PRETRAINING_ARMS.values() if name in found}
+    order = [f"{prefix}{name}" for prefix in stages for name in PRETRAINING_ARMS.values()]
+    return {name: found[name] for name in order if name in found}
 
 
 def fold_folders(source: Path, floors: bool = False) -> list[Path]:
