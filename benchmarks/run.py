@@ -775,6 +775,7 @@ def main() -> None:
     options = parser.parse_args()
     transformers.logging.set_verbosity_error()
     warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", message="This DataLoader will create")  # 4 workers are what it is compared with
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(SIZES[options.size], options.pairs, options.windows, Path(folder), options.clock)
         rows = []

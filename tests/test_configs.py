@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import FOLDS, ROOT, motif_settings
+from conftest import FOLDS, ROOT, motif_settings, put, write_fasta
 
 import finetune
 import pretrain
@@ -61,11 +61,13 @@ def toy(path: Path, folder: Path, data: Path) -> Path:
     if "motif_bed" in values["data"]:
         values["data"] |= {key.split(".")[1]: value for key, value in motif_settings(data).items()}
     if "annotation" in values["data"]:
-        genes = "".join(
-            GENE.format(record, at, at + 40, at // 500)
-            for record in (1, 2, 3)
-            for at in (*range(20, 2900, 500), *range(320, 2900, 500))
-        )
+        records = dict(re.findall(r">(\w+)\n([^>]*)", (data / "genome.fa").read_text()))
+        records = {name: lines.replace("\n", "") for name, lines in records.items()}
+        genes, starts = "", range(20, 2700, 500)  # of genes of two exons of 41 nt, with GT and AG on their introns
+        for record, at in ((record, at) for record in (1, 2, 3) for at in starts):
+            genes += "".join(GENE.format(record, exon, exon + 40, at // 500) for exon in (at, at + 300))
+            records[f"tiny{record}"] = put(put(records[f"tiny{record}"], at + 40, "GT"), at + 297, "AG")
+        values["data"]["fasta"] = [str(write_fasta(folder / "annotated.fa", records))]
         (folder / "genes.gtf").write_text(genes)
         values["data"] |= {"annotation": [str(folder / "genes.gtf")], "hide": "nothing", "scorer": "annotation"}
     for stage in ("mlm", "pretrain"):

@@ -15,6 +15,7 @@ from conftest import other_strand, put, random_bases, refusal, tiny_config, writ
 from torch import nn
 
 import commands.genome
+import commands.sources
 import evaluate
 import utils.predict
 from utils.backbone import load_backbone
@@ -57,7 +58,7 @@ def each_config_is_parsed_once():
             known[tuple(words)] = load_config(words)
         return known[tuple(words)]
 
-    patch.setattr(evaluate, "load_config", remembered)
+    patch.setattr(commands.sources, "load_config", remembered)
     yield
     patch.undo()
 
@@ -483,7 +484,7 @@ def test_nothing_half_written_is_left(run, genome, fasta, call, capsys, tmp_path
     bad = write_fasta(tmp_path / "bad.fa", {"one": genome["one"], "odd": "ACGT!ACGT"})
     line = refusal(call, capsys, evaluate, "predict", run, bad, "--out", tmp_path / "s.tsv")
     assert f"{bad}, line 11: '!'" in line
-    done, score_sites = [], evaluate.score_sites
+    done, score_sites = [], commands.genome.score_sites
 
     def fails(*words):
         done.append(len(done))
