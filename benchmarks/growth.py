@@ -127,6 +127,7 @@ def report_times(run: Path) -> Curve:
     curve = []
     with tempfile.TemporaryDirectory() as folder:
         config = dataclasses.replace(read_config(sources[0].with_name("config.yaml")), name="growth", runs=folder)
+        shutil.copytree(run / "splits", config.folder / "splits")
         for seed in range(max(SEEDS)):
             for source in sources:
                 copy_fold(source.parent, config.folder / source.parent.relative_to(run), seed)
