@@ -30,7 +30,7 @@ from utils.classifier import HEAD_FILE, Classifier, layer_groups, load_classifie
 from utils.config import STAGES, Config, ModelConfig, flatten, load_config, to_dict
 from utils.embed import embed
 from utils.errors import InputError, run_script
-from utils.floors import KmerLogistic, WeightMatrix
+from utils.floors import FLOORS
 from utils.metrics import classification_scores, sccs
 from utils.motifs import Motifs
 from utils.objectives import sup_con
@@ -41,7 +41,6 @@ from utils.search import Report, run_search
 from utils.sequence import add_special_tokens
 from utils.spliceator import Splits, Windows, shared_kmers, similar_to_training
 
-FLOORS = ("pwm", "kmer")
 OF_PRETRAINING = ("best_sccs", "best_nmi", "last")
 CONTROL = "control_"
 OF_CONTROL = tuple(f"{CONTROL}{name}" for name in OF_PRETRAINING)
@@ -567,7 +566,7 @@ class FoldRun:
         """Fit a weight matrix or k-mer regression on the training windows and score validation and test."""
         self.began = time.perf_counter()
         study, evaluate = self.study, self.study.config.evaluate
-        floor = WeightMatrix(evaluate.pwm_flank) if arm == "pwm" else KmerLogistic(evaluate.kmer)
+        floor = FLOORS[arm](evaluate)
         train = self.parts["train"]
         floor.fit(self._array("train"), study.windows.labels[train], study.windows.sites[train])
         val = classification_scores(study.windows.labels[self.parts["val"]], floor.predict(self._array("val")))

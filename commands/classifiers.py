@@ -13,7 +13,6 @@ from tqdm import tqdm
 from commands.sources import fold_folders, job_of, print_table
 from utils.backbone import check_length
 from utils.benchmark import (
-    FLOORS,
     LEGACY_THRESHOLD,
     Job,
     Member,
@@ -30,6 +29,7 @@ from utils.benchmark import (
 from utils.classifier import HEAD_FILE, load_classifier, predict
 from utils.config import Config
 from utils.errors import InputError
+from utils.floors import FLOORS
 from utils.metrics import classification_scores
 from utils.plots import plt, reliability_plot, save_figure
 from utils.proxies import load_windows

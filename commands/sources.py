@@ -6,10 +6,10 @@ import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
-from utils.benchmark import FLOORS
 from utils.classifier import HEAD_FILE
 from utils.config import Config, load_config
 from utils.errors import InputError
+from utils.floors import FLOORS
 
 PRETRAINING_ARMS = {"start": "baseline", "best_sccs": "best_sccs", "best_nmi": "best_nmi", "last": "last"}
 

@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from utils.config import EvaluateConfig
-from utils.floors import KmerLogistic, WeightMatrix
+from utils.floors import FLOORS
 from utils.metrics import best_threshold, calibration_error, classification_scores, threshold_scores
 from utils.overlap import KMER
 from utils.sequence import N
@@ -37,11 +37,6 @@ Job = tuple[str, str, int]
 """Arm, task (donor, acceptor or both) and seed: whose folds make one ensemble."""
 Curve = tuple[np.ndarray, np.ndarray]
 """Labels [n] and P(site) [n], for a reliability plot."""
-
-FLOORS: dict[str, Callable[[EvaluateConfig], WeightMatrix | KmerLogistic]] = {
-    "pwm": lambda settings: WeightMatrix(settings.pwm_flank),
-    "kmer": lambda settings: KmerLogistic(settings.kmer),
-}
 
 
 def fit_floor(arm: str, settings: EvaluateConfig, train: Windows, context: int) -> Scorer:

@@ -11,10 +11,10 @@ import yaml
 from utils.classifier import HEAD_FILE
 from utils.collect import BASELINE, JOB, Study, near_duplicate_share
 from utils.config import Config
+from utils.floors import FLOORS
 from utils.verdict import CONTRAST_ARMS, ENDPOINT
 
 SYNTHETIC = "Synthetic data (data/demo.py): these numbers show that the pipeline runs, and say nothing about biology."
-FLOORS = ("pwm", "kmer")
 _MODELS = (BASELINE, *CONTRAST_ARMS, *(f"control_{arm}" for arm in CONTRAST_ARMS))
 
 
@@ -42,7 +42,7 @@ def unbeaten_f1(study: Study) -> list[str]:
     scores, found = study.scores[study.scores["metric"] == ENDPOINT], []
     for site, here in scores.groupby("site", sort=False):
         f1 = here.pivot(index=["seed", "fold"], columns="arm", values="value")
-        floors = f1.columns.intersection(FLOORS)
+        floors = f1.columns.intersection(list(FLOORS))
         below = []
         for arm in [arm for arm in dict.fromkeys(here["arm"]) if arm not in (*FLOORS, "fresh")]:
             means = f1[[arm, *floors]].dropna().mean()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from scipy.special import logsumexp
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from utils.config import EvaluateConfig
 from utils.sequence import A, C, G, T, reverse_complement
 
 _PSEUDOCOUNT = 1.0
@@ -127,3 +130,9 @@ class NeighbourTable:
             context = context * 4 + np.maximum(near[:, column].astype(np.int64) - A, 0)
             known &= near[:, column] >= A
         return context, known
+
+
+FLOORS: dict[str, Callable[[EvaluateConfig], WeightMatrix | KmerLogistic]] = {
+    "pwm": lambda settings: WeightMatrix(settings.pwm_flank),
+    "kmer": lambda settings: KmerLogistic(settings.kmer),
+}
