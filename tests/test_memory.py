@@ -26,10 +26,11 @@ NOISE = 12  # MiB: allocator, TensorBoard, caches of modules
 
 
 @pytest.fixture(autouse=True)
-def freed_memory_goes_back():
-    """glibc keeps freed blocks of up to 32 MiB for later; holes between them would look like growth."""
-    mmap_threshold = -3  # M_MMAP_THRESHOLD of malloc.h
-    assert ctypes.CDLL(None).mallopt(mmap_threshold, 1 << 18)
+def freed_memory_goes_back(monkeypatch):
+    """What is freed and kept for later, and the holes between, would look like growth."""
+    monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", str(1 << 18))  # read at a start, but our scripts then let it be
+    for parameter, value in ((-4, 65536), (-3, 1 << 18)):  # malloc.h: M_MMAP_MAX, M_MMAP_THRESHOLD
+        assert ctypes.CDLL(None).mallopt(parameter, value)
 
 
 def resident(field):

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 from scipy.stats import spearmanr
 from sentence_transformers.sentence_transformer.evaluation import EmbeddingSimilarityEvaluator
+from sklearn.decomposition import PCA
 from sklearn.metrics import normalized_mutual_info_score, roc_auc_score
 from sklearn.neighbors import NearestNeighbors
 
@@ -37,6 +38,7 @@ from utils.metrics import (
     neighbour_graph,
     nmi,
     pair_indices,
+    principal_components,
     sccs,
     sccs_interval,
     spearman_binary,
@@ -339,6 +341,28 @@ def test_each_point_is_its_own_nearest_neighbour_at_no_distance():
     every = cdist(points, points)
     np.testing.assert_allclose(np.sort(distances, axis=1), np.sort(every, axis=1)[:, :15], atol=1e-6)
     assert indices[7, 1] == 3 and distances[7, 1] == 0
+
+
+@pytest.mark.parametrize("n", [2, 5, 31, 32, 33, 70, 1100])
+@pytest.mark.parametrize("k", [2, 15])
+def test_nearest_neighbours_are_those_of_all_distances(n, k):
+    k = min(k, n - 1)
+    points = np.random.default_rng(n).normal(size=(n, 5)).astype(np.float32) + 10
+    points[: n // 3] = points[n // 3 : 2 * (n // 3)]
+    indices, distances = nearest_neighbours(points, k)
+    every = cdist(points, points)
+    np.testing.assert_allclose(distances, np.sort(every, axis=1)[:, :k], atol=1e-6)
+    np.testing.assert_allclose(np.take_along_axis(every, indices, axis=1), distances, atol=1e-6)
+    assert all(len(set(row)) == k for row in indices)
+
+
+def test_principal_components_are_those_of_scikit_learn_far_from_the_origin():
+    features = np.random.default_rng(0).normal(size=(300, 200)) * np.geomspace(1, 0.01, 200) + 50
+    for states in (features, features.astype(np.float32)):
+        found, expected = principal_components(states), PCA(128).fit_transform(features)
+        assert found.shape == (300, 128)
+        assert cdist(found, found) == pytest.approx(cdist(expected, expected), abs=1e-3)
+    assert principal_components(features[:10]).shape == (10, 9)
 
 
 def test_the_graph_has_the_weights_of_exact_distances():

@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import platform
 import shutil
 import signal
 import subprocess
@@ -580,3 +581,23 @@ def test_other_motif_sites_are_another_input(own_data, tmp_path):
     bed = own_data / "motifs.bed"
     bed.write_text("".join(bed.read_text().splitlines(keepends=True)[:-4]))
     assert pretrain.Validation(config, accelerator).inputs != before
+
+
+FAULTS = """
+import resource, torch
+from utils.run import keep_freed_memory
+keep_freed_memory()
+for _ in range(4):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.ones(20_000_000)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc")
+@pytest.mark.parametrize("chosen, pages", [({}, (0, 50)), ({"MALLOC_MMAP_THRESHOLD_": "1000000"}, (1000, 40_000))])
+def test_freed_memory_is_kept_unless_the_environment_says_otherwise(chosen, pages):
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_"))}
+    command = [sys.executable, "-c", FAULTS]
+    done = subprocess.run(command, env=environment | chosen, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert pages[0] <= int(done.stdout) <= pages[1]

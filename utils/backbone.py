@@ -29,8 +29,8 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import BertConfig, BertForMaskedLM, BertModel
 
-from utils.attention import ATTENTION, attend
 from utils.config import ModelConfig
+from utils.dropout import ATTENTION, attend, make_cheap
 from utils.errors import InputError
 from utils.sequence import VOCAB
 
@@ -142,6 +142,7 @@ def _snapshot(repo: str, revision: str | None) -> Path:
 def fresh_like(bert_config: BertConfig) -> BertForMaskedLM:
     """Fresh weights of the same sizes and kind, from torch's global generator: the `fresh` arm and floor."""
     model = BertForMaskedLM(BertConfig.from_dict(bert_config.to_dict(), attn_implementation=ATTENTION))
+    make_cheap(model)
     if getattr(bert_config, "position_init", "normal") == "sinusoidal":
         positions = model.bert.embeddings.position_embeddings.weight
         with torch.no_grad():
@@ -222,6 +223,7 @@ def _load(config: ModelConfig, need_mlm_head: bool) -> tuple[BertForMaskedLM, li
     remarks += _check_fit(source, report, need_mlm_head)
     if mix is not None:
         _set_mix(model.bert, mix)
+    make_cheap(model)
     if model.cls.predictions.decoder.weight is not model.bert.embeddings.word_embeddings.weight:
         remarks.append("the masked-LM head's decoder differs from the word embedding: both are kept, as they are")
     return model, remarks + _changed_dropout(settings, config)

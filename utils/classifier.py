@@ -19,6 +19,7 @@ from transformers import BertModel
 
 from utils.backbone import load_backbone, save_checkpoint, window_vectors
 from utils.config import ModelConfig, Stage
+from utils.dropout import Dropout
 from utils.embed import Autocast
 from utils.errors import InputError
 from utils.sequence import add_special_tokens
@@ -33,7 +34,7 @@ class Classifier(nn.Module):
         super().__init__()
         hidden = bert.config.hidden_size
         self.bert, self.pooling = bert, pooling
-        self.head = nn.Sequential(nn.Linear(hidden, hidden), nn.Tanh(), nn.Dropout(dropout), nn.Linear(hidden, 1))
+        self.head = nn.Sequential(nn.Linear(hidden, hidden), nn.Tanh(), Dropout(dropout), nn.Linear(hidden, 1))
         for layer in (self.head[0], self.head[3]):
             nn.init.normal_(layer.weight, std=bert.config.initializer_range)
             nn.init.zeros_(layer.bias)

@@ -8,11 +8,12 @@ from collections.abc import Callable
 
 import igraph
 import numpy as np
+import torch
+from scipy.linalg import eigh
 from scipy.optimize import brentq
 from scipy.sparse import csr_matrix, triu
 from scipy.stats import nct, rankdata, t
 from sklearn.cluster import KMeans
-from sklearn.decomposition import PCA
 from sklearn.metrics import (
     adjusted_mutual_info_score,
     adjusted_rand_score,
@@ -20,7 +21,6 @@ from sklearn.metrics import (
     normalized_mutual_info_score,
     roc_auc_score,
 )
-from sklearn.neighbors import NearestNeighbors
 
 ROUNDING = 1e-12  # differences that spread less than this are equal
 TEST_TO_TRAIN = 2 / 7  # of the published schemes; with another data.num_folds the caller gives the folds' own
@@ -28,6 +28,7 @@ CALIBRATION_BINS = 15  # as many as Guo et al. 2017 took
 Similarity = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]  # (vectors, left, right) -> [pairs]
 SCCS_CEILING = 0.866  # sqrt(12 p (1 - p)) / 2 at p = .5: same-class labels are binary, so their ranks are tied
 BOOTSTRAP_WINDOWS = 1000  # more windows than these are not resampled: time goes with their square
+_GROUP, _ROWS, _SPARE = 32, 1024, 5  # nearest neighbours: columns of a group, rows at a time, candidates beyond k
 Z_95 = 1.959964  # of the normal distribution, two-sided
 
 
@@ -307,35 +308,73 @@ def _pair_cosines(vectors: np.ndarray) -> np.ndarray:
     return cosine_pairs(vectors, *np.triu_indices(len(vectors), k=1))
 
 
-def principal_components(features: np.ndarray, seed: int = 0) -> np.ndarray:
-    """The first 128 principal components of features [n, d], as many as there are; float64."""
-    n, d = features.shape
-    pca = PCA(min(128, n - 1, d), svd_solver="covariance_eigh", random_state=seed)
-    return pca.fit_transform(features.astype(np.float64))
+def principal_components(features: np.ndarray) -> np.ndarray:
+    """The first 128 principal components of features [n, d], as many as there are; float32.
 
-
-def neighbour_graph(features: np.ndarray, neighbours: int = 15, seed: int = 0) -> igraph.Graph:
-    """The graph that Leiden clusters: PCA 128, exact nearest neighbours, UMAP's fuzzy edge weights.
-
-    features: [n, d]. Each point counts as its own first neighbour, as in scanpy.
+    Only those of the covariance's eigenvectors are made, which scikit-learn's PCA cannot. The mean goes first: hidden
+    states have one far from 0, and taken off their products in float32 it would leave little of the rest.
     """
-    n = len(features)
-    indices, distances = nearest_neighbours(principal_components(features, seed), min(neighbours, n - 1))
-    edges = triu(fuzzy_weights(indices, distances), k=1).tocoo()
+    n, d = features.shape
+    centred = features - features.mean(axis=0, dtype=np.float64).astype(features.dtype)
+    centred = centred.astype(np.float32, copy=False)
+    first = d - min(128, n - 1, d)
+    _, components = eigh(centred.T @ centred, subset_by_index=[first, d - 1])
+    return centred @ components[:, ::-1]
+
+
+def neighbour_graph(features: np.ndarray, neighbours: int = 15) -> igraph.Graph:
+    """The graph of `neighbour_weights`, for Leiden."""
+    edges = triu(neighbour_weights(features, neighbours), k=1).tocoo()
     return igraph.Graph(
-        n, edges=list(zip(edges.row.tolist(), edges.col.tolist())), edge_attrs={"weight": edges.data.tolist()}
+        len(features),
+        edges=list(zip(edges.row.tolist(), edges.col.tolist())),
+        edge_attrs={"weight": edges.data.tolist()},
     )
+
+
+def neighbour_weights(features: np.ndarray, neighbours: int = 15) -> csr_matrix:
+    """PCA 128, exact nearest neighbours, UMAP's fuzzy edge weights: sparse [n, n] of features [n, d].
+
+    Each point counts as its own first neighbour, as in scanpy.
+    """
+    indices, distances = nearest_neighbours(principal_components(features), min(neighbours, len(features) - 1))
+    return fuzzy_weights(indices, distances)
 
 
 def nearest_neighbours(points: np.ndarray, neighbours: int) -> tuple[np.ndarray, np.ndarray]:
     """(indices, distances) [n, neighbours] of the nearest of points [n, d], each point first among its own.
 
-    scikit-learn's distances come from |x|^2 + |y|^2 - 2 xy: a third of the points would be some 1e-7 away from
-    themselves, which UMAP's weights take for the distance of their nearest neighbour. So they are computed anew.
+    Exact: all distances, by matrix products in float32 some rows at a time. The k smallest of a row lie in the k groups
+    of columns with the smallest minima, so one pass over the matrix finds the minima, and only those groups are looked
+    at. Some more than k are taken and ordered by their differences: |x|^2 + |y|^2 - 2 xy has an error that puts a third
+    of all points some 1e-7 away from themselves, which UMAP's weights take for the distance of their nearest neighbour.
     """
-    others = NearestNeighbors(n_neighbors=neighbours - 1).fit(points).kneighbors(return_distance=False)
-    indices = np.column_stack([np.arange(len(points)), others])
-    distances = np.stack([np.linalg.norm(points - points[column], axis=1) for column in indices.T], axis=1)
+    n, d = points.shape
+    columns = -(-n // _GROUP) * _GROUP
+    given = torch.from_numpy(points.astype(np.float32))
+    left = torch.cat([given, torch.ones(n, 1)], dim=1)
+    right = torch.zeros(d + 1, columns)  # left @ right is |other|^2 - 2 row other: |row|^2 would change no order
+    right[:d, :n] = -2 * given.T
+    right[d] = torch.inf
+    right[d, :n] = given.square().sum(dim=1)
+    # groups take every (columns / _GROUP)th column: the minima are then of whole slices, which is one fast pass
+    groups, spare = columns // _GROUP, min(n, neighbours + _SPARE)
+    found = []
+    for start in range(0, n, _ROWS):
+        squared = left[start : start + _ROWS] @ right
+        squared.diagonal(start).fill_(-torch.inf)  # itself comes first
+        slices = squared.view(len(squared), _GROUP, groups)
+        nearest = slices.amin(dim=1).topk(min(spare, groups), largest=False).indices
+        candidates = (nearest[:, None] + groups * torch.arange(_GROUP)[:, None]).flatten(1)
+        chosen = squared.gather(1, candidates).topk(spare, largest=False).indices
+        found.append(candidates.gather(1, chosen))
+    indices = torch.cat(found).numpy()
+    differences = (points - points[column] for column in indices.T)
+    distances = np.sqrt(np.stack([np.einsum("ij,ij->i", each, each) for each in differences], axis=1))
+    distances[:, 0] = -1.0  # itself, before its copies
+    order = np.argsort(distances, axis=1, kind="stable")[:, :neighbours]
+    indices, distances = np.take_along_axis(indices, order, 1), np.take_along_axis(distances, order, 1)
+    distances[:, 0] = 0.0
     return indices, distances
 
 
@@ -375,7 +414,7 @@ def _neighbourhood_scale(beyond: np.ndarray, target: float) -> np.ndarray:
 
 def leiden(features: np.ndarray, resolution: float = 1.0, seed: int = 0) -> np.ndarray:
     """Cluster of each row of features [n, d]: Leiden (Traag et al. 2019) on modularity until it is stable; int [n]."""
-    return leiden_of(neighbour_graph(features, seed=seed), resolution, seed)
+    return leiden_of(neighbour_graph(features), resolution, seed)
 
 
 def leiden_of(graph: igraph.Graph, resolution: float = 1.0, seed: int = 0) -> np.ndarray:
@@ -390,7 +429,7 @@ def kmeans(features: np.ndarray, clusters: int, seed: int = 0) -> np.ndarray:
 
     It always makes as many clusters as it is asked for, so that its NMI compares encoders at one and the same number.
     """
-    return KMeans(clusters, n_init=10, random_state=seed).fit_predict(principal_components(features, seed))
+    return KMeans(clusters, n_init=10, random_state=seed).fit_predict(principal_components(features))
 
 
 def motif_half(labels: np.ndarray) -> np.ndarray:

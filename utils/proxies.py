@@ -266,7 +266,7 @@ def nmi_company_floors(sites: Motifs, config: Config) -> dict[str, dict[str, flo
 
 def _nmi_company(states: np.ndarray, sites: Motifs, config: Config) -> dict[str, float]:
     k, labels = config.evaluate.nmi_clusters, sites.labels
-    graph = neighbour_graph(states, seed=config.seed)
+    graph = neighbour_graph(states)
     clusters = leiden_of(graph, seed=config.seed)
     others = [nmi(leiden_of(graph, seed=config.seed + 1 + i), labels)["nmi"] for i in range(LEIDEN_SEEDS)]
     groups = near_duplicate_groups(sites.ids, min(KMER, sites.ids.shape[1]))

@@ -6,6 +6,7 @@ import dataclasses
 import json
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 from torch.utils.tensorboard import SummaryWriter
@@ -25,7 +26,7 @@ from utils.collect import (
 from utils.config import Config, ModelConfig
 from utils.embed import embed_centre
 from utils.errors import InputError
-from utils.metrics import SCCS_CEILING, classification_scores, leiden
+from utils.metrics import SCCS_CEILING, classification_scores, leiden, neighbour_weights, principal_components
 from utils.page import to_html, to_markdown, to_terminal
 from utils.plots import box_plot, difference_plot, plt, proxy_curves, save_figure, umap_panels
 from utils.proxies import load_motifs
@@ -155,14 +156,38 @@ def draw_proxies(config: Config, suffix: str) -> plt.Figure:
 
 def draw_umap(config: Config, suffix: str) -> plt.Figure:
     """UMAP (McInnes et al. 2018) of the motif sites for the start and the best-NMI checkpoint."""
-    from umap import UMAP  # its import and first call compile for half a minute
-
     threads = torch.get_num_threads()
     motifs, panels = load_motifs(config.data), []
     for name in ("start", "best_nmi"):
         model, _, _ = load_backbone(ModelConfig(source=str(config.folder / "pretrain/checkpoints" / name)))
         states = embed_centre(model.bert, motifs.ids, config.evaluate.nmi_layer, config.evaluate.batch_size)
-        points = UMAP(n_neighbors=15, random_state=config.seed, n_jobs=1).fit_transform(states)
-        panels.append((CHECKPOINT_OF[name], points, motifs.labels, leiden(states, seed=config.seed)))
+        points, clusters = lay_out(states, config.seed), leiden(states, seed=config.seed)
+        panels.append((CHECKPOINT_OF[name], points, motifs.labels, clusters))
     torch.set_num_threads(threads)  # numba's thread layer raises it
     return umap_panels(panels, f"{config.name}: motif sites{suffix}")
+
+
+def lay_out(states: np.ndarray, seed: int) -> np.ndarray:
+    """UMAP's layout [n, 2] of the very graph that Leiden clusters, for hidden states [n, d]."""
+    from umap.umap_ import find_ab_params, simplicial_set_embedding  # which compiles for some seconds
+
+    a, b = find_ab_params(spread=1.0, min_dist=0.1)  # these and the numbers below are UMAP's defaults
+    points, _ = simplicial_set_embedding(
+        principal_components(states),
+        neighbour_weights(states),
+        n_components=2,
+        initial_alpha=1.0,
+        a=a,
+        b=b,
+        gamma=1.0,
+        negative_sample_rate=5,
+        n_epochs=None,
+        init="spectral",
+        random_state=np.random.RandomState(seed),
+        metric="euclidean",
+        metric_kwds={},
+        densmap=False,
+        densmap_kwds={},
+        output_dens=False,
+    )
+    return points

@@ -1,4 +1,4 @@
-"""Attention with cheap dropout: the formula under the same mask, its gradients, its rate, and who gets it."""
+"""Cheap dropout, of hidden states and of attention: the formula under its mask, gradients, rate, who gets it."""
 
 from types import SimpleNamespace
 
@@ -7,8 +7,9 @@ import torch
 from torch import nn
 from transformers import BertConfig
 
-from utils.attention import ATTENTION, attend
-from utils.backbone import fresh_like, hidden_states
+from utils.backbone import fresh_like, hidden_states, load_backbone
+from utils.config import ModelConfig
+from utils.dropout import ATTENTION, Dropout, attend
 
 RATE = 0.25
 SCALING = 0.3
@@ -38,7 +39,7 @@ def mask_of(query, key):
 @pytest.mark.parametrize("block", [1 << 18, 40 * 40 * 4, 1])
 @pytest.mark.parametrize("others", [None, 56])
 def test_output_and_gradients_are_those_of_the_formula_under_its_mask(monkeypatch, block, others):
-    monkeypatch.setattr("utils.attention._BLOCK", block)
+    monkeypatch.setattr("utils.dropout._BLOCK", block)
     ours, theirs = states(others=others), states(others=others)
     mask = mask_of(*ours[:2])
     found = blocked(*ours)
@@ -99,13 +100,49 @@ def test_bf16_is_near_float32():
     ],
 )
 def test_everything_else_is_sdpa(monkeypatch, dropout, mask, dtype):
-    monkeypatch.setattr("utils.attention.BlockedDropout", None)
+    monkeypatch.setattr("utils.dropout.BlockedDropout", None)
     query, key, value = states(dtype=dtype)
     found = attend(MODULE, query, key, value, mask, dropout=dropout, scaling=SCALING)[0].transpose(1, 2)
     assert found.dtype == dtype
     if not dropout:
         expected = torch.softmax(query * SCALING @ key.transpose(-1, -2), -1) @ value
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_dropout_of_states_scales_what_it_leaves_and_its_gradient(dtype):
+    states = torch.randn(3, 501, 67, dtype=dtype, requires_grad=True)
+    dropout = Dropout(RATE)
+    torch.manual_seed(5)
+    found = dropout(states)
+    found.sum().backward()
+    mask = states.grad.float()
+    kept = mask > 0
+    assert kept.double().mean() == pytest.approx(1 - RATE, abs=0.005)
+    torch.testing.assert_close(mask[kept], torch.full_like(mask[kept], 1 / (1 - RATE)), rtol=5e-3, atol=0)
+    assert found.dtype == dtype and torch.equal(found != 0, kept & (states != 0))
+    torch.testing.assert_close(found.float(), states.float() * mask, rtol=5e-3, atol=0)
+    second = dropout(states)
+    torch.manual_seed(5)
+    assert torch.equal(dropout(states), found) and not torch.equal(second, found)
+
+
+def test_dropout_of_states_is_torch_s_elsewhere():
+    states = torch.randn(4, 30, dtype=torch.float64)
+    torch.manual_seed(5)
+    found = Dropout(RATE)(states)
+    torch.manual_seed(5)
+    assert torch.equal(found, torch.nn.functional.dropout(states, RATE))
+    assert torch.equal(Dropout(RATE).eval()(states.float()), states.float())
+    assert torch.equal(Dropout(0.0)(states.float()), states.float()) and not Dropout(1.0)(states.float()).any()
+
+
+def test_every_dropout_of_an_encoder_is_cheap(bert, tmp_path):
+    fresh_like(bert.config).save_pretrained(tmp_path)
+    for model in (bert, load_backbone(ModelConfig(source=str(tmp_path)))[0]):
+        found = [module for module in model.modules() if isinstance(module, nn.Dropout)]
+        assert len(found) == 1 + 3 * 3 and {type(module) for module in found} == {Dropout}
+        assert {module.p for module in found} == {0.1}
 
 
 @pytest.fixture
