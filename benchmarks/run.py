@@ -817,13 +817,13 @@ def main() -> None:
     warnings.filterwarnings("ignore", message="This DataLoader will create")  # 4 workers are what it is compared with
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(SIZES[options.size], options.pairs, options.windows, Path(folder), options.clock)
-        rows = []
+        values = {"machine": machine(bench), "rows": []}
         for name in options.only:
             bench.measure_ceiling()
             for row in ROWS[name](bench):
-                rows.append(row)
-                print(line(row.values(bench.ceiling)), flush=True)
-                values = {"machine": machine(bench), "rows": [row.values(bench.ceiling) for row in rows]}
+                values["rows"].append(row.values(bench.ceiling))
+                print(line(values["rows"][-1]), flush=True)
+                values["machine"] = machine(bench)
                 if options.json:  # after every row: the next may take long
                     options.json.write_text(json.dumps(values, indent=1) + "\n")
     print(f"\n{table(values)}")

@@ -10,13 +10,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from conftest import refusal, tiny_config
 
 import evaluate
 from utils.collect import label_runs, merge
 from utils.config import load_config, to_yaml
 from utils.metrics import classification_scores, corrected_ttest, holm
-from utils.report import write_report
+from utils.report import lay_out, write_report
 from utils.verdict import COLUMNS, compare
 
 FOLDS, PART = 5, 30  # fold k is tested on parts k and k + 1, of 30 windows each
@@ -264,3 +265,14 @@ def test_out_names_the_folder(tmp_path, call, capsys):
     run = make_run(tmp_path, "one").folder
     call(evaluate, "report", run, "--out", tmp_path / "elsewhere")
     assert (tmp_path / "elsewhere/report.html").is_file() and not (run / "report").exists()
+
+
+def test_the_layout_keeps_clusters_together_and_is_repeatable():
+    planted = np.arange(90) % 3
+    states = np.random.default_rng(0).normal(size=(90, 40)) + 8 * np.eye(40)[planted]
+    threads = torch.get_num_threads()
+    points = lay_out(states, seed=1)
+    assert np.array_equal(points, lay_out(states, seed=1)) and points.shape == (90, 2)
+    torch.set_num_threads(threads)  # numba sets its own
+    nearest = np.linalg.norm(points[:, None] - points[None], axis=-1).argsort(axis=1)[:, 1]
+    assert np.array_equal(planted[nearest], planted)
