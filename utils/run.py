@@ -7,6 +7,7 @@ Layout of a stage's folder: config.yaml, env.json, train.log, metrics.jsonl (the
 from __future__ import annotations
 
 import ctypes
+import functools
 import hashlib
 import json
 import os
@@ -295,11 +296,22 @@ def keep_freed_memory() -> None:
     glibc's allocator.
     """
     chosen = any(name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in os.environ)
-    if platform.libc_ver()[0] == "glibc" and not chosen:
+    if _is_glibc() and not chosen:
         trim_threshold, mmap_max = -1, -4  # malloc.h: M_TRIM_THRESHOLD, M_MMAP_MAX
         libc = ctypes.CDLL(None)
         libc.mallopt(trim_threshold, -1)  # never
         libc.mallopt(mmap_max, 0)
+
+
+def give_back_freed_memory() -> None:
+    """Have glibc give back what is free now, for work that has to stay small: holes between blocks add up otherwise."""
+    if _is_glibc():
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+@functools.cache
+def _is_glibc() -> bool:
+    return platform.libc_ver()[0] == "glibc"
 
 
 def build_accelerator(device: str, precision: str) -> Accelerator:
