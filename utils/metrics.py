@@ -364,7 +364,7 @@ def nearest_neighbours(points: np.ndarray, neighbours: int) -> tuple[np.ndarray,
         squared = left[start : start + _ROWS] @ right
         squared.diagonal(start).fill_(-torch.inf)  # itself comes first
         slices = squared.view(len(squared), _GROUP, groups)
-        nearest = slices.amin(dim=1).topk(min(spare, groups), largest=False).indices
+        nearest = slices.amin(dim=1).topk(min(spare, groups), largest=False, sorted=False).indices
         candidates = (nearest[:, None] + groups * torch.arange(_GROUP)[:, None]).flatten(1)
         chosen = squared.gather(1, candidates).topk(spare, largest=False).indices
         found.append(candidates.gather(1, chosen))
@@ -409,6 +409,8 @@ def _neighbourhood_scale(beyond: np.ndarray, target: float) -> np.ndarray:
         high[above], low[below] = scale[above], scale[below]
         middle = np.where(np.isfinite(high), (low + high) / 2, scale * 2)
         scale = np.where(open_, middle, scale)
+        if not open_.any():
+            break
     return scale
 
 
