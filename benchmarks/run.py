@@ -4,10 +4,11 @@
     python benchmarks/run.py [--only NAME ...] [--size splicebert|small] [--pairs 5] [--windows 8] [--clock wall|cpu]
                              [--json FILE]
 
-Both sides of a row run in this process on the same inputs, warm, in turns (ours, theirs, theirs, ours, ...), so that
-whatever else the machine does hits both; a ratio is the median over the pairs of theirs / ours. Our side keeps freed
-memory, as our scripts do on a CPU (`keep_freed_memory`); theirs has the allocator's own settings. Before anything is
-timed, both sides have to give the same output from the same weights with dropout off; a row that does not is an error.
+Both sides of a row run on the same inputs, warm, in turns (ours, theirs, theirs, ours, ...), so that whatever else the
+machine does hits both; a ratio is the median over the pairs of theirs / ours. Ours runs in this process, theirs in
+one of its own: our scripts have glibc keep freed memory on a CPU (`keep_freed_memory`), which theirs must not profit
+from. Before anything is timed, both sides have to give the same output from the same weights with dropout off; a row
+that does not is an error.
 
 --clock cpu takes the processor's seconds of the process that works instead of the wall's: on a machine that is busy
 with other work they are the better ones, with one thread. `loader` and `recipe`, whose work is in several processes,
@@ -23,11 +24,10 @@ versions than ours: $SIMCSP_SCANPY_PYTHON names an interpreter that has it.
 from __future__ import annotations
 
 import argparse
-import ctypes
+import contextlib
 import dataclasses
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -62,11 +62,12 @@ from utils.embed import embed
 from utils.errors import InputError, run_script
 from utils.learner import step_loss
 from utils.metrics import cosine_pairs, leiden, nmi, pair_indices, spearman_binary
-from utils.run import build_accelerator, keep_freed_memory
+from utils.run import build_accelerator
 from utils.sequence import VOCAB, WindowSampler, add_special_tokens, decode, open_store
 from utils.spliceator import published_folds
 
 SCANPY = "SIMCSP_SCANPY_PYTHON"
+ANSWER = "seconds of the twin: "
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 DROPOUT = 0.1  # SpliceBERT's, of hidden states and of attention
 TOLERANCE = 1e-3  # relative, of outputs that must be equal; sums of floats depend on how they are split
@@ -149,8 +150,13 @@ class Row:
 class Bench:
     """What all rows share: sizes, device, number format, and the rate of matrix products."""
 
-    def __init__(self, size: Size, pairs: int, windows: int, folder: Path, clock: str = "wall") -> None:
+    def __init__(
+        self, size: Size, pairs: int, windows: int, folder: Path, clock: str = "wall", serving: bool = False
+    ) -> None:
         self.size, self.pairs, self.windows, self.folder, self.clock = size, pairs, windows, folder, clock
+        self.serving = serving  # this process is the twin of another one
+        self.command: list[str] | None = None
+        self.twin: Twin | None = None
         rates = {dtype: product_rate(dtype, 512, clock) for dtype in (torch.float32, torch.bfloat16)}
         self.bf16_share = rates[torch.bfloat16] / rates[torch.float32]
         self.precision = "bf16" if self.bf16_share > 1 else "fp32"
@@ -166,22 +172,32 @@ class Bench:
     def compare(
         self, ours: Callable[[], object], theirs: Callable[[], object], clock: str | None = None
     ) -> list[tuple[float, float]]:
-        """Seconds of both, in turns. A side may return its own seconds, as a float.
-
-        The order is ours, theirs, theirs, ours, ours, theirs, ...: a side warms up whenever its turn comes.
-        """
+        """Seconds of both, in turns: ours, theirs, theirs, ours, ours, ... A side may return its own, as a float."""
         clock = clock or self.clock
-        sides = {"ours": (keep_freed_memory, ours), "theirs": (settle_memory, theirs)}
-        taken, last = {name: [] for name in sides}, None
+        if self.serving:
+            serve(theirs, clock)
+            return [(1.0, 1.0)]  # the process that asks has the numbers
+        if self.command:
+            self.twin = self.twin or Twin(self.command)
+        else:
+            theirs()
+        ours()
+        turns = {"ours": lambda: seconds(ours, clock), "theirs": lambda: seconds(theirs, clock)}
+        turns |= {"theirs": self.twin.turn} if self.twin else {}
+        pairs = []
         for pair in range(self.pairs):
-            for name in sides if pair % 2 == 0 else reversed(sides):
-                prepare, work = sides[name]
-                if name != last:
-                    prepare()
-                    work()
-                taken[name].append(seconds(work, clock))
-                last = name
-        return list(zip(taken["ours"], taken["theirs"]))
+            took = {side: turns[side]() for side in (turns if pair % 2 == 0 else reversed(turns))}
+            pairs.append((took["ours"], took["theirs"]))
+        if self.twin:
+            self.twin.next_row()
+        return pairs
+
+    def begin_row(self, command: list[str] | None) -> None:
+        """Inputs from the first random number on. command: how to start a twin that runs their side of the row."""
+        self.rng, self.command = np.random.default_rng(0), command
+        if self.twin:
+            self.twin.close()
+        self.twin = None
 
     def bases(self, count: int, length: int) -> np.ndarray:
         """Random windows, uint8 [count, length]."""
@@ -220,14 +236,42 @@ class Bench:
         return SentenceTransformer(modules=[encoder, pooling], device="cpu")
 
 
-def settle_memory() -> None:
-    """glibc's allocator as it is in a process that changes nothing, once it has seen blocks of 32 MiB (mallopt(3))."""
-    if platform.libc_ver()[0] == "glibc":
-        libc = ctypes.CDLL(None)
-        trim_threshold, mmap_threshold, mmap_max = -1, -3, -4  # malloc.h
-        libc.mallopt(mmap_threshold, 32 << 20)
-        libc.mallopt(trim_threshold, 64 << 20)
-        libc.mallopt(mmap_max, 65536)
+class Twin:
+    """Another process of this script, which runs their side of a row when asked. Raises InputError where it ends."""
+
+    def __init__(self, command: list[str]) -> None:
+        # glibc's own value: all it does is to say that the environment decides about memory, not `keep_freed_memory`
+        environment = os.environ | {"MALLOC_ARENA_TEST": "8"}
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment)
+
+    def turn(self) -> float:
+        """Seconds of one run."""
+        self._say("turn")
+        for answer in self.process.stdout:
+            if answer.startswith(ANSWER):
+                return float(answer.removeprefix(ANSWER))
+        raise InputError("benchmarks/run.py: the process of the other side has ended, see above")
+
+    def next_row(self) -> None:
+        self._say("next")
+
+    def close(self) -> None:
+        self.process.communicate()
+
+    def _say(self, word: str) -> None:
+        with contextlib.suppress(BrokenPipeError):  # it has ended: `turn` says so
+            print(word, file=self.process.stdin, flush=True)
+
+
+def serve(work: Callable[[], object], clock: str) -> None:
+    """Be the twin for one row, warm."""
+    work()
+    for word in sys.stdin:
+        if word != "turn\n":
+            return
+        print(f"{ANSWER}{seconds(work, clock)!r}", flush=True)
+    sys.exit(0)  # nobody asks any more
 
 
 def product_rate(dtype: torch.dtype, n: int, clock: str) -> float:
@@ -606,7 +650,6 @@ def nmi_sites(bench: Bench) -> Iterator[Row]:
     np.save(given, states)
     server = Path(__file__).with_name("scanpy_server.py")
     command = [python, str(server), str(given), str(found), bench.clock]
-    clusters = []
     try:
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
 
@@ -614,12 +657,13 @@ def nmi_sites(bench: Bench) -> Iterator[Row]:
                 print(file=process.stdin, flush=True)
                 return float(process.stdout.readline())
 
-            took = bench.compare(lambda: clusters.append(leiden(states, seed=0)), theirs)
+            theirs()
+            mine, others = (nmi(each, labels)["nmi"] for each in (leiden(states, seed=0), np.load(found)))
+            took = bench.compare(lambda: leiden(states, seed=0), theirs) if abs(mine - others) <= 0.005 else None
             process.stdin.close()
     except (OSError, ValueError):  # it is not there, or it has ended without an answer
         raise InputError(f"${SCANPY} ({python}) cannot run scanpy's pca, neighbors and leiden") from None
-    mine, others = (nmi(each, labels)["nmi"] for each in (clusters[-1], np.load(found)))
-    if abs(mine - others) > 0.005:
+    if took is None:
         raise InputError(f"benchmarks/run.py: NMI is {mine:.4f} here and {others:.4f} with scanpy: not the same work")
     yield Row(
         "nmi",
@@ -811,21 +855,24 @@ def main() -> None:
     parser.add_argument("--clock", choices=CLOCKS, default="wall")
     parser.add_argument("--windows", type=int, default=8, help="of a contrastive step")
     parser.add_argument("--json", type=Path, help="also write the rows to this file")
+    parser.add_argument("--serve", action="store_true", help="run their side of one row when asked on stdin")
     options = parser.parse_args()
     transformers.logging.set_verbosity_error()
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", message="This DataLoader will create")  # 4 workers are what it is compared with
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(SIZES[options.size], options.pairs, options.windows, Path(folder), options.clock)
+        bench = Bench(SIZES[options.size], options.pairs, options.windows, Path(folder), options.clock, options.serve)
         values = {"machine": machine(bench), "rows": []}
         for name in options.only:
+            bench.begin_row([sys.executable, *sys.argv, "--only", name, "--serve"])  # the last --only counts
             bench.measure_ceiling()
             for row in ROWS[name](bench):
                 values["rows"].append(row.values(bench.ceiling))
                 print(line(values["rows"][-1]), flush=True)
                 values["machine"] = machine(bench)
-                if options.json:  # after every row: the next may take long
+                if options.json and not options.serve:  # after every row: the next may take long
                     options.json.write_text(json.dumps(values, indent=1) + "\n")
+        bench.begin_row(None)
     print(f"\n{table(values)}")
 
 
