@@ -15,6 +15,7 @@ import multiprocessing
 import os
 import sys
 import time
+from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
@@ -244,6 +245,10 @@ class Study:
             vectors.append(embed(bert, part, pooling, batch_size, self.accelerator.autocast))
         return np.concatenate(vectors)
 
+    def nmi(self, bert: BertModel) -> float:
+        """NMI of the motif sites."""
+        return measure_nmi(bert, self.motifs, self.config, self.accelerator.autocast)["nmi"]
+
     def run_arm(self, arm: str, source: ModelConfig | None, site: str, seed: int) -> None:
         """All folds of one arm on one task with one seed."""
         numbers = self.fold_numbers(site)
@@ -273,6 +278,7 @@ class StartModel:
     def __init__(self, study: Study, arm: str, source: ModelConfig) -> None:
         self.study, self.fresh = study, arm == "fresh"
         self._vectors: np.ndarray | None = None
+        self._nmi: float | None = None
         self.model, self.pooling, _ = load_backbone(source)
         if study.config.finetune.hidden_dropout_prob is not None:  # encoder() builds its copies from this config
             self.model.config.hidden_dropout_prob = study.config.finetune.hidden_dropout_prob
@@ -298,6 +304,12 @@ class StartModel:
         if self._vectors is None:
             self._vectors = self.study.embed(bert, self.pooling, self.study.ids)
         return self._vectors
+
+    def nmi(self, bert: BertModel) -> float:
+        """NMI of the motif sites, measured once where all folds start alike; bert: a fold's copy of the start."""
+        if self._nmi is None or self.fresh:
+            self._nmi = self.study.nmi(bert)
+        return self._nmi
 
 
 class FoldRun:
@@ -539,12 +551,12 @@ class FoldRun:
         self.model = model.to(study.accelerator.device)
         if self.settings.stages == ["head"]:  # the encoder is the start's still: before is after
             self.features = self._encode(start, "test")
-            before = after = self._measure(self.model.bert, self.features[test].cpu().numpy())
+            before = after = self._measure(self.features[test].cpu().numpy(), lambda: start.nmi(self.model.bert))
         else:
-            before, after = (
-                self._measure(bert, study.embed(bert, start.pooling, study.ids[test]))
-                for bert in (self._start_encoder(start), self.model.bert)
-            )
+            bert = self._start_encoder(start)
+            before = self._measure(study.embed(bert, start.pooling, study.ids[test]), lambda: start.nmi(bert))
+            after = study.embed(self.model.bert, start.pooling, study.ids[test])
+            after = self._measure(after, lambda: study.nmi(self.model.bert))
         more = {f"before/{key}": value for key, value in before.items()}
         more |= {f"after/{key}": value for key, value in after.items()}
         rows = self.run.metrics()
@@ -554,12 +566,12 @@ class FoldRun:
         self.features = None
         del self.model
 
-    def _measure(self, bert: BertModel, vectors: np.ndarray) -> dict[str, float]:
-        """SCCS of the test windows' vectors, and NMI of the motif sites."""
+    def _measure(self, vectors: np.ndarray, nmi: Callable[[], float]) -> dict[str, float]:
+        """SCCS of the test windows' vectors, and NMI of the motif sites in the folds that have it."""
         study, config, labels = self.study, self.study.config, self.study.windows.labels[self.parts["test"]]
         scores = {"sccs": sccs(vectors, labels, config.evaluate.sccs_pairs, config.seed)["sccs"]}
         if study.motifs is not None and self.number < self.settings.nmi_folds:
-            scores["nmi"] = measure_nmi(bert, study.motifs, config, study.accelerator.autocast)["nmi"]
+            scores["nmi"] = nmi()
         return scores
 
     def fit_floor(self, arm: str) -> None:

@@ -472,3 +472,13 @@ def test_a_run_with_shifts_goes_on_as_if_never_stopped(fit, monkeypatch):
 def test_a_shift_that_the_files_do_not_hold_is_refused(fit):
     with pytest.raises(InputError, match=r"finetune.max_shift \(60\).* 120 nt of the windows"):
         fit("far", ["full"], max_shift=60)
+
+
+@pytest.mark.parametrize("arm, measured", [("baseline", 1), ("fresh", 3)])
+def test_nmi_before_fine_tuning_is_measured_once_where_folds_start_alike(arm, measured):
+    asked = []
+    start = object.__new__(finetune.StartModel)
+    start.fresh, start._nmi = arm == "fresh", None
+    start.study = SimpleNamespace(nmi=lambda bert: asked.append(bert) or float(bert))
+    assert [start.nmi(fold) for fold in range(3)] == ([0.0, 1.0, 2.0] if measured == 3 else [0.0] * 3)
+    assert len(asked) == measured
