@@ -49,13 +49,6 @@ from utils.errors import InputError, run_script
 
 SCANPY = "SIMCSP_SCANPY_PYTHON"
 EVALUATOR_BATCH, STATES_BATCH = 8, 16
-# scanpy_server.py answers for one file; this starts it once and asks it for one file after the other.
-SERVER = """
-import io, sys, scanpy_server
-for line in sys.__stdin__:
-    sys.argv[1:], sys.stdin = line.split("\\t")[:3], io.StringIO("\\n")
-    scanpy_server.main()
-"""
 
 seconds: defaultdict[str, float] = defaultdict(float)  # of each part of the recipe
 
@@ -126,10 +119,10 @@ class Sites:
             python = os.environ.get(SCANPY)
             if python is None:
                 raise InputError(f"${SCANPY} names no interpreter that has scanpy: NMI needs one")
-            environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
-            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+            server = Path(__file__).with_name("scanpy_server.py")
+            command, pipe = [python, server, self.states, self.clusters, "wall"], subprocess.PIPE
             try:
-                self.process = subprocess.Popen([python, "-c", SERVER], env=environment, text=True, **pipes)
+                self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
             except OSError as error:
                 raise InputError(f"${SCANPY} ({python}) cannot be run: {error}") from None
         return self
@@ -150,7 +143,7 @@ class Sites:
             parts.append(states[:, middle - 1 : middle + 1].flatten(1).numpy())
         np.save(self.states, np.concatenate(parts))
         try:
-            print(self.states, self.clusters, "wall", "", sep="\t", file=self.process.stdin, flush=True)
+            print(file=self.process.stdin, flush=True)
             float(self.process.stdout.readline())
         except (OSError, ValueError):  # it has ended without an answer
             raise InputError(f"${SCANPY} cannot run scanpy's pca, neighbors and leiden") from None
