@@ -2,17 +2,18 @@
 """Speed side by side with what a user would run instead: one table.
 
     python benchmarks/run.py [--only NAME ...] [--size splicebert|small] [--pairs 5] [--windows 8] [--clock wall|cpu]
-                             [--json FILE]
+                             [--device auto|cpu|cuda] [--json FILE]
 
 Both sides of a row run on the same inputs, warm, in turns (ours, theirs, theirs, ours, ...), so that whatever else the
 machine does hits both; a ratio is the median over the pairs of theirs / ours. Ours runs in this process, theirs in
 one of its own: our scripts have glibc keep freed memory on a CPU (`keep_freed_memory`), which theirs must not profit
-from. Before anything is timed, both sides have to give the same output from the same weights with dropout off; a row
-that does not is an error.
+from. Before anything is timed, both sides have to give the same output from the same weights with dropout off, in
+float32; a row that does not is an error.
 
 --clock cpu takes the processor's seconds of the process that works instead of the wall's: on a machine that is busy
 with other work they are the better ones, with one thread. `loader` and `recipe`, whose work is in several processes,
-keep to the wall.
+keep to the wall. On a GPU all rows do, the clock waits for what the GPU was asked to do, and a row says how much of its
+memory either side took at most.
 
 Ceiling: the rate of a large matrix product, measured before every row in the number format that both sides use.
 Operations of a training step: 6 x parameters of the linear layers + 12 x layers x length x hidden per token; of a
@@ -60,14 +61,14 @@ from utils.classifier import Classifier, layer_groups
 from utils.config import ModelConfig, PretrainConfig
 from utils.embed import embed
 from utils.errors import InputError, run_script
-from utils.learner import step_loss
+from utils.learner import Learner, step_loss
 from utils.metrics import cosine_pairs, leiden, nmi, pair_indices, spearman_binary
 from utils.run import build_accelerator
 from utils.sequence import VOCAB, WindowSampler, add_special_tokens, decode, open_store
 from utils.spliceator import published_folds
 
 SCANPY = "SIMCSP_SCANPY_PYTHON"
-ANSWER = "seconds of the twin: "
+ANSWER = "seconds and GiB of the twin: "
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 DROPOUT = 0.1  # SpliceBERT's, of hidden states and of attention
 TOLERANCE = 1e-3  # relative, of outputs that must be equal; sums of floats depend on how they are split
@@ -127,6 +128,8 @@ class Row:
     seconds: list[tuple[float, float]]
     operations: float | None = None
     """Floating-point operations of the work, None where it is not matrix products that take the time."""
+    windows: int | None = None
+    """Windows that the work takes in, where that says something."""
     remark: str = ""
 
     @property
@@ -138,6 +141,7 @@ class Row:
         ours, theirs = np.median(self.seconds, axis=0)
         share = {} if self.operations is None else {"share_ours": self.operations / ours / ceiling}
         share |= {} if self.operations is None else {"share_theirs": self.operations / theirs / ceiling}
+        share |= {} if self.windows is None else {"windows_per_second": self.windows / ours}
         return {
             **{key: getattr(self, key) for key in ("name", "work", "ours", "theirs", "remark", "operations")},
             "pairs": len(self.seconds),
@@ -151,44 +155,92 @@ class Bench:
     """What all rows share: sizes, device, number format, and the rate of matrix products."""
 
     def __init__(
-        self, size: Size, pairs: int, windows: int, folder: Path, clock: str = "wall", serving: bool = False
+        self,
+        size: Size,
+        pairs: int,
+        windows: int,
+        folder: Path,
+        clock: str = "wall",
+        serving: bool = False,
+        device: str = "cpu",
     ) -> None:
+        self.gpu = device != "cpu" and torch.cuda.is_available()
+        if self.gpu and clock == "cpu":
+            raise InputError("--clock cpu counts nothing of what a GPU does: use --clock wall")
         self.size, self.pairs, self.windows, self.folder, self.clock = size, pairs, windows, folder, clock
         self.serving = serving  # this process is the twin of another one
+        self.peaks: list[float] = []  # GiB of a GPU that ours and theirs took in the last comparison
         self.command: list[str] | None = None
         self.twin: Twin | None = None
-        rates = {dtype: product_rate(dtype, 512, clock) for dtype in (torch.float32, torch.bfloat16)}
+        rates = {dtype: self.product_rate(dtype, 512) for dtype in (torch.float32, torch.bfloat16)}
         self.bf16_share = rates[torch.bfloat16] / rates[torch.float32]
         self.precision = "bf16" if self.bf16_share > 1 else "fp32"
-        self.accelerator = build_accelerator("cpu", self.precision)
+        self.accelerator = build_accelerator(device, self.precision)
+        self.device, self._exact = self.accelerator.device, False
         self.ceiling = 0.0
         self.rng = np.random.default_rng(0)
 
     def measure_ceiling(self) -> None:
         """The best seen so far: others on the machine can only lower it."""
         dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
-        self.ceiling = max(self.ceiling, *(product_rate(dtype, 2048, self.clock) for _ in range(3)))
+        self.ceiling = max(self.ceiling, *(self.product_rate(dtype, 8192 if self.gpu else 2048) for _ in range(3)))
+
+    def product_rate(self, dtype: torch.dtype, n: int) -> float:
+        """Operations a second of an n x n x n matrix product."""
+        left, right = (torch.ones(n, n, dtype=dtype, device="cuda" if self.gpu else "cpu") for _ in range(2))
+        left @ right
+        return 2 * n**3 / seconds(lambda: left @ right, self.now)
+
+    def autocast(self) -> contextlib.AbstractContextManager:
+        """The number format of a timed side at its best; float32 while outputs are compared."""
+        return contextlib.nullcontext() if self._exact else self.accelerator.autocast()
+
+    @contextlib.contextmanager
+    def exact(self) -> Iterator[None]:
+        """Everything in float32."""
+        self._exact = True
+        yield
+        self._exact = False
+
+    def peak(self) -> float:
+        """GiB of a GPU that tensors have taken at most since the last call; 0 without one."""
+        if not self.gpu:
+            return 0.0
+        peak = torch.cuda.max_memory_allocated() / 2**30
+        torch.cuda.reset_peak_memory_stats()
+        return peak
+
+    def now(self) -> float:
+        """Seconds on the clock, once a GPU has done all that it was asked to."""
+        if self.gpu:
+            torch.cuda.synchronize()
+        return CLOCKS[self.clock]()
 
     def compare(
-        self, ours: Callable[[], object], theirs: Callable[[], object], clock: str | None = None
+        self, ours: Callable[[], object], theirs: Callable[[], object], now: Callable[[], float] | None = None
     ) -> list[tuple[float, float]]:
-        """Seconds of both, in turns: ours, theirs, theirs, ours, ours, ... A side may return its own, as a float."""
-        clock = clock or self.clock
+        """Seconds of both, in turns: ours, theirs, theirs, ours, ours, ... A side may return its own, as a float.
+
+        now: another clock than that of all rows.
+        """
+        now = now or self.now
         if self.serving:
-            serve(theirs, clock)
+            serve(theirs, now, self.peak)
             return [(1.0, 1.0)]  # the process that asks has the numbers
         if self.command:
             self.twin = self.twin or Twin(self.command)
         else:
             theirs()
         ours()
-        turns = {"ours": lambda: seconds(ours, clock), "theirs": lambda: seconds(theirs, clock)}
+        self.peak()  # of the warm-up and before
+        turns = {"ours": lambda: seconds(ours, now), "theirs": lambda: seconds(theirs, now)}
         turns |= {"theirs": self.twin.turn} if self.twin else {}
         pairs = []
         for pair in range(self.pairs):
             took = {side: turns[side]() for side in (turns if pair % 2 == 0 else reversed(turns))}
             pairs.append((took["ours"], took["theirs"]))
         if self.twin:
+            self.peaks = [self.peak(), self.twin.peak]
             self.twin.next_row()
         return pairs
 
@@ -206,7 +258,7 @@ class Bench:
     def masked_lm(self) -> nn.Module:
         """Fresh weights, the same at every call."""
         torch.manual_seed(0)
-        return load_backbone(self.size.model)[0]
+        return load_backbone(self.size.model)[0].to(self.device)
 
     def operations(self, tokens: int, length: int, passes: int = 3) -> float:
         """Of `passes` forward passes (a training step is worth three) over tokens in rows of `length`."""
@@ -233,7 +285,7 @@ class Bench:
 
         encoder = Transformer(str(self.saved_encoder()), model_kwargs={"attn_implementation": attention})
         pooling = Pooling(encoder.get_embedding_dimension(), "cls")
-        return SentenceTransformer(modules=[encoder, pooling], device="cpu")
+        return SentenceTransformer(modules=[encoder, pooling], device=self.device.type)
 
 
 class Twin:
@@ -244,13 +296,15 @@ class Twin:
         environment = os.environ | {"MALLOC_ARENA_TEST": "8"}
         pipe = subprocess.PIPE
         self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment)
+        self.peak = 0.0
 
     def turn(self) -> float:
-        """Seconds of one run."""
+        """Seconds of one run; `peak` is then the GiB of a GPU that it took."""
         self._say("turn")
         for answer in self.process.stdout:
             if answer.startswith(ANSWER):
-                return float(answer.removeprefix(ANSWER))
+                took, self.peak = map(float, answer.removeprefix(ANSWER).split())
+                return took
         raise InputError("benchmarks/run.py: the process of the other side has ended, see above")
 
     def next_row(self) -> None:
@@ -264,28 +318,22 @@ class Twin:
             print(word, file=self.process.stdin, flush=True)
 
 
-def serve(work: Callable[[], object], clock: str) -> None:
+def serve(work: Callable[[], object], now: Callable[[], float], peak: Callable[[], float]) -> None:
     """Be the twin for one row, warm."""
     work()
+    peak()  # of the warm-up and before
     for word in sys.stdin:
         if word != "turn\n":
             return
-        print(f"{ANSWER}{seconds(work, clock)!r}", flush=True)
+        print(f"{ANSWER}{seconds(work, now)!r} {peak()!r}", flush=True)
     sys.exit(0)  # nobody asks any more
 
 
-def product_rate(dtype: torch.dtype, n: int, clock: str) -> float:
-    """Operations a second of an n x n x n matrix product."""
-    left, right = (torch.ones(n, n, dtype=dtype) for _ in range(2))
-    left @ right
-    return 2 * n**3 / seconds(lambda: left @ right, clock)
-
-
-def seconds(work: Callable[[], object], clock: str) -> float:
+def seconds(work: Callable[[], object], now: Callable[[], float]) -> float:
     """What a call takes, or what it returns if that is a float: its own seconds."""
-    start = CLOCKS[clock]()
+    start = now()
     own = work()
-    return own if isinstance(own, float) else CLOCKS[clock]() - start
+    return own if isinstance(own, float) else now() - start
 
 
 def set_dropout(model: nn.Module, hidden: float, attention: float) -> None:
@@ -297,7 +345,8 @@ def set_dropout(model: nn.Module, hidden: float, attention: float) -> None:
 
 def require_equal(what: str, ours: object, theirs: object) -> None:
     """Refuse to time two sides that do not do the same work: relative to the largest value, within `TOLERANCE`."""
-    ours, theirs = (np.asarray(value, dtype=np.float64) for value in (ours, theirs))
+    values = (value.cpu() if isinstance(value, torch.Tensor) else value for value in (ours, theirs))
+    ours, theirs = (np.asarray(value, dtype=np.float64) for value in values)
     if ours.shape != theirs.shape or not np.abs(ours - theirs).max() <= TOLERANCE * np.abs(theirs).max():
         raise InputError(f"benchmarks/run.py: {what}: the two sides give different output, so they cannot be compared")
 
@@ -329,6 +378,7 @@ def contrast_best(bench: Bench) -> Iterator[Row]:
 
 def _contrast(bench: Bench, name: str, attention: str, attention_dropouts: list[tuple[float, float]]) -> Iterator[Row]:
     from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
+    from sentence_transformers.util import batch_to_device
 
     best = attention == "sdpa"
     stage = PretrainConfig(batch_size=bench.windows)
@@ -345,9 +395,9 @@ def _contrast(bench: Bench, name: str, attention: str, attention_dropouts: list[
         training.advance(ids, bench.rng)
 
     def their_loss() -> torch.Tensor:
-        features = [sentences.preprocess(text), sentences.preprocess(text)]
-        with torch.autocast("cpu", torch.bfloat16, enabled=best and bench.precision == "bf16"):
-            return loss(features, torch.arange(len(text)))
+        features = [batch_to_device(sentences.preprocess(text), bench.device) for _ in range(2)]
+        with bench.autocast() if best else contextlib.nullcontext():
+            return loss(features, torch.arange(len(text), device=bench.device))
 
     def theirs() -> None:
         their_loss().backward()
@@ -357,11 +407,12 @@ def _contrast(bench: Bench, name: str, attention: str, attention_dropouts: list[
 
     for model in (training.model, sentences):
         set_dropout(model, 0.0, 0.0)
-    training.learner.train()
-    our_loss = step_loss(training.learner, stage, ids, bench.rng, bench.accelerator.device)[0]
+    learner = Learner(training.model, "cls", stage.objective).train()  # not wrapped for another number format
+    our_loss = step_loss(learner, stage, ids, bench.rng, bench.device)[0]
     our_loss.backward()
-    found = their_loss()
-    found.backward()
+    with bench.exact():
+        found = their_loss()
+        found.backward()
     require_equal("loss of a contrastive step", our_loss.detach(), found.detach())
     require_equal("gradients of a contrastive step", gradients(training.model.bert), gradients(sentences[0].model))
 
@@ -378,6 +429,7 @@ def _contrast(bench: Bench, name: str, attention: str, attention_dropouts: list[
             f"dropout {DROPOUT}, of attention {others}",
             bench.compare(ours, theirs),
             bench.operations(tokens, ids.shape[1] + 2),
+            len(ids),
         )
 
 
@@ -397,7 +449,7 @@ def build_classifiers(bench: Bench, attention: str) -> tuple[Classifier, BertFor
     theirs.bert.load_state_dict(ours.bert.state_dict(), strict=False)
     theirs.bert.pooler.dense.load_state_dict(ours.head[0].state_dict())
     theirs.classifier.load_state_dict(ours.head[3].state_dict())
-    return ours, theirs
+    return ours.to(bench.device), theirs.to(bench.device)
 
 
 def our_finetune_step(
@@ -422,15 +474,15 @@ def our_finetune_step(
 def finetune(bench: Bench) -> Iterator[Row]:
     """One step against the published script's: eager attention, fp32 on a CPU, an attention mask of ones."""
     ids = bench.bases(FINETUNE_BATCH, bench.size.context)
-    tokens = torch.from_numpy(add_special_tokens(ids))
-    labels = torch.from_numpy(bench.rng.integers(0, 2, len(ids))).float()
+    tokens = torch.from_numpy(add_special_tokens(ids)).to(bench.device)
+    labels = torch.from_numpy(bench.rng.integers(0, 2, len(ids))).float().to(bench.device)
     model, published = build_classifiers(bench, "eager")
     require_same_step(model, published, tokens, labels)
     step = our_finetune_step(bench, model, tokens, labels)
     optimizer = torch.optim.AdamW(published.parameters(), lr=LR, weight_decay=WEIGHT_DECAY)
 
     def theirs() -> None:
-        inputs = {"input_ids": tokens.long(), "attention_mask": torch.ones(tokens.shape, dtype=torch.long)}
+        inputs = {"input_ids": tokens.long(), "attention_mask": torch.ones_like(tokens, dtype=torch.long)}
         logits = published(**inputs).logits.squeeze(1)
         loss = nn.functional.binary_cross_entropy_with_logits(logits, labels)
         optimizer.zero_grad()
@@ -452,13 +504,13 @@ def finetune(bench: Bench) -> Iterator[Row]:
 def finetune_trainer(bench: Bench) -> Iterator[Row]:
     """One step against the transformers Trainer at its best: its fast attention, fused AdamW, no logs or files."""
     ids = bench.bases(FINETUNE_BATCH, bench.size.context)
-    tokens = torch.from_numpy(add_special_tokens(ids))
-    labels = torch.from_numpy(bench.rng.integers(0, 2, len(ids))).float()
+    tokens = torch.from_numpy(add_special_tokens(ids)).to(bench.device)
+    labels = torch.from_numpy(bench.rng.integers(0, 2, len(ids))).float().to(bench.device)
     model, theirs = build_classifiers(bench, "sdpa")
     require_same_step(model, theirs, tokens, labels)
     step = our_finetune_step(bench, model, tokens, labels)
-    items = [{"input_ids": row.long(), "labels": label[None]} for row, label in zip(tokens, labels)]
-    clocked = StepClock(CLOCKS[bench.clock])
+    items = [{"input_ids": row.long(), "labels": label[None]} for row, label in zip(tokens.cpu(), labels.cpu())]
+    clocked = StepClock(bench.now)
     arguments = TrainerArguments(
         output_dir=str(bench.folder / "trainer"),
         per_device_train_batch_size=len(items),
@@ -469,7 +521,7 @@ def finetune_trainer(bench: Bench) -> Iterator[Row]:
         max_grad_norm=0.0,
         optim="adamw_torch_fused",
         bf16=bench.precision == "bf16",
-        use_cpu=True,
+        use_cpu=not bench.gpu,
         report_to=[],
         save_strategy="no",
         logging_strategy="no",
@@ -531,6 +583,7 @@ def _finetune_row(bench: Bench, name: str, attention: float, theirs: str, second
         theirs,
         seconds,
         bench.operations(FINETUNE_BATCH * length, length),
+        FINETUNE_BATCH,
     )
 
 
@@ -543,6 +596,7 @@ def encode(bench: Bench) -> Iterator[Row]:
     text, ours = spaced(ids), _our_encoder(bench, ids)
     tokenizer = AutoTokenizer.from_pretrained(bench.saved_encoder())
     model = BertModel.from_pretrained(bench.saved_encoder(), attn_implementation="eager").eval()
+    model.to(bench.device)
     for batch_size in (8, 16):
 
         @torch.no_grad()
@@ -550,10 +604,11 @@ def encode(bench: Bench) -> Iterator[Row]:
             parts = []
             for start in range(0, len(text), batch_size):
                 inputs = tokenizer(text[start : start + batch_size], padding=True, return_tensors="pt")
-                parts.append(model(**inputs).last_hidden_state[:, 0].numpy())
+                parts.append(model(**inputs.to(bench.device)).last_hidden_state[:, 0].cpu().numpy())
             return np.concatenate(parts)
 
-        require_equal("vectors of windows", ours(), theirs())
+        with bench.exact():
+            require_equal("vectors of windows", ours(), theirs())
         yield _encode_row(
             bench,
             f"encode_{batch_size}",
@@ -569,10 +624,11 @@ def encode_best(bench: Bench) -> Iterator[Row]:
     sentences = bench.sentence_model("sdpa")
 
     def theirs() -> np.ndarray:
-        with torch.autocast("cpu", torch.bfloat16, enabled=bench.precision == "bf16"):
+        with bench.autocast():
             return sentences.encode(text, batch_size=32, show_progress_bar=False)
 
-    require_equal("vectors of windows", ours(), theirs())
+    with bench.exact():
+        require_equal("vectors of windows", ours(), theirs())
     yield _encode_row(
         bench,
         "encode_best",
@@ -583,14 +639,20 @@ def encode_best(bench: Bench) -> Iterator[Row]:
 
 def _our_encoder(bench: Bench, ids: np.ndarray, batch_size: int = 64) -> Callable[[], np.ndarray]:
     bert = bench.masked_lm().bert
-    return lambda: embed(bert, ids, "cls", batch_size, bench.accelerator.autocast)
+    return lambda: embed(bert, ids, "cls", batch_size, bench.autocast)
 
 
 def _encode_row(bench: Bench, name: str, theirs: str, seconds: list[tuple[float, float]]) -> Row:
     count, length = bench.size.encoded, bench.size.window + 2
     operations = bench.operations(count * length, length, passes=1)
     return Row(
-        name, f"encode {count} windows x {length} tokens", f"{bench.precision}, no dropout", theirs, seconds, operations
+        name,
+        f"encode {count} windows x {length} tokens",
+        f"{bench.precision}, no dropout",
+        theirs,
+        seconds,
+        operations,
+        count,
     )
 
 
@@ -617,7 +679,7 @@ def sccs_folds(bench: Bench) -> Iterator[Row]:
     ]
 
     def ours() -> list[float]:
-        vectors = embed(bert, ids, "cls", 64, bench.accelerator.autocast)
+        vectors = embed(bert, ids, "cls", 64, bench.autocast)
         return [
             spearman_binary(labels[left] == labels[right], cosine_pairs(vectors, left, right))[0]
             for left, right in pairs
@@ -626,7 +688,8 @@ def sccs_folds(bench: Bench) -> Iterator[Row]:
     def theirs() -> list[float]:
         return [evaluator(sentences)["pairs_spearman_cosine"] for evaluator in evaluators]
 
-    require_equal("SCCS of the folds", ours(), theirs())
+    with bench.exact():
+        require_equal("SCCS of the folds", ours(), theirs())
     yield Row(
         "sccs_folds",
         f"SCCS of the training windows of ten folds, {len(ids)} windows x {ids.shape[1] + 2} tokens",
@@ -735,7 +798,7 @@ def loader(bench: Bench) -> Iterator[Row]:
         f"FASTA of {len(sequence) / 1e6:g} Mb to {last} batches of {batch_size} windows x {window + 2} tokens",
         "memory-mapped ids, one process, reading the FASTA included",
         "a tokenizer call an item in a Dataset, 4 workers that are running already, FASTA in memory",
-        bench.compare(ours, theirs, "wall"),
+        bench.compare(ours, theirs, time.perf_counter),
         remark=remark,
     )
 
@@ -745,13 +808,13 @@ def _loader_share(bench: Bench, fasta: Path) -> str:
     store = open_store([fasta], bench.folder / "cache")
     text = WindowSampler(store, bench.size.window)
     training = Training(bench.masked_lm(), "cls", PretrainConfig(batch_size=bench.windows), bench.accelerator)
-    clock, shares = CLOCKS[bench.clock], []
+    shares = []
     for step in range(1 + bench.pairs):
-        times = [clock()]
+        times = [bench.now()]
         ids = text.batch(step, bench.windows)
-        times.append(clock())
+        times.append(bench.now())
         training.advance(ids, bench.rng)
-        times.append(clock())
+        times.append(bench.now())
         shares.append((times[1] - times[0]) / (times[2] - times[0]))
     return f"loading is {np.median(shares[1:]):.2%} of a contrastive step of {bench.windows} windows"
 
@@ -765,23 +828,24 @@ FROZEN_EPOCHS = 20
 def frozen(bench: Bench) -> Iterator[Row]:
     """A head on a frozen encoder, ten folds x 20 epochs, with each window encoded once against in every batch."""
     ids = bench.bases(bench.size.folded, bench.size.frozen_context)
-    tokens = torch.from_numpy(add_special_tokens(ids)).int()
+    tokens = torch.from_numpy(add_special_tokens(ids)).int().to(bench.device)
     labels = np.arange(len(ids)) % 2
     bert = bench.masked_lm().bert.eval()
 
     def ours(epochs: int = FROZEN_EPOCHS) -> np.ndarray:
-        vectors = torch.from_numpy(embed(bert, ids, "cls", 64, bench.accelerator.autocast))
+        vectors = torch.from_numpy(embed(bert, ids, "cls", 64, bench.autocast)).to(bench.device)
         return train_heads(bert, labels, lambda index: vectors[index], epochs)
 
     @torch.no_grad()
     def encoded(index: np.ndarray) -> torch.Tensor:
-        with bench.accelerator.autocast():
+        with bench.autocast():
             return window_vectors(bert, tokens[index], "cls").float()
 
     def theirs(epochs: int = FROZEN_EPOCHS) -> np.ndarray:
         return train_heads(bert, labels, encoded, epochs)
 
-    require_equal("logits of the frozen head", ours(1), theirs(1))
+    with bench.exact():
+        require_equal("logits of the frozen head", ours(1), theirs(1))
     yield Row(
         "frozen",
         f"frozen encoder, ten folds x {FROZEN_EPOCHS} epochs, {len(ids)} windows x {ids.shape[1] + 2} tokens",
@@ -798,10 +862,10 @@ def train_heads(
 
     vectors: of windows of an index, [windows, hidden].
     """
-    targets, found = torch.from_numpy(labels).float(), []
+    targets, found = torch.from_numpy(labels).float().to(bert.device), []
     for fold in published_folds(labels):
         torch.manual_seed(2)
-        head = Classifier(bert, "cls", DROPOUT).head
+        head = Classifier(bert, "cls", DROPOUT).head.to(bert.device)
         optimizer = torch.optim.AdamW(head.parameters(), lr=1e-3, weight_decay=WEIGHT_DECAY, fused=True)
         for _ in range(epochs):
             head.train()
@@ -813,7 +877,7 @@ def train_heads(
                 optimizer.zero_grad()
             with torch.no_grad():
                 logits = head.eval()(vectors(fold["val"])).squeeze(-1)
-        found.append(logits.numpy())
+        found.append(logits.cpu().numpy())
     return np.stack(found)
 
 
@@ -853,6 +917,7 @@ def main() -> None:
     parser.add_argument("--size", choices=SIZES, default="splicebert")
     parser.add_argument("--pairs", type=int, default=5, help="timed runs of each side")
     parser.add_argument("--clock", choices=CLOCKS, default="wall")
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="auto: a GPU if there is one")
     parser.add_argument("--windows", type=int, default=8, help="of a contrastive step")
     parser.add_argument("--json", type=Path, help="also write the rows to this file")
     parser.add_argument("--serve", action="store_true", help="run their side of one row when asked on stdin")
@@ -861,13 +926,21 @@ def main() -> None:
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", message="This DataLoader will create")  # 4 workers are what it is compared with
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(SIZES[options.size], options.pairs, options.windows, Path(folder), options.clock, options.serve)
+        bench = Bench(
+            SIZES[options.size],
+            options.pairs,
+            options.windows,
+            Path(folder),
+            options.clock,
+            options.serve,
+            options.device,
+        )
         values = {"machine": machine(bench), "rows": []}
         for name in options.only:
             bench.begin_row([sys.executable, *sys.argv, "--only", name, "--serve"])  # the last --only counts
             bench.measure_ceiling()
             for row in ROWS[name](bench):
-                values["rows"].append(row.values(bench.ceiling))
+                values["rows"].append(row.values(bench.ceiling) | ({"peak_gib": bench.peaks} if bench.gpu else {}))
                 print(line(values["rows"][-1]), flush=True)
                 values["machine"] = machine(bench)
                 if options.json and not options.serve:  # after every row: the next may take long
@@ -881,6 +954,7 @@ def machine(bench: Bench) -> dict[str, object]:
     return {
         "torch": torch.__version__,
         "transformers": transformers.__version__,
+        "device": torch.cuda.get_device_name() if bench.gpu else "cpu",
         "threads": torch.get_num_threads(),
         "clock": bench.clock,
         "precision": bench.precision,
@@ -901,7 +975,8 @@ def table(values: dict[str, object]) -> str:
     here = values["machine"]
     used = "used" if here["precision"] == "bf16" else "not used"
     lines = [
-        f"torch {here['torch']}, transformers {here['transformers']}, {here['threads']} thread(s), {here['clock']} "
+        f"torch {here['torch']}, transformers {here['transformers']}, {here['device']}, "
+        f"{here['threads']} thread(s), {here['clock']} "
         f"clock; matrix products reach {here['ceiling_gflops']:.0f} GFLOP/s in {here['precision']}; bf16 runs at "
         f"{here['bf16_share']:.3f} of fp32's rate here and is {used}.",
         "",
@@ -912,7 +987,10 @@ def table(values: dict[str, object]) -> str:
         share = f"{row['share_ours']:.2f} / {row['share_theirs']:.2f}" if "share_ours" in row else ""
         cells = [row["name"], row["work"], row["ours"], row["theirs"], f"{row['ratio']:.2f}"]
         cells += [f"{row['low']:.2f} to {row['high']:.2f}", str(row["pairs"])]
-        cells += [f"{row['seconds_ours']:.3g} / {row['seconds_theirs']:.3g}", share, row["remark"]]
+        remarks = [row["remark"]] if row["remark"] else []
+        remarks += [f"{row['windows_per_second']:.3g} windows/s"] if "windows_per_second" in row else []
+        remarks += ["peak {:.2f} / {:.2f} GiB".format(*row["peak_gib"])] if row.get("peak_gib") else []
+        cells += [f"{row['seconds_ours']:.3g} / {row['seconds_theirs']:.3g}", share, ", ".join(remarks)]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 

@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from conftest import ROOT
 from torch import nn
 
@@ -21,15 +22,28 @@ TOY = run.Size(run._model(16, 2, 2, 40), 30, 20, 4, 20, 10, 200, 2_000)
 
 
 @pytest.fixture
-def bench(tmp_path, monkeypatch):
-    monkeypatch.setattr(run, "product_rate", lambda dtype, n, clock: 1e9 if dtype == torch.float32 else 1e8)
+def slow_bf16(monkeypatch):
+    monkeypatch.setattr(run.Bench, "product_rate", lambda bench, dtype, n: 1e9 if dtype == torch.float32 else 1e8)
+
+
+@pytest.fixture
+def fast_bf16(monkeypatch):
+    """A machine whose bf16 products are the faster ones, and the way back to this one."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    monkeypatch.setattr(run.Bench, "product_rate", lambda bench, dtype, n: 1e8 if dtype == torch.float32 else 1e9)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.fixture
+def bench(tmp_path, slow_bf16):
     return run.Bench(TOY, 1, 2, tmp_path, "cpu")
 
 
 @pytest.fixture
 def untimed(bench, monkeypatch):
     """Rows without what takes the time: our side runs once."""
-    monkeypatch.setattr(bench, "compare", lambda ours, theirs, clock=None: (ours(), [(1.0, 2.0)])[1])
+    monkeypatch.setattr(bench, "compare", lambda ours, theirs, now=None: (ours(), [(1.0, 2.0)])[1])
     return bench
 
 
@@ -49,6 +63,37 @@ def test_both_sides_of_a_row_do_the_same(untimed, monkeypatch, name):
     if name.startswith(("contrast", "finetune")):
         assert {"loss", "gradients"} <= {what.split()[0] for what in compared}
         assert [row.name.endswith("_no_attention_dropout") for row in rows] == [False, True]
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_outputs_are_compared_in_float32_and_timed_in_bf16(fast_bf16, monkeypatch, tmp_path, name):
+    monkeypatch.setattr(run, "FROZEN_EPOCHS", 1)
+    bench, formats = run.Bench(TOY, 1, 2, tmp_path, "wall"), []
+    assert bench.precision == "bf16"
+    linear = nn.functional.linear
+
+    def watched(*given):
+        formats.append(linear(*given).dtype)
+        return linear(*given)
+
+    def compare(ours, theirs, now=None):
+        assert set(formats) == {torch.float32}
+        formats.clear()
+        ours()
+        mine = set(formats)
+        formats.clear()
+        theirs()
+        best = name.endswith(("best", "trainer")) or name == "frozen"
+        assert torch.bfloat16 in mine and (torch.bfloat16 in formats) == best
+        formats.clear()
+        return [(1.0, 2.0)]
+
+    monkeypatch.setattr(nn.functional, "linear", watched)
+    monkeypatch.setattr(bench, "compare", compare)
+    for row in run.ROWS[name](bench):
+        formats.clear()
+        formats.append(torch.float32)  # the next of the same row is not compared anew
+        assert row.values(1e9)["ratio"] == 2.0
 
 
 @pytest.mark.parametrize(
@@ -123,6 +168,19 @@ def test_turns_alternate_after_a_warm_up(bench):
     assert [theirs for _, theirs in found] == [4.0] * 3
 
 
+def test_a_gpu_is_not_timed_by_the_processor(monkeypatch, tmp_path):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with pytest.raises(InputError, match="--clock wall"):
+        run.Bench(TOY, 1, 2, tmp_path, "cpu", device="auto")
+
+
+def test_a_row_says_windows_a_second_and_what_it_took_of_a_gpu():
+    row = run.Row("name", "work", "ours", "theirs", [(0.5, 2.0)], windows=8).values(1.0) | {"peak_gib": [1.5, 3.0]}
+    machine = {"torch": "", "transformers": "", "device": "a GPU", "threads": 1, "clock": "wall", "precision": "bf16"}
+    text = run.table({"machine": machine | {"ceiling_gflops": 1.0, "bf16_share": 4.0}, "rows": [row]})
+    assert "| 16 windows/s, peak 1.50 / 3.00 GiB |" in text and "a GPU" in text
+
+
 def test_ratio_spread_and_share_of_the_ceiling():
     row = run.Row("name", "work", "ours", "theirs", [(1.0, 2.0), (2.0, 3.0), (1.0, 4.0)], operations=30.0)
     values = row.values(ceiling=100.0)
@@ -135,7 +193,7 @@ def test_operations_of_splicebert(bench):
     """6 x parameters of the linear layers + 12 x layers x length x hidden for a token of a training step."""
     bench.size = run.SIZES["splicebert"]
     with torch.device("meta"):
-        blocks = bench.masked_lm().bert.encoder
+        blocks = run.load_backbone(bench.size.model)[0].bert.encoder
     linear = sum(m.weight.numel() for m in blocks.modules() if isinstance(m, nn.Linear))
     assert bench.operations(1, 512) == 6 * linear + 12 * 6 * 512 * 512
     assert bench.operations(10, 512, passes=1) == pytest.approx(10 * bench.operations(1, 512) / 3)
@@ -156,12 +214,11 @@ def test_unequal_output_is_refused(theirs):
         run.require_equal("x", [1.0, 2.0], theirs)
 
 
-def test_the_table_and_the_json(monkeypatch, tmp_path, capsys):
+def test_the_table_and_the_json(slow_bf16, monkeypatch, tmp_path, capsys):
     def rows(bench):
         yield run.Row("first", "work", "ours", "theirs", [(1.0, 2.0)], 5e8)
         yield run.Row("second", "work", "ours", "theirs", [(1.0, 3.0)], remark="a remark")
 
-    monkeypatch.setattr(run, "product_rate", lambda dtype, n, clock: 1e9 if dtype == torch.float32 else 1e8)
     monkeypatch.setattr(run, "ROWS", {"contrast": rows})
     monkeypatch.setattr(sys, "argv", ["run.py", "--size", "small", "--json", str(tmp_path / "table.json")])
     monkeypatch.setattr(run.Bench, "begin_row", lambda bench, command: None)
