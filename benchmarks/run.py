@@ -593,7 +593,7 @@ def _finetune_row(bench: Bench, name: str, attention: float, theirs: str, second
 def encode(bench: Bench) -> Iterator[Row]:
     """Windows to vectors against the published loop, which tokenizes strings, at its two batch sizes."""
     ids = bench.bases(bench.size.encoded, bench.size.window)
-    text, ours = spaced(ids), _our_encoder(bench, ids)
+    text, ours = spaced(ids), our_encoder(bench, ids)
     tokenizer = AutoTokenizer.from_pretrained(bench.saved_encoder())
     model = BertModel.from_pretrained(bench.saved_encoder(), attn_implementation="eager").eval()
     model.to(bench.device)
@@ -620,7 +620,7 @@ def encode(bench: Bench) -> Iterator[Row]:
 def encode_best(bench: Bench) -> Iterator[Row]:
     """The same against sentence-transformers' `encode`, its fast attention, at its default batch size."""
     ids = bench.bases(bench.size.encoded, bench.size.window)
-    text, ours = spaced(ids), _our_encoder(bench, ids)
+    text, ours = spaced(ids), our_encoder(bench, ids)
     sentences = bench.sentence_model("sdpa")
 
     def theirs() -> np.ndarray:
@@ -637,7 +637,7 @@ def encode_best(bench: Bench) -> Iterator[Row]:
     )
 
 
-def _our_encoder(bench: Bench, ids: np.ndarray, batch_size: int = 64) -> Callable[[], np.ndarray]:
+def our_encoder(bench: Bench, ids: np.ndarray, batch_size: int = 64) -> Callable[[], np.ndarray]:
     bert = bench.masked_lm().bert
     return lambda: embed(bert, ids, "cls", batch_size, bench.autocast)
 
@@ -708,7 +708,7 @@ def nmi_sites(bench: Bench) -> Iterator[Row]:
     if python is None:
         print(f"nmi: skipped, ${SCANPY} names no interpreter that has scanpy", flush=True)
         return
-    states, labels = _sites(bench)
+    states, labels = mixed_sites(bench)
     given, found = bench.folder / "states.npy", bench.folder / "clusters.npy"
     np.save(given, states)
     server = Path(__file__).with_name("scanpy_server.py")
@@ -738,7 +738,7 @@ def nmi_sites(bench: Bench) -> Iterator[Row]:
     )
 
 
-def _sites(bench: Bench) -> tuple[np.ndarray, np.ndarray]:
+def mixed_sites(bench: Bench) -> tuple[np.ndarray, np.ndarray]:
     """Hidden states of a mixture of 24 kinds of sites, float32 [sites, 2 hidden], and their labels."""
     n, kinds = bench.size.sites, 24
     kind = bench.rng.integers(0, kinds, n)
