@@ -3,11 +3,12 @@
 
     python benchmarks/growth.py [--only steps validation report] [--steps 10000] [--run runs/demo] [--out growth.png]
 
-steps: `pretrain.py` itself, a tiny model on the demo's genome, timed at every step: flat is good. validation: SCCS and
+steps: `pretrain.py` itself, a tiny model on the demo's genome, timed at every step: flat is good. Other work on the
+machine stretches steps by a third now and then, so a fixed piece of like work is timed after each. validation: SCCS and
 NMI of a small encoder on random windows. report: a finished run with its folds copied to more and more seeds. All times
-are processor time of this process, which other work on the machine stretches little; give OMP_NUM_THREADS=1. For the
-last two the table gives the exponent between the two largest sizes: 1 is linear, 2 quadratic. Needs `bash pretrain.sh`
-and, for the report, `bash finetune.sh`, or another run with --run.
+are processor time of this process; give OMP_NUM_THREADS=1. For the last two the table gives the exponent between the
+two largest sizes: 1 is linear, 2 quadratic. Needs `bash pretrain.sh` and, for the report, `bash finetune.sh`, or another
+run with --run.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script, it finds utils/ beside its folder
 
@@ -48,7 +50,7 @@ Curve = list[tuple[float, float]]
 WINDOW = 40  # nt
 TINY = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
 SMALL = {"hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 256}
-WINDOWS = (500, 1000, 2000, 4000)
+WINDOWS = (1000, 2000, 4000, 8000)
 SEEDS = (1, 2, 4, 8)
 MOTIFS = ("GT(donor)", "GT(non-donor)", "AG(acceptor)", "AG(non-acceptor)")
 
@@ -61,7 +63,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("growth.png"))
     options = parser.parse_args()
     measure: dict[str, Callable[[], dict[str, Curve]]] = {
-        "steps": lambda: {"pretrain.py, one step": step_times(options.steps)},
+        "steps": lambda: step_times(options.steps),
         "validation": validation_times,
         "report": lambda: {"write_report": report_times(options.run)},
     }
@@ -69,19 +71,28 @@ def main() -> None:
     for name, found in curves.items():
         for title, curve in found.items():
             print(f"{name}, {title}: {describe(name, curve)}", flush=True)
+    if "steps" in curves:
+        step, fixed = map(slowing, curves["steps"].values())
+        print(f"steps, last tenth over first, relative to the fixed work: {step / fixed:.3f}", flush=True)
     figure = draw(curves)
     save_figure(figure, options.out)
     print(options.out)
 
 
-def step_times(steps: int) -> Curve:
-    """Processor time of every step of a run, from the end of one to the end of the next, logging included."""
-    ends: list[float] = []
-    advance = pretrain.Training.advance
+def step_times(steps: int) -> dict[str, Curve]:
+    """Processor time of every step of a run, logging included, and of the fixed work that follows each."""
+    found: dict[str, Curve] = {"pretrain.py, one step": [], "fixed work beside it": []}
+    advance, ended, work = pretrain.Training.advance, 0.0, fixed_work()
 
     def timed(training: pretrain.Training, ids: np.ndarray, rng: np.random.Generator) -> None:
+        nonlocal ended
         advance(training, ids, rng)
-        ends.append(time.process_time())
+        middle = time.process_time()
+        work()
+        if training.step > 1:  # before the first comes all that starts a run
+            found["pretrain.py, one step"].append((training.step, middle - ended))
+            found["fixed work beside it"].append((training.step, time.process_time() - middle))
+        ended = time.process_time()
 
     changes = {"mlm.steps": 0, "pretrain.steps": steps, "pretrain.batch_size": 4, "pretrain.eval_steps": steps}
     changes |= {f"model.{key}": value for key, value in TINY.items()} | {"model.source": "null", "device": "cpu"}
@@ -95,7 +106,14 @@ def step_times(steps: int) -> Curve:
                 pretrain.main()
         finally:
             pretrain.Training.advance = advance
-    return list(enumerate(np.diff(ends), start=2))
+    return found
+
+
+def fixed_work() -> Callable[[], None]:
+    """Forward and backward passes of a stack of small layers: some milliseconds, always the same."""
+    layers = [nn.Linear(128, 128) for _ in range(30)]
+    model, given = nn.Sequential(*layers), torch.ones(64, 128)
+    return lambda: model(given).sum().backward()
 
 
 def validation_times() -> dict[str, Curve]:
@@ -158,12 +176,23 @@ def seconds(job: Callable[[], object]) -> float:
 def describe(name: str, curve: Curve) -> str:
     sizes, times = np.array(curve).T
     if name == "steps":
-        parts = np.array_split(times[len(times) // 20 :], 10)  # the first twentieth warms up
-        first, last = (1000 * np.median(parts[i]) for i in (0, -1))
+        first, last = tenths(curve)
         return f"median {first:.2f} ms in the first tenth, {last:.2f} ms in the last (ratio {last / first:.3f})"
     exponent = np.log(times[-1] / times[-2]) / np.log(sizes[-1] / sizes[-2])
     shown = ", ".join(f"{size:.0f}: {taken:.2f} s" for size, taken in curve)
     return f"{shown}; exponent {exponent:.2f} between the last two"
+
+
+def tenths(curve: Curve) -> tuple[float, float]:
+    """Median ms of a step in the first and the last tenth."""
+    times = np.array(curve)[:, 1]
+    parts = np.array_split(times[len(times) // 20 :], 10)  # the first twentieth warms up
+    return 1000 * float(np.median(parts[0])), 1000 * float(np.median(parts[-1]))
+
+
+def slowing(curve: Curve) -> float:
+    first, last = tenths(curve)
+    return last / first
 
 
 def draw(curves: dict[str, dict[str, Curve]]) -> plt.Figure:
@@ -176,13 +205,14 @@ def draw(curves: dict[str, dict[str, Curve]]) -> plt.Figure:
                 parts = np.array_split(np.arange(len(times)), min(100, len(times)))
                 axis.plot(sizes, 1000 * times, ",", color="0.75")
                 centre = [np.median(sizes[part]) for part in parts]
-                axis.plot(centre, [1000 * np.median(times[part]) for part in parts], label="median of a hundredth")
-                axis.set_ylim(0, 2 * 1000 * np.median(times))
+                axis.plot(centre, [1000 * np.median(times[part]) for part in parts], label=f"{title}, medians")
             else:
                 axis.plot(sizes, times, "o-", label=title)
-                axis.set_ylim(bottom=0)
-                axis.set_xlim(left=0)
-        if name != "steps":
+        if name == "steps":
+            axis.set_ylim(0, 2000 * max(np.median(np.array(curve)[:, 1]) for curve in found.values()))
+        else:
+            axis.set_xlim(left=0)
+            axis.set_ylim(bottom=0)
             size, taken = next(iter(found.values()))[-1] if name == "report" else found["SCCS, published pairs"][-1]
             axis.plot([0, size], [0, taken], ":", color="0.5", label="proportional")
         axis.set_xlabel(labels[name])

@@ -39,5 +39,6 @@ def test_validation_is_timed_for_each_number_of_windows_and_all_is_drawn(growth,
     assert growth.describe("report", [(10, 1.0), (20, 2.0), (40, 8.0)]).endswith("exponent 2.00 between the last two")
     flat = growth.describe("steps", [(i, 0.005) for i in range(2, 200)])
     assert flat == "median 5.00 ms in the first tenth, 5.00 ms in the last (ratio 1.000)"
+    assert growth.slowing([(i, 0.005 if i < 150 else 0.006) for i in range(2, 200)]) == pytest.approx(1.2)
     figure = growth.draw({"steps": {"a step": [(i, 0.005) for i in range(200)]}, "validation": curves})
     assert [axis.get_title() for axis in figure.axes] == ["steps", "validation"]

@@ -20,6 +20,7 @@ from sklearn.neighbors import NearestNeighbors
 from utils import metrics
 from utils.floors import KmerLogistic, WeightMatrix, gc_content, kmer_counts, one_hot
 from utils.metrics import (
+    MOST_PAIRS,
     SCCS_CEILING,
     TEST_TO_TRAIN,
     _permuted_sccs,
@@ -127,6 +128,36 @@ def test_sccs_of_one_class_alone_is_refused():
 def test_all_pairs_are_every_pair_once():
     left, right = pair_indices(5, "all")
     assert sorted(zip(left.tolist(), right.tolist())) == [(i, j) for i in range(5) for j in range(i + 1, 5)]
+
+
+@pytest.mark.parametrize("n", [2001, 5000])
+def test_of_too_many_pairs_each_window_keeps_equally_many(n):
+    left, right = pair_indices(n, "all", seed=1)
+    assert MOST_PAIRS - n < len(left) <= MOST_PAIRS and (left != right).all()
+    assert len(np.unique(np.minimum(left, right) * n + np.maximum(left, right))) == len(left)  # no pair twice
+    assert len(np.unique(np.bincount(np.append(left, right), minlength=n))) == 1
+    assert all(map(np.array_equal, (left, right), pair_indices(n, "all", seed=1)))
+    assert not np.array_equal(left, pair_indices(n, "all", seed=2)[0])
+    assert len(pair_indices(2000, "all")[0]) == 2000 * 1999 / 2
+
+
+def test_a_part_of_the_pairs_gives_sccs_and_its_interval_as_all_do(monkeypatch):
+    """120 windows with 1,680 of their 7,140 pairs."""
+    wholes, parts = [], []
+    for seed in range(60):
+        vectors, labels = two_classes(seed, n=120, shift=0.5)
+        wholes.append(sccs_interval(vectors, labels, seed=seed, resamples=200))
+        with monkeypatch.context() as patch:
+            patch.setattr(metrics, "MOST_PAIRS", 1700)
+            parts.append(sccs_interval(vectors, labels, seed=seed, resamples=200))
+    whole, part = ({key: np.array([row[key] for row in rows]) for key in rows[0]} for rows in (wholes, parts))
+    difference = part["sccs"] - whole["sccs"]
+    assert abs(difference.mean()) < 3 * difference.std() / 60**0.5 and 0 < difference.std() < 1 / 1680**0.5
+    widths = [found["null_high"] - found["null_low"] for found in (part, whole)]
+    assert (widths[0] > widths[1]).all() and widths[0].mean() < 4 * 1.2 / 1680**0.5
+    assert (part["high"] - part["low"] > whole["high"] - whole["low"]).mean() > 0.9
+    truth = whole["sccs"].mean()
+    assert np.mean((part["low"] < truth) & (truth < part["high"])) > 0.9
 
 
 @pytest.mark.parametrize("n", [8, 9])

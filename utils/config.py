@@ -282,7 +282,8 @@ class EvaluateConfig:
     batch_size: PositiveInt = 64
     """Windows a batch when encoding."""
     sccs_pairs: Literal["all", "published"] = "all"
-    """all: every pair of windows; published: a random pairing without replacement."""
+    """all: every pair of windows, of more than 2,000 windows a random 2,000,000 pairs in which each window is equally
+    often; published: a random pairing without replacement."""
     sccs_classes: Literal["site", "type"] = "site"
     """`evaluate.py sccs`: two windows share a class when both are sites or neither is (site); when both are donors,
     both acceptors or both non-sites (type). Training always takes site."""

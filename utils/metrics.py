@@ -28,6 +28,8 @@ CALIBRATION_BINS = 15  # as many as Guo et al. 2017 took
 Similarity = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]  # (vectors, left, right) -> [pairs]
 SCCS_CEILING = 0.866  # sqrt(12 p (1 - p)) / 2 at p = .5: same-class labels are binary, so their ranks are tied
 BOOTSTRAP_WINDOWS = 1000  # more windows than these are not resampled: time goes with their square
+MOST_PAIRS = 2_000_000  # of SCCS over all pairs, those of 2,000 windows: chance adds 1 / sqrt(pairs) at most, .0007
+_GATHERED = 1 << 14  # pairs whose vectors are copied at a time
 _GROUP, _ROWS, _SPARE = 32, 1024, 5  # nearest neighbours: columns of a group, rows at a time, candidates beyond k
 Z_95 = 1.959964  # of the normal distribution, two-sided
 
@@ -103,19 +105,28 @@ def calibration_error(labels: np.ndarray, probabilities: np.ndarray, bins: int =
 
 
 def pair_indices(n: int, pairs: str, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of the windows to compare: 'all' pairs, or 'published', a random pairing without replacement."""
-    if pairs == "all":
+    """Indices of the windows to compare: 'all' pairs, or 'published', a random pairing without replacement.
+
+    Where all are more than MOST_PAIRS it is a random part of them in which each window occurs equally often: those next
+    to each other on a circle in random order, up to some distance.
+    """
+    if pairs == "all" and n * (n - 1) // 2 <= MOST_PAIRS:
         return np.triu_indices(n, k=1)
-    order = np.random.default_rng(seed).permutation(n)[: n // 2 * 2]
+    order = np.random.default_rng(seed).permutation(n)
+    if pairs == "all":
+        distances = range(1, 1 + max(1, MOST_PAIRS // n))
+        return np.tile(order, len(distances)), np.concatenate([np.roll(order, -distance) for distance in distances])
+    order = order[: n // 2 * 2]
     return order[0::2], order[1::2]
 
 
 def cosine_pairs(vectors: np.ndarray, left: np.ndarray, right: np.ndarray) -> np.ndarray:
     """Cosine similarity of the paired rows of vectors [n, hidden]; float32 [pairs]."""
     unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-    if len(left) > 4 * len(unit):  # most pairs: one matrix product beats gathering rows
+    if len(left) > len(unit) ** 2 // 4:  # most pairs: one matrix product beats gathering rows
         return (unit @ unit.T)[left, right]
-    return np.einsum("ij,ij->i", unit[left], unit[right])
+    parts = [slice(start, start + _GATHERED) for start in range(0, max(1, len(left)), _GATHERED)]
+    return np.concatenate([np.einsum("ij,ij->i", unit[left[part]], unit[right[part]]) for part in parts])
 
 
 def closeness(values: np.ndarray, left: np.ndarray, right: np.ndarray) -> np.ndarray:
@@ -191,6 +202,8 @@ def sccs_interval(
         groups = np.arange(n) if groups is None else groups
         by_pair = 4 * auc * (1 - auc)
         error = _window_error(vectors, labels, similarity, groups, by_pair, resamples, rng)
+        if len(values) < n * (n - 1) // 2:
+            error = np.hypot(error, np.sqrt(by_pair / len(values)))
         null_low, null_high = np.quantile(_permuted_sccs(values, labels, left, right, resamples, rng), (0.025, 0.975))
     return {
         "sccs": rho,
@@ -267,13 +280,13 @@ def _permuted_sccs(
     Ranks and the share of same-class pairs stay as they are, so that each is a sum of ranks: one matrix product.
     """
     n, share = len(labels), float((labels[left] == labels[right]).mean())
-    ranks = np.zeros((n, n), dtype=np.float32)
-    ranks[left, right] = rankdata(values)
-    spread = ranks[left, right].std()
-    if spread == 0:
+    ranks = rankdata(values) - (len(values) + 1) / 2
+    if ranks.std() == 0:
         return np.zeros(permutations)
-    ranks[left, right] = (ranks[left, right] - (len(values) + 1) / 2) / spread
+    ranks = csr_matrix(((ranks / ranks.std()).astype(np.float32), (left, right)), shape=(n, n))
     ranks += ranks.T
+    if 2 * len(values) == n * (n - 1):
+        ranks = ranks.toarray()  # whose products are faster
     mixed = rng.permuted(np.tile(labels, (permutations, 1)), axis=1).T  # [n, permutations]
     total = np.zeros(permutations)
     for label in np.unique(labels):
