@@ -7,8 +7,8 @@ steps: `pretrain.py` itself, a tiny model on the demo's genome, timed at every s
 machine stretches steps by a third now and then, so a fixed piece of like work is timed after each. validation: SCCS and
 NMI of a small encoder on random windows. report: a finished run with its folds copied to more and more seeds. All times
 are processor time of this process; give OMP_NUM_THREADS=1. For the last two the table gives the exponent between the
-two largest sizes: 1 is linear, 2 quadratic. Needs `bash pretrain.sh` and, for the report, `bash finetune.sh`, or another
-run with --run.
+two largest sizes: 1 is linear, 2 quadratic. Needs `bash pretrain.sh` and, for the report, `bash finetune.sh`, or
+another run with --run.
 """
 
 from __future__ import annotations
