@@ -29,7 +29,7 @@ Similarity = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]  # (vect
 SCCS_CEILING = 0.866  # sqrt(12 p (1 - p)) / 2 at p = .5: same-class labels are binary, so their ranks are tied
 BOOTSTRAP_WINDOWS = 1000  # more windows than these are not resampled: time goes with their square
 MOST_PAIRS = 2_000_000  # of SCCS over all pairs, those of 2,000 windows: chance adds 1 / sqrt(pairs) at most, .0007
-_GATHERED = 1 << 14  # pairs whose vectors are copied at a time
+_GATHERED = 1 << 10  # pairs whose vectors are copied at a time, to stay in the processor's cache
 _GROUP, _ROWS, _SPARE = 32, 1024, 5  # nearest neighbours: columns of a group, rows at a time, candidates beyond k
 Z_95 = 1.959964  # of the normal distribution, two-sided
 
