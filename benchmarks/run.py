@@ -935,18 +935,20 @@ def main() -> None:
             options.serve,
             options.device,
         )
-        values = {"machine": machine(bench), "rows": []}
+        values, done = {}, []
         for name in options.only:
             bench.begin_row([sys.executable, *sys.argv, "--only", name, "--serve"])  # the last --only counts
             bench.measure_ceiling()
             for row in ROWS[name](bench):
-                values["rows"].append(row.values(bench.ceiling) | ({"peak_gib": bench.peaks} if bench.gpu else {}))
-                print(line(values["rows"][-1]), flush=True)
-                values["machine"] = machine(bench)
+                done.append((row, {"peak_gib": bench.peaks} if bench.gpu else {}))
+                rows = [row.values(bench.ceiling) | more for row, more in done]  # the ceiling may have risen since
+                values = {"machine": machine(bench), "rows": rows}
+                print(line(rows[-1]), flush=True)
                 if options.json and not options.serve:  # after every row: the next may take long
                     options.json.write_text(json.dumps(values, indent=1) + "\n")
         bench.begin_row(None)
-    print(f"\n{table(values)}")
+    if values:
+        print(f"\n{table(values)}")
 
 
 def machine(bench: Bench) -> dict[str, object]:
