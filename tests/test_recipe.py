@@ -1,4 +1,4 @@
-"""The whole recipe at toy size, ours against the assembled one: the same work is done, and what is unequal stops."""
+"""The whole recipe at toy size, ours against the assembled one: the same work is done, what is unequal stops. Slow."""
 
 import copy
 import dataclasses
@@ -16,6 +16,7 @@ from benchmarks import recipe
 from utils.errors import InputError
 
 ARMS = ["baseline", "best_sccs"]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
