@@ -23,7 +23,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script, it finds utils/ beside its folder
 
@@ -32,6 +31,7 @@ from benchmarks.run import (
     SIZES,
     Bench,
     build_classifiers,
+    labelled_batch,
     machine,
     mixed_sites,
     our_encoder,
@@ -43,7 +43,6 @@ from utils.config import PretrainConfig
 from utils.errors import run_script
 from utils.metrics import leiden
 from utils.proxies import VIEWS
-from utils.sequence import add_special_tokens
 
 STEPS, BATCH, EVAL_STEPS = 12_656, 512, 250  # of pre-training
 LABELLED, SITES = 44_152, 20_000  # windows, for validation and fine-tuning; motif sites
@@ -124,10 +123,7 @@ def contrastive_step(bench: Bench, mini_batch_size: int | None) -> Callable[[], 
 
 
 def finetuning_step(bench: Bench) -> Callable[[], None]:
-    ids = bench.bases(FINETUNE_BATCH, bench.size.context)
-    tokens = torch.from_numpy(add_special_tokens(ids)).to(bench.device)
-    labels = torch.from_numpy(bench.rng.integers(0, 2, len(ids))).float().to(bench.device)
-    return our_finetune_step(bench, build_classifiers(bench, "sdpa")[0], tokens, labels)
+    return our_finetune_step(bench, build_classifiers(bench, "sdpa")[0], *labelled_batch(bench))
 
 
 def table(parts: list[Part]) -> str:

@@ -88,7 +88,7 @@ class Size:
     folded: int
     """Windows in the ten folds: of each class half."""
     frozen_context: int
-    """Windows of the frozen head, which one side encodes 160 times each: of 400 nt that took ten minutes a turn."""
+    """Windows of the frozen head, which one side encodes 160 times each: 400 nt would take ten minutes a turn."""
     sites: int
     """Sites that NMI clusters."""
     bases: int
@@ -438,6 +438,13 @@ def _contrast(bench: Bench, name: str, attention: str, attention_dropouts: list[
 FINETUNE_BATCH, LR, WEIGHT_DECAY = 16, 1e-5, 1e-6  # as published
 
 
+def labelled_batch(bench: Bench) -> tuple[torch.Tensor, torch.Tensor]:
+    """Tokens [batch, 1 + context + 1] of random windows and labels [batch], on the bench's device."""
+    tokens = torch.from_numpy(add_special_tokens(bench.bases(FINETUNE_BATCH, bench.size.context)))
+    labels = torch.from_numpy(bench.rng.integers(0, 2, FINETUNE_BATCH)).float()
+    return tokens.to(bench.device), labels.to(bench.device)
+
+
 def build_classifiers(bench: Bench, attention: str) -> tuple[Classifier, BertForSequenceClassification]:
     """Ours and transformers' with the same weights, encoder and head."""
     torch.manual_seed(1)
@@ -473,9 +480,7 @@ def our_finetune_step(
 
 def finetune(bench: Bench) -> Iterator[Row]:
     """One step against the published script's: eager attention, fp32 on a CPU, an attention mask of ones."""
-    ids = bench.bases(FINETUNE_BATCH, bench.size.context)
-    tokens = torch.from_numpy(add_special_tokens(ids)).to(bench.device)
-    labels = torch.from_numpy(bench.rng.integers(0, 2, len(ids))).float().to(bench.device)
+    tokens, labels = labelled_batch(bench)
     model, published = build_classifiers(bench, "eager")
     require_same_step(model, published, tokens, labels)
     step = our_finetune_step(bench, model, tokens, labels)
@@ -503,9 +508,7 @@ def finetune(bench: Bench) -> Iterator[Row]:
 
 def finetune_trainer(bench: Bench) -> Iterator[Row]:
     """One step against the transformers Trainer at its best: its fast attention, fused AdamW, no logs or files."""
-    ids = bench.bases(FINETUNE_BATCH, bench.size.context)
-    tokens = torch.from_numpy(add_special_tokens(ids)).to(bench.device)
-    labels = torch.from_numpy(bench.rng.integers(0, 2, len(ids))).float().to(bench.device)
+    tokens, labels = labelled_batch(bench)
     model, theirs = build_classifiers(bench, "sdpa")
     require_same_step(model, theirs, tokens, labels)
     step = our_finetune_step(bench, model, tokens, labels)

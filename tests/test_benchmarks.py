@@ -1,6 +1,5 @@
 """The speed table at toy size: both sides give the same output, a side that does not is refused, and the arithmetic."""
 
-import importlib.util
 import json
 import sys
 
@@ -8,15 +7,10 @@ import numpy as np
 import pytest
 import torch
 from accelerate.state import AcceleratorState
-from conftest import ROOT
 from torch import nn
 
+from benchmarks import run
 from utils.errors import InputError
-
-spec = importlib.util.spec_from_file_location("benchmarks_run", ROOT / "benchmarks/run.py")
-run = importlib.util.module_from_spec(spec)
-sys.modules[spec.name] = run  # where its dataclasses look for their own module
-spec.loader.exec_module(run)
 
 TOY = run.Size(run._model(16, 2, 2, 40), 30, 20, 4, 20, 10, 200, 2_000)
 
@@ -85,14 +79,12 @@ def test_outputs_are_compared_in_float32_and_timed_in_bf16(fast_bf16, monkeypatc
         theirs()
         best = name.endswith(("best", "trainer")) or name == "frozen"
         assert torch.bfloat16 in mine and (torch.bfloat16 in formats) == best
-        formats.clear()
         return [(1.0, 2.0)]
 
     monkeypatch.setattr(nn.functional, "linear", watched)
     monkeypatch.setattr(bench, "compare", compare)
     for row in run.ROWS[name](bench):
-        formats.clear()
-        formats.append(torch.float32)  # the next of the same row is not compared anew
+        formats[:] = [torch.float32]  # the next of the same row is not compared anew
         assert row.values(1e9)["ratio"] == 2.0
 
 

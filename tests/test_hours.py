@@ -1,19 +1,12 @@
 """The projected hours of the published experiment: what is counted, and that each part is timed and scaled."""
 
-import importlib.util
 import json
 import sys
 
 import pytest
-from conftest import ROOT
 
-from benchmarks import run
+from benchmarks import hours, run
 from benchmarks.run import Bench
-
-spec = importlib.util.spec_from_file_location("benchmarks_hours", ROOT / "benchmarks/hours.py")
-hours = importlib.util.module_from_spec(spec)
-sys.modules[spec.name] = hours  # where its dataclasses look for their own module
-spec.loader.exec_module(hours)
 
 TOY = run.Size(run._model(16, 2, 2, 40), 30, 20, 4, 20, 10, 200, 2_000)
 

@@ -202,7 +202,7 @@ def sccs_interval(
         groups = np.arange(n) if groups is None else groups
         by_pair = 4 * auc * (1 - auc)
         error = _window_error(vectors, labels, similarity, groups, by_pair, resamples, rng)
-        if len(values) < n * (n - 1) // 2:
+        if len(values) < n * (n - 1) // 2:  # chance in the pairs that were taken is more than in all
             error = np.hypot(error, np.sqrt(by_pair / len(values)))
         null_low, null_high = np.quantile(_permuted_sccs(values, labels, left, right, resamples, rng), (0.025, 0.975))
     return {
