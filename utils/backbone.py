@@ -29,6 +29,7 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import BertConfig, BertForMaskedLM, BertModel
 
+from simcsp.model.tokenizer import save_tokenizer
 from utils.config import ModelConfig
 from utils.dropout import ATTENTION, make_cheap
 from utils.errors import InputError
@@ -665,6 +666,7 @@ def _centre(rows: torch.Tensor) -> slice:
 
 
 def save_checkpoint(model: nn.Module, folder: Path, pooling: str) -> None:
-    """A plain save_pretrained folder whose config.json also records the pooling."""
+    """A plain save_pretrained folder with its tokenizer; config.json also records the pooling."""
     model.config.pooling = pooling
     model.save_pretrained(folder, safe_serialization=True)
+    save_tokenizer(folder, model.config.max_position_embeddings)

@@ -73,9 +73,16 @@ def sha256_file(path: Path) -> str:
 
 
 def sha256_folder(folder: Path) -> str:
-    """Hash of a checkpoint folder: names and bytes of its files."""
+    """Hash of a checkpoint folder: names and bytes of its files.
+
+    The tokenizer's files do not count where we wrote them: they say nothing that the vocabulary's size does not, and
+    checkpoints of older versions, whose hash stands in the runs begun from them, may be given them later.
+    """
     digest = hashlib.sha256()
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+    settings = folder / "tokenizer_config.json"
+    ours = settings.is_file() and '"written_by": "simcsp"' in settings.read_text(encoding="utf-8", errors="replace")
+    skipped = ("tokenizer.json", settings.name) if ours else ()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in skipped):
         digest.update(f"{path.relative_to(folder)} {sha256_file(path)}\n".encode())
     return digest.hexdigest()
 

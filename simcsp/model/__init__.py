@@ -1,0 +1,1 @@
+"""The model: its tokenizer, checkpoints in and out, encoder and pooling, classifier, attention."""
