@@ -13,7 +13,7 @@ WORKDIR /workspace
 # The development packages are few and let the tests run here too.
 COPY requirements.txt requirements-dev.txt ./
 RUN pip install --no-cache-dir --disable-pip-version-check "$(grep -oE '^torch==[^ ]+' requirements.txt)" \
-    && pip install --no-cache-dir --disable-pip-version-check -r requirements-dev.txt
+    && pip install --no-cache-dir --disable-pip-version-check -r requirements.txt -r requirements-dev.txt
 
 COPY docker/tensorboard /usr/local/bin/tensorboard
 COPY . .

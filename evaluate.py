@@ -62,5 +62,10 @@ def main() -> None:
     commands[words[0]](source, config_of(source, words[2:]))
 
 
-if __name__ == "__main__":
+def cli() -> None:
+    """The command simcsp-evaluate."""
     run_script(main)
+
+
+if __name__ == "__main__":
+    cli()

@@ -650,5 +650,10 @@ def fit_shared(folds: list[FoldRun], start: StartModel) -> None:
         fold.best = {"epoch": best_epoch, "auc": best}
 
 
-if __name__ == "__main__":
+def cli() -> None:
+    """The command simcsp-finetune."""
     run_script(main)
+
+
+if __name__ == "__main__":
+    cli()

@@ -3,7 +3,7 @@
 # Fine-tunes every arm on every fold and prints the comparison table; without a config: of the built-in demo.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
-source utils/env.sh requirements.txt
+source scripts/env.sh requirements.txt
 
 case ${1-} in
     "" | -* | *demo.yaml) "$PYTHON" data/demo.py ;;

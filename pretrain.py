@@ -467,5 +467,10 @@ def headline(summary: dict[str, object]) -> str:
     return ", ".join(parts)
 
 
-if __name__ == "__main__":
+def cli() -> None:
+    """The command simcsp-pretrain."""
     run_script(main)
+
+
+if __name__ == "__main__":
+    cli()

@@ -3,7 +3,7 @@
 # Pre-trains; without a config: the built-in demo, whose data it makes first. Makes the environment if there is none.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
-source utils/env.sh requirements.txt
+source scripts/env.sh requirements.txt
 
 case ${1-} in
     "" | -* | *demo.yaml) "$PYTHON" data/demo.py ;;

@@ -14,7 +14,7 @@ SCRIPTS = [
     "pretrain.sh",
     "finetune.sh",
     "run.sh",
-    "utils/env.sh",
+    "scripts/env.sh",
     "tests/run.sh",
     ".ci/run",
     "docker/tensorboard",
@@ -102,7 +102,7 @@ def assert_one_line(process, *words):
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_scripts_parse_and_can_be_run(script):
     subprocess.run(["bash", "-n", ROOT / script], check=True)
-    assert script == "utils/env.sh" or os.access(ROOT / script, os.X_OK)
+    assert script == "scripts/env.sh" or os.access(ROOT / script, os.X_OK)
 
 
 # The environment
@@ -158,7 +158,7 @@ def test_the_probe_asks_for_names_and_not_for_versions(project):
 def test_the_probe_follows_the_development_requirements_and_names_what_is_missing(project):
     active(project, sys.executable)
     (project.root / "requirements.txt").write_text("torch==1.0\nno-such-a\nno-such-b==1\nno-such-c\nno-such-d\n")
-    (project.root / "requirements-dev.txt").write_text("-r requirements.txt\npytest\nno-such-e\n")
+    (project.root / "requirements-dev.txt").write_text("pytest\nno-such-e\n")
     project.stand_in("python3", BARE_PYTHON)
     process = project.run("tests/run.sh")
     assert process.returncode == 0
@@ -182,7 +182,7 @@ def test_a_fresh_clone_gets_a_venv_with_torch_first(project):
 def test_tests_and_stages_share_the_venv(project):
     project.stand_in("python3", BARE_PYTHON)
     assert project.run("tests/run.sh", "-k", "some name").returncode == 0
-    assert "-r requirements-dev.txt" in project.calls("venv-python -m pip install")[-1]
+    assert "-r requirements.txt -r requirements-dev.txt" in project.calls("venv-python -m pip install")[-1]
     assert project.calls()[-1] == "venv-python -m pytest -q -k some name"
     project.calls_file.unlink()
     project.run("pretrain.sh", "configs/x.yaml")
@@ -353,8 +353,12 @@ def test_tensorboard_in_the_image_is_reachable_and_can_be_told_otherwise(project
 def test_everything_is_pinned_and_the_image_installs_torch_first():
     for name in ("requirements.txt", "requirements-dev.txt"):
         lines = (ROOT / name).read_text().splitlines()
-        pins = [line for line in lines if line and not line.startswith(("#", "-r "))]
+        pins = [line for line in lines if line and not line.startswith("#")]
         assert pins and all("==" in pin for pin in pins)
     dockerfile = (ROOT / "Dockerfile").read_text()
-    steps = ["^torch==", "-r requirements-dev.txt", "COPY docker/tensorboard /usr/local/bin/tensorboard"]
+    steps = [
+        "^torch==",
+        "-r requirements.txt -r requirements-dev.txt",
+        "COPY docker/tensorboard /usr/local/bin/tensorboard",
+    ]
     assert [dockerfile.index(step) for step in steps] == sorted(dockerfile.index(step) for step in steps)

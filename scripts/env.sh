@@ -1,5 +1,6 @@
-# Sourced from the project's folder as: source utils/env.sh REQUIREMENTS_FILE
-# Leaves in PYTHON an interpreter that has those packages, or ends the script with one line and status 2.
+# Sourced from the project's folder as: source scripts/env.sh REQUIREMENTS_FILE
+# Leaves in PYTHON an interpreter that has its packages and those of requirements.txt, or ends the script with one line
+# and status 2.
 # The active Python is used as it is when it has them in any version (Docker, conda); otherwise the project's own .venv,
 # made, finished or brought up to date first.
 
@@ -13,20 +14,15 @@ fail() {
 # Looks packages up by name, without importing them: importing torch alone takes seconds. Says what is missing. A .venv
 # made here is left to ready(), because an interrupted or outdated install can have every name and still be wrong.
 has_packages() {
-    "$1" - "$requirements" 2>/dev/null <<'PROBE'
+    "$1" - requirements.txt "$requirements" 2>/dev/null <<'PROBE'
 import re
 import sys
 from importlib import metadata
 from pathlib import Path
 
-def names(path):
-    for line in Path(path).read_text().splitlines():
-        if line.startswith("-r "):
-            yield from names(Path(path).parent / line[3:].strip())
-        elif match := re.match(r"[\w.-]+", line):
-            yield match[0]
-
-missing = [name for name in names(sys.argv[1]) if not any(metadata.distributions(name=name))]
+lines = [line for path in dict.fromkeys(sys.argv[1:]) for line in Path(path).read_text().splitlines()]
+names = [match[0] for line in lines if (match := re.match(r"[\w.-]+", line))]
+missing = [name for name in names if not any(metadata.distributions(name=name))]
 if missing:
     print(*missing[:3], sep=", ", end=f" and {len(missing) - 3} more" if missing[3:] else "")
     sys.exit(1)
@@ -74,8 +70,12 @@ make_venv() {
         fail "no pip in .venv: $(tail -n 1 .venv/install.log)"
     # On its own and first: a package that needs torch would otherwise choose its version and build.
     pip_install "$(grep -oE '^torch==[^ ]+' requirements.txt)"
-    pip_install -r "$requirements"
-    [ "$requirements" = requirements.txt ] || cp "$requirements" .venv/
+    if [ "$requirements" = requirements.txt ]; then
+        pip_install -r requirements.txt
+    else
+        pip_install -r requirements.txt -r "$requirements"
+        cp "$requirements" .venv/
+    fi
     cp requirements.txt .venv/
 }
 
