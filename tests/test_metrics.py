@@ -114,6 +114,28 @@ def test_sccs_of_perfect_vectors_is_the_ceiling():
     assert rho == pytest.approx(SCCS_CEILING, abs=1e-3) == pytest.approx(math.sqrt(3) / 2, abs=1e-3)
 
 
+@pytest.mark.parametrize(
+    ("non_sites", "classes", "groups", "spread", "expected"),
+    [
+        (1200, "site", 2, 0.01, 0.866),
+        (2400, "site", 2, 0.01, 0.861),
+        (1200, "site", 3, 0.01, 0.650),
+        (1200, "site", 3, 0.0, 0.775),
+        (1200, "type", 3, 0.01, 0.839),
+        (600, "type", 3, 0.01, 0.816),
+    ],
+)
+def test_sccs_of_perfect_encoders_of_donors_and_acceptors(non_sites, classes, groups, spread, expected):
+    """The table of docs/metrics.md. 600 donors, 600 acceptors; groups lie at right angles."""
+    types = np.repeat([0, 1, 2], [non_sites, 600, 600])
+    sites = np.minimum(types, 1)
+    rng = np.random.default_rng(0)
+    place = types if groups == 3 else sites
+    vectors = np.eye(3, 64)[place] + spread * rng.standard_normal((len(types), 64))
+    found = sccs(vectors, sites if classes == "site" else types)["sccs"]
+    assert found == pytest.approx(expected, abs=2e-2 if (groups, classes, spread) == (3, "site", 0.01) else 2e-3)
+
+
 def test_sccs_rises_with_the_distance_of_the_classes():
     values = [sccs(*two_classes(shift=shift))["sccs"] for shift in (0.0, 1.0, 3.0)]
     assert abs(values[0]) < 0.06 and values[0] < values[1] < values[2] <= SCCS_CEILING + 0.01
