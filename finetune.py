@@ -49,7 +49,7 @@ CONFIG_SECTIONS = ("name", "seed", "precision", "model", "data", "evaluate", "fi
 
 
 def main() -> None:
-    config = load_config(sys.argv[1:])
+    config = load_config(sys.argv[1:], hidden=("mlm", "pretrain"))
     stop = StopSignal()
     if config.search.trials:
         print(search_settings(config, stop), flush=True)

@@ -23,7 +23,7 @@ from tqdm import tqdm
 from transformers import BertForMaskedLM, get_scheduler
 
 from utils.backbone import check_length, fresh_like, load_backbone, resolve_source, save_checkpoint
-from utils.config import Config, ModelConfig, PretrainConfig, flatten, load_config, to_dict
+from utils.config import Config, MlmConfig, ModelConfig, PretrainConfig, flatten, load_config, to_dict
 from utils.corpus import Corpus, build_sampler, measure_overlap, open_corpus
 from utils.embed import embed
 from utils.errors import InputError, run_script
@@ -65,7 +65,7 @@ CONFIG_SECTIONS = (
 
 
 def main() -> None:
-    config = load_config(sys.argv[1:])
+    config = load_config(sys.argv[1:], hidden=("finetune",))
     if not (config.mlm.steps or config.pretrain.steps):
         raise InputError("pretrain.steps is 0 and so is mlm.steps: nothing to train")
     stop = StopSignal()
@@ -111,7 +111,8 @@ def stages(config: Config) -> dict[str, PretrainConfig]:
     """{folder: settings} of the stages to run. The control starts where pretrain does and reads the same windows in the
     same order for as many steps (batches depend on seed and step alone), under plain MLM."""
     control = dataclasses.replace(config.pretrain, objective="mlm", control=False)
-    first = dataclasses.replace(config.mlm, max_shift=config.pretrain.max_shift)  # all read the same wider windows
+    shift = config.pretrain.max_shift  # all read the same wider windows
+    first = PretrainConfig(objective="mlm", max_shift=shift, **dataclasses.asdict(config.mlm))
     found = {"mlm": first, "pretrain": config.pretrain} | ({"control": control} if config.pretrain.control else {})
     return {name: stage for name, stage in found.items() if stage.steps}
 
@@ -151,7 +152,8 @@ class Validation:
 
     def check(self, model: nn.Module) -> None:
         """Refuse windows that the encoder cannot take, before anything is trained."""
-        for field in ("window", "context", "motif_window"):
+        used = {"window": True, "context": self.ids is not None, "motif_window": self.motifs is not None}
+        for field in (field for field in used if used[field]):
             check_length(model, getattr(self.config.data, field), f"data.{field}")
 
     def __call__(self, model: BertForMaskedLM, pooling: str) -> dict[str, float]:
@@ -315,7 +317,10 @@ def stage_config(config: Config, name: str, stage: PretrainConfig, source: Model
     kept = {key: values[key] for key in CONFIG_SECTIONS}
     # whether a control follows changes nothing
     settings = dataclasses.asdict(dataclasses.replace(stage, control=False))
-    return kept | ({"mlm": settings} if name == "mlm" else {"mlm": {"steps": 0}, "pretrain": settings})
+    if name != "mlm":
+        return kept | {"mlm": {"steps": 0}, "pretrain": settings}
+    of_mlm = {item.name: settings[item.name] for item in dataclasses.fields(MlmConfig)}
+    return kept | {"mlm": of_mlm, "pretrain": {"steps": 0, "max_shift": stage.max_shift}}
 
 
 def stage_inputs(source: ModelConfig, text: WindowSampler, hook: Validation) -> dict[str, str]:

@@ -39,15 +39,15 @@ from utils.spliceator import near_duplicate_groups
 
 
 def measure_encoders(
-    source: Path, config: Config, measure: Callable[[BertForMaskedLM, str], dict[str, Any]]
+    source: Path, config: Config, used: tuple[str, ...], measure: Callable[[BertForMaskedLM, str], dict[str, Any]]
 ) -> dict[str, dict[str, Any]]:
-    """{encoder: scores}, ending with one of fresh weights."""
+    """{encoder: scores}, ending with one of fresh weights. used: fields of data that say how long its windows are."""
     accelerator = build_accelerator(config.device, config.precision)
     scores = {}
     for name, folder in encoders(source).items():
         model, pooling, _ = load_backbone(config.model.saved_as(folder))
-        check_length(model, config.data.context, "data.context")
-        check_length(model, config.data.motif_window, "data.motif_window")
+        for field in used:
+            check_length(model, getattr(config.data, field), f"data.{field}")
         scores[name] = measure(model.to(accelerator.device), pooling)
     torch.manual_seed(config.seed)
     scores["fresh"] = measure(fresh_like(model.config).to(accelerator.device), pooling)
@@ -59,7 +59,7 @@ def show_sccs(source: Path, config: Config) -> None:
     settings = config.evaluate
     chosen = selection_windows(*load_windows(config))
     found = measure_encoders(
-        source, config, lambda model, pooling: measure_sccs_intervals(model.bert, pooling, chosen, config)
+        source, config, ("context",), lambda model, pooling: measure_sccs_intervals(model.bert, pooling, chosen, config)
     )
     found |= sccs_interval_floors(chosen, config)
     rows = {
@@ -86,7 +86,8 @@ def show_sccs(source: Path, config: Config) -> None:
 def show_nmi(source: Path, config: Config) -> None:
     """NMI of GT / AG sites with its bound and its company, on average and by halves."""
     sites, phrase = load_nmi_sites(config)
-    found = measure_encoders(source, config, lambda model, _: measure_nmi_company(model.bert, sites, config))
+    used = ("motif_window",) if config.evaluate.nmi_sites == "motifs" else ("context",)
+    found = measure_encoders(source, config, used, lambda model, _: measure_nmi_company(model.bert, sites, config))
     found |= nmi_company_floors(sites, config)
     layer = "last layer" if config.evaluate.nmi_layer is None else f"layer {config.evaluate.nmi_layer}"
     print(f"NMI of {phrase}, windows of {sites.ids.shape[1]} nt, {layer}; mean of the GT half and the AG half")
@@ -122,7 +123,8 @@ def show_layers(source: Path, config: Config) -> None:
     """SCCS, probe and NMI of every layer by every kind of pooling, to choose model.pooling and model.pooling_layer."""
     windows, splits = load_windows(config)
     chosen, motifs = selection_windows(windows, splits), load_motifs(config.data)
-    found = measure_encoders(source, config, lambda model, _: measure_layers(model.bert, chosen, motifs, config))
+    used = ("context",) if motifs is None else ("context", "motif_window")
+    found = measure_encoders(source, config, used, lambda model, _: measure_layers(model.bert, chosen, motifs, config))
     alone = len(found) == 2  # and fresh weights
     rows = {
         row if alone and name != "fresh" else f"{name} {row}": scores

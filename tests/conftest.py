@@ -156,7 +156,7 @@ def tiny_config(folder: Path, data: Path, changes: dict[str, object] | None = No
             "selection_share": 0.1,
             "motif_window": 40,
         },
-        "mlm": {"objective": "mlm", "steps": 4, "batch_size": 8, "lr": 1e-3, "warmup_steps": 1},
+        "mlm": {"steps": 4, "batch_size": 8, "lr": 1e-3, "warmup_steps": 1},
         "pretrain": {"steps": 8, "batch_size": 8, "lr": 1e-3, "warmup_steps": 1},
         "finetune": {
             "arms": ["pwm", "kmer", "fresh", "baseline", "best_sccs"],

@@ -1,5 +1,6 @@
-"""Every configuration that is shipped: its header, its row in the README, and that it runs at toy size."""
+"""Every configuration that is shipped: its header, its row in configs/README.md, and that it runs at toy size."""
 
+import functools
 import re
 import shutil
 from pathlib import Path
@@ -10,7 +11,7 @@ from conftest import FOLDS, ROOT, motif_settings, put, write_fasta
 
 import finetune
 import pretrain
-from utils.config import load_config
+from utils.config import load_config, merge, read_files
 
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 HEADER = ("Command:", "Hardware:", "Time:", "Expected:")
@@ -20,12 +21,12 @@ GENE = 'tiny{0}\ttoy\texon\t{1}\t{2}\t.\t+\t.\tgene_id "g{0}.{1}"; transcript_id
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_a_config_says_what_it_is_for_how_it_is_run_and_what_to_expect(path):
-    header = "".join(re.findall(r"^#.*\n", path.read_text().split("\n\n")[0], re.M))
+    header = re.match(r"(#.*\n)+", path.read_text())[0]
     assert len(header.split(HEADER[0])[0].split()) > 15, "the purpose comes first"
     for word in HEADER:
         assert re.search(rf"^# {word}\s+\S", header, re.M), word
     assert f"configs/{path.name}" in header or path.stem == "demo"
-    assert f"| `configs/{path.name}` |" in (ROOT / "README.md").read_text()
+    assert f"| `{path.name}` |" in (ROOT / "configs/README.md").read_text()
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
@@ -34,9 +35,14 @@ def test_a_config_is_complete(path):
     assert config.name == path.stem
 
 
+def values_of(path: Path) -> dict:
+    """What a config sets, its bases included."""
+    return functools.reduce(merge, (values for _, values in read_files(path)))
+
+
 def toy(path: Path, folder: Path, data: Path) -> Path:
     """The config with the tiny data, a tiny fresh encoder and a few steps; everything else as shipped."""
-    values = yaml.safe_load(path.read_text())
+    values = values_of(path)
     corpus = values.get("data", {}).get("corpus", "fasta")
     genome = data / "genome.fa"
     if corpus == "genome":  # 6 kb chunks of human chromosomes
@@ -98,7 +104,7 @@ def test_a_config_runs_at_toy_size(path, tiny_data, tmp_path, call):
         call(pretrain, config)
     if settings.search.trials:
         assert (tmp_path / "runs" / path.stem / "search/best.yaml").is_file()
-    elif "finetune" in yaml.safe_load(path.read_text()):
+    elif "finetune" in values_of(path):
         call(finetune, config)
         assert (tmp_path / "runs" / path.stem / "report/summary.csv").is_file()
     else:

@@ -10,6 +10,7 @@ import torch
 from conftest import FOLDS, LENGTH, motif_settings, refusal, tiny_config
 
 import evaluate
+import pretrain
 from utils.backbone import load_backbone, save_checkpoint
 from utils.config import load_config
 from utils.metrics import classification_scores, corrected_ttest
@@ -224,3 +225,15 @@ def test_folds_of_different_windows_are_not_paired(finished, call, capsys, tmp_p
     env.write_text(text.replace(digest, "0" * 64))
     line = refusal(call, capsys, evaluate, "report", run)
     assert "different windows" in line and "fold01" in line
+
+
+def test_the_length_of_motif_windows_does_not_matter_where_there_are_no_motif_sites(
+    finished, tiny_data, tmp_path, call, capsys
+):
+    too_long = ("--data.motif_window", 510)  # for the tiny encoder of 64 tokens
+    call(evaluate, "sccs", finished.run, *too_long)
+    call(evaluate, "layers", finished.run, *too_long)
+    assert "no motif sites" in capsys.readouterr().out
+    config = tiny_config(tmp_path, tiny_data, {"mlm.steps": 0, "pretrain.steps": 1, "pretrain.warmup_steps": 0})
+    call(pretrain, config, "--model.source", finished.run / "pretrain/checkpoints/last", *too_long)
+    assert (tmp_path / "runs/tiny/pretrain/summary.json").is_file()

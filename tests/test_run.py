@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import ROOT, assert_same_run, metrics_without_clock, motif_settings, tiny_config, weights
+from conftest import FOLDS, ROOT, assert_same_run, metrics_without_clock, motif_settings, tiny_config, weights
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import finetune
@@ -429,7 +429,7 @@ def assert_same_folds(run, other, folds):
 
 
 FOLDS_0_1 = {"finetune.arms": ["baseline"], "finetune.folds": [0, 1]}
-SHARED = FOLDS_0_1 | {"finetune.select_epoch": "shared"}
+SHARED = {"finetune.arms": ["baseline"], "finetune.select_epoch": "shared"}
 
 
 @pytest.fixture(scope="module")
@@ -494,11 +494,11 @@ def test_shared_fine_tuning_killed_after_some_folds_of_an_epoch_equals_a_straigh
 ):
     config = pretrained_copy(tmp_path, finished, tiny_data, SHARED)
     with monkeypatch.context() as patch:
-        at_call(patch, finetune.FoldRun, "train_epoch", 4, crash)  # fold 0 is through epoch 2, fold 1 is not
+        at_call(patch, finetune.FoldRun, "train_epoch", FOLDS + 2, crash)  # fold 0 is through epoch 2, fold 1 is not
         with pytest.raises(Crash):
             call(finetune, config)
     call(finetune, config)
-    assert_same_folds(tmp_path / "runs/tiny", shared, folds=2)
+    assert_same_folds(tmp_path / "runs/tiny", shared, folds=FOLDS)
 
 
 @pytest.mark.slow
@@ -511,17 +511,19 @@ def test_shared_fine_tuning_killed_again_and_again_at_ever_later_moments_equals_
         start, state = stop_ever_later(patch, tmp_path / "runs/tiny/finetune", places)
         while not start(lambda: call(finetune, config)):
             assert state.starts < 60
-    assert_same_folds(tmp_path / "runs/tiny", shared, folds=2)
+    assert_same_folds(tmp_path / "runs/tiny", shared, folds=FOLDS)
 
 
 @pytest.mark.parametrize(
-    "place, number", [("train_epoch", 4), ("finish", 2)], ids=["after some folds of an epoch", "between two summaries"]
+    "place, number",
+    [("train_epoch", FOLDS + 2), ("finish", 2)],
+    ids=["after some folds of an epoch", "between two summaries"],
 )
 def test_shared_fine_tuning_killed_after_its_best_epoch_keeps_that_of_all_folds(
     finished, no_report, tiny_data, tmp_path, call, monkeypatch, place, number
 ):
-    # Validation AUC 1 0 0 in fold 0, .5 .5 1 in fold 1: epoch 1 is the best of both, epoch 3 that of fold 1 alone.
-    aucs = {0: (1.0, 0.0, 0.0), 1: (0.5, 0.5, 1.0)}
+    # Validation AUC .5 .5 1 in fold 1, 1 0 0 in the others: epoch 1 is the best of all, epoch 3 that of fold 1 alone.
+    aucs = {number: (0.5, 0.5, 1.0) if number == 1 else (1.0, 0.0, 0.0) for number in range(FOLDS)}
     real = finetune.FoldRun._predict
 
     def scripted(fold, part):
@@ -539,7 +541,7 @@ def test_shared_fine_tuning_killed_after_its_best_epoch_keeps_that_of_all_folds(
             call(finetune, config)
     best = [weights(folder) for folder in fold_folders(tmp_path / "runs/tiny")]
     call(finetune, config)
-    for folder, before, auc in zip(fold_folders(tmp_path / "runs/tiny"), best, (1.0, 0.5), strict=True):
+    for folder, before, auc in zip(fold_folders(tmp_path / "runs/tiny"), best, (1.0, 0.5, 1.0, 1.0), strict=True):
         summary = json.loads((folder / "summary.json").read_text())
         assert summary["best_epoch"] == 1 and summary["metrics"]["val/auc"] == auc
         assert weights(folder) == before

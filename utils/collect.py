@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from utils.config import Config, flatten, to_dict
+from utils.config import Config, flatten, to_dict, upgrade
 from utils.errors import InputError
 from utils.run import read_metrics
 
@@ -134,7 +134,7 @@ def _same_arm(runs: Mapping[str, Config], before: pd.DataFrame, mine: pd.DataFra
 def _origin(run: Path, arm: str) -> tuple[dict[str, str], dict[str, Any]]:
     """What an arm's first fold was made from: hashes of its inputs, and its settings."""
     fold = min(run.glob(f"finetune/{arm}/*/seed*/fold*/summary.json")).parent
-    settings = flatten(yaml.safe_load((fold / "config.yaml").read_text()))
+    settings = flatten(upgrade(yaml.safe_load((fold / "config.yaml").read_text())))
     kept = {key: value for key, value in settings.items() if not key.startswith((*_BOOKKEEPING, "model.source"))}
     return json.loads((fold / "env.json").read_text())["inputs"], kept
 
@@ -185,7 +185,7 @@ def differing_settings(runs: Mapping[str, Config]) -> dict[str, list[Any]]:
         values = flatten(to_dict(config))
         for stage in ("mlm", "pretrain"):  # a fold's config does not hold them
             path = config.folder / stage / "config.yaml"
-            section = yaml.safe_load(path.read_text())[stage] if path.is_file() else {"steps": 0}
+            section = upgrade(yaml.safe_load(path.read_text()))[stage] if path.is_file() else {"steps": 0}
             values = {key: value for key, value in values.items() if not key.startswith(f"{stage}.")}
             values |= flatten({stage: section})
         settings.append({key: value for key, value in values.items() if not key.startswith(_BOOKKEEPING)})

@@ -1,15 +1,20 @@
 """One YAML = one experiment: the dataclasses that hold it, their defaults (nowhere else) and their parser.
 
-Order of precedence: dataclass defaults, then the YAML file, then `--section.field value`. An unknown key, a wrong type
-or an impossible value is an InputError that names the field. `to_yaml` gives a file that can be passed back.
+Order of precedence: dataclass defaults, then the base that the YAML file `extends`, then the file, then
+`--section.field value`. Unknown keys, wrong types and impossible values are one InputError that names every field.
+`to_yaml` gives a file that can be passed back.
 """
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
+import difflib
+import functools
 import json
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -32,6 +37,7 @@ DEFAULT_CONFIG = "configs/demo.yaml"
 # Below 1 so that something is left to train on; 0 means none is set aside.
 Share = restricted_number_type("Share", float, [(">=", 0), ("<", 1)])
 Decay = restricted_number_type("Decay", float, [(">", 0), ("<=", 1)])
+Seed = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**32)])  # what numpy's and torch's generators take
 Stage = Literal["supcon", "head", "full"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
 """Of fine-tuning, in their order."""
@@ -145,7 +151,7 @@ class DataConfig:
     """Number of folds of `grouped` (published has 10, simcsp 5)."""
     selection_share: Share = 0.05
     """Share of the windows set aside before the folds are cut, for picking pre-training checkpoints by SCCS."""
-    split_seed: NonNegativeInt = 2020
+    split_seed: Seed = 2020
     """Seed of subset, selection share and folds (2020 is the published one)."""
     motif_bed: str | None = None
     """BED of labelled GT / AG sites for NMI, or the .npz of `python data/motifs.py cut`, which needs no motif_fasta."""
@@ -158,8 +164,44 @@ class DataConfig:
 
 
 @dataclass
+class MlmConfig:
+    """Optional first stage, masked bases alone; the pretrain stage starts from its last checkpoint."""
+
+    steps: NonNegativeInt = 0
+    """Optimiser steps; 0 skips the stage."""
+    batch_size: PositiveInt = 512
+    """Windows a step."""
+    mini_batch_size: PositiveInt | None = None
+    """Windows that go through the encoder at once; null: the whole batch. Loss and gradients are
+    those of the whole batch, memory is that of the mini-batch, time that of one more forward pass (GradCache)."""
+    lr: PositiveFloat = 1e-4
+    """Peak learning rate of AdamW."""
+    weight_decay: NonNegativeFloat = 1e-6
+    """AdamW's decoupled decay, on weight matrices only."""
+    warmup_steps: NonNegativeInt = 500
+    """Steps of linear warm-up."""
+    lr_scheduler_type: Literal["linear", "cosine", "constant_with_warmup"] = "linear"
+    """Decay after the warm-up, as transformers names it."""
+    max_grad_norm: PositiveFloat = 1.0
+    """Gradients are clipped to this norm."""
+    mlm_probability: OpenUnitInterval = 0.15
+    """Share of bases to predict."""
+    masking: Literal["random", "spans", "sites", "informative"] = "random"
+    """random: single bases; spans (SpanBERT); more about likely splice sites, by matrices fitted on data.annotation;
+    6-mers that occur together more than their bases would (GeneMask)."""
+    site_factor: PositiveFloat = 5.0
+    """Masking sites raises the odds of the bases of a likely site's consensus by so much."""
+    eval_steps: PositiveInt = 250
+    """Validate (SCCS, NMI) and save every this many steps; also before step 0 and at the end."""
+    logging_steps: PositiveInt = 10
+    """Steps between logged losses."""
+    save_total_limit: NonNegativeInt = 20
+    """Checkpoints of single validations kept, the newest; best and last are kept besides."""
+
+
+@dataclass
 class PretrainConfig:
-    """One stage of training on unlabelled text."""
+    """The contrast on unlabelled text, or masked bases instead of it."""
 
     objective: Literal["mlm", "simcse", "dcl"] = "simcse"
     """mlm: masked bases; simcse: two dropout passes of a window against the other windows of the batch (InfoNCE); dcl:
@@ -226,7 +268,7 @@ class FinetuneConfig:
     """Tasks: donors alone, acceptors alone, or both pooled."""
     folds: list[NonNegativeInt] | None = None
     """Which folds to run; null: all. Each is an independent job."""
-    seeds: list[NonNegativeInt] = field(default_factory=lambda: [0])
+    seeds: list[Seed] = field(default_factory=lambda: [0])
     """Seeds of head initialisation, dropout and order; every arm uses the same."""
     stages: list[Stage] = field(default_factory=lambda: ["full"])
     """In this order: supcon (supervised contrast of donor, acceptor and non-site, on the fold's training windows), head
@@ -337,7 +379,7 @@ class Config:
     """Folder under runs/; null: the stem of the config file."""
     runs: str = "runs"
     """Where the run folders live."""
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
     """Seed of pre-training: weights, windows, masks, dropout."""
     device: str = "auto"
     """auto, cpu, cuda."""
@@ -347,8 +389,7 @@ class Config:
     """Processes that share the folds of finetune; on a CPU, one for every core or two."""
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
-    mlm: PretrainConfig = field(default_factory=lambda: PretrainConfig(objective="mlm", steps=0))
-    """Optional first stage, usually MLM from fresh weights; the pretrain stage starts from its last checkpoint."""
+    mlm: MlmConfig = field(default_factory=MlmConfig)
     pretrain: PretrainConfig = field(default_factory=PretrainConfig)
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
@@ -360,48 +401,68 @@ class Config:
         return Path(self.runs) / str(self.name)
 
 
-def build_parser() -> jsonargparse.ArgumentParser:
-    """A parser of `[CONFIG.yaml] [--section.field value ...]` whose errors are exceptions."""
+SECTIONS = tuple(item.name for item in dataclasses.fields(Config) if dataclasses.is_dataclass(item.default_factory))
+"""model, data, mlm, pretrain, finetune, evaluate, search."""
+OF_CONTRAST = {item.name for item in dataclasses.fields(PretrainConfig)} - {
+    item.name for item in dataclasses.fields(MlmConfig)
+}
+"""Fields of pretrain that mean nothing to masked bases."""
+RETIRED = {"data.legacy_keep_n": False, "data.legacy_strand_offset": False, "evaluate.legacy_logit_threshold": False}
+"""Fields that earlier versions had, and the value under which they changed nothing."""
+REFUSED = (jsonargparse.ArgumentError, TypeError, ValueError)
+"""What jsonargparse raises for values that it does not take."""
+
+
+def build_parser(hidden: Sequence[str] = ()) -> jsonargparse.ArgumentParser:
+    """A parser of flags (`--section.field value`) whose errors are exceptions. hidden: sections left out of --help."""
     jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    parser = jsonargparse.ArgumentParser(
-        exit_on_error=False, description="usage: SCRIPT [CONFIG.yaml] [--section.field value ...]"
-    )
+    about = {name: type(getattr(Config(), name)).__doc__ for name in SECTIONS if name not in hidden}
+    usage = [
+        "%(prog)s [CONFIG.yaml] [--section.field value ...]",
+        "",
+        f"CONFIG.yaml is the experiment (default: {DEFAULT_CONFIG}); flags override it, and --name gives the",
+        "changed experiment a run folder of its own. The fields of each section, with their defaults, are below:",
+        "",
+        *(f"  {name:<9} {text}" for name, text in about.items()),
+    ]
+    parser = jsonargparse.ArgumentParser(exit_on_error=False, usage="\n".join(usage))
     parser.add_argument("--config", action="config", help=f"YAML of the experiment (default: {DEFAULT_CONFIG})")
     parser.add_class_arguments(Config)
+    for action in parser._actions:
+        if action.dest.partition(".")[0] in hidden:
+            action.help = argparse.SUPPRESS
     return parser
 
 
-def load_config(argv: Sequence[str]) -> Config:
+def load_config(argv: Sequence[str], hidden: Sequence[str] = ()) -> Config:
     """Read the command line of a script into a checked Config.
 
-    argv: arguments after the script's name; the first may be a YAML file, else configs/demo.yaml is read.
-    Raises InputError for a missing file, an unknown key, a wrong type or an impossible value.
+    argv: arguments after the script's name; the first may be a YAML file, else configs/demo.yaml is read. hidden:
+    sections that the script does not use, which --help leaves out; they are taken all the same.
+    Raises InputError for a missing file, unknown keys, wrong types and impossible values, all of them in one message.
     """
-    argv = list(argv)
-    if argv and not argv[0].startswith("-"):
-        argv = ["--config", *argv]
-    elif not any(word == "--config" or word.startswith("--config=") or word in ("-h", "--help") for word in argv):
-        argv = ["--config", DEFAULT_CONFIG, *argv]
-    path = _config_path(argv)
-    if path is not None and not path.is_file():
-        raise InputError(f"config {path} does not exist: give the path of a YAML file, for example {DEFAULT_CONFIG}")
-    try:
-        text = path.read_text() if path is not None else "-"
-    except UnicodeDecodeError:
-        raise InputError(f"config {path} is no text file: expected YAML") from None
-    if not text.strip():
-        raise InputError(f"config {path} is empty: it needs at least a data section (see {DEFAULT_CONFIG})")
-    _check_sections(path, text)
-    parser = build_parser()
-    try:
-        namespace = parser.instantiate(parser.parse_args(argv))
-    except (jsonargparse.ArgumentError, TypeError, ValueError) as error:
-        where = f"config {path}: " if path is not None else ""
-        raise InputError(f"{where}{_first_reason(str(error))}") from None
+    parser = build_parser(hidden)
+    if "-h" in argv or "--help" in argv:
+        parser.parse_args(["--help"])
+    path, flags = _split_words(argv)
+    files = read_files(path)
+    one_job = (path.parent / "env.json").is_file()
+    if one_job:
+        files = [(name, upgrade(values)) for name, values in files]
+    faults: dict[str, str] = {}
+    for name, values in files:
+        faults |= {key: f"config {name}: {reason}" for key, reason in _value_faults(parser, values).items()}
+    values = functools.reduce(merge, (_without(values, faults) for _, values in files))
+    of_flags = _flag_faults(parser, flags)
+    taken = [word for group in flags if group[0] not in of_flags for word in group]
+    faults |= {_field_of(flag): reason for flag, reason in of_flags.items()}
+    namespace = parser.instantiate(parser.parse_args(taken, namespace=parser.parse_object(values)))
     config = _plain_numbers(Config(**{item.name: getattr(namespace, item.name) for item in dataclasses.fields(Config)}))
     if config.name is None:
-        config.name = path.stem if path is not None else "run"
-    check(config)
+        config.name = path.stem
+    about = {*faults, *filter(None, map(_nearest, faults))}  # what was meant there is not known
+    found = [fault for fault in find_faults(config, one_job) if not any(key in fault for key in about)]
+    _refuse([*faults.values(), *found])
     return config
 
 
@@ -410,64 +471,326 @@ def read_config(path: Path) -> Config:
     return load_config([str(path)])
 
 
+# -- files -------------------------------------------------------------------------------------------------------------
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML whose numbers may be written 1e-4 (YAML 1.2), whose dates stay text, and that refuses a repeated key."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        lines: dict[Any, int] = {}
+        for key, _ in node.value:
+            line = key.start_mark.line + 1
+            if isinstance(key, yaml.ScalarNode) and lines.setdefault((key.tag, key.value), line) != line:
+                first = lines[key.tag, key.value]
+                raise InputError(f"config {self.name}, line {line}: {key.value} is given twice, first in line {first}")
+        return super().construct_mapping(node, deep)
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in pairs if tag != "tag:yaml.org,2002:timestamp"]
+    for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def read_files(path: Path) -> list[tuple[Path, dict[str, Any]]]:
+    """[(file, its values)] of a YAML and all that it extends, the outermost base first.
+
+    `extends` is the path of the base, relative to the file that names it. Raises InputError for a file that is missing,
+    empty, no YAML mapping, or that extends itself by way of others.
+    """
+    files: list[tuple[Path, dict[str, Any]]] = []
+    while True:
+        values = _read_values(path)
+        base = values.pop("extends", None)
+        files.insert(0, (path, values))
+        if base is None:
+            return files
+        if not isinstance(base, str):
+            raise InputError(f"config {path}: extends is {base!r}, expected the path of one YAML file")
+        named_by, path = path, path.parent / base
+        if not path.is_file():
+            raise InputError(f"config {named_by}: extends {base}, but {path} does not exist")
+        if path.resolve() in [file.resolve() for file, _ in files]:
+            chain = " -> ".join(str(file) for file in (*(file for file, _ in reversed(files)), path))
+            raise InputError(f"config {named_by}: extends goes in a circle, {chain}")
+
+
+def _read_values(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise InputError(f"config {path} does not exist: give the path of a YAML file, for example {DEFAULT_CONFIG}")
+    try:
+        loader = _Loader(path.read_text())
+        loader.name = str(path)
+        values = loader.get_single_data()
+    except UnicodeDecodeError:
+        raise InputError(f"config {path} is no text file: expected YAML") from None
+    except yaml.MarkedYAMLError as error:
+        raise InputError(f"config {path}, line {error.problem_mark.line + 1}: {error.problem}") from None
+    except yaml.YAMLError as error:  # characters that YAML does not allow
+        raise InputError(f"config {path}: {' '.join(str(error).split())}") from None
+    try:
+        json.dumps(values, default=str, skipkeys=True)
+    except ValueError:
+        raise InputError(f"config {path} holds a YAML anchor that contains itself") from None
+    if values is None:
+        raise InputError(f"config {path} is empty: it needs at least a data section (see {DEFAULT_CONFIG})")
+    if not isinstance(values, dict):
+        raise InputError(
+            f"config {path} holds {str(values)[:40]!r}, expected sections of fields (see {DEFAULT_CONFIG})"
+        )
+    for name in SECTIONS:
+        if name in values and not isinstance(values[name], dict):
+            raise InputError(f"config {path}: {name} is {values[name]!r}, expected a section of fields")
+    return values
+
+
+def merge(base: dict[str, Any], values: dict[str, Any], depth: int = 3) -> dict[str, Any]:
+    """`values` laid over `base`: mappings are merged, all else is replaced, lists too.
+
+    depth: of mappings that are merged. Three are sections, fields, and the fields of search.space, whose ranges are
+    replaced whole: {choices: ...} laid over {low: ..., high: ...} must not leave both.
+    """
+    merged = base | values
+    for key in base.keys() & values.keys():
+        if depth > 1 and isinstance(base[key], dict) and isinstance(values[key], dict):
+            merged[key] = merge(base[key], values[key], depth - 1)
+    return merged
+
+
+def upgrade(values: dict[str, Any]) -> dict[str, Any]:
+    """The values of a config saved in a run folder, perhaps by an earlier version, as today's fields have them.
+
+    Fields that are no more are dropped where they changed nothing; elsewhere they stay, and are refused as unknown.
+    """
+    values = {name: dict(value) if isinstance(value, dict) else value for name, value in values.items()}
+    for key, unused in RETIRED.items():
+        section, name = key.split(".")
+        if key not in _known() and values.get(section, {}).get(name) is unused:
+            del values[section][name]
+    mlm = values.get("mlm", {})
+    if mlm.get("objective") == "mlm":
+        if "pretrain" not in values:  # how far views move decides which windows both stages read
+            values["pretrain"] = {"steps": 0, "max_shift": mlm.get("max_shift", 0)}
+        values["mlm"] = {name: value for name, value in mlm.items() if name not in OF_CONTRAST}
+    return values
+
+
+# -- what is wrong with them -------------------------------------------------------------------------------------------
+
+
+def _split_words(argv: Sequence[str]) -> tuple[Path, list[list[str]]]:
+    """(YAML file, [[flag, its words ...], ...]) of a command line."""
+    words = list(argv)
+    if words and not words[0].startswith("-"):
+        words = ["--config", *words]
+    groups: list[list[str]] = []
+    for word in words:
+        if word.startswith("--") or not groups:
+            groups.append([word])
+        else:
+            groups[-1].append(word)
+    given = [group for group in groups if _field_of(group[0]) == "config"]
+    flags = [group for group in groups if group not in given]
+    if not given:
+        return Path(DEFAULT_CONFIG), flags
+    paths = [word for group in given for word in (*group[0].split("=", 1)[1:], *group[1:])]
+    if len(paths) != 1:
+        raise InputError(
+            f"expected one YAML file, got {' '.join(paths) or 'none'}: a YAML names its base by `extends:`"
+        )
+    return Path(paths[0]), flags
+
+
+def _field_of(flag: str) -> str:
+    """--pretrain.lr=1e-4 -> pretrain.lr; --data.fasta+ (one more) -> data.fasta."""
+    return flag.partition("=")[0].removeprefix("--").removesuffix("+")
+
+
+@functools.cache
+def _known() -> tuple[str, ...]:
+    defaults = to_dict(Config())
+    return (*defaults, *(f"{section}.{name}" for section in SECTIONS for name in defaults[section]))
+
+
+def _nearest(key: str) -> str | None:
+    """The field that an unknown key may have been meant for."""
+    section, _, name = key.rpartition(".")
+    if section == "mlm" and name in OF_CONTRAST:
+        return f"pretrain.{name}"
+    alike = [known for known in _known() if known.rpartition(".")[2] == name]
+    return next(iter(difflib.get_close_matches(key, _known(), 1, 0.75) or alike), None)
+
+
+def _unknown(key: str) -> str:
+    nearest = _nearest(key)
+    if key.startswith("mlm.") and nearest == f"pretrain.{key.removeprefix('mlm.')}":
+        return f"{key} does not apply to masked bases alone: there is {nearest}"
+    return f"unknown key {key}" + (f": did you mean {nearest}?" if nearest else "")
+
+
+def _value_faults(parser: jsonargparse.ArgumentParser, values: dict[str, Any]) -> dict[str, str]:
+    """{field: what is wrong with it} of one file's values."""
+    try:
+        parser.parse_object(values)
+        return {}
+    except REFUSED:
+        pass  # for one field only, the first
+    faults = {}
+    for key, value in _fields(values):
+        section, _, name = key.rpartition(".")
+        try:
+            if key not in _known():
+                faults[key] = _unknown(key)
+            else:
+                parser.parse_object({section: {name: value}} if section else {name: value})
+        except REFUSED as error:
+            faults[key] = _first_reason(str(error))
+    return faults
+
+
+def _flag_faults(parser: jsonargparse.ArgumentParser, groups: list[list[str]]) -> dict[str, str]:
+    """{flag: what is wrong with it} of a command line."""
+    faults = {}
+    for flag, *words in groups:
+        key = _field_of(flag)
+        known = not flag.startswith("--") or key in (*_known(), "print_config") or key.startswith("search.space.")
+        try:
+            if not known:
+                faults[flag] = _unknown(key)
+            elif key != "print_config":
+                parser.parse_args([flag, *words])
+        except REFUSED as error:
+            faults[flag] = _first_reason(str(error))
+    return faults
+
+
+def _fields(values: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if name in SECTIONS:
+            yield from ((f"{name}.{key}", part) for key, part in value.items())
+        else:
+            yield str(name), value
+
+
+def _without(values: dict[str, Any], keys: dict[str, str]) -> dict[str, Any]:
+    kept: dict[str, Any] = {}
+    for key, value in _fields(values):
+        section, _, name = key.rpartition(".")
+        if key not in keys:
+            (kept.setdefault(section, {}) if section else kept)[name] = value
+    return kept
+
+
+def _refuse(faults: list[str]) -> None:
+    if len(faults) == 1:
+        raise InputError(faults[0])
+    if faults:
+        numbered = "; ".join(f"({number}) {fault}" for number, fault in enumerate(faults, 1))
+        raise InputError(f"{len(faults)} faults: {numbered}")
+
+
 def check(config: Config) -> None:
-    """Refuse combinations that cannot work, naming the fields. Raises InputError."""
+    """Refuse combinations that cannot work, naming the fields of all of them. Raises InputError."""
+    _refuse(find_faults(config))
+
+
+def find_faults(config: Config, one_job: bool = False) -> list[str]:
+    """A line for each combination of settings that cannot work. one_job: the config is what one fold has saved."""
+    return [
+        *_model_faults(config),
+        *_data_faults(config.data),
+        *_name_and_number_faults(config),
+        *_finetune_faults(config.finetune, config.data, one_job),
+        *_stage_faults(config, "mlm", "mlm"),
+        *_stage_faults(config, "pretrain", config.pretrain.objective),
+    ]
+
+
+def _model_faults(config: Config) -> Iterator[str]:
     model, data = config.model, config.data
     if model.hidden_size % model.num_attention_heads:
-        raise InputError(
+        yield (
             f"model.num_attention_heads ({model.num_attention_heads}) "
             f"must divide model.hidden_size ({model.hidden_size})"
         )
-    if model.source is None:
-        for name in ("window", "context", "motif_window"):
-            if getattr(data, name) + 2 > model.max_position_embeddings:
-                raise InputError(
-                    f"data.{name} ({getattr(data, name)} nt, and 2 for [CLS] and [SEP]) does not fit in "
-                    f"model.max_position_embeddings ({model.max_position_embeddings})"
-                )
+    used = {
+        "window": config.mlm.steps or config.pretrain.steps or config.evaluate.mlm_fasta is not None,
+        "context": data.spliceator is not None,
+        "motif_window": data.motif_bed is not None,
+    }
+    for name in (name for name in used if used[name] and model.source is None):
+        if getattr(data, name) + 2 > model.max_position_embeddings:
+            yield (
+                f"data.{name} ({getattr(data, name)} nt, and 2 for [CLS] and [SEP]) does not fit in "
+                f"model.max_position_embeddings ({model.max_position_embeddings})"
+            )
+
+
+def _data_faults(data: DataConfig) -> Iterator[str]:
     for name in ("context", "motif_window"):
         if getattr(data, name) % 2:
-            raise InputError(f"data.{name} ({getattr(data, name)}) must be even: the site is at the centre")
+            yield f"data.{name} ({getattr(data, name)}) must be even: the site is at the centre"
     is_cut = data.motif_bed is not None and data.motif_bed.endswith(".npz")
     if is_cut and data.motif_fasta is not None:
-        raise InputError(f"data.motif_bed ({data.motif_bed}) holds windows cut already: set data.motif_fasta to null")
+        yield f"data.motif_bed ({data.motif_bed}) holds windows cut already: set data.motif_fasta to null"
     if not is_cut and (data.motif_bed is None) != (data.motif_fasta is None):
-        raise InputError("data.motif_bed and data.motif_fasta go together: give both, neither, or an .npz as motif_bed")
+        yield "data.motif_bed and data.motif_fasta go together: give both, neither, or an .npz as motif_bed"
     if data.folds == "grouped" and data.num_folds < 4:
-        raise InputError(
-            f"data.num_folds ({data.num_folds}) must be at least 4: one validation, two test, the rest train"
-        )
+        yield f"data.num_folds ({data.num_folds}) must be at least 4: one validation, two test, the rest train"
+
+
+def _name_and_number_faults(config: Config) -> Iterator[str]:
     for key, value in flatten(to_dict(config)).items():
         if isinstance(value, float) and not math.isfinite(value):
-            raise InputError(f"{key} is {value}: it must be a finite number")
+            yield f"{key} is {value}: it must be a finite number"
     if not config.name or "/" in config.name or config.name.startswith("."):
-        raise InputError(f"name ({config.name}) must be a plain folder name")
-    _check_finetune(config.finetune)
-    for stage in ("mlm", "pretrain"):
-        section = getattr(config, stage)
-        if section.steps and section.warmup_steps > section.steps:
-            raise InputError(
-                f"{stage}.warmup_steps ({section.warmup_steps}) is more than {stage}.steps ({section.steps}): "
-                "the learning rate would never reach its peak"
-            )
-        if section.steps and section.objective != "mlm" and section.batch_size < 2:
-            raise InputError(
-                f"{stage}.batch_size must be at least 2: {section.objective} takes its negatives from the batch"
-            )
-        if section.steps and not data.fasta and data.corpus != "dataset":
-            raise InputError(f"data.fasta is empty: {stage} needs genome text (or set {stage}.steps to 0)")
+        yield f"name ({config.name}) must be a plain folder name"
 
 
-def _check_finetune(finetune: FinetuneConfig) -> None:
+def _stage_faults(config: Config, stage: str, objective: str) -> Iterator[str]:
+    section = getattr(config, stage)
+    if not section.steps:
+        return
+    if section.warmup_steps > section.steps:
+        yield (
+            f"{stage}.warmup_steps ({section.warmup_steps}) is more than {stage}.steps ({section.steps}): "
+            "the learning rate would never reach its peak"
+        )
+    if objective != "mlm" and section.batch_size < 2:
+        yield f"{stage}.batch_size must be at least 2: {objective} takes its negatives from the batch"
+    if not config.data.fasta and config.data.corpus != "dataset":
+        yield f"data.fasta is empty: {stage} needs genome text (or set {stage}.steps to 0)"
+
+
+def _finetune_faults(finetune: FinetuneConfig, data: DataConfig, one_job: bool) -> Iterator[str]:
+    for name in ("arms", "sites", "folds", "seeds"):
+        values = getattr(finetune, name)
+        shown = f"finetune.{name} ([{', '.join(map(str, values or ()))}])"
+        if values is not None and not values:
+            yield f"{shown} is empty: name at least one" + (", or null for all" if name == "folds" else "")
+        names = [str(value).partition("=")[0] for value in values or ()]
+        if repeated := sorted({value for value in names if names.count(value) > 1}):
+            yield f"{shown} names {', '.join(repeated)} more than once"
     stages = f"finetune.stages ([{', '.join(finetune.stages)}])"
     if finetune.stages != [stage for stage in STAGES if stage in finetune.stages]:
-        raise InputError(f"{stages} must keep to the order {', '.join(STAGES)}, each at most once")
+        yield f"{stages} must keep to the order {', '.join(STAGES)}, each at most once"
     if not {"head", "full"} & set(finetune.stages):
-        raise InputError(f"{stages} must hold head or full: without them no classifier is trained")
-    if finetune.select_epoch == "shared" and finetune.stages != ["full"]:
-        raise InputError(f"{stages}: finetune.select_epoch shared, the published rule, knows the stage full alone")
+        yield f"{stages} must hold head or full: without them no classifier is trained"
+    shared = finetune.select_epoch == "shared"
+    if shared and finetune.stages != ["full"]:
+        yield f"{stages}: finetune.select_epoch shared, the published rule, knows the stage full alone"
+    count = {"published": 10, "simcsp": 5}.get(data.folds, data.num_folds)
+    if shared and not one_job and finetune.folds and not set(range(count)) <= set(finetune.folds):
+        yield (
+            f"finetune.folds ([{', '.join(map(str, finetune.folds))}]): finetune.select_epoch shared picks one "
+            f"epoch by the mean of all {count} folds; set folds to null, or select_epoch to per_fold"
+        )
     if "supcon" in finetune.stages and finetune.supcon_batch_size < 2:
-        raise InputError("finetune.supcon_batch_size must be at least 2: supcon compares the windows of a batch")
+        yield "finetune.supcon_batch_size must be at least 2: supcon compares the windows of a batch"
 
 
 def to_dict(config: Config) -> dict[str, Any]:
@@ -491,18 +814,6 @@ def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _check_sections(path: Path | None, text: str) -> None:
-    """A section that is no mapping, which jsonargparse would explain by its own insides."""
-    try:
-        values = yaml.safe_load(text)
-    except yaml.YAMLError:
-        return  # jsonargparse names the place
-    sections = [name for name, value in vars(Config()).items() if dataclasses.is_dataclass(value)]
-    for name in sections if isinstance(values, dict) else ():
-        if name in values and not isinstance(values[name], dict):
-            raise InputError(f"config {path}: {name} is {values[name]!r}, expected a section of fields")
-
-
 def _plain_numbers(config: Config) -> Config:
     """jsonargparse's restricted numbers are classes of their own, which YAML cannot write: back to int and float."""
     values = json.loads(json.dumps(dataclasses.asdict(config)))
@@ -511,15 +822,6 @@ def _plain_numbers(config: Config) -> Config:
         if dataclasses.is_dataclass(section):
             values[name] = type(section)(**values[name])
     return Config(**values)
-
-
-def _config_path(argv: Sequence[str]) -> Path | None:
-    for i, word in enumerate(argv):
-        if word == "--config" and i + 1 < len(argv):
-            return Path(argv[i + 1])
-        if word.startswith("--config="):
-            return Path(word.split("=", 1)[1])
-    return None
 
 
 def _first_reason(message: str) -> str:

@@ -31,7 +31,7 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 from tqdm import tqdm
 
-from utils.config import Config, to_dict
+from utils.config import Config, to_dict, upgrade
 from utils.errors import InputError, Interrupted
 
 CLOCK_FIELDS = ("time", "train/windows_per_s")
@@ -158,7 +158,7 @@ class RunFolder:
     def _check_same(self, config: dict[str, Any], inputs: dict[str, str]) -> None:
         if not (self.path / "env.json").is_file():
             return
-        before = yaml.safe_load((self.path / "config.yaml").read_text())
+        before = upgrade(yaml.safe_load((self.path / "config.yaml").read_text()))
         changed = _differences(_with_new_fields(before, config), config)
         hashes = json.loads((self.path / "env.json").read_text())["inputs"]
         changed += [
