@@ -13,20 +13,17 @@ from transformers import BertForMaskedLM
 
 from utils.backbone import window_vectors
 from utils.config import Config, PretrainConfig
-from utils.corpus import Corpus, covered, fit_site_matrices, site_scores
+from utils.corpus import Corpus, fit_site_matrices, site_scores
 from utils.masked import ACCEPTOR_REACH, DONOR_REACH
 from utils.objectives import (
     IGNORED,
     ProjectionHead,
-    choose_informative,
     choose_random,
-    choose_spans,
     choose_weighted,
     corrupt,
     dcl,
     info_nce,
     near_duplicates,
-    npmi_table,
 )
 from utils.run import give_back_freed_memory
 from utils.sequence import N, add_special_tokens, reverse_complement
@@ -62,12 +59,6 @@ class Learner(nn.Module):
 def build_chooser(config: Config, stage: PretrainConfig, corpus: Corpus) -> Chooser:
     """Which bases a stage masks (pretrain.masking), always `mlm_probability` of them on average."""
     share = stage.mlm_probability
-    if stage.masking == "spans":
-        return lambda tokens, rng: choose_spans(tokens, share, rng)
-    if stage.masking == "informative":
-        pieces = (np.asarray(corpus.store.ids[start:end]) for start, end in covered(corpus.intervals))
-        npmi = npmi_table(strand for piece in pieces for strand in (piece, reverse_complement(piece)))
-        return lambda tokens, rng: choose_informative(tokens, npmi, share, rng)
     if stage.masking == "sites":
         matrices = fit_site_matrices(config, corpus.store)
         factor = stage.site_factor
