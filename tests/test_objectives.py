@@ -22,7 +22,6 @@ from utils.objectives import (
     corrupt,
     dcl,
     info_nce,
-    mask_tokens,
     near_duplicates,
     sup_con,
 )
@@ -266,6 +265,10 @@ def test_random_windows_are_no_near_duplicates_by_accident():
 # -- masked bases ------------------------------------------------------------------------------------------------------
 
 
+def masked_at_random(ids, probability, rng):
+    return corrupt(ids, choose_random(ids, probability, rng), rng)
+
+
 @pytest.fixture(scope="module")
 def masked():
     """A million tokens, [CLS], [SEP] and 10 % N among them: (ids, input, targets)."""
@@ -273,7 +276,7 @@ def masked():
     ids = rng.integers(A, T + 1, size=(1000, 1000), dtype=np.uint8)
     ids[rng.random(ids.shape) < 0.1] = N
     ids = add_special_tokens(ids)
-    return ids, *mask_tokens(ids, 0.15, np.random.default_rng(1))
+    return ids, *masked_at_random(ids, 0.15, np.random.default_rng(1))
 
 
 def test_15_percent_of_the_bases_are_asked_and_nothing_else(masked):
@@ -312,18 +315,18 @@ def test_what_is_not_asked_stays_as_it_was(masked):
 def test_special_tokens_are_never_asked_even_at_full_share():
     ids = np.array([[CLS, PAD, UNK, MASK, N, SEP, A, T]], dtype=np.uint8)
     for seed in range(50):
-        tokens, targets = mask_tokens(ids, 0.999999, np.random.default_rng(seed))
+        tokens, targets = masked_at_random(ids, 0.999999, np.random.default_rng(seed))
         assert tokens[0, :6].tolist() == ids[0, :6].tolist()
         assert targets[0].tolist() == [IGNORED] * 6 + [A, T]
 
 
 def test_masks_follow_the_generator():
     ids = np.full((4, 50), A, dtype=np.uint8)
-    first, again, other = (mask_tokens(ids, 0.15, np.random.default_rng(seed))[0] for seed in (3, 3, 4))
+    first, again, other = (masked_at_random(ids, 0.15, np.random.default_rng(seed))[0] for seed in (3, 3, 4))
     assert np.array_equal(first, again) and not np.array_equal(first, other)
 
 
-def test_mask_tokens_is_to_the_bit_what_it_was(masked):
+def test_random_masks_are_to_the_bit_what_they_were(masked):
     ids, tokens, targets = masked
     rng = np.random.default_rng(1)  # the seed of the fixture; the order of the draws is what runs rely on
     chosen = (rng.random(ids.shape) < 0.15) & (ids >= A)
@@ -467,7 +470,7 @@ def test_simcse_learns_from_real_bases_and_not_from_rows_that_are_all_alike():
 def test_mlm_is_the_cross_entropy_of_the_asked_bases_alone():
     model = learner("mlm", dropout=0.0)
     loss, accuracy = step(model, "mlm", batch(), seed=5)
-    tokens, targets = mask_tokens(add_special_tokens(batch()), 0.15, np.random.default_rng(5))
+    tokens, targets = masked_at_random(add_special_tokens(batch()), 0.15, np.random.default_rng(5))
     logits = model(torch.from_numpy(tokens).int()).log_softmax(-1)
     rows, columns = np.nonzero(targets != IGNORED)
     wanted = targets[rows, columns]

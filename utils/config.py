@@ -195,8 +195,6 @@ class PretrainConfig:
     """mlm: share of bases to predict."""
     masking: Literal["random", "sites"] = "random"
     """mlm: each base alike; sites: more about likely splice sites, by matrices fitted on data.annotation."""
-    site_factor: PositiveFloat = 5.0
-    """mlm: masking sites raises the odds of the bases of a likely site's consensus by so much."""
     eval_steps: PositiveInt = 250
     """Validate (SCCS, NMI) and save every this many steps; also before step 0 and at the end."""
     logging_steps: PositiveInt = 10
@@ -297,8 +295,6 @@ class EvaluateConfig:
     """FASTA of a record kept out of the text, on which `evaluate.py mlm` measures masked-base accuracy."""
     mlm_annotation: str | None = None
     """GTF or GFF3 of that FASTA: exons, introns and splice sites are scored apart."""
-    mlm_places: PositiveInt = 4000
-    """Bases masked in each region, one at a time."""
     pwm_flank: PositiveInt = 20
     """nt on either side of the site that the weight matrix and the one-hot floor see."""
     benchmarks: str | None = None

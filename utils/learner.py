@@ -30,6 +30,7 @@ from utils.sequence import N, add_special_tokens, reverse_complement
 from utils.views import mutated, shifted
 
 CONTRASTS = {"simcse": info_nce, "dcl": dcl}
+SITE_FACTOR = 5.0  # by which masking about sites raises the odds of the bases of a likely site's consensus
 
 Chooser = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 """(model input uint8 [batch, length], generator) -> bool [batch, length]: the bases to predict."""
@@ -61,20 +62,19 @@ def build_chooser(config: Config, stage: PretrainConfig, corpus: Corpus) -> Choo
     share = stage.mlm_probability
     if stage.masking == "sites":
         matrices = fit_site_matrices(config, corpus.store)
-        factor = stage.site_factor
-        return lambda tokens, rng: choose_weighted(tokens, site_weights(tokens, matrices, factor), share, rng)
+        return lambda tokens, rng: choose_weighted(tokens, site_weights(tokens, matrices), share, rng)
     return lambda tokens, rng: choose_random(tokens, share, rng)
 
 
-def site_weights(tokens: np.ndarray, matrices: dict[str, np.ndarray], factor: float) -> np.ndarray:
-    """float [batch, length]: `factor` on the bases of the consensus of likely sites (log-odds above 0), else 1."""
+def site_weights(tokens: np.ndarray, matrices: dict[str, np.ndarray]) -> np.ndarray:
+    """float [batch, length]: `SITE_FACTOR` on the bases of the consensus of likely sites (log-odds above 0), else 1."""
     gap = np.full((len(tokens), 40), N, dtype=np.uint8)  # no site is seen across two windows
     flat = np.where(tokens >= N, tokens, N).astype(np.uint8)
     joined = np.concatenate([flat, gap], axis=1).ravel()
     weights = np.ones(len(joined))
     for site, (before, after) in (("donor", DONOR_REACH), ("acceptor", ACCEPTOR_REACH)):
         for place in np.flatnonzero(site_scores(joined, {site: matrices[site]}) > 0):
-            weights[max(place - before, 0) : place + after] = factor
+            weights[max(place - before, 0) : place + after] = SITE_FACTOR
     return weights.reshape(len(tokens), -1)[:, : tokens.shape[1]]
 
 

@@ -182,8 +182,3 @@ def corrupt(ids: np.ndarray, chosen: np.ndarray, rng: np.random.Generator) -> tu
     masked = np.where(chosen & (action < 0.8), np.uint8(MASK), ids)
     masked = np.where(chosen & (action >= 0.8) & (action < 0.9), random_bases, masked)
     return masked, np.where(chosen, ids.astype(np.int64), IGNORED)
-
-
-def mask_tokens(ids: np.ndarray, probability: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """BERT's masking: `choose_random`, then `corrupt`."""
-    return corrupt(ids, choose_random(ids, probability, rng), rng)
