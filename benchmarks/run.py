@@ -11,8 +11,8 @@ from. Before anything is timed, both sides have to give the same output from the
 float32; a row that does not is an error.
 
 --clock cpu takes the processor's seconds of the process that works instead of the wall's: on a machine that is busy
-with other work they are the better ones, with one thread. `loader` and `recipe`, whose work is in several processes,
-keep to the wall. On a GPU all rows do, the clock waits for what the GPU was asked to do, and a row says how much of its
+with other work they are the better ones, with one thread. `loader`, whose work is in several processes, keeps to
+the wall. On a GPU all rows do, the clock waits for what the GPU was asked to do, and a row says how much of its
 memory either side took at most.
 
 Ceiling: the rate of a large matrix product, measured before every row in the number format that both sides use.
@@ -56,16 +56,15 @@ from transformers import TrainingArguments as TrainerArguments
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script, it finds utils/ beside its folder
 
 from pretrain import Training
-from utils.backbone import load_backbone, window_vectors
+from utils.backbone import load_backbone
 from utils.classifier import Classifier, layer_groups
 from utils.config import ModelConfig, PretrainConfig
 from utils.embed import embed
 from utils.errors import InputError, run_script
 from utils.learner import Learner, step_loss
-from utils.metrics import cosine_pairs, leiden, nmi, pair_indices, spearman_binary
+from utils.metrics import leiden, nmi
 from utils.run import build_accelerator
 from utils.sequence import VOCAB, WindowSampler, add_special_tokens, decode, open_store
-from utils.spliceator import published_folds
 
 SCANPY = "SIMCSP_SCANPY_PYTHON"
 ANSWER = "seconds and GiB of the twin: "
@@ -82,13 +81,9 @@ class Size:
     window: int
     """Contrast and encoding."""
     context: int
-    """Fine-tuning and SCCS."""
+    """Fine-tuning."""
     encoded: int
     """Windows encoded at a time."""
-    folded: int
-    """Windows in the ten folds: of each class half."""
-    frozen_context: int
-    """Windows of the frozen head, which one side encodes 160 times each: 400 nt would take ten minutes a turn."""
     sites: int
     """Sites that NMI clusters."""
     bases: int
@@ -112,8 +107,8 @@ def _model(hidden: int, layers: int, heads: int, positions: int) -> ModelConfig:
 
 
 SIZES = {
-    "splicebert": Size(_model(512, 6, 16, 512), 510, 400, 16, 20, 100, 20_000, 2_000_000),
-    "small": Size(_model(64, 2, 4, 128), 126, 60, 16, 20, 20, 1_000, 50_000),
+    "splicebert": Size(_model(512, 6, 16, 512), 510, 400, 16, 20_000, 2_000_000),
+    "small": Size(_model(64, 2, 4, 128), 126, 60, 16, 1_000, 50_000),
 }
 
 
@@ -659,49 +654,6 @@ def _encode_row(bench: Bench, name: str, theirs: str, seconds: list[tuple[float,
     )
 
 
-def sccs_folds(bench: Bench) -> Iterator[Row]:
-    """SCCS of every fold's training windows, as published: there an evaluator a fold, at batch 8."""
-    from sentence_transformers.sentence_transformer.evaluation import EmbeddingSimilarityEvaluator
-
-    ids = bench.bases(bench.size.folded, bench.size.context)
-    labels = np.arange(len(ids)) % 2
-    bert, text = bench.masked_lm().bert, spaced(ids)
-    sentences = bench.sentence_model("eager")
-    parts = [fold["train"] for fold in published_folds(labels)]
-    pairs = [tuple(part[side] for side in pair_indices(len(part), "published")) for part in parts]
-    evaluators = [
-        EmbeddingSimilarityEvaluator(
-            [text[i] for i in left],
-            [text[i] for i in right],
-            (labels[left] == labels[right]).astype(float).tolist(),
-            batch_size=8,
-            main_similarity="cosine",
-            name="pairs",
-        )
-        for left, right in pairs
-    ]
-
-    def ours() -> list[float]:
-        vectors = embed(bert, ids, "cls", 64, bench.autocast)
-        return [
-            spearman_binary(labels[left] == labels[right], cosine_pairs(vectors, left, right))[0]
-            for left, right in pairs
-        ]
-
-    def theirs() -> list[float]:
-        return [evaluator(sentences)["pairs_spearman_cosine"] for evaluator in evaluators]
-
-    with bench.exact():
-        require_equal("SCCS of the folds", ours(), theirs())
-    yield Row(
-        "sccs_folds",
-        f"SCCS of the training windows of ten folds, {len(ids)} windows x {ids.shape[1] + 2} tokens",
-        f"{bench.precision}, each window encoded once",
-        "an EmbeddingSimilarityEvaluator a fold: fp32 eager, batch 8",
-        bench.compare(ours, theirs),
-    )
-
-
 # -- NMI ---------------------------------------------------------------------------------------------------------------
 
 
@@ -822,81 +774,6 @@ def _loader_share(bench: Bench, fasta: Path) -> str:
     return f"loading is {np.median(shares[1:]):.2%} of a contrastive step of {bench.windows} windows"
 
 
-# -- the frozen head ---------------------------------------------------------------------------------------------------
-
-
-FROZEN_EPOCHS = 20
-
-
-def frozen(bench: Bench) -> Iterator[Row]:
-    """A head on a frozen encoder, ten folds x 20 epochs, with each window encoded once against in every batch."""
-    ids = bench.bases(bench.size.folded, bench.size.frozen_context)
-    tokens = torch.from_numpy(add_special_tokens(ids)).int().to(bench.device)
-    labels = np.arange(len(ids)) % 2
-    bert = bench.masked_lm().bert.eval()
-
-    def ours(epochs: int = FROZEN_EPOCHS) -> np.ndarray:
-        vectors = torch.from_numpy(embed(bert, ids, "cls", 64, bench.autocast)).to(bench.device)
-        return train_heads(bert, labels, lambda index: vectors[index], epochs)
-
-    @torch.no_grad()
-    def encoded(index: np.ndarray) -> torch.Tensor:
-        with bench.autocast():
-            return window_vectors(bert, tokens[index], "cls").float()
-
-    def theirs(epochs: int = FROZEN_EPOCHS) -> np.ndarray:
-        return train_heads(bert, labels, encoded, epochs)
-
-    with bench.exact():
-        require_equal("logits of the frozen head", ours(1), theirs(1))
-    yield Row(
-        "frozen",
-        f"frozen encoder, ten folds x {FROZEN_EPOCHS} epochs, {len(ids)} windows x {ids.shape[1] + 2} tokens",
-        f"{bench.precision}, stored features; dropout of the head {DROPOUT}",
-        f"{bench.precision}, every batch encoded; dropout of the head {DROPOUT}",
-        bench.compare(ours, theirs),
-    )
-
-
-def train_heads(
-    bert: BertModel, labels: np.ndarray, vectors: Callable[[np.ndarray], torch.Tensor], epochs: int
-) -> np.ndarray:
-    """Fit a head in each of the ten folds, validating every epoch; validation logits of the last, [folds, windows].
-
-    vectors: of windows of an index, [windows, hidden].
-    """
-    targets, found = torch.from_numpy(labels).float().to(bert.device), []
-    for fold in published_folds(labels):
-        torch.manual_seed(2)
-        head = Classifier(bert, "cls", DROPOUT).head.to(bert.device)
-        optimizer = torch.optim.AdamW(head.parameters(), lr=1e-3, weight_decay=WEIGHT_DECAY, fused=True)
-        for _ in range(epochs):
-            head.train()
-            for start in range(0, len(fold["train"]), FINETUNE_BATCH):
-                index = fold["train"][start : start + FINETUNE_BATCH]
-                logits = head(vectors(index)).squeeze(-1)
-                nn.functional.binary_cross_entropy_with_logits(logits, targets[index]).backward()
-                optimizer.step()
-                optimizer.zero_grad()
-            with torch.no_grad():
-                logits = head.eval()(vectors(fold["val"])).squeeze(-1)
-        found.append(logits.cpu().numpy())
-    return np.stack(found)
-
-
-# -- the whole recipe --------------------------------------------------------------------------------------------------
-
-
-def whole_recipe(bench: Bench) -> Iterator[Row]:
-    """Pre-training with validation, three arms in ten folds and the report, at its own small size, by the wall."""
-    if SCANPY not in os.environ:
-        print(f"recipe: skipped, ${SCANPY} names no interpreter that has scanpy", flush=True)
-        return
-    from benchmarks.recipe import measure
-
-    yield measure(bench.pairs, torch.get_num_threads(), bench.folder)
-
-
 # -- the table ---------------------------------------------------------------------------------------------------------
 
 ROWS: dict[str, Callable[[Bench], Iterator[Row]]] = {
@@ -906,11 +783,8 @@ ROWS: dict[str, Callable[[Bench], Iterator[Row]]] = {
     "finetune_trainer": finetune_trainer,
     "encode": encode,
     "encode_best": encode_best,
-    "sccs_folds": sccs_folds,
     "nmi": nmi_sites,
     "loader": loader,
-    "frozen": frozen,
-    "recipe": whole_recipe,
 }
 
 

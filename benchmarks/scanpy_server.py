@@ -1,4 +1,4 @@
-"""scanpy's clustering on request, run by benchmarks/run.py and assembled.py under an interpreter that has scanpy.
+"""scanpy's clustering on request, run by benchmarks/run.py under an interpreter that has scanpy.
 
     python scanpy_server.py STATES.npy CLUSTERS.npy wall|cpu
 

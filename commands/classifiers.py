@@ -13,7 +13,6 @@ from tqdm import tqdm
 from commands.sources import fold_folders, job_of, print_table
 from utils.backbone import check_length
 from utils.benchmark import (
-    LEGACY_THRESHOLD,
     Job,
     Member,
     Resemblance,
@@ -78,7 +77,7 @@ def show_benchmark(source: Path, config: Config) -> None:
 
     Of a whole run, written to its benchmark/: benchmark.csv, where the report finds it, reliability plots, notes.txt.
     """
-    root, legacy = config.evaluate.benchmarks or config.data.spliceator, config.evaluate.legacy_logit_threshold
+    root = config.evaluate.benchmarks or config.data.spliceator
     if root is None:
         raise InputError("data.spliceator and evaluate.benchmarks are not set: give the folder that holds Benchmarks")
     sets = {name: load_benchmark(root, name, config.data.context) for name in benchmark_species(root)}
@@ -99,9 +98,7 @@ def show_benchmark(source: Path, config: Config) -> None:
     trained = np.unique(np.concatenate([fold["train"] for fold in splits.folds["both"]]))
     notes += [*species_remarks(windows.take(trained), sets), *resemblance_remarks(resemblance, trained, sets)]
     notes += missing_folds(ensembles, splits.folds)
-    if legacy:
-        notes.append(f"*_legacy: sites are P > {LEGACY_THRESHOLD:.4f}: the published code compares logits with .5")
-    rows, table, curves = score_ensembles(ensembles, sets, legacy)
+    rows, table, curves = score_ensembles(ensembles, sets)
     print("benchmark species, mean ensemble of the folds (both/donor: fitted on both, scored on donors)")
     print("f1_folds: mean of the single folds; f1_tuned: at the threshold that is best for validation; the rest: at .5")
     print_table({name: benchmark_columns(scores) for name, scores in table.items()})
@@ -179,14 +176,12 @@ def score_checkpoint(
     for name, windows in sets.items():
         probabilities = scorer(windows)
         for part, index in parts_of(windows, "both").items():
-            scores = score_windows(
-                windows.labels[index], probabilities[index], None, None, config.evaluate.legacy_logit_threshold
-            )
+            scores = score_windows(windows.labels[index], probabilities[index], None, None)
             table[f"{name} {part}"] = benchmark_columns(scores)
     return table
 
 
 def benchmark_columns(scores: dict[str, float]) -> dict[str, float]:
     """The scores that fit on a terminal; the rest is in benchmark.csv."""
-    shown = ("f1", "f1_folds", "f1_tuned", "f1_legacy", "f1_distinct", "auc", "ap", "mcc", "accuracy", "ece")
+    shown = ("f1", "f1_folds", "f1_tuned", "f1_distinct", "auc", "ap", "mcc", "accuracy", "ece")
     return {key: scores[key] for key in shown if key in scores}

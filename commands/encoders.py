@@ -37,6 +37,8 @@ from utils.run import build_accelerator
 from utils.sequence import A, N, Record, TokenStore, open_store, reverse_complement
 from utils.spliceator import near_duplicate_groups
 
+MLM_PLACES = 4000  # bases masked in each region, one at a time
+
 
 def measure_encoders(
     source: Path, config: Config, used: tuple[str, ...], measure: Callable[[BertForMaskedLM, str], dict[str, Any]]
@@ -152,7 +154,7 @@ def show_mlm(source: Path, config: Config) -> None:
     windows, places, regions = [], [], []
     transcripts = read_annotation(settings.mlm_annotation, {r.name: r.length for r in kept_out.records})
     for record in kept_out.records:
-        found = choose_windows(kept_out, record, transcripts, windows_nt, settings.mlm_places, config.seed)
+        found = choose_windows(kept_out, record, transcripts, windows_nt, MLM_PLACES, config.seed)
         for column, values in zip((windows, places, regions), found):
             column.append(values + (record.offset if column is places else 0))
     windows, places, regions = (np.concatenate(column) for column in (windows, places, regions))

@@ -831,9 +831,9 @@ def main() -> None:
     elif command == "check":
         if rest != ["spliceator"]:
             raise InputError(f"check {' '.join(rest)}: only spliceator can be checked: check spliceator")
-        from utils.examine import check_spliceator
+        from utils.spliceator import check_training
 
-        print(check_spliceator(args.folder or options.data / "spliceator"))
+        print(check_training(args.folder or options.data / "spliceator"))
     else:
         names = [name if HUB_ID.fullmatch(name) else checked_name(name, list(DATA_SETS)) for name in args.names]
         try:

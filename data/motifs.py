@@ -228,14 +228,14 @@ def share(part: int, whole: int) -> str:
 def cut(args: argparse.Namespace) -> None:
     sites = read_bed(args.bed)
     store = open_store([args.fasta], args.cache)
-    motifs = cut_motifs(sites, store, args.window, args.bed, args.legacy_strand_offset)
+    motifs = cut_motifs(sites, store, args.window, args.bed)
     sources = {
         "bed": args.bed.name,
         "bed_sha256": sha256(args.bed),
         "fasta": args.fasta.name,
         "fasta_sha256": store.sha256,
     }
-    save_motifs(motifs, args.out, sources, args.legacy_strand_offset)
+    save_motifs(motifs, args.out, sources)
     megabytes = args.out.stat().st_size / 1e6
     print(f"{args.out}: {len(motifs.labels)} windows of {args.window} nt, {megabytes:.1f} MB")
     for label, count in zip(*np.unique(motifs.labels, return_counts=True)):
@@ -281,8 +281,6 @@ def run() -> None:
         parser.add_argument("--bed", type=Path, required=True, help="motif sites, plain or gzipped")
         parser.add_argument("--out", type=Path, required=True, help="file to write, .npz")
         parser.add_argument("--window", type=int, default=510, help="nt about each site (default %(default)s)")
-        parser.add_argument("--legacy-strand-offset", action="store_true", help="shift the windows of the minus strand "
-                            "by one, as published")  # fmt: skip
         args = parse(parser, sys.argv[2:])
         if args.window < 2 or args.window % 2:
             parser.error(f"--window must be even, the site is at the centre; not {args.window}")

@@ -17,7 +17,6 @@ from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 import evaluate
 from commands import classifiers
 from utils.benchmark import (
-    LEGACY_THRESHOLD,
     Member,
     Resemblance,
     ensemble_of,
@@ -90,16 +89,6 @@ def test_threshold_scores_are_scikit_learn_s(threshold, share):
     assert scores["f1"] == pytest.approx(f1_score(labels, called, zero_division=0.0))
     assert scores["accuracy"] == pytest.approx(accuracy_score(labels, called))
     assert scores["mcc"] == pytest.approx(matthews_corrcoef(labels, called))
-
-
-def test_the_legacy_threshold_is_a_logit_of_a_half():
-    assert LEGACY_THRESHOLD == pytest.approx(0.6225, abs=1e-4)
-    logits = np.array([-1.0, 0.2, 0.49, 0.51, 2.0, 0.3])
-    labels = np.array([0, 0, 1, 1, 1, 0])
-    probabilities = 1 / (1 + np.exp(-logits))
-    scores = score_windows(labels, probabilities, None, None, legacy=True)
-    assert scores["f1_legacy"] == pytest.approx(f1_score(labels, logits > 0.5)) != pytest.approx(scores["f1"])
-    assert not any("legacy" in key for key in score_windows(labels, probabilities, None, 0.4, legacy=False))
 
 
 # -- calibration -------------------------------------------------------------------------------------------------------
@@ -190,12 +179,12 @@ def test_distinct_scores_leave_the_similar_windows_out():
     rng = np.random.default_rng(0)
     labels, probabilities = np.tile([0, 1], 20), rng.random(40)
     similar = np.arange(40) < 10
-    scores = score_windows(labels, probabilities, similar, 0.3, legacy=False)
+    scores = score_windows(labels, probabilities, similar, 0.3)
     expected = classification_scores(labels[10:], probabilities[10:])
     assert {key: scores[f"{key}_distinct"] for key in expected} == expected
     assert (scores["windows"], scores["windows_distinct"]) == (40, 30)
     assert scores["f1_tuned_distinct"] == f1_score(labels[10:], probabilities[10:] > 0.3)
-    of_one_class = score_windows(labels, probabilities, labels == 1, 0.3, legacy=False)
+    of_one_class = score_windows(labels, probabilities, labels == 1, 0.3)
     assert of_one_class["windows_distinct"] == 20 and "auc_distinct" not in of_one_class and "auc" in of_one_class
 
 
@@ -216,7 +205,7 @@ def test_the_ensemble_is_the_mean_and_its_threshold_comes_from_all_validation_wi
     together = ensemble_of(members)
     assert together.species["Fly"] == pytest.approx([0.2, 0.4, 0.5, 0.8])
     assert together.similar["Fly"].tolist() == [True, False, False, True]  # in any fold
-    rows, table, curves = score_ensembles({("baseline", "both", 0): members}, {"Fly": benchmark}, legacy=False)
+    rows, table, curves = score_ensembles({("baseline", "both", 0): members}, {"Fly": benchmark})
     value = rows.set_index(["fold", "metric"])["value"]
     assert value[0, "test/threshold"] == pytest.approx(0.3) and value[2, "test/threshold"] == pytest.approx(0.6)
     pooled = np.array([0.2, 0.4, 0.9, 0.5, 0.7, 0.8])
@@ -296,7 +285,7 @@ def rows_of(run):
 def test_benchmark_of_a_run(run, benchmarks, call, capsys):
     shutil.rmtree(run / "finetune/best_sccs")
     shutil.rmtree(run / "finetune/fresh/both/seed0/fold02")  # one fold is missing
-    call(evaluate, "benchmark", run, "--evaluate.benchmarks", benchmarks, "--evaluate.legacy_logit_threshold", "true")
+    call(evaluate, "benchmark", run, "--evaluate.benchmarks", benchmarks)
     out, table = capsys.readouterr().out, rows_of(run)
     assert set(table["arm"]) == {"pwm", "kmer", "fresh", "baseline"}
     assert set(table["dataset"]) == set(TINY_SPECIES) and set(table["site"]) == {"both"}
@@ -307,7 +296,7 @@ def test_benchmark_of_a_run(run, benchmarks, call, capsys):
     assert "fitted anew differs" not in out
     assert not table.duplicated(["arm", "site", "seed", "fold", "dataset", "metric"]).any()
     kinds = {metric.rsplit("/", 1)[1] for metric in table["metric"]}
-    cut = {f"{key}_{name}" for key in ("f1", "accuracy", "mcc") for name in ("tuned", "legacy")}
+    cut = {f"{key}_tuned" for key in ("f1", "accuracy", "mcc")}
     scores = {"f1", "auc", "ap", "accuracy", "mcc", "ece", "windows"} | cut
     assert kinds == scores | {f"{key}_distinct" for key in scores} | {"threshold"}
     assert (run / "benchmark/notes.txt").read_text().splitlines() == [
@@ -316,7 +305,7 @@ def test_benchmark_of_a_run(run, benchmarks, call, capsys):
     notes = (run / "benchmark/notes.txt").read_text()
     assert "Danio: ids end in DANRE; not in the training windows" in notes
     assert "Human: ids end in SYNTHETIC; SYNTHETIC occurs in the training windows" in notes
-    assert f"Danio: 0 of {4 * PER_FILE} windows" in notes and "P > 0.6225" in notes
+    assert f"Danio: 0 of {4 * PER_FILE} windows" in notes
     for species in TINY_SPECIES:
         assert (run / f"benchmark/reliability_{species}.png").read_bytes().startswith(b"\x89PNG")
 
@@ -327,9 +316,9 @@ def test_validation_and_near_duplicates_are_those_of_each_fold(run, benchmarks, 
     seen = {}
     inner = classifiers.score_ensembles
 
-    def spy(ensembles, sets, legacy):
+    def spy(ensembles, sets):
         seen.update(ensembles=ensembles, sets=sets)
-        return inner(ensembles, sets, legacy)
+        return inner(ensembles, sets)
 
     monkeypatch.setattr(classifiers, "score_ensembles", spy)
     call(evaluate, "benchmark", run, "--evaluate.benchmarks", benchmarks)

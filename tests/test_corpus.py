@@ -126,12 +126,12 @@ def test_the_split_decides_the_chromosomes(human, tmp_path, split, record):
     assert strided_windows(sampler) == sorted(human[1][record][start : start + 510] for start in range(0, 6120, 510))
 
 
-def test_windows_of_n_are_left_out_unless_the_published_way_is_asked_for(tmp_path):
+def test_windows_of_n_are_left_out_unless_they_are_allowed(tmp_path):
     bases = random_bases(np.random.default_rng(2), 6200)
     bases = put(put(bases, 510, "N" * 25), 1020, "N" * 26)  # at most 5 % of 510 is 25.5
     path = write_fasta(tmp_path / "gaps.fa", {"chr2": bases})
     assert len(open_text(chunked((path,), tmp_path))[1]) == 11
-    kept = open_text(chunked((path,), tmp_path, legacy_keep_n=True))[1]
+    kept = open_text(chunked((path,), tmp_path, max_n_share=1.0))[1]
     assert len(kept) == 12
     assert bases[1020:1530] in strided_windows(kept)
 

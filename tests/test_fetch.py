@@ -12,7 +12,6 @@ import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from types import SimpleNamespace
 from urllib.parse import urlsplit
 
 import pytest
@@ -711,8 +710,7 @@ def test_unknown_names(refused):
 
 
 def test_check_hands_the_folder_over(get, data, capsys, monkeypatch):
-    reports = SimpleNamespace(check_spliceator=lambda folder: f"report on {folder}")
-    monkeypatch.setitem(sys.modules, "utils.examine", reports)
+    monkeypatch.setattr("utils.spliceator.check_training", lambda folder: f"report on {folder}")
     get("check", "spliceator")
     get("check", "spliceator", "--folder", "elsewhere")
     assert capsys.readouterr().out == f"report on {data / 'spliceator'}\nreport on elsewhere\n"

@@ -250,39 +250,6 @@ def test_a_bed_without_one_of_the_halves_is_refused(own_data, tmp_path, kept, mi
         measure_nmi(model.bert, load_motifs(config.data), config)
 
 
-# -- the published shift -----------------------------------------------------------------------------------------------
-
-
-def test_legacy_strand_offset_reads_what_the_published_formula_reads(files):
-    bed, fasta, cache = files
-    window = 40
-    genome = {
-        name: "".join(decode(ids) for piece, ids, *_ in fasta_pieces(fasta) if piece == name) for name in ["tiny3"]
-    }
-    motifs = load(bed, fasta, cache, window, legacy_strand_offset=True)
-    for site, ids in zip(read_bed(bed), motifs.ids):
-        left = (site.start + site.end) // 2 - window // 2
-        i, j = site.start - left, site.end - left
-        bases = genome[site.chrom][left : left + window]
-        if site.strand == "-":
-            bases = other_strand(bases)
-            i, j = window - 1 - j, window - 1 - i
-        assert decode(ids[window // 2 - 1 : window // 2 + 1]) == bases[i:j]
-    right = load(bed, fasta, cache, window)
-    minus = np.array([site.strand == "-" for site in read_bed(bed)])
-    assert np.array_equal(motifs.ids[~minus], right.ids[~minus])
-    assert np.array_equal(motifs.ids[minus][:, 1:], right.ids[minus][:, :-1])
-    assert {decode(ids[20:21]) for ids, label in zip(motifs.ids[minus], motifs.labels[minus]) if label[0] == "G"} == {
-        "G"
-    }
-
-
-def test_legacy_strand_offset_does_not_hide_a_wrong_bed(files):
-    rewrite_columns(files[0], lambda fields: move(1, fields) if fields[5] == "-" else fields)
-    with pytest.raises(InputError, match="on the - strand, the starts are one too large"):
-        load(*files, legacy_strand_offset=True)
-
-
 # -- windows cut once --------------------------------------------------------------------------------------------------
 
 
@@ -301,12 +268,17 @@ def test_cut_windows_that_do_not_fit_the_config_are_refused(files, tmp_path):
     save_motifs(load(*files), path, {})
     with pytest.raises(InputError, match="motifs.npz holds windows of 40 nt, and data.motif_window is 60"):
         read_cut(path, 60)
-    with pytest.raises(InputError, match="cut without --legacy-strand-offset, and data.legacy_strand_offset is true"):
-        read_cut(path, 40, legacy_strand_offset=True)
-    shifted = load(*files, legacy_strand_offset=True)
-    save_motifs(shifted, path, {}, legacy_strand_offset=True)
-    assert read_cut(path, 40, legacy_strand_offset=True).sha256 == shifted.sha256
-    with pytest.raises(InputError, match="was cut with --legacy-strand-offset, and data.legacy_strand_offset is false"):
+
+
+@pytest.mark.parametrize("shifted", [False, True])
+def test_cut_windows_of_earlier_versions_are_read_unless_they_are_one_base_off(files, tmp_path, shifted):
+    path, motifs = tmp_path / "motifs.npz", load(*files)
+    sources, flag = np.array("{}"), np.array(shifted)
+    np.savez_compressed(path, ids=motifs.ids, labels=motifs.labels, sources=sources, legacy_strand_offset=flag)
+    if not shifted:
+        assert read_cut(path, 40).sha256 == motifs.sha256
+        return
+    with pytest.raises(InputError, match="was cut with --legacy-strand-offset, one base off .*: cut it again"):
         read_cut(path, 40)
 
 

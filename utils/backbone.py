@@ -31,7 +31,7 @@ from transformers import BertConfig, BertForMaskedLM, BertModel
 
 from simcsp.model.tokenizer import save_tokenizer
 from utils.config import ModelConfig
-from utils.dropout import ATTENTION, make_cheap
+from utils.dropout import ATTENTION, attend, make_cheap
 from utils.errors import InputError
 from utils.sequence import VOCAB
 
@@ -594,7 +594,7 @@ def hidden_states(
     """Hidden states [batch, tokens, hidden] of a layer (None: the last) for tokens [batch, tokens], all of one length.
 
     places: the tokens whose states are wanted. Nothing that they do not depend on is computed: no block above the
-    layer, and of its own block only these tokens' queries and what follows from them, no keys or values.
+    layer, and of its own block only these tokens' queries and what follows from them.
     No attention mask: nothing is padded, and None keeps the fast attention kernels.
     """
     blocks = bert.encoder.layer
@@ -613,30 +613,14 @@ def _block_at(block: nn.Module, states: torch.Tensor, places: slice) -> torch.Te
     """What a BertLayer makes of `states` [batch, tokens, hidden] at some of its tokens, [batch, places, hidden]."""
     if places == slice(None):
         return block(states)
-    wanted = states[:, places]
-    context = _context_at(block.attention.self, wanted, states)
-    return block.feed_forward_chunk(block.attention.output(context, wanted))
-
-
-def _context_at(attention: nn.Module, wanted: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
-    """Attention of few tokens, [batch, wanted, hidden], to all, [batch, tokens, hidden].
-
-    Without keys and values, most of the work for so few: q (W x) = (q W) x, and sum_j p_j (W x_j) = W (sum_j p_j x_j).
-    Each head's query and context thus become `hidden` wide, and meet the hidden states themselves.
-    """
-    heads = (attention.num_attention_heads, -1)
-    query = attention.query(wanted).unflatten(-1, heads)  # [batch, wanted, heads, head size]
-    key, value = (  # [heads, head size, hidden], [heads, head size]
-        (linear.weight.unflatten(0, heads), linear.bias.unflatten(0, heads))
-        for linear in (attention.key, attention.value)
+    attention, wanted = block.attention.self, states[:, places]
+    query, key, value = (
+        project(given).unflatten(-1, (attention.num_attention_heads, -1)).transpose(1, 2)
+        for project, given in ((attention.query, wanted), (attention.key, states), (attention.value, states))
     )
-    wide = torch.einsum("bwhd,hdx->bwhx", query, key[0]).flatten(1, 2)
-    of_bias = (query * key[1]).sum(-1).flatten(1)
-    scores = (wide @ states.mT + of_bias[..., None]) * attention.scaling
-    weights = attention.dropout(torch.softmax(scores.float(), -1).to(scores.dtype))
-    seen = (weights @ states).unflatten(1, query.shape[1:3])
-    of_bias = weights.sum(-1).unflatten(1, query.shape[1:3])[..., None] * value[1]  # dropout: they do not add up to 1
-    return (torch.einsum("bwhx,hdx->bwhd", seen, value[0]) + of_bias).flatten(2)
+    dropout = attention.dropout.p if attention.training else 0.0
+    context, _ = attend(attention, query, key, value, None, dropout=dropout, scaling=attention.scaling)
+    return block.feed_forward_chunk(block.attention.output(context.flatten(2), wanted))
 
 
 def pool(states: torch.Tensor, kind: str) -> torch.Tensor:

@@ -7,13 +7,12 @@ fitted on, `dataset` the species, fold -1 an ensemble. Metrics are `<model>/[<pa
 model     test (a fold's model) or ensemble (the mean probability of the folds' models)
 part      donor or acceptor: those windows alone, scored by a model fitted on both
 score     f1, auc, ap, accuracy, mcc, ece, threshold, windows; f1_tuned, accuracy_tuned, mcc_tuned at the threshold from
-          validation; f1_legacy, ... at the published one, where it is asked for
+          validation
 distinct  without the windows that share an 80-mer with a training window of the fold, or of any fold of the ensemble
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -27,7 +26,6 @@ from utils.overlap import KMER
 from utils.sequence import N
 from utils.spliceator import SITES, Windows, shared_kmers, similar_to_training
 
-LEGACY_THRESHOLD = 1 / (1 + math.exp(-0.5))  # P(site) of a logit of .5
 _A_SPECIES = 10  # windows it has on average, or an id's ending is no species
 _LISTED = 10  # species named in a sentence, those with most windows
 
@@ -94,15 +92,13 @@ def parts_of(windows: Windows, site: str) -> dict[str, np.ndarray]:
 
 
 def score_windows(
-    labels: np.ndarray, probabilities: np.ndarray, similar: np.ndarray | None, threshold: float | None, legacy: bool
+    labels: np.ndarray, probabilities: np.ndarray, similar: np.ndarray | None, threshold: float | None
 ) -> dict[str, float]:
-    """Every score of P(site) [n]: at .5, at the threshold from validation, at the published one; calibration.
+    """Every score of P(site) [n]: at .5, at the threshold from validation; calibration.
 
     similar: bool [n], the windows that the scores *_distinct leave out, or None: there are then no such scores, nor
     where one class is all that is left. threshold: None where there is no validation, then there is no *_tuned.
     """
-    thresholds = {} if threshold is None else {"tuned": threshold}
-    thresholds |= {"legacy": LEGACY_THRESHOLD} if legacy else {}
     subsets = {"": np.ones(len(labels), dtype=bool)} | ({} if similar is None else {"_distinct": ~similar})
     rows: dict[str, float] = {}
     for suffix, kept in subsets.items():
@@ -111,8 +107,8 @@ def score_windows(
         if len(np.unique(mine)) < 2:
             continue
         scores = classification_scores(mine, ours) | {"ece": calibration_error(mine, ours)}
-        for name, value in thresholds.items():
-            scores |= {f"{key}_{name}": score for key, score in threshold_scores(mine, ours, value).items()}
+        if threshold is not None:
+            scores |= {f"{key}_tuned": score for key, score in threshold_scores(mine, ours, threshold).items()}
         rows |= {f"{key}{suffix}": value for key, value in scores.items()}
     return rows
 
@@ -134,7 +130,7 @@ def ensemble_of(members: list[Member]) -> Member:
 
 
 def score_ensembles(
-    ensembles: dict[Job, list[Member]], sets: dict[str, Windows], legacy: bool
+    ensembles: dict[Job, list[Member]], sets: dict[str, Windows]
 ) -> tuple[pd.DataFrame, dict[str, dict[str, float]], dict[str, dict[str, dict[str, Curve]]]]:
     """Score every fold's model and every ensemble on every species.
 
@@ -157,7 +153,7 @@ def score_ensembles(
                 for part, index in parts_of(mine, site).items():
                     labels, probabilities = mine.labels[index], member.species[name][index]
                     similar = None if member.similar[name] is None else member.similar[name][index]
-                    scores = score_windows(labels, probabilities, similar, threshold, legacy)
+                    scores = score_windows(labels, probabilities, similar, threshold)
                     prefix = model if part == site else f"{model}/{part}"
                     rows += [{**common, "metric": f"{prefix}/{key}", "value": value} for key, value in scores.items()]
                     if member is not ensemble:

@@ -108,8 +108,6 @@ class DataConfig:
     """both: half of the windows, at random, are read on the reverse strand (gene bodies: always the sense strand)."""
     max_n_share: ClosedUnitInterval = 0.05
     """Windows with a larger share of N are left out."""
-    legacy_keep_n: bool = False
-    """Leave out no window for its N, as published."""
     max_repeat_share: ClosedUnitInterval = 1.0
     """Windows with a larger share of soft-masked repeats are left out: they are false negatives of a contrast."""
     split: Literal["train", "validation", "test"] = "train"
@@ -159,8 +157,6 @@ class DataConfig:
     """FASTA that the BED's coordinates belong to."""
     motif_window: PositiveInt = 510
     """nt about each motif site that models see."""
-    legacy_strand_offset: bool = False
-    """On the minus strand, shift motif windows by one, so that the central bases are those the published code read."""
 
 
 @dataclass
@@ -239,11 +235,8 @@ class PretrainConfig:
     """simcse, dcl: weight of the masked-base loss of a third, masked copy of the batch (SimCSE has .1)."""
     mlm_probability: OpenUnitInterval = 0.15
     """mlm: share of bases to predict."""
-    masking: Literal["random", "spans", "sites", "informative"] = "random"
-    """mlm: single bases; spans (SpanBERT); more about likely splice sites, by matrices fitted on data.annotation;
-    6-mers that occur together more than their bases would (GeneMask)."""
-    site_factor: PositiveFloat = 5.0
-    """mlm: masking sites raises the odds of the bases of a likely site's consensus by so much."""
+    masking: Literal["random", "sites"] = "random"
+    """mlm: each base alike; sites: more about likely splice sites, by matrices fitted on data.annotation."""
     eval_steps: PositiveInt = 250
     """Validate (SCCS, NMI) and save every this many steps; also before step 0 and at the end."""
     logging_steps: PositiveInt = 10
@@ -344,14 +337,10 @@ class EvaluateConfig:
     """FASTA of a record kept out of the text, on which `evaluate.py mlm` measures masked-base accuracy."""
     mlm_annotation: str | None = None
     """GTF or GFF3 of that FASTA: exons, introns and splice sites are scored apart."""
-    mlm_places: PositiveInt = 4000
-    """Bases masked in each region, one at a time."""
     pwm_flank: PositiveInt = 20
     """nt on either side of the site that the weight matrix and the one-hot floor see."""
     benchmarks: str | None = None
     """Folder that holds Benchmarks/<species>, which `evaluate.py benchmark` scores; null: data.spliceator."""
-    legacy_logit_threshold: bool = False
-    """`evaluate.py benchmark` also scores at P = .6225 (rows *_legacy): the published code compares logits with .5."""
 
 
 @dataclass

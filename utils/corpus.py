@@ -153,7 +153,7 @@ def build_sampler(config: Config, corpus: Corpus) -> WindowSampler:
         data.sampling or ("strided" if data.corpus == "genome" else "random"),
         data.stride,
         data.strands == "both" and not corpus.stranded,
-        1.0 if data.legacy_keep_n else data.max_n_share,
+        data.max_n_share,
         corpus.intervals,
         config.seed,
         data.max_repeat_share,

@@ -13,26 +13,24 @@ from transformers import BertForMaskedLM
 
 from utils.backbone import window_vectors
 from utils.config import Config, PretrainConfig
-from utils.corpus import Corpus, covered, fit_site_matrices, site_scores
+from utils.corpus import Corpus, fit_site_matrices, site_scores
 from utils.masked import ACCEPTOR_REACH, DONOR_REACH
 from utils.objectives import (
     IGNORED,
     ProjectionHead,
-    choose_informative,
     choose_random,
-    choose_spans,
     choose_weighted,
     corrupt,
     dcl,
     info_nce,
     near_duplicates,
-    npmi_table,
 )
 from utils.run import give_back_freed_memory
 from utils.sequence import N, add_special_tokens, reverse_complement
 from utils.views import mutated, shifted
 
 CONTRASTS = {"simcse": info_nce, "dcl": dcl}
+SITE_FACTOR = 5.0  # by which masking about sites raises the odds of the bases of a likely site's consensus
 
 Chooser = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 """(model input uint8 [batch, length], generator) -> bool [batch, length]: the bases to predict."""
@@ -62,28 +60,21 @@ class Learner(nn.Module):
 def build_chooser(config: Config, stage: PretrainConfig, corpus: Corpus) -> Chooser:
     """Which bases a stage masks (pretrain.masking), always `mlm_probability` of them on average."""
     share = stage.mlm_probability
-    if stage.masking == "spans":
-        return lambda tokens, rng: choose_spans(tokens, share, rng)
-    if stage.masking == "informative":
-        pieces = (np.asarray(corpus.store.ids[start:end]) for start, end in covered(corpus.intervals))
-        npmi = npmi_table(strand for piece in pieces for strand in (piece, reverse_complement(piece)))
-        return lambda tokens, rng: choose_informative(tokens, npmi, share, rng)
     if stage.masking == "sites":
         matrices = fit_site_matrices(config, corpus.store)
-        factor = stage.site_factor
-        return lambda tokens, rng: choose_weighted(tokens, site_weights(tokens, matrices, factor), share, rng)
+        return lambda tokens, rng: choose_weighted(tokens, site_weights(tokens, matrices), share, rng)
     return lambda tokens, rng: choose_random(tokens, share, rng)
 
 
-def site_weights(tokens: np.ndarray, matrices: dict[str, np.ndarray], factor: float) -> np.ndarray:
-    """float [batch, length]: `factor` on the bases of the consensus of likely sites (log-odds above 0), else 1."""
+def site_weights(tokens: np.ndarray, matrices: dict[str, np.ndarray]) -> np.ndarray:
+    """float [batch, length]: `SITE_FACTOR` on the bases of the consensus of likely sites (log-odds above 0), else 1."""
     gap = np.full((len(tokens), 40), N, dtype=np.uint8)  # no site is seen across two windows
     flat = np.where(tokens >= N, tokens, N).astype(np.uint8)
     joined = np.concatenate([flat, gap], axis=1).ravel()
     weights = np.ones(len(joined))
     for site, (before, after) in (("donor", DONOR_REACH), ("acceptor", ACCEPTOR_REACH)):
         for place in np.flatnonzero(site_scores(joined, {site: matrices[site]}) > 0):
-            weights[max(place - before, 0) : place + after] = factor
+            weights[max(place - before, 0) : place + after] = SITE_FACTOR
     return weights.reshape(len(tokens), -1)[:, : tokens.shape[1]]
 
 

@@ -81,16 +81,11 @@ def read_bed(path: str | Path) -> list[Site]:
     return sites
 
 
-def cut_motifs(
-    sites: list[Site], store: TokenStore, window: int, bed: str | Path, legacy_strand_offset: bool = False
-) -> Motifs:
+def cut_motifs(sites: list[Site], store: TokenStore, window: int, bed: str | Path) -> Motifs:
     """Windows about the sites on their own strand; beyond the ends of a record they are N, as published.
 
-    left = (start + end) // 2 - window // 2; `window` is even. legacy_strand_offset: on the minus strand the two central
-    bases are those that the published code read, the base before the motif and its first: with i = start - left and
-    j = end - left it read [window - 1 - j, window - 1 - i) of the reverse complement instead of [window - j,
-    window - i). Raises InputError for a site outside its record, and where fewer than 95 % of the sites, of all or of
-    one strand, show the bases of their label (never shifted).
+    left = (start + end) // 2 - window // 2; `window` is even. Raises InputError for a site outside its record, and
+    where fewer than 95 % of the sites, of all or of one strand, show the bases of their label.
     """
     labels = np.array([site.label for site in sites])
     for half in ("GT", "AG"):
@@ -99,10 +94,7 @@ def cut_motifs(
     around = np.stack([_window(site, store, window + 2) for site in sites])
     minus = np.array([site.strand == "-" for site in sites])
     _check_build(around[:, window // 2 - 1 : window // 2 + 3], labels, minus, store, bed)
-    ids = around[:, 1:-1]
-    if legacy_strand_offset:
-        ids = np.where(minus[:, None], around[:, :-2], ids)
-    return Motifs(np.ascontiguousarray(ids), labels)
+    return Motifs(np.ascontiguousarray(around[:, 1:-1]), labels)
 
 
 def _window(site: Site, store: TokenStore, window: int) -> np.ndarray:
@@ -158,30 +150,25 @@ def _check_build(four: np.ndarray, labels: np.ndarray, minus: np.ndarray, store:
 # -- windows cut once, so that later runs need no genome ---------------------------------------------------------------
 
 
-def save_motifs(motifs: Motifs, path: Path, sources: dict[str, str], legacy_strand_offset: bool = False) -> None:
+def save_motifs(motifs: Motifs, path: Path, sources: dict[str, str]) -> None:
     """Write windows and labels to an .npz; sources: name and hash of the BED and the FASTA they were cut from."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         with open(aside, "wb") as file:
-            np.savez_compressed(
-                file,
-                ids=motifs.ids,
-                labels=motifs.labels,
-                sources=np.array(json.dumps(sources)),
-                legacy_strand_offset=np.array(legacy_strand_offset),
-            )
+            np.savez_compressed(file, ids=motifs.ids, labels=motifs.labels, sources=np.array(json.dumps(sources)))
         os.replace(aside, path)
     finally:
         aside.unlink(missing_ok=True)
 
 
-def read_cut(path: str | Path, window: int, legacy_strand_offset: bool = False) -> Motifs:
+def read_cut(path: str | Path, window: int) -> Motifs:
     """Windows that `save_motifs` wrote, cropped about the site to `window` nt. Raises InputError where they are too
-    short, were cut under the other `legacy_strand_offset`, or the file is none of these."""
+    short, were cut one base off by an earlier version's switch, or the file is none of these."""
     try:
         with np.load(path, allow_pickle=False) as file:
-            ids, labels, shifted = file["ids"], file["labels"], bool(file["legacy_strand_offset"])
+            ids, labels = file["ids"], file["labels"]
+            shifted = bool(file.get("legacy_strand_offset", False))
     except FileNotFoundError:
         raise InputError(f"{path} does not exist: cut it with python data/motifs.py cut") from None
     except (OSError, ValueError, KeyError, EOFError, AttributeError, TypeError, zipfile.BadZipFile, zlib.error):
@@ -191,10 +178,7 @@ def read_cut(path: str | Path, window: int, legacy_strand_offset: bool = False) 
             f"{path} holds windows of {ids.shape[1]} nt, and data.motif_window is {window}: "
             f"lower it, or cut again with --window {window}"
         )
-    if shifted != legacy_strand_offset:
-        raise InputError(
-            f"{path} was cut {'with' if shifted else 'without'} --legacy-strand-offset, and "
-            f"data.legacy_strand_offset is {str(legacy_strand_offset).lower()}: cut it again"
-        )
+    if shifted:
+        raise InputError(f"{path} was cut with --legacy-strand-offset, one base off on the minus strand: cut it again")
     left = (ids.shape[1] - window) // 2
     return Motifs(np.ascontiguousarray(ids[:, left : left + window]), labels)

@@ -5,12 +5,9 @@ Contrastive losses take vectors (torch), masks are made from ids (numpy uint8).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.optimize import brentq
 from scipy.sparse import csr_array
 from torch import nn
 
@@ -19,8 +16,6 @@ from utils.overlap import KMER, kmer_hashes
 from utils.sequence import MASK, A, T, reverse_complement
 
 IGNORED = -100  # torch's cross_entropy leaves these targets out
-
-_PIECE = 1 << 20  # bases of text whose k-mers are counted at a time
 
 
 # -- contrast ----------------------------------------------------------------------------------------------------------
@@ -154,18 +149,6 @@ def choose_random(ids: np.ndarray, probability: float, rng: np.random.Generator)
     return (rng.random(ids.shape) < probability) & (ids >= A)
 
 
-def choose_spans(
-    ids: np.ndarray, probability: float, rng: np.random.Generator, mean: float = 3.0, longest: int = 10
-) -> np.ndarray:
-    """Spans of geometric length (SpanBERT, Joshi et al. 2020, section 3.1), cut at `longest`.
-
-    mean: of the lengths before the cut, in nt, at least 1. Spans start at any base and may touch or overlap; the
-    window's end cuts them too, and an N within one is passed over.
-    """
-    start = np.broadcast_to(np.arange(ids.shape[1]), ids.shape)
-    return _choose_some(ids, start, start + np.minimum(rng.geometric(1 / mean, ids.shape), longest), probability, rng)
-
-
 def choose_weighted(ids: np.ndarray, weights: np.ndarray, probability: float, rng: np.random.Generator) -> np.ndarray:
     """Each base by itself, with a chance in proportion to its weight: more of them around sites, say.
 
@@ -185,112 +168,17 @@ def choose_weighted(ids: np.ndarray, weights: np.ndarray, probability: float, rn
         certain |= chance > 1  # their chance only grows as that of the others does
 
 
-def choose_informative(ids: np.ndarray, npmi: np.ndarray, probability: float, rng: np.random.Generator) -> np.ndarray:
-    """Whole k-mers that occur together more than chance has it (GeneMask, Roy et al. 2023).
-
-    npmi: float [4^k] of `npmi_table`. Centres are drawn among all bases; each stands for that k-mer, of the up to k
-    that hold it, whose NPMI is the highest (the leftmost of equals), and for the base alone where none is known. Unlike
-    GeneMask, whose tokens are overlapping k-mers, a k-mer is hidden by masking its own bases and no more.
-    """
-    length, k = ids.shape[1], (len(npmi).bit_length() - 1) // 2
-    codes, known = _kmer_codes(ids, k)
-    rank = k * np.unique(npmi, return_inverse=True)[1].astype(np.int32)
-    rank[np.isneginf(npmi)] = -k
-    scores = np.full((len(ids), length + k - 1), -k, dtype=np.int32)  # column c: of the k-mer from base c - (k - 1) on
-    scores[:, k - 1 : k - 1 + codes.shape[1]] = np.where(known, rank[np.where(known, codes, 0)], -k)
-    best = scores[:, :length] + (k - 1)  # the remainder of k says how far left of the base the k-mer starts
-    for left in range(k - 1):
-        np.maximum(best, scores[:, k - 1 - left : k - 1 - left + length] + left, out=best)
-    alone = best < 0
-    start = np.arange(length) - np.where(alone, 0, best % k)
-    return _choose_some(ids, start, np.where(alone, start + 1, start + k), probability, rng)
-
-
-def _choose_some(
-    ids: np.ndarray, start: np.ndarray, stop: np.ndarray, probability: float, rng: np.random.Generator
-) -> np.ndarray:
-    """Bases in some of the spans [start, stop), int [batch, length], one for each base and holding it.
-
-    Spans are taken independently, at the rate that makes the expected share of bases `probability`: a base in n of
-    them is chosen with 1 - (1 - rate)^n.
-    """
-    bases = ids >= A
-    counts = np.bincount(_depth(bases, start, stop)[bases])  # how many bases lie in 0, 1, 2, ... spans
-    if not len(counts):
-        return bases
-    depths, wanted = np.arange(len(counts)), probability * counts.sum()
-    rate = brentq(lambda rate: counts @ (1 - (1 - rate) ** depths) - wanted, 0, 1)
-    return (_depth(bases & (rng.random(ids.shape) < rate), start, stop) > 0) & bases
-
-
-def _depth(taken: np.ndarray, start: np.ndarray, stop: np.ndarray) -> np.ndarray:
-    """int [batch, length]: in how many of the taken spans each position lies."""
-    batch, length = taken.shape
-    row = np.arange(batch)[:, None] * (length + 1)
-    size = batch * (length + 1)
-    begun = np.bincount((row + start)[taken], minlength=size)
-    ended = np.bincount((row + np.minimum(stop, length))[taken], minlength=size)
-    return np.cumsum((begun - ended).reshape(batch, length + 1), axis=1)[:, :-1]
-
-
-def npmi_table(pieces: Iterable[np.ndarray], k: int = 6, minimum: int = 101) -> np.ndarray:
-    """Normalised pointwise mutual information of every k-mer of a text: float [4^k], -inf for those that do not occur.
-
-    PMI = ln(p(w) / prod_j p(w_j)), of a k-mer against its bases as if they were independent, times ln f / (ln f + ln
-    minimum), f the count of w, which keeps rare k-mers, whose p is uncertain, from the top (GeneMask, Roy et al. 2023;
-    the factor and 101 as in its code).
-
-    pieces: uint8 [length] each, such as the records of a store, which are read once; k-mers with an N are left out. Of
-    text that is read on both strands, give both. Index: the bases as digits of base 4, A 0 to T 3, the first one
-    highest. Raises InputError for a text without k-mers.
-    """
-    counts, bases = np.zeros(4**k, dtype=np.int64), np.zeros(T + 1, dtype=np.int64)
-    for piece in pieces:
-        for start in range(0, len(piece), _PIECE):
-            part = np.asarray(piece[start : start + _PIECE + k - 1])
-            codes, known = _kmer_codes(part, k)
-            counts += np.bincount(codes[known], minlength=4**k)
-            bases += np.bincount(part[:_PIECE], minlength=T + 1)
-    if not counts.any():
-        raise InputError(f"the text has no {k} known bases in a row, so their NPMI cannot be estimated")
-    independent = np.zeros(1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        for _ in range(k):
-            independent = np.add.outer(independent, np.log(bases[A:] / bases[A:].sum())).ravel()
-        pmi = np.log(counts / counts.sum()) - independent
-        factor = np.log(counts) / (np.log(counts) + np.log(minimum))
-        return np.where(counts > 0, pmi * factor, -np.inf)
-
-
-def _kmer_codes(ids: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Index in `npmi_table` of every k-mer, int32 [..., length - k + 1], and whether it is without N and special tokens
-    (bool of the same shape; elsewhere the index means nothing)."""
-    count = max(ids.shape[-1] - k + 1, 0)
-    digits, bases = ids.astype(np.int32) - A, ids >= A
-    codes, known = np.zeros((*ids.shape[:-1], count), dtype=np.int32), np.ones((*ids.shape[:-1], count), dtype=bool)
-    for j in range(k):
-        codes *= 4
-        codes += digits[..., j : j + count]
-        known &= bases[..., j : j + count]
-    return codes, known
-
-
 # -- masked bases: what the model sees ---------------------------------------------------------------------------------
 
 
 def corrupt(ids: np.ndarray, chosen: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """BERT's corruption (Devlin et al. 2019, section 3.1): of the chosen bases 80 % [MASK], 10 % redrawn, 10 % kept.
 
-    ids: uint8 [batch, length]; chosen: bool of the same shape, of one of the `choose_*`. The fate of each base is its
-    own, in spans too. Returns (input ids uint8, targets int64 with IGNORED where nothing is asked).
+    ids: uint8 [batch, length]; chosen: bool of the same shape, of one of the `choose_*`. Returns
+    (input ids uint8, targets int64 with IGNORED where nothing is asked).
     """
     action = rng.random(ids.shape)
     random_bases = rng.integers(A, T + 1, size=ids.shape, dtype=np.uint8)
     masked = np.where(chosen & (action < 0.8), np.uint8(MASK), ids)
     masked = np.where(chosen & (action >= 0.8) & (action < 0.9), random_bases, masked)
     return masked, np.where(chosen, ids.astype(np.int64), IGNORED)
-
-
-def mask_tokens(ids: np.ndarray, probability: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """BERT's masking: `choose_random`, then `corrupt`."""
-    return corrupt(ids, choose_random(ids, probability, rng), rng)

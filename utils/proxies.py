@@ -85,9 +85,9 @@ def load_motifs(data: DataConfig) -> Motifs | None:
     if data.motif_bed is None:
         return None
     if data.motif_bed.endswith(".npz"):
-        return read_cut(data.motif_bed, data.motif_window, data.legacy_strand_offset)
+        return read_cut(data.motif_bed, data.motif_window)
     store = open_store([data.motif_fasta], data.cache)
-    return cut_motifs(read_bed(data.motif_bed), store, data.motif_window, data.motif_bed, data.legacy_strand_offset)
+    return cut_motifs(read_bed(data.motif_bed), store, data.motif_window, data.motif_bed)
 
 
 def measure_sccs(

@@ -106,7 +106,7 @@ def _measured_under(run: Path, config: Config) -> dict[str, Any]:
     path = run / "splits/splits.json"
     if not path.is_file():
         raise InputError(f"{path} does not exist: the run has no labelled windows (data.spliceator) to fine-tune on")
-    data = ("context", "motif_bed", "motif_fasta", "motif_window", "legacy_strand_offset")
+    data = ("context", "motif_bed", "motif_fasta", "motif_window")
     values = to_dict(config)
     finetune = {key: value for key, value in values["finetune"].items() if key != "arms"}
     measured = {"seed": config.seed, "precision": config.precision, "splits": json.loads(path.read_text())}
