@@ -182,11 +182,8 @@ class MlmConfig:
     """Gradients are clipped to this norm."""
     mlm_probability: OpenUnitInterval = 0.15
     """Share of bases to predict."""
-    masking: Literal["random", "spans", "sites", "informative"] = "random"
-    """random: single bases; spans (SpanBERT); more about likely splice sites, by matrices fitted on data.annotation;
-    6-mers that occur together more than their bases would (GeneMask)."""
-    site_factor: PositiveFloat = 5.0
-    """Masking sites raises the odds of the bases of a likely site's consensus by so much."""
+    masking: Literal["random", "sites"] = "random"
+    """Each base alike; sites: more about likely splice sites, by matrices fitted on data.annotation."""
     eval_steps: PositiveInt = 250
     """Validate (SCCS, NMI) and save every this many steps; also before step 0 and at the end."""
     logging_steps: PositiveInt = 10
@@ -396,7 +393,14 @@ OF_CONTRAST = {item.name for item in dataclasses.fields(PretrainConfig)} - {
     item.name for item in dataclasses.fields(MlmConfig)
 }
 """Fields of pretrain that mean nothing to masked bases."""
-RETIRED = {"data.legacy_keep_n": False, "data.legacy_strand_offset": False, "evaluate.legacy_logit_threshold": False}
+RETIRED = {
+    "data.legacy_keep_n": False,
+    "data.legacy_strand_offset": False,
+    "evaluate.legacy_logit_threshold": False,
+    "evaluate.mlm_places": 4000,
+    "mlm.site_factor": 5.0,
+    "pretrain.site_factor": 5.0,
+}
 """Fields that earlier versions had, and the value under which they changed nothing."""
 REFUSED = (jsonargparse.ArgumentError, TypeError, ValueError)
 """What jsonargparse raises for values that it does not take."""
