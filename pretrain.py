@@ -68,6 +68,8 @@ def main() -> None:
     config = load_config(sys.argv[1:])
     if not (config.mlm.steps or config.pretrain.steps):
         raise InputError("pretrain.steps is 0 and so is mlm.steps: nothing to train")
+    if config.search.trials:
+        check_search(config)
     stop = StopSignal()
     accelerator = build_accelerator(config.device, config.precision)
     corpus = open_corpus(config)
@@ -87,6 +89,17 @@ def main() -> None:
         return json.loads((trial.folder / "pretrain/summary.json").read_text())["metrics"][metric]
 
     print(run_search(config, metric, ("model", "mlm", "pretrain"), objective, stop), flush=True)
+
+
+def check_search(config: Config) -> None:
+    """Refuse a search whose metric no trial would measure."""
+    metric = config.search.metric
+    if not config.pretrain.steps:
+        raise InputError("pretrain.steps is 0: a search compares trials by the validations of the pretrain stage")
+    if metric == "nmi" and config.data.motif_bed is None:
+        raise InputError("search.metric (nmi) needs motif sites: set data.motif_bed, or search by sccs")
+    if metric != "nmi" and config.data.spliceator is None:
+        raise InputError(f"search.metric ({metric}) needs labelled windows: set data.spliceator, or search by nmi")
 
 
 def run_stages(
