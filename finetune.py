@@ -37,7 +37,16 @@ from utils.motifs import Motifs
 from utils.objectives import sup_con
 from utils.proxies import load_motifs, load_windows, measure_nmi
 from utils.report import write_report
-from utils.run import RunFolder, StopSignal, build_accelerator, replace_folder, sha256_folder, stop_if_asked, write_text
+from utils.run import (
+    RunFolder,
+    StopSignal,
+    build_accelerator,
+    replace_folder,
+    sha256_folder,
+    stop_if_asked,
+    take_step,
+    write_text,
+)
 from utils.search import Report, run_search
 from utils.sequence import add_special_tokens
 from utils.spliceator import Splits, Windows, shared_kmers, similar_to_training
@@ -369,6 +378,7 @@ class FoldRun:
             self._enter(self.settings.stages[0], start)
         else:
             self._load(state, start)
+        self.run.begin()
         self.run.rewind(self.epoch)
 
     def _enter(self, stage: str, start: StartModel) -> None:
@@ -472,10 +482,12 @@ class FoldRun:
     def train_epoch(self) -> float | None:
         """One pass over the training windows, then validation; returns its AUC (supcon has no head: None)."""
         study, stage = self.study, self.stage
-        loss = self._train_pass()
+        loss, skipped = self._train_pass()
         self.epoch += 1
         name = "train/supcon_loss" if stage == "supcon" else "train/loss"
         row = {name: loss, "train/lr": settings_lr(self.scheduler)}
+        if study.accelerator.scaler is not None:
+            row["train/skipped_steps"] = skipped
         if len(self.settings.stages) > 1:
             row["train/stage"] = STAGES.index(stage)  # 0 supcon, 1 head, 2 full
         progress = f"{self.arm} {self.site} fold {self.number} {stage} epoch {self.epoch}"
@@ -488,13 +500,16 @@ class FoldRun:
         study.bar.set_postfix_str(f"{progress} AUC {scores['auc']:.4f}")
         return scores["auc"]
 
-    def _train_pass(self) -> float:
-        """The stage's loss on every training window once, one optimiser step a batch; returns its mean."""
+    def _train_pass(self) -> tuple[float, int]:
+        """The stage's loss on every training window once, one optimiser step a batch.
+
+        Returns its mean, and how many steps fp16's loss scaler skipped because gradients overflowed.
+        """
         study, settings = self.study, self.settings
         order = self.parts["train"][self._order()]
         self.learner.train(self.stage != "head")  # the frozen encoder has no dropout
         self.model.head.train()
-        total, batches = 0.0, len(order) // self.batch_size  # the last partial batch is dropped
+        total, skipped, batches = 0.0, 0, len(order) // self.batch_size  # the last partial batch is dropped
         for i in range(batches):
             loss = self._loss(torch.from_numpy(order[i * self.batch_size : (i + 1) * self.batch_size]))
             if not torch.isfinite(loss):
@@ -502,12 +517,10 @@ class FoldRun:
             study.accelerator.backward(loss)
             if settings.max_grad_norm is not None:
                 study.accelerator.clip_grad_norm_(self.learner.parameters(), settings.max_grad_norm)
-            self.optimizer.step()
-            self.scheduler.step()
-            self.optimizer.zero_grad()
+            skipped += take_step(study.accelerator, self.optimizer, self.scheduler)
             total += loss.detach()
             stop_if_asked(study.stop, f"in {self.run.path}, epoch {self.epoch + 1}")
-        return float(total) / batches
+        return float(total) / batches, skipped
 
     def _loss(self, index: torch.Tensor) -> torch.Tensor:
         """What the stage minimises, on the windows of `index` [batch]."""
@@ -582,6 +595,7 @@ class FoldRun:
         train = self.parts["train"]
         floor.fit(self._array("train"), study.windows.labels[train], study.windows.sites[train])
         val = classification_scores(study.windows.labels[self.parts["val"]], floor.predict(self._array("val")))
+        self.run.begin()
         self.run.rewind(-1)
         self.seconds = time.perf_counter() - self.began
         self._summarise(floor.predict(self._array("test")), {f"val/{key}": val[key] for key in ("auc", "f1", "ap")}, {})

@@ -47,6 +47,7 @@ from utils.run import (
     set_seed,
     sha256_folder,
     stop_if_asked,
+    take_step,
     write_json,
 )
 from utils.search import Report, run_search
@@ -68,6 +69,8 @@ def main() -> None:
     config = load_config(sys.argv[1:], hidden=("finetune",))
     if not (config.mlm.steps or config.pretrain.steps):
         raise InputError("pretrain.steps is 0 and so is mlm.steps: nothing to train")
+    if config.search.trials:
+        check_search(config)
     stop = StopSignal()
     accelerator = build_accelerator(config.device, config.precision)
     corpus = open_corpus(config)
@@ -87,6 +90,17 @@ def main() -> None:
         return json.loads((trial.folder / "pretrain/summary.json").read_text())["metrics"][metric]
 
     print(run_search(config, metric, ("model", "mlm", "pretrain"), objective, stop), flush=True)
+
+
+def check_search(config: Config) -> None:
+    """Refuse a search whose metric no trial would measure."""
+    metric = config.search.metric
+    if not config.pretrain.steps:
+        raise InputError("pretrain.steps is 0: a search compares trials by the validations of the pretrain stage")
+    if metric == "nmi" and config.data.motif_bed is None:
+        raise InputError("search.metric (nmi) needs motif sites: set data.motif_bed, or search by sccs")
+    if metric != "nmi" and config.data.spliceator is None:
+        raise InputError(f"search.metric ({metric}) needs labelled windows: set data.spliceator, or search by nmi")
 
 
 def run_stages(
@@ -213,7 +227,7 @@ class Training:
         self.step = 0
         self.best: dict[str, dict[str, float]] = {}
         self.sums = [0.0, 0.0, 0.0]  # loss, accuracy and gradient norm since the last logged row
-        self.count = 0
+        self.count = self.skipped = 0  # steps since then, and those that fp16's loss scaler skipped
 
     def state(self) -> dict[str, object]:
         scaler = self.accelerator.scaler
@@ -222,6 +236,7 @@ class Training:
             "best": self.best,
             "sums": self.sums,
             "count": self.count,
+            "skipped": self.skipped,
             "model": self.model.state_dict(),
             "head": self.head.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -233,6 +248,7 @@ class Training:
 
     def load(self, state: dict[str, object]) -> None:
         self.step, self.best, self.sums, self.count = (state[key] for key in ("step", "best", "sums", "count"))
+        self.skipped = state.get("skipped", 0)  # older states do not have it
         self.model.load_state_dict(state["model"])
         self.head.load_state_dict(state["head"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -244,7 +260,10 @@ class Training:
             torch.cuda.set_rng_state_all([rng.cpu() for rng in state["cuda_rng"]])
 
     def advance(self, ids: np.ndarray, rng: np.random.Generator) -> None:
-        """One optimiser step on windows uint8 [batch, length]."""
+        """One optimiser step on windows uint8 [batch, length]; none where fp16 gradients overflow the loss scaler.
+
+        Raises FloatingPointError for a loss that is no finite number.
+        """
         self.learner.train()
         loss, accuracy = step_loss(self.learner, self.stage, ids, rng, self.accelerator.device, self.choose)
         if not torch.isfinite(loss):
@@ -253,24 +272,25 @@ class Training:
             )
         self.accelerator.backward(loss)
         norm = self.accelerator.clip_grad_norm_(self.learner.parameters(), self.stage.max_grad_norm)
-        self.optimizer.step()
-        self.scheduler.step()
-        self.optimizer.zero_grad()
+        skipped = take_step(self.accelerator, self.optimizer, self.scheduler)
         self.step += 1
         self.count += 1
-        for i, value in enumerate((loss, accuracy, norm)):
+        self.skipped += skipped
+        for i, value in enumerate((loss, accuracy) if skipped else (loss, accuracy, norm)):
             self.sums[i] += float(value.detach())
 
     def means(self) -> dict[str, float]:
-        """Means since the last call, and the learning rate."""
-        loss, accuracy, norm = (total / self.count for total in self.sums)
-        self.sums, self.count = [0.0, 0.0, 0.0], 0
-        return {
-            "train/loss": loss,
-            "train/accuracy": accuracy,
-            "train/grad_norm": norm,
-            "train/lr": self.scheduler.get_last_lr()[0],
-        }
+        """Means since the last call, and the learning rate; under fp16 the number of skipped steps too.
+
+        The gradient norm is that of the steps that were taken, and is missing where there was none.
+        """
+        (loss, accuracy, norm), taken = self.sums, self.count - self.skipped
+        row = {"train/loss": loss / self.count, "train/accuracy": accuracy / self.count}
+        row |= {"train/grad_norm": norm / taken} if taken else {}
+        row["train/lr"] = self.scheduler.get_last_lr()[0]
+        row |= {"train/skipped_steps": self.skipped} if self.accelerator.scaler is not None else {}
+        self.sums, self.count, self.skipped = [0.0, 0.0, 0.0], 0, 0
+        return row
 
 
 def run_stage(
@@ -297,6 +317,7 @@ def run_stage(
     model.to(accelerator.device)
     training = Training(model, pooling, stage, accelerator, build_chooser(config, stage, corpus))
     state = run.load_state(accelerator.device)
+    run.begin()
     if state is None:
         run.rewind(-1)
         describe(run, config, name, training, text, remarks)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from tqdm import tqdm
 from commands.sources import fold_folders, job_of, print_table
 from utils.backbone import check_length
 from utils.benchmark import (
+    Curve,
     Job,
     Member,
     Resemblance,
@@ -31,14 +33,14 @@ from utils.errors import InputError
 from utils.floors import FLOORS
 from utils.metrics import classification_scores
 from utils.plots import plt, reliability_plot, save_figure
-from utils.proxies import load_windows
+from utils.proxies import has_training_windows, read_windows
 from utils.run import build_accelerator, write_text
-from utils.spliceator import Splits, Windows, benchmark_species, load_benchmark
+from utils.spliceator import Splits, Windows, benchmark_species, fold_count, load_benchmark
 
 
 def show_classify(source: Path, config: Config) -> None:
     """Test scores of each fold, computed anew from its checkpoint, and whether they are those that were recorded."""
-    windows, splits = load_windows(config)
+    windows, splits = read_windows(config)
     accelerator = build_accelerator(config.device, config.precision)
     rows, worst = {}, 0.0
     for folder in tqdm(fold_folders(source), desc="classify", unit="fold", disable=not sys.stderr.isatty()):
@@ -55,8 +57,18 @@ def show_classify(source: Path, config: Config) -> None:
     print(f"largest difference to the recorded probabilities: {worst:.1e}")
 
 
+def check_windows(folder: Path, windows: Windows, test: np.ndarray) -> None:
+    """Refuse a fold that was fitted on other windows: by its recorded predictions, or the hash of its windows."""
+    if (folder / "predictions.csv").is_file():
+        recorded_predictions(folder, windows.names[test])
+    elif json.loads((folder / "env.json").read_text())["inputs"]["spliceator"] != windows.sha256:
+        raise InputError(f"{folder} was fitted on other windows than those of this config: use the run's own config")
+
+
 def recorded_predictions(folder: Path, names: np.ndarray) -> pd.DataFrame:
     """predictions.csv of a fold. Raises InputError unless it is of the test windows of these names."""
+    if not (folder / "predictions.csv").is_file():
+        raise InputError(f"{folder} has no predictions.csv, which the scores are compared with: take a run of your own")
     recorded = pd.read_csv(folder / "predictions.csv")
     if recorded["window"].tolist() != names.tolist():
         raise InputError(f"{folder}/predictions.csv is of other windows than this config's: use the run's own config")
@@ -76,13 +88,9 @@ def show_benchmark(source: Path, config: Config) -> None:
     """Benchmark species by each fold's model, their mean ensemble and the floors (see utils/benchmark.py).
 
     Of a whole run, written to its benchmark/: benchmark.csv, where the report finds it, reliability plots, notes.txt.
+    A model whose training windows are not there is scored without what takes them, and nothing is written.
     """
-    root = config.evaluate.benchmarks or config.data.spliceator
-    if root is None:
-        raise InputError("data.spliceator and evaluate.benchmarks are not set: give the folder that holds Benchmarks")
-    sets = {name: load_benchmark(root, name, config.data.context) for name in benchmark_species(root)}
-    if not sets:
-        raise InputError(f"{root}/Benchmarks holds no species folder")
+    sets = load_benchmarks(config)
     accelerator = build_accelerator(config.device, config.precision)
     if (source / HEAD_FILE).is_file():
         fold = source.resolve().parents[1]
@@ -91,27 +99,69 @@ def show_benchmark(source: Path, config: Config) -> None:
             print_table(score_checkpoint(source, config, accelerator, sets))
             return
         source = fold
-    windows, splits = load_windows(config)
-    resemblance = Resemblance(windows, sets)
-    folders = fold_folders(source, floors=True)
-    ensembles, notes = ask_members(folders, config, accelerator, windows, splits, sets, resemblance)
-    trained = np.unique(np.concatenate([fold["train"] for fold in splits.folds["both"]]))
-    notes += [*species_remarks(windows.take(trained), sets), *resemblance_remarks(resemblance, trained, sets)]
-    notes += missing_folds(ensembles, splits.folds)
+    windows = None
+    if has_training_windows(config.data):
+        windows, splits = read_windows(config)
+        resemblance = Resemblance(windows, sets)
+        folders = fold_folders(source, floors=True)
+        ensembles, notes = ask_members(folders, config, accelerator, windows, splits, sets, resemblance)
+        trained = np.unique(np.concatenate([fold["train"] for fold in splits.folds["both"]]))
+        notes += [*species_remarks(windows.take(trained), sets), *resemblance_remarks(resemblance, trained, sets)]
+    else:
+        folders = fold_folders(source)
+        ensembles, notes = ask_models(folders, config, accelerator, sets), [without_windows(config)]
+    notes += missing_folds(ensembles, fold_count(config.data.folds, config.data.num_folds))
     rows, table, curves = score_ensembles(ensembles, sets)
     print("benchmark species, mean ensemble of the folds (both/donor: fitted on both, scored on donors)")
     print("f1_folds: mean of the single folds; f1_tuned: at the threshold that is best for validation; the rest: at .5")
     print_table({name: benchmark_columns(scores) for name, scores in table.items()})
     print(*notes, sep="\n")
-    if [path.resolve() for path in folders] != [path.resolve() for path in fold_folders(config.folder, floors=True)]:
-        print(f"nothing written: this is a part of a run (for its files: evaluate.py benchmark {config.folder})")
+    if reason := why_nothing_is_written(folders, config, windows):
+        print(f"nothing written: {reason}")
         return
+    write_benchmark(rows, notes, curves, config, made_up="SYNTHETIC" in windows.groups)
+
+
+def load_benchmarks(config: Config) -> dict[str, Windows]:
+    """{species: windows}. Raises InputError where the folder holds none."""
+    root = config.evaluate.benchmarks or config.data.spliceator
+    if root is None:
+        raise InputError("data.spliceator and evaluate.benchmarks are not set: give the folder that holds Benchmarks")
+    sets = {name: load_benchmark(root, name, config.data.context) for name in benchmark_species(root)}
+    if not sets:
+        raise InputError(f"{root}/Benchmarks holds no species folder")
+    return sets
+
+
+def without_windows(config: Config) -> str:
+    """What the scores lack, in a sentence."""
+    return (
+        f"the training windows (data.spliceator: {config.data.spliceator}) are not there: no floors, no threshold from "
+        "validation (f1_tuned), no scores without near-duplicates (f1_distinct)"
+    )
+
+
+def why_nothing_is_written(folders: list[Path], config: Config, windows: Windows | None) -> str | None:
+    """The reason, or None where the scores are those of a whole run with its windows."""
+    if windows is None:
+        return "the report of a run compares with the floors, which take the training windows"
+    if not (config.folder / "splits/splits.json").is_file():
+        return f"{config.folder} has no splits of its own: it holds models, and is no run folder"
+    if [path.resolve() for path in folders] != [path.resolve() for path in fold_folders(config.folder, floors=True)]:
+        return f"this is a part of a run (for its files: evaluate.py benchmark {config.folder})"
+    return None
+
+
+def write_benchmark(
+    rows: pd.DataFrame, notes: list[str], curves: dict[str, dict[str, dict[str, Curve]]], config: Config, made_up: bool
+) -> None:
+    """benchmark.csv, notes.txt and the reliability plots of a run."""
     out = config.folder / "benchmark"
     write_text(out / "benchmark.csv", rows.to_csv(index=False, float_format="%.6g"))
     write_text(out / "notes.txt", "".join(f"{note}\n" for note in notes))
-    made_up = " (synthetic data)" if "SYNTHETIC" in windows.groups else ""
+    suffix = " (synthetic data)" if made_up else ""
     for name, panels in curves.items():
-        title = f"{config.name}: calibration on {name}, mean ensemble of the folds{made_up}"
+        title = f"{config.name}: calibration on {name}, mean ensemble of the folds{suffix}"
         figure = reliability_plot(panels, FLOORS, title)
         save_figure(figure, out / f"reliability_{name}.png")
         plt.close(figure)
@@ -142,8 +192,9 @@ def ask_members(
         for job, folder in jobs:
             arm, site, seed, fold = job.values()
             parts = splits.folds[site][fold]
-            recorded = recorded_predictions(folder, windows.names[parts["test"]])
+            check_windows(folder, windows, parts["test"])
             if arm in FLOORS:
+                recorded = recorded_predictions(folder, windows.names[parts["test"]])
                 scorer = fit_floor(arm, config.evaluate, windows.take(parts["train"]), config.data.context)
                 again = scorer(windows.take(parts["test"]))
                 changed[arm] = max(changed.get(arm, 0.0), float(np.abs(again - recorded["probability"]).max()))
@@ -166,6 +217,21 @@ def ask_members(
         for arm, difference in changed.items()
         if difference > 1e-3
     ]
+
+
+def ask_models(
+    folders: list[Path], config: Config, accelerator: Accelerator, sets: dict[str, Windows]
+) -> dict[Job, list[Member]]:
+    """What each finished fold's model says of every species, where its training windows are not there."""
+    ensembles: dict[Job, list[Member]] = {}
+    for folder in tqdm(folders, desc="benchmark", unit="fold", disable=not sys.stderr.isatty()):
+        arm, site, seed, fold = job_of(folder).values()
+        scorer, member = load_scorer(folder / "checkpoints/best", config, accelerator), Member(fold, None, None)
+        for name, benchmark in sets.items():
+            member.species[name] = scorer(benchmark.take(benchmark.of_site(site)))
+            member.similar[name] = None
+        ensembles.setdefault((arm, site, seed), []).append(member)
+    return ensembles
 
 
 def score_checkpoint(

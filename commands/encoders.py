@@ -25,11 +25,11 @@ from utils.proxies import (
     layer_floors,
     load_motifs,
     load_nmi_sites,
-    load_windows,
     measure_layers,
     measure_nmi_company,
     measure_sccs_intervals,
     nmi_company_floors,
+    read_windows,
     sccs_interval_floors,
     selection_windows,
 )
@@ -59,7 +59,7 @@ def measure_encoders(
 def show_sccs(source: Path, config: Config) -> None:
     """SCCS of donors, acceptors and both on the selection windows, with its error and its company."""
     settings = config.evaluate
-    chosen = selection_windows(*load_windows(config))
+    chosen = selection_windows(*read_windows(config))
     found = measure_encoders(
         source, config, ("context",), lambda model, pooling: measure_sccs_intervals(model.bert, pooling, chosen, config)
     )
@@ -123,7 +123,7 @@ def half_scores(scores: dict[str, float], half: str) -> dict[str, float]:
 
 def show_layers(source: Path, config: Config) -> None:
     """SCCS, probe and NMI of every layer by every kind of pooling, to choose model.pooling and model.pooling_layer."""
-    windows, splits = load_windows(config)
+    windows, splits = read_windows(config)
     chosen, motifs = selection_windows(windows, splits), load_motifs(config.data)
     used = ("context",) if motifs is None else ("context", "motif_window")
     found = measure_encoders(source, config, used, lambda model, _: measure_layers(model.bert, chosen, motifs, config))

@@ -30,10 +30,11 @@ from utils.predict import (
     load_ensemble,
     read_truth,
     score_sites,
-    training_windows,
+    within,
     write_scores,
     written_aside,
 )
+from utils.proxies import has_training_windows, training_windows
 from utils.run import build_accelerator
 from utils.sequence import TokenStore, open_store
 from utils.spliceator import SITES
@@ -178,8 +179,9 @@ def prepare_sites(
         skipped[f"records shorter than the window of {ensemble.length} nt ({names})"] = len(short)
     truth = None
     if asked.truth is not None:
-        annotated = read_truth(asked.truth, store)
-        truth = Truth(annotated, store, training_windows(config), ensemble.length, config.evaluate.pwm_flank)
+        annotated = within(read_truth(asked.truth, store), spans, store)
+        training = training_windows(config.data)[0] if has_training_windows(config.data) else None
+        truth = Truth(annotated, store, training, ensemble.length, config.evaluate.pwm_flank)
     total = sum(last - first + 1 for _, first, last in spans)
 
     def write(handle: TextIO | None) -> str:
@@ -203,13 +205,28 @@ def prepare_sites(
             written = write_scores(handle, asked.format, store, blocks(), ensemble.members, scratch)
         minutes = progress.close()
         if truth is not None:
-            print(f"average precision, and recall at 10 % false discovery, among all candidates; {asked.truth}")
-            print_table(truth.table())
-            print(f"trained: left out, their window shares {truth.kmers.k} nt in a row with a training window")
+            show_truth(truth, asked.truth, config.data.spliceator)
         least = f", {written:,} of them at least {asked.min_score:g}" if asked.min_score else ""
         return f"{count:,} sites{least} in {total / 1e6:.3f} Mb, {total / 1e6 / minutes:.3f} Mb a minute"
 
     return write
+
+
+def show_truth(truth: Truth, path: Path, training: str | None) -> None:
+    """How well the scores find what is annotated, and what stands beside it. training: data.spliceator."""
+    table = truth.table()
+    if not table:
+        print(f"{path}: no candidate was scored, so there is nothing to compare with it")
+        return
+    print(f"average precision, and recall at 10 % false discovery, among all candidates; {path}")
+    print_table(table)
+    if truth.kmers is not None:
+        print(f"trained: left out, their window shares {truth.kmers.k} nt in a row with a training window")
+    else:
+        print(
+            f"the training windows (data.spliceator: {training}) are not there: no weight matrix to compare with, and "
+            "candidates that the models were trained on are not left out"
+        )
 
 
 def prepare_variants(

@@ -48,7 +48,7 @@ def rows_of(folder: Path) -> pd.DataFrame:
     config = yaml.safe_load(stages[0].with_name("config.yaml").read_text())
     if "data/demo" in json.dumps(config["data"]):
         raise InputError(f"{folder} is of synthetic data: the record holds real runs only")
-    commits = {env["git"]["sha"][:12] + ("+" if env["git"]["dirty"] else "") for env in envs}
+    commits = {commit_of(env["git"]) for env in envs}
     seeds = {str(path.parts[-3].removeprefix("seed")) for path in stages if path.parts[-2].startswith("fold")}
     made = {
         "run": folder.name,
@@ -62,6 +62,11 @@ def rows_of(folder: Path) -> pd.DataFrame:
     numbers = table.select_dtypes("float").columns
     table[numbers] = table[numbers].map(lambda value: f"{value:.5g}" if pd.notna(value) else "")
     return pd.concat([pd.DataFrame([made] * len(table)), table], axis=1).assign(source=OURS)
+
+
+def commit_of(git: dict[str, str | bool | None]) -> str:
+    """Twelve digits of the commit, + where files were changed since; unknown for a run made outside a repository."""
+    return "unknown" if git["sha"] is None else git["sha"][:12] + ("+" if git["dirty"] else "")
 
 
 if __name__ == "__main__":

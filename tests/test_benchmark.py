@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from conftest import FOLDS, LENGTH, NEGATIVE, POSITIVE, random_bases, refusal, tiny_config
 from hypothesis import given
 from hypothesis import strategies as st
@@ -220,7 +221,7 @@ def test_the_ensemble_is_the_mean_and_its_threshold_comes_from_all_validation_wi
     assert table["Fly both baseline seed 0 (mean of 2)"]["f1_folds"] == pytest.approx(np.mean(folds))
     assert list(curves["Fly"]) == ["both", "donor, fitted on both", "acceptor, fitted on both"]
     assert curves["Fly"]["both"]["baseline"][1] == pytest.approx(together.species["Fly"])
-    notes = missing_folds({("baseline", "both", 0): members}, {"both": [None] * 3})
+    notes = missing_folds({("baseline", "both", 0): members}, 3)
     assert notes == ["baseline both seed 0: n = 2 of 3 folds, without 01"]
 
 
@@ -405,6 +406,47 @@ def test_folds_of_other_windows_are_refused(run, benchmarks, call, capsys):
     path.write_text(path.read_text().replace("donor_pos_000", "donor_pos_900"))
     line = refusal(call, capsys, evaluate, "benchmark", run, "--evaluate.benchmarks", benchmarks)
     assert "predictions.csv is of other windows" in line
+
+
+def bundle(run, windows_gone):
+    """The run as it would be passed on: models, configs, summaries; its windows here or not."""
+    for name in ("mlm", "pretrain", "splits", "report", "finetune/pwm", "finetune/kmer", "finetune/best_sccs"):
+        shutil.rmtree(run / name)
+    for path in run.rglob("predictions.csv"):
+        path.unlink()
+    for path in run.rglob("config.yaml") if windows_gone else ():
+        values = yaml.safe_load(path.read_text())
+        values["data"]["spliceator"] = "./nowhere"
+        path.write_text(yaml.safe_dump(values))
+    return {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+
+
+@pytest.mark.parametrize("windows_gone", [True, False])
+def test_models_passed_on_are_scored_and_their_folder_stays_as_it_is(run, benchmarks, call, capsys, windows_gone):
+    call(evaluate, "benchmark", run, "--evaluate.benchmarks", benchmarks)
+    whole = rows_of(run)
+    shutil.rmtree(run / "benchmark")
+    before = bundle(run, windows_gone)
+    capsys.readouterr()
+    call(evaluate, "benchmark", run, "--evaluate.benchmarks", benchmarks)
+    out = capsys.readouterr().out
+    row = out.partition(f"Danio both baseline seed 0 (mean of {FOLDS})")[2].split()
+    f1 = whole.query("arm == 'baseline' and dataset == 'Danio' and metric == 'ensemble/f1'")["value"].item()
+    assert float(row[0]) == pytest.approx(f1, abs=1e-4)
+    columns = next(line.split() for line in out.splitlines() if line.startswith(" "))
+    assert [name for name in ("f1_tuned", "f1_distinct") if name in columns] == (
+        [] if windows_gone else ["f1_tuned", "f1_distinct"]
+    )
+    assert ("./nowhere) are not there: no floors" in out) == windows_gone and "nothing written" in out
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
+
+
+def test_models_passed_on_with_other_windows_are_refused(run, benchmarks, call, capsys, own_data):
+    bundle(run, False)
+    path = own_data / POSITIVE.format("donor")
+    path.write_text(path.read_text().replace("A", "C", 1))
+    words = ("--evaluate.benchmarks", benchmarks, "--data.spliceator", own_data / "spliceator")
+    assert "was fitted on other windows" in refusal(call, capsys, evaluate, "benchmark", run, *words)
 
 
 def test_a_folder_without_species_is_refused(run, call, capsys, tmp_path):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -57,6 +58,16 @@ def test_nmi_stays_under_its_bound(finished, tiny_data, call, capsys, tmp_path):
     row = table_of(out)[str(finished.run / "pretrain/checkpoints/last")]
     assert 0 <= row["nmi"] <= row["nmi_bound"] + 1e-4 and row["clusters"] >= 1
     assert row["nmi"] == pytest.approx((row["nmi_gt"] + row["nmi_ag"]) / 2, abs=1e-4)
+
+
+def test_measuring_an_encoder_leaves_its_folder_without_splits(finished, call, capsys, tmp_path):
+    run = Path(shutil.copytree(finished.run, tmp_path / "runs/tiny"))
+    shutil.rmtree(run / "splits")
+    call(evaluate, "sccs", finished.run / "pretrain/checkpoints/start")
+    known = capsys.readouterr().out.split()
+    call(evaluate, "sccs", run / "pretrain/checkpoints/start")
+    assert capsys.readouterr().out.replace(str(run), str(finished.run)).split() == known
+    assert not (run / "splits").exists()
 
 
 def test_the_table_of_layers_agrees_with_sccs_and_nmi_layer_by_layer(finished, tiny_data, call, capsys, tmp_path):

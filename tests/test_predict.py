@@ -340,6 +340,16 @@ def test_a_vcf_that_cannot_be_used_is_refused(text, part, run, fasta, call, caps
     assert part in refusal(call, capsys, evaluate, "predict", run, fasta, "--vcf", tmp_path / "v.vcf")
 
 
+@pytest.mark.parametrize("between", ["\t", " ", "   "])
+@pytest.mark.parametrize("head", ["chrom pos ref alt", "#chr pos ref alt", "CHROM POS REF ALT"])
+def test_a_table_may_have_a_header_and_spaces(head, between, tmp_path):
+    (tmp_path / "v").write_text("".join(f"{between.join(line.split())}\n" for line in (head, "one 5 A C,T")))
+    assert [(v.chrom, v.pos, v.ref, v.alt) for v in read_variants(tmp_path / "v")] == [
+        ("one", 5, "A", "C"),
+        ("one", 5, "A", "T"),
+    ]
+
+
 def test_a_vcf_without_its_header_is_told_from_a_table(tmp_path):
     (tmp_path / "v").write_text("one\t5\trs\tA\tC,T\t.\t.\t.\n")
     assert [(v.name, v.ref, v.alt) for v in read_variants(tmp_path / "v")] == [("rs", "A", "C"), ("rs", "A", "T")]
@@ -376,7 +386,7 @@ def test_truth_scores_each_record_beside_the_weight_matrix(tiny_data, call, caps
         bases = put(bases, start - (3 if strand == "+" else 1), left)
         bases = put(bases, end - (14 if strand == "+" else 6), right)
     config = load_config([str(run / "finetune/baseline/both/seed0/fold00/config.yaml")])
-    trained = commands.genome.training_windows(config)
+    trained, _ = commands.genome.training_windows(config.data)
     bases = put(bases, 1200, decode(trained.crop(CONTEXT)[trained.sites == "donor"][0]))  # a training window: left out
     fasta = write_fasta(tmp_path / "toy.fa", {"one": bases, "empty": random_bases(rng, 300)})
     table = tmp_path / "introns.tsv"
@@ -439,10 +449,40 @@ def test_a_truth_that_cannot_be_used_is_refused(text, part, fasta, tmp_path):
     assert part in str(error.value)
 
 
-def test_truth_needs_the_training_windows_and_says_so(run, fasta, call, capsys, tmp_path):
+def truth_rows(text):
+    """{'record type': {column: value}} of the table that --truth prints."""
+    head, *lines = (line.split() for line in text.splitlines() if line.startswith((" ", "one ", "all ")))
+    return {" ".join(line[:2]): dict(zip(head, map(float, line[2:]))) for line in lines}
+
+
+def test_truth_without_the_training_windows_has_no_weight_matrix_and_says_so(
+    run, genome, fasta, call, capsys, tmp_path
+):
+    at = next(i for i in range(250, 400) if genome["one"][i : i + 2] == "GT")
+    (tmp_path / "introns.tsv").write_text(f"one\t{at}\t{at + 40}\t+\n")
+    call(evaluate, "predict", run, fasta, "--truth", tmp_path / "introns.tsv")
+    said = capsys.readouterr().out
+    donor = truth_rows(said)["one donor"]
+    assert list(donor) == ["annotated", "candidates", "sites", "ap", "recall"] and donor["annotated"] == 1
+    assert "training windows" in said and "are not there: no weight matrix" in said
+
+
+def test_truth_counts_annotated_sites_of_the_regions_only(run, fasta, call, capsys, tmp_path):
+    (tmp_path / "introns.tsv").write_text("one\t250\t400\t+\none\t270\t410\t-\n")
+    counts = {}
+    # positions: donors 250 (+) and 411 (-), acceptors 401 (+) and 270 (-)
+    for region in ("one", "one:250-270", "one:251-410", "one:401-411", "one:250,one:280-390,one:411"):
+        words = [word for part in region.split(",") for word in ("--region", part)]
+        call(evaluate, "predict", run, fasta, "--truth", tmp_path / "introns.tsv", "--sites", "all", *words)
+        rows = truth_rows(capsys.readouterr().out)
+        counts[region] = [rows[f"one {kind}"]["annotated"] for kind in ("donor", "acceptor")]
+    assert list(counts.values()) == [[2, 2], [1, 1], [0, 2], [1, 1], [2, 0]]
+
+
+def test_truth_without_a_candidate_is_said(run, fasta, call, capsys, tmp_path):
     (tmp_path / "introns.tsv").write_text("one\t100\t150\t+\n")
-    line = refusal(call, capsys, evaluate, "predict", run, fasta, "--truth", tmp_path / "introns.tsv")
-    assert "POS_donor_600.csv" in line and "does not exist" in line
+    call(evaluate, "predict", run, fasta, "--truth", tmp_path / "introns.tsv", "--region", "n")
+    assert "no candidate was scored" in capsys.readouterr().out
 
 
 # -- what is refused ---------------------------------------------------------------------------------------------------

@@ -165,6 +165,13 @@ def test_the_page_needs_no_other_file(single):
     assert len(aligned) > 20  # numbers
 
 
+def test_the_baseline_alone_has_a_report(tmp_path):
+    config = make_run(tmp_path, "one", arms={"baseline": 0.5})
+    assert "No verdict" in write_report(config)
+    row = next(line for line in (config.folder / "report/report.md").read_text().splitlines() if "`baseline`" in line)
+    assert [cell.strip() for cell in row.split("|")][3:7] == ["", "", "", str(FOLDS)]  # difference, p, p Holm, n
+
+
 def test_a_missing_fold_is_counted_and_named(tmp_path, call, capsys):
     config = pretrained(make_run(tmp_path, "one"))
     (config.folder / "finetune/best_sccs/both/seed0/fold03/summary.json").unlink()
@@ -186,7 +193,13 @@ def test_report_warns_of_overlap_selection_and_leaks(tmp_path):
     (config.folder / "overlap.json").write_text(json.dumps({"parts": parts}))
     for path in config.folder.glob("finetune/*/*/*/*/summary.json"):
         path.write_text(path.read_text().replace('"test_distinct": 60', '"test_distinct": 45'))
+    (tmp_path / "tuned").mkdir()
+    (tmp_path / "tuned/head.safetensors").touch()
+    path = config.folder / "finetune/best_sccs/both/seed0/fold03/config.yaml"  # the first fold is another machine's
+    path.write_text(path.read_text().replace("- best_sccs\n", f"- best_sccs={tmp_path / 'tuned'}\n"))
     text = write_report(config)
+    assert f"best_sccs starts from {tmp_path / 'tuned'}, a fine-tuned classifier" in text
+    assert text.count("a fine-tuned classifier") == 1
     assert "it holds 14 of 200 (7.0%) of the training windows" in text and "benchmark" not in text
     assert "How much of the motif windows or sites the pre-training text holds is not known" in text
     assert "data.selection_share is 0, so best_sccs was picked by SCCS on the training windows of fold 0" in text

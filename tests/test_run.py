@@ -13,10 +13,14 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import yaml
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from conftest import FOLDS, ROOT, assert_same_run, metrics_without_clock, motif_settings, tiny_config, weights
+from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import finetune
@@ -30,6 +34,7 @@ from utils.run import (
     read_metrics,
     replace_folder,
     sha256_folder,
+    take_step,
     write_json,
     write_text,
 )
@@ -115,7 +120,18 @@ INPUTS = {"text": "abc", "start checkpoint": "def"}
 
 
 def open_run(folder, config=CONFIG, inputs=INPUTS):
-    return RunFolder(folder / "stage", config, inputs, "cpu")
+    run = RunFolder(folder / "stage", config, inputs, "cpu")
+    run.begin()
+    return run
+
+
+def test_a_stage_that_has_not_begun_leaves_nothing(tmp_path):
+    RunFolder(tmp_path / "stage", CONFIG, INPUTS, "cpu")
+    assert not list(tmp_path.iterdir())
+    assert sorted(path.name for path in open_run(tmp_path, CONFIG | {"seed": 1}).path.iterdir()) == [
+        "config.yaml",
+        "env.json",
+    ]
 
 
 def test_the_same_config_and_inputs_go_on(tmp_path):
@@ -404,6 +420,77 @@ def test_pretraining_with_nmi_killed_in_between_equals_a_straight_run(tiny_data,
     summary = json.loads((straight / "summary.json").read_text())
     assert set(summary["best"]) == {"sccs", "nmi"}
     assert {"floor/nmi_one_hot_10", "floor/nmi_gc", "floor/nmi_fresh"} <= set(summary["floors"])
+
+
+# -- what fp16's loss scaler skips -------------------------------------------------------------------------------------
+
+
+def half_precision(*_):
+    """An fp16 accelerator on the CPU, with torch's own loss scaler; its first scale is one that every gradient
+    overflows."""
+    accelerator = Accelerator(mixed_precision="fp16", cpu=True)
+    accelerator.native_amp = True  # which accelerate has for GPUs only
+    accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40, backoff_factor=2.0**-30)
+    return accelerator
+
+
+@pytest.fixture
+def fp16(monkeypatch):
+    """Both scripts train in fp16. accelerate keeps one precision a process, so what was there is forgotten."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    for script in (pretrain, finetune):
+        monkeypatch.setattr(script, "build_accelerator", half_precision)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def test_pretraining_goes_on_where_fp16_gradients_overflow(finished, tiny_data, tmp_path, call, fp16):
+    call(pretrain, tiny_config(tmp_path, tiny_data, {"mlm.steps": 0, "pretrain.logging_steps": 1}))
+    rows = [row for row in read_metrics(tmp_path / "runs/tiny/pretrain") if "train/loss" in row]
+    assert [row["train/skipped_steps"] for row in rows] == [1] + [0] * 7
+    assert ["train/grad_norm" in row for row in rows] == [False] + [True] * 7
+    rates = [row["train/lr"] for row in rows]
+    assert rates[0] == 0 and rates[1] == 1e-3 and rates[7] == pytest.approx(1e-3 / 7)  # the schedule waited as well
+    start, last = (
+        load_file(tmp_path / f"runs/tiny/pretrain/checkpoints/{name}/model.safetensors") for name in ("start", "last")
+    )
+    assert any(not torch.equal(start[key], last[key]) for key in start)
+    full = [row for row in read_metrics(finished.run / "pretrain") if "train/loss" in row]
+    assert all("train/grad_norm" in row and "train/skipped_steps" not in row for row in full)
+
+
+def test_means_leave_the_norm_of_a_skipped_step_out(finished, tiny_data, tmp_path, call, fp16):
+    call(pretrain, tiny_config(tmp_path, tiny_data, {"mlm.steps": 0, "pretrain.logging_steps": 4}))
+    rows = [row for row in read_metrics(tmp_path / "runs/tiny/pretrain") if "train/loss" in row]
+    assert [row["train/skipped_steps"] for row in rows] == [1, 0]
+    assert all(0 < row["train/grad_norm"] < 100 for row in rows)
+
+
+@pytest.mark.parametrize("clip", [None, 1.0])
+def test_fine_tuning_goes_on_where_fp16_gradients_overflow(finished, no_report, tiny_data, tmp_path, call, fp16, clip):
+    changes = {"finetune.arms": ["baseline"], "finetune.folds": [0], "finetune.max_grad_norm": clip}
+    config = pretrained_copy(tmp_path, finished, tiny_data, changes | {"finetune.lr_scheduler_type": "linear"})
+    call(finetune, config)
+    (fold,) = fold_folders(tmp_path / "runs/tiny")
+    rows = read_metrics(fold)
+    assert [row["train/skipped_steps"] for row in rows] == [1] + [0] * (len(rows) - 1)
+    steps = len(pd.read_csv(tmp_path / "runs/tiny/splits/both.csv").query("fold00 == 'train'")) // 4
+    assert rows[0]["train/lr"] == pytest.approx(3e-3 * (1 - (steps - 1) / (3 * steps)))  # the schedule waited as well
+    full = read_metrics(finished.run / "finetune/baseline/both/seed0/fold00")
+    assert all("train/skipped_steps" not in row for row in full)
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_an_overflow_moves_neither_weights_nor_schedule(fused, fp16):
+    accelerator, weight = half_precision(), torch.nn.Parameter(torch.ones(3))
+    inner = torch.optim.AdamW([weight], lr=0.1, fused=fused)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(inner, lambda step: 1 / (1 + step))
+    optimizer = accelerator.prepare(inner)
+    for bad, rate in ((float("inf"), 0.1), (float("nan"), 0.1), (1.0, 0.05)):
+        accelerator.backward((weight * torch.tensor([1.0, 1.0, bad])).sum())
+        assert take_step(accelerator, optimizer, scheduler) == (bad != 1)
+        assert torch.equal(weight.detach(), torch.ones(3)) == (bad != 1)
+        assert scheduler.get_last_lr() == [rate] and weight.grad is None
 
 
 # -- resuming fine-tuning ----------------------------------------------------------------------------------------------

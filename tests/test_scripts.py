@@ -431,6 +431,35 @@ def test_fine_tuning_refuses_bad_input_in_one_line_and_leaves_nothing_that_looks
     assert no_summary(tmp_path)
 
 
+def test_a_start_refused_for_bad_weights_is_not_in_the_way_of_the_mended_one(
+    finished, tiny_data, tmp_path, call, capsys, monkeypatch
+):
+    monkeypatch.setattr(finetune, "write_report", lambda config: "")
+    start = Path(shutil.copytree(finished.run / "pretrain/checkpoints/start", tmp_path / "start"))
+    whole = (start / "model.safetensors").read_bytes()
+    changes = {"mlm.steps": 0, "pretrain.steps": 3, "model.source": str(start)}
+    changes |= {"finetune.arms": ["pwm", f"mine={start}"], "finetune.folds": [0], "finetune.max_epochs": 1}
+    config = tiny_config(tmp_path, tiny_data, changes)
+    for script, stage in ((pretrain, "pretrain"), (finetune, "finetune/mine")):
+        cut(start / "model.safetensors", 1000)
+        assert str(start) in refusal(call, capsys, script, config)
+        assert not (tmp_path / "runs/tiny" / stage).exists()
+        (start / "model.safetensors").write_bytes(whole)
+        call(script, config)
+        assert len(list((tmp_path / "runs/tiny" / stage).rglob("summary.json"))) == 1
+
+
+def test_a_run_outside_a_repository_enters_the_record(finished, monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(ROOT / "results")
+    import record
+
+    run = Path(shutil.copytree(finished.run, tmp_path / "tiny"))
+    for path in run.rglob("env.json"):
+        path.write_text(json.dumps(read_json(path) | {"git": {"sha": None, "dirty": None}}))
+    assert set(record.rows_of(run)["git"]) == {"unknown"}
+    assert record.commit_of({"sha": "0123456789abcdef", "dirty": True}) == "0123456789ab+"
+
+
 def test_an_arm_whose_proxy_was_not_measured_is_refused(copy, call, capsys):
     assert "has no best_nmi" in refusal(call, capsys, finetune, copy[0], "--finetune.arms", "[best_nmi]")
 

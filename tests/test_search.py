@@ -116,6 +116,22 @@ def test_a_space_that_cannot_be_drawn_from_is_refused(tiny_data, tmp_path, space
         search.check_space(config, STAGE)
 
 
+@pytest.mark.parametrize(
+    "changes, part",
+    [
+        ({"mlm.steps": 4, "pretrain.steps": 0}, "pretrain.steps is 0"),
+        ({"search.metric": "nmi"}, "search.metric (nmi) needs motif sites: set data.motif_bed"),
+        ({"data.spliceator": None}, "search.metric (sccs) needs labelled windows: set data.spliceator"),
+    ],
+)
+def test_a_metric_that_no_trial_would_have_is_refused_before_anything_runs(
+    tiny_data, tmp_path, call, capsys, changes, part
+):
+    line = refusal(call, capsys, pretrain, tiny_config(tmp_path, tiny_data, CHANGES | changes))
+    assert part in line
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny.yaml"]
+
+
 def test_an_impossible_value_of_the_space_is_refused_in_one_line(tiny_data, tmp_path, call, capsys):
     space = {"pretrain.temperature": {"choices": [-1.0]}}
     line = refusal(call, capsys, pretrain, tiny_config(tmp_path, tiny_data, CHANGES | {"search.space": space}))

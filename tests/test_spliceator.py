@@ -24,6 +24,7 @@ from utils.spliceator import (
     make_splits,
     near_duplicate_groups,
     published_folds,
+    read_splits,
     save_or_load_splits,
     shared_kmers,
     simcsp_folds,
@@ -523,6 +524,15 @@ def test_splits_are_made_once_and_read_back_the_same(tiny, tmp_path, monkeypatch
     for site, folds in made.folds.items():
         for fold, saved in zip(folds, first.folds[site], strict=True):
             assert all(set(fold[part]) == set(saved[part]) for part in PARTS)
+
+
+@pytest.mark.parametrize("method", ["grouped", "published", "simcsp"])
+def test_reading_splits_writes_nothing_and_finds_those_that_would_be_saved(tiny, tmp_path, method):
+    read = read_splits(tmp_path / "splits", tiny, method, 5, 0.1, 2020)
+    assert not list(tmp_path.iterdir())
+    saved = save_or_load_splits(tmp_path / "splits", tiny, method, 5, 0.1, 2020)
+    assert same_splits(read, saved)
+    assert same_splits(read_splits(tmp_path / "splits", tiny, method, 5, 0.1, 2020), saved)
 
 
 @pytest.mark.parametrize(

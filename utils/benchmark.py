@@ -75,13 +75,14 @@ class Resemblance:
 class Member:
     """One fold's model, and what it says.
 
-    labels, probabilities [n]: of its validation windows. species: {name: P(site)} of the benchmark windows of its task.
-    similar: {name: bool, which of these share an 80-mer with its training windows; None: not known}.
+    labels, probabilities [n]: of its validation windows; None where these are not there.
+    species: {name: P(site)} of the benchmark windows of its task. similar: {name: bool, which of these share an 80-mer
+    with its training windows; None: not known}.
     """
 
     fold: int
-    labels: np.ndarray
-    probabilities: np.ndarray
+    labels: np.ndarray | None
+    probabilities: np.ndarray | None
     species: dict[str, np.ndarray] = field(default_factory=dict)
     similar: dict[str, np.ndarray | None] = field(default_factory=dict)
 
@@ -118,13 +119,15 @@ def ensemble_of(members: list[Member]) -> Member:
 
     Its threshold is picked on the validation windows of all folds together, each scored by the model of its fold: in a
     rotation that is every window of the folds once, by a model that was not trained on it. One maximum over n windows
-    is steadier than the mean of ten maxima over n / 10.
+    is steadier than the mean of ten maxima over n / 10. None where the validation windows are not there.
     """
     species, similar = {}, {}
     for name in members[0].species:
         species[name] = np.mean([member.species[name] for member in members], axis=0)
         known = [member.similar[name] for member in members if member.similar[name] is not None]
         similar[name] = np.any(known, axis=0) if known else None
+    if members[0].labels is None:
+        return Member(-1, None, None, species, similar)
     labels = np.concatenate([member.labels for member in members])
     return Member(-1, labels, np.concatenate([member.probabilities for member in members]), species, similar)
 
@@ -144,12 +147,13 @@ def score_ensembles(
         ensemble = ensemble_of(members)
         f1: dict[tuple[str, str], list[float]] = {}
         for member in (*members, ensemble):
-            threshold = best_threshold(member.labels, member.probabilities)
+            threshold = None if member.labels is None else best_threshold(member.labels, member.probabilities)
             model = "ensemble" if member is ensemble else "test"
             for name, windows in sets.items():
                 mine = windows.take(windows.of_site(site))
                 common = {**job, "fold": member.fold, "dataset": name}
-                rows.append({**common, "metric": f"{model}/threshold", "value": threshold})
+                if threshold is not None:
+                    rows.append({**common, "metric": f"{model}/threshold", "value": threshold})
                 for part, index in parts_of(mine, site).items():
                     labels, probabilities = mine.labels[index], member.species[name][index]
                     similar = None if member.similar[name] is None else member.similar[name][index]
@@ -225,14 +229,12 @@ def resemblance_remarks(resemblance: Resemblance, train: np.ndarray, sets: dict[
     return remarks
 
 
-def missing_folds(ensembles: dict[Job, list[Member]], folds: dict[str, list]) -> list[str]:
-    """One sentence for each ensemble that lacks a fold. folds: {site: those that there should be}."""
+def missing_folds(ensembles: dict[Job, list[Member]], count: int) -> list[str]:
+    """One sentence for each ensemble that lacks a fold. count: of the folds that there should be."""
     remarks = []
     for (arm, site, seed), members in ensembles.items():
-        missing = sorted(set(range(len(folds[site]))) - {member.fold for member in members})
+        missing = sorted(set(range(count)) - {member.fold for member in members})
         if missing:
             listed = ", ".join(f"{number:02d}" for number in missing)
-            remarks.append(
-                f"{arm} {site} seed {seed}: n = {len(members)} of {len(folds[site])} folds, without {listed}"
-            )
+            remarks.append(f"{arm} {site} seed {seed}: n = {len(members)} of {count} folds, without {listed}")
     return remarks

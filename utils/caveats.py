@@ -142,7 +142,7 @@ def selection(config: Config) -> list[str]:
 def leaks(config: Config) -> list[str]:
     """Checkpoints and text that have seen labels of windows that may be tested."""
     found = []
-    for fold in sorted(config.folder.glob("finetune/*/*/seed*/fold00/config.yaml")):
+    for fold in sorted(config.folder.glob("finetune/*/*/seed*/fold*/config.yaml")):
         arm, _, source = yaml.safe_load(fold.read_text())["finetune"]["arms"][0].partition("=")
         sentence = (
             f"`{arm}` starts from {source}, a fine-tuned classifier: windows that it was trained on may be tested here."

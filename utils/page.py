@@ -115,7 +115,8 @@ def _cells(table: pd.DataFrame, site: str) -> list[list[str]]:
     for arm in dict.fromkeys(here["arm"]):
         mine = here[here["arm"] == arm].set_index("metric")
         f1 = mine.loc["test/f1"]
-        n = str(int(f1["n"])) + (f" ({int(f1['n_paired'])} paired)" if f1["n_paired"] < f1["n"] else "")
+        fewer = pd.notna(f1["n_paired"]) and f1["n_paired"] < f1["n"]  # of the baseline alone nothing is paired
+        n = str(int(f1["n"])) + (f" ({int(f1['n_paired'])} paired)" if fewer else "")
         cells = [f"`{arm}`", _mean(f1), _difference(f1["diff"], f1["low"], f1["high"])]
         cells += [_number(f1["p"], ".3g"), _number(f1["p_holm"], ".3g"), n]
         cells += [_mean(mine.loc["test/auc"]), *(f"{mine.loc[f'test/{m}', 'mean']:.4f}" for m in _METRICS)]

@@ -34,7 +34,7 @@ from utils.errors import InputError
 from utils.floors import WeightMatrix
 from utils.overlap import KMER, KmerSet, kmer_hashes
 from utils.sequence import A, C, G, N, T, TokenStore, decode, open_binary, reverse_complement
-from utils.spliceator import SITES, Windows, dedup, load_training, subset
+from utils.spliceator import SITES, Windows
 
 FORMATS = ("tsv", "bed", "bedgraph")
 COLUMNS = ("chrom", "position", "strand", "type", "score", "sd", "motif")
@@ -464,6 +464,23 @@ def read_truth(path: str | Path, store: TokenStore) -> dict[tuple[str, str], np.
     return {key: np.array(sorted(found), dtype=np.int64) for key, found in ends.items()}
 
 
+def within(
+    annotated: dict[tuple[str, str], np.ndarray], spans: Sequence[tuple[int, int, int]], store: TokenStore
+) -> dict[tuple[str, str], np.ndarray]:
+    """The annotated sites whose position lies in one of the spans (record, first, last position), of `find_spans`."""
+    kept = {}
+    for (name, kind), sites in annotated.items():
+        # the exon's base, 1-based: the one before the boundary where the exon lies left of it
+        exon_left = (sites[:, 1] == 0) == (kind == "donor")
+        position = sites[:, 0] + ~exon_left
+        inside = np.zeros(len(sites), dtype=bool)
+        for number, first, last in spans:
+            if store.records[number].name == name:
+                inside |= (first <= position) & (position <= last)
+        kept[name, kind] = sites[inside]
+    return kept
+
+
 def _columns(path: str | Path) -> int:
     """Tab-separated columns of the first line that is no comment; 0 in an empty file."""
     with open_binary(path) as handle:
@@ -523,33 +540,29 @@ def score_against(labels: np.ndarray, scores: np.ndarray, discovery: float = 0.1
     }
 
 
-def training_windows(config: Config) -> Windows:
-    """The labelled windows of a run, as its folds were cut from them; writes nothing."""
-    data = config.data
-    if data.spliceator is None:
-        raise InputError("data.spliceator is not set: --truth compares with the run's training windows")
-    windows = load_training(data.spliceator, data.negatives, data.context)
-    windows = dedup(windows)[0] if data.dedup else windows
-    return subset(windows, data.max_windows, data.split_seed)
-
-
 class Truth:
     """Scores of all candidates beside what is annotated there, and the weight matrix of each type as the floor.
 
     Candidates whose window shares 80 bases in a row (or all of it, where it is shorter) with a training window of the
-    run, as its models saw them, are left out. Holds nine bytes or so for each candidate.
+    run, as its models saw them, are left out. Where the training windows are not there (None), there is no weight
+    matrix, and nothing is left out. Holds nine bytes or so for each candidate.
     """
 
     def __init__(
         self,
         annotated: dict[tuple[str, str], np.ndarray],
         store: TokenStore,
-        training: Windows,
+        training: Windows | None,
         length: int,
         flank: int,
     ) -> None:
         """annotated: of `read_truth`. length: nt of a window. flank: nt the weight matrix sees on either side."""
         self.annotated, self.store, self.length = annotated, store, length
+        self.kmers: KmerSet | None = None
+        self.floors: dict[str, WeightMatrix] = {}
+        self.seen: dict[tuple[str, str], list[tuple[np.ndarray, ...]]] = {}
+        if training is None:
+            return
         ids = training.crop(length)
         self.kmers = KmerSet.of([ids], min(KMER, length))
         # Of its own type only: that of a candidate is known by its motif, so this is the stronger floor.
@@ -558,7 +571,6 @@ class Truth:
             for site in SITES
             if (mine := training.of_site(site)).size
         }
-        self.seen: dict[tuple[str, str], list[tuple[np.ndarray, ...]]] = {}
 
     def add(self, block: Scored) -> None:
         """Take note of a block's scores."""
@@ -566,20 +578,20 @@ class Truth:
         trained = self._trained(windows)
         for number in np.unique(block.sites.record):
             name = self.store.records[number].name
-            for kind in self.floors:
+            for kind in SITES:
                 mine = np.flatnonzero((block.sites.record == number) & (TYPE[block.sites.kind] == kind))
                 if len(mine):
-                    row = (
-                        self._labels(name, kind, block.sites.take(mine)),
-                        trained[mine],
-                        block.mean[mine].astype(np.float32),
-                        self.floors[kind].predict(windows[mine]).astype(np.float32),
-                    )
+                    labels = self._labels(name, kind, block.sites.take(mine))
+                    scores = [block.mean[mine]]
+                    scores += [self.floors[kind].predict(windows[mine])] if kind in self.floors else []
+                    row = (labels, trained[mine], *(values.astype(np.float32) for values in scores))
                     self.seen.setdefault((name, kind), []).append(row)
 
     def _trained(self, windows: np.ndarray) -> np.ndarray:
         """bool [n]: which windows share a k-mer with the training windows, which are in the set on both strands."""
         found = np.zeros(len(windows), dtype=bool)
+        if self.kmers is None:
+            return found
         for start in range(0, len(windows), 1 << 12):
             hashes, known = kmer_hashes(windows[start : start + (1 << 12)], self.kmers.k)
             where, _ = self.kmers.find(hashes.ravel(), known.ravel())
@@ -593,26 +605,28 @@ class Truth:
     def table(self) -> dict[str, dict[str, float]]:
         """{'record type': annotated, candidates, sites, ap, recall, pwm_ap, pwm_recall}, and of all records together.
 
-        annotated: all sites of the record. candidates, sites: those that were scored and share nothing with the
+        annotated: all sites that were given. candidates, sites: those that were scored and share nothing with the
         training windows; sites are annotated ones. trained: candidates left out because they do. Scores are missing
         where there is no site.
         """
         rows = {}
         names = list(dict.fromkeys(name for name, _ in self.seen))
         for label, group in [(name, [name]) for name in names] + [("all", names)] * (len(names) > 1):
-            for kind in self.floors:
+            for kind in SITES:
                 parts = [part for name in group for part in self.seen.get((name, kind), [])]
                 if not parts:
                     continue
-                labels, trained, mean, floor = (np.concatenate(column) for column in zip(*parts))
+                labels, trained, mean, *floor = (np.concatenate(column) for column in zip(*parts))
                 new = ~trained
                 row = rows[f"{label} {kind}"] = {
                     "annotated": sum(len(self.annotated.get((name, kind), ())) for name in group),
                     "candidates": int(new.sum()),
-                    "trained": int(trained.sum()),
+                    **({} if self.kmers is None else {"trained": int(trained.sum())}),
                     "sites": int(labels[new].sum()),
                 }
-                if row["sites"]:
-                    row |= score_against(labels[new], mean[new])
-                    row |= {f"pwm_{key}": value for key, value in score_against(labels[new], floor[new]).items()}
+                if not row["sites"]:
+                    continue
+                row |= score_against(labels[new], mean[new])
+                for scores in floor:  # none where there are no training windows
+                    row |= {f"pwm_{key}": value for key, value in score_against(labels[new], scores[new]).items()}
         return rows

@@ -4,6 +4,7 @@ hook of training, and the table of layers."""
 from __future__ import annotations
 
 from contextlib import nullcontext
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -48,6 +49,7 @@ from utils.spliceator import (
     grouped_folds,
     load_training,
     near_duplicate_groups,
+    read_splits,
     save_or_load_splits,
     subset,
 )
@@ -60,17 +62,39 @@ VIEWS = 512  # windows at most for alignment, uniformity and mean cosine: they n
 def load_windows(config: Config) -> tuple[Windows, Splits]:
     """The labelled windows of a run and their splits, made on first use under runs/<name>/splits."""
     data = config.data
-    if data.spliceator is None:
-        raise InputError("data.spliceator is not set: give the folder that holds Spliceator's Training_data")
-    windows = load_training(data.spliceator, data.negatives, data.context)
+    windows, remark = training_windows(data)
     if data.dedup:
-        windows, remark = dedup(windows)
         write_text(config.folder / "splits/dedup.txt", f"{remark}\n")
-    windows = subset(windows, data.max_windows, data.split_seed)
     splits = save_or_load_splits(
         config.folder / "splits", windows, data.folds, data.num_folds, data.selection_share, data.split_seed
     )
     return windows, splits
+
+
+def read_windows(config: Config) -> tuple[Windows, Splits]:
+    """The same for who only reads: a folder without splits stays without, and has those that `load_windows` would
+    make."""
+    data = config.data
+    windows, _ = training_windows(data)
+    splits = read_splits(
+        config.folder / "splits", windows, data.folds, data.num_folds, data.selection_share, data.split_seed
+    )
+    return windows, splits
+
+
+def training_windows(data: DataConfig) -> tuple[Windows, str]:
+    """The labelled windows from which a run's folds are cut, and what data.dedup left out of them, in a sentence."""
+    if data.spliceator is None:
+        raise InputError("data.spliceator is not set: give the folder that holds Spliceator's Training_data")
+    windows, remark = load_training(data.spliceator, data.negatives, data.context), ""
+    if data.dedup:
+        windows, remark = dedup(windows)
+    return subset(windows, data.max_windows, data.split_seed), remark
+
+
+def has_training_windows(data: DataConfig) -> bool:
+    """Whether the folder of the labelled windows is there; a trained model may have come without it."""
+    return data.spliceator is not None and (Path(data.spliceator) / "Training_data").is_dir()
 
 
 def selection_windows(windows: Windows, splits: Splits) -> Windows:
@@ -197,7 +221,7 @@ def load_nmi_sites(config: Config) -> tuple[Motifs, str]:
     Raises InputError where data.motif_bed is not set, or a half has sites of one label only.
     """
     if config.evaluate.nmi_sites == "spliceator":
-        chosen = selection_windows(*load_windows(config))
+        chosen = selection_windows(*read_windows(config))
         sites = spliceator_sites(chosen, config.data.context)
         phrase = f"{len(sites.labels)} of {len(chosen)} selection windows, those with GT or AG at the site"
     else:

@@ -27,6 +27,7 @@ import numpy as np
 import torch
 import yaml
 from accelerate import Accelerator
+from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 from tqdm import tqdm
@@ -136,7 +137,7 @@ class RunFolder:
 
     path: the folder. config: resolved config (nested dict) that decides the result; a folder made under another one is
     refused with the difference shown. inputs: {name: hash}, likewise. After construction `finished` says whether
-    summary.json exists already.
+    summary.json exists already. Nothing is written before `begin`.
     """
 
     def __init__(self, path: Path, config: dict[str, Any], inputs: dict[str, str], device: str) -> None:
@@ -144,16 +145,20 @@ class RunFolder:
         self.checkpoints = path / "checkpoints"
         self.finished = (path / "summary.json").is_file()
         self._writer: SummaryWriter | None = None
+        self._config, self._inputs, self._device = config, inputs, device
         self._check_same(config, inputs)
-        if not (path / "env.json").is_file():
-            write_text(path / "config.yaml", yaml.safe_dump(config, sort_keys=False))
-            write_json(path / "env.json", environment(device, inputs))
         for leftover in path.glob("checkpoints/*.old"):  # killed between the two renames of replace_folder
             whole = leftover.with_suffix("")
             if whole.exists():
                 shutil.rmtree(leftover)
             else:
                 os.rename(leftover, whole)
+
+    def begin(self) -> None:
+        """Write config.yaml and env.json, by which a later start is judged: model and data have been loaded by now."""
+        if not (self.path / "env.json").is_file():
+            write_text(self.path / "config.yaml", yaml.safe_dump(self._config, sort_keys=False))
+            write_json(self.path / "env.json", environment(self._device, self._inputs))
 
     def _check_same(self, config: dict[str, Any], inputs: dict[str, str]) -> None:
         if not (self.path / "env.json").is_file():
@@ -341,3 +346,19 @@ def build_accelerator(device: str, precision: str) -> Accelerator:
     if not gpu:
         keep_freed_memory()
     return Accelerator(mixed_precision={"fp32": "no"}.get(precision, precision), cpu=not gpu)
+
+
+def take_step(accelerator: Accelerator, optimizer: torch.optim.Optimizer, scheduler: LRScheduler) -> bool:
+    """A step of optimiser and schedule, unless fp16's loss scaler skips it since gradients overflowed; whether it did.
+
+    The scaler lowers its scale when it skips and only then. Accelerate's own step_was_skipped misses a skip by a fused
+    optimiser, whose step is called all the same and leaves the weights as they are.
+    """
+    scaler = accelerator.scaler
+    before = scaler.get_scale() if scaler is not None else None
+    optimizer.step()
+    skipped = scaler is not None and scaler.get_scale() < before
+    if not skipped:
+        scheduler.step()
+    optimizer.zero_grad()
+    return skipped

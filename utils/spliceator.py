@@ -292,13 +292,18 @@ def subset(windows: Windows, max_windows: int | None, seed: int) -> Windows:
     return windows.take(np.sort(_stratified(strata, max_windows, seed)))
 
 
+def fold_count(method: str, num_folds: int) -> int:
+    """Folds that data.folds and data.num_folds ask for: the published rules have numbers of their own."""
+    return {"grouped": num_folds, "published": PUBLISHED_FOLDS, "simcsp": SIMCSP_FOLDS}[method]
+
+
 def make_splits(windows: Windows, method: str, num_folds: int, selection_share: float, seed: int) -> Splits:
     """Cut the selection share, then the folds of the rest, for donors, acceptors and both.
 
     Under `grouped`, near-duplicates are never parted, neither by the selection share nor by the folds nor across site
     types. Raises InputError when a class has fewer windows than there are folds.
     """
-    count = {"grouped": num_folds, "published": PUBLISHED_FOLDS, "simcsp": SIMCSP_FOLDS}[method]
+    count = fold_count(method, num_folds)
     strata = windows.strata
     _require(strata, np.arange(len(windows)), count, f"data.folds ({method})")
     groups = near_duplicate_groups(windows.ids) if method == "grouped" else np.arange(len(windows))
@@ -411,27 +416,53 @@ def save_or_load_splits(
     settings are not those of the saved splits.
     """
     meta = folder / "splits.json"
-    settings = {
+    if not meta.is_file():
+        splits = make_splits(windows, method, num_folds, selection_share, seed)
+        for site, folds in splits.folds.items():
+            write_text(folder / f"{site}.csv", _to_csv(windows, splits.selection, folds))
+        settings = _split_settings(windows, method, num_folds, selection_share, seed)
+        species = {"species": sorted(set(windows.groups.tolist()))}
+        write_text(meta, json.dumps(settings | species, indent=1) + "\n")  # last: its presence means complete
+    # Read back even when just made: the order of the indices must not depend on which run came first.
+    return read_splits(folder, windows, method, num_folds, selection_share, seed)
+
+
+def read_splits(
+    folder: Path, windows: Windows, method: str, num_folds: int, selection_share: float, seed: int
+) -> Splits:
+    """The splits saved in `folder`, or where there are none those that would be saved; writes nothing.
+
+    Raises InputError, naming the difference, when the data or the settings are not those of the saved splits.
+    """
+    meta = folder / "splits.json"
+    if not meta.is_file():
+        made = make_splits(windows, method, num_folds, selection_share, seed)
+        in_order = {  # of the windows, as the saved tables have them
+            site: [{part: np.sort(index) for part, index in fold.items()} for fold in folds]
+            for site, folds in made.folds.items()
+        }
+        return Splits(np.sort(made.selection), in_order)
+    settings = _split_settings(windows, method, num_folds, selection_share, seed)
+    saved = json.loads(meta.read_text())
+    changed = [f"{key} was {saved.get(key)}, now {value}" for key, value in settings.items() if saved.get(key) != value]
+    if changed:
+        raise InputError(f"{meta}: made from other data or settings ({'; '.join(changed)}): use another --name")
+    read = {site: _from_csv(folder / f"{site}.csv", windows) for site in (*SITES, "both")}
+    return Splits(read["both"][0], {site: folds for site, (_, folds) in read.items()})
+
+
+def _split_settings(
+    windows: Windows, method: str, num_folds: int, selection_share: float, seed: int
+) -> dict[str, str | int | float]:
+    """What decides the splits, as splits.json records it."""
+    return {
         "folds": method,
-        "num_folds": {"grouped": num_folds, "published": PUBLISHED_FOLDS, "simcsp": SIMCSP_FOLDS}[method],
+        "num_folds": fold_count(method, num_folds),
         "selection_share": float(selection_share),
         "split_seed": int(seed),
         "windows": len(windows),
         "data_sha256": windows.sha256,
     }
-    if not meta.is_file():
-        splits = make_splits(windows, method, num_folds, selection_share, seed)
-        for site, folds in splits.folds.items():
-            write_text(folder / f"{site}.csv", _to_csv(windows, splits.selection, folds))
-        species = {"species": sorted(set(windows.groups.tolist()))}
-        write_text(meta, json.dumps(settings | species, indent=1) + "\n")  # last: its presence means complete
-    saved = json.loads(meta.read_text())
-    changed = [f"{key} was {saved.get(key)}, now {value}" for key, value in settings.items() if saved.get(key) != value]
-    if changed:
-        raise InputError(f"{meta}: made from other data or settings ({'; '.join(changed)}): use another --name")
-    # Read back even when just made: the order of the indices must not depend on which run came first.
-    read = {site: _from_csv(folder / f"{site}.csv", windows) for site in (*SITES, "both")}
-    return Splits(read["both"][0], {site: folds for site, (_, folds) in read.items()})
 
 
 def _to_csv(windows: Windows, selection: np.ndarray, folds: list[dict[str, np.ndarray]]) -> str:

@@ -73,9 +73,9 @@ def read_variants(path: str | Path) -> Iterator[Variant]:
             where = f"{path}, line {number}"
             if line.startswith("##") or not line.strip():
                 continue
-            fields = line.rstrip("\r\n").split("\t")
-            if fields[0].lower() in ("#chrom", "chrom", "#chr", "chr") and first:
-                is_vcf = len(fields) > 2 and fields[2].upper() == "ID"
+            fields, words = line.rstrip("\r\n").split("\t"), line.split()
+            if words[0].lower() in ("#chrom", "chrom", "#chr", "chr") and first:
+                is_vcf = len(words) > 2 and words[2].upper() == "ID"
                 first = False
                 continue
             if line.startswith("#"):
@@ -83,7 +83,7 @@ def read_variants(path: str | Path) -> Iterator[Variant]:
             if is_vcf is None:
                 is_vcf = len(fields) >= 8  # a VCF without its header
             first = False
-            fields = fields if is_vcf else line.split()
+            fields = fields if is_vcf else words
             if len(fields) < 5 if is_vcf else len(fields) != 4:
                 raise InputError(
                     f"{where}: expected a VCF, or the columns chrom, pos, ref, alt, found {line.strip()[:60]!r}"
