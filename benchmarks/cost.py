@@ -43,14 +43,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a scri
 
 import pretrain
 from benchmarks import run as speed
-from utils.backbone import load_backbone
+from simcsp.judge.clustering import leiden
+from simcsp.judge.proxies import VIEWS, measure_nmi, measure_sccs
+from simcsp.labels.motifs import Motifs
+from simcsp.model.checkpoint import load_backbone
+from simcsp.report.write import write_report
+from simcsp.text.alphabet import A, T
 from utils.config import Config, EvaluateConfig, ModelConfig, PretrainConfig, read_config
 from utils.errors import InputError, run_script
-from utils.metrics import leiden
-from utils.motifs import Motifs
-from utils.proxies import VIEWS, measure_nmi, measure_sccs
-from utils.report import write_report
-from utils.sequence import A, T
 
 ROOT = Path(__file__).resolve().parent.parent
 WINDOW = 40  # nt, of growth

@@ -55,16 +55,18 @@ from transformers import TrainingArguments as TrainerArguments
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script, it finds utils/ beside its folder
 
-from pretrain import Training
-from utils.backbone import load_backbone
-from utils.classifier import Classifier, layer_groups
+from simcsp.judge.clustering import leiden, nmi
+from simcsp.model.checkpoint import load_backbone
+from simcsp.model.classifier import Classifier, layer_groups
+from simcsp.model.embedding import embed
+from simcsp.text.alphabet import VOCAB, add_special_tokens, decode
+from simcsp.text.sampler import WindowSampler
+from simcsp.text.store import open_store
+from simcsp.training.pretraining import Training
+from simcsp.training.step import Learner, step_loss
 from utils.config import ModelConfig, PretrainConfig
-from utils.embed import embed
+from utils.device import build_accelerator
 from utils.errors import InputError, run_script
-from utils.learner import Learner, step_loss
-from utils.metrics import leiden, nmi
-from utils.run import build_accelerator
-from utils.sequence import VOCAB, WindowSampler, add_special_tokens, decode, open_store
 
 SCANPY = "SIMCSP_SCANPY_PYTHON"
 ANSWER = "seconds and GiB of the twin: "

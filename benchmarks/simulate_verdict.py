@@ -36,8 +36,8 @@ from scipy.stats import ttest_1samp
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from utils.metrics import corrected_ttest, smallest_difference
-from utils.verdict import decide
+from simcsp.judge.scores import corrected_ttest, smallest_difference
+from simcsp.report.verdict import decide
 
 PARTS = 10
 BATCH = 250  # studies at a time

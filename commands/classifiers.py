@@ -12,8 +12,7 @@ from accelerate import Accelerator
 from tqdm import tqdm
 
 from commands.sources import fold_folders, job_of, print_table
-from utils.backbone import check_length
-from utils.benchmark import (
+from simcsp.judge.benchmark import (
     Curve,
     Job,
     Member,
@@ -27,20 +26,22 @@ from utils.benchmark import (
     score_windows,
     species_remarks,
 )
-from utils.classifier import HEAD_FILE, load_classifier, predict
+from simcsp.judge.scores import classification_scores
+from simcsp.labels.spliceator import Windows, benchmark_species, load_benchmark
+from simcsp.labels.splits import Splits, fold_count, has_training_windows, read_windows
+from simcsp.model.classifier import HEAD_FILE, load_classifier, predict
+from simcsp.model.encoder import check_length
+from simcsp.report.plots import plt, reliability_plot, save_figure
+from utils.arms import FLOORS
 from utils.config import Config
+from utils.device import build_accelerator
 from utils.errors import InputError
-from utils.floors import FLOORS
-from utils.metrics import classification_scores
-from utils.plots import plt, reliability_plot, save_figure
-from utils.proxies import has_training_windows, read_windows
-from utils.run import build_accelerator, write_text
-from utils.spliceator import Splits, Windows, benchmark_species, fold_count, load_benchmark
+from utils.files import write_text
 
 
 def show_classify(source: Path, config: Config) -> None:
     """Test scores of each fold, computed anew from its checkpoint, and whether they are those that were recorded."""
-    windows, splits = read_windows(config)
+    windows, splits = read_windows(config.data, config.folder)
     accelerator = build_accelerator(config.device, config.precision)
     rows, worst = {}, 0.0
     for folder in tqdm(fold_folders(source), desc="classify", unit="fold", disable=not sys.stderr.isatty()):
@@ -101,7 +102,7 @@ def show_benchmark(source: Path, config: Config) -> None:
         source = fold
     windows = None
     if has_training_windows(config.data):
-        windows, splits = read_windows(config)
+        windows, splits = read_windows(config.data, config.folder)
         resemblance = Resemblance(windows, sets)
         folders = fold_folders(source, floors=True)
         ensembles, notes = ask_members(folders, config, accelerator, windows, splits, sets, resemblance)

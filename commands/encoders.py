@@ -11,31 +11,39 @@ import torch
 from transformers import BertForMaskedLM
 
 from commands.sources import encoders, print_table
-from utils.annotation import Transcript, read_annotation
-from utils.backbone import check_length, fresh_like, load_backbone
-from utils.config import Config
-from utils.corpus import Corpus, covered, open_corpus
-from utils.errors import InputError
-from utils.floors import NeighbourTable
-from utils.masked import REGIONS, WHOLE, choose_places, compare_with_neighbours, label_regions, masked_predictions
-from utils.metrics import SCCS_CEILING
-from utils.overlap import shared_windows
-from utils.proxies import (
+from simcsp.judge.masked import (
+    REGIONS,
+    WHOLE,
+    choose_places,
+    compare_with_neighbours,
+    label_regions,
+    masked_predictions,
+)
+from simcsp.judge.proxies import (
     LEIDEN_SEEDS,
     layer_floors,
-    load_motifs,
     load_nmi_sites,
     measure_layers,
     measure_nmi_company,
     measure_sccs_intervals,
     nmi_company_floors,
-    read_windows,
     sccs_interval_floors,
-    selection_windows,
 )
-from utils.run import build_accelerator
-from utils.sequence import A, N, Record, TokenStore, open_store, reverse_complement
-from utils.spliceator import near_duplicate_groups
+from simcsp.judge.sccs import SCCS_CEILING
+from simcsp.labels.floors import NeighbourTable
+from simcsp.labels.motifs import load_motifs
+from simcsp.labels.splits import read_windows, selection_windows
+from simcsp.model.checkpoint import load_backbone
+from simcsp.model.encoder import check_length, fresh_like
+from simcsp.text.alphabet import A, N, reverse_complement
+from simcsp.text.annotation import Transcript, read_annotation
+from simcsp.text.corpora import Corpus, open_corpus
+from simcsp.text.kmers import near_duplicate_groups, shared_windows
+from simcsp.text.sampler import covered
+from simcsp.text.store import Record, TokenStore, open_store
+from utils.config import Config
+from utils.device import build_accelerator
+from utils.errors import InputError
 
 MLM_PLACES = 4000  # bases masked in each region, one at a time
 
@@ -59,11 +67,16 @@ def measure_encoders(
 def show_sccs(source: Path, config: Config) -> None:
     """SCCS of donors, acceptors and both on the selection windows, with its error and its company."""
     settings = config.evaluate
-    chosen = selection_windows(*read_windows(config))
+    chosen = selection_windows(*read_windows(config.data, config.folder))
     found = measure_encoders(
-        source, config, ("context",), lambda model, pooling: measure_sccs_intervals(model.bert, pooling, chosen, config)
+        source,
+        config,
+        ("context",),
+        lambda model, pooling: measure_sccs_intervals(
+            model.bert, pooling, chosen, config.data.context, config.evaluate, config.seed
+        ),
     )
-    found |= sccs_interval_floors(chosen, config)
+    found |= sccs_interval_floors(chosen, config.data.context, config.evaluate, config.seed)
     rows = {
         name if task == "both" else f"{task} {name}": tasks[task]
         for task in ("both", "donor", "acceptor")
@@ -89,8 +102,10 @@ def show_nmi(source: Path, config: Config) -> None:
     """NMI of GT / AG sites with its bound and its company, on average and by halves."""
     sites, phrase = load_nmi_sites(config)
     used = ("motif_window",) if config.evaluate.nmi_sites == "motifs" else ("context",)
-    found = measure_encoders(source, config, used, lambda model, _: measure_nmi_company(model.bert, sites, config))
-    found |= nmi_company_floors(sites, config)
+    found = measure_encoders(
+        source, config, used, lambda model, _: measure_nmi_company(model.bert, sites, config.evaluate, config.seed)
+    )
+    found |= nmi_company_floors(sites, config.evaluate, config.seed)
     layer = "last layer" if config.evaluate.nmi_layer is None else f"layer {config.evaluate.nmi_layer}"
     print(f"NMI of {phrase}, windows of {sites.ids.shape[1]} nt, {layer}; mean of the GT half and the AG half")
     of_half = {f"{half} {name}": half_scores(scores, half) for half in ("gt", "ag") for name, scores in found.items()}
@@ -123,17 +138,22 @@ def half_scores(scores: dict[str, float], half: str) -> dict[str, float]:
 
 def show_layers(source: Path, config: Config) -> None:
     """SCCS, probe and NMI of every layer by every kind of pooling, to choose model.pooling and model.pooling_layer."""
-    windows, splits = read_windows(config)
+    windows, splits = read_windows(config.data, config.folder)
     chosen, motifs = selection_windows(windows, splits), load_motifs(config.data)
     used = ("context",) if motifs is None else ("context", "motif_window")
-    found = measure_encoders(source, config, used, lambda model, _: measure_layers(model.bert, chosen, motifs, config))
+    found = measure_encoders(
+        source,
+        config,
+        used,
+        lambda model, _: measure_layers(model.bert, chosen, config.data.context, motifs, config.evaluate, config.seed),
+    )
     alone = len(found) == 2  # and fresh weights
     rows = {
         row if alone and name != "fresh" else f"{name} {row}": scores
         for name, table in found.items()
         for row, scores in table.items()
     }
-    rows |= layer_floors(chosen, motifs, config)
+    rows |= layer_floors(chosen, config.data.context, motifs, config.evaluate, config.seed)
     sites = "no motif sites" if motifs is None else f"NMI of {len(motifs.labels)} motif sites"
     print(f"{source}: {len(chosen.labels)} selection windows of {config.data.context} nt, {sites}")
     print_table(rows)

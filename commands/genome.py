@@ -16,30 +16,20 @@ from typing import NoReturn, TextIO
 from tqdm import tqdm
 
 from commands.sources import config_of, enclosing_run, fold_folders, job_of, print_table
-from utils.classifier import HEAD_FILE
-from utils.collect import BASELINE
+from simcsp.genome.scan import Ensemble, Scored, candidates, find_spans, load_ensemble, score_sites
+from simcsp.genome.tracks import FORMATS, write_scores
+from simcsp.genome.truth import Truth, read_truth, within
+from simcsp.genome.variants import COLUMNS as VARIANT_COLUMNS
+from simcsp.genome.variants import count_variants, effects, row_of
+from simcsp.labels.splits import has_training_windows, training_windows
+from simcsp.model.classifier import HEAD_FILE
+from simcsp.text.sites import SITES
+from simcsp.text.store import TokenStore, open_store
+from utils.arms import BASELINE
 from utils.config import Config
+from utils.device import build_accelerator
 from utils.errors import InputError
-from utils.predict import (
-    FORMATS,
-    Ensemble,
-    Scored,
-    Truth,
-    candidates,
-    find_spans,
-    load_ensemble,
-    read_truth,
-    score_sites,
-    within,
-    write_scores,
-    written_aside,
-)
-from utils.proxies import has_training_windows, training_windows
-from utils.run import build_accelerator
-from utils.sequence import TokenStore, open_store
-from utils.spliceator import SITES
-from utils.variants import COLUMNS as VARIANT_COLUMNS
-from utils.variants import count_variants, effects, row_of
+from utils.files import written_aside
 
 PREDICT_HELP = """\
 Scores every GT (donor) and AG (acceptor) of a genome, on both strands, by the mean of a run's folds; or, with --vcf,

@@ -8,13 +8,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-import finetune
 from commands.sources import config_of, enclosing_run, names_config, stage_configs
-from utils.config import Config, FinetuneConfig, load_config
-from utils.errors import InputError
-from utils.proxies import load_motifs, load_windows, selection_windows
-from utils.relate import FOLDER as RELATE
-from utils.relate import (
+from simcsp.judge.relate import FOLDER as RELATE
+from simcsp.judge.relate import (
     HEADLINES,
     drop_weights,
     find_checkpoints,
@@ -23,10 +19,16 @@ from utils.relate import (
     relate_table,
     require_same_data,
     share_splits,
-    write_relation,
 )
-from utils.report import write_report
-from utils.run import StopSignal, build_accelerator, stop_if_asked
+from simcsp.labels.motifs import load_motifs
+from simcsp.labels.splits import load_windows, selection_windows
+from simcsp.report.relation import write_relation
+from simcsp.report.write import write_report
+from simcsp.training.finetuning import run_folds
+from utils.config import Config, FinetuneConfig, load_config
+from utils.device import build_accelerator
+from utils.errors import InputError
+from utils.run import StopSignal, stop_if_asked
 
 
 def show_relate(runs: list[Path], words: list[str]) -> None:
@@ -41,7 +43,7 @@ def show_relate(runs: list[Path], words: list[str]) -> None:
     for run in runs:
         share_splits(run)
     stop, first = StopSignal(), configs[runs[0]]
-    chosen, motifs = selection_windows(*load_windows(first)), load_motifs(first.data)
+    chosen, motifs = selection_windows(*load_windows(first.data, first.folder)), load_motifs(first.data)
     accelerator = build_accelerator(first.device, first.precision)
     proxies = []
     for checkpoint in tqdm(checkpoints, desc="proxies", unit="checkpoint", disable=not sys.stderr.isatty()):
@@ -53,7 +55,7 @@ def show_relate(runs: list[Path], words: list[str]) -> None:
     for run in dict.fromkeys(checkpoint.run for checkpoint in checkpoints):
         arms = [f"{checkpoint.arm}={checkpoint.folder}" for checkpoint in checkpoints if checkpoint.run == run]
         config = dataclasses.replace(configs[run], finetune=dataclasses.replace(configs[run].finetune, arms=arms))
-        (finetune.run_jobs if config.workers == 1 else finetune.run_workers)(config, stop)
+        run_folds(config, stop)
         drop_weights(run)
     print(write_relation(relate_table(checkpoints, proxies, configs), first, runs[0]), flush=True)
 

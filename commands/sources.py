@@ -6,12 +6,10 @@ import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
-from utils.classifier import HEAD_FILE
+from simcsp.model.classifier import HEAD_FILE
+from utils.arms import BASELINE, FLOORS, OF_CONTROL, OF_PRETRAINING, checkpoint_of
 from utils.config import Config, load_config
 from utils.errors import InputError
-from utils.floors import FLOORS
-
-PRETRAINING_ARMS = {"start": "baseline", "best_sccs": "best_sccs", "best_nmi": "best_nmi", "last": "last"}
 
 
 def split_sources(words: list[str]) -> tuple[list[Path], list[str]]:
@@ -57,19 +55,17 @@ def encoders(source: Path) -> dict[str, Path]:
         return {str(source): source}
     if (source / "checkpoints/best").is_dir():
         return {str(source): source / "checkpoints/best"}
-    stages = {"": source / "pretrain", "control_": source / "control"}
-    if (source / "checkpoints").is_dir():
-        stages = {"control_" if source.name == "control" else "": source}
-    found = {
-        f"{prefix}{PRETRAINING_ARMS[path.name]}": path
-        for prefix, stage in stages.items()
-        for path in stage.glob("checkpoints/*")
-        if path.name in PRETRAINING_ARMS and (prefix, path.name) != ("control_", "start")  # the same as baseline
-    }
+    stages = {"pretrain": source / "pretrain", "control": source / "control"}
+    if (source / "checkpoints").is_dir():  # one stage of a run
+        stages = {"control" if source.name == "control" else "pretrain": source}
+    found = {}
+    for arm in (BASELINE, *OF_PRETRAINING, *OF_CONTROL):
+        stage, name = checkpoint_of(arm)
+        if stage in stages and (folder := stages[stage] / "checkpoints" / name).is_dir():
+            found[arm] = folder
     if not found:
         raise InputError(f"{source} holds no checkpoint: give a finished run, a fold or a checkpoint folder")
-    order = [f"{prefix}{name}" for prefix in stages for name in PRETRAINING_ARMS.values()]
-    return {name: found[name] for name in order if name in found}
+    return found
 
 
 def fold_folders(source: Path, floors: bool = False) -> list[Path]:

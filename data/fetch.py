@@ -41,7 +41,10 @@ from tqdm import tqdm
 # Run as a file, Python looks for modules in data/ only; utils/ lies in the folder above.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from utils.errors import InputError, run_script  # noqa: E402
+from utils.errors import (
+    InputError,  # noqa: E402
+    run_script,  # noqa: E402
+)
 
 ZENODO = "https://zenodo.org/records/7995778/files"
 ZENODO_LIST = "https://zenodo.org/api/records/7995778"
@@ -831,7 +834,7 @@ def main() -> None:
     elif command == "check":
         if rest != ["spliceator"]:
             raise InputError(f"check {' '.join(rest)}: only spliceator can be checked: check spliceator")
-        from utils.spliceator import check_training
+        from simcsp.labels.examine import check_training
 
         print(check_training(args.folder or options.data / "spliceator"))
     else:

@@ -19,8 +19,11 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from utils.errors import InputError, run_script  # noqa: E402
-from utils.run import write_text  # noqa: E402
+from utils.errors import (
+    InputError,  # noqa: E402
+    run_script,  # noqa: E402
+)
+from utils.files import write_text  # noqa: E402
 
 TABLE = Path(__file__).with_name("results.csv")
 OURS = "run here"

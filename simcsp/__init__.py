@@ -1,1 +1,1 @@
-"""SimCSP by topic: what a model reads and is asked, the model, its training, its judgement, the report."""
+"""Contrastive pre-training for splice sites, by topic."""

@@ -1,1 +1,1 @@
-"""What the scripts share. A module knows its own concern and nothing above it; nothing here parses flags or prints."""
+"""The small shared module: config, errors, files, run folder, device, arms, search."""

@@ -6,9 +6,6 @@ Layout of a stage's folder: config.yaml, env.json, train.log, metrics.jsonl (the
 
 from __future__ import annotations
 
-import ctypes
-import functools
-import hashlib
 import json
 import os
 import platform
@@ -17,8 +14,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -26,71 +21,17 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
-from accelerate import Accelerator
-from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 from tqdm import tqdm
 
 from utils.config import Config, to_dict, upgrade
 from utils.errors import InputError, Interrupted
+from utils.files import write_json, write_text
 
 CLOCK_FIELDS = ("time", "train/windows_per_s")
 """The only fields of metrics.jsonl that differ between a straight and a resumed run."""
 _PACKAGES = ("torch", "transformers", "accelerate", "numpy", "scipy", "scikit-learn", "igraph", "umap-learn")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write aside and rename: whoever reads `path` sees the old text or the new, never half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    aside.write_text(text)
-    os.replace(aside, path)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Atomically write readable JSON; NaN is refused, None stands for a number that does not exist."""
-    write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
-
-
-@contextmanager
-def replace_folder(path: Path) -> Iterator[Path]:
-    """A folder to fill; takes the place of `path` when the block ends well. A kill leaves the old or the new one."""
-    aside, old = path.with_name(f"{path.name}.tmp"), path.with_name(f"{path.name}.old")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    yield aside
-    if path.exists():
-        shutil.rmtree(old, ignore_errors=True)
-        os.rename(path, old)
-    os.rename(aside, path)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def sha256_file(path: Path) -> str:
-    """Hash of a file's bytes."""
-    with open(path, "rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
-
-
-def sha256_folder(folder: Path) -> str:
-    """Hash of a checkpoint folder: names and bytes of its files.
-
-    The tokenizer's files do not count where we wrote them: they say nothing that the vocabulary's size does not, and
-    checkpoints of older versions, whose hash stands in the runs begun from them, may be given them later.
-    """
-    digest = hashlib.sha256()
-    settings = folder / "tokenizer_config.json"
-    ours = settings.is_file() and '"written_by": "simcsp"' in settings.read_text(encoding="utf-8", errors="replace")
-    skipped = ("tokenizer.json", settings.name) if ours else ()
-    for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in skipped):
-        digest.update(f"{path.relative_to(folder)} {sha256_file(path)}\n".encode())
-    return digest.hexdigest()
-
-
-def set_seed(seed: int) -> None:
-    """Seed torch's generators (weights, dropout). Everything else that is random takes a generator of its own."""
-    torch.manual_seed(seed)
 
 
 def environment(device: str, inputs: dict[str, str]) -> dict[str, Any]:
@@ -141,11 +82,11 @@ class RunFolder:
     """
 
     def __init__(self, path: Path, config: dict[str, Any], inputs: dict[str, str], device: str) -> None:
-        self.path = path
+        self.path, self.config = path, config
         self.checkpoints = path / "checkpoints"
         self.finished = (path / "summary.json").is_file()
         self._writer: SummaryWriter | None = None
-        self._config, self._inputs, self._device = config, inputs, device
+        self._inputs, self._device = inputs, device
         self._check_same(config, inputs)
         for leftover in path.glob("checkpoints/*.old"):  # killed between the two renames of replace_folder
             whole = leftover.with_suffix("")
@@ -157,7 +98,7 @@ class RunFolder:
     def begin(self) -> None:
         """Write config.yaml and env.json, by which a later start is judged: model and data have been loaded by now."""
         if not (self.path / "env.json").is_file():
-            write_text(self.path / "config.yaml", yaml.safe_dump(self._config, sort_keys=False))
+            write_text(self.path / "config.yaml", yaml.safe_dump(self.config, sort_keys=False))
             write_json(self.path / "env.json", environment(self._device, self._inputs))
 
     def _check_same(self, config: dict[str, Any], inputs: dict[str, str]) -> None:
@@ -298,67 +239,3 @@ def stop_if_asked(stop: StopSignal, where: str) -> None:
     """Leave by Interrupted when a stop signal has come; call it only where the state on disk is whole."""
     if stop.asked:
         raise Interrupted(f"stopped {where}")
-
-
-def keep_freed_memory() -> None:
-    """Have glibc keep what is freed for the next step, instead of giving it back to the system.
-
-    A training step on a CPU frees and asks for the same large blocks again and again, and each time the system clears
-    their pages: a tenth of the step and more. Nothing happens under another C library, or where the environment sets
-    glibc's allocator.
-    """
-    chosen = any(name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in os.environ)
-    if _is_glibc() and not chosen:
-        trim_threshold, mmap_max = -1, -4  # malloc.h: M_TRIM_THRESHOLD, M_MMAP_MAX
-        libc = ctypes.CDLL(None)
-        libc.mallopt(trim_threshold, -1)  # never
-        libc.mallopt(mmap_max, 0)
-
-
-def give_back_freed_memory() -> None:
-    """Have glibc give back what is free now, for work that has to stay small: holes between blocks add up otherwise."""
-    if _is_glibc():
-        ctypes.CDLL(None).malloc_trim(0)
-
-
-@functools.cache
-def _is_glibc() -> bool:
-    return platform.libc_ver()[0] == "glibc"
-
-
-def build_accelerator(device: str, precision: str) -> Accelerator:
-    """The device and number format to train in.
-
-    device: auto, cpu or cuda. precision: auto is bf16 where the hardware multiplies it fast (recent GPUs, CPUs with
-    AMX), fp16 with loss scaling on older GPUs, else fp32. Raises InputError for a device that is not there.
-    """
-    if device not in ("auto", "cpu", "cuda"):
-        raise InputError(f"device ({device}) must be auto, cpu or cuda")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise InputError("device (cuda): torch finds no CUDA GPU; use --device cpu")
-    gpu = torch.cuda.is_available() and device != "cpu"
-    if precision == "auto" and gpu:
-        precision = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-    elif precision == "auto":
-        precision = "bf16" if torch.cpu._is_amx_tile_supported() else "fp32"
-    if precision == "fp16" and not gpu:
-        raise InputError("precision (fp16) needs a GPU; use bf16 or fp32")
-    if not gpu:
-        keep_freed_memory()
-    return Accelerator(mixed_precision={"fp32": "no"}.get(precision, precision), cpu=not gpu)
-
-
-def take_step(accelerator: Accelerator, optimizer: torch.optim.Optimizer, scheduler: LRScheduler) -> bool:
-    """A step of optimiser and schedule, unless fp16's loss scaler skips it since gradients overflowed; whether it did.
-
-    The scaler lowers its scale when it skips and only then. Accelerate's own step_was_skipped misses a skip by a fused
-    optimiser, whose step is called all the same and leaves the weights as they are.
-    """
-    scaler = accelerator.scaler
-    before = scaler.get_scale() if scaler is not None else None
-    optimizer.step()
-    skipped = scaler is not None and scaler.get_scale() < before
-    if not skipped:
-        scheduler.step()
-    optimizer.zero_grad()
-    return skipped

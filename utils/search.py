@@ -20,11 +20,11 @@ from optuna.trial import TrialState
 
 from utils.config import Config, flatten, load_config, to_dict
 from utils.errors import InputError, Interrupted
-from utils.run import StopSignal, stop_if_asked, write_text
+from utils.files import write_text
+from utils.run import StopSignal, stop_if_asked
 
 HEARTBEAT, GRACE = 20, 60  # seconds: a worker that has not been heard of for so long is dead, and its trial is retried
 FOLDER = "folder"  # user attribute of a trial: the number whose run folder it goes on in
-
 Report = Callable[[int, float], None]
 """(step, value): tell the study how a trial is doing; raises optuna.TrialPruned where it is below the median."""
 

@@ -1,1 +1,1 @@
-"""The model: its tokenizer, checkpoints in and out, encoder and pooling, classifier, attention."""
+"""Checkpoints in and out, encoder and pooling, classifier, attention, tokenizer."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
-from utils.sequence import CLS, ENCODE, SEP, VOCAB, N
+from simcsp.text.alphabet import CLS, ENCODE, SEP, VOCAB, N
 
 _SPECIAL, _BASES = VOCAB[:N], VOCAB[N:]
 _ROLES = {

@@ -1,0 +1,1 @@
+"""A trained classifier at work on a genome and on variants."""

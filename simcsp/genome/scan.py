@@ -1,0 +1,243 @@
+"""What a trained classifier says about a genome: every GT and AG (or every position), both strands, by the mean of the
+folds' models.
+
+The model sees the window [b - length / 2, b + length / 2) about boundary b on the strand of the site, as it saw
+Spliceator's: a donor's GT begins after the centre, an acceptor's AG ends before it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from simcsp.model.classifier import Classifier, load_classifier, predict
+from simcsp.model.embedding import Autocast
+from simcsp.model.encoder import check_length
+from simcsp.text.alphabet import N, reverse_complement
+from simcsp.text.annotation import other_spelling
+from simcsp.text.sites import MINUS, TYPE, Sites, find_sites
+from simcsp.text.store import TokenStore
+from utils.config import Config
+from utils.errors import InputError
+
+_STRETCH = 1 << 16  # positions searched at a time
+_BLOCK = 1 << 14  # sites scored at a time, at least: memory is bounded, and few batches are left part empty
+_TOKENS = {"cpu": 1 << 13, "cuda": 1 << 18}  # a batch: what keeps a CPU's caches warm, what keeps a GPU busy
+
+
+def n_counts(ids: np.ndarray, length: int) -> np.ndarray:
+    """int [len(ids) - length + 1]: how many N each window of `length` nt holds."""
+    total = np.concatenate([[0], np.cumsum(ids == N)])
+    return total[length:] - total[:-length]
+
+
+def find_spans(regions: Sequence[str], store: TokenStore) -> list[tuple[int, int, int]]:
+    """(record, first, last position) to be searched, in the store's order, each position once; no region: all.
+
+    regions: 'chr1', or 'chr1:1,000-2,000' (counted from 1, both ends included). Raises InputError for a record that the
+    FASTA lacks, or numbers that are no stretch of it.
+    """
+    if not regions:
+        return [(number, 1, record.length) for number, record in enumerate(store.records)]
+    spans: list[tuple[int, int, int]] = []
+    for number, first, last in sorted(_parse_region(word, store) for word in regions):
+        if spans and spans[-1][0] == number and first <= spans[-1][2] + 1:
+            spans[-1] = (number, spans[-1][1], max(last, spans[-1][2]))
+        else:
+            spans.append((number, first, last))
+    return spans
+
+
+def _parse_region(word: str, store: TokenStore) -> tuple[int, int, int]:
+    name, colon, stretch = (word, "", "") if word in store.by_name else word.rpartition(":")
+    name = name if colon else word
+    if name not in store.by_name:
+        twin = other_spelling(name, store.by_name)
+        hint = f"it is {twin!r} there" if twin else f"its first record is {store.records[0].name!r}"
+        raise InputError(f"--region {word}: no record {name!r} in {', '.join(store.manifest['sources'])}: {hint}")
+    record = store.by_name[name]
+    number = store.records.index(record)
+    if not colon:
+        return number, 1, record.length
+    start, dash, end = stretch.replace(",", "").partition("-")
+    end = end if dash else start
+    if not (start.isdecimal() and end.isdecimal()) or not 1 <= int(start) <= int(end):
+        raise InputError(f"--region {word}: expected NAME:START-END, counted from 1, both ends included")
+    if int(start) > record.length:
+        raise InputError(f"--region {word}: {name} has {record.length} nt only")
+    return number, int(start), min(int(end), record.length)
+
+
+def candidates(
+    store: TokenStore,
+    spans: Sequence[tuple[int, int, int]],
+    types: Sequence[str],
+    length: int,
+    every: bool,
+    max_n_share: float,
+    skipped: Counter[str],
+) -> Iterator[tuple[Sites, int]]:
+    """(sites, positions passed) in blocks, ascending along each of the spans (record, first, last position).
+
+    Sites whose window of `length` nt reaches beyond their record, or holds a larger share of N, are left out and
+    counted in `skipped`. Of the store no more is in memory than a block needs.
+    """
+    waiting: list[Sites] = []
+    passed = 0
+    for number, first, last in spans:
+        for low in range(first, last + 1, _STRETCH):
+            high = min(low + _STRETCH - 1, last)
+            waiting.append(_sites_between(store, number, low, high, types, length, every, max_n_share, skipped))
+            passed += high - low + 1
+            if sum(map(len, waiting)) >= _BLOCK:
+                yield joined_sites(waiting), passed
+                waiting, passed = [], 0
+    if waiting:
+        yield joined_sites(waiting), passed
+
+
+def joined_sites(parts: list[Sites]) -> Sites:
+    return Sites(*(np.concatenate([getattr(part, name) for part in parts]) for name in Sites.__dataclass_fields__))
+
+
+def _sites_between(
+    store: TokenStore,
+    number: int,
+    low: int,
+    high: int,
+    types: Sequence[str],
+    length: int,
+    every: bool,
+    max_n_share: float,
+    skipped: Counter[str],
+) -> Sites:
+    """Sites of one record whose position is in [low, high]."""
+    record, half = store.records[number], length // 2
+    begin, end = max(low - half - 4, 0), min(high + half + 4, record.length)
+    ids = store.fetch(record.name, begin, end)
+    boundary, kind = find_sites(ids, types, every)
+    sites = Sites(np.full(len(boundary), number), boundary + begin, kind)
+    sites = sites.take((sites.position >= low) & (sites.position <= high))
+    fits = (sites.boundary >= half) & (sites.boundary + half <= record.length)
+    skipped[f"window of {length} nt reaches beyond the record"] += int((~fits).sum())
+    sites = sites.take(fits)
+    if len(sites):
+        known = n_counts(ids, length)[sites.boundary - half - begin] <= max_n_share * length
+        skipped[f"more than {max_n_share:.0%} of the window is N"] += int((~known).sum())
+        sites = sites.take(known)
+    return sites
+
+
+def cut_windows(store: TokenStore, sites: Sites, length: int) -> np.ndarray:
+    """uint8 [n, length]: what the model sees of each site, on its strand."""
+    offsets = np.array([record.offset for record in store.records])[sites.record]
+    windows = store.windows(offsets + sites.boundary - length // 2, length)
+    minus = MINUS[sites.kind]
+    windows[minus] = reverse_complement(windows[minus])
+    return windows
+
+
+# -- the ensemble ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """Fine-tuned models of one arm; the score of a site is the mean of their P(site).
+
+    groups: (types of site that they score, models). length: nt of a window.
+    """
+
+    groups: list[tuple[tuple[str, ...], list[Classifier]]]
+    length: int
+    batch_size: int
+    autocast: Autocast = nullcontext
+
+    @property
+    def types(self) -> tuple[str, ...]:
+        """What can be scored: 'donor', 'acceptor' or both."""
+        return tuple(kind for types, _ in self.groups for kind in types)
+
+    @property
+    def members(self) -> int:
+        """Models that score a site, at most."""
+        return max(len(models) for _, models in self.groups)
+
+    def score(self, windows: np.ndarray, types: np.ndarray) -> np.ndarray:
+        """P(site) by each model, float32 [members, n], of windows uint8 [n, length] of these types [n].
+
+        NaN beyond the models that score a type, where folds are missing. Equal windows are encoded once.
+        """
+        scores = np.full((self.members, len(windows)), np.nan, dtype=np.float32)
+        for of_types, models in self.groups:
+            mine = np.flatnonzero(np.isin(types, of_types))
+            if not len(mine):
+                continue
+            rows = np.ascontiguousarray(windows[mine]).view(np.dtype((np.void, self.length))).ravel()
+            _, first, inverse = np.unique(rows, return_index=True, return_inverse=True)
+            distinct = windows[mine[first]]
+            for number, model in enumerate(models):
+                scores[number, mine] = predict(model, distinct, self.batch_size, self.autocast)[inverse]
+        return scores
+
+
+def mean_and_sd(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation over the models, float64 [n], of scores [members, n]; sd is NaN for a single one."""
+    count = np.isfinite(scores).sum(axis=0)
+    mean = np.nansum(scores, axis=0, dtype=np.float64) / count
+    squares = np.nansum((scores - mean) ** 2, axis=0)
+    return mean, np.sqrt(squares / np.where(count > 1, count - 1, np.nan))
+
+
+def load_ensemble(
+    folders: dict[str, list[Path]], config: Config, device: torch.device, batch_size: int | None, autocast: Autocast
+) -> Ensemble:
+    """Load classifier checkpoints by what they were fitted on: {'donor', 'acceptor' or 'both': folders}.
+
+    Models fitted on one type score it; those fitted on both score what no others do. batch_size: None takes what suits
+    the device. Raises InputError for windows that a model cannot take.
+    """
+    length, groups = config.data.context, {}
+    for kind in ("donor", "acceptor"):
+        site = kind if kind in folders else "both"
+        if site in folders:
+            groups.setdefault(site, []).append(kind)
+    loaded = []
+    for site, types in groups.items():
+        models = [load_classifier(folder, config.model, config.finetune.dropout).to(device) for folder in folders[site]]
+        for model in models:
+            check_length(model.bert, length, "data.context")
+            model.eval()
+        loaded.append((tuple(types), models))
+    batch_size = batch_size or max(_TOKENS[device.type] // (length + 2), 1)
+    return Ensemble(loaded, length, batch_size, autocast)
+
+
+# -- scores, and files of them -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Sites with the mean and the standard deviation of the models' P(site), float64 [n]."""
+
+    sites: Sites
+    mean: np.ndarray
+    sd: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.mean)
+
+    def take(self, index: np.ndarray) -> Scored:
+        """The entries of an index or mask, in its order."""
+        return Scored(self.sites.take(index), self.mean[index], self.sd[index])
+
+
+def score_sites(store: TokenStore, sites: Sites, ensemble: Ensemble) -> Scored:
+    """The ensemble's scores of sites whose windows lie in the store."""
+    windows = cut_windows(store, sites, ensemble.length)
+    return Scored(sites, *mean_and_sd(ensemble.score(windows, TYPE[sites.kind])))

@@ -1,0 +1,118 @@
+"""Scores of sites as TSV, BED or bedGraph."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TextIO
+
+import numpy as np
+
+from simcsp.genome.scan import Scored, joined_sites
+from simcsp.text.alphabet import decode, reverse_complement
+from simcsp.text.sites import KINDS, MINUS
+from simcsp.text.store import TokenStore
+
+FORMATS = ("tsv", "bed", "bedgraph")
+COLUMNS = ("chrom", "position", "strand", "type", "score", "sd", "motif")
+
+
+def write_scores(
+    handle: TextIO, form: str, store: TokenStore, blocks: Iterator[Scored], members: int, scratch: Path | None = None
+) -> int:
+    """Write blocks that ascend by position as they come; returns the number of sites.
+
+    form: tsv, COLUMNS under a header line, by position. bed: six columns, the two motif bases, by start; score 1000 x
+    mean, name TYPE|MEAN|SD. bedgraph: for each type and strand a track of the mean and one of the sd, at the exon's
+    base, so that no two entries of a track overlap; tracks wait in `scratch` (None: the system's place) to be joined.
+    sd is NA where a single model scores (bedgraph: no such track).
+    """
+    if form == "bedgraph":
+        return _write_tracks(handle, store, blocks, members, scratch)
+    if form == "tsv":
+        handle.write("\t".join(COLUMNS) + "\n")
+    count = 0
+    for block in blocks if form == "tsv" else _by_start(blocks):
+        handle.writelines(_tsv_rows(store, block) if form == "tsv" else _bed_rows(store, block))
+        count += len(block)
+    return count
+
+
+def _tsv_rows(store: TokenStore, block: Scored) -> Iterator[str]:
+    sites = block.sites
+    offsets = np.array([record.offset for record in store.records])[sites.record]
+    motifs = store.windows(offsets + sites.motif_start, 2)
+    minus = MINUS[sites.kind]
+    motifs[minus] = reverse_complement(motifs[minus])
+    letters = decode(motifs.ravel())
+    for i, (record, position, number) in enumerate(zip(sites.record, sites.position, sites.kind)):
+        kind, motif = KINDS[number], letters[2 * i : 2 * i + 2]
+        numbers = f"{block.mean[i]:.4f}\t{spread(block.sd[i])}"
+        yield f"{store.records[record].name}\t{position}\t{kind.strand}\t{kind.type}\t{numbers}\t{motif}\n"
+
+
+def _bed_rows(store: TokenStore, block: Scored) -> Iterator[str]:
+    for i, (record, start, number) in enumerate(zip(block.sites.record, block.sites.motif_start, block.sites.kind)):
+        kind, mean = KINDS[number], block.mean[i]
+        name = f"{kind.type}|{mean:.4f}|{spread(block.sd[i])}"
+        yield (f"{store.records[record].name}\t{start}\t{start + 2}\t{name}\t{round(1000 * mean)}\t{kind.strand}\n")
+
+
+def spread(sd: float) -> str:
+    """A standard deviation in text, NA where there is none."""
+    return "NA" if np.isnan(sd) else f"{sd:.4f}"
+
+
+def _by_start(blocks: Iterator[Scored]) -> Iterator[Scored]:
+    """Blocks that ascend by position -> ascending by the motif's start."""
+    waiting: Scored | None = None
+    for block in blocks:
+        if not len(block):
+            continue
+        block = block if waiting is None else _joined_scores(waiting, block)
+        block = block.take(np.lexsort((block.sites.motif_start, block.sites.record)))
+        last = block.sites.record == block.sites.record[-1]
+        # A site that is still to come lies at this position or beyond, and its motif starts at most three bases before.
+        ahead = last & (block.sites.motif_start >= block.sites.position[last].max() - 3)
+        yield block.take(~ahead)
+        waiting = block.take(ahead)
+    if waiting is not None:
+        yield waiting
+
+
+def _joined_scores(first: Scored, second: Scored) -> Scored:
+    mean, sd = (np.concatenate([getattr(first, name), getattr(second, name)]) for name in ("mean", "sd"))
+    return Scored(joined_sites([first.sites, second.sites]), mean, sd)
+
+
+def _write_tracks(
+    handle: TextIO, store: TokenStore, blocks: Iterator[Scored], members: int, scratch: Path | None
+) -> int:
+    whats = ("mean", "sd") if members > 1 else ("mean",)
+    count = 0
+    with ExitStack() as stack:
+        tracks = {
+            (number, what): stack.enter_context(tempfile.TemporaryFile("w+", dir=scratch))
+            for number in range(len(KINDS))
+            for what in whats
+        }
+        for block in blocks:
+            sites, position = block.sites, block.sites.position
+            count += len(block)
+            for (number, what), track in tracks.items():
+                values = getattr(block, what)
+                track.writelines(
+                    f"{store.records[sites.record[i]].name}\t{position[i] - 1}\t{position[i]}\t{values[i]:.4f}\n"
+                    for i in np.flatnonzero((sites.kind == number) & np.isfinite(values))
+                )
+        for (number, what), track in tracks.items():
+            if track.tell():
+                kind = KINDS[number]
+                described = f"{what} of P({kind.type}) over {members} model{'s' * (members > 1)}, {kind.strand} strand"
+                handle.write(f'track type=bedGraph name="{kind.type} {kind.strand} {what}" description="{described}"\n')
+                track.seek(0)
+                shutil.copyfileobj(track, handle)
+    return count

@@ -1,0 +1,109 @@
+"""How well a masked-language model fills in one base of a record it has not seen, by region, beside a model that sees
+the three bases on either side.
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+
+import numpy as np
+import torch
+from transformers import BertForMaskedLM
+
+from simcsp.labels.floors import NeighbourTable
+from simcsp.model.embedding import Autocast
+from simcsp.text.alphabet import MASK, A, T, add_special_tokens
+from simcsp.text.annotation import Transcript
+from simcsp.text.sites import ACCEPTOR_REACH, DONOR_REACH
+
+REGIONS = ("intergenic", "intron", "exon", "splice site")  # a base belongs to the last that holds it
+WHOLE = -1  # not a region: bases drawn evenly from the whole record
+BLOCK = 10_000  # nt: bases nearer to each other than this are resampled together
+RESAMPLES = 2000
+
+
+def label_regions(transcripts: list[Transcript], record: str, length: int) -> tuple[np.ndarray, np.ndarray]:
+    """(region int8 [length], index into REGIONS; minus bool [length], read on the reverse strand) of a record.
+
+    Where genes of both strands overlap, a base is that of the transcript that comes last.
+    """
+    region, minus = np.zeros(length, dtype=np.int8), np.zeros(length, dtype=bool)
+    mine = [transcript for transcript in transcripts if transcript.chrom == record]
+    for kind in ("intron", "exon", "splice site"):
+        for transcript in mine:
+            for start, end in _stretches(transcript, kind):
+                start, end = max(start, 0), min(end, length)
+                region[start:end] = REGIONS.index(kind)
+                minus[start:end] = transcript.strand == "-"
+    return region, minus
+
+
+def _stretches(transcript: Transcript, kind: str) -> list[tuple[int, int]]:
+    exons = [tuple(exon) for exon in transcript.exons.tolist()]
+    gaps = [(left[1], right[0]) for left, right in zip(exons, exons[1:])]
+    if kind == "exon":
+        return exons
+    if kind == "intron":
+        return gaps
+    reach = {"+": (*DONOR_REACH, *ACCEPTOR_REACH), "-": (*ACCEPTOR_REACH[::-1], *DONOR_REACH[::-1])}[transcript.strand]
+    left = [(start - reach[0], start + reach[1]) for start, _ in gaps]
+    return left + [(end - reach[2], end + reach[3]) for _, end in gaps]
+
+
+def choose_places(region: np.ndarray, usable: np.ndarray, per_region: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """(places int64, regions int8): at most `per_region` usable places of each region, then as many as those together
+    from anywhere on the record, whose region is WHOLE."""
+    rng = np.random.default_rng(seed)
+    chosen = []
+    for number in range(len(REGIONS)):
+        places = np.flatnonzero((region == number) & usable)
+        chosen.append(rng.choice(places, min(per_region, len(places)), replace=False))
+    drawn, anywhere = sum(map(len, chosen)), np.flatnonzero(usable)
+    chosen.append(rng.choice(anywhere, min(drawn, len(anywhere)), replace=False))
+    regions = np.repeat(np.array([*range(len(REGIONS)), WHOLE], dtype=np.int8), [len(places) for places in chosen])
+    return np.concatenate(chosen), regions
+
+
+@torch.no_grad()
+def masked_predictions(
+    model: BertForMaskedLM, windows: np.ndarray, batch_size: int, autocast: Autocast = nullcontext
+) -> np.ndarray:
+    """P(A, C, G, T) of the central base, float32 [n, 4], with it alone masked; windows uint8 [n, length]."""
+    model.eval()
+    middle, parts = windows.shape[1] // 2 + 1, []  # [CLS] comes first
+    for start in range(0, len(windows), batch_size):
+        tokens = add_special_tokens(windows[start : start + batch_size])
+        tokens[:, middle] = MASK
+        with autocast():
+            logits = model(input_ids=torch.from_numpy(tokens).to(model.device).int()).logits[:, middle, A : T + 1]
+        parts.append(logits.float().softmax(dim=-1).cpu())
+    return torch.cat(parts).numpy()
+
+
+def compare_with_neighbours(
+    probabilities: np.ndarray, table: NeighbourTable, windows: np.ndarray, places: np.ndarray, seed: int
+) -> dict[str, float]:
+    """Accuracy of both models on the central bases, loss in nats, and the difference in accuracy with its 95 % interval
+    from a bootstrap over blocks of 10 kb.
+
+    probabilities: float [n, 4] of the encoder; windows: uint8 [n, length]; places: int [n] on the record.
+    """
+    truth = windows[:, windows.shape[1] // 2].astype(int) - A
+    theirs = table.predict(windows)
+    right, right_theirs = ((p.argmax(axis=1) == truth).astype(float) for p in (probabilities, theirs))
+    blocks = np.unique(places // BLOCK, return_inverse=True)[1]
+    sums = np.bincount(blocks, weights=right - right_theirs)
+    sizes = np.bincount(blocks)
+    drawn = np.random.default_rng(seed).integers(len(sums), size=(RESAMPLES, len(sums)))
+    low, high = np.quantile(sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1), [0.025, 0.975])
+    rows = np.arange(len(truth))
+    return {
+        "bases": len(truth),
+        "accuracy": right.mean(),
+        "neighbours": right_theirs.mean(),
+        "difference": (right - right_theirs).mean(),
+        "low": low,
+        "high": high,
+        "loss": -np.log(probabilities[rows, truth]).mean(),
+        "loss_neighbours": -np.log(theirs[rows, truth]).mean(),
+    }

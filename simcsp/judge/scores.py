@@ -1,0 +1,134 @@
+"""Classification scores, thresholds, calibration, and the tests of paired differences, from arrays alone."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from scipy.optimize import brentq
+from scipy.stats import nct, t
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+ROUNDING = 1e-12  # differences that spread less than this are equal
+TEST_TO_TRAIN = 2 / 7  # of the published schemes; with another data.num_folds the caller gives the folds' own
+CALIBRATION_BINS = 15  # as many as Guo et al. 2017 took
+
+
+def classification_scores(labels: np.ndarray, probabilities: np.ndarray, threshold: float = 0.5) -> dict[str, float]:
+    """F1, ROC AUC, average precision, accuracy and MCC of P(site) [n] against labels [n] in {0, 1}."""
+    at_threshold = threshold_scores(labels, probabilities, threshold)
+    return {
+        "f1": at_threshold["f1"],
+        "auc": float(roc_auc_score(labels, probabilities)),
+        "ap": float(average_precision_score(labels, probabilities)),
+        "accuracy": at_threshold["accuracy"],
+        "mcc": at_threshold["mcc"],
+    }
+
+
+def threshold_scores(labels: np.ndarray, probabilities: np.ndarray, threshold: float) -> dict[str, float]:
+    """F1, accuracy and MCC of calling a site where P(site) [n] is above the threshold; labels [n] in {0, 1}.
+
+    From the four counts: scikit-learn's functions give the same, but take 10 ms instead of .02, which a benchmark of
+    many folds, arms and thresholds feels. F1 and MCC are 0 where they are not defined.
+    """
+    called, sites = probabilities > threshold, labels == 1
+    n, hits, called_n, sites_n = len(labels), int((called & sites).sum()), int(called.sum()), int(sites.sum())
+    spread = called_n * (n - called_n) * sites_n * (n - sites_n)
+    return {
+        "f1": 2 * hits / (called_n + sites_n) if called_n + sites_n else 0.0,
+        "accuracy": 1 - (called_n + sites_n - 2 * hits) / n,
+        "mcc": (n * hits - called_n * sites_n) / math.sqrt(spread) if spread else 0.0,
+    }
+
+
+# -- thresholds and calibration ----------------------------------------------------------------------------------------
+
+
+def best_threshold(labels: np.ndarray, probabilities: np.ndarray) -> float:
+    """The threshold at which P(site) [n] has the highest F1 against labels [n] in {0, 1}.
+
+    It lies halfway between two neighbouring probabilities; of equally good ones it is that nearest to .5. Pick it on
+    validation windows, never on those that it is then scored on.
+    """
+    order = np.argsort(-probabilities, kind="stable")
+    falling = probabilities[order].astype(np.float64)
+    found = np.cumsum(labels[order])
+    f1 = 2 * found / (np.arange(1, len(found) + 1) + found[-1])  # 2 TP / (called + sites), calling the first i
+    thresholds = np.append((falling[1:] + falling[:-1]) / 2, np.nextafter(falling[-1], -1.0))
+    apart = np.append(falling[1:] < falling[:-1], True)  # equal probabilities are called together or not at all
+    best = thresholds[apart & (f1 == f1[apart].max())]
+    return float(best[np.abs(best - 0.5).argmin()])
+
+
+def reliability_bins(
+    labels: np.ndarray, probabilities: np.ndarray, bins: int = CALIBRATION_BINS
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(mean P(site), share of sites, number of windows) of bins of equal mass, each [at most `bins`], P rising.
+
+    Bins of equal mass rather than width: none is nearly empty (Nixon et al. 2019). Equal probabilities
+    are never parted, so that the order of the windows makes no difference.
+    """
+    edges = np.quantile(probabilities, np.linspace(0, 1, bins + 1)[1:-1])
+    _, place = np.unique(np.searchsorted(edges, probabilities), return_inverse=True)
+    counts = np.bincount(place)
+    return np.bincount(place, probabilities) / counts, np.bincount(place, labels) / counts, counts
+
+
+def calibration_error(labels: np.ndarray, probabilities: np.ndarray, bins: int = CALIBRATION_BINS) -> float:
+    """Expected calibration error: mean over windows of |mean P(site) - share of sites| in their bin (Guo et al. 2017).
+
+    0 is perfect up to chance: with m windows a bin, a perfect model still has about .8 sqrt(p (1 - p) / m).
+    """
+    predicted, observed, counts = reliability_bins(labels, probabilities, bins)
+    return float((counts * np.abs(predicted - observed)).sum() / counts.sum())
+
+
+def corrected_ttest(differences: np.ndarray, test_to_train: float = TEST_TO_TRAIN) -> dict[str, float | None]:
+    """Corrected resampled t-test of paired differences over folds x seeds (Nadeau and Bengio 2003, section 4).
+
+    The variance of the mean is s^2 (1/n + test/train), since folds share training windows. Returns diff (the mean),
+    low and high (95 % interval) and p (two-sided); these are None where n < 2, or p where all differences are equal.
+    """
+    n, mean = len(differences), float(np.mean(differences))
+    if n < 2:
+        return {"diff": mean, "low": None, "high": None, "p": None}
+    error = float(np.std(differences, ddof=1) * np.sqrt(1 / n + test_to_train))
+    half = float(t.ppf(0.975, n - 1)) * error
+    p = float(2 * t.sf(abs(mean) / error, n - 1)) if error > ROUNDING else None
+    return {"diff": mean, "low": mean - half, "high": mean + half, "p": p}
+
+
+def smallest_difference(
+    sd: float, n: int, test_to_train: float = TEST_TO_TRAIN, power: float = 0.8, level: float = 0.05
+) -> float | None:
+    """The smallest true difference that corrected_ttest finds significant with this probability; None where n < 2.
+
+    sd: of the paired differences. Solves for the noncentrality d / (sd sqrt(1/n + test/train)) at which noncentral t
+    with n - 1 degrees of freedom exceeds the two-sided critical value with probability `power` (Johnson and Welch
+    1940; with test_to_train 0 it is the paired t-test of Cohen 1988, chapter 2). A finding of the wrong sign, which is
+    next to impossible at such a power, does not count.
+    """
+    if n < 2:
+        return None
+    critical = float(t.ppf(1 - level / 2, n - 1))
+
+    def lacking(shift: float) -> float:
+        return float(nct.sf(critical, n - 1, shift)) - power
+
+    upper = 1.0
+    while lacking(upper) < 0:
+        upper *= 2
+    return float(brentq(lacking, 0.0, upper)) * sd * float(np.sqrt(1 / n + test_to_train))
+
+
+def holm(p: np.ndarray) -> np.ndarray:
+    """p values [m] adjusted for their number, so that the chance of one false finding keeps its level (Holm 1979).
+
+    In rising order the i-th (from 0) is multiplied by m - i; none is below the one before it, none above 1.
+    """
+    p = np.asarray(p, dtype=np.float64)
+    order = np.argsort(p, kind="stable")
+    adjusted = np.empty(len(p))
+    adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)), 1.0)
+    return adjusted

@@ -1,0 +1,283 @@
+"""How labelled windows are split: selection share and cross-validation folds."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from sklearn.model_selection import StratifiedKFold, train_test_split
+
+from simcsp.labels.spliceator import Windows, dedup, load_training
+from simcsp.text.kmers import near_duplicate_groups
+from simcsp.text.sites import SITES
+from utils.config import DataConfig
+from utils.errors import InputError
+from utils.files import write_text
+
+PUBLISHED_FOLDS, SIMCSP_FOLDS = 10, 5
+
+
+def rotate(parts: list[np.ndarray]) -> list[dict[str, np.ndarray]]:
+    """SpliceBERT's rotation: fold k validates on part k, tests on parts k + 1 and k + 2, trains on the rest.
+
+    Every window is tested in two folds. Index order is the published script's.
+    """
+    folds = []
+    for k in range(len(parts)):
+        turned = parts[k:] + parts[:k]
+        folds.append({"train": np.concatenate(turned[3:]), "val": turned[0], "test": np.concatenate(turned[1:3])})
+    return folds
+
+
+def published_folds(labels: np.ndarray, seed: int = 2020) -> list[dict[str, np.ndarray]]:
+    """SpliceBERT's ten folds over positives then negatives in file order, index for index (train_splicebert_cv.py)."""
+    splitter = StratifiedKFold(PUBLISHED_FOLDS, shuffle=True, random_state=seed)
+    return rotate([part for _, part in splitter.split(np.zeros(len(labels)), labels)])
+
+
+def simcsp_folds(labels: np.ndarray, seed: int = 2020) -> list[dict[str, np.ndarray]]:
+    """SimCSP's five 70/10/20 folds (split_spliceator.py): a fifth tested, 1/8 of the rest validates, unstratified."""
+    folds = []
+    splitter = StratifiedKFold(SIMCSP_FOLDS, shuffle=True, random_state=seed)
+    for rest, test in splitter.split(np.zeros(len(labels)), labels):
+        train, val = train_test_split(rest, train_size=0.875, random_state=seed)
+        folds.append({"train": train, "val": val, "test": test})
+    return folds
+
+
+def grouped_folds(strata: np.ndarray, groups: np.ndarray, num_folds: int, seed: int) -> list[dict[str, np.ndarray]]:
+    """Folds rotated as the published ones, in which a group of near-duplicates lies in one part; stratified.
+
+    Greedy, as scikit-learn's StratifiedGroupKFold, which takes a hundred times as long over many groups: the largest
+    group first, in random order among equals, each to the part where it leaves the strata most even.
+    """
+    _, stratum = np.unique(strata, return_inverse=True)
+    _, group = np.unique(groups, return_inverse=True)
+    members = np.zeros((group.max() + 1, stratum.max() + 1), dtype=np.int64)
+    np.add.at(members, (group, stratum), 1)
+    weight = 1 / members.sum(axis=0) ** 2
+    order = np.random.default_rng(seed).permutation(len(members))
+    order = order[np.argsort(-members[order].sum(axis=1), kind="stable")]
+    held = np.zeros((num_folds, members.shape[1]), dtype=np.int64)
+    part = np.empty(len(members), dtype=np.int64)
+    for i in order:
+        # What the group adds to the weighted sum of squares, and the part's size where that is equal.
+        part[i] = np.lexsort((held.sum(axis=1), held @ (members[i] * weight)))[0]
+        held[part[i]] += members[i]
+    return rotate([np.flatnonzero(part[group] == k) for k in range(num_folds)])
+
+
+@dataclass(frozen=True)
+class Splits:
+    """How the windows of a run are used. Indices refer to the Windows that were split.
+
+    selection: windows set aside for picking pre-training checkpoints. folds: {site: [{'train', 'val', 'test'}]}.
+    """
+
+    selection: np.ndarray
+    folds: dict[str, list[dict[str, np.ndarray]]]
+
+
+def subset(windows: Windows, max_windows: int | None, seed: int) -> Windows:
+    """A random part of the windows, stratified by site type and label, in file order."""
+    if max_windows is None or max_windows >= len(windows):
+        return windows
+    strata = windows.strata
+    if max_windows < len(set(strata)):
+        raise InputError(f"data.max_windows ({max_windows}) is less than one window of each site type and label")
+    return windows.take(np.sort(stratified(strata, max_windows, seed)))
+
+
+def fold_count(method: str, num_folds: int) -> int:
+    """Folds that data.folds and data.num_folds ask for: the published rules have numbers of their own."""
+    return {"grouped": num_folds, "published": PUBLISHED_FOLDS, "simcsp": SIMCSP_FOLDS}[method]
+
+
+def make_splits(windows: Windows, method: str, num_folds: int, selection_share: float, seed: int) -> Splits:
+    """Cut the selection share, then the folds of the rest, for donors, acceptors and both.
+
+    Under `grouped`, near-duplicates are never parted, neither by the selection share nor by the folds nor across site
+    types. Raises InputError when a class has fewer windows than there are folds.
+    """
+    count = fold_count(method, num_folds)
+    strata = windows.strata
+    _require(strata, np.arange(len(windows)), count, f"data.folds ({method})")
+    groups = near_duplicate_groups(windows.ids) if method == "grouped" else np.arange(len(windows))
+    selection = _choose_selection(strata, groups, selection_share, seed)
+    rest = np.setdiff1d(np.arange(len(windows)), selection)
+    # A group of near-duplicates can be in one fold only, so it counts once.
+    _, first = np.unique(groups[rest], return_index=True)
+    _require(strata, rest[first], count, f"data.folds ({method}) after data.selection_share")
+    folds = {}
+    if method == "grouped":
+        pooled = grouped_folds(strata[rest], groups[rest], num_folds, seed)
+        for site in (*SITES, "both"):
+            of_site = np.zeros(len(windows), dtype=bool)
+            of_site[windows.of_site(site)] = True
+            parts = [{part: rest[index] for part, index in fold.items()} for fold in pooled]
+            folds[site] = [{part: index[of_site[index]] for part, index in fold.items()} for fold in parts]
+    else:
+        cut = published_folds if method == "published" else simcsp_folds
+        for site in (*SITES, "both"):
+            index = np.intersect1d(rest, windows.of_site(site))
+            folds[site] = [{part: index[i] for part, i in fold.items()} for fold in cut(windows.labels[index], seed)]
+    return Splits(selection, folds)
+
+
+def _choose_selection(strata: np.ndarray, groups: np.ndarray, share: float, seed: int) -> np.ndarray:
+    if share == 0:
+        return np.array([], dtype=np.int64)
+    _, first = np.unique(groups, return_index=True)  # a group goes by the stratum of its first window
+    count = max(round(share * len(first)), len(set(strata)))
+    chosen = first[stratified(strata[first], count, seed)]
+    return np.flatnonzero(np.isin(groups, groups[chosen]))
+
+
+def stratified(strata: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """Indices of `count` random members, every stratum at its share and with at least one."""
+    order = np.random.default_rng(seed).permutation(len(strata))
+    place = np.empty(len(strata))
+    for stratum in np.unique(strata):
+        mine = order[strata[order] == stratum]
+        place[mine] = (np.arange(len(mine)) + 0.5) / len(mine)
+        place[mine[0]] = 0.0
+    return np.argsort(place, kind="stable")[:count]
+
+
+def _require(strata: np.ndarray, index: np.ndarray, count: int, field: str) -> None:
+    """Refuse when one of the strata has fewer than `count` of its windows in `index`."""
+    for name in np.unique(strata):
+        members = int((strata[index] == name).sum())
+        if members < count:
+            raise InputError(f"{field}: only {members} {name} windows, at least {count} are needed (one a fold)")
+
+
+# -- splits on disk ----------------------------------------------------------------------------------------------------
+
+
+def save_or_load_splits(
+    folder: Path, windows: Windows, method: str, num_folds: int, selection_share: float, seed: int
+) -> Splits:
+    """The splits of a run: made once by make_splits and saved in `folder`, from then on read back.
+
+    folder/splits.json holds the settings and the hash of the data, folder/<site>.csv one row a window with its part in
+    each fold ('train', 'val', 'test', or 'selection'). Raises InputError, naming the difference, when the data or the
+    settings are not those of the saved splits.
+    """
+    meta = folder / "splits.json"
+    if not meta.is_file():
+        splits = make_splits(windows, method, num_folds, selection_share, seed)
+        for site, folds in splits.folds.items():
+            write_text(folder / f"{site}.csv", _to_csv(windows, splits.selection, folds))
+        settings = _split_settings(windows, method, num_folds, selection_share, seed)
+        species = {"species": sorted(set(windows.groups.tolist()))}
+        write_text(meta, json.dumps(settings | species, indent=1) + "\n")  # last: its presence means complete
+    # Read back even when just made: the order of the indices must not depend on which run came first.
+    return read_splits(folder, windows, method, num_folds, selection_share, seed)
+
+
+def read_splits(
+    folder: Path, windows: Windows, method: str, num_folds: int, selection_share: float, seed: int
+) -> Splits:
+    """The splits saved in `folder`, or where there are none those that would be saved; writes nothing.
+
+    Raises InputError, naming the difference, when the data or the settings are not those of the saved splits.
+    """
+    meta = folder / "splits.json"
+    if not meta.is_file():
+        made = make_splits(windows, method, num_folds, selection_share, seed)
+        in_order = {  # of the windows, as the saved tables have them
+            site: [{part: np.sort(index) for part, index in fold.items()} for fold in folds]
+            for site, folds in made.folds.items()
+        }
+        return Splits(np.sort(made.selection), in_order)
+    settings = _split_settings(windows, method, num_folds, selection_share, seed)
+    saved = json.loads(meta.read_text())
+    changed = [f"{key} was {saved.get(key)}, now {value}" for key, value in settings.items() if saved.get(key) != value]
+    if changed:
+        raise InputError(f"{meta}: made from other data or settings ({'; '.join(changed)}): use another --name")
+    read = {site: _from_csv(folder / f"{site}.csv", windows) for site in (*SITES, "both")}
+    return Splits(read["both"][0], {site: folds for site, (_, folds) in read.items()})
+
+
+def _split_settings(
+    windows: Windows, method: str, num_folds: int, selection_share: float, seed: int
+) -> dict[str, str | int | float]:
+    """What decides the splits, as splits.json records it."""
+    return {
+        "folds": method,
+        "num_folds": fold_count(method, num_folds),
+        "selection_share": float(selection_share),
+        "split_seed": int(seed),
+        "windows": len(windows),
+        "data_sha256": windows.sha256,
+    }
+
+
+def _to_csv(windows: Windows, selection: np.ndarray, folds: list[dict[str, np.ndarray]]) -> str:
+    table = np.full((len(windows), len(folds)), "", dtype="U9")
+    for k, fold in enumerate(folds):
+        for part, index in fold.items():
+            table[index, k] = part
+    table[selection] = "selection"
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["window", "label", *(f"fold{k:02d}" for k in range(len(folds)))])
+    for i in np.flatnonzero((table != "").any(axis=1)):
+        writer.writerow([windows.names[i], windows.labels[i], *table[i]])
+    return out.getvalue()
+
+
+def _from_csv(path: Path, windows: Windows) -> tuple[np.ndarray, list[dict[str, np.ndarray]]]:
+    with open(path, newline="") as handle:
+        header, *rows = csv.reader(handle)
+    position = {name: i for i, name in enumerate(windows.names)}
+    index = np.array([position[row[0]] for row in rows])
+    table = np.array([row[2:] for row in rows])
+    folds = [{part: index[table[:, k] == part] for part in ("train", "val", "test")} for k in range(len(header) - 2)]
+    return index[table[:, 0] == "selection"], folds
+
+
+def load_windows(data: DataConfig, folder: Path) -> tuple[Windows, Splits]:
+    """The labelled windows of a run and their splits, made on first use under `folder`/splits: runs/<name>."""
+    windows, remark = training_windows(data)
+    if data.dedup:
+        write_text(folder / "splits/dedup.txt", f"{remark}\n")
+    splits = save_or_load_splits(
+        folder / "splits", windows, data.folds, data.num_folds, data.selection_share, data.split_seed
+    )
+    return windows, splits
+
+
+def read_windows(data: DataConfig, folder: Path) -> tuple[Windows, Splits]:
+    """The same for who only reads: a folder without splits stays without, and has those that `load_windows` would
+    make."""
+    windows, _ = training_windows(data)
+    splits = read_splits(folder / "splits", windows, data.folds, data.num_folds, data.selection_share, data.split_seed)
+    return windows, splits
+
+
+def training_windows(data: DataConfig) -> tuple[Windows, str]:
+    """The labelled windows from which a run's folds are cut, and what data.dedup left out of them, in a sentence."""
+    if data.spliceator is None:
+        raise InputError("data.spliceator is not set: give the folder that holds Spliceator's Training_data")
+    windows, remark = load_training(data.spliceator, data.negatives, data.context), ""
+    if data.dedup:
+        windows, remark = dedup(windows)
+    return subset(windows, data.max_windows, data.split_seed), remark
+
+
+def has_training_windows(data: DataConfig) -> bool:
+    """Whether the folder of the labelled windows is there; a trained model may have come without it."""
+    return data.spliceator is not None and (Path(data.spliceator) / "Training_data").is_dir()
+
+
+def selection_windows(windows: Windows, splits: Splits) -> Windows:
+    """The share set aside for selection; with share 0 the training part of fold 0, which is the published behaviour."""
+    if len(splits.selection):
+        return windows.take(splits.selection)
+    return windows.take(splits.folds["both"][0]["train"])

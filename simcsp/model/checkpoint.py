@@ -1,0 +1,271 @@
+"""An encoder from a checkpoint folder or hub id, and back.
+
+Read are SpliceBERT's folders as published, plain BERT folders like them, and multimolecule's port, which is told by the
+rows of its word embedding. Every checkpoint of ours is a plain `save_pretrained` folder of a ten-row BERT;
+`config.json` also records the pooling, so whoever loads it gets the same vectors.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import torch
+import transformers
+from huggingface_hub.errors import StrictDataclassError
+from torch import nn
+from transformers import BertConfig, BertForMaskedLM
+
+from simcsp.model.attention import ATTENTION, make_cheap
+from simcsp.model.encoder import (
+    DEFAULT_POOLING,
+    MIX,
+    MIX_WEIGHTS,
+    drop_layers,
+    fresh_config,
+    fresh_like,
+    read_pooling,
+    set_mix,
+    set_pooling,
+)
+from simcsp.model.layouts import (
+    MLM_HEAD,
+    MULTIMOLECULE_IDS,
+    MULTIMOLECULE_VOCAB,
+    convert_multimolecule,
+    multimolecule_settings,
+    vocabulary_rows,
+)
+from simcsp.model.tokenizer import save_tokenizer
+from simcsp.model.weights import (
+    WEIGHT_FILES,
+    read_json,
+    read_model_config,
+    read_weights,
+    refuse_stand_in,
+    weight_file_of,
+)
+from simcsp.text.alphabet import VOCAB
+from utils.config import ModelConfig
+from utils.errors import InputError
+
+# Keys that published BERT checkpoints may hold beyond or short of ours, and that change no vector:
+_EXPECTED_UNEXPECTED = ("bert.pooler.", "pooler.", "cls.seq_relationship.", "position_ids")
+_CONFIG_FILES = ("config.json", "vocab.txt", "tokenizer.json", "tokenizer_config.json")
+_HUB_ID = re.compile(r"(?P<repo>\w[\w.-]*/[\w.-]+)(@(?P<revision>[\w./-]+))?")
+
+
+def load_backbone(config: ModelConfig, need_mlm_head: bool = False) -> tuple[BertForMaskedLM, str, list[str]]:
+    """The encoder with its MLM head, how it pools, and remarks about the loading worth a line in the log.
+
+    config.source: a folder or hub id (see `resolve_source`) of SpliceBERT, of any BERT with its ten-row vocabulary or
+    of multimolecule's port, or None for fresh weights (seeded by torch's global generator). config.pooling and
+    config.pooling_layer each override what the checkpoint records, the two dropout rates always do.
+    config.drop_layers blocks are removed; layers are counted in what is left.
+    Raises InputError when the checkpoint is missing, damaged, of another kind or vocabulary, holds code, or has keys
+    that nobody expected, and for blocks or a layer that it does not have.
+    """
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    if config.source is None:
+        model, remarks = fresh_like(fresh_config(config)), ["fresh weights"]
+    else:
+        model, remarks = _load(config, need_mlm_head)
+    recorded = getattr(model.config, "pooling", None)
+    kind, layer = read_pooling(recorded or DEFAULT_POOLING)
+    if config.drop_layers:
+        if isinstance(layer, int) and config.pooling_layer is None:
+            raise InputError(
+                f"model.source {config.source} pools layer {layer}, which model.drop_layers renumbers: say which of "
+                "the layers that are left, by model.pooling_layer"
+            )
+        drop_layers(model, config.drop_layers, config.drop_from)
+        remarks.append(f"the {config.drop_from} {config.drop_layers} blocks dropped")
+    layer = layer if config.pooling_layer is None else config.pooling_layer
+    pooling = (config.pooling or kind) + ("" if layer is None else f"@{layer}")
+    set_pooling(model, pooling)
+    if recorded and pooling != recorded:
+        remarks.append(f"pooling changed from the checkpoint's {recorded} to {pooling}")
+    return model, pooling, remarks
+
+
+def resolve_source(source: str) -> Path:
+    """The local folder of a model source: itself, or the snapshot of a hub id `owner/name[@revision]`.
+
+    A snapshot is downloaded where it is not in the hub's cache yet; its folder's name is the commit. Within a process
+    an id always gives the same folder, however its branch moves on.
+    Raises InputError for what is neither, and for an id that cannot be had.
+    """
+    folder = Path(source)
+    if folder.is_dir():
+        return folder
+    match = _HUB_ID.fullmatch(source)
+    if folder.exists() or match is None:
+        raise InputError(f"model.source {source} is neither a folder nor a hub id (owner/name or owner/name@revision)")
+    try:
+        return _snapshot(match["repo"], match["revision"])
+    except Exception as error:  # the hub's client also lets through what its HTTP library raises, which has changed
+        reason = " ".join(str(error).split())[:300]
+        raise InputError(
+            f"model.source {source} is no folder here and cannot be had from the hub ({reason}): check the name and "
+            "the connection, or download the files by hand and give their folder"
+        ) from None
+
+
+@functools.cache
+def _snapshot(repo: str, revision: str | None) -> Path:
+    """Download config, tokenizer and one weight file of a hub repository, as a rule to the hub's own cache."""
+    preferred, second = WEIGHT_FILES
+    folder = Path(
+        huggingface_hub.snapshot_download(repo, revision=revision, allow_patterns=[*_CONFIG_FILES, preferred])
+    )
+    if not (folder / preferred).is_file():
+        commit = folder.name
+        huggingface_hub.snapshot_download(repo, revision=commit, allow_patterns=[*_CONFIG_FILES, second])
+    return folder
+
+
+# -- a checkpoint, from its folder to a model --------------------------------------------------------------------------
+
+
+def _load(config: ModelConfig, need_mlm_head: bool) -> tuple[BertForMaskedLM, list[str]]:
+    source = str(config.source)
+    folder = resolve_source(source)
+    values = read_model_config(folder)
+    weight_file = weight_file_of(folder)
+    weights = read_weights(weight_file)
+    prefix, rows = vocabulary_rows(weights, weight_file, values)
+    multimolecule = rows != len(VOCAB)
+    settings = multimolecule_settings(values, folder / "config.json") if multimolecule else values
+    _check_tokens(folder, MULTIMOLECULE_VOCAB if multimolecule else VOCAB, values)
+    if multimolecule:
+        weights = convert_multimolecule(weights, prefix, weight_file)
+    mix = _take_mix(weights, values, weight_file)
+    model, report = _build(settings, weights, config, folder / "config.json")
+    remarks = [f"weights from {source}" + ("" if Path(source).is_dir() else f", commit {folder.name}")]
+    remarks += [f"converted from multimolecule's layout of {rows} tokens"] if multimolecule else []
+    remarks += _check_fit(source, report, need_mlm_head)
+    if mix is not None:
+        set_mix(model.bert, mix)
+    make_cheap(model)
+    if model.cls.predictions.decoder.weight is not model.bert.embeddings.word_embeddings.weight:
+        remarks.append("the masked-LM head's decoder differs from the word embedding: both are kept, as they are")
+    return model, remarks + _changed_dropout(settings, config)
+
+
+def _take_mix(weights: dict[str, torch.Tensor], values: dict[str, Any], weight_file: Path) -> torch.Tensor | None:
+    """The weights of a learned mix of layers, taken out of `weights` where config.json (`values`) records one."""
+    if read_pooling(values.get("pooling") or DEFAULT_POOLING).layer != MIX:
+        return None
+    keys = [key for key in weights if key.rpartition(".")[2] == MIX_WEIGHTS and weights[key].ndim == 1]
+    if len(keys) != 1 or len(weights[keys[0]]) - 1 != values.get("num_hidden_layers"):
+        raise InputError(
+            f"{weight_file} holds no weight for each layer (*{MIX_WEIGHTS}), but config.json beside it records a "
+            "learned mix: the two files do not belong together"
+        )
+    return weights.pop(keys[0])
+
+
+def _check_fit(source: str, report: dict[str, Any], need_mlm_head: bool) -> list[str]:
+    """Refuse weights of which some are missing, unknown or of another shape; remarks on what may be."""
+    missing = sorted(key for key in report["missing_keys"] if not key.endswith("position_ids"))
+    unexpected = sorted(key for key in report["unexpected_keys"] if not _is_expected(key))
+    mismatched = sorted(str(item[0] if isinstance(item, (tuple, list)) else item) for item in report["mismatched_keys"])
+    no_head = any(key.startswith(MLM_HEAD) for key in missing)
+    missing = [key for key in missing if not key.startswith(MLM_HEAD)]
+    if missing or unexpected or mismatched:
+        raise InputError(
+            f"model.source {source}: the weights do not fit this BERT: {len(missing)} keys missing {missing[:3]}, "
+            f"{len(unexpected)} unexpected {unexpected[:3]}, {len(mismatched)} of another shape {mismatched[:3]}"
+        )
+    if no_head and need_mlm_head:
+        raise InputError(f"model.source {source} has no masked-LM head ({MLM_HEAD}*), which the mlm objective needs")
+    ignored = sorted(key for key in report["unexpected_keys"] if _is_expected(key))
+    remarks = [f"keys of the checkpoint that are not used: {', '.join(ignored)}"] if ignored else []
+    return remarks + (["the checkpoint has no masked-LM head: the one saved with ours is untrained"] if no_head else [])
+
+
+def _is_expected(key: str) -> bool:
+    return any(part in key for part in _EXPECTED_UNEXPECTED)
+
+
+def _build(
+    settings: dict[str, Any], weights: dict[str, torch.Tensor], config: ModelConfig, config_file: Path
+) -> tuple[BertForMaskedLM, dict[str, Any]]:
+    """The model of these settings (BertConfig's) with these weights (plain BERT's names), and what did not fit."""
+    ours = {
+        "vocab_size": len(VOCAB),
+        "hidden_dropout_prob": config.hidden_dropout_prob,
+        "attention_probs_dropout_prob": config.attention_probs_dropout_prob,
+        "output_hidden_states": False,  # SpliceBERT's configs ask for them always; training must not pay for that
+    }
+    try:
+        return BertForMaskedLM.from_pretrained(
+            None,
+            config=BertConfig.from_dict(settings | ours, attn_implementation=ATTENTION),
+            state_dict=weights,
+            dtype=torch.float32,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # refused by `_check_fit`, by name
+        )
+    except (StrictDataclassError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise InputError(f"{config_file} describes no BERT that can be built ({str(error)[:200]})") from None
+
+
+def _changed_dropout(settings: dict[str, Any], config: ModelConfig) -> list[str]:
+    """A remark for each dropout rate of the checkpoint that our config overrides."""
+    names = ("hidden_dropout_prob", "attention_probs_dropout_prob")
+    return [
+        f"{name} changed from the checkpoint's {settings[name]} to {getattr(config, name)}"
+        for name in names
+        if name in settings and settings[name] != getattr(config, name)
+    ]
+
+
+def _check_tokens(folder: Path, vocabulary: tuple[str, ...], values: dict[str, Any]) -> None:
+    """Refuse a checkpoint whose own files give its tokens other ids than `vocabulary` does. values: config.json."""
+    whose = "SpliceBERT's" if vocabulary == VOCAB else "multimolecule's"
+    for path, ids in _token_ids(folder, vocabulary, values).items():
+        for i, token in enumerate(vocabulary):
+            if ids.get(token) != i:
+                raise InputError(
+                    f"{path}: the tokens are not {whose} in its order ({' '.join(vocabulary)}): "
+                    f"{token} has id {ids.get(token)}, expected {i}"
+                )
+
+
+def _token_ids(folder: Path, vocabulary: tuple[str, ...], values: dict[str, Any]) -> dict[Path, dict[str, int]]:
+    """{file: {token: id}} of the files that say so; one that lists a part of the tokens is taken to agree on others."""
+    config, vocab, tokenizer, tokenizer_config = (folder / name for name in _CONFIG_FILES)
+    agreed = {token: i for i, token in enumerate(vocabulary)}
+    ids = {}
+    if vocabulary == MULTIMOLECULE_VOCAB:
+        fields = [field for field in MULTIMOLECULE_IDS if values.get(field) is not None]
+        ids[config] = agreed | {MULTIMOLECULE_IDS[field]: values[field] for field in fields}
+    if vocab.is_file():
+        refuse_stand_in(vocab)
+        lines = vocab.read_text(encoding="utf-8-sig", errors="replace").split()
+        ids[vocab] = {token: i for i, token in enumerate(lines)}
+    path = tokenizer
+    try:
+        if tokenizer.is_file():
+            ids[tokenizer] = dict(read_json(tokenizer)["model"]["vocab"])
+        path = tokenizer_config
+        if tokenizer_config.is_file():
+            added = read_json(tokenizer_config).get("added_tokens_decoder") or {}
+            ids[tokenizer_config] = agreed | {entry["content"]: int(i) for i, entry in added.items()}
+    except InputError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"{path} is not laid out as a tokenizer's file ({error!r})") from None
+    return ids
+
+
+def save_checkpoint(model: nn.Module, folder: Path, pooling: str) -> None:
+    """A plain save_pretrained folder with its tokenizer; config.json also records the pooling."""
+    model.config.pooling = pooling
+    model.save_pretrained(folder, safe_serialization=True)
+    save_tokenizer(folder, model.config.max_position_embeddings)

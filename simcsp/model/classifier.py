@@ -1,0 +1,97 @@
+"""The splice-site classifier: an encoder, SpliceBERT's head on its pooled vector, and its checkpoint folder.
+
+A checkpoint is a plain save_pretrained folder of the encoder (so everything that reads encoders reads it too) with the
+head beside it in head.safetensors.
+"""
+
+from __future__ import annotations
+
+import re
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import BertModel
+
+from simcsp.model.attention import Dropout
+from simcsp.model.checkpoint import load_backbone, save_checkpoint
+from simcsp.model.embedding import Autocast
+from simcsp.model.encoder import window_vectors
+from simcsp.text.alphabet import add_special_tokens
+from utils.config import ModelConfig, Stage
+from utils.errors import InputError
+
+HEAD_FILE = "head.safetensors"
+
+
+class Classifier(nn.Module):
+    """Encoder, pooled vector, dense, tanh, dropout, one logit: BERT's own pooler and classifier, as published."""
+
+    def __init__(self, bert: BertModel, pooling: str, dropout: float) -> None:
+        super().__init__()
+        hidden = bert.config.hidden_size
+        self.bert, self.pooling = bert, pooling
+        self.head = nn.Sequential(nn.Linear(hidden, hidden), nn.Tanh(), Dropout(dropout), nn.Linear(hidden, 1))
+        for layer in (self.head[0], self.head[3]):
+            nn.init.normal_(layer.weight, std=bert.config.initializer_range)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Logits [batch] for tokens [batch, 1 + bases + 1]."""
+        return self.head(window_vectors(self.bert, tokens, self.pooling)).squeeze(-1)
+
+
+def predict(model: Classifier, ids: np.ndarray, batch_size: int, autocast: Autocast = nullcontext) -> np.ndarray:
+    """P(site), float32 [n], of windows uint8 [n, length], in evaluation mode."""
+    was_training = model.training
+    model.eval()
+    parts = []
+    with torch.no_grad():
+        for start in range(0, len(ids), batch_size):
+            tokens = torch.from_numpy(add_special_tokens(ids[start : start + batch_size])).to(model.bert.device).int()
+            with autocast():
+                parts.append(model(tokens).float().sigmoid().cpu())
+    model.train(was_training)
+    return torch.cat(parts).numpy()
+
+
+def layer_groups(model: Classifier, stage: Stage, lr: float, decay: float) -> list[dict[str, Any]]:
+    """Parameter groups for an optimiser: what a stage trains, with learning rates that fall from the head down.
+
+    lr x decay^(n + 1 - layer), layers counted 0 = embeddings, 1..n = blocks, n + 1 = the head, whose group comes first
+    (Howard and Ruder 2018, section 3.2; Clark et al. 2020). One group where decay is 1.
+    """
+    prefix = {"supcon": "bert.", "head": "head.", "full": ""}[stage]
+    top = model.bert.config.num_hidden_layers + 1
+    layers: dict[int, list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if name.startswith(prefix):
+            block = re.match(r"bert\.encoder\.layer\.(\d+)\.", name)
+            layer = int(block[1]) + 1 if block else 0 if name.startswith("bert.embeddings.") else top
+            layers.setdefault(top if decay == 1 else layer, []).append(parameter)
+    return [{"params": layers[layer], "lr": lr * decay ** (top - layer)} for layer in sorted(layers, reverse=True)]
+
+
+def save_classifier(model: Classifier, folder: Path) -> None:
+    """Fill a folder with the encoder and its head."""
+    save_checkpoint(model.bert, folder, model.pooling)
+    save_file({key: value.contiguous() for key, value in model.head.state_dict().items()}, folder / HEAD_FILE)
+
+
+def load_classifier(folder: Path, config: ModelConfig, dropout: float) -> Classifier:
+    """A classifier from its checkpoint folder. Raises InputError for a folder that holds an encoder alone."""
+    if not (folder / HEAD_FILE).is_file():
+        raise InputError(f"{folder} has no {HEAD_FILE}: it is an encoder, not a classifier; fine-tune it first")
+    encoder = ModelConfig(
+        source=str(folder),
+        hidden_dropout_prob=config.hidden_dropout_prob,
+        attention_probs_dropout_prob=config.attention_probs_dropout_prob,
+    )
+    masked_lm, pooling, _ = load_backbone(encoder)
+    model = Classifier(masked_lm.bert, pooling, dropout)
+    model.head.load_state_dict(load_file(folder / HEAD_FILE))
+    return model

@@ -1,0 +1,83 @@
+"""Many sequences, each encoded once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+
+import numpy as np
+import torch
+from transformers import BertModel
+
+from simcsp.model.encoder import all_hidden_states, central_states, hidden_states, window_vectors
+from simcsp.text.alphabet import add_special_tokens
+
+Autocast = Callable[[], AbstractContextManager]
+
+
+def embed(
+    bert: BertModel, ids: np.ndarray, pooling: str, batch_size: int, autocast: Autocast = nullcontext
+) -> np.ndarray:
+    """Pooled vectors float32 [n, hidden] of windows uint8 [n, length], in evaluation mode."""
+    return _run(bert, ids, batch_size, autocast, lambda tokens: window_vectors(bert, tokens, pooling))
+
+
+def embed_twice(
+    bert: BertModel, ids: np.ndarray, pooling: str, batch_size: int, seed: int, autocast: Autocast = nullcontext
+) -> tuple[np.ndarray, np.ndarray]:
+    """Two views of each window under the dropout of training; the generators are left as they were."""
+    device = bert.device
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        views = [
+            _run(bert, ids, batch_size, autocast, lambda tokens: window_vectors(bert, tokens, pooling), dropout=True)
+            for _ in range(2)
+        ]
+    return views[0], views[1]
+
+
+def embed_centre(
+    bert: BertModel, ids: np.ndarray, layer: int | None, batch_size: int, autocast: Autocast = nullcontext
+) -> np.ndarray:
+    """Hidden states of the two central bases of windows uint8 [n, length], joined: float32 [n, 2 hidden]."""
+    return _run(
+        bert, ids, batch_size, autocast, lambda tokens: central_states(hidden_states(bert, tokens, layer)).flatten(1)
+    )
+
+
+def embed_layers(
+    bert: BertModel,
+    ids: np.ndarray,
+    read: Callable[[torch.Tensor], torch.Tensor],
+    batch_size: int,
+    autocast: Autocast = nullcontext,
+) -> np.ndarray:
+    """What `read` makes of every layer's hidden states, float32 [n, 1 + blocks, ...]; each window is encoded once.
+
+    read: [batch, 1 + bases + 1, hidden] -> [batch, ...].
+    """
+
+    def every_layer(tokens: torch.Tensor) -> torch.Tensor:
+        return torch.stack([read(states) for states in all_hidden_states(bert, tokens)], dim=1)
+
+    return _run(bert, ids, batch_size, autocast, every_layer)
+
+
+@torch.no_grad()
+def _run(
+    bert: BertModel,
+    ids: np.ndarray,
+    batch_size: int,
+    autocast: Autocast,
+    encode: Callable[[torch.Tensor], torch.Tensor],
+    dropout: bool = False,
+) -> np.ndarray:
+    was_training = bert.training
+    bert.train(dropout)
+    parts = []
+    for start in range(0, len(ids), batch_size):
+        tokens = torch.from_numpy(add_special_tokens(ids[start : start + batch_size])).to(bert.device).int()
+        with autocast():
+            parts.append(encode(tokens).float().cpu())
+    bert.train(was_training)
+    return torch.cat(parts).numpy()

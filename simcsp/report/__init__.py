@@ -1,0 +1,1 @@
+"""Finished runs collected, compared, judged, drawn and written."""

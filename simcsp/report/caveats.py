@@ -1,0 +1,152 @@
+"""What a reader of the comparison has to beware of, each in a sentence of plain Markdown."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import yaml
+
+from simcsp.model.classifier import HEAD_FILE
+from simcsp.report.collect import JOB, Study, near_duplicate_share
+from simcsp.report.verdict import ENDPOINT
+from utils.arms import BASELINE, FLOORS, OF_CONTROL, OF_PRETRAINING
+from utils.config import Config
+
+SYNTHETIC = "Synthetic data (data/demo.py): these numbers show that the pipeline runs, and say nothing about biology."
+_MODELS = (BASELINE, *OF_PRETRAINING, *OF_CONTROL)
+
+
+def find_caveats(study: Study, table: pd.DataFrame) -> list[str]:
+    """Sentences, the gravest first. table: the rows of summary.csv."""
+    found = [SYNTHETIC] if any(is_synthetic(config.folder) for config in study.runs.values()) else []
+    found += [*unbeaten_f1(study), *unbeaten_proxies(table), *missing_folds(study)]
+    for run, config in study.runs.items():
+        where = f"{run}: " if len(study.runs) > 1 else ""
+        found += [f"{where}{sentence}" for sentence in (*overlap(config), *selection(config), *leaks(config))]
+    return found
+
+
+def is_synthetic(folder: Path) -> bool:
+    """Whether the windows of a run say that they are made up."""
+    return "SYNTHETIC" in json.loads((folder / "splits/splits.json").read_text())["species"]
+
+
+def _list(items: list[str]) -> str:
+    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
+
+
+def unbeaten_f1(study: Study) -> list[str]:
+    """Encoders whose F1, on the folds they share, is not above that of the better of weight matrix and k-mer model."""
+    scores, found = study.scores[study.scores["metric"] == ENDPOINT], []
+    for site, here in scores.groupby("site", sort=False):
+        f1 = here.pivot(index=["seed", "fold"], columns="arm", values="value")
+        floors = f1.columns.intersection(list(FLOORS))
+        below = []
+        for arm in [arm for arm in dict.fromkeys(here["arm"]) if arm not in (*FLOORS, "fresh")]:
+            means = f1[[arm, *floors]].dropna().mean()
+            if len(floors) and means[arm] <= means[floors].max():
+                floor = means[floors].idxmax()
+                below.append(f"`{arm}` {means[arm]:.4f} against `{floor}` {means[floor]:.4f}")
+        if below:
+            found.append(f"Floor not beaten in F1 (site: {site}): {_list(below)}. The floors have no language model.")
+    return found
+
+
+def unbeaten_proxies(table: pd.DataFrame) -> list[str]:
+    """Encoders whose SCCS or NMI before fine-tuning is not above the best of one-hot, GC content and fresh weights."""
+    found = []
+    for metric, name in (("val/sccs", "SCCS"), ("val/nmi", "NMI")):
+        values = table[table["metric"] == metric].set_index("arm")["mean"]
+        is_model = values.index.str.split(":").str[-1].isin(_MODELS)
+        if is_model.all() or not is_model.any():
+            continue
+        floors = values[~is_model]
+        below = values[is_model & (values <= floors.max())]
+        if len(below):
+            models = _list([f"`{arm}` {value:.3f}" for arm, value in below.items()])
+            floor = f"`{floors.idxmax()}` {floors.max():.3f}"
+            found.append(f"Floor not beaten in {name} before fine-tuning: {models} against {floor}.")
+    return found
+
+
+def missing_folds(study: Study) -> list[str]:
+    """Folds that one arm has and another lacks: the comparison leaves them out."""
+    jobs = study.scores[["arm", *JOB]].drop_duplicates()
+    everything = set(jobs[JOB].itertuples(index=False, name=None))
+    found = []
+    for arm, mine in jobs.groupby("arm", sort=False):
+        lacking = sorted(everything - set(mine[JOB].itertuples(index=False, name=None)))
+        if lacking:
+            some = ", ".join(f"{site} seed {seed} fold {fold}" for site, seed, fold in lacking[:5])
+            some += ", ..." if len(lacking) > 5 else ""
+            found.append(
+                f"Folds missing: `{arm}` has {len(mine)} of {len(everything)} ({some} not finished); it is compared on "
+                "what it has."
+            )
+    return found
+
+
+def overlap(config: Config) -> list[str]:
+    """What the pre-training text holds of the evaluation."""
+    path = config.folder / "overlap.json"
+    if not path.is_file():
+        return []
+    parts = json.loads(path.read_text())["parts"]
+    found = []
+    for kind in dict.fromkeys(part["part"].split()[0] for part in parts):
+        mine = [part for part in parts if part["part"].split()[0] == kind]
+        known = [part for part in mine if part["shared"] is not None]
+        shared, count = sum(part["shared"] for part in known), sum(part["count"] for part in known)
+        if shared:
+            found.append(
+                f"The pre-training text overlaps the evaluation: it holds {shared:,} of {count:,} "
+                f"({shared / count:.1%}) of the {kind} windows or sites (`data.hide: evaluation` keeps them out)."
+            )
+        if len(known) < len(mine):
+            found.append(f"How much of the {kind} windows or sites the pre-training text holds is not known.")
+    return found
+
+
+def selection(config: Config) -> list[str]:
+    """Models chosen on data that they are scored on."""
+    found = []
+    summary = config.folder / "pretrain/summary.json"
+    best = json.loads(summary.read_text())["best"] if summary.is_file() else {}
+    if "sccs" in best and config.data.selection_share == 0:
+        found.append(
+            "Chosen on what it is scored on: `data.selection_share` is 0, so `best_sccs` was picked by SCCS on the "
+            "training windows of fold 0, which other folds test."
+        )
+    for proxy, where in (("sccs", "windows"), ("nmi", "sites")):
+        if proxy in best:
+            found.append(
+                f"Chosen on what it is scored on: the {proxy.upper()} of `best_{proxy}` before fine-tuning is the best "
+                f"of all validations on the very {where} that picked it, and so too high."
+            )
+    if config.finetune.select_epoch == "shared":
+        found.append(
+            "Chosen on what it is scored on: `finetune.select_epoch` is shared, so the epoch was picked by the "
+            "validation windows of all folds, which other folds test."
+        )
+    share = near_duplicate_share(config)
+    if share:
+        found.append(
+            f"`data.folds` is {config.data.folds}: {share:.1%} of the test windows share 80 bases in a row with a "
+            "training window of their fold, which raises every F1; distinct F1 leaves them out."
+        )
+    return found
+
+
+def leaks(config: Config) -> list[str]:
+    """Checkpoints and text that have seen labels of windows that may be tested."""
+    found = []
+    for fold in sorted(config.folder.glob("finetune/*/*/seed*/fold*/config.yaml")):
+        arm, _, source = yaml.safe_load(fold.read_text())["finetune"]["arms"][0].partition("=")
+        sentence = (
+            f"`{arm}` starts from {source}, a fine-tuned classifier: windows that it was trained on may be tested here."
+        )
+        if source and (Path(source) / HEAD_FILE).is_file() and sentence not in found:
+            found.append(sentence)
+    return found

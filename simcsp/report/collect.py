@@ -1,0 +1,262 @@
+"""Finished work read back from run folders as tables: folds of one or several runs under one set of arm names."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from utils.arms import ARMS, BASELINE, CONTROL
+from utils.config import Config, flatten, to_dict, upgrade
+from utils.errors import InputError
+from utils.run import read_metrics
+
+CROSS_VALIDATION = "spliceator"  # the dataset of the test folds
+JOB = ["site", "seed", "fold"]
+# What decides which windows there are and how the folds are cut.
+SPLIT_FIELDS = ("spliceator", "negatives", "dedup", "max_windows")
+SPLIT_FIELDS += ("folds", "num_folds", "selection_share", "split_seed")
+# What may differ between runs without making another experiment of them.
+_BOOKKEEPING = ("name", "runs", "device", "workers", "data.cache", "search.", "pretrain.control")
+_BOOKKEEPING += ("finetune.arms", "finetune.sites", "finetune.seeds", "finetune.folds")
+
+
+@dataclass(frozen=True)
+class Study:
+    """Finished folds of one or several runs.
+
+    runs: {label: config}. scores: run, arm, site, seed, fold, metric, value, ratio (of test to training windows).
+    predictions: run, arm, site, seed, fold, window, label, probability. names: {(run, arm there): arm in the report}.
+    """
+
+    runs: dict[str, Config]
+    scores: pd.DataFrame
+    predictions: pd.DataFrame
+    names: dict[tuple[str, str], str]
+
+    def pairs(self) -> list[tuple[str, str]]:
+        """(arm, its control) under the report's names, for arms of pre-training whose control is there."""
+        named = self.names.items()
+        found = [(name, self.names.get((run, f"{CONTROL}{arm}"))) for (run, arm), name in named]
+        return list(dict.fromkeys((arm, control) for arm, control in found if control is not None))
+
+
+def label_runs(configs: list[Config]) -> dict[str, Config]:
+    """{label: config}: the name of each run, its path where two have the same name. Refuses a run given twice."""
+    folders = [config.folder.resolve() for config in configs]
+    for config, folder in zip(configs, folders):
+        if folders.count(folder) > 1:
+            raise InputError(f"{config.folder} is given twice: name each run once")
+    names = [folder.name for folder in folders]
+    return {name if names.count(name) == 1 else str(config.folder): config for name, config in zip(names, configs)}
+
+
+def collect_folds(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Finished folds as (scores, predictions).
+
+    scores: arm, site, seed, fold, metric, value, ratio (of test to training windows). predictions: arm, site, seed,
+    window, fold, label, probability.
+
+    Raises InputError when no fold is finished, or when folds were made from different windows: they cannot be paired.
+    """
+    rows, tables, hashes = [], [], {}
+    for path in sorted(folder.glob("finetune/*/*/seed*/fold*/summary.json")):
+        summary = json.loads(path.read_text())
+        job = {key: summary[key] for key in ("arm", "site", "seed", "fold")}
+        ratio = summary["windows"]["test"] / summary["windows"]["train"]
+        rows += [{**job, "metric": key, "value": value, "ratio": ratio} for key, value in summary["metrics"].items()]
+        tables.append(pd.read_csv(path.with_name("predictions.csv")).assign(**job))
+        hashes.setdefault(_data_hash(path.parent), path.parent)
+    if not rows:
+        raise InputError(f"{folder}/finetune holds no finished fold: run finetune.sh first")
+    if len(hashes) > 1:
+        different = " and ".join(str(path) for path in hashes.values())
+        raise InputError(f"{different} were fitted on different windows: their folds cannot be paired")
+    scores = pd.DataFrame(rows)
+    position = {arm: i for i, arm in enumerate(dict.fromkeys([*ARMS, *scores["arm"]]))}
+    return scores.sort_values("arm", key=lambda arms: arms.map(position), kind="stable"), pd.concat(tables)
+
+
+def _data_hash(fold: Path) -> str:
+    return json.loads((fold / "env.json").read_text())["inputs"]["spliceator"]
+
+
+# -- several runs ------------------------------------------------------------------------------------------------------
+
+
+def merge(runs: dict[str, Config]) -> Study:
+    """The folds of all runs, which must be of the same windows and folds.
+
+    An arm keeps its name where no earlier run has one of that name; what differs from it is called run:arm; the same
+    arm again (equal predictions; or other folds of the same checkpoint and settings) is counted once.
+    Raises InputError where folds cannot be paired, with the difference named.
+    """
+    folds = {run: collect_folds(config.folder) for run, config in runs.items()}
+    check_pairable(runs, {run: predictions for run, (_, predictions) in folds.items()})
+    names: dict[tuple[str, str], str] = {}
+    scores: dict[str, list[pd.DataFrame]] = {}
+    predictions: dict[str, list[pd.DataFrame]] = {}
+    for run, (of_run, predicted) in folds.items():
+        for arm in dict.fromkeys(of_run["arm"]):
+            mine = of_run[of_run["arm"] == arm].assign(run=run)
+            my_predictions = predicted[predicted["arm"] == arm].assign(run=run)
+            name = arm
+            if arm in predictions:
+                before = pd.concat(predictions[arm])
+                if _same_arm(runs, before, my_predictions, arm):
+                    mine, my_predictions = (_new_jobs(table, before) for table in (mine, my_predictions))
+                else:
+                    name = f"{run}:{arm}"
+            names[run, arm] = name
+            scores.setdefault(name, []).append(mine.assign(arm=name))
+            predictions.setdefault(name, []).append(my_predictions.assign(arm=name))
+    joined = [pd.concat(sum(tables.values(), []), ignore_index=True) for tables in (scores, predictions)]
+    return Study(runs, *joined, names)
+
+
+def _same_arm(runs: Mapping[str, Config], before: pd.DataFrame, mine: pd.DataFrame, arm: str) -> bool:
+    """Whether two runs' predictions for their folds of `arm` come from the same model."""
+    both = before.merge(mine, on=[*JOB, "window"], suffixes=("", "_mine"))
+    if len(both):
+        return bool((both["probability"] == both["probability_mine"]).all())
+    origins = [_origin(runs[table["run"].iloc[0]].folder, arm) for table in (before, mine)]
+    return origins[0] == origins[1]
+
+
+def _origin(run: Path, arm: str) -> tuple[dict[str, str], dict[str, Any]]:
+    """What an arm's first fold was made from: hashes of its inputs, and its settings."""
+    fold = min(run.glob(f"finetune/{arm}/*/seed*/fold*/summary.json")).parent
+    settings = flatten(upgrade(yaml.safe_load((fold / "config.yaml").read_text())))
+    kept = {key: value for key, value in settings.items() if not key.startswith((*_BOOKKEEPING, "model.source"))}
+    return json.loads((fold / "env.json").read_text())["inputs"], kept
+
+
+def _new_jobs(table: pd.DataFrame, before: pd.DataFrame) -> pd.DataFrame:
+    done = pd.MultiIndex.from_frame(before[JOB].drop_duplicates())
+    return table[~pd.MultiIndex.from_frame(table[JOB]).isin(done)]
+
+
+def check_pairable(runs: Mapping[str, Config], predictions: Mapping[str, pd.DataFrame]) -> None:
+    """Refuse folds whose test windows are not the same in every run, arm and seed, naming what differs."""
+    first = next(iter(runs))
+    any_fold = {run: min(config.folder.glob("finetune/*/*/seed*/fold*/summary.json")) for run, config in runs.items()}
+    hashes = {run: _data_hash(path.parent) for run, path in any_fold.items()}
+    for run in runs:
+        if hashes[run] != hashes[first]:
+            fields = differing_fields(runs[first], runs[run])
+            raise InputError(
+                f"{runs[first].folder} and {runs[run].folder} have different windows ({fields}): their folds cannot "
+                "be paired; fine-tune both on the same data"
+            )
+    seen: dict[tuple[str, int], tuple[str, frozenset]] = {}
+    for run, table in predictions.items():
+        for (_, site, _, fold), part in table.groupby(["arm", *JOB], sort=False):
+            windows = frozenset(part["window"])
+            other, expected = seen.setdefault((site, fold), (run, windows))
+            if windows != expected:
+                where = f"{runs[other].folder} and {runs[run].folder}: fold {fold} of {site}"
+                shared = len(windows & expected)
+                raise InputError(
+                    f"{where} tests {len(expected)} and {len(windows)} windows, {shared} of them the same "
+                    f"({differing_fields(runs[other], runs[run])}): their folds cannot be paired; "
+                    "fine-tune both on the same folds"
+                )
+
+
+def differing_fields(one: Config, other: Config) -> str:
+    """Which of the settings that choose windows and folds differ, in words."""
+    values = {field: (getattr(one.data, field), getattr(other.data, field)) for field in SPLIT_FIELDS}
+    found = [f"data.{field} is {a} in the one, {b} in the other" for field, (a, b) in values.items() if a != b]
+    return "; ".join(found) or "the settings are the same, so the files under data.spliceator differ"
+
+
+def differing_settings(runs: Mapping[str, Config]) -> dict[str, list[Any]]:
+    """{field: its value in each run} of the settings in which runs differ, those of pre-training included."""
+    settings = []
+    for config in runs.values():
+        values = flatten(to_dict(config))
+        for stage in ("mlm", "pretrain"):  # a fold's config does not hold them
+            path = config.folder / stage / "config.yaml"
+            section = upgrade(yaml.safe_load(path.read_text()))[stage] if path.is_file() else {"steps": 0}
+            values = {key: value for key, value in values.items() if not key.startswith(f"{stage}.")}
+            values |= flatten({stage: section})
+        settings.append({key: value for key, value in values.items() if not key.startswith(_BOOKKEEPING)})
+    fields = dict.fromkeys(key for values in settings for key in values)
+    table = {field: [values.get(field, "") for values in settings] for field in fields}
+    return {field: values for field, values in table.items() if any(value != values[0] for value in values)}
+
+
+# -- proxies and benchmark species -------------------------------------------------------------------------------------
+
+
+def proxy_values(study: Study) -> pd.DataFrame:
+    """SCCS and NMI of the pre-training checkpoints, of the controls', and of the floors.
+
+    Columns run, arm, dataset, metric, value. What two runs share (the floors, the start) stands once.
+    """
+    rows: list[dict[str, Any]] = []
+    known: dict[tuple[str, str], float] = {}
+    for run, config in study.runs.items():
+        for arm, dataset, metric, value in _proxies_of(config.folder):
+            name = study.names.get((run, arm), arm)
+            if known.get((name, metric), value) != value:
+                name = f"{run}:{arm}"
+            if (name, metric) not in known:
+                known[name, metric] = value
+                rows.append({"run": run, "arm": name, "dataset": dataset, "metric": metric, "value": value})
+    return pd.DataFrame(rows, columns=["run", "arm", "dataset", "metric", "value"])
+
+
+def _proxies_of(folder: Path) -> list[tuple[str, str, str, float]]:
+    """(arm or floor, dataset, metric, value) of one run."""
+    rows = []
+    for stage, prefix in (("pretrain", ""), ("control", CONTROL)):
+        path = folder / stage / "summary.json"
+        if not path.is_file():
+            continue
+        summary = json.loads(path.read_text())
+        validations = {row["step"]: row for row in read_metrics(path.parent) if "val/sccs" in row or "val/nmi" in row}
+        steps = {f"{prefix}last": summary["steps"]} if prefix else {BASELINE: 0, "last": summary["steps"]}
+        steps |= {f"{prefix}best_{proxy}": best["step"] for proxy, best in summary["best"].items()}
+        floors = {} if prefix else summary["floors"]  # both stages measure the same ones
+        for proxy, dataset in (("sccs", "selection"), ("nmi", "motifs")):
+            key = f"val/{proxy}"
+            values = {arm: validations[step][key] for arm, step in steps.items() if key in validations[step]}
+            start = f"floor/{proxy}_"
+            values |= {name.removeprefix(start): value for name, value in floors.items() if name.startswith(start)}
+            rows += [(arm, dataset, key, value) for arm, value in values.items()]
+    return rows
+
+
+def benchmark_values(study: Study) -> pd.DataFrame:
+    """What `evaluate.py benchmark` found: arm, site, seed, fold (-1: their ensemble), dataset, metric, value."""
+    columns = ["arm", "site", "seed", "fold", "dataset", "metric"]
+    tables = [pd.DataFrame(columns=[*columns, "value"])]
+    for run, config in study.runs.items():
+        path = config.folder / "benchmark/benchmark.csv"
+        if path.is_file():
+            table = pd.read_csv(path)
+            tables.append(table.assign(arm=[study.names.get((run, arm), arm) for arm in table["arm"]]))
+    return pd.concat(tables[1:] or tables).drop_duplicates(columns)
+
+
+def objective_of(config: Config) -> str | None:
+    """What the pretrain stage of a run trained: simcse, dcl or mlm; None where it has none."""
+    path = config.folder / "pretrain/summary.json"
+    return json.loads(path.read_text())["objective"] if path.is_file() else None
+
+
+def near_duplicate_share(config: Config) -> float:
+    """Share of test windows that share 80 bases in a row with a training window of their fold, mean over folds."""
+    shares = []
+    for path in config.folder.glob("finetune/*/*/seed*/fold*/summary.json"):
+        windows = json.loads(path.read_text())["windows"]
+        if "test_distinct" in windows:  # runs of before it was counted
+            shares.append(1 - windows["test_distinct"] / windows["test"])
+    return float(np.mean(shares)) if shares else 0.0

@@ -1,0 +1,270 @@
+"""The report as text: Markdown, one HTML page that needs nothing else, and a short table for the terminal."""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+import re
+from pathlib import Path
+
+import pandas as pd
+from markdown import markdown
+
+from simcsp.judge.sccs import SCCS_CEILING
+from simcsp.report.caveats import SYNTHETIC
+from simcsp.report.collect import CROSS_VALIDATION, Study, differing_settings
+from simcsp.report.verdict import Contrast, Verdict
+
+_METRICS = ("ap", "mcc", "accuracy")
+_HEADER = ["arm", "F1", "F1 - baseline [95 %]", "p", "p Holm", "n"]
+_HEADER += ["AUC", "AP", "MCC", "accuracy", "pooled F1", "distinct F1"]
+_IN_TERMINAL = ("arm", "F1", "AUC", "pooled F1", "F1 - baseline [95 %]", "p", "n")
+HOW_TO_READ = """\
+Means over test folds and seeds, ± their sd; n counts them. Differences are paired over the folds and seeds that both
+arms have. Interval and p are those of the corrected resampled t-test [1], since folds share training windows. The
+primary contrast is tested at 5 % as it is; p Holm is adjusted for all other comparisons of F1 together [2]. Pooled F1
+counts every test window once; distinct F1 leaves out test windows that share 80 bases in a row with a training window
+of their fold (under grouped folds there are none). `pwm` and `kmer` are floors without a language model: a weight
+matrix and a k-mer logistic regression on the same folds."""
+REFERENCES = """\
+1. Nadeau and Bengio, *Inference for the generalization error*, Machine Learning 52, 239 (2003).
+2. Holm, *A simple sequentially rejective multiple test procedure*, Scandinavian Journal of Statistics 6, 65 (1979).
+3. The difference that a study finds in four cases of five solves the noncentral t distribution for a power of .80 at
+   5 %, two-sided: Johnson and Welch, *Applications of the non-central t-distribution*, Biometrika 31, 362 (1940). It
+   takes the observed sd of the paired differences for the true one.
+4. McInnes, Healy and Melville, *UMAP: Uniform Manifold Approximation and Projection for Dimension Reduction*,
+   arXiv:1802.03426 (2018).
+5. Traag, Waltman and van Eck, *From Louvain to Leiden: guaranteeing well-connected communities*, Scientific Reports 9,
+   5233 (2019)."""
+CAPTIONS = {
+    "differences": "Differences in F1 with their 95 % intervals (not adjusted); the primary contrast in red.",
+    "f1": "F1 of each arm on the test folds.",
+    "proxies": "SCCS and NMI against steps; dashed: the floors.",
+    "umap": "UMAP [4] lays the motif sites out in a plane so that sites with similar hidden states lie near each "
+    "other: neighbourhoods mean something, sizes of groups and distances between them mean little. Left the labels, "
+    "right the clusters of Leiden [5], which puts sites together that are near neighbours more often than chance would "
+    "have it. NMI compares these clusters, made in 128 dimensions before the plane, with the labels.",
+}
+
+
+# -- Markdown ----------------------------------------------------------------------------------------------------------
+
+
+def to_markdown(
+    title: str, study: Study, table: pd.DataFrame, contrasts: list[Contrast], verdict: Verdict, caveats: list[str],
+    figures: list[str],
+) -> str:  # fmt: skip
+    """The report for a person; figures are names of PNGs beside it."""
+    parts = [f"# {title}: comparison of arms", f"> **{verdict.sentence}**"]
+    if verdict.contrast is not None:
+        parts += ["Primary contrast:", contrast_table([verdict.contrast], adjusted=False)]
+    if caveats:
+        parts += ["## Warnings", "\n".join(f"- {sentence}" for sentence in caveats)]
+    for site in dict.fromkeys(table.loc[table["dataset"] == CROSS_VALIDATION, "site"]):
+        parts += [f"## Splice-site classification, site: {site}", to_table([_HEADER, *_cells(table, site)])]
+    parts += [HOW_TO_READ, *_figures(figures, "f1")]
+    others = [contrast for contrast in contrasts if not contrast.primary]
+    if others:
+        parts += ["## All other comparisons of F1", contrast_table(others, adjusted=True)]
+    parts += [*_figures(figures, "differences"), "## SCCS and NMI", _proxy_tables(table)]
+    parts += _figures(figures, "proxies", "umap")
+    for run, config in study.runs.items():
+        if overlap := _overlap_table(config.folder):
+            of_run = f" ({run})" if len(study.runs) > 1 else ""
+            parts += [f"## Overlap of the evaluation with the pre-training text{of_run}", overlap]
+    benchmarks = table[~table["dataset"].isin([CROSS_VALIDATION, "selection", "motifs"])]
+    if len(benchmarks):
+        parts += ["## Benchmark species", _benchmark_table(benchmarks)]
+    if len(study.runs) > 1:
+        parts += ["## Runs", _run_tables(study)]
+    return "\n\n".join([*parts, "## References", REFERENCES]) + "\n"
+
+
+def to_table(rows: list[list[str]]) -> str:
+    """A Markdown table; columns of numbers are aligned to the right."""
+    head, *body = rows
+    numeric = [all(re.match(r"[+-]?[\d.]|$", row[i]) for row in body) for i in range(len(head))]
+    rules = ["---:" if right else "---" for right in numeric]
+    return "\n".join("| " + " | ".join(row) + " |" for row in (head, rules, *body))
+
+
+def _figures(figures: list[str], *kinds: str) -> list[str]:
+    """Those of some kinds; of several runs a kind has a figure each, named kind-run."""
+    chosen = [name for kind in kinds for name in figures if name == kind or name.startswith(f"{kind}-")]
+    return [f"![{name}]({name}.png)\n\n*{CAPTIONS[name.partition('-')[0]]}*" for name in chosen]
+
+
+def _difference(diff: float | None, low: float | None, high: float | None) -> str:
+    if pd.isna(diff):
+        return ""
+    return f"{diff:+.4f}" + ("" if pd.isna(low) else f" [{low:+.4f}, {high:+.4f}]")
+
+
+def _number(value: float | None, form: str) -> str:
+    return "" if pd.isna(value) else format(value, form)
+
+
+def _cells(table: pd.DataFrame, site: str) -> list[list[str]]:
+    """One line an arm: scores over folds, then the paired difference in F1 to the baseline."""
+    here = table[(table["site"] == site) & (table["dataset"] == CROSS_VALIDATION)]
+    lines = []
+    for arm in dict.fromkeys(here["arm"]):
+        mine = here[here["arm"] == arm].set_index("metric")
+        f1 = mine.loc["test/f1"]
+        fewer = pd.notna(f1["n_paired"]) and f1["n_paired"] < f1["n"]  # of the baseline alone nothing is paired
+        n = str(int(f1["n"])) + (f" ({int(f1['n_paired'])} paired)" if fewer else "")
+        cells = [f"`{arm}`", _mean(f1), _difference(f1["diff"], f1["low"], f1["high"])]
+        cells += [_number(f1["p"], ".3g"), _number(f1["p_holm"], ".3g"), n]
+        cells += [_mean(mine.loc["test/auc"]), *(f"{mine.loc[f'test/{m}', 'mean']:.4f}" for m in _METRICS)]
+        distinct = f"{mine.loc['test/f1_distinct', 'mean']:.4f}" if "test/f1_distinct" in mine.index else ""
+        lines.append([*cells, f"{mine.loc['pooled/f1', 'mean']:.4f}", distinct])
+    return lines
+
+
+def _mean(row: pd.Series) -> str:
+    return f"{row['mean']:.4f}" + (f" ± {row['sd']:.4f}" if pd.notna(row["sd"]) else "")
+
+
+def contrast_table(contrasts: list[Contrast], adjusted: bool) -> str:
+    """One line a comparison."""
+    header = ["F1 of", "minus", "site", "pairs", "difference [95 %]", "p", *(["p Holm"] if adjusted else [])]
+    rows = [[*header, "found in 4 of 5 studies [3]"]]
+    for one in contrasts:
+        cells = [f"`{one.arm}`", f"`{one.reference}`", one.site, str(one.n)]
+        cells += [_difference(one.diff, one.low, one.high), _number(one.p, ".3g")]
+        cells += [_number(one.p_holm, ".3g")] if adjusted else []
+        rows.append([*cells, _number(one.smallest, ".4f")])
+    return to_table(rows)
+
+
+def _proxy_tables(table: pd.DataFrame) -> str:
+    parts = []
+    pretraining = table[table["metric"].isin(["val/sccs", "val/nmi"])]
+    if len(pretraining):
+        values = pretraining.set_index(["arm", "metric"])["mean"]
+        rows = [["arm or floor", "SCCS, selection windows", "NMI, motif sites"]]
+        for arm in dict.fromkeys(pretraining["arm"]):
+            keys = [(arm, metric) for metric in ("val/sccs", "val/nmi")]
+            rows.append([f"`{arm}`", *(f"{values[key]:.3f}" if key in values else "" for key in keys)])
+        parts += ["Before fine-tuning:", to_table(rows)]
+    rows = [["arm", "site", "SCCS before", "SCCS after", "n", "NMI before", "NMI after", "n"]]
+    tuned = table[table["metric"].isin(["before/sccs", "after/sccs", "before/nmi", "after/nmi"])]
+    for (arm, site), mine in tuned.groupby(["arm", "site"], sort=False):
+        values = mine.set_index("metric")
+        cells = []
+        for proxy in ("sccs", "nmi"):
+            for metric in (f"before/{proxy}", f"after/{proxy}"):
+                cells.append(f"{values.loc[metric, 'mean']:.3f}" if metric in values.index else "")
+            cells.append(str(values.loc[metric, "n"]) if metric in values.index else "")
+        rows.append([f"`{arm}`", site, *cells])
+    if len(rows) > 1:
+        parts += ["Before and after fine-tuning, SCCS on the test windows of each fold, NMI on the motif sites:"]
+        parts += [to_table(rows)]
+    parts.append(
+        f"SCCS (Spearman correlation of 'same class' with cosine similarity) cannot exceed {SCCS_CEILING}. NMI is the "
+        "mean of its GT and AG halves, and is bounded by the number of clusters. A value below the floors "
+        "(one-hot bases, GC content, fresh weights) is worse than no model."
+    )
+    return "\n\n".join(parts)
+
+
+def _overlap_table(folder: Path) -> str:
+    """What pretrain.py found, part by part; empty where the run has no pre-training text."""
+    path = folder / "overlap.json"
+    if not path.is_file():
+        return ""
+    rows = [["part of the evaluation", "windows or sites", "in the text", "share"]]
+    for part in json.loads(path.read_text())["parts"]:
+        known = part["shared"] is not None
+        share = f"{part['shared'] / part['count']:.1%}" if known else "not known: shorter than 80 nt"
+        rows.append([part["part"], f"{part['count']:,}", f"{part['shared']:,}" if known else "", share])
+    return to_table(rows) + (
+        "\n\nWindows count when they share 80 bases in a row with the text on either strand, motif sites by their "
+        "coordinates when they are of the same FASTA. `data.hide: evaluation` keeps such bases out of the text."
+    )
+
+
+def _benchmark_table(benchmarks: pd.DataFrame) -> str:
+    rows = [["species", "site", "arm", "F1", "AUC", "ensemble F1", "ensemble AUC"]]
+    for (dataset, site, arm), mine in benchmarks.groupby(["dataset", "site", "arm"], sort=False):
+        values = mine.set_index("metric")["mean"]
+        keys = ("test/f1", "test/auc", "ensemble/f1", "ensemble/auc")
+        rows.append([dataset, site, f"`{arm}`", *(_number(values.get(key), ".4f") for key in keys)])
+    return to_table(rows)
+
+
+def _run_tables(study: Study) -> str:
+    """Which arm is of which run, and the settings in which the runs differ."""
+    rows = [["run", "arm there", "arm here"]]
+    rows += [[run, f"`{arm}`", f"`{name}`"] for (run, arm), name in study.names.items()]
+    parts = ["An arm that several runs have in common is counted once.", to_table(rows)]
+    settings = differing_settings(study.runs)
+    if not settings:
+        return "\n\n".join([*parts, "The runs have the same settings."])
+    rows = [["setting", *study.runs]]
+    rows += [[f"`{field}`", *(f"`{value}`" for value in values)] for field, values in settings.items()]
+    return "\n\n".join([*parts, "Differences between their arms may come from any of these settings:", to_table(rows)])
+
+
+# -- HTML --------------------------------------------------------------------------------------------------------------
+
+_STYLE = """
+:root { color-scheme: light dark; --ink: #1c2026; --paper: #fff; --line: #d5d9df; --soft: #f3f5f8; --mark: #b3261e; }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #e4e7ec; --paper: #15181d; --line: #3a4049; --soft: #1f242b; --mark: #ff8a80; }
+}
+* { box-sizing: border-box; }
+body { max-width: 78rem; margin: 0 auto; padding: 1.2rem; color: var(--ink); background: var(--paper);
+  font: 16px/1.5 system-ui, "Segoe UI", Roboto, "Helvetica Neue", sans-serif; }
+h1 { font-size: 1.6rem; line-height: 1.2; }
+h2 { font-size: 1.2rem; margin: 2.2rem 0 .6rem; padding-bottom: .25rem; border-bottom: 1px solid var(--line); }
+p, li, blockquote { max-width: 54rem; }
+blockquote { margin: 1rem 0; padding: .7rem 1rem; background: var(--soft); border-left: 4px solid var(--mark); }
+blockquote p { margin: 0; }
+code { font: .9em ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace; overflow-wrap: anywhere; }
+.scroll { overflow-x: auto; margin: .8rem 0; }
+table { border-collapse: collapse; font-size: .86rem; font-variant-numeric: tabular-nums; }
+th, td { padding: .3rem .55rem; border-bottom: 1px solid var(--line); text-align: left; white-space: nowrap; }
+th { background: var(--soft); vertical-align: bottom; }
+td:first-child, th:first-child { position: sticky; left: 0; background: var(--paper); }
+th:first-child { background: var(--soft); }
+img { display: block; max-width: 100%; height: auto; background: #fff; border-radius: 4px; }
+p > em:only-child { font-size: .9rem; }
+li { margin: .3rem 0; }
+"""
+
+
+def to_html(title: str, text: str, folder: Path) -> str:
+    """One page that needs no other file: text is Markdown, its images are read from `folder`."""
+    body = markdown(text, extensions=["tables"])
+    body = body.replace("<table>", '<div class="scroll"><table>').replace("</table>", "</table></div>")
+    body = re.sub(r'src="([^"]+)\.png"', lambda found: f'src="{_data_uri(folder / found[1])}"', body)
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{html.escape(title)}: comparison of arms</title>\n<style>{_STYLE}</style>\n</head>\n"
+        f"<body>\n{body}\n</body>\n</html>\n"
+    )
+
+
+def _data_uri(stem: Path) -> str:
+    image = base64.b64encode(stem.with_name(f"{stem.name}.png").read_bytes()).decode()
+    return f"data:image/png;base64,{image}"
+
+
+# -- terminal ----------------------------------------------------------------------------------------------------------
+
+
+def to_terminal(where: str, table: pd.DataFrame, verdict: Verdict, caveats: list[str]) -> str:
+    """The comparison as aligned columns: mean F1 and AUC, difference to the baseline; then what it comes to."""
+    lines = []
+    columns = [_HEADER.index(name) for name in _IN_TERMINAL]
+    for site in dict.fromkeys(table.loc[table["dataset"] == CROSS_VALIDATION, "site"]):
+        cells = [[row[i].strip("`") for i in columns] for row in [_HEADER, *_cells(table, site)]]
+        widths = [max(len(row[i]) for row in cells) for i in range(len(columns))]
+        lines.append(f"\n{where}, site: {site} (mean ± sd over folds and seeds)")
+        lines += ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in cells]
+    lines.append(verdict.sentence)
+    lines += [sentence if sentence == SYNTHETIC else f"warning: {sentence.replace('`', '')}" for sentence in caveats]
+    return "\n".join(lines)

@@ -1,0 +1,187 @@
+"""The comparison of arms: summary.csv, contrasts.csv, report.md, report.html, figures, and the same in TensorBoard."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch.utils.tensorboard import SummaryWriter
+
+from simcsp.judge.clustering import leiden, neighbour_weights, principal_components
+from simcsp.judge.sccs import SCCS_CEILING
+from simcsp.judge.scores import classification_scores
+from simcsp.labels.motifs import load_motifs
+from simcsp.model.checkpoint import load_backbone
+from simcsp.model.embedding import embed_centre
+from simcsp.report.caveats import find_caveats, is_synthetic
+from simcsp.report.collect import CROSS_VALIDATION, Study, benchmark_values, label_runs, merge, proxy_values
+from simcsp.report.page import to_html, to_markdown, to_terminal
+from simcsp.report.plots import box_plot, difference_plot, plt, proxy_curves, save_figure, umap_panels
+from simcsp.report.verdict import COLUMNS, Contrast, add_adjusted, compare, find_contrasts, judge, table_row
+from utils.arms import BASELINE, checkpoint_of
+from utils.config import Config, ModelConfig
+from utils.errors import InputError
+from utils.files import write_text
+from utils.run import read_metrics
+
+_LONGEST_NAME = 120  # of a folder that joins the names of several runs
+
+
+def write_report(config: Config, *more: Config, out: Path | None = None) -> str:
+    """Compare the arms of a run, or of several, from the folds that are finished; returns the text for the terminal.
+
+    out: where to; by default RUN/report, and runs/<a>+<b>/report for several.
+    Raises InputError where no fold is finished and where the runs' folds cannot be paired.
+    """
+    runs = label_runs([config, *more])
+    out = out or default_folder([config, *more])
+    study = merge(runs)
+    contrasts = find_contrasts(study)
+    tables = [compare(study.scores), pool_predictions(study), proxy_rows(study), benchmark_rows(study)]
+    table = pd.concat([rows for rows in tables if len(rows)], ignore_index=True)
+    table = add_adjusted(table, contrasts)[list(COLUMNS)]
+    verdict, caveats = judge(study, contrasts), find_caveats(study, table)
+    title = " + ".join(runs)
+    out.mkdir(parents=True, exist_ok=True)
+    write_text(out / "summary.csv", table.to_csv(index=False, float_format="%.6g"))
+    tested = pd.DataFrame(contrasts, columns=[field.name for field in dataclasses.fields(Contrast)])
+    write_text(out / "contrasts.csv", tested.to_csv(index=False, float_format="%.6g"))
+    figures = draw(study, tested.dropna(subset="low"), title, out)
+    text = to_markdown(title, study, table, contrasts, verdict, caveats, figures)
+    write_text(out / "report.md", text)
+    write_text(out / "report.html", to_html(title, text, out))
+    for events in out.glob("events.out.tfevents.*"):
+        events.unlink()
+    with SummaryWriter(str(out)) as writer:
+        writer.add_text("report", text)
+        for name in figures:
+            writer.add_image(f"report/{name}", plt.imread(out / f"{name}.png"), dataformats="HWC")
+    where = " + ".join(str(one.folder) for one in runs.values())
+    return f"{to_terminal(where, table, verdict, caveats)}\nreport: {out}/report.html, {out}/summary.csv"
+
+
+def default_folder(configs: list[Config]) -> Path:
+    """RUN/report, or runs/<a>+<b>/report beside the first of several runs."""
+    if len(configs) == 1:
+        return configs[0].folder / "report"
+    name = "+".join(config.folder.name for config in configs)
+    if len(name) > _LONGEST_NAME:
+        raise InputError(f"{len(configs)} run names joined are too long for a folder: name one with --out FOLDER")
+    return configs[0].folder.parent / name / "report"
+
+
+def pool_predictions(study: Study) -> pd.DataFrame:
+    """Scores over all test windows together; one tested in several folds counts once, with its mean probability."""
+    rows = []
+    for (arm, site), mine in study.predictions.groupby(["arm", "site"], sort=False):
+        by_seed = []
+        for _, table in mine.groupby("seed"):
+            once = table.groupby("window").agg(label=("label", "first"), probability=("probability", "mean"))
+            by_seed.append(classification_scores(once["label"].to_numpy(), once["probability"].to_numpy()))
+        for metric in by_seed[0]:
+            values = pd.Series([scores[metric] for scores in by_seed])
+            rows.append(table_row(arm, site, CROSS_VALIDATION, f"pooled/{metric}", values, {}))
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def proxy_rows(study: Study) -> pd.DataFrame:
+    """SCCS and NMI of the pre-training checkpoints and of the floors, as rows of summary.csv."""
+    values = proxy_values(study)
+    rows = [
+        table_row(row.arm, "both", row.dataset, row.metric, pd.Series([row.value]), {})
+        for row in values.itertuples(index=False)
+    ]
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def benchmark_rows(study: Study) -> pd.DataFrame:
+    """Benchmark species, where `evaluate.py benchmark` has been run: each fold's model, and their mean ensemble.
+
+    No p: all models of an arm are scored on the same windows, so that folds are no independent samples of them.
+    """
+    table, rows = benchmark_values(study), []
+    for (arm, site, dataset, metric), mine in table.groupby(["arm", "site", "dataset", "metric"], sort=False):
+        base = table[(table["arm"] == BASELINE) & (table["site"] == site)]
+        base = base[(base["dataset"] == dataset) & (base["metric"] == metric)]
+        paired = mine.merge(base, on=["seed", "fold"], suffixes=("", "_base"))
+        difference = {}
+        if arm != BASELINE and len(paired):
+            difference = {"diff": (paired["value"] - paired["value_base"]).mean(), "n": len(paired)}
+        rows.append(table_row(arm, site, dataset, metric, mine["value"], difference))
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+# -- figures -----------------------------------------------------------------------------------------------------------
+
+
+def draw(study: Study, contrasts: pd.DataFrame, title: str, out: Path) -> list[str]:
+    """Write the PNGs; returns their names without the ending. contrasts: those with an interval."""
+    suffix = " (synthetic data)" if any(is_synthetic(config.folder) for config in study.runs.values()) else ""
+    figures = {"f1": box_plot(study.scores, "test/f1", f"{title}: F1 on the test folds{suffix}")}
+    if len(contrasts):
+        figures["differences"] = difference_plot(contrasts, f"{title}: differences in F1{suffix}")
+    alone = len(study.runs) == 1
+    for run, config in study.runs.items():
+        if (config.folder / "pretrain/summary.json").is_file():
+            figures["proxies" if alone else f"proxies-{Path(run).name}"] = draw_proxies(config, suffix)
+            if alone and config.data.motif_bed is not None:  # takes a minute each; a run's own report has it
+                figures["umap"] = draw_umap(config, suffix)
+    for name, figure in figures.items():
+        save_figure(figure, out / f"{name}.png")
+        plt.close(figure)
+    return list(figures)
+
+
+def draw_proxies(config: Config, suffix: str) -> plt.Figure:
+    """SCCS and NMI while pre-training."""
+    summary = json.loads((config.folder / "pretrain/summary.json").read_text())
+    rows = [row for row in read_metrics(config.folder / "pretrain") if "val/sccs" in row or "val/nmi" in row]
+    validations = pd.DataFrame(rows).rename(columns=lambda name: name.removeprefix("val/"))
+    floors = {key.removeprefix("floor/"): value for key, value in summary["floors"].items()}
+    ceilings = {"sccs": SCCS_CEILING, "nmi": max(row.get("val/nmi_bound", 0.0) for row in rows)}
+    return proxy_curves(validations, floors, ceilings, f"{config.name}: proxies while pre-training{suffix}")
+
+
+def draw_umap(config: Config, suffix: str) -> plt.Figure:
+    """UMAP (McInnes et al. 2018) of the motif sites for the start and the best-NMI checkpoint."""
+    threads = torch.get_num_threads()
+    motifs, panels = load_motifs(config.data), []
+    for arm in (BASELINE, "best_nmi"):
+        model, _, _ = load_backbone(
+            ModelConfig(source=str(config.folder / "pretrain/checkpoints" / checkpoint_of(arm)[1]))
+        )
+        states = embed_centre(model.bert, motifs.ids, config.evaluate.nmi_layer, config.evaluate.batch_size)
+        points, clusters = lay_out(states, config.seed), leiden(states, seed=config.seed)
+        panels.append((arm, points, motifs.labels, clusters))
+    torch.set_num_threads(threads)  # numba's thread layer raises it
+    return umap_panels(panels, f"{config.name}: motif sites{suffix}")
+
+
+def lay_out(states: np.ndarray, seed: int) -> np.ndarray:
+    """UMAP's layout [n, 2] of the very graph that Leiden clusters, for hidden states [n, d]."""
+    from umap.umap_ import find_ab_params, simplicial_set_embedding  # which compiles for some seconds
+
+    a, b = find_ab_params(spread=1.0, min_dist=0.1)  # these and the numbers below are UMAP's defaults
+    points, _ = simplicial_set_embedding(
+        principal_components(states),
+        neighbour_weights(states),
+        n_components=2,
+        initial_alpha=1.0,
+        a=a,
+        b=b,
+        gamma=1.0,
+        negative_sample_rate=5,
+        n_epochs=None,
+        init="spectral",
+        random_state=np.random.RandomState(seed),
+        metric="euclidean",
+        metric_kwds={},
+        densmap=False,
+        densmap_kwds={},
+        output_dens=False,
+    )
+    return points

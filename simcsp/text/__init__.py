@@ -1,0 +1,1 @@
+"""What a model reads: alphabet, FASTA, store, sampler, corpora, annotation, splice sites, k-mers."""

@@ -1,0 +1,99 @@
+"""FASTA files, streamed as pieces of ids."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from simcsp.text.alphabet import ENCODE, UNK
+from utils.errors import InputError
+from utils.files import open_binary
+
+READ_SIZE = 1 << 22  # bytes of a FASTA file in memory at a time
+_IDS = ENCODE.tobytes()  # bytes.translate maps and drops line ends in one pass, five times as fast as numpy's indexing
+_LOWER = bytes(1 if chr(byte).islower() else 0 for byte in range(128)) + bytes(128)
+
+
+def fasta_pieces(path: str | Path) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    """Stream a FASTA file as (record name, ids, lower case) pieces of bounded size; a long record comes in several.
+
+    ids: uint8 [bases]; lower case: uint8 [bases], 1 where the letter is soft-masked, which marks repeats. The name is
+    the header up to the first blank. Raises InputError with file and line for anything that is not FASTA.
+    """
+    name, line, at_line_start, names = "", 1, True, set()
+    bases = 0
+
+    def close() -> None:
+        if name and not bases:
+            raise InputError(
+                f"{path}: record {name!r} (before line {line}) has no sequence: the file is cut short or damaged"
+            )
+
+    with open_binary(path) as handle:
+        while chunk := handle.read(READ_SIZE):
+            chunk = _complete_header(chunk, at_line_start, handle)
+            position = 0
+            while position < len(chunk):
+                header = _next_header(chunk, position, at_line_start)
+                body = chunk[position:header]
+                if body:
+                    ids, lower = _encode_body(body, path, line)
+                    if len(ids) and not name:
+                        line += body[: len(body) - len(body.lstrip())].count(b"\n")
+                        raise InputError(
+                            f"{path}, line {line}: sequence before the first '>' header: this is not FASTA"
+                        )
+                    line += body.count(b"\n")
+                    bases += len(ids)
+                    at_line_start = body.endswith(b"\n")
+                    if len(ids):
+                        yield name, ids, lower
+                if header < len(chunk):
+                    close()
+                    end = chunk.find(b"\n", header)
+                    end = len(chunk) if end < 0 else end
+                    words = chunk[header + 1 : end].split()
+                    if not words:
+                        raise InputError(f"{path}, line {line}: header without a name")
+                    name, bases = words[0].decode("utf-8", "replace"), 0
+                    if name in names:
+                        raise InputError(
+                            f"{path}, line {line}: record name {name!r} occurs twice: coordinates would be ambiguous"
+                        )
+                    names.add(name)
+                    line, at_line_start = line + 1, True
+                    header = end + 1
+                position = header
+    close()
+    if not names:
+        raise InputError(f"{path}: no FASTA record ('>' header) found: the file is empty or of another format")
+
+
+def _complete_header(chunk: bytes, at_line_start: bool, handle: BinaryIO) -> bytes:
+    """Read on to the end of a header that the chunk cuts in two."""
+    last = chunk.rfind(b"\n") + 1
+    if (last or at_line_start) and chunk[last : last + 1] == b">":
+        chunk += handle.readline()
+    return chunk
+
+
+def _next_header(chunk: bytes, position: int, at_line_start: bool) -> int:
+    """Index of the next '>' that starts a line, or len(chunk)."""
+    if at_line_start and chunk[position : position + 1] == b">":
+        return position
+    found = chunk.find(b"\n>", position)
+    return len(chunk) if found < 0 else found + 1
+
+
+def _encode_body(body: bytes, path: str | Path, line: int) -> tuple[np.ndarray, np.ndarray]:
+    ids = body.translate(_IDS, b"\r\n")
+    if UNK in ids:
+        at = next(i for i, byte in enumerate(body) if ENCODE[byte] == UNK and byte not in b"\r\n")
+        raise InputError(
+            f"{path}, line {line + body[:at].count(10)}: {chr(body[at])!r} is no nucleotide code "
+            "(ACGTU, N or IUPAC letters)"
+        )
+    return np.frombuffer(ids, np.uint8), np.frombuffer(body.translate(_LOWER, b"\r\n"), np.uint8)

@@ -1,0 +1,132 @@
+"""Sources of a text: their records, gene bodies and introns, and the share of windows that each gives."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from simcsp.text.annotation import GeneBody, Intron, Transcript, gene_bodies, introns, read_annotation
+from simcsp.text.sampler import Intervals, whole_records
+from simcsp.text.store import TokenStore
+from utils.config import DataConfig
+from utils.errors import InputError
+
+# -- genes and species -------------------------------------------------------------------------------------------------
+
+
+def need_annotation(data: DataConfig) -> None:
+    if len(data.annotation) != len(data.fasta):
+        raise InputError(
+            f"data.annotation has {len(data.annotation)} files, data.fasta {len(data.fasta)}: "
+            f"corpus {data.corpus} takes one annotation for each FASTA, in the same order"
+        )
+
+
+def records_of_source(store: TokenStore, data: DataConfig, number: int) -> dict[str, str]:
+    """{name in its own FASTA: name in the store} of the wanted records of the FASTA of that number."""
+    names = {
+        record.source_name: record.name
+        for record in store.records
+        if record.source == number and (data.records is None or record.name in data.records)
+    }
+    if not names:
+        raise InputError(f"data.records names no record of {data.fasta[number]}: name one, or leave out that FASTA")
+    return names
+
+
+def _annotation_of(store: TokenStore, data: DataConfig, number: int) -> list[Transcript]:
+    """Transcripts of a source on all of its records: those that are not wanted must match the FASTA as well."""
+    lengths = {record.source_name: record.length for record in store.records if record.source == number}
+    return read_annotation(data.annotation[number], lengths)
+
+
+def annotated_introns(store: TokenStore, data: DataConfig, number: int) -> list[Intron]:
+    """Introns of the annotation of a source on its wanted records, chrom being the name in the store."""
+    names = records_of_source(store, data, number)
+    found = introns(_annotation_of(store, data, number))
+    return [intron._replace(chrom=names[intron.chrom]) for intron in found if intron.chrom in names]
+
+
+def gene_intervals(store: TokenStore, data: DataConfig, number: int) -> Intervals:
+    """Gene bodies of one source, so that each window that lies in one is there once."""
+    names = records_of_source(store, data, number)
+    bodies = [body for body in gene_bodies(_annotation_of(store, data, number)) if body.chrom in names]
+    if not bodies:
+        raise InputError(f"data.annotation: {data.annotation[number]} has no gene on the records to train on")
+    spans = merge_bodies(bodies, data.window)
+    return Intervals(
+        np.array([store.by_name[names[chrom]].offset + start for chrom, _, start, _ in spans]),
+        np.array([end - start for _, _, start, end in spans]),
+        np.array([strand == "-" for _, strand, _, _ in spans]),
+        np.ones(len(spans)),
+    )
+
+
+def merge_bodies(bodies: list[GeneBody], window: int) -> list[tuple[str, str, int, int]]:
+    """(record, strand, start, end) of gene bodies, those made one whose windows coincide or start next to one another.
+
+    The windows in the spans are just those in the bodies, each once, however genes overlap and nest."""
+    spans: list[tuple[str, str, int, int]] = []
+    for chrom, strand, start, end in sorted((body.chrom, body.strand, body.start, body.end) for body in bodies):
+        if spans and spans[-1][:2] == (chrom, strand) and start <= spans[-1][3] - window + 1:
+            spans[-1] = (*spans[-1][:3], max(spans[-1][3], end))
+        else:
+            spans.append((chrom, strand, start, end))
+    return spans
+
+
+def join_intervals(parts: list[Intervals]) -> Intervals:
+    return Intervals(*(np.concatenate([getattr(part, name) for part in parts]) for name in Intervals.__annotations__))
+
+
+def mixing_shares(sizes: np.ndarray, temperature: float) -> np.ndarray:
+    """Share of windows of each source, sizes^(1/temperature) normalised: 1 keeps the sizes, larger evens them out
+    (as multilingual models mix languages, Conneau et al. 2020, section 3.1, with alpha = 1 / temperature)."""
+    shares = (sizes / sizes.max()) ** (1 / temperature)
+    return shares / shares.sum()
+
+
+def check_species(data: DataConfig) -> None:
+    """Refuse lists that do not go together, before any file is read."""
+    if data.annotation or (data.corpus == "splice_enriched" and data.scorer in ("pwm", "annotation")):
+        need_annotation(data)
+    if data.species_weights is not None and len(data.species_weights) != len(data.fasta):
+        raise InputError(
+            f"data.species_weights has {len(data.species_weights)} numbers for {len(data.fasta)} files in data.fasta"
+        )
+    by_odds = data.corpus == "splice_enriched" or data.species_weights is not None or data.mixing_temperature != 1
+    if data.sampling == "strided" and by_odds:
+        raise InputError(
+            "data.sampling (strided) reads every window once, so it knows no odds: take random for corpus "
+            f"{data.corpus}{'' if data.corpus == 'splice_enriched' else ' with weights or a temperature'}"
+        )
+
+
+def source_shares(data: DataConfig, sizes: np.ndarray) -> np.ndarray:
+    """Share of windows that each FASTA gives. sizes: their weights, unless the config has some."""
+    weights = sizes if data.species_weights is None else np.array(data.species_weights, dtype=float)
+    return mixing_shares(weights, data.mixing_temperature)
+
+
+def by_source(store: TokenStore, shares: np.ndarray) -> dict[str, float]:
+    return {source: round(float(share), 4) for source, share in zip(store.manifest["sources"], shares)}
+
+
+def species_intervals(store: TokenStore, data: DataConfig) -> tuple[Intervals, dict[str, float]]:
+    """Intervals of all sources with the odds that give each its share, and {source: share}."""
+    parts = []
+    for number in range(len(data.fasta)):
+        if data.annotation:
+            parts.append(gene_intervals(store, data, number))
+        else:
+            parts.append(whole_records(store, sorted(records_of_source(store, data, number).values())))
+    starts = np.array([np.maximum(part.length - data.window + 1, 0).sum() for part in parts], dtype=float)
+    if not starts.all():
+        raise InputError(
+            f"data.window ({data.window} nt) is longer than every record or gene of "
+            f"{data.fasta[int(np.flatnonzero(starts == 0)[0])]}"
+        )
+    shares = source_shares(data, starts)
+    odds = shares / starts
+    joined = join_intervals(parts)
+    per_interval = np.repeat(odds / odds.max(), [len(part) for part in parts])
+    return Intervals(joined.start, joined.length, joined.minus, per_interval), by_source(store, shares)

@@ -1,0 +1,222 @@
+"""The memory-mapped store of the ids of FASTA files or other sequences."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from simcsp.text.alphabet import N, reverse_complement
+from simcsp.text.fasta import READ_SIZE, fasta_pieces
+from utils.errors import InputError
+
+_STORE_VERSION = 2  # of the files in the cache: others are made anew
+_LAST_BITS = np.array([(1 << count) - 1 for count in range(9)], dtype=np.uint8)  # of a byte
+
+
+@dataclass(frozen=True)
+class Record:
+    """One FASTA record inside a store."""
+
+    name: str
+    offset: int
+    """Index of its first base in the store."""
+    length: int
+    source: int
+    """Index of its file among the manifest's sources."""
+    source_name: str
+    """Its name in that file: `name` itself, unless several files have a record of that name."""
+    n_share: float
+    """Share of its bases that are N."""
+    repeat_share: float
+    """Share of its letters in lower case: soft-masked repeats."""
+
+
+class TokenStore:
+    """Ids of one or more FASTA files, memory-mapped: `ids` is uint8 [total bases], records lie end to end."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.manifest = json.loads(path.with_suffix(".json").read_text())
+        self.records = [Record(**record) for record in self.manifest["records"]]
+        self.ids = np.memmap(path, dtype=np.uint8, mode="r")
+        self.by_name = {record.name: record for record in self.records}
+        self._lower = np.memmap(path.with_suffix(".lower"), dtype=np.uint8, mode="r")
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the ids and record names: the identity of the text, whatever the files are called."""
+        return self.manifest["sha256"]
+
+    def fetch(self, name: str, start: int, end: int, strand: str = "+") -> np.ndarray:
+        """Ids of [start, end) of a record, 0-based; reverse-complemented on the minus strand."""
+        record = self.by_name[name]
+        ids = np.asarray(self.ids[record.offset + start : record.offset + end])
+        return reverse_complement(ids) if strand == "-" else ids
+
+    def windows(self, starts: np.ndarray, length: int) -> np.ndarray:
+        """Ids uint8 [n, length] from `starts` int64 [n], indices into the store."""
+        return np.lib.stride_tricks.sliding_window_view(self.ids, length)[starts]
+
+    def lower(self, start: int, length: int) -> np.ndarray:
+        """Soft-masked letters, uint8 [length] of 0 and 1, from index `start` of the store."""
+        return np.unpackbits(self._lower[start // 8 : (start + length + 7) // 8])[start % 8 :][:length]
+
+    def repeats(self, starts: np.ndarray, length: int) -> np.ndarray:
+        """Share of soft-masked bases, float [n], of the windows that `windows` reads."""
+        column, before = np.arange(length // 8 + 2), starts % 8
+        packed = self._lower[np.minimum((starts // 8)[:, None] + column, len(self._lower) - 1)]
+        packed[:, 0] &= _LAST_BITS[8 - before]
+        inside = np.clip((before + length)[:, None] - 8 * column[-2:], 0, 8)  # bits of the last bytes in the window
+        packed[:, -2:] &= ~_LAST_BITS[8 - inside]
+        return np.bitwise_count(packed).sum(axis=1) / length
+
+
+def open_store(fastas: Iterable[str | Path], cache: str | Path, qualify: bool = False) -> TokenStore:
+    """The store of these FASTA files, made in `cache` on first use and reused while no file has changed.
+
+    qualify: the files are of different genomes, so a record is called `file stem:name` (`folder/file:name` where stems
+    are alike); otherwise a name that occurs in two files is an error. See `_write_store` for what is on disk.
+    """
+    paths = [Path(path) for path in fastas]
+    for path in paths:
+        if not path.is_file():
+            raise InputError(f"FASTA {path} does not exist")
+    stamp = [[str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns] for path in paths]
+    sources = _distinct(paths, [path.name for path in paths])
+    prefixes = _distinct(paths, [path.name.split(".")[0] for path in paths])
+
+    def pieces() -> Iterator[_Piece]:
+        owner: dict[str, int] = {}
+        for source, path in enumerate(paths):
+            for own, ids, lower in fasta_pieces(path):
+                name = f"{prefixes[source]}:{own}" if qualify else own
+                if owner.setdefault(name, source) != source:
+                    raise InputError(f"{path}: record name {name!r} is also in another FASTA of this list")
+                yield source, name, own, ids, lower
+
+    return _open_or_write(paths[0].name.split(".")[0], [*stamp, qualify], sources, pieces, cache)
+
+
+def _distinct(paths: list[Path], names: list[str]) -> list[str]:
+    """The names of files, or `folder/file` or else the whole path of all where two names are alike."""
+    whole = [str(path.resolve()) for path in paths]
+    for tried in (names, [f"{path.parent.name}/{path.name}" for path in paths], whole):
+        if len(set(tried)) == len(paths):
+            return tried
+    raise InputError(f"FASTA {next(path for path in whole if whole.count(path) > 1)} is listed twice")
+
+
+def open_sequence_store(
+    source: str, stamp: list[object], rows: Callable[[], Iterable[tuple[str, np.ndarray]]], cache: str | Path
+) -> TokenStore:
+    """The store of (name, ids) rows that are not FASTA. stamp: plain values that change when the rows would."""
+
+    def pieces() -> Iterator[_Piece]:
+        for name, ids in rows():
+            if len(ids):
+                yield 0, name, name, ids, np.zeros(len(ids), dtype=np.uint8)
+
+    return _open_or_write(source.split(".")[0], stamp, [source], pieces, cache)
+
+
+def open_masked_store(store: TokenStore, hide: Callable[[np.ndarray], np.ndarray], stamp: str) -> TokenStore:
+    """A copy of a store in which bases are N where `hide` (ids [n] of a record -> bool [n]) says so.
+
+    stamp: a hash of what decides it. The copy lies beside the original, and is made once.
+    """
+
+    def pieces() -> Iterator[_Piece]:
+        for record in store.records:
+            ids = store.fetch(record.name, 0, record.length)
+            lower = np.concatenate(
+                [
+                    store.lower(record.offset + at, min(READ_SIZE, record.length - at))
+                    for at in range(0, len(ids), READ_SIZE)
+                ]
+            )
+            yield record.source, record.name, record.source_name, np.where(hide(ids), np.uint8(N), ids), lower
+
+    stem = store.path.stem.rsplit("-", 1)[0]
+    stamp = [store.path.name, store.sha256, stamp]  # the hash leaves out soft-masking and the names of the files
+    return _open_or_write(stem, stamp, store.manifest["sources"], pieces, store.path.parent)
+
+
+_Piece = tuple[int, str, str, np.ndarray, np.ndarray]
+"""Index of the source, name in the store, name in the source, ids, lower case."""
+
+
+def _open_or_write(
+    stem: str, stamp: list[object], sources: list[str], pieces: Callable[[], Iterable[_Piece]], cache: str | Path
+) -> TokenStore:
+    key = hashlib.sha256(json.dumps([_STORE_VERSION, stamp]).encode()).hexdigest()[:12]
+    target = Path(cache) / f"{stem}-{key}.ids"
+    if not all(target.with_suffix(suffix).is_file() for suffix in (".ids", ".lower", ".json")):
+        _write_store(target, sources, pieces())
+    return TokenStore(target)
+
+
+def _write_store(target: Path, sources: list[str], pieces: Iterable[_Piece]) -> None:
+    """NAME.ids: one byte a base. NAME.lower: one bit a base, set where soft-masked. NAME.json: sources, hash, and
+    length, share of N and of repeats of each record. Written aside and renamed: no half store is ever left."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    digest, records, total = hashlib.sha256(), {}, 0
+    aside = {suffix: target.with_name(f"{target.stem}.{os.getpid()}.tmp{suffix}") for suffix in (".ids", ".lower")}
+    try:
+        with open(aside[".ids"], "wb") as out, open(aside[".lower"], "wb") as out_lower:
+            waiting = np.array([], dtype=np.uint8)  # bits that do not fill a byte yet
+            for source, name, source_name, ids, lower in pieces:
+                if name not in records:
+                    records[name] = {"offset": total, "length": 0, "source": source, "source_name": source_name}
+                    records[name] |= {"n": 0, "lower": 0}
+                    digest.update(b">" + name.encode())
+                for key, count in (
+                    ("length", len(ids)),
+                    ("n", np.count_nonzero(ids == N)),
+                    ("lower", np.count_nonzero(lower)),
+                ):
+                    records[name][key] += count
+                total += len(ids)
+                digest.update(ids)
+                out.write(ids)
+                waiting = np.concatenate([waiting, lower])
+                whole = len(waiting) // 8 * 8
+                out_lower.write(np.packbits(waiting[:whole]))
+                waiting = waiting[whole:]
+            out_lower.write(np.packbits(waiting))
+        if not records:
+            raise InputError(f"{', '.join(sources)} holds no sequence")
+        for suffix, path in aside.items():
+            os.replace(path, target.with_suffix(suffix))
+    finally:
+        for path in aside.values():
+            path.unlink(missing_ok=True)
+    manifest = {
+        "sources": sources,
+        "sha256": digest.hexdigest(),
+        "bases": total,
+        "n_share": round(sum(record["n"] for record in records.values()) / total, 6),
+        "repeat_share": round(sum(record["lower"] for record in records.values()) / total, 6),
+        "records": [
+            {
+                "name": name,
+                **{key: record[key] for key in ("offset", "length", "source", "source_name")},
+                "n_share": round(record["n"] / record["length"], 6),
+                "repeat_share": round(record["lower"] / record["length"], 6),
+            }
+            for name, record in records.items()
+        ],
+    }
+    written = target.with_suffix(f".{os.getpid()}.tmp")
+    written.write_text(json.dumps(manifest, indent=1))
+    os.replace(written, target.with_suffix(".json"))
+
+
+def strand_ids(store: TokenStore, name: str, reverse: bool) -> np.ndarray:
+    """All ids of a record, read on one of its strands."""
+    return store.fetch(name, 0, store.by_name[name].length, "-" if reverse else "+")

@@ -1,0 +1,223 @@
+"""Cross-validated classifiers of splice sites: every arm on every task, seed and fold, the same folds for all."""
+
+from __future__ import annotations
+
+import dataclasses
+import multiprocessing
+import os
+import sys
+import time
+from typing import Any
+
+import numpy as np
+
+from simcsp.labels.motifs import load_motifs
+from simcsp.labels.splits import Splits, load_windows
+from simcsp.training.fold import (
+    Fold,
+    Job,
+    Start,
+    Study,
+    begin_fit,
+    build_study,
+    end_fit,
+    fit_floor,
+    fit_fold,
+    keep_best,
+    load_start,
+    open_fold,
+    pack,
+    score_fold,
+    train_epoch,
+)
+from utils.arms import resolve_arms
+from utils.config import Config, ModelConfig, to_dict
+from utils.device import build_accelerator
+from utils.errors import InputError, run_script
+from utils.run import StopSignal, stop_if_asked
+from utils.search import Report, run_search
+
+CONFIG_SECTIONS = ("name", "seed", "precision", "model", "data", "evaluate", "finetune")  # what decides a fold's result
+
+
+def run_folds(config: Config, stop: StopSignal) -> None:
+    """Every site, seed, arm and fold that the config asks for, in one process or shared among `workers`."""
+    if config.workers == 1:
+        run_jobs(config, stop)
+    else:
+        run_workers(config, stop)
+
+
+def run_jobs(config: Config, stop: StopSignal, worker: int = 0) -> None:
+    """Every site, seed, arm and fold that the config asks for, one after the other."""
+    arms, settings = resolve_arms(config), config.finetune
+    study = open_study(config, stop, worker)
+    tasks = [(site, seed, arm) for site in settings.sites for seed in settings.seeds for arm in arms]
+    study.bar.total = sum(len(fold_numbers(config, study.splits, site)) for site, _, _ in tasks)
+    for site, seed, arm in tasks:
+        run_arm(config, study, arm, arms[arm], site, seed)
+    study.bar.close()
+
+
+def open_study(config: Config, stop: StopSignal, worker: int = 0, with_motifs: bool = True) -> Study:
+    """What all fits of a config share; windows and splits are read, and the splits made on first use."""
+    windows, splits = load_windows(config.data, config.folder)
+    return build_study(
+        config.finetune,
+        config.evaluate,
+        config.model,
+        config.seed,
+        config.folder,
+        config.data.context,
+        build_accelerator(config.device, config.precision),
+        windows,
+        splits,
+        load_motifs(config.data) if with_motifs else None,
+        stop,
+        worker,
+    )
+
+
+def fold_numbers(config: Config, splits: Splits, site: str) -> list[int]:
+    """The folds to run. Raises InputError for one that does not exist."""
+    count, chosen = len(splits.folds[site]), config.finetune.folds
+    if max(chosen or [0]) >= count:
+        raise InputError(f"finetune.folds: there is no fold {max(chosen)}; they are 0 to {count - 1}")
+    return list(range(count)) if chosen is None else chosen
+
+
+def job_config(config: Config, job: Job) -> dict[str, Any]:
+    """The resolved config of one job, which can be passed back."""
+    values = to_dict(config)
+    kept = {key: values[key] for key in CONFIG_SECTIONS}
+    arm = next(arm for arm in config.finetune.arms if arm.partition("=")[0] == job.arm)
+    kept["finetune"] |= {"arms": [arm], "sites": [job.site], "seeds": [job.seed], "folds": [job.fold]}
+    return kept
+
+
+def run_arm(config: Config, study: Study, arm: str, source: ModelConfig | None, site: str, seed: int) -> None:
+    """All folds of one arm on one task with one seed."""
+    jobs = [Job(arm, source, site, seed, number) for number in fold_numbers(config, study.splits, site)]
+    folds = [open_fold(study, job, job_config(config, job)) for job in jobs]
+    waiting = [fold for fold in folds if not fold.run.finished]
+    study.bar.update(len(folds) - len(waiting))
+    if not waiting:
+        return
+    if source is None:
+        for fold in waiting:
+            fit_floor(study, fold)
+        return
+    start = load_start(study, arm, source)
+    if config.finetune.select_epoch == "shared":
+        best_epoch, seconds = fit_shared(study, folds, start)
+        for fold in waiting:
+            score_fold(study, fold, start, best_epoch, seconds / len(folds))
+        return
+    for fold in waiting:
+        best = fit_fold(study, fold, start)
+        score_fold(study, fold, start, best["epoch"], best["seconds"])
+
+
+def fit_shared(study: Study, folds: list[Fold], start: Start) -> tuple[int, float]:
+    """The published rule: epochs outside, folds inside, one epoch for all by their mean validation AUC.
+
+    Returns that epoch and the seconds that this process took for all folds. Each fold's model is on disk between its
+    epochs. A fold whose state is ahead has been through this epoch before the run was stopped; its best weights are
+    promoted only while every fold still holds that very epoch.
+    """
+    began, settings = time.perf_counter(), study.settings
+    finished = [fold for fold in folds if fold.run.finished]
+    if finished:  # stopped between the summaries: the epoch has been picked
+        for fold in folds:
+            if not (fold.run.checkpoints / "best").is_dir():
+                raise InputError(
+                    f"{fold.run.path}: select_epoch shared needs all folds fitted together; use another --name"
+                )
+        return finished[0].run.summary["best_epoch"], 0.0
+    best, best_epoch = -1.0, 0
+    for epoch in range(1, settings.max_epochs + 1):
+        if epoch - best_epoch > settings.patience:
+            break
+        for fold in folds:
+            fit = begin_fit(study, fold, start)
+            if fit.epoch < epoch:
+                train_epoch(study, fold, fit)
+                fold.run.save_state(pack(study, fit))
+            end_fit(study, fold)
+        done = [{row["step"]: row["val/auc"] for row in fold.run.metrics()} for fold in folds]
+        mean = float(np.mean([values[epoch] for values in done]))
+        if mean > best:
+            best, best_epoch = mean, epoch
+            if all(max(values) == epoch for values in done):
+                for fold in folds:
+                    keep_best(fold, begin_fit(study, fold, start))
+                    end_fit(study, fold)
+    return best_epoch, time.perf_counter() - began
+
+
+def search_settings(config: Config, stop: StopSignal) -> str:
+    """Search over finetune.* by mean validation AUC of the first arm on the first task; no test window is scored."""
+    arm, source = next(iter(resolve_arms(config).items()))
+    if source is None:
+        raise InputError(f"finetune.arms: a search needs an encoder, {arm} is a floor")
+    site, seed = config.finetune.sites[0], config.finetune.seeds[0]
+
+    def objective(trial: Config, report: Report) -> float:
+        study = open_study(trial, stop, with_motifs=False)
+        start, aucs = load_start(study, arm, source), []
+        for number in fold_numbers(trial, study.splits, site):
+            job = Job(arm, source, site, seed, number)
+            aucs.append(fit_fold(study, open_fold(study, job, job_config(trial, job)), start)["auc"])
+            report(len(aucs), float(np.mean(aucs)))
+        study.bar.close()
+        return float(np.mean(aucs))
+
+    return run_search(config, "val/auc", ("finetune",), objective, stop)
+
+
+# -- several processes -------------------------------------------------------------------------------------------------
+
+
+def run_workers(config: Config, stop: StopSignal) -> None:
+    """Share the folds among processes: on a CPU, small fits use the cores better side by side.
+
+    Each gets every `workers`-th fold and an equal part of the cores. Raises the first error of any of them.
+    """
+    settings = config.finetune
+    if settings.select_epoch == "shared":
+        raise InputError("workers: finetune.select_epoch shared picks one epoch for all folds, which takes one worker")
+    resolve_arms(config)  # its errors once, not once a worker
+    _, splits = load_windows(config.data, config.folder)
+    folds = fold_numbers(config, splits, settings.sites[0])
+    shares = [folds[i :: config.workers] for i in range(config.workers) if folds[i :: config.workers]]
+    os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // len(shares)))
+    context = multiprocessing.get_context("spawn")
+    running, failures = [], context.SimpleQueue()
+    for i, share in enumerate(shares):
+        part = dataclasses.replace(config, workers=1, finetune=dataclasses.replace(settings, folds=share))
+        running.append(context.Process(target=_worker, args=(part, i, failures)))
+        running[-1].start()
+    while all(process.exitcode in (None, 0) for process in running) and any(process.is_alive() for process in running):
+        if stop.asked:
+            break
+        time.sleep(0.2)
+    for process in running:
+        if stop.asked or any(other.exitcode for other in running):  # stopped, or one has failed: stop the rest
+            process.terminate()
+        process.join()
+    stop_if_asked(stop, f"in {config.folder}/finetune, finished folds and epochs are kept")
+    if not failures.empty():
+        raise failures.get()  # the first; the others most likely failed for the same reason
+    if dead := [process.exitcode for process in running if process.exitcode]:
+        sys.exit(f"{sys.argv[0]}: a worker ended with status {dead[0]}: killed, or see its own message above")
+
+
+def _worker(config: Config, number: int, failures: multiprocessing.SimpleQueue) -> None:
+    def jobs() -> None:
+        try:
+            run_jobs(config, StopSignal(), number)
+        except (InputError, FloatingPointError) as error:
+            failures.put(error)
+            sys.exit(1)
+
+    run_script(jobs)

@@ -1,0 +1,524 @@
+"""One fit: an arm on a task, with a seed, in a fold. Train it, keep its best epoch, score its test windows once."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from safetensors.torch import load_file
+from torch import nn
+from tqdm import tqdm
+from transformers import BertForMaskedLM, BertModel
+
+from simcsp.judge.proxies import measure_nmi
+from simcsp.judge.sccs import sccs
+from simcsp.judge.scores import classification_scores
+from simcsp.labels.floors import build_floor
+from simcsp.labels.motifs import Motifs
+from simcsp.labels.spliceator import Windows
+from simcsp.labels.splits import Splits
+from simcsp.model.checkpoint import load_backbone, resolve_source
+from simcsp.model.classifier import HEAD_FILE, Classifier, layer_groups, load_classifier, predict, save_classifier
+from simcsp.model.embedding import embed
+from simcsp.model.encoder import check_length, fresh_like, window_vectors
+from simcsp.text.alphabet import add_special_tokens
+from simcsp.text.kmers import shared_kmers, similar_to_training
+from simcsp.training.objectives import sup_con
+from simcsp.training.optimizer import build_optimizer
+from utils.config import STAGES, EvaluateConfig, FinetuneConfig, ModelConfig, flatten
+from utils.device import pack_state, take_step, unpack_state
+from utils.errors import InputError
+from utils.files import replace_folder, sha256_folder, write_text
+from utils.run import RunFolder, StopSignal, stop_if_asked
+
+
+@dataclass(frozen=True)
+class Job:
+    """One fit. source: where the arm's encoder comes from, None for a floor, which has none. fold: its number."""
+
+    arm: str
+    source: ModelConfig | None
+    site: str
+    seed: int
+    fold: int
+
+    @property
+    def path(self) -> Path:
+        """Its folder within the run."""
+        return Path(f"finetune/{self.arm}/{self.site}/seed{self.seed}/fold{self.fold:02d}")
+
+
+@dataclass(frozen=True)
+class Study:
+    """What all fits share: settings, windows and their splits, motif sites, device, stop signal, progress bar.
+
+    model: its dropout rates are those of fine-tuning, whatever a checkpoint records. seed: of what is measured.
+    ids: uint8 [windows, context]; wide: with max_shift nt more on either side, None without shifts; classes: 0
+    non-site, 1 donor, 2 acceptor.
+    """
+
+    settings: FinetuneConfig
+    evaluate: EvaluateConfig
+    model: ModelConfig
+    seed: int
+    folder: Path
+    accelerator: Accelerator
+    windows: Windows
+    splits: Splits
+    motifs: Motifs | None
+    stop: StopSignal
+    bar: tqdm
+    ids: np.ndarray
+    wide: torch.Tensor | None
+    tokens: torch.Tensor
+    labels: torch.Tensor
+    classes: torch.Tensor
+    kmers: Any
+
+    def stop_if_asked(self) -> None:
+        """Leave where the work so far is on disk."""
+        stop_if_asked(self.stop, f"in {self.folder}/finetune, finished folds and epochs are kept")
+
+
+def build_study(
+    settings: FinetuneConfig,
+    evaluate: EvaluateConfig,
+    model: ModelConfig,
+    seed: int,
+    folder: Path,
+    context: int,
+    accelerator: Accelerator,
+    windows: Windows,
+    splits: Splits,
+    motifs: Motifs | None,
+    stop: StopSignal,
+    worker: int = 0,
+) -> Study:
+    """The study of windows cut to `context` nt. Raises InputError where max_shift needs more than the files hold."""
+    ids, wide, length = windows.crop(context), None, context + 2 * settings.max_shift
+    if length > windows.ids.shape[1]:
+        raise InputError(
+            f"finetune.max_shift ({settings.max_shift}): data.context ({context} nt) and twice the shift are more than "
+            f"the {windows.ids.shape[1]} nt of the windows; lower either"
+        )
+    if settings.max_shift:
+        wide = torch.from_numpy(windows.crop(length))
+    device = accelerator.device
+    return Study(
+        settings,
+        evaluate,
+        model,
+        seed,
+        folder,
+        accelerator,
+        windows,
+        splits,
+        motifs,
+        stop,
+        tqdm(desc="finetune", unit="fit", disable=not sys.stderr.isatty(), dynamic_ncols=True, position=worker),
+        ids,
+        wide,
+        torch.from_numpy(add_special_tokens(ids)).to(device),
+        torch.from_numpy(windows.labels).float().to(device),
+        torch.from_numpy(windows.labels * np.where(windows.sites == "donor", 1, 2)).to(device),
+        shared_kmers(windows.ids),
+    )
+
+
+def training_tokens(study: Study, index: torch.Tensor) -> torch.Tensor:
+    """int32 [batch, 1 + context + 1] of windows, each moved by up to max_shift nt, drawn from torch's generator."""
+    if study.wide is None:
+        return study.tokens[index].int()
+    starts = torch.randint(2 * study.settings.max_shift + 1, (len(index), 1))
+    bases = study.wide[index].gather(1, starts + torch.arange(study.ids.shape[1]))
+    return torch.from_numpy(add_special_tokens(bases.numpy())).to(study.tokens.device).int()
+
+
+def encode(study: Study, bert: BertModel, pooling: str, ids: np.ndarray) -> np.ndarray:
+    """Pooled vectors float32 [n, hidden] of windows uint8 [n, length], in evaluation mode."""
+    batch_size, vectors = study.evaluate.batch_size, []
+    for start in range(0, len(ids), 10 * batch_size):  # whole batches: cutting changes no vector
+        study.bar.set_postfix_str(f"encoded {start} of {len(ids)} windows")
+        study.stop_if_asked()
+        part = ids[start : start + 10 * batch_size]
+        vectors.append(embed(bert, part, pooling, batch_size, study.accelerator.autocast))
+    return np.concatenate(vectors)
+
+
+# -- the encoder that an arm starts from -------------------------------------------------------------------------------
+
+
+@dataclass
+class Start:
+    """The encoder that all fits of an arm start from, and what has been measured of it once for all of them."""
+
+    model: BertForMaskedLM
+    pooling: str
+    fresh: bool
+    vectors: np.ndarray | None = None
+    nmi: float | None = None
+
+
+def load_start(study: Study, arm: str, source: ModelConfig) -> Start:
+    """Read an arm's encoder. Raises InputError for windows or sites that it cannot take."""
+    model, pooling, _ = load_backbone(source)
+    if study.settings.hidden_dropout_prob is not None:  # the copies of `copy_encoder` are built from this config
+        model.config.hidden_dropout_prob = study.settings.hidden_dropout_prob
+    check_length(model, study.ids.shape[1], "data.context")
+    if study.motifs is not None:
+        check_length(model, study.motifs.ids.shape[1], "data.motif_window")
+    return Start(model, pooling, arm == "fresh")
+
+
+def copy_encoder(study: Study, job: Job, start: Start) -> BertModel:
+    """A copy of the start encoder; fresh weights where the arm is `fresh`. Seeds torch's generators."""
+    torch.manual_seed(int(np.random.SeedSequence([job.seed, job.fold]).generate_state(1)[0]))
+    copy = fresh_like(start.model.config)  # draws from the generator for every arm alike
+    if not start.fresh:
+        copy.load_state_dict(start.model.state_dict())
+    return copy.bert.to(study.accelerator.device)
+
+
+def start_nmi(study: Study, start: Start, bert: BertModel) -> float:
+    """NMI of the motif sites, measured once where all folds start alike; bert: a fold's copy of the start."""
+    if start.nmi is None or start.fresh:
+        start.nmi = motif_nmi(study, bert)
+    return start.nmi
+
+
+def motif_nmi(study: Study, bert: BertModel) -> float:
+    """NMI of the motif sites."""
+    return measure_nmi(bert, study.motifs, study.evaluate, study.seed, study.accelerator.autocast)["nmi"]
+
+
+# -- a fold's run folder -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Fold:
+    """A job with its folder and its windows: {'train', 'val', 'test'} -> indices."""
+
+    job: Job
+    run: RunFolder
+    parts: dict[str, np.ndarray]
+
+
+def open_fold(study: Study, job: Job, config: dict[str, Any]) -> Fold:
+    """The job's folder, made or found. config: the job's own, resolved.
+
+    Raises InputError for parts of one class, and for batches that the training part does not fill.
+    """
+    parts, settings = study.splits.folds[job.site][job.fold], study.settings
+    for name, index in parts.items():
+        if len(np.unique(study.windows.labels[index])) < 2:
+            raise InputError(f"fold {job.fold} of {job.site}: the {name} windows are all of one class; use fewer folds")
+    for stage in settings.stages if job.source is not None else ():
+        name = "supcon_batch_size" if stage == "supcon" else "batch_size"
+        if len(parts["train"]) < getattr(settings, name):
+            raise InputError(
+                f"finetune.{name} ({getattr(settings, name)}) is more than the {len(parts['train'])} training windows "
+                f"of fold {job.fold}: the last partial batch is dropped, so no batch would be left"
+            )
+    inputs = {"spliceator": study.windows.sha256}
+    if job.source is not None and study.motifs is not None:
+        inputs["motifs"] = study.motifs.sha256
+    if job.source is not None and job.source.source is not None:
+        inputs["start checkpoint"] = sha256_folder(resolve_source(job.source.source))
+    return Fold(job, RunFolder(study.folder / job.path, config, inputs, str(study.accelerator.device)), parts)
+
+
+# -- training ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Fit:
+    """A fold's classifier in training: all that changes, and what `pack` saves of it.
+
+    best: epoch and validation AUC. features: the encoder's vectors [windows, hidden] while the head alone is trained.
+    """
+
+    model: Classifier
+    learner: nn.Module
+    epoch: int = 0
+    best: dict[str, float] = field(default_factory=lambda: {"epoch": 0, "auc": -1.0})
+    stage: str = ""
+    stage_began: int = 0
+    max_epochs: int = 0
+    batch_size: int = 0
+    features: torch.Tensor | None = None
+    optimizer: torch.optim.Optimizer | None = None
+    scheduler: torch.optim.lr_scheduler.LRScheduler | None = None
+
+
+def begin_fit(study: Study, fold: Fold, start: Start) -> Fit:
+    """Model and optimiser, from the saved state where there is one, else from the arm's start."""
+    accelerator = study.accelerator
+    model = Classifier(copy_encoder(study, fold.job, start), start.pooling, study.settings.dropout)
+    model = model.to(accelerator.device)
+    fit = Fit(model, accelerator.prepare(model))
+    state = fold.run.load_state(accelerator.device)
+    if state is None:
+        enter_stage(study, fold, fit, study.settings.stages[0], start)
+    else:
+        fit.epoch, fit.best = state["epoch"], state["best"]
+        fit.model.load_state_dict(state["model"])
+        enter_stage(study, fold, fit, state["stage"], start)
+        fit.stage_began = state["stage_began"]
+        unpack_state(state, accelerator, optimizer=fit.optimizer, scheduler=fit.scheduler)
+    fold.run.begin()
+    fold.run.rewind(fit.epoch)
+    return fit
+
+
+def pack(study: Study, fit: Fit) -> dict[str, Any]:
+    """All that going on needs."""
+    progress = {name: getattr(fit, name) for name in ("epoch", "stage", "stage_began", "best")}
+    parts = {"model": fit.model, "optimizer": fit.optimizer, "scheduler": fit.scheduler}
+    return progress | pack_state(study.accelerator, **parts)
+
+
+def enter_stage(study: Study, fold: Fold, fit: Fit, stage: str, start: Start) -> None:
+    """Begin a stage with the model as it is now: an optimiser and a schedule of its own."""
+    settings = study.settings
+    fit.stage, fit.stage_began = stage, fit.epoch
+    fit.max_epochs, fit.batch_size, lr = {
+        "supcon": (settings.supcon_epochs, settings.supcon_batch_size, settings.supcon_lr or settings.lr),
+        "head": (settings.head_epochs, settings.batch_size, settings.head_lr or settings.lr),
+        "full": (settings.max_epochs, settings.batch_size, settings.lr),
+    }[stage]
+    fit.features = encode_parts(study, fold, fit.model.bert, start, "train", "val") if stage == "head" else None
+    optimizer, fit.scheduler = build_optimizer(
+        layer_groups(fit.model, stage, lr, settings.layerwise_lr_decay),
+        lr,
+        settings.weight_decay,
+        settings.lr_scheduler_type,
+        settings.warmup_steps,
+        fit.max_epochs * (len(fold.parts["train"]) // fit.batch_size),
+        fused=True,
+    )
+    fit.optimizer = study.accelerator.prepare(optimizer)
+
+
+def encode_parts(study: Study, fold: Fold, bert: BertModel, start: Start, *parts: str) -> torch.Tensor:
+    """The encoder's vectors [windows, hidden] for the head: of all windows once an arm, or of this fold's parts.
+
+    Of the parts, where folds have encoders of their own; the rows of other windows are NaN then.
+    """
+    if not start.fresh and "supcon" not in study.settings.stages:  # every fold's head sees the same encoder
+        if start.vectors is None:
+            start.vectors = encode(study, bert, start.pooling, study.ids)
+        vectors = start.vectors
+    else:
+        index = np.concatenate([fold.parts[part] for part in parts])
+        vectors = np.full((len(study.ids), bert.config.hidden_size), np.nan, np.float32)
+        vectors[index] = encode(study, bert, start.pooling, study.ids[index])
+    return torch.from_numpy(vectors).to(study.accelerator.device)
+
+
+def fit_fold(study: Study, fold: Fold, start: Start) -> dict[str, float]:
+    """All stages; of the epochs with a head, the weights of the one with the best validation AUC are kept.
+
+    Returns that epoch, its AUC, and the seconds that this process took."""
+    began, stages = time.perf_counter(), study.settings.stages
+    fit = begin_fit(study, fold, start)
+    while True:
+        while has_another_epoch(fit, study.settings.patience):
+            auc = train_epoch(study, fold, fit)
+            if auc is not None and auc > fit.best["auc"]:
+                fit.best = {"epoch": fit.epoch, "auc": auc}
+                keep_best(fold, fit)
+            fold.run.save_state(pack(study, fit))
+        if fit.stage == stages[-1]:
+            break
+        if fit.stage == "head":  # go on from the head of its best epoch
+            fit.model.head.load_state_dict(load_file(fold.run.checkpoints / "best" / HEAD_FILE))
+        study.accelerator.free_memory()  # or fp16 would unscale the gradients for the last optimiser as well
+        enter_stage(study, fold, fit, stages[stages.index(fit.stage) + 1], start)
+        fold.run.save_state(pack(study, fit))  # from here on `best` may be another's
+    end_fit(study, fold)
+    return {**fit.best, "seconds": time.perf_counter() - began}
+
+
+def end_fit(study: Study, fold: Fold) -> None:
+    """Let go of what accelerate holds of the fit; its state is on disk."""
+    study.accelerator.free_memory()
+    fold.run.close()
+
+
+def has_another_epoch(fit: Fit, patience: int) -> bool:
+    """Whether the stage has another epoch: to its limit, or until AUC has not risen for `patience` epochs of it."""
+    if fit.epoch - fit.stage_began >= fit.max_epochs:
+        return False
+    return fit.stage == "supcon" or fit.epoch - max(fit.best["epoch"], fit.stage_began) < patience
+
+
+def train_epoch(study: Study, fold: Fold, fit: Fit) -> float | None:
+    """One pass over the training windows, then validation; returns its AUC (supcon has no head: None)."""
+    stage, job = fit.stage, fold.job
+    loss, skipped = train_pass(study, fold, fit)
+    fit.epoch += 1
+    name = "train/supcon_loss" if stage == "supcon" else "train/loss"
+    row = {name: loss, "train/lr": float(fit.scheduler.get_last_lr()[0])}
+    if study.accelerator.scaler is not None:
+        row["train/skipped_steps"] = skipped
+    if len(study.settings.stages) > 1:
+        row["train/stage"] = STAGES.index(stage)  # 0 supcon, 1 head, 2 full
+    progress = f"{job.arm} {job.site} fold {job.fold} {stage} epoch {fit.epoch}"
+    if stage == "supcon":
+        fold.run.record(fit.epoch, row)
+        study.bar.set_postfix_str(f"{progress} loss {loss:.4f}")
+        return None
+    validation = fold.parts["val"]
+    scores = classification_scores(study.windows.labels[validation], predict_part(study, fit, validation))
+    fold.run.record(fit.epoch, row | {f"val/{key}": scores[key] for key in ("auc", "f1", "ap")})
+    study.bar.set_postfix_str(f"{progress} AUC {scores['auc']:.4f}")
+    return scores["auc"]
+
+
+def train_pass(study: Study, fold: Fold, fit: Fit) -> tuple[float, int]:
+    """The stage's loss on every training window once, one optimiser step a batch.
+
+    Returns its mean, and how many steps fp16's loss scaler skipped because gradients overflowed.
+    """
+    train, accelerator = fold.parts["train"], study.accelerator
+    # From (seed, fold, epoch), so that a resumed epoch has the order it would have had.
+    order = train[np.random.default_rng([fold.job.seed, fold.job.fold, fit.epoch]).permutation(len(train))]
+    fit.learner.train(fit.stage != "head")  # the frozen encoder has no dropout
+    fit.model.head.train()
+    total, skipped, batches = 0.0, 0, len(order) // fit.batch_size  # the last partial batch is dropped
+    for i in range(batches):
+        loss = batch_loss(study, fit, torch.from_numpy(order[i * fit.batch_size : (i + 1) * fit.batch_size]))
+        if not torch.isfinite(loss):
+            raise FloatingPointError(f"{fold.run.path}: the loss is {loss.item()} in epoch {fit.epoch + 1}")
+        accelerator.backward(loss)
+        if study.settings.max_grad_norm is not None:
+            accelerator.clip_grad_norm_(fit.learner.parameters(), study.settings.max_grad_norm)
+        skipped += take_step(accelerator, fit.optimizer, fit.scheduler)
+        total += loss.detach()
+        stop_if_asked(study.stop, f"in {fold.run.path}, epoch {fit.epoch + 1}")
+    return float(total) / batches, skipped
+
+
+def batch_loss(study: Study, fit: Fit, index: torch.Tensor) -> torch.Tensor:
+    """What the stage minimises, on the windows of `index` [batch]."""
+    if fit.stage == "supcon":
+        with study.accelerator.autocast():
+            vectors = window_vectors(fit.model.bert, training_tokens(study, index), fit.model.pooling)
+        return sup_con(vectors.float(), study.classes[index], study.settings.supcon_temperature)
+    if fit.stage == "head":
+        logits = head_logits(study, fit.model, fit.features[index])
+    else:
+        logits = fit.learner(training_tokens(study, index))
+    return F.binary_cross_entropy_with_logits(logits.float(), study.labels[index])
+
+
+def head_logits(study: Study, model: Classifier, features: torch.Tensor) -> torch.Tensor:
+    """Logits [n] from stored features [n, hidden]."""
+    with study.accelerator.autocast():
+        return model.head(features).squeeze(-1)
+
+
+def predict_part(study: Study, fit: Fit, index: np.ndarray) -> np.ndarray:
+    """P(site), float32, of the windows of an index."""
+    if fit.features is not None:
+        return predict_from_features(study, fit.model, fit.features[torch.from_numpy(index)])
+    return predict(fit.model, study.ids[index], study.evaluate.batch_size, study.accelerator.autocast)
+
+
+@torch.no_grad()
+def predict_from_features(study: Study, model: Classifier, features: torch.Tensor) -> np.ndarray:
+    """P(site), float32 [n], by the head alone, from features [n, hidden]."""
+    model.eval()
+    return head_logits(study, model, features).float().sigmoid().cpu().numpy()
+
+
+def keep_best(fold: Fold, fit: Fit) -> None:
+    """Put the weights as they are in the place of the best so far."""
+    with replace_folder(fold.run.checkpoints / "best") as folder:
+        save_classifier(fit.model, folder)
+
+
+# -- results -----------------------------------------------------------------------------------------------------------
+
+
+def score_fold(study: Study, fold: Fold, start: Start, best_epoch: int, seconds: float) -> None:
+    """Score the test windows once, with the chosen weights read back from disk, and write the summary."""
+    test, stages = fold.parts["test"], study.settings.stages
+    model = load_classifier(fold.run.checkpoints / "best", study.model, study.settings.dropout)
+    model = model.to(study.accelerator.device)
+    if stages == ["head"]:  # the encoder is the start's still: before is after
+        features = encode_parts(study, fold, model.bert, start, "test")[torch.from_numpy(test)]
+        before = after = measure(study, fold, features.cpu().numpy(), lambda: start_nmi(study, start, model.bert))
+        probabilities = predict_from_features(study, model, features)
+    else:
+        bert = copy_encoder(study, fold.job, start)
+        vectors = encode(study, bert, start.pooling, study.ids[test])
+        before = measure(study, fold, vectors, lambda: start_nmi(study, start, bert))
+        vectors = encode(study, model.bert, start.pooling, study.ids[test])
+        after = measure(study, fold, vectors, lambda: motif_nmi(study, model.bert))
+        probabilities = predict(model, study.ids[test], study.evaluate.batch_size, study.accelerator.autocast)
+    rows = fold.run.metrics()
+    chosen = next(row for row in rows if row["step"] == best_epoch)
+    scores = {key: value for key, value in chosen.items() if key.startswith("val/")}
+    scores |= {f"before/{key}": value for key, value in before.items()}
+    scores |= {f"after/{key}": value for key, value in after.items()}
+    summarise(study, fold, probabilities, scores, seconds, {"epochs": len(rows), "best_epoch": best_epoch})
+
+
+def measure(study: Study, fold: Fold, vectors: np.ndarray, nmi: Callable[[], float]) -> dict[str, float]:
+    """SCCS of the test windows' vectors, and NMI of the motif sites in the folds that have it."""
+    labels = study.windows.labels[fold.parts["test"]]
+    scores = {"sccs": sccs(vectors, labels, study.evaluate.sccs_pairs, study.seed)["sccs"]}
+    if study.motifs is not None and fold.job.fold < study.settings.nmi_folds:
+        scores["nmi"] = nmi()
+    return scores
+
+
+def fit_floor(study: Study, fold: Fold) -> None:
+    """Fit a floor on the training windows and score validation and test."""
+    began = time.perf_counter()
+    windows, train, val, test = study.windows, *(fold.parts[part] for part in ("train", "val", "test"))
+    floor = build_floor(fold.job.arm, study.evaluate)
+    floor.fit(study.ids[train], windows.labels[train], windows.sites[train])
+    scores = classification_scores(windows.labels[val], floor.predict(study.ids[val]))
+    fold.run.begin()
+    fold.run.rewind(-1)
+    seconds = time.perf_counter() - began
+    validation = {f"val/{key}": scores[key] for key in ("auc", "f1", "ap")}
+    summarise(study, fold, floor.predict(study.ids[test]), validation, seconds, {})
+
+
+def summarise(
+    study: Study,
+    fold: Fold,
+    probabilities: np.ndarray,
+    more: dict[str, float],
+    seconds: float,
+    epochs: dict[str, int],
+) -> None:
+    """Write predictions.csv and summary.json. more: scores besides those of the test windows."""
+    test, job, windows = fold.parts["test"], fold.job, study.windows
+    labels = windows.labels[test]
+    table = {"window": windows.names[test], "fold": job.fold, "label": labels, "probability": probabilities}
+    write_text(fold.run.path / "predictions.csv", pd.DataFrame(table).to_csv(index=False, float_format="%.9g"))
+    scores = {f"test/{key}": value for key, value in classification_scores(labels, probabilities).items()}
+    distinct = ~similar_to_training(study.kmers, fold.parts["train"], test)
+    if len(np.unique(labels[distinct])) == 2:
+        scores["test/f1_distinct"] = classification_scores(labels[distinct], probabilities[distinct])["f1"]
+    sizes = {part: len(index) for part, index in fold.parts.items()} | {"test_distinct": int(distinct.sum())}
+    said = {"arm": job.arm, "site": job.site, "seed": job.seed, "fold": job.fold, "windows": sizes}
+    result = {**said, **epochs, "seconds": round(seconds, 1), "metrics": scores | more}
+    fold.run.finish(result, flatten({"finetune": fold.run.config["finetune"]}))
+    study.bar.update()
+    line = f"{job.arm:<10} {job.site:<8} seed {job.seed} fold {job.fold:02d}  "
+    line += f"F1 {scores['test/f1']:.4f}  AUC {scores['test/auc']:.4f}  val AUC {more['val/auc']:.4f}  "
+    fold.run.log(line + ("epoch {best_epoch:>2} of {epochs:>2}".format(**epochs) if epochs else "floor"))

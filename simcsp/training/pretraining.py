@@ -1,0 +1,405 @@
+"""Pre-training on unlabelled text, stage by stage, with the SCCS / NMI hook."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from tqdm import tqdm
+from transformers import BertForMaskedLM
+
+from simcsp.labels.overlap import hidden_windows, measure_overlap
+from simcsp.model.checkpoint import load_backbone, resolve_source, save_checkpoint
+from simcsp.model.classifier import load_classifier, predict
+from simcsp.model.encoder import check_length
+from simcsp.text.corpora import Corpus, build_sampler, open_corpus
+from simcsp.text.enriched import Classify
+from simcsp.text.sampler import WindowSampler
+from simcsp.training.masking import Chooser, build_chooser
+from simcsp.training.optimizer import build_optimizer, decay_groups
+from simcsp.training.step import Learner, step_loss
+from simcsp.training.validation import Validation, build_validation
+from utils.arms import PROXIES
+from utils.config import Config, DataConfig, MlmConfig, ModelConfig, PretrainConfig, flatten, to_dict
+from utils.device import build_accelerator, pack_state, set_seed, take_step, unpack_state
+from utils.errors import InputError
+from utils.files import replace_folder, sha256_folder, write_json
+from utils.run import RunFolder, StopSignal, stop_if_asked
+from utils.search import Report, run_search
+
+CONFIG_SECTIONS = ("name", "seed", "precision", "model", "data", "evaluate")  # with the stage's own: what decides it
+
+
+Tell = Callable[[int, dict[str, float]], None]
+"""(step, scores) of a validation."""
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """What all stages share. text: its windows, longer than data.window by twice pretrain.max_shift."""
+
+    config: Config
+    corpus: Corpus
+    text: WindowSampler
+    validation: Validation
+    accelerator: Accelerator
+    stop: StopSignal
+
+
+def open_pretraining(config: Config, stop: StopSignal) -> Pretraining:
+    """Open the text and what is validated on, and record in the run folder how much of the one lies in the other."""
+    accelerator = build_accelerator(config.device, config.precision)
+    corpus = open_text(config, accelerator)
+    text = build_sampler(config.data, corpus, config.seed, config.pretrain.max_shift)
+    validation = build_validation(config, accelerator.autocast)
+    record_corpus(config.data, config.folder, corpus, validation.inputs)
+    return Pretraining(config, corpus, text, validation, accelerator, stop)
+
+
+def open_text(config: Config, accelerator: Accelerator) -> Corpus:
+    """The pre-training text without what data.hide keeps out; data.scorer may be the folder of a classifier."""
+    data, classify = config.data, None
+    if data.corpus == "splice_enriched" and data.scorer not in ("pwm", "annotation"):
+        classify = scorer_of_fold(data.scorer, config, accelerator)
+    return open_corpus(data, config.seed, hidden_windows(data), classify)
+
+
+def scorer_of_fold(folder: str, config: Config, accelerator: Accelerator) -> Classify:
+    """P(site) of windows by a fine-tuned fold of ours."""
+    path = Path(folder)
+    path = path / "checkpoints/best" if (path / "checkpoints/best").is_dir() else path
+    if not path.is_dir():
+        raise InputError(f"data.scorer ({folder}) is none of pwm, annotation and no folder of a fine-tuned fold")
+    model = load_classifier(path, config.model, config.finetune.dropout).to(accelerator.device)
+    check_length(model.bert, config.data.context, "data.context")
+    return lambda windows: predict(model, windows, config.evaluate.batch_size, accelerator.autocast)
+
+
+def run_stages(shared: Pretraining, config: Config, report: Report | None = None) -> None:
+    """Every stage of a config, one after the other: that of `shared`, or a trial of its search.
+
+    report: told the proxy at the pretrain stage's validations."""
+    model = config.model
+    for name, stage in stages(config).items():
+        folder = run_stage(shared, config, name, stage, model, report if name == "pretrain" else None)
+        if name == "mlm":
+            model = dataclasses.replace(model, source=str(folder / "checkpoints/last"), drop_layers=0)  # dropped once
+
+
+def stages(config: Config) -> dict[str, PretrainConfig]:
+    """{folder: settings} of the stages to run. The control starts where pretrain does and reads the same windows in the
+    same order for as many steps (batches depend on seed and step alone), under plain MLM."""
+    control = dataclasses.replace(config.pretrain, objective="mlm", control=False)
+    shift = config.pretrain.max_shift  # all read the same wider windows
+    first = PretrainConfig(objective="mlm", max_shift=shift, **dataclasses.asdict(config.mlm))
+    found = {"mlm": first, "pretrain": config.pretrain} | ({"control": control} if config.pretrain.control else {})
+    return {name: stage for name, stage in found.items() if stage.steps}
+
+
+def record_corpus(data: DataConfig, folder: Path, corpus: Corpus, validated: dict[str, str]) -> None:
+    """Write, once for a text and an evaluation, what the text is (corpus.json, and corpus.npz with the score of each
+    window where windows have one) and how much of the evaluation lies in it (overlap.json).
+
+    validated: hashes of the evaluation.
+    """
+    path = folder / "overlap.json"
+    inputs = {"text": corpus.store.sha256, "intervals": corpus.intervals.sha256, **validated}
+    if path.is_file() and json.loads(path.read_text())["inputs"] == inputs:
+        return
+    found = measure_overlap(data, corpus)
+    parts = [{"part": part.name, "count": part.count, "shared": part.shared, "sentence": str(part)} for part in found]
+    write_json(folder / "corpus.json", corpus.manifest)
+    if corpus.scores is not None:
+        columns = {name: getattr(corpus.intervals, name) for name in ("start", "minus", "odds")}
+        np.savez_compressed(folder / "corpus.npz", score=corpus.scores, **columns)
+    write_json(path, {"inputs": inputs, "parts": parts})  # last: its presence means that the others are whole
+
+
+class Training:
+    """Model, optimiser, schedule and progress of a stage: all that its state.pt holds."""
+
+    def __init__(
+        self,
+        model: BertForMaskedLM,
+        pooling: str,
+        stage: PretrainConfig,
+        accelerator: Accelerator,
+        choose: Chooser | None = None,
+    ) -> None:
+        self.model, self.pooling, self.stage, self.accelerator, self.choose = model, pooling, stage, accelerator, choose
+        learner = Learner(model, pooling, stage.objective, stage.projection_head).to(accelerator.device)
+        self.head = learner.head
+        groups = decay_groups(learner, stage.weight_decay)
+        optimizer, self.scheduler = build_optimizer(
+            groups, stage.lr, stage.weight_decay, stage.lr_scheduler_type, stage.warmup_steps, stage.steps
+        )
+        self.learner, self.optimizer = accelerator.prepare(learner, optimizer)
+        self.step = 0
+        self.best: dict[str, dict[str, float]] = {}
+        self.sums = [0.0, 0.0, 0.0]  # loss, accuracy and gradient norm since the last logged row
+        self.count = self.skipped = 0  # steps since then, and those that fp16's loss scaler skipped
+
+    @property
+    def parts(self) -> dict[str, object]:
+        """What has a state of its own."""
+        return {"model": self.model, "head": self.head, "optimizer": self.optimizer, "scheduler": self.scheduler}
+
+    def state(self) -> dict[str, object]:
+        """All that going on needs."""
+        progress = {"step": self.step, "best": self.best, "sums": self.sums, "count": self.count}
+        progress["skipped"] = self.skipped
+        return progress | pack_state(self.accelerator, **self.parts)
+
+    def load(self, state: dict[str, object]) -> None:
+        """Go on from what `state` gave."""
+        self.step, self.best, self.sums, self.count = (state[key] for key in ("step", "best", "sums", "count"))
+        self.skipped = state.get("skipped", 0)  # older states do not have it
+        unpack_state(state, self.accelerator, **self.parts)
+
+    def advance(self, ids: np.ndarray, rng: np.random.Generator) -> None:
+        """One optimiser step on windows uint8 [batch, length]; none where fp16 gradients overflow the loss scaler.
+
+        Raises FloatingPointError for a loss that is no finite number.
+        """
+        self.learner.train()
+        loss, accuracy = step_loss(self.learner, self.stage, ids, rng, self.accelerator.device, self.choose)
+        if not torch.isfinite(loss):
+            raise FloatingPointError(
+                f"the loss is {loss.item()} at step {self.step + 1}: lower {self.stage.objective} lr or raise warm-up"
+            )
+        self.accelerator.backward(loss)
+        norm = self.accelerator.clip_grad_norm_(self.learner.parameters(), self.stage.max_grad_norm)
+        skipped = take_step(self.accelerator, self.optimizer, self.scheduler)
+        self.step += 1
+        self.count += 1
+        self.skipped += skipped
+        for i, value in enumerate((loss, accuracy) if skipped else (loss, accuracy, norm)):
+            self.sums[i] += float(value.detach())
+
+    def means(self) -> dict[str, float]:
+        """Means since the last call, and the learning rate; under fp16 the number of skipped steps too.
+
+        The gradient norm is that of the steps that were taken, and is missing where there was none.
+        """
+        (loss, accuracy, norm), taken = self.sums, self.count - self.skipped
+        row = {"train/loss": loss / self.count, "train/accuracy": accuracy / self.count}
+        row |= {"train/grad_norm": norm / taken} if taken else {}
+        row["train/lr"] = self.scheduler.get_last_lr()[0]
+        row |= {"train/skipped_steps": self.skipped} if self.accelerator.scaler is not None else {}
+        self.sums, self.count, self.skipped = [0.0, 0.0, 0.0], 0, 0
+        return row
+
+
+def run_stage(
+    shared: Pretraining,
+    config: Config,
+    name: str,
+    stage: PretrainConfig,
+    source: ModelConfig,
+    report: Report | None = None,
+) -> Path:
+    """Train one stage to its end, or tell that it is done; returns its folder."""
+    path, accelerator = config.folder / name, shared.accelerator
+    inputs = stage_inputs(source, shared.text, shared.validation)
+    run = RunFolder(path, stage_config(config, name, stage, source), inputs, str(accelerator.device))
+    if run.finished:
+        run.log(f"{path}: already done ({headline(run.summary)})")
+        return path
+    set_seed(config.seed)
+    model, pooling, remarks = load_backbone(source, need_mlm_head=stage.objective == "mlm")
+    check_length(model, config.data.window, "data.window")
+    shared.validation.check(model)
+    model.to(accelerator.device)
+    choose = build_chooser(stage, config.data, shared.corpus, config.seed)
+    training = Training(model, pooling, stage, accelerator, choose)
+    state = run.load_state(accelerator.device)
+    run.begin()
+    if state is None:
+        run.rewind(-1)
+        describe(run, config, name, training, shared.text, remarks)
+        start(run, training, shared.validation)
+    else:
+        training.load(state)
+        run.rewind(training.step)
+        run.log(f"{path}: resumed at step {training.step} of {stage.steps}")
+    tell = None if report is None else lambda step, scores: report(step, scores[shared.config.search.metric])
+    train(run, name, training, shared, config.seed, tell)
+    finish(run, config, name, training)
+    accelerator.free_memory()
+    return path
+
+
+def stage_config(config: Config, name: str, stage: PretrainConfig, source: ModelConfig) -> dict[str, object]:
+    """The part of the config that decides a stage's result; valid as a config of its own."""
+    values = to_dict(dataclasses.replace(config, model=source))
+    kept = {key: values[key] for key in CONFIG_SECTIONS}
+    # whether a control follows changes nothing
+    settings = dataclasses.asdict(dataclasses.replace(stage, control=False))
+    if name != "mlm":
+        return kept | {"mlm": {"steps": 0}, "pretrain": settings}
+    of_mlm = {item.name: settings[item.name] for item in dataclasses.fields(MlmConfig)}
+    return kept | {"mlm": of_mlm, "pretrain": {"steps": 0, "max_shift": stage.max_shift}}
+
+
+def stage_inputs(source: ModelConfig, text: WindowSampler, validation: Validation) -> dict[str, str]:
+    """Hashes of all that a stage reads."""
+    inputs = {"text": text.store.sha256, "intervals": text.intervals.sha256, **validation.inputs}
+    if source.source is not None:
+        inputs["start checkpoint"] = sha256_folder(resolve_source(source.source))
+    return inputs
+
+
+def describe(
+    run: RunFolder, config: Config, name: str, training: Training, text: WindowSampler, remarks: list[str]
+) -> None:
+    stage, model = training.stage, training.model
+    size = sum(p.numel() for p in model.parameters()) / 1e6
+    sources = ", ".join(text.store.manifest["sources"])
+    windows = f"{stage.batch_size} windows of {config.data.window} nt from {sources}"
+    run.log(f"{name}: {stage.objective}, {stage.steps} steps of {windows}")
+    run.log(f"encoder: {size:.2f} M parameters, pooling {training.pooling}; {'; '.join(remarks)}")
+    for part in json.loads((config.folder / "overlap.json").read_text())["parts"]:
+        run.log(f"overlap: {part['sentence']}", show=bool(part["shared"]))
+    if config.data.selection_share == 0:
+        run.log("data.selection_share is 0: SCCS is measured on the training part of fold 0, as published")
+
+
+def start(run: RunFolder, training: Training, validation: Validation) -> None:
+    """Save the start model (the baseline arm) and measure it, before any step."""
+    save(run, training, "start")
+    floors = validation.floors(training.model, training.pooling)
+    for proxy, values in floors.items():
+        run.log(f"floors of {proxy.upper()}: " + ", ".join(f"{key} {value:.3f}" for key, value in values.items()))
+        run.record(0, {f"floor/{proxy}_{key}": value for key, value in values.items()})
+    validate(run, training, validation)
+
+
+def train(run: RunFolder, name: str, training: Training, shared: Pretraining, seed: int, tell: Tell | None) -> None:
+    """The training loop: a pure function of the state, so that a resumed run repeats a straight one."""
+    stage = training.stage
+    tty = sys.stderr.isatty()
+    bar = tqdm(total=stage.steps, initial=training.step, desc=name, unit="step", disable=not tty, dynamic_ncols=True)
+    since, seen = time.perf_counter(), 0
+    while training.step < stage.steps:
+        ids = shared.text.batch(training.step, stage.batch_size)
+        training.advance(ids, np.random.default_rng([seed, 3, training.step]))
+        bar.update()
+        seen += len(ids)
+        step, last = training.step, training.step == stage.steps
+        if step % stage.logging_steps == 0 or last:
+            row = training.means() | {"train/windows_per_s": seen / (time.perf_counter() - since)}
+            since, seen = time.perf_counter(), 0
+            run.record(step, row)
+            line = progress(step, stage.steps, row)
+            run.log(line, show=not tty and (step % max(stage.steps // 10, stage.logging_steps) == 0 or last))
+            bar.set_postfix_str(f"loss {row['train/loss']:.3f}")
+        if step % stage.eval_steps == 0 or last:
+            validate(run, training, shared.validation, tell)
+            run.save_state(training.state())
+            since, seen = time.perf_counter(), 0
+        elif shared.stop.asked:
+            run.save_state(training.state())
+        stop_if_asked(shared.stop, f"at step {step} of {stage.steps}, state saved in {run.path}")
+    bar.close()
+
+
+def progress(step: int, steps: int, row: dict[str, float]) -> str:
+    width = len(str(steps))
+    return (
+        f"step {step:>{width}}/{steps}  loss {row['train/loss']:7.4f}  accuracy {row['train/accuracy']:.3f}  "
+        f"lr {row['train/lr']:.2e}  {row['train/windows_per_s']:7.1f} windows/s"
+    )
+
+
+def validate(run: RunFolder, training: Training, validation: Validation, tell: Tell | None = None) -> None:
+    """Measure the proxies, keep this checkpoint, and the best ones. tell: a search that wants to know the scores."""
+    scores = validation(training.model, training.pooling)
+    if scores:
+        run.record(training.step, {f"val/{key}": value for key, value in scores.items()})
+    else:
+        run.log("nothing to validate on: data.spliceator and data.motif_bed are not set", show=training.step == 0)
+    shown = "  ".join(
+        f"{key} {scores[key]:.4f}" for key in ("sccs", "nmi", "mean_cosine", "uniformity") if key in scores
+    )
+    run.log(f"validation at step {training.step}: {shown}")
+    if training.step == 0:  # the start is the baseline arm; the best_* arms are checkpoints that this stage trained
+        return
+    if tell is not None:
+        tell(training.step, scores)
+    saved = save(run, training, f"step-{training.step:06d}")
+    for proxy in PROXIES:
+        if proxy in scores and scores[proxy] > training.best.get(proxy, {"value": -np.inf})["value"]:
+            training.best[proxy] = {"value": scores[proxy], "step": training.step}
+            with replace_folder(run.checkpoints / f"best_{proxy}") as folder:
+                shutil.copytree(saved, folder, dirs_exist_ok=True)
+    kept = sorted(run.checkpoints.glob("step-*[0-9]"))
+    for old in kept[: max(0, len(kept) - training.stage.save_total_limit)]:
+        shutil.rmtree(old)
+
+
+def save(run: RunFolder, training: Training, name: str) -> Path:
+    target = run.checkpoints / name
+    with replace_folder(target) as folder:
+        save_checkpoint(training.model, folder, training.pooling)
+    return target
+
+
+def finish(run: RunFolder, config: Config, name: str, training: Training) -> None:
+    """Keep the last weights, write the summary, say where everything lives."""
+    save(run, training, "last")
+    rows = run.metrics()
+    validations = [row for row in rows if any(key.startswith("val/") for key in row)]
+    floors = {key: value for row in rows for key, value in row.items() if key.startswith("floor/")}
+    losses = [row["train/loss"] for row in rows if "train/loss" in row]
+    first, final = (validations[0], validations[-1]) if validations else ({}, {})
+    scores = {key: value for key, value in final.items() if key.startswith("val/")}
+    for proxy, best in training.best.items():
+        scores[f"val/best_{proxy}"] = best["value"]
+    summary = {
+        "stage": name,
+        "objective": training.stage.objective,
+        "steps": training.step,
+        "pooling": training.pooling,
+        "start": {key: value for key, value in first.items() if key.startswith("val/")},
+        "best": training.best,
+        "floors": floors,
+        "metrics": {"train/loss": losses[-1], **scores},
+    }
+    run.finish(summary, flatten(stage_config(config, name, training.stage, config.model)))
+    run.log(f"{run.path}: {headline(summary)}")
+
+
+def headline(summary: dict[str, object]) -> str:
+    metrics, begun = summary["metrics"], summary["start"]
+    parts = [f"{summary['objective']} {summary['steps']} steps", f"loss {metrics['train/loss']:.4f}"]
+    for proxy in PROXIES:
+        if f"val/{proxy}" in metrics:
+            best = summary["best"][proxy]
+            parts.append(
+                f"{proxy.upper()} {begun[f'val/{proxy}']:.3f} -> {metrics[f'val/{proxy}']:.3f} "
+                f"(best {best['value']:.3f} at step {best['step']})"
+            )
+    return ", ".join(parts)
+
+
+def search_pretraining(shared: Pretraining) -> str:
+    """Search over model, mlm and pretrain by the proxy at the last validation; returns lines for the terminal."""
+    config, metric = shared.config, f"val/{shared.config.search.metric}"
+
+    def objective(trial: Config, report: Report) -> float:
+        """Train a trial; its pretrain stage reports the proxy at each validation."""
+        trial.folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(config.folder / "overlap.json", trial.folder)  # the same text, the same windows
+        run_stages(shared, trial, report)
+        return json.loads((trial.folder / "pretrain/summary.json").read_text())["metrics"][metric]
+
+    return run_search(config, metric, ("model", "mlm", "pretrain"), objective, shared.stop)

@@ -1,0 +1,123 @@
+"""What one step of pre-training computes: the views of a batch, its negatives, its masked copy, and the loss."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+from transformers import BertForMaskedLM
+
+from simcsp.model.encoder import window_vectors
+from simcsp.text.alphabet import add_special_tokens, reverse_complement
+from simcsp.text.kmers import near_duplicates
+from simcsp.training.masking import IGNORED, Chooser, choose_random, corrupt
+from simcsp.training.objectives import ProjectionHead, dcl, info_nce
+from simcsp.training.views import mutated, shifted
+from utils.config import PretrainConfig
+from utils.device import give_back_freed_memory
+
+CONTRASTS = {"simcse": info_nce, "dcl": dcl}
+SITE_FACTOR = 5.0  # by which masking about sites raises the odds of the bases of a likely site's consensus
+
+
+class Learner(nn.Module):
+    """The encoder in training: base logits for mlm, pooled vectors for a contrast, through the projection head if any.
+
+    The projection head is for training only (SimCLR, Chen et al. 2020): no checkpoint holds it.
+    """
+
+    def __init__(self, model: BertForMaskedLM, pooling: str, objective: str, projection: bool = False) -> None:
+        super().__init__()
+        self.model, self.pooling, self.objective = model, pooling, objective
+        self.head = ProjectionHead(model.config.hidden_size) if projection else nn.Identity()
+
+    def forward(
+        self, tokens: torch.Tensor, masked: torch.Tensor | None = None
+    ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+        """mlm: logits of tokens. Otherwise vectors of tokens, and with `masked` also the logits of that."""
+        if self.objective == "mlm":
+            return self.model(input_ids=tokens).logits
+        vectors = self.head(window_vectors(self.model.bert, tokens, self.pooling))
+        return vectors if masked is None else (vectors, self.model(input_ids=masked).logits)
+
+
+def step_loss(
+    learner: nn.Module,
+    stage: PretrainConfig,
+    ids: np.ndarray,
+    rng: np.random.Generator,
+    device: torch.device,
+    choose: Chooser | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Loss and accuracy of one batch, windows uint8 [batch, length + 2 max_shift].
+
+    simcse, dcl: two views of each window, in one batch, under different dropout; accuracy is how often a view finds its
+    partner. With mlm_weight, a masked copy apart from the views adds its loss (SimCSE, section 3.1 of its appendix on
+    auxiliary objectives). mlm: accuracy is that of the masked bases. choose: None masks bases at random.
+    With mini_batch_size the loss and its gradients are the same, of windows that go through the learner a few at a time
+    (`in_mini_batches`): every window still has all others for negatives.
+    """
+    middle = ids[:, stage.max_shift : ids.shape[1] - stage.max_shift]
+    masked = targets = None
+    if stage.objective == "mlm" or stage.mlm_weight:
+        tokens = add_special_tokens(middle)
+        chosen = choose(tokens, rng) if choose else choose_random(tokens, stage.mlm_probability, rng)
+        masked, targets = corrupt(tokens, chosen, rng)
+        masked, targets = torch.from_numpy(masked).to(device).int(), torch.from_numpy(targets).to(device)
+    if stage.objective == "mlm":
+        (logits,) = in_mini_batches(learner, stage.mini_batch_size, masked[None])[0]
+        asked = targets != IGNORED
+        return masked_loss(logits, targets), (logits.argmax(-1) == targets)[asked].float().mean()
+    rows = [view(ids, stage, rng), view(ids, stage, rng)]
+    if stage.reverse_complement_negatives:
+        rows.append(reverse_complement(middle))
+    views = torch.from_numpy(np.stack([add_special_tokens(row) for row in rows])).to(device).int()
+    vectors, *logits = in_mini_batches(learner, stage.mini_batch_size, views, *([masked] if stage.mlm_weight else []))
+    first, second, *hard = vectors.to(torch.promote_types(vectors.dtype, torch.float32))
+    negatives = torch.from_numpy(~near_duplicates(middle)).to(device) if stage.skip_near_duplicates else None
+    loss = CONTRASTS[stage.objective](first, second, stage.temperature, negatives, *hard)
+    if stage.mlm_weight:
+        loss = loss + stage.mlm_weight * masked_loss(*logits, targets)
+    with torch.no_grad():
+        nearest = (F.normalize(first, dim=-1) @ F.normalize(second, dim=-1).T).argmax(dim=1)
+    return loss, (nearest == torch.arange(len(first), device=device)).float().mean()
+
+
+def in_mini_batches(
+    learner: nn.Module, size: int | None, views: torch.Tensor, *masked: torch.Tensor
+) -> tuple[torch.Tensor, ...]:
+    """What the learner makes of views [views, batch, length], as [views, batch, ...], and of a masked copy, if any.
+
+    size: None takes the batch through the learner at once. Otherwise so many windows at a time, each with all its views
+    and its masked copy, by gradient caching (GradCache, Gao et al. 2021). A first pass keeps outputs, no activations;
+    when the gradients of a loss on all outputs arrive, a second pass of each mini-batch, under the generator states of
+    its first one and so under the same dropout masks, makes its activations anew and takes the gradients on. That is
+    torch's checkpointing with a mini-batch as the segment. Activations take the memory of `size` windows, and a step
+    the time of one more forward pass.
+    """
+
+    def run(views: torch.Tensor, *masked: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        if size is not None:
+            give_back_freed_memory()  # of the mini-batch before: here memory matters more than a tenth of the time
+        out = learner(views.flatten(0, 1), *masked)
+        of_views, *others = out if masked else (out,)
+        return of_views.unflatten(0, views.shape[:2]), *others
+
+    if size is None:
+        return run(views, *masked)
+    parts = zip(views.split(size, dim=1), *(copy.split(size) for copy in masked))
+    of_views, *others = zip(*(checkpoint(run, *part, use_reentrant=False) for part in parts))
+    return torch.cat(of_views, dim=1), *map(torch.cat, others)
+
+
+def masked_loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Mean cross-entropy in nats of the bases asked; logits [batch, length, vocabulary], targets [batch, length]."""
+    return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED)
+
+
+def view(ids: np.ndarray, stage: PretrainConfig, rng: np.random.Generator) -> np.ndarray:
+    """One view of each window, uint8 [batch, length]: moved by up to max_shift nt, mutated at mutation_rate."""
+    moved = shifted(ids, stage.max_shift, rng) if stage.max_shift else ids
+    return mutated(moved, stage.mutation_rate, rng) if stage.mutation_rate else moved

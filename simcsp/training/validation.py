@@ -1,0 +1,82 @@
+"""The validation hook of pre-training: SCCS on the selection windows, NMI on the motif sites, and their floors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import BertForMaskedLM
+
+from simcsp.judge.proxies import measure_nmi, measure_sccs, nmi_floors, probe_auc, sccs_floors
+from simcsp.labels.motifs import Motifs, load_motifs
+from simcsp.labels.splits import load_windows, selection_windows
+from simcsp.model.embedding import Autocast, embed
+from simcsp.model.encoder import check_length, fresh_like
+from simcsp.text.kmers import near_duplicate_groups
+from utils.config import Config, EvaluateConfig
+from utils.device import set_seed
+
+
+@dataclass(frozen=True)
+class Validation:
+    """ids: uint8 [n, context], labels [n], groups [n] (near-duplicates) of the selection windows, None without any;
+    motifs: None without a BED. inputs: their hashes. with_probe: measure the linear probe as well (a search asks it).
+    """
+
+    settings: EvaluateConfig
+    seed: int
+    autocast: Autocast
+    ids: np.ndarray | None
+    labels: np.ndarray | None
+    groups: np.ndarray | None
+    motifs: Motifs | None
+    inputs: dict[str, str]
+    with_probe: bool = False
+
+    def check(self, model: nn.Module) -> None:
+        """Refuse windows that the encoder cannot take, before anything is trained."""
+        if self.ids is not None:
+            check_length(model, self.ids.shape[1], "data.context")
+        if self.motifs is not None:
+            check_length(model, self.motifs.ids.shape[1], "data.motif_window")
+
+    def __call__(self, model: BertForMaskedLM, pooling: str) -> dict[str, float]:
+        """sccs, nmi and what stands beside them, of what there is to measure on."""
+        scores: dict[str, float] = {}
+        if self.ids is not None:
+            scores |= measure_sccs(model.bert, pooling, self.ids, self.labels, self.settings, self.seed, self.autocast)
+        if self.motifs is not None:
+            scores |= measure_nmi(model.bert, self.motifs, self.settings, self.seed, self.autocast)
+        if self.with_probe and self.ids is not None:
+            vectors = embed(model.bert, self.ids, pooling, self.settings.batch_size, self.autocast)
+            scores["probe_auc"] = probe_auc(vectors, self.labels, self.seed, self.groups)
+        return scores
+
+    def floors(self, model: BertForMaskedLM, pooling: str) -> dict[str, dict[str, float]]:
+        """{'sccs': {...}, 'nmi': {...}} of one-hot bases, GC content and an encoder of fresh weights."""
+        with torch.random.fork_rng():
+            set_seed(self.seed)
+            fresh = self(fresh_like(model.config).to(model.device), pooling)
+        floors = {}
+        if self.ids is not None:
+            floors["sccs"] = {**sccs_floors(self.ids, self.labels, self.settings, self.seed), "fresh": fresh["sccs"]}
+        if self.motifs is not None:
+            floors["nmi"] = {**nmi_floors(self.motifs, self.settings, self.seed), "fresh": fresh["nmi"]}
+        return floors
+
+
+def build_validation(config: Config, autocast: Autocast) -> Validation:
+    """Read what a config has to validate on."""
+    ids = labels = groups = None
+    inputs = {}
+    if config.data.spliceator is not None:
+        windows, splits = load_windows(config.data, config.folder)
+        chosen = selection_windows(windows, splits)
+        ids, labels, groups = chosen.crop(config.data.context), chosen.labels, near_duplicate_groups(chosen.ids)
+        inputs["spliceator"] = windows.sha256
+    if (motifs := load_motifs(config.data)) is not None:
+        inputs["motifs"] = motifs.sha256
+    probe = config.search.metric == "probe_auc"
+    return Validation(config.evaluate, config.seed, autocast, ids, labels, groups, motifs, inputs, probe)

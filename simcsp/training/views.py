@@ -1,0 +1,31 @@
+"""Further views of a window for a contrast: real text beside it, and itself with a few bases changed.
+
+The reverse complement is none of them: splice sites are stranded, so it is a hard negative (`info_nce`'s `hard`).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from simcsp.text.alphabet import A
+
+
+def shifted(ids: np.ndarray, max_shift: int, rng: np.random.Generator) -> np.ndarray:
+    """Each window moved by up to `max_shift` nt either way, at random: uint8 [n, length], all of it real text.
+
+    ids: uint8 [n, length + 2 max_shift], the windows with what lies on either side; `ids[:, max_shift : max_shift +
+    length]` is the window unmoved.
+    """
+    length = ids.shape[1] - 2 * max_shift
+    start = rng.integers(0, 2 * max_shift, endpoint=True, size=len(ids))
+    return np.lib.stride_tricks.sliding_window_view(ids, length, axis=1)[np.arange(len(ids)), start]
+
+
+def mutated(ids: np.ndarray, rate: float, rng: np.random.Generator) -> np.ndarray:
+    """Each base replaced, with probability `rate`, by one of the other three: uint8 [n, length].
+
+    ids: uint8 [n, length] bases or model input; N and special tokens stay, and nothing is inserted or deleted.
+    """
+    hit = (rng.random(ids.shape) < rate) & (ids >= A)
+    step = rng.integers(1, 4, size=ids.shape, dtype=np.uint8)
+    return np.where(hit, A + (ids - np.uint8(A) + step) % np.uint8(4), ids)

@@ -1,0 +1,291 @@
+"""The report of made-up runs: merging, pairing, warnings, and the page; no model is trained."""
+
+import base64
+import dataclasses
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import refusal, tiny_config
+
+import evaluate
+from simcsp.judge.scores import classification_scores, corrected_ttest, holm
+from simcsp.report.collect import label_runs, merge
+from simcsp.report.verdict import COLUMNS, compare
+from simcsp.report.write import lay_out, write_report
+from utils.config import load_config, to_yaml
+
+FOLDS, PART = 5, 30  # fold k is tested on parts k and k + 1, of 30 windows each
+ARMS = {
+    "pwm": 1.5,
+    "baseline": 0.5,
+    "best_sccs": 0.8,
+    "control_best_sccs": 0.6,
+}  # how well each tells the classes apart
+
+
+def make_run(folder, name, arms=None, changes=None, folds=range(FOLDS), digest="0" * 64, seed=0, shift=0):
+    """A finished run folder; predictions come from (seed, arm, fold) alone. shift: first part of fold 0."""
+    config = load_config([str(tiny_config(folder / f"config-{name}", Path("nowhere"), changes))])
+    config = dataclasses.replace(config, name=name, runs=str(folder / "runs"))
+    run = config.folder
+    run.mkdir(parents=True)
+    for arm, skill in (arms or ARMS).items():
+        text = to_yaml(dataclasses.replace(config, finetune=dataclasses.replace(config.finetune, arms=[arm])))
+        for fold in folds:
+            path = run / f"finetune/{arm}/both/seed0/fold{fold:02d}"
+            path.mkdir(parents=True)
+            rng = np.random.default_rng([seed, fold, *arm.encode()])
+            labels = np.arange(2 * PART) % 2
+            probability = 1 / (1 + np.exp(-skill * (2 * labels - 1) - rng.normal(size=2 * PART)))
+            names = [f"w{(fold + part + shift) % FOLDS}_{i}" for part in (0, 1) for i in range(PART)]
+            table = pd.DataFrame({"window": names, "fold": fold, "label": labels, "probability": probability})
+            table.to_csv(path / "predictions.csv", index=False)
+            scores = {f"test/{key}": value for key, value in classification_scores(labels, probability).items()}
+            windows = {"train": 100, "val": PART, "test": 2 * PART, "test_distinct": 2 * PART}
+            job = {"arm": arm, "site": "both", "seed": 0, "fold": fold, "windows": windows, "metrics": scores}
+            (path / "summary.json").write_text(json.dumps(job))
+            (path / "env.json").write_text(json.dumps({"inputs": {"spliceator": digest, "start checkpoint": arm}}))
+            (path / "config.yaml").write_text(text)
+    (run / "splits").mkdir()
+    (run / "splits/splits.json").write_text(json.dumps({"species": ["HUMAN"]}))
+    return config
+
+
+def pretrained(config, best=("sccs",), objective="simcse"):
+    """Add a finished pretrain stage: SCCS .1 at the start, .2 at step 5, .15 at the end; the floor gc has .18."""
+    folder = config.folder / "pretrain"
+    folder.mkdir()
+    rows = [{"step": step, "val/sccs": value} for step, value in ((0, 0.1), (5, 0.2), (8, 0.15))]
+    (folder / "metrics.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    summary = {"objective": objective, "steps": 8, "best": {proxy: {"step": 5, "value": 0.2} for proxy in best}}
+    (folder / "summary.json").write_text(json.dumps(summary | {"floors": {"floor/sccs_gc": 0.18}}))
+    (folder / "config.yaml").write_text(to_yaml(config))
+    return config
+
+
+def summary_of(folder, metric="test/f1"):
+    table = pd.read_csv(folder / "summary.csv")
+    return table[table["metric"] == metric].set_index("arm")
+
+
+def f1_of(*configs):
+    """The comparison in F1 without the files."""
+    table = compare(merge(label_runs(list(configs))).scores)
+    return table[table["metric"] == "test/f1"].set_index("arm")
+
+
+# -- one run -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def single(tmp_path_factory):
+    """(report folder, what the terminal shows) of one run with a control."""
+    config = pretrained(make_run(tmp_path_factory.mktemp("single"), "one"))
+    return config.folder / "report", write_report(config)
+
+
+def test_the_table_has_the_contract_s_columns_and_the_adjusted_p(single):
+    folder, _ = single
+    assert tuple(pd.read_csv(folder / "summary.csv").columns) == COLUMNS
+    assert COLUMNS[:11] == tuple("arm,site,dataset,metric,mean,sd,n,diff,low,high,p".split(","))
+    f1 = summary_of(folder)
+    assert list(f1.index) == list(ARMS) and (f1["n"] == FOLDS).all()
+    others = ["pwm", "best_sccs", "control_best_sccs"]
+    assert f1.loc[others, "p_holm"].tolist() == pytest.approx(holm(f1.loc[others, "p"].to_numpy()), rel=1e-4)
+    assert (f1.loc[others, "n_paired"] == FOLDS).all() and f1.loc["baseline", ["n_paired", "p_holm"]].isna().all()
+    assert summary_of(folder, "test/auc")["p_holm"].isna().all()
+
+
+def test_the_primary_contrast_stands_first(single):
+    folder, terminal = single
+    contrasts = pd.read_csv(folder / "contrasts.csv")
+    assert contrasts["primary"].tolist() == [True, False, False, False]
+    first = contrasts.iloc[0]
+    assert (first["arm"], first["reference"], first["n"]) == ("best_sccs", "control_best_sccs", FOLDS)
+    values = {
+        arm: [json.loads(path.read_text())["metrics"]["test/f1"] for path in sorted(folds)]
+        for arm, folds in ((arm, folder.parent.glob(f"finetune/{arm}/*/*/*/summary.json")) for arm in ARMS)
+    }
+    expected = corrected_ttest(np.subtract(values["best_sccs"], values["control_best_sccs"]), 60 / 100)
+    assert first[["diff", "low", "high", "p"]].tolist() == pytest.approx(list(expected.values()), rel=1e-4)
+    text = (folder / "report.md").read_text()
+    verdict = re.search(r"> \*\*(.*)\*\*", text)[1]
+    assert f"{abs(first['diff']):.4f}" in verdict and verdict in terminal
+    assert text.index(verdict) < text.index("## Warnings") < text.index("## All other comparisons")
+
+
+def test_report_warns_of_floors_and_of_what_was_picked_where_it_is_measured(single):
+    folder, terminal = single
+    warnings = (folder / "report.md").read_text().split("## Warnings")[1].split("##")[0]
+    assert re.search(r"Floor not beaten in F1 \(site: both\): `baseline` 0\.\d+ against `pwm`", warnings)
+    assert (
+        "Floor not beaten in SCCS before fine-tuning: `baseline` 0.100 and `last` 0.150 against `gc` 0.180" in warnings
+    )
+    assert "the SCCS of `best_sccs` before fine-tuning is the best of all validations on the very" in warnings
+    assert "warning: Floor not beaten in F1" in terminal and "selection_share" not in warnings
+
+
+class Page(HTMLParser):
+    """Tags with their attributes, and the text."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.text = [], ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def test_the_page_needs_no_other_file(single):
+    folder, _ = single
+    text = (folder / "report.html").read_text()
+    page = Page(text)
+    images = [attributes["src"] for tag, attributes in page.tags if tag == "img"]
+    files = sorted(folder.glob("*.png"))
+    assert [path.name for path in files] == ["differences.png", "f1.png", "proxies.png"]
+    head = "data:image/png;base64,"
+    assert sorted(base64.b64decode(src.removeprefix(head)) for src in images) == sorted(p.read_bytes() for p in files)
+    assert (
+        not {tag for tag, _ in page.tags} & {"script", "link", "iframe"} and "http" not in text and "url(" not in text
+    )
+    assert all(not {"href", "srcset"} & set(attributes) for _, attributes in page.tags)
+    assert any(attributes.get("name") == "viewport" for _, attributes in page.tags)
+    assert re.search(r"> \*\*(.*)\*\*", (folder / "report.md").read_text())[1] in page.text.replace("\n", " ")
+    aligned = [attributes for tag, attributes in page.tags if tag == "td" and "right" in attributes.get("style", "")]
+    assert len(aligned) > 20  # numbers
+
+
+def test_the_baseline_alone_has_a_report(tmp_path):
+    config = make_run(tmp_path, "one", arms={"baseline": 0.5})
+    assert "No verdict" in write_report(config)
+    row = next(line for line in (config.folder / "report/report.md").read_text().splitlines() if "`baseline`" in line)
+    assert [cell.strip() for cell in row.split("|")][3:7] == ["", "", "", str(FOLDS)]  # difference, p, p Holm, n
+
+
+def test_a_missing_fold_is_counted_and_named(tmp_path, call, capsys):
+    config = pretrained(make_run(tmp_path, "one"))
+    (config.folder / "finetune/best_sccs/both/seed0/fold03/summary.json").unlink()
+    call(evaluate, "report", config.folder)
+    assert "Folds missing: best_sccs has 4 of 5 (both seed 0 fold 3 not finished)" in capsys.readouterr().out
+    f1 = summary_of(config.folder / "report")
+    assert (f1.loc["best_sccs", "n"], f1.loc["baseline", "n"]) == (4, 5)
+    assert (f1.loc["best_sccs", "n_paired"], f1.loc["pwm", "n_paired"]) == (4, 5)
+    text = (config.folder / "report/report.md").read_text()
+    assert "4 folds x seeds" in text.split("## Warnings")[0]
+
+
+def test_report_warns_of_overlap_selection_and_leaks(tmp_path):
+    changes = {"data.selection_share": 0.0, "data.folds": "published", "finetune.select_epoch": "shared"}
+    config = pretrained(make_run(tmp_path, "one", changes=changes), best=("sccs", "nmi"))
+    parts = [{"part": f"training donor {kind}", "count": 100, "shared": 7} for kind in ("positive", "negative")]
+    parts += [{"part": "benchmark Fly donor positive", "count": 50, "shared": 0}]
+    parts += [{"part": "motif sites", "count": 40, "shared": None}]
+    (config.folder / "overlap.json").write_text(json.dumps({"parts": parts}))
+    for path in config.folder.glob("finetune/*/*/*/*/summary.json"):
+        path.write_text(path.read_text().replace('"test_distinct": 60', '"test_distinct": 45'))
+    (tmp_path / "tuned").mkdir()
+    (tmp_path / "tuned/head.safetensors").touch()
+    path = config.folder / "finetune/best_sccs/both/seed0/fold03/config.yaml"  # the first fold is another machine's
+    path.write_text(path.read_text().replace("- best_sccs\n", f"- best_sccs={tmp_path / 'tuned'}\n"))
+    text = write_report(config)
+    assert f"best_sccs starts from {tmp_path / 'tuned'}, a fine-tuned classifier" in text
+    assert text.count("a fine-tuned classifier") == 1
+    assert "it holds 14 of 200 (7.0%) of the training windows" in text and "benchmark" not in text
+    assert "How much of the motif windows or sites the pre-training text holds is not known" in text
+    assert "data.selection_share is 0, so best_sccs was picked by SCCS on the training windows of fold 0" in text
+    assert "finetune.select_epoch is shared" in text
+    assert "the NMI of best_nmi before fine-tuning is the best of all validations on the very sites" in text
+    assert "data.folds is published: 25.0% of the test windows share 80 bases" in text
+
+
+# -- several runs ------------------------------------------------------------------------------------------------------
+
+
+def test_runs_are_merged_and_what_they_share_stands_once(tmp_path, call, capsys):
+    one = pretrained(make_run(tmp_path, "one"))
+    arms = {"baseline": ARMS["baseline"], "best_sccs": 1.2, "last": 1.0}
+    two = pretrained(make_run(tmp_path, "two", arms, {"pretrain.lr": 5e-4}))
+    call(evaluate, "report", one.folder, two.folder)
+    folder = tmp_path / "runs/one+two/report"
+    assert str(folder / "summary.csv") in capsys.readouterr().out.splitlines()[-1]
+    f1 = summary_of(folder)
+    assert set(f1.index) == {*ARMS, "two:best_sccs", "last"} and (f1["n"] == FOLDS).all()
+    for name, run in {"best_sccs": one, "two:best_sccs": two}.items():
+        alone = f1_of(run).loc["best_sccs"]
+        for column in ("mean", "sd", "diff", "low", "high", "p"):
+            assert f1.loc[name, column] == pytest.approx(alone[column], rel=1e-4)
+    contrasts = pd.read_csv(folder / "contrasts.csv")
+    assert contrasts.iloc[0][["arm", "reference", "primary"]].tolist() == ["best_sccs", "control_best_sccs", True]
+    assert ("two:best_sccs", "control_best_sccs") not in set(zip(contrasts["arm"], contrasts["reference"]))
+    text = (folder / "report.md").read_text()
+    assert "| `pretrain.lr` | `0.001` | `0.0005` |" in text and "| two | `best_sccs` | `two:best_sccs` |" in text
+    assert {path.name for path in folder.glob("proxies*.png")} == {"proxies-one.png", "proxies-two.png"}
+    assert summary_of(folder, "val/sccs").index.is_unique
+
+
+def test_folds_that_two_machines_finished_are_put_together(tmp_path):
+    whole = make_run(tmp_path, "whole")
+    parts = [make_run(tmp_path / str(i), "part", folds=folds) for i, folds in enumerate((range(2), range(2, FOLDS)))]
+    pd.testing.assert_frame_equal(f1_of(*parts), f1_of(whole))
+
+
+def test_other_folds_of_another_model_are_not_put_together(tmp_path):
+    one = make_run(tmp_path, "one", folds=range(3))
+    two = make_run(tmp_path, "two", folds=range(3, FOLDS), changes={"finetune.lr": 1e-3})
+    f1 = f1_of(one, two)
+    assert (f1.loc["best_sccs", "n"], f1.loc["two:best_sccs", "n"]) == (3, 2)
+    assert f1.loc["two:best_sccs", "n_paired"] == 0 and np.isnan(f1.loc["two:best_sccs", "diff"])
+
+
+@pytest.mark.parametrize(
+    "settings, parts",
+    [
+        ({"digest": "1" * 64, "changes": {"data.max_windows": 90}}, ["different windows", "data.max_windows is None"]),
+        ({"digest": "1" * 64}, ["different windows", "the files under data.spliceator differ"]),
+        ({"shift": 1, "changes": {"data.split_seed": 7}}, ["fold 0 of both", "30 of them the same", "data.split_seed"]),
+    ],
+)
+def test_runs_of_other_windows_or_folds_are_refused_with_the_difference(tmp_path, call, capsys, settings, parts):
+    one, two = make_run(tmp_path, "one"), make_run(tmp_path, "two", **settings)
+    line = refusal(call, capsys, evaluate, "report", one.folder, two.folder)
+    assert all(part in line for part in [str(one.folder), str(two.folder), "cannot be paired", *parts]), line
+    assert not (tmp_path / "runs/one+two").exists()
+
+
+def test_wrong_words_are_refused_in_one_line(tmp_path, call, capsys):
+    run = make_run(tmp_path, "one").folder
+    for words, part in (
+        ((run, run), "given twice"),
+        ((run, tmp_path / "tpyo"), "tpyo does not exist"),
+        ((run, "--out"), "--out needs a folder"),
+        ((run / "finetune",), "report takes run folders"),
+    ):
+        assert part in refusal(call, capsys, evaluate, "report", *words)
+    assert not (run / "report").exists()
+
+
+def test_out_names_the_folder(tmp_path, call, capsys):
+    run = make_run(tmp_path, "one").folder
+    call(evaluate, "report", run, "--out", tmp_path / "elsewhere")
+    assert (tmp_path / "elsewhere/report.html").is_file() and not (run / "report").exists()
+
+
+def test_the_layout_keeps_clusters_together_and_is_repeatable():
+    planted = np.arange(90) % 3
+    states = np.random.default_rng(0).normal(size=(90, 40)) + 8 * np.eye(40)[planted]
+    threads = torch.get_num_threads()
+    points = lay_out(states, seed=1)
+    assert np.array_equal(points, lay_out(states, seed=1)) and points.shape == (90, 2)
+    torch.set_num_threads(threads)  # numba sets its own
+    nearest = np.linalg.norm(points[:, None] - points[None], axis=-1).argsort(axis=1)[:, 1]
+    assert np.array_equal(planted[nearest], planted)

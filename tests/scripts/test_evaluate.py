@@ -1,0 +1,252 @@
+"""evaluate.py on a finished experiment: the same numbers again, from checkpoints, and the report."""
+
+import dataclasses
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import FOLDS, LENGTH, motif_settings, refusal, tiny_config
+
+import evaluate
+import pretrain
+from simcsp.judge.scores import classification_scores, corrected_ttest
+from simcsp.model.checkpoint import load_backbone, save_checkpoint
+from simcsp.report.collect import collect_folds
+from simcsp.report.verdict import COLUMNS, compare
+from simcsp.report.write import write_report
+from utils.config import load_config
+
+
+def table_of(text):
+    """{first words of a row: {column: value}} of evaluate.py's aligned tables; empty cells are left out."""
+    lines = text.splitlines()
+    head = next(line for line in lines if line.startswith(" ") and line.strip())
+    rows = {}
+    for line in lines[lines.index(head) + 1 :]:
+        cells = line.split()
+        numbers = [cell for cell in cells if cell.lstrip("-").replace(".", "", 1).isdigit() and "." in cell]
+        if numbers:
+            rows[" ".join(cells[: len(cells) - len(numbers)])] = dict(zip(head.split(), map(float, numbers)))
+    return rows
+
+
+def test_sccs_of_a_run_is_what_pretraining_logged(finished, call, capsys):
+    call(evaluate, "sccs", finished.run)
+    rows = table_of(capsys.readouterr().out)
+    assert {"baseline", "best_sccs", "last", "fresh", "one_hot_10", "gc"} <= set(rows)
+    table = pd.read_csv(finished.run / "report/summary.csv")
+    logged = table[table["metric"] == "val/sccs"].set_index("arm")["mean"]
+    for arm in ("baseline", "best_sccs", "last", "fresh", "one_hot_10", "gc"):
+        assert rows[arm]["sccs"] == pytest.approx(logged[arm], abs=1e-3), arm
+
+
+def test_sccs_of_a_finetuned_fold_and_of_a_bare_checkpoint(finished, call, capsys, tmp_path):
+    fold = finished.run / "finetune/baseline/both/seed0/fold00"
+    call(evaluate, "sccs", fold)
+    inside = table_of(capsys.readouterr().out)[str(fold)]
+    elsewhere = shutil.copytree(fold / "checkpoints/best", tmp_path / "model")
+    call(evaluate, "sccs", elsewhere, finished.config)
+    assert table_of(capsys.readouterr().out)[str(elsewhere)] == inside
+
+
+def test_nmi_stays_under_its_bound(finished, tiny_data, call, capsys, tmp_path):
+    config = tiny_config(tmp_path, tiny_data, motif_settings(tiny_data))
+    call(evaluate, "nmi", finished.run / "pretrain/checkpoints/last", config, "--evaluate.nmi_layer", 1)
+    out = capsys.readouterr().out
+    assert "40 motif sites" in out and "layer 1" in out
+    row = table_of(out)[str(finished.run / "pretrain/checkpoints/last")]
+    assert 0 <= row["nmi"] <= row["nmi_bound"] + 1e-4 and row["clusters"] >= 1
+    assert row["nmi"] == pytest.approx((row["nmi_gt"] + row["nmi_ag"]) / 2, abs=1e-4)
+
+
+def test_measuring_an_encoder_leaves_its_folder_without_splits(finished, call, capsys, tmp_path):
+    run = Path(shutil.copytree(finished.run, tmp_path / "runs/tiny"))
+    shutil.rmtree(run / "splits")
+    call(evaluate, "sccs", finished.run / "pretrain/checkpoints/start")
+    known = capsys.readouterr().out.split()
+    call(evaluate, "sccs", run / "pretrain/checkpoints/start")
+    assert capsys.readouterr().out.replace(str(run), str(finished.run)).split() == known
+    assert not (run / "splits").exists()
+
+
+def test_the_table_of_layers_agrees_with_sccs_and_nmi_layer_by_layer(finished, tiny_data, call, capsys, tmp_path):
+    config = tiny_config(tmp_path, tiny_data, motif_settings(tiny_data))
+    checkpoint = finished.run / "pretrain/checkpoints/last"
+    call(evaluate, "layers", checkpoint, config)
+    out = capsys.readouterr().out
+    assert " selection windows of 20 nt, NMI of 40 motif sites" in out
+    rows = table_of(out)
+    of_encoder = {f"layer {i} {kind}" for i in (0, 1, 2) for kind in ("cls", "mean", "centre")} - {"layer 0 cls"}
+    assert set(rows) == of_encoder | {f"fresh {name}" for name in of_encoder} | {"one_hot_10", "gc"}
+    call(evaluate, "sccs", checkpoint, config)
+    sccs = table_of(capsys.readouterr().out)  # of the checkpoint's own pooling: the mean of its last layer
+    assert rows["layer 2 mean"]["sccs"] == sccs[str(checkpoint)]["sccs"]
+    for name, row in (("fresh layer 2 mean", "fresh"), ("one_hot_10", "one_hot_10"), ("gc", "gc")):
+        assert rows[name]["sccs"] == sccs[row]["sccs"]
+    for layer in (0, 1, 2):
+        call(evaluate, "nmi", checkpoint, config, "--evaluate.nmi_layer", layer)
+        nmi = table_of(capsys.readouterr().out)
+        assert rows[f"layer {layer} centre"]["nmi"] == nmi[str(checkpoint)]["nmi"]
+        assert rows[f"fresh layer {layer} centre"]["nmi"] == nmi["fresh"]["nmi"]
+        assert rows["one_hot_10"]["nmi"] == nmi["one_hot_10"]["nmi"]
+    assert all(0 <= row["probe_auc"] <= 1 and -1 <= row["sccs"] <= 1 for row in rows.values())
+    # the data's consensus is at the centre of every site, so who sees the bases there can tell
+    assert rows["one_hot_10"]["probe_auc"] > 0.9 > rows["gc"]["probe_auc"]
+
+
+def test_the_table_of_layers_of_a_run_has_every_checkpoint_that_arms_name(finished, call, capsys):
+    call(evaluate, "layers", finished.run)
+    out = capsys.readouterr().out
+    rows = table_of(out)
+    assert "no motif sites" in out and not any("nmi" in row for row in rows.values())
+    assert {f"{arm} layer 1 mean" for arm in ("baseline", "best_sccs", "last", "fresh")} <= set(rows)
+    assert len(rows) == 4 * 8 + 2
+
+
+def test_the_table_of_layers_shows_a_learned_mix(tiny_data, call, capsys, tmp_path):
+    config = tiny_config(tmp_path, tiny_data, motif_settings(tiny_data))
+    torch.manual_seed(0)
+    sizes = dataclasses.replace(load_config([str(config)]).model, pooling_layer="mix")
+    model, pooling, _ = load_backbone(sizes)
+    with torch.no_grad():
+        model.bert.layer_mix.copy_(torch.tensor([0.0, 0.0, 2.0]))
+    save_checkpoint(model, tmp_path / "mixed", pooling)
+    call(evaluate, "layers", tmp_path / "mixed", config)
+    lines = {line[:24].strip(): line.split() for line in capsys.readouterr().out.splitlines()}
+    weights = [float(lines[f"layer {i} mean"][-1]) for i in range(3)]
+    assert weights == pytest.approx(torch.tensor([0.0, 0.0, 2.0]).softmax(0).tolist(), abs=1e-4)
+    call(evaluate, "sccs", tmp_path / "mixed", config)
+    own = table_of(capsys.readouterr().out)[str(tmp_path / "mixed")]["sccs"]
+    assert float(lines["mix mean"][2]) == pytest.approx(own, abs=2e-4)
+    assert len(lines["mix centre"]) == 5  # sccs, probe_auc and nmi
+
+
+def test_classify_repeats_the_recorded_test_scores(finished, call, capsys):
+    call(evaluate, "classify", finished.run / "finetune/baseline")
+    out = capsys.readouterr().out
+    rows = table_of(out)
+    assert len(rows) == FOLDS
+    for k in range(FOLDS):
+        recorded = pd.read_csv(finished.run / f"finetune/baseline/both/seed0/fold0{k}/predictions.csv")
+        scores = classification_scores(recorded["label"].to_numpy(), recorded["probability"].to_numpy())
+        assert rows[f"baseline both seed 0 fold 0{k}"]["auc"] == pytest.approx(scores["auc"], abs=1e-4)
+    assert float(out.rsplit(":", 1)[1]) < 1e-5
+
+
+def test_benchmark_scores_folds_and_their_mean_and_enters_the_report(finished, tiny_data, call, capsys, tmp_path):
+    run = shutil.copytree(finished.run, tmp_path / "runs/tiny")
+    data = shutil.copytree(tiny_data, tmp_path / "data")
+    folder = data / "spliceator/Benchmarks/Danio"
+    folder.mkdir(parents=True)
+    for site in ("donor", "acceptor"):
+        for kind, source in (
+            ("positive", "Positive/GS/POS_{}_600.csv"),
+            ("negative", "Negative/GS/GS_1/NEG_600_{}.csv"),
+        ):
+            rows = (data / "spliceator/Training_data" / source.format(site)).read_text().splitlines()[-20:]
+            sequences = [next(part for part in row.split(";") if len(part) == LENGTH) for row in rows]
+            text = "".join(f"x_DANIO;{sequence}\n" for sequence in sequences)
+            (folder / f"SA_sequences_{site}_400_Final_3.{kind}.txt").write_text(text)
+    call(evaluate, "benchmark", run, "--data.spliceator", data / "spliceator")
+    rows = table_of(capsys.readouterr().out)
+    table = pd.read_csv(run / "benchmark/benchmark.csv")
+    mine = table[(table["arm"] == "baseline") & (table["metric"] == "test/auc")]
+    assert sorted(mine["fold"]) == list(range(FOLDS)) and set(table["dataset"]) == {"Danio"}
+    ensemble = table[(table["arm"] == "baseline") & (table["metric"] == "ensemble/auc")]["value"].item()
+    assert rows[f"Danio both baseline seed 0 (mean of {FOLDS})"]["auc"] == pytest.approx(ensemble, abs=1e-4)
+    write_report(load_config([str(run / "pretrain/config.yaml"), "--runs", str(tmp_path / "runs")]))
+    summary = pd.read_csv(run / "report/summary.csv")
+    reported = summary[(summary["dataset"] == "Danio") & (summary["arm"] == "baseline")].set_index("metric")["mean"]
+    assert reported["test/auc"] == pytest.approx(mine["value"].mean(), abs=1e-4)
+    assert reported["ensemble/auc"] == pytest.approx(ensemble, abs=1e-4)
+
+
+def test_the_comparison_table_is_the_paired_corrected_test(finished):
+    table = pd.read_csv(finished.run / "report/summary.csv")
+    assert tuple(table.columns) == COLUMNS
+    scores, _ = collect_folds(finished.run)
+    f1 = scores[scores["metric"] == "test/f1"].pivot(index="fold", columns="arm", values="value")
+    rows = table[(table["metric"] == "test/f1") & (table["dataset"] == "spliceator")].set_index("arm")
+    assert set(rows.index) == set(f1.columns)
+    for arm in f1.columns:
+        assert rows.loc[arm, "mean"] == pytest.approx(f1[arm].mean(), abs=1e-5) and rows.loc[arm, "n"] == FOLDS
+        if arm == "baseline":
+            assert rows.loc[arm, ["diff", "low", "high", "p"]].isna().all()
+            continue
+        expected = corrected_ttest((f1[arm] - f1["baseline"]).to_numpy(), scores["ratio"].mean())
+        for key, value in expected.items():
+            assert (
+                np.isnan(rows.loc[arm, key]) if value is None else rows.loc[arm, key] == pytest.approx(value, abs=1e-4)
+            )
+
+
+def test_a_missing_fold_is_left_out_of_both_sides_and_n_says_so(finished):
+    scores, _ = collect_folds(finished.run)
+    less = scores[~((scores["arm"] == "fresh") & (scores["fold"] == 2))]
+    row = compare(less).query("arm == 'fresh' and metric == 'test/auc'").iloc[0]
+    assert row["n"] == FOLDS - 1
+    auc = scores[scores["metric"] == "test/auc"].pivot(index="fold", columns="arm", values="value").drop(index=2)
+    assert row["diff"] == pytest.approx((auc["fresh"] - auc["baseline"]).mean())
+
+
+def test_pooled_scores_count_a_window_once(finished):
+    tables = [pd.read_csv(path) for path in finished.run.glob("finetune/baseline/both/seed0/*/predictions.csv")]
+    everything = pd.concat(tables)
+    assert everything["window"].duplicated().any()  # each window is tested in two folds
+    once = everything.groupby("window").mean(numeric_only=True)
+    expected = classification_scores(once["label"].to_numpy(), once["probability"].to_numpy())
+    table = pd.read_csv(finished.run / "report/summary.csv").query("arm == 'baseline'").set_index("metric")
+    assert table.loc["pooled/f1", "mean"] == pytest.approx(expected["f1"], abs=1e-5)
+    assert table.loc["pooled/auc", "mean"] == pytest.approx(expected["auc"], abs=1e-5)
+
+
+def test_the_report_says_that_the_data_are_synthetic_and_shows_its_figures(finished):
+    text = (finished.run / "report/report.md").read_text()
+    assert "Synthetic data" in text and "Synthetic data" in finished.finetune.stdout
+    for name in ("f1", "proxies"):
+        assert f"({name}.png)" in text
+        assert (finished.run / f"report/{name}.png").read_bytes().startswith(b"\x89PNG")
+    assert list((finished.run / "report").glob("events.out.tfevents.*"))
+
+
+@pytest.mark.parametrize(
+    "words, part",
+    [
+        (["bake", "x"], "is no command"),
+        (["sccs"], "needs a run folder"),
+        (["sccs", "nowhere"], "does not exist"),
+        (["sccs", "."], "lies in no run folder"),
+    ],
+)
+def test_wrong_words_are_refused_in_one_line(words, part, call, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert part in refusal(call, capsys, evaluate, *words)
+
+
+def test_an_encoder_cannot_classify(finished, call, capsys):
+    assert "no finished classifier" in refusal(call, capsys, evaluate, "classify", finished.run / "pretrain")
+
+
+def test_folds_of_different_windows_are_not_paired(finished, call, capsys, tmp_path):
+    run = shutil.copytree(finished.run, tmp_path / "runs/tiny")
+    env = run / "finetune/fresh/both/seed0/fold01/env.json"
+    text = env.read_text()
+    digest = text.split('"spliceator": "')[1][:64]
+    env.write_text(text.replace(digest, "0" * 64))
+    line = refusal(call, capsys, evaluate, "report", run)
+    assert "different windows" in line and "fold01" in line
+
+
+def test_the_length_of_motif_windows_does_not_matter_where_there_are_no_motif_sites(
+    finished, tiny_data, tmp_path, call, capsys
+):
+    too_long = ("--data.motif_window", 510)  # for the tiny encoder of 64 tokens
+    call(evaluate, "sccs", finished.run, *too_long)
+    call(evaluate, "layers", finished.run, *too_long)
+    assert "no motif sites" in capsys.readouterr().out
+    config = tiny_config(tmp_path, tiny_data, {"mlm.steps": 0, "pretrain.steps": 1, "pretrain.warmup_steps": 0})
+    call(pretrain, config, "--model.source", finished.run / "pretrain/checkpoints/last", *too_long)
+    assert (tmp_path / "runs/tiny/pretrain/summary.json").is_file()

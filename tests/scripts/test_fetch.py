@@ -1,0 +1,737 @@
+"""data/fetch.py against a real HTTP server on loopback that serves small stand-ins with the true names."""
+
+import gzip
+import hashlib
+import io
+import json
+import os
+import subprocess
+import sys
+import tarfile
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from conftest import ROOT, refusal
+
+from data import fetch
+from utils.errors import run_script
+
+GENOME = gzip.compress(b">chr1\n" + b"ACGTACGTTA" * 30_000, compresslevel=0)  # 300 kB: several blocks on the wire
+HG19 = "/hgdownload.soe.ucsc.edu/goldenPath/hg19/bigZips/hg19.fa.gz"
+HG19_LIST = HG19.replace("hg19.fa.gz", "md5sum.txt")
+MODELS = "/zenodo.org/records/7995778/files/models.tar.gz"
+DATA = "/zenodo.org/records/7995778/files/data.tar.gz"
+RECORD = "/zenodo.org/api/records/7995778"
+
+
+# --- the server ---------------------------------------------------------------------------------------------------
+
+
+class Server(ThreadingHTTPServer):
+    """Serves `files` with ETag and ranges, in the layout of a mirror: /<host>/<path>. Notes every request."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.files: dict[str, bytes] = {}
+        self.requests: list[tuple[str, str | None]] = []  # path, Range
+        self.sent: dict[str, int] = {}  # bytes of bodies, by path
+        self.cut: dict[str, list[int]] = {}  # path: after how many bytes the next answers break off
+        self.hang: set[str] = set()  # paths that are never answered
+        self.stall: set[str] = set()  # paths whose answer stops where `cut` says, with the connection open
+        self.has_ranges = True
+        self.headers: dict[str, str] = {}
+        self.released = threading.Event()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+    def put(self, path: str, content: bytes) -> None:
+        """Serve a file, and name it in the publisher's list beside it."""
+        self.files[path] = content
+        name, md5 = path.rsplit("/", 1)[1], hashlib.md5(content).hexdigest()
+        if path.startswith("/zenodo.org"):
+            record = json.loads(self.files.get(RECORD, b'{"files": []}'))
+            others = [file for file in record["files"] if file["key"] != name]
+            link = {"self": f"https://zenodo.org/api/records/7995778/files/{name}/content"}
+            record["files"] = [*others, {"key": name, "size": len(content), "checksum": f"md5:{md5}", "links": link}]
+            self.files[RECORD] = json.dumps(record).encode()
+        else:
+            # UCSC's lines, and one of NCBI's with its ./
+            self.files[path.replace(name, "md5sum.txt")] = f"{'0' * 32}  other.gz\n{md5}  ./{name}\n".encode()
+
+    def asked(self, path: str) -> list[str | None]:
+        """The Range headers of the requests for a path."""
+        return [ranges for asked, ranges in self.requests if asked == path]
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def do_GET(self) -> None:
+        path, ranges = urlsplit(self.path).path, self.headers["Range"]
+        self.server.requests.append((path, ranges))
+        if path in self.server.hang:
+            self.server.released.wait(20)
+            return
+        content = self.server.files.get(path)
+        if content is None:
+            self.send_error(404)
+            return
+        etag, start = f'"{hashlib.md5(content).hexdigest()}"', 0
+        if ranges and self.server.has_ranges and self.headers["If-Range"] in (None, etag):
+            start = int(ranges.removeprefix("bytes=").removesuffix("-"))
+            if start >= len(content):
+                self.send_error(416)
+                return
+            self.send_response(206)
+            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+        else:
+            self.send_response(200)
+        if self.server.has_ranges:
+            self.send_header("ETag", etag)
+        for name, value in self.server.headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(content) - start))
+        self.end_headers()
+        cuts = self.server.cut.get(path)
+        body = content[start:][: cuts.pop(0) if cuts else None]
+        self.server.sent[path] = self.server.sent.get(path, 0) + len(body)
+        self.wfile.write(body)
+        if path in self.server.stall:
+            self.server.released.wait(20)
+
+    def do_HEAD(self) -> None:
+        """What the hub's client asks before a download."""
+        path = urlsplit(self.path).path
+        content = self.server.files.get(path)
+        if content is None:
+            self.send_error(404)
+            return
+        self.send_response(200)
+        self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
+        self.send_header("X-Repo-Commit", COMMIT)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server(monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with Server() as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        yield server
+        server.released.set()
+        server.shutdown()
+
+
+@pytest.fixture
+def data(tmp_path) -> Path:
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def get(call, server, data):
+    """get('hg19') runs the script against the server, in this process."""
+
+    def run(*argv: object) -> None:
+        data.mkdir(exist_ok=True)
+        run_script(lambda: call(fetch, *argv, "--data", data, "--mirror", server.url, "--timeout", 5))
+
+    return run
+
+
+@pytest.fixture
+def refused(call, capsys, server, data):
+    """refused('hg19') is the one line of a run that ends with status 2."""
+
+    def run(*argv: object) -> str:
+        data.mkdir(exist_ok=True)
+        return refusal(call, capsys, fetch, "--data", data, "--mirror", server.url, "--timeout", 5, *argv)
+
+    return run
+
+
+def archive(files: dict[str, bytes], *members: tarfile.TarInfo) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w:gz") as tar:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+        for member in members:
+            tar.addfile(member)
+    return out.getvalue()
+
+
+def models(prefix: str = "models", names: tuple[str, ...] = fetch.MODELS) -> dict[str, bytes]:
+    contents = {"config.json": b"{}", "pytorch_model.bin": b"PK weights", "vocab.txt": b"[PAD]\n"}
+    return {f"{prefix}/{name}/{file}": name.encode() + content for name in names for file, content in contents.items()}
+
+
+def windows(folder: str = "data/spliceator", benchmarks: str = "Benchmarks") -> dict[str, bytes]:
+    names = [*fetch.TRAINING, *(name.replace("Benchmarks", benchmarks) for name in fetch.BENCHMARKS)]
+    return {f"{folder}/{name}": name.encode() for name in names}
+
+
+BEDS = {f"data/{name}": gzip.compress(name.encode()) for name in fetch.BEDS}
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def lock_of(data: Path) -> dict:
+    return json.loads((data / "fetch.lock.json").read_text())
+
+
+def leftovers(data: Path) -> set[str]:
+    """What lies under data/ apart from parts that wait for the next run."""
+    return {name for name in files_of(data) if ".part" not in name}
+
+
+# --- whole, cut off, resumed --------------------------------------------------------------------------------------
+
+
+def test_a_genome_arrives_checked_and_noted(get, server, data, capsys):
+    server.put(HG19, GENOME)
+    get("hg19")
+    assert (data / "hg19.fa.gz").read_bytes() == GENOME
+    assert leftovers(data) == {"hg19.fa.gz", "fetch.lock.json"}
+    entry = lock_of(data)["hg19.fa.gz"]
+    assert entry["sha256"] == hashlib.sha256(GENOME).hexdigest() and entry["size"] == len(GENOME)
+    assert entry["url"] == "https:/" + HG19 and entry["checked"] == server.url + HG19_LIST
+    assert f"hg19: hg19.fa.gz under {data}, checked against {server.url}" in capsys.readouterr().out
+
+
+def test_the_second_call_makes_no_request(get, server, data, capsys):
+    server.put(HG19, GENOME)
+    server.put(MODELS, archive(models()))
+    get("hg19", "splicebert")
+    before, asked = files_of(data), len(server.requests)
+    capsys.readouterr()
+    get("hg19", "splicebert")
+    assert len(server.requests) == asked and files_of(data) == before
+    assert capsys.readouterr().out.count("already here") == 2
+
+
+def test_a_broken_connection_is_taken_up_in_the_same_run(get, server, data):
+    server.put(HG19, GENOME)
+    server.cut[HG19] = [100_000]
+    get("hg19")
+    first, second = server.asked(HG19)
+    assert first is None and second == "bytes=100000-"
+    assert server.sent[HG19] == len(GENOME)  # no byte twice
+    assert (data / "hg19.fa.gz").read_bytes() == GENOME
+
+
+def test_a_later_run_goes_on_from_the_part(get, refused, server, data, monkeypatch):
+    monkeypatch.setattr(fetch, "TRIES", 1)
+    server.put(HG19, GENOME)
+    server.cut[HG19] = [100_000]
+    line = refused("hg19")
+    assert HG19 in line and "at byte 100000" in line and "goes on" in line
+    assert leftovers(data) == set()
+    assert (data / "downloads/hg19.fa.gz.part").stat().st_size == 100_000
+    get("hg19")
+    assert server.asked(HG19) == [None, "bytes=100000-"] and server.sent[HG19] == len(GENOME)
+    assert leftovers(data) == {"hg19.fa.gz", "fetch.lock.json"}
+
+
+def test_a_part_of_another_file_is_not_built_upon(get, refused, server, data, monkeypatch):
+    monkeypatch.setattr(fetch, "TRIES", 1)
+    server.put(HG19, GENOME)
+    server.cut[HG19] = [100_000]
+    refused("hg19")
+    new = gzip.compress(b">chr1\n" + b"TTTTTTTTTT" * 30_000, compresslevel=0)
+    assert len(new) == len(GENOME)
+    server.put(HG19, new)  # another ETag: the server does not heed the range
+    get("hg19")
+    assert server.asked(HG19) == [None, "bytes=100000-"]
+    assert (data / "hg19.fa.gz").read_bytes() == new
+
+
+def test_a_server_without_ranges_sends_the_whole_again(get, server, data):
+    server.put(HG19, GENOME)
+    server.has_ranges = False
+    server.cut[HG19] = [100_000]
+    get("hg19")
+    assert server.asked(HG19) == [None, "bytes=100000-"]
+    assert server.sent[HG19] == len(GENOME) + 100_000
+    assert (data / "hg19.fa.gz").read_bytes() == GENOME
+
+
+def test_a_part_longer_than_the_file_starts_over(get, server, data):
+    server.put(HG19, GENOME)
+    downloads = data / "downloads"
+    downloads.mkdir(parents=True)
+    (downloads / "hg19.fa.gz.part").write_bytes(b"x" * (len(GENOME) + 5))
+    (downloads / "hg19.fa.gz.part.json").write_text('{"total": null, "etag": null, "modified": null}')
+    get("hg19")
+    assert (data / "hg19.fa.gz").read_bytes() == GENOME
+    assert server.asked(HG19) == [f"bytes={len(GENOME) + 5}-", None]
+
+
+def test_a_gzip_file_is_not_unzipped_on_the_way(get, server, data):
+    server.put(HG19, GENOME)
+    server.headers["Content-Encoding"] = "x-gzip"  # as some servers call every .gz
+    server.files[HG19_LIST] = hashlib.md5(GENOME).hexdigest().encode() + b"  hg19.fa.gz\n"
+    server.files[HG19_LIST] = gzip.compress(server.files[HG19_LIST])  # of the list it is true
+    get("hg19")
+    assert (data / "hg19.fa.gz").read_bytes() == GENOME
+
+
+# --- what must not get in -----------------------------------------------------------------------------------------
+
+
+def test_a_wrong_checksum_leaves_nothing(refused, server, data):
+    server.put(HG19, GENOME)
+    server.files[HG19] = GENOME[:-1] + b"!"
+    line = refused("hg19")
+    assert HG19 in line and hashlib.md5(GENOME).hexdigest() in line and "removed" in line
+    assert files_of(data) == {}
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"<!DOCTYPE html><html>Log in</html>", "HTML page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n", "Git LFS pointer"),
+        (b"", "empty"),
+        (b">chr1\nACGT\n", "no gzip file"),
+    ],
+)
+def test_what_is_plainly_another_thing_is_named(refused, server, data, content, words):
+    server.put(HG19, content)
+    line = refused("hg19")
+    assert HG19 in line and words in line
+    assert files_of(data) == {}
+
+
+def test_not_found(refused, server, data):
+    server.put(HG19, GENOME)
+    del server.files[HG19]
+    line = refused("hg19")
+    assert f"{HG19}: 404 Not Found" in line and "downloads/hg19.fa.gz" in line
+    assert files_of(data) == {}
+
+
+def test_a_server_that_hangs(refused, server, data):
+    server.put(HG19, GENOME)
+    server.hang.add(HG19)
+    started = time.monotonic()
+    line = refused("hg19", "--timeout", "0.3")
+    assert time.monotonic() - started < 5
+    assert HG19 in line and "no answer for 0.3 s" in line
+    assert files_of(data) == {}
+
+
+def test_a_server_that_hangs_half_way(get, refused, server, data):
+    server.put(HG19, GENOME)
+    server.cut[HG19] = [100_000]
+    server.stall.add(HG19)
+    line = refused("hg19", "--timeout", "0.3")
+    assert "no answer for 0.3 s" in line and f"; {fetch.BLOCK} bytes are here" in line
+    server.stall.clear()
+    get("hg19")
+    assert server.asked(HG19) == [None, f"bytes={fetch.BLOCK}-"]
+    assert leftovers(data) == {"hg19.fa.gz", "fetch.lock.json"}
+
+
+def test_no_network(call, capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as closed:
+        mirror = f"http://127.0.0.1:{closed.server_port}"
+    for name, file in (("hg19", "hg19.fa.gz"), ("gencode-hg38", "gencode.v45.annotation.gtf.gz")):
+        line = refusal(call, capsys, fetch, name, "--data", tmp_path, "--mirror", mirror)
+        assert "cannot be reached" in line and "onnection refused" in line and " object at " not in line
+        assert f"get https://{'ftp.ebi.ac.uk' if 'gtf' in file else 'hgdownload.soe.ucsc.edu'}/" in line
+        assert f"put it at {tmp_path / 'downloads' / file}" in line
+    assert files_of(tmp_path) == {}
+
+
+def test_a_list_without_the_file_stops_a_download_that_has_no_kept_sum(refused, server, data):
+    server.put(DATA, archive(windows() | BEDS))
+    server.files[RECORD] = b"<html>busy</html>"
+    line = refused("spliceator")
+    assert RECORD in line and "lists no MD5 sum of data.tar.gz" in line
+    assert server.asked(DATA) == [] and files_of(data) == {}
+
+
+def test_another_file_than_last_time_is_refused(get, refused, server, data):
+    server.put(HG19, GENOME)
+    get("hg19")
+    (data / "hg19.fa.gz").unlink()
+    new = gzip.compress(b">chr1\nTTTT\n")
+    server.put(HG19, new)
+    line = refused("hg19")
+    assert "delete the entry 'hg19.fa.gz'" in line and "fetch.lock.json" in line
+    assert leftovers(data) == {"fetch.lock.json"}
+    (data / "fetch.lock.json").write_text("{}")
+    get("hg19")
+    assert (data / "hg19.fa.gz").read_bytes() == new
+
+
+def test_a_full_disk_is_one_line(refused, server, data, monkeypatch):
+    server.put(HG19, GENOME)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(fetch.os, "replace", full)
+    assert "No space left on device" in refused("hg19")
+    monkeypatch.undo()
+    monkeypatch.setattr(fetch.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000}))
+    assert f"needs {len(GENOME)} bytes more, 1000 are free" in refused("hg19")
+    assert leftovers(data) == set()
+
+
+# --- by hand ------------------------------------------------------------------------------------------------------
+
+
+def put_by_hand(data: Path, name: str, content: bytes) -> Path:
+    path = data / "downloads" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return path
+
+
+def test_a_file_put_there_by_hand_is_checked_and_used(get, server, data):
+    server.put(HG19, GENOME)
+    put_by_hand(data, "hg19.fa.gz", GENOME)
+    get("hg19")
+    assert server.asked(HG19) == [] and len(server.asked(HG19_LIST)) == 1
+    assert leftovers(data) == {"hg19.fa.gz", "fetch.lock.json"}
+
+
+def test_a_file_in_its_last_place_is_checked_as_well(get, server, data):
+    server.put(HG19, GENOME)
+    data.mkdir()
+    (data / "hg19.fa.gz").write_bytes(GENOME)
+    get("hg19")
+    assert server.asked(HG19) == [] and lock_of(data)["hg19.fa.gz"]["checked"].endswith("md5sum.txt")
+
+
+def test_a_wrong_file_put_there_by_hand_is_refused_and_stays(refused, server, data):
+    server.put(HG19, GENOME)
+    path = put_by_hand(data, "hg19.fa.gz", GENOME[:-1])
+    line = refused("hg19")
+    assert hashlib.md5(GENOME).hexdigest() in line and "downloads/hg19.fa.gz" in line
+    assert path.is_file() and not (data / "hg19.fa.gz").exists()
+
+
+def test_without_a_list_a_file_put_there_by_hand_is_taken_with_a_remark(get, server, data, capsys):
+    put_by_hand(data, "data.tar.gz", archive(windows() | BEDS))
+    get("spliceator")
+    assert "unchecked" in capsys.readouterr().out
+    assert lock_of(data)["data.tar.gz"]["checked"] == "nothing"
+    assert (data / "spliceator" / fetch.TRAINING[0]).is_file()
+
+
+def test_without_a_list_the_kept_sum_stands_in(refused, server, data, capsys):
+    put_by_hand(data, "hg19.fa.gz", GENOME)
+    assert "but data/fetch.py says 806c0239" in refused("hg19")
+
+
+def test_an_archive_that_is_in_the_lock_unpacks_again_without_network(get, server, data):
+    server.put(MODELS, archive(models()))
+    get("splicebert")
+    (data / "models/SpliceBERT.510nt/vocab.txt").unlink()
+    (data / "models/SpliceBERT.510nt/config.json").unlink()
+    (data / "models/SpliceBERT.510nt/pytorch_model.bin").unlink()
+    (data / "models/SpliceBERT.510nt").rmdir()
+    asked = len(server.requests)
+    get("splicebert")
+    assert len(server.requests) == asked
+    assert (data / "models/SpliceBERT.510nt/pytorch_model.bin").is_file()
+
+
+# --- archives -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("prefix", ["models", "./SpliceBERT/models", "."])
+def test_models_are_found_wherever_they_lie(get, server, data, prefix):
+    server.put(MODELS, archive(models(prefix) | {"models/._SpliceBERT.510nt": b"mac", "models/README.md": b"x"}))
+    get("splicebert")
+    expected = {f"models/{name}/{file}" for name in fetch.MODELS for file in ("config.json", "pytorch_model.bin")}
+    expected |= {f"models/{name}/vocab.txt" for name in fetch.MODELS}
+    assert leftovers(data) == expected | {"downloads/models.tar.gz", "fetch.lock.json"}
+    for name in fetch.MODELS:
+        assert (data / "models" / name / "pytorch_model.bin").read_bytes() == name.encode() + b"PK weights"
+
+
+def test_models_that_are_not_in_the_archive_are_named(get, refused, server, data, capsys):
+    server.put(MODELS, archive(models(names=fetch.MODELS[:2])))
+    get("splicebert")
+    assert "not in models.tar.gz: SpliceBERT.1024nt" in capsys.readouterr().out
+
+
+def test_another_archive_is_refused(refused, server, data):
+    server.put(MODELS, archive({"models/other/config.json": b"{}"}))
+    server.put(DATA, archive(BEDS))
+    assert "holds none of SpliceBERT.510nt" in refused("splicebert")
+    assert "holds no Training_data" in refused("spliceator")
+    assert leftovers(data) == {"downloads/models.tar.gz", "downloads/data.tar.gz"}
+
+
+@pytest.mark.parametrize("layout", ["as in the scripts", "as in the readme", "an archive in the archive", "at the top"])
+def test_spliceator_is_found_wherever_it_lies(get, server, data, capsys, layout):
+    files = {
+        "as in the scripts": windows() | BEDS,
+        "as in the readme": windows("04-splicesite-prediction/data/spliceator", "Benchmark") | BEDS,
+        "an archive in the archive": {"data/spliceator.tgz": archive(windows("spliceator"))} | BEDS,
+        "at the top": windows(".") | {Path(name).name: content for name, content in BEDS.items()},
+    }[layout]
+    server.put(DATA, archive(files | {"data/large.h5": b"not wanted"}))
+    get("spliceator")
+    expected = {f"spliceator/{name}": name.encode() for name in fetch.TRAINING}
+    got = files_of(data)
+    assert {name: got.get(name) for name in expected} == expected
+    assert {f"spliceator/{name}" for name in fetch.BENCHMARKS} <= set(got)
+    assert {name: got.get(name) for name in fetch.BEDS} == {Path(k).name: v for k, v in BEDS.items()}
+    assert len(got) == 4 + 16 + 2 + 2
+    assert "not in" not in capsys.readouterr().out
+    asked = len(server.requests)
+    get("spliceator")
+    assert len(server.requests) == asked
+
+
+def test_beds_that_are_not_in_the_archive_are_named(get, server, data, capsys):
+    server.put(DATA, archive(windows()))
+    get("spliceator")
+    assert f"not in data.tar.gz: {', '.join(fetch.BEDS)}" in capsys.readouterr().out
+
+
+def link(name: str, target: str, kind: bytes) -> tarfile.TarInfo:
+    member = tarfile.TarInfo(name)
+    member.type, member.linkname = kind, target
+    return member
+
+
+HOSTILE = {
+    "outside": tarfile.TarInfo("../outside"),
+    "outside, not wanted": tarfile.TarInfo("models/SpliceBERT.510nt/../../../outside"),
+    "absolute": tarfile.TarInfo("/tmp/SpliceBERT.510nt/outside"),
+    "symlink": link("models/SpliceBERT.510nt/link", "../../../outside", tarfile.SYMTYPE),
+    "absolute symlink": link("models/SpliceBERT.510nt/link", "/etc/passwd", tarfile.SYMTYPE),
+    "hardlink": link("models/SpliceBERT.510nt/link", "../outside", tarfile.LNKTYPE),
+    "device": link("models/SpliceBERT.510nt/device", "", tarfile.CHRTYPE),
+    "pipe": link("models/SpliceBERT.510nt/pipe", "", tarfile.FIFOTYPE),
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_a_hostile_archive_is_refused_whole(refused, server, data, kind):
+    member = HOSTILE[kind]
+    server.put(MODELS, archive(models(), member))
+    line = refused("splicebert")
+    assert repr(member.name) in line and "models.tar.gz" in line and "do not trust it" in line
+    assert leftovers(data) == {"downloads/models.tar.gz"}
+    assert {path.name for path in data.parent.iterdir()} == {"data"} and not Path("/tmp/SpliceBERT.510nt").exists()
+
+
+def test_a_link_through_a_link_cannot_get_out(refused, server, data):
+    folder = "models/SpliceBERT.510nt"
+    members = [link(f"{folder}/a", ".", tarfile.SYMTYPE), link(f"{folder}/b", "a/../../../..", tarfile.SYMTYPE)]
+    server.put(MODELS, archive(models(), *members))
+    assert "models.tar.gz" in refused("splicebert")
+    assert leftovers(data) == {"downloads/models.tar.gz"}
+
+
+def test_a_link_within_the_archive_becomes_the_file(get, server, data):
+    files = models()
+    del files["models/SpliceBERT.510nt/vocab.txt"]
+    members = [
+        link("models/SpliceBERT.510nt/vocab.txt", "../SpliceBERT.1024nt/vocab.txt", tarfile.SYMTYPE),
+        link("models/SpliceBERT.510nt/hard.txt", "models/SpliceBERT.1024nt/vocab.txt", tarfile.LNKTYPE),
+    ]
+    server.put(MODELS, archive(files, *members))
+    get("splicebert")
+    for name in ("vocab.txt", "hard.txt"):
+        path = data / "models/SpliceBERT.510nt" / name
+        assert not path.is_symlink() and path.read_bytes() == b"SpliceBERT.1024nt[PAD]\n"
+
+
+def test_an_archive_cut_short_is_refused(refused, server, data):
+    server.put(MODELS, archive(models() | {"models/SpliceBERT.510nt/big": os.urandom(50_000)})[:-20_000])
+    assert "damaged, cut short" in refused("splicebert")
+    assert leftovers(data) == {"downloads/models.tar.gz"}
+
+
+def test_a_folder_that_is_there_and_differs_is_left_alone(refused, server, data):
+    mine = data / "models/SpliceBERT.1024nt/config.json"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    server.put(MODELS, archive(models()))
+    line = refused("splicebert")
+    assert "SpliceBERT.1024nt" in line and "move it away" in line
+    assert mine.read_text() == "mine" and not (data / "models/SpliceBERT.510nt").exists()  # all or none
+
+
+def test_a_killed_installation_is_completed(get, server, data):
+    server.put(MODELS, archive(models()))
+    for name, content in models(names=fetch.MODELS[:1]).items():  # the first rename had been done
+        (data / name).parent.mkdir(parents=True, exist_ok=True)
+        (data / name).write_bytes(content)
+    (data / ".unpack-splicebert/found").mkdir(parents=True)
+    get("splicebert")
+    assert {f"models/{name}/config.json" for name in fetch.MODELS} <= leftovers(data)
+    assert not (data / ".unpack-splicebert").exists()
+
+
+# --- the hub ------------------------------------------------------------------------------------------------------
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+def put_port(server: Server, weights: bytes, listed: bytes | None = None) -> None:
+    """multimolecule/splicebert as the hub's interface serves it; listed: what the hub's hash of the weights is of."""
+    files = {"config.json": b"{}", "model.safetensors": weights, "pytorch_model.bin": b"PK", "vocab.txt": b"A\n"}
+    siblings, tree = [], []
+    for name, content in files.items():
+        lfs = {"sha256": hashlib.sha256(listed or content).hexdigest(), "size": len(content), "pointerSize": 130}
+        is_large = name.endswith((".safetensors", ".bin"))
+        siblings.append(
+            {"rfilename": name, "size": len(content), "blobId": "0" * 40} | ({"lfs": lfs} if is_large else {})
+        )
+        entry = {"type": "file", "path": name, "size": len(content), "oid": "0" * 40}
+        tree.append(entry | ({"lfs": lfs | {"oid": lfs["sha256"]}} if is_large else {}))
+        server.files[f"/multimolecule/splicebert/resolve/{COMMIT}/{name}"] = content
+    info = {"id": "multimolecule/splicebert", "sha": COMMIT, "siblings": siblings}
+    for path in ("", "/revision/main", "/revision/v1", f"/revision/{COMMIT}"):
+        server.files[f"/api/models/multimolecule/splicebert{path}"] = json.dumps(info).encode()
+    server.files[f"/api/models/multimolecule/splicebert/tree/{COMMIT}"] = json.dumps(tree).encode()
+
+
+@pytest.fixture
+def port(server, data):
+    """port('multimolecule/splicebert') runs the script in a process of its own, as the hub's client needs it."""
+
+    def run(name: str) -> subprocess.CompletedProcess:
+        data.mkdir(exist_ok=True)
+        settings = {
+            "HF_ENDPOINT": server.url,
+            "HF_HUB_OFFLINE": "0",
+            "HF_HUB_DISABLE_XET": "1",
+            "HF_HOME": str(data.parent),
+        }
+        command = [sys.executable, ROOT / "data/fetch.py", name, "--data", data, "--timeout", "5"]
+        return subprocess.run(command, env=os.environ | settings, capture_output=True, text=True, timeout=60)
+
+    return run
+
+
+def test_a_port_comes_from_the_hub_once(port, server, data):
+    put_port(server, b"weights")
+    first = port("multimolecule/splicebert")
+    assert first.returncode == 0, first.stderr
+    folder = data / "models/multimolecule--splicebert"
+    assert set(files_of(folder)) == {"config.json", "model.safetensors", "vocab.txt"}  # safetensors, so no .bin
+    assert lock_of(data)["multimolecule/splicebert"]["commit"] == COMMIT
+    asked = len(server.requests)
+    second = port(f"multimolecule/splicebert@{COMMIT}")
+    assert second.returncode == 0 and "already here" in second.stdout and len(server.requests) == asked
+    other = port("multimolecule/splicebert@v1")
+    assert other.returncode == 2 and "holds multimolecule/splicebert@main, not @v1" in other.stderr
+    assert other.stderr.count("\n") == 1
+
+
+def test_a_port_with_other_weights_than_the_hub_lists_is_refused(port, server, data):
+    put_port(server, b"weights", listed=b"true weights")
+    result = port("multimolecule/splicebert")
+    assert result.returncode == 2 and "model.safetensors has not the sha256" in result.stderr
+    assert result.stderr.count("\n") == 1 and files_of(data) == {}
+
+
+def test_a_port_or_revision_that_the_hub_does_not_have(port, server, data):
+    for name in ("multimolecule/nothing", "no body/at all", "multimolecule/splicebert@v9"):
+        put_port(server, b"weights")
+        result = port(name)
+        assert result.returncode == 2 and result.stderr.count("\n") == 1 and name in result.stderr
+    assert files_of(data) == {}
+
+
+# --- commands -----------------------------------------------------------------------------------------------------
+
+
+def test_list_says_what_is_here(get, server, data, capsys):
+    server.put(HG19, GENOME)
+    server.put(MODELS, archive(models()))
+    get("hg19", "splicebert")
+    (data / "hg38.fa.gz").write_bytes(b"mine")
+    (data / "models/SpliceBERT.510nt/vocab.txt").unlink()
+    capsys.readouterr()
+    get("list")
+    header, *rows = capsys.readouterr().out.splitlines()
+    here = {row.split()[0]: row[header.index("here?") :] for row in rows if row[header.index("here?") :]}
+    assert here["hg19"] == "yes" and here["hg38"] == "by hand" and here["splicebert"] == "changed"
+    assert here["gencode-hg38"] == "no" and here["multimolecule/splicebert"] == "no"
+    assert set(fetch.DATA_SETS) < set(here)
+    get("list", "hg38")
+    told = capsys.readouterr().out
+    assert f"{server.url}/hgdownload.soe.ucsc.edu/goldenPath/hg38/bigZips/hg38.fa.gz" in told
+    assert "downloads/hg38.fa.gz" in told
+
+
+def test_multi_species_goes_on_with_the_genomes_that_are_missing(get, refused, server, data):
+    for build in fetch.SPECIES:
+        server.put(HG19.replace("hg19", build), gzip.compress(build.encode()))
+    last = HG19.replace("hg19", list(fetch.SPECIES)[-1])
+    content = server.files.pop(last)
+    assert "404" in refused("multi-species")
+    server.files[last] = content
+    get("multi-species")
+    assert {f"species/{build}.fa.gz" for build in fetch.SPECIES} <= leftovers(data)
+    assert all(len(server.asked(HG19.replace("hg19", build))) == 1 for build in list(fetch.SPECIES)[:-1])
+
+
+def test_every_data_set_is_whole():
+    names = [source.name for data_set in fetch.DATA_SETS.values() for source in data_set.sources]
+    assert len(names) == len(set(names))  # they are the keys of the lock
+    for data_set in fetch.DATA_SETS.values():
+        assert all(source.to or data_set.arrange for source in data_set.sources)
+        assert all(
+            urlsplit(url).scheme == "https" for source in data_set.sources for url in (source.url, source.checksums)
+        )
+
+
+def test_unknown_names(refused):
+    assert "unknown data set 'hg83': did you mean hg38?" in refused("hg83")
+    assert "only spliceator can be checked" in refused("check", "hg19")
+
+
+def test_check_hands_the_folder_over(get, data, capsys, monkeypatch):
+    monkeypatch.setattr("simcsp.labels.examine.check_training", lambda folder: f"report on {folder}")
+    get("check", "spliceator")
+    get("check", "spliceator", "--folder", "elsewhere")
+    assert capsys.readouterr().out == f"report on {data / 'spliceator'}\nreport on elsewhere\n"
+
+
+def test_a_damaged_lock(refused, data):
+    data.mkdir()
+    (data / "fetch.lock.json").write_text("{")
+    assert "fetch.lock.json: damaged" in refused("hg19")
+
+
+def test_find_md5():
+    md5 = "d41d8cd98f00b204e9800998ecf8427e"
+    assert fetch.find_md5(f"{md5.upper()} *a.gz\r\n{'0' * 32}  b.gz\n", "a.gz") == md5
+    assert fetch.find_md5(f"{md5}  ./GRCh37_mapping/a.gz\n", "a.gz") == md5
+    assert fetch.find_md5(f"{md5}  xa.gz\n", "a.gz") is None
+    assert fetch.find_md5(json.dumps({"files": [{"key": "a.gz", "checksum": "sha1:00"}]}), "a.gz") is None
+
+
+def test_help_from_another_folder(tmp_path):
+    command = [sys.executable, ROOT / "data/fetch.py"]
+    told = subprocess.run([*command, "-h"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert told.returncode == 0 and "gencode-hg38" in told.stdout
+    assert subprocess.run([*command, "hg19", "--timeout", "0"], cwd=tmp_path, capture_output=True).returncode == 2

@@ -1,0 +1,244 @@
+"""GTF and GFF3: what is read, and what is refused with file and line."""
+
+import gzip
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from simcsp.text.alphabet import decode
+from simcsp.text.annotation import gene_bodies, introns, other_spelling, read_annotation
+from simcsp.text.store import open_store
+from utils.errors import InputError
+
+LENGTHS = {"chr1": 1000, "chr2": 1000}
+
+
+def row(feature, start, end, attributes, chrom="chr1", strand="+"):
+    return "\t".join(map(str, (chrom, "x", feature, start, end, ".", strand, ".", attributes))) + "\n"
+
+
+def gtf(start, end, transcript="t1", gene="g1", **where):
+    return row("exon", start, end, f'gene_id "{gene}"; transcript_id "{transcript}"; exon_number 1;', **where)
+
+
+GFF3 = (
+    "##gff-version 3\n"
+    + row("gene", 101, 500, "ID=g1;Name=one")
+    + row("mRNA", 101, 500, "ID=t1;Parent=g1")
+    + row("mRNA", 101, 500, "ID=t2;Parent=g1")
+    + row("exon", 101, 200, "Parent=t1,t2")
+    + row("CDS", 101, 200, "ID=cds;Parent=t1")
+    + row("exon", 301, 400, "ID=e2;Parent=t1")
+    + row("exon", 351, 500, "Parent=t2;Note=gene_id")
+)
+GTF = (
+    "#!genome-build x\n"
+    + row("gene", 101, 500, 'gene_id "g1"; gene_name "one";')
+    + row("transcript", 101, 500, 'gene_id "g1"; transcript_id "t1";')
+    + gtf(301, 400)  # Ensembl lists the exons of the minus strand backwards
+    + row("CDS", 101, 200, 'gene_id "g1"; transcript_id "t1";')
+    + gtf(101, 200)
+    + gtf(101, 200, "t2")
+    + gtf(351, 500, "t2")
+)
+
+
+@pytest.fixture
+def read(tmp_path):
+    def read(text, lengths=LENGTHS, name="a.gtf"):
+        path = tmp_path / name
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return read_annotation(path, lengths)
+
+    return read
+
+
+def plain(transcripts):
+    return {t.name: (t.gene, t.chrom, t.strand, t.exons.tolist()) for t in transcripts}
+
+
+# -- reading -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text", [GTF, GFF3], ids=["GTF", "GFF3"])
+def test_exons_are_half_open_and_ascending_whichever_the_format(read, text):
+    transcripts = read(text)
+    assert plain(transcripts) == {
+        "t1": ("g1", "chr1", "+", [[100, 200], [300, 400]]),
+        "t2": ("g1", "chr1", "+", [[100, 200], [350, 500]]),
+    }
+    assert transcripts[0].exons.dtype == np.int64
+    assert not any(transcript.orphan for transcript in transcripts)
+
+
+@pytest.mark.parametrize("text", [GTF, GFF3], ids=["GTF", "GFF3"])
+@pytest.mark.parametrize(
+    "change", [lambda b: gzip.compress(b), lambda b: b.replace(b"\n", b"\r\n")], ids=["gz", "CRLF"]
+)
+def test_gzip_and_windows_line_ends_change_nothing(read, text, change):
+    assert plain(read(change(text.encode()))) == plain(read(text))
+
+
+@pytest.mark.parametrize("end", ["##FASTA\n", ""])
+def test_the_sequence_at_the_end_of_a_gff3_is_not_read(read, end):
+    assert plain(read(GFF3 + end + ">chr1\nACGT\nACGT\n")) == plain(read(GFF3))
+
+
+def test_a_gff3_transcript_belongs_to_the_gene_at_the_top(read):
+    text = (
+        row("gene", 1, 90, "ID=g")
+        + row("primary_transcript", 1, 90, "ID=p;Parent=g")
+        + row("miRNA", 1, 90, "ID=m;Parent=p")
+        + row("exon", 1, 90, "Parent=m")
+        + row("gene", 200, 290, "ID=direct")
+        + row("exon", 200, 290, "Parent=direct")
+    )
+    assert {t.name: t.gene for t in read(text)} == {"m": "g", "direct": "direct"}
+
+
+def test_a_transcript_on_two_strands_comes_in_two_parts(read):
+    parts = read(gtf(1, 50) + gtf(101, 150) + gtf(401, 450, strand="-") + gtf(301, 350, strand="-"))
+    assert [(t.strand, t.exons.tolist()) for t in parts] == [
+        ("+", [[0, 50], [100, 150]]),
+        ("-", [[300, 350], [400, 450]]),
+    ]
+
+
+def test_exons_that_overlap_or_come_twice_are_one(read):
+    (transcript,) = read(gtf(1, 50) + gtf(1, 50) + gtf(40, 60) + gtf(61, 70))
+    assert transcript.exons.tolist() == [[0, 60], [60, 70]]
+
+
+def test_introns_come_once_and_alignment_gaps_not_at_all(read):
+    text = (
+        gtf(1, 50) + gtf(101, 150) + gtf(170, 200) + gtf(221, 250)  # gaps of 50, 19 and 20
+        + gtf(11, 50, "t2", "g0") + gtf(101, 120, "t2", "g0")
+        + gtf(1, 50, "t3", "g3", strand="-") + gtf(101, 150, "t3", "g3", strand="-")
+    )  # fmt: skip
+    assert [tuple(intron) for intron in introns(read(text))] == [
+        ("chr1", 50, 100, "+", "g0"),
+        ("chr1", 50, 100, "-", "g3"),
+        ("chr1", 200, 220, "+", "g1"),
+    ]
+
+
+def test_a_gene_body_spans_all_its_transcripts(read):
+    text = gtf(101, 150) + gtf(50, 60, "t2") + gtf(800, 900, "t3") + gtf(5, 9, "t4", chrom="chr2")
+    assert [tuple(body) for body in gene_bodies(read(text))] == [
+        ("chr1", 49, 900, "+", "g1"),
+        ("chr2", 4, 9, "+", "g1"),
+    ]
+
+
+# -- record names ------------------------------------------------------------------------------------------------------
+
+
+def test_records_that_the_fasta_lacks_are_left_out(read):
+    elsewhere = gtf(1, 50_000, "t9", chrom="chr9")  # beyond any record: not looked at
+    assert plain(read(GTF + elsewhere)) == plain(read(GTF))
+
+
+@pytest.mark.parametrize(
+    "lengths, remedy",
+    [
+        ({"1": 1000}, "'chr1' is '1' in the FASTA.*removing 'chr' from the annotation's: sed 's/.chr//'"),
+        ({"Chr1": 1000}, "'chr1' is 'Chr1' in the FASTA.*renaming the annotation's"),
+        ({"NC_1": 1000}, "no record in common with the FASTA .'chr1' here, 'NC_1' there."),
+    ],
+)
+def test_records_named_otherwise_are_refused_with_the_remedy(read, lengths, remedy):
+    with pytest.raises(InputError, match=f"a.gtf.*{remedy}"):
+        read(GTF, lengths)
+
+
+def test_names_that_differ_in_part_are_refused(read):
+    text = GTF + gtf(1, 50, "t9", chrom="M")
+    with pytest.raises(InputError, match="a.gtf, line 9: record 'M' is 'chrM' in the FASTA.*adding 'chr'"):
+        read(text, LENGTHS | {"chrM": 100})
+    assert read(GTF + gtf(1, 50, "t9", chrom="M") + gtf(1, 50, "t8", chrom="chrM"), LENGTHS | {"chrM": 100})
+
+
+def test_other_spelling():
+    names = ["chr1", "2", "chrM"]
+    assert [other_spelling(name, names) for name in ("1", "Chr2", "MT", "chr1", "3")] == [
+        "chr1", "2", "chrM", None, None,
+    ]  # fmt: skip
+
+
+# -- refusals ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("", "holds no exon row"),
+        (row("gene", 1, 90, "ID=g"), "holds no exon row"),
+        ("<!DOCTYPE html>\n", "line 1: expected nine tab-separated columns"),
+        (GTF + "chr1\tx\texon\t1", "line 9: expected nine tab-separated columns"),
+        (row("exon", 1, 50, "t1"), "line 1: the attributes are neither GTF"),
+        (GTF + row("exon", 1, 50, 'gene_id "g1";'), "line 9: exon without transcript_id"),
+        (GTF + row("exon", 1, 50, 'transcript_id "t1";'), "line 9: exon without gene_id"),
+        (GTF + gtf(90, 80), "line 9: the exon starts at 90, after its end at 80"),
+        (GTF + gtf(0, 80), "line 9: start '0' and end '80' must be whole numbers from 1"),
+        (GTF + gtf("1e3", 80), "line 9: start '1e3'"),
+        (GTF + gtf(990, 1001), "line 9: the exon ends at 1001, beyond record chr1 of 1000 nt"),
+        (GTF + gtf(1, 50, strand="."), "line 9: exon on strand '.', expected"),
+        (GFF3 + row("exon", 1, 50, "ID=e3;Derives_from=t1"), "line 9: exon without Parent="),
+        (
+            GFF3.replace("mRNA", "exon").replace("t2", "t9").replace("\tID=t", "\tParent=t"),
+            "line 3: the exon's Parent 't1' has no row of its own",
+        ),
+    ],
+)  # fmt: skip
+def test_a_bad_annotation_is_refused_with_file_and_line(read, text, message):
+    with pytest.raises(InputError, match=f"a.gtf.*{message}"):
+        read(text)
+
+
+def test_a_cut_gzip_and_a_missing_file_are_refused(read, tmp_path):
+    with pytest.raises(InputError, match="a.gtf: the gzip stream is damaged or cut short"):
+        read(gzip.compress(GTF.encode())[:-12])
+    with pytest.raises(InputError, match="none.gtf does not exist"):
+        read_annotation(tmp_path / "none.gtf", LENGTHS)
+
+
+def test_a_few_transcripts_without_a_row_are_kept_and_marked_and_most_are_refused(read):
+    """Real GFF3 files cut to a region or to coding genes have some: their sites are no decoys."""
+    orphan = row("exon", 601, 700, "Parent=lost")
+    transcripts = read(GFF3 + orphan)
+    assert plain(transcripts)["lost"] == ("lost", "chr1", "+", [[600, 700]])
+    assert [t.name for t in transcripts if t.orphan] == ["lost"]
+    more = "".join(row("exon", 601, 700, f"Parent=lost{i}") for i in range(2))
+    with pytest.raises(
+        InputError, match="line 9: the exon's Parent 'lost' has no row of its own: 3 of 5 transcripts lack theirs"
+    ):
+        read(GFF3 + orphan + more)
+
+
+# -- real --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif("SIMCSP_REAL_DATA" not in os.environ, reason="SIMCSP_REAL_DATA names no folder of real data")
+def test_the_introns_of_the_real_chr9_pair(tmp_path):
+    folder = Path(os.environ["SIMCSP_REAL_DATA"]) / "human"
+    store = open_store([folder / "chr9.hg38.fa.gz"], tmp_path)
+    transcripts = read_annotation(folder / "chr9.hg38.gtf.gz", {"9": store.by_name["9"].length})
+    found = [decode(store.fetch(i.chrom, i.start, i.end, i.strand)) for i in introns(transcripts)]
+    assert len(found) == 195
+    assert sum(bases.startswith("GT") for bases in found) == 194
+    assert sum(bases.endswith("AG") for bases in found) == 194
+
+
+@pytest.mark.skipif("SIMCSP_REAL_DATA" not in os.environ, reason="SIMCSP_REAL_DATA names no folder of real data")
+@pytest.mark.parametrize("species", ["athaliana", "dmelanogaster"])
+def test_real_gff3_introns_are_gt_ag(tmp_path, species):
+    folder = Path(os.environ["SIMCSP_REAL_DATA"]) / "species"
+    store = open_store([folder / f"{species}.fa.gz"], tmp_path)
+    lengths = {record.name: record.length for record in store.records}
+    transcripts = read_annotation(folder / f"{species}.gff3.gz", lengths)
+    found = [decode(store.fetch(i.chrom, i.start, i.end, i.strand)) for i in introns(transcripts)]
+    assert len(found) > 400
+    assert np.mean([bases.startswith("GT") and bases.endswith("AG") for bases in found]) > 0.97
+    assert 0 < np.mean([transcript.orphan for transcript in transcripts]) < 0.2

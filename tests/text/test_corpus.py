@@ -1,0 +1,812 @@
+"""What each `data.corpus` makes of its files: which windows are read, on which strand, how often; what is refused."""
+
+import gzip
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import POSITIVE, other_strand, put, random_bases, tiny_config, write_fasta
+from hypothesis import given
+from hypothesis import strategies as st
+
+import pretrain
+import simcsp.text.species
+from simcsp.labels.overlap import measure_overlap
+from simcsp.model.classifier import load_classifier, predict
+from simcsp.text.alphabet import A, N, T, decode, encode
+from simcsp.text.annotation import GeneBody, introns, read_annotation
+from simcsp.text.corpora import build_sampler, chromosome, chunk_starts, open_corpus
+from simcsp.text.sampler import Intervals, covered
+from simcsp.text.sites import boundaries
+from simcsp.text.species import mixing_shares
+from simcsp.text.store import open_store
+from simcsp.text.weight_matrix import WeightMatrix
+from utils.config import Config, DataConfig
+from utils.errors import InputError
+
+WINDOW = 40
+
+
+def experiment(folder, fasta, **data):
+    """A config whose text is these FASTA files; data: fields of its data section."""
+    data = {"fasta": [str(path) for path in fasta], "cache": str(folder / "cache"), "window": WINDOW, **data}
+    return Config(name="corpus", device="cpu", precision="fp32", data=DataConfig(**data))
+
+
+def open_text(config):
+    corpus = open_corpus(config)
+    return corpus, build_sampler(config, corpus)
+
+
+def refused(config, message):
+    with pytest.raises(InputError, match=message) as error:
+        open_text(config)
+    assert "\n" not in str(error.value)
+
+
+def strided_windows(sampler):
+    """The letters of every window of an epoch, sorted."""
+    return sorted(decode(row) for step in range(len(sampler)) for row in sampler.batch(step, 1))
+
+
+def gtf(path, genes):
+    """A GTF of genes: (record, strand, [(start, end) of each exon, 0-based half-open])."""
+    lines = []
+    for i, (record, strand, exons) in enumerate(genes):
+        attributes = f'gene_id "g{i}"; transcript_id "t{i}";'
+        lines += [f"{record}\tx\texon\t{start + 1}\t{end}\t.\t{strand}\t.\t{attributes}\n" for start, end in exons]
+    path.write_text("".join(lines))
+    return path
+
+
+# -- genome ------------------------------------------------------------------------------------------------------------
+
+# GRCh38.p14, chromosomes 1 to 22, X and Y
+LENGTHS = [248956422, 242193529, 198295559, 190214555, 181538259, 170805979, 159345973, 145138636, 138394717, 133797422]
+LENGTHS += [135086622, 133275309, 114364328, 107043718, 101991189, 90338345, 83257441, 80373285, 58617616, 64444167]
+LENGTHS += [46709983, 50818468, 156040895, 57227415]
+
+
+def test_the_chunks_of_the_human_genome_are_as_many_as_published():
+    chunks = [len(chunk_starts(length)) for length in LENGTHS]
+    assert (sum(chunks[:20]) + sum(chunks[22:]), chunks[20], chunks[21]) == (498_444, 7_784, 8_469)
+
+
+@pytest.mark.parametrize(
+    "length, starts",
+    [(0, []), (199, []), (6199, []), (6200, [0]), (12199, [0]), (12200, [0, 6000]), (18205, [0, 6000, 12000])],
+)
+def test_chunks_start_every_6000_where_6200_are_left(length, starts):
+    assert chunk_starts(length).tolist() == starts
+
+
+@pytest.mark.parametrize(
+    "record, name",
+    [("chr1", "1"), ("1", "1"), ("NC_000001.11", "1"), ("NC_000022.10", "22"), ("NC_000023.11", "X"), ("chrY", "Y")]
+    + [("NC_000024.10", "Y"), ("X", "X"), ("chr0", None), ("chr23", None), ("chrM", None), ("NC_000067.7", None)]
+    + [("chr1_KI270706v1_random", None), ("NC_012920.1", None), ("NC_000000.1", None), ("Chr1", None), ("chr01", None)],
+)
+def test_chromosomes_are_told_by_their_name_in_any_of_three_spellings(record, name):
+    assert chromosome(record) == name
+
+
+@pytest.fixture(scope="module")
+def human(tmp_path_factory):
+    """A genome with one chromosome of each split, in three spellings, and a record that is none."""
+    rng = np.random.default_rng(1)
+    lengths = {"chr1": 12_345, "unplaced": 7000, "21": 6200, "NC_000022.11": 6300}
+    records = {name: random_bases(rng, length) for name, length in lengths.items()}
+    return write_fasta(tmp_path_factory.mktemp("human") / "human.fa", records), records
+
+
+def chunked(human, folder, **data):
+    return experiment(folder, [human[0]], **{"corpus": "genome", "window": 510, "strands": "forward", **data})
+
+
+def test_a_chunk_is_read_in_twelve_pieces_of_510_and_its_last_80_bases_left_out(human, tmp_path):
+    corpus, sampler = open_text(chunked(human, tmp_path))
+    bases = human[1]["chr1"]
+    starts = [*range(0, 6120, 510), *range(6000, 12120, 510)]
+    assert strided_windows(sampler) == sorted(bases[start : start + 510] for start in starts)
+    assert len(sampler) == 24
+    assert corpus.manifest["chunks"] == corpus.manifest["intervals"] == 2
+
+
+@pytest.mark.parametrize("split, record", [("validation", "21"), ("test", "NC_000022.11")])
+def test_the_split_decides_the_chromosomes(human, tmp_path, split, record):
+    corpus, sampler = open_text(chunked(human, tmp_path, split=split))
+    assert corpus.manifest["split"] == split
+    assert strided_windows(sampler) == sorted(human[1][record][start : start + 510] for start in range(0, 6120, 510))
+
+
+def test_windows_of_n_are_left_out_unless_they_are_allowed(tmp_path):
+    bases = random_bases(np.random.default_rng(2), 6200)
+    bases = put(put(bases, 510, "N" * 25), 1020, "N" * 26)  # at most 5 % of 510 is 25.5
+    path = write_fasta(tmp_path / "gaps.fa", {"chr2": bases})
+    assert len(open_text(chunked((path,), tmp_path))[1]) == 11
+    kept = open_text(chunked((path,), tmp_path, max_n_share=1.0))[1]
+    assert len(kept) == 12
+    assert bases[1020:1530] in strided_windows(kept)
+
+
+def test_windows_that_two_chunks_share_are_read_once(human, tmp_path):
+    _, sampler = open_text(chunked(human, tmp_path, window=100))
+    assert len(sampler) == 122  # 0 ... 6100, of which two are those of the next chunk, and 6200 ... 12100
+    assert len(set(strided_windows(sampler))) == 122
+
+
+def test_genome_takes_human_chromosomes_only(human, tmp_path):
+    other = write_fasta(tmp_path / "other.fa", {"Chr1": "ACGT" * 2000, "2L": "ACGT" * 2000})
+    refused(chunked((other,), tmp_path), r"data.corpus \(genome\): no chunk .* Chr1, 2L: it takes human chromosomes")
+    refused(chunked(human, tmp_path, records=["21"]), r"records are 21 \(data.records\)")
+    refused(chunked(human, tmp_path, records=["chr21"]), "data.records: no record 'chr21' .* names are 'chr1', ")
+    short = write_fasta(tmp_path / "short.fa", {"chr1": "ACGT" * 1549})
+    refused(chunked((short,), tmp_path), "no chunk of 6,200 nt in the train chromosomes")
+
+
+# -- genes -------------------------------------------------------------------------------------------------------------
+
+
+@st.composite
+def bodies(draw):
+    strands, starts, lengths = st.sampled_from("+-"), st.integers(0, 60), st.integers(1, 40)
+    spans = draw(st.lists(st.tuples(st.sampled_from("ab"), strands, starts, lengths), min_size=1, max_size=8))
+    return [GeneBody(chrom, start, start + n, strand, f"g{i}") for i, (chrom, strand, start, n) in enumerate(spans)]
+
+
+@given(bodies(), st.integers(1, 20))
+def test_every_window_of_a_gene_is_in_the_merged_bodies_once_and_no_other(genes, window):
+    def starts(spans):
+        return [(chrom, strand, at) for chrom, strand, start, end in spans for at in range(start, end - window + 1)]
+
+    merged = starts(simcsp.text.species.merge_bodies(genes, window))
+    assert len(merged) == len(set(merged))
+    assert set(merged) == set(starts((gene.chrom, gene.strand, gene.start, gene.end) for gene in genes))
+
+
+@pytest.fixture(scope="module")
+def genes(tmp_path_factory):
+    """Two records; genes of both strands: two overlap, one is nested, one is shorter than a window."""
+    folder, rng = tmp_path_factory.mktemp("genes"), np.random.default_rng(3)
+    records = {"a": random_bases(rng, 1000), "b": random_bases(rng, 600)}
+    spans = [("a", "+", 100, 300), ("a", "+", 250, 400), ("a", "+", 120, 180), ("a", "-", 350, 500)]
+    spans += [("a", "+", 700, 730), ("b", "-", 0, 90)]
+    exons = [(chrom, strand, [(start, start + 10), (end - 10, end)]) for chrom, strand, start, end in spans]
+    sense = [records[chrom][start:end] for chrom, _, start, end in spans]
+    sense = [text if span[1] == "+" else other_strand(text) for span, text in zip(spans, sense)]
+    return write_fasta(folder / "g.fa", records), gtf(folder / "g.gtf", exons), sense
+
+
+def genic(genes, folder, **data):
+    return experiment(folder, [genes[0]], **{"corpus": "genes", "annotation": [str(genes[1])], **data})
+
+
+@pytest.mark.parametrize("strands", ["both", "forward"])
+def test_windows_of_genes_lie_in_a_body_and_are_read_on_its_sense_strand(genes, tmp_path, strands):
+    _, sampler = open_text(genic(genes, tmp_path, strands=strands))
+    sense = genes[2]
+    seen = {decode(row) for step in range(40) for row in sampler.batch(step, 64)}
+    assert all(any(window in body for body in sense) for window in seen)
+    everything = {body[i : i + WINDOW] for body in sense for i in range(len(body) - WINDOW + 1)}
+    assert len(seen) > 0.98 * len(everything)  # on average each is drawn five times
+    assert len(sampler) == len(everything)
+
+
+def test_strided_windows_of_genes_are_read_once_each(genes, tmp_path):
+    _, sampler = open_text(genic(genes, tmp_path, sampling="strided", stride=1))
+    everything = {body[i : i + WINDOW] for body in genes[2] for i in range(len(body) - WINDOW + 1)}
+    assert strided_windows(sampler) == sorted(everything)
+
+
+def test_genes_of_the_named_records_only(genes, tmp_path):
+    corpus, sampler = open_text(genic(genes, tmp_path, records=["b"], sampling="strided", stride=1))
+    body = genes[2][5]
+    assert strided_windows(sampler) == sorted(body[i : i + WINDOW] for i in range(len(body) - WINDOW + 1))
+    assert corpus.manifest["annotation"] == ["g.gtf"]
+
+
+def test_genes_refuse_what_they_cannot_use(genes, tmp_path):
+    one = gtf(tmp_path / "one.gtf", [("a", "+", [(0, 60)])])
+    refused(genic(genes, tmp_path, annotation=[]), "data.annotation has 0 files, data.fasta 1")
+    refused(genic(genes, tmp_path, annotation=[str(one)] * 2), "data.annotation has 2 files, data.fasta 1")
+    refused(genic(genes, tmp_path, annotation=[str(one)], records=["b"]), "data.annotation: .*no gene on the records")
+    refused(genic(genes, tmp_path, window=301), r"data.window \(301 nt\) .*record or gene .*longest 200 nt")
+    refused(genic(genes, tmp_path, records=["c"]), "data.records: no record 'c'")
+    refused(genic(genes, tmp_path, annotation=[str(tmp_path / "none.gtf")]), "none.gtf does not exist")
+    other = gtf(tmp_path / "other.gtf", [("chra", "+", [(0, 60)])])
+    refused(genic(genes, tmp_path, annotation=[str(other)]), "record 'chra' is 'a' in the FASTA")
+
+
+# -- several species ---------------------------------------------------------------------------------------------------
+
+
+def write_species(folder):
+    """Two genomes with a chr1 each, told apart by their letters: 8,000 nt of A and C, 2,000 nt of G and T."""
+    rng = np.random.default_rng(4)
+    return [
+        write_fasta(folder / "big.fa", {"chr1": "".join(rng.choice(list("AC"), 8000))}),
+        write_fasta(folder / "little.fa", {"chr1": "".join(rng.choice(list("GT"), 2000))}),
+    ]
+
+
+@pytest.fixture(scope="module")
+def species(tmp_path_factory):
+    return write_species(tmp_path_factory.mktemp("species"))
+
+
+def mixed(species, folder, **data):
+    return experiment(folder, species, **{"corpus": "multi_species", "strands": "forward", **data})
+
+
+BY_SIZE = (8000 - WINDOW + 1) / (10_000 - 2 * WINDOW + 2)
+
+
+@pytest.mark.parametrize(
+    "settings, share",
+    [
+        ({}, BY_SIZE),
+        ({"species_weights": [1.0, 3.0]}, 0.25),
+        ({"species_weights": [1.0, 3.0], "mixing_temperature": 2.0}, 1 / (1 + 3**0.5)),
+        ({"mixing_temperature": 1e6}, 0.5),
+    ],
+)
+def test_species_are_mixed_by_size_weight_and_temperature(species, tmp_path, settings, share):
+    corpus, sampler = open_text(mixed(species, tmp_path, **settings))
+    rows = np.concatenate([sampler.batch(step, 200) for step in range(20)])
+    of_big = np.isin(rows, encode("AC")).all(axis=1)
+    assert (of_big | np.isin(rows, encode("GT")).all(axis=1)).all()
+    assert abs(of_big.mean() - share) < 4.5 * (share * (1 - share) / len(rows)) ** 0.5
+    assert corpus.manifest["shares"] == {"big.fa": round(share, 4), "little.fa": round(1 - share, 4)}
+
+
+@given(st.lists(st.floats(1e-3, 1e10), min_size=1, max_size=5), st.floats(1e-3, 1e6))
+def test_mixing_shares_are_shares_in_the_order_of_the_weights(sizes, temperature):
+    shares = mixing_shares(np.array(sizes), temperature)
+    assert np.isclose(shares.sum(), 1) and (shares >= 0).all()
+    order = np.argsort(sizes)
+    assert (np.diff(shares[order]) >= 0).all()
+    assert np.allclose(mixing_shares(np.array(sizes), 1.0), np.array(sizes) / sum(sizes))
+
+
+def test_records_of_one_name_are_kept_apart_between_species_and_refused_elsewhere(species, tmp_path):
+    corpus, _ = open_text(mixed(species, tmp_path))
+    assert [(record.name, record.source_name) for record in corpus.store.records] == [
+        ("big:chr1", "chr1"),
+        ("little:chr1", "chr1"),
+    ]
+    refused(mixed(species, tmp_path, corpus="fasta"), "record name 'chr1' is also in another FASTA")
+
+
+def test_species_whose_files_have_one_name_are_told_by_their_folders(tmp_path):
+    big, little = write_species(tmp_path)
+    files = [tmp_path / name / "genome.fa" for name in ("big", "little")]
+    for source, target in zip((big, little), files):
+        target.parent.mkdir()
+        source.rename(target)
+    corpus, _ = open_text(mixed(files, tmp_path))
+    assert list(corpus.store.by_name) == ["big/genome.fa:chr1", "little/genome.fa:chr1"]
+    assert list(corpus.manifest["shares"]) == ["big/genome.fa", "little/genome.fa"]
+    refused(mixed([files[0], files[0]], tmp_path), "genome.fa is listed twice")
+
+
+def test_species_with_annotation_give_their_gene_bodies(species, tmp_path):
+    annotation = [
+        gtf(tmp_path / "big.gtf", [("chr1", "+", [(100, 400)])]),
+        gtf(tmp_path / "little.gtf", [("chr1", "+", [(0, 100), (200, 300)])]),
+    ]
+    names = [str(path) for path in annotation]
+    corpus, sampler = open_text(mixed(species, tmp_path, annotation=names, strands="both", species_weights=[1.0, 1.0]))
+    store = corpus.store
+    sense = [decode(store.fetch("big:chr1", 100, 400)), decode(store.fetch("little:chr1", 0, 300))]
+    rows = [decode(row) for step in range(20) for row in sampler.batch(step, 50)]
+    assert all(any(row in body for body in sense) for row in rows)  # all genes are forward, and none is read backwards
+    assert 0.43 < np.mean([row in sense[0] for row in rows]) < 0.57
+    gtf(annotation[1], [("chr1", "-", [(0, 100), (200, 300)])])
+    _, sampler = open_text(mixed(species, tmp_path, annotation=names))
+    sense[1] = other_strand(sense[1])
+    assert all(any(decode(row) in body for body in sense) for row in sampler.batch(0, 50))
+
+
+def test_species_refuse_lists_that_do_not_go_together(species, tmp_path):
+    def bad(message, **data):
+        refused(mixed(species, tmp_path, **data), message)
+
+    bad("data.species_weights has 3 numbers for 2 files in data.fasta", species_weights=[1.0, 1.0, 1.0])
+    bad("data.annotation has 1 files, data.fasta 2", annotation=["one.gtf"])
+    bad("data.records names no record of .*little.fa", records=["big:chr1"])
+    bad("data.records: no record 'chr1' in .*'big:chr1', ...", records=["chr1"])
+    bad(r"data.window \(2001 nt\) is longer than every record or gene of .*little.fa", window=2001)
+    bad(r"data.sampling \(strided\)", sampling="strided", species_weights=[1.0, 1.0])
+    bad(r"data.sampling \(strided\)", sampling="strided", mixing_temperature=2.0)
+
+
+def test_species_can_be_read_window_by_window_where_no_weight_is_given(species, tmp_path):
+    _, sampler = open_text(mixed(species, tmp_path, sampling="strided"))
+    assert len(sampler) == 200 + 50
+
+
+# -- splice_enriched ---------------------------------------------------------------------------------------------------
+
+GENE, SPACE = 180, 250
+
+
+def write_spliced(folder, name, records, rng):
+    """FASTA and GTF of 24 genes a record on alternate strands, each with one intron of consensus sites."""
+    text, annotation = {}, []
+    for record in records:
+        bases = random_bases(rng, 24 * SPACE)
+        for i in range(24):
+            gene, at = random_bases(rng, GENE), SPACE * i + 30
+            gene = put(put(gene, 37, "CAGGTAAGT"), 120, "TTTTCTTTCTTTTTTTGCAGG")  # intron [40, 140)
+            strand = "+-"[i % 2]
+            bases = put(bases, at, gene if strand == "+" else other_strand(gene))
+            cut = (40, 140) if strand == "+" else (GENE - 140, GENE - 40)
+            annotation.append((record, strand, [(at, at + cut[0]), (at + cut[1], at + GENE)]))
+        text[record] = put(bases, 245, "NNNNN")
+    return write_fasta(folder / f"{name}.fa", text), gtf(folder / f"{name}.gtf", annotation), text, annotation
+
+
+@pytest.fixture(scope="module")
+def spliced(tmp_path_factory):
+    """(FASTA, GTF, {record: bases}, genes)."""
+    return write_spliced(tmp_path_factory.mktemp("spliced"), "spliced", ["a", "b"], np.random.default_rng(6))
+
+
+def enriched(spliced, folder, **data):
+    settings = {"corpus": "splice_enriched", "annotation": [str(spliced[1])], "window": 80, "stride": 10}
+    return experiment(folder, [spliced[0]], **settings | data)
+
+
+class FixedMatrix(WeightMatrix):
+    """Weight matrices that no data decide."""
+
+    def fit(self, ids, labels, sites):
+        rng = np.random.default_rng(7)
+        self.log_odds = [rng.normal(size=8 * self.flank) for _ in np.unique(sites)]  # acceptor, donor
+        return self
+
+
+@pytest.fixture
+def fixed_matrix(monkeypatch):
+    monkeypatch.setattr("simcsp.text.weight_matrix.WeightMatrix", FixedMatrix)
+    return FixedMatrix(20).fit(None, None, ["acceptor", "donor"])
+
+
+def slow_scores(bases, matrix):
+    """{boundary: score} by the definition, one strand."""
+    acceptor, donor = (weights.reshape(40, 4) for weights in matrix.log_odds)
+    found = {}
+    for at in range(20, len(bases) - 19):
+        candidates = [donor] * (bases[at : at + 2] == "GT") + [acceptor] * (bases[at - 2 : at] == "AG")
+        flanks = bases[at - 20 : at + 20]
+        for weights in candidates:
+            score = sum(weights[i]["ACGT".index(base)] for i, base in enumerate(flanks) if base != "N")
+            found[at] = max(score, found.get(at, -np.inf))
+    return found
+
+
+@pytest.mark.parametrize("window", [80, 47])
+def test_a_window_scores_as_its_best_site_whose_flanks_lie_inside(spliced, tmp_path, fixed_matrix, window):
+    corpus, _ = open_text(enriched(spliced, tmp_path, window=window, stride=17))
+    flank, at, lowest = min(20, window // 4), 0, []
+    expected, found = [], {}
+    for record in corpus.store.records:
+        for minus in (False, True):
+            bases = spliced[2][record.name]
+            found = slow_scores(other_strand(bases) if minus else bases, fixed_matrix)
+            for start in range(0, record.length - window + 1, 17):
+                first = record.length - window - start if minus else start  # seen from its strand
+                inside = [found[b] for b in range(first + flank, first + window - flank + 1) if b in found]
+                expected.append(max(inside, default=-np.inf))
+                interval = [getattr(corpus.intervals, name)[at] for name in ("start", "length", "minus")]
+                assert interval == [record.offset + start, window, minus]
+                at += 1
+    expected = np.array(expected)
+    lowest = expected[np.isfinite(expected)].min()
+    assert np.allclose(corpus.scores, np.where(np.isfinite(expected), expected, lowest), atol=1e-4)
+    odds = np.exp(0.5 * corpus.scores)
+    assert np.allclose(corpus.intervals.odds, odds / odds.sum())
+
+
+def test_the_other_strand_of_a_genome_has_the_mirrored_scores(spliced, tmp_path, fixed_matrix):
+    text, length = {name: other_strand(bases) for name, bases in spliced[2].items()}, 24 * SPACE
+    flipped = [
+        (record, "-+"[strand == "-"], sorted((length - end, length - start) for start, end in exons))
+        for record, strand, exons in spliced[3]
+    ]
+    other = write_fasta(tmp_path / "other.fa", text), gtf(tmp_path / "other.gtf", flipped)
+    scores = []
+    for files in (spliced, other):
+        corpus, _ = open_text(enriched(files, tmp_path, stride=20))  # 20 divides the length less the window
+        where = corpus.intervals
+        scores.append({(int(s), bool(m)): score for s, m, score in zip(where.start, where.minus, corpus.scores)})
+    assert len(scores[0]) == 2 * 2 * ((length - 80) // 20 + 1)
+    for (start, minus), score in scores[0].items():
+        offset, own = divmod(start, length)
+        assert scores[1][offset * length + length - 80 - own, not minus] == score
+
+
+def sites_of(spliced):
+    """[(record, strand, boundary on the forward strand)] of all donors and acceptors."""
+    return [(record, strand, at) for record, strand, exons in spliced[3] for at in (exons[0][1], exons[1][0])]
+
+
+def holds_site(spliced, corpus, window=80, flank=20):
+    """bool a window: an annotated boundary of its strand lies in it, with flanks."""
+    sites = sites_of(spliced)
+    offset = {record.name: record.offset for record in corpus.store.records}
+    held = np.zeros(len(corpus.intervals), dtype=bool)
+    for record, strand, at in sites:
+        first = corpus.intervals.start - offset[record]
+        held |= (corpus.intervals.minus == (strand == "-")) & (first + flank <= at) & (at <= first + window - flank)
+    return held
+
+
+def test_boundaries_of_annotated_introns_lie_at_their_gt_and_ag_on_either_strand(spliced, tmp_path):
+    store = open_store([spliced[0]], tmp_path / "cache")
+    transcripts = read_annotation(spliced[1], {record.name: record.length for record in store.records})
+    found = boundaries(store, introns(transcripts))
+    for site, rows in found.items():
+        assert len(rows) == len(np.unique(rows, axis=0)) == 48 and rows[:, 1].sum() == 24
+        for record, minus, at in rows:
+            bases = list(spliced[2].values())[record]
+            bases = other_strand(bases) if minus else bases
+            assert (bases[at : at + 2] if site == "donor" else bases[at - 2 : at]) == {"donor": "GT"}.get(site, "AG")
+
+
+def test_the_matrix_fitted_on_annotation_finds_the_sites(spliced, tmp_path):
+    corpus, _ = open_text(enriched(spliced, tmp_path))
+    held = holds_site(spliced, corpus)
+    best_other = np.quantile(corpus.scores[~held], 0.9)
+    assert 0.1 < held.mean() < 0.4
+    assert (corpus.scores[held] > best_other).mean() > 0.95
+    manifest = corpus.manifest
+    assert manifest["annotated_sites"] == 96
+    assert manifest["mean_score_drawn"] > manifest["mean_score"] + 1
+
+
+@pytest.mark.parametrize("enrichment", [1.0, 0.0])
+def test_windows_that_hold_an_annotated_site_are_drawn_as_much_more_often(spliced, tmp_path, enrichment):
+    corpus, sampler = open_text(
+        enriched(spliced, tmp_path, scorer="annotation", enrichment=enrichment, max_n_share=1.0)
+    )
+    held = holds_site(spliced, corpus)
+    assert np.array_equal(corpus.scores, held)
+    of_window = {}
+    for start, minus, site in zip(corpus.intervals.start, corpus.intervals.minus, held):
+        window = decode(corpus.store.windows(np.array([start]), 80)[0])
+        of_window[other_strand(window) if minus else window] = site
+    assert len(of_window) == len(held)
+    drawn = np.array([of_window[decode(row)] for step in range(1500) for row in sampler.batch(step, 2)])
+    odds = held.sum() * np.exp(enrichment)
+    share = odds / (odds + (~held).sum())
+    assert abs(drawn.mean() - share) < 4.5 * (share * (1 - share) / len(drawn)) ** 0.5
+    manifest = corpus.manifest
+    assert manifest["mean_score"] == round(held.mean(), 4)
+    assert manifest["mean_score_drawn"] == round(share, 4)
+    if enrichment == 0:
+        assert np.ptp(corpus.intervals.odds) == 0
+        assert manifest["effective_windows"] in (len(held), len(held) - 1)  # rounded down
+    else:
+        p = np.where(held, np.e, 1) / (odds + (~held).sum())
+        assert manifest["effective_windows"] == int(1 / (p**2).sum())
+
+
+def test_forward_strands_are_honoured(spliced, tmp_path):
+    corpus, sampler = open_text(enriched(spliced, tmp_path, strands="forward"))
+    assert not corpus.intervals.minus.any()
+    assert all(any(decode(row) in bases for bases in spliced[2].values()) for row in sampler.batch(0, 32))
+    both, sampler = open_text(enriched(spliced, tmp_path))
+    assert both.intervals.minus.mean() == 0.5
+    forward = [any(decode(row) in bases for bases in spliced[2].values()) for row in sampler.batch(0, 200)]
+    assert 0.3 < np.mean(forward) < 0.7
+
+
+def test_sources_keep_their_shares_whatever_their_scores(spliced, tmp_path):
+    more = write_spliced(tmp_path, "more", ["a"], np.random.default_rng(8))
+    fasta, annotation = [spliced[0], more[0]], [str(spliced[1]), str(more[1])]
+
+    def shares(**data):
+        settings = {"corpus": "splice_enriched", "annotation": annotation, "window": 80, **data}
+        corpus, _ = open_text(experiment(tmp_path, fasta, **settings))
+        border = next(record.offset for record in corpus.store.records if record.source == 1)
+        of_first = corpus.intervals.start < border
+        found = [round(float(corpus.intervals.odds[mine].sum()), 4) for mine in (of_first, ~of_first)]
+        assert list(corpus.manifest["shares"].values()) == found
+        return found
+
+    assert shares() == [round(2 / 3, 4), round(1 / 3, 4)]
+    assert shares(records=["spliced:b", "more:a"]) == [0.5, 0.5]
+    assert shares(species_weights=[1.0, 9.0]) == [0.1, 0.9]
+    assert shares(species_weights=[1.0, 9.0], mixing_temperature=2.0) == [0.25, 0.75]
+
+
+def test_a_fine_tuned_fold_scores_every_gt_and_ag(spliced, tmp_path, finished):
+    fold = finished.run / "finetune/best_sccs/both/seed0/fold00"
+    config = enriched(spliced, tmp_path, scorer=str(fold), annotation=[], context=20, records=["b"])
+    corpus, _ = open_text(config)
+    model = load_classifier(fold / "checkpoints/best", config.model, config.finetune.dropout)
+    bases = other_strand(spliced[2]["b"])
+    at = [i for i in range(20, len(bases) - 19) if bases[i : i + 2] == "GT" or bases[i - 2 : i] == "AG"]
+    p = predict(model, np.stack([encode(bases[i - 10 : i + 10]) for i in at]), 64).astype(float)
+    logits = dict(zip(at, np.log(p / (1 - p))))
+    first = len(bases) - 80 - 300  # of the window that begins at 300 on the forward strand
+    expected = max(logits[i] for i in range(first + 20, first + 61) if i in logits)
+    offset = corpus.store.by_name["b"].offset
+    mine = (corpus.intervals.start == offset + 300) & corpus.intervals.minus
+    assert np.isclose(corpus.scores[mine][0], expected, atol=1e-3)
+    assert mine.sum() == 1 and np.isfinite(corpus.scores).all()
+    assert corpus.manifest["annotated_sites"] == 0
+
+
+def test_splice_enriched_refuses_what_it_cannot_use(spliced, tmp_path, finished):
+    few = gtf(tmp_path / "few.gtf", spliced[3][:9])
+    whole = gtf(tmp_path / "whole.gtf", [("a", "+", [(0, 90)]), ("b", "+", [(0, 90)])])
+
+    def bad(message, **data):
+        refused(enriched(spliced, tmp_path, **data), message)
+
+    bad("data.annotation has 0 files, data.fasta 1: corpus splice_enriched", annotation=[])
+    bad("data.annotation has 2 files, data.fasta 1", annotation=[str(few)] * 2, scorer=str(finished.run))
+    bad("data.species_weights has 2 numbers for 1 files", species_weights=[1.0, 2.0])
+    bad(r"data.sampling \(strided\)", sampling="strided")
+    bad(r"data.scorer \(pwm\): only 9 annotated donors", annotation=[str(few)])
+    bad("data.annotation has no intron on the records .*data.scorer", annotation=[str(whole)], scorer="annotation")
+    bad(r"data.window \(6001 nt\) is longer than every record of", window=6001)
+    bad(r"data.scorer \(pmw\) is none of pwm, annotation", scorer="pmw")
+    bad("head.safetensors: it is an encoder", scorer=str(finished.run / "pretrain/checkpoints/last"))
+    bad("data.records: no record 'c'", records=["c"])
+    gaps = write_fasta(tmp_path / "gaps.fa", {"a": "N" * 500})
+    config = enriched((gaps, ""), tmp_path, annotation=[], context=20)
+    config.data.scorer = str(finished.run / "finetune/best_sccs/both/seed0/fold00")
+    refused(config, "finds no candidate site in .*gaps.fa")
+
+
+def test_odds_that_leave_too_few_windows_for_a_batch_are_named(spliced, tmp_path):
+    _, sampler = open_text(enriched(spliced, tmp_path, enrichment=200.0))
+    with pytest.raises(InputError, match=r"batch_size \(64\).*data.enrichment"):
+        sampler.batch(0, 64)
+
+
+def test_pretraining_reads_enriched_windows_and_keeps_their_scores(spliced, tiny_data, tmp_path, call):
+    changes = {
+        "data.corpus": "splice_enriched",
+        "data.fasta": [str(spliced[0])],
+        "data.annotation": [str(spliced[1])],
+        "data.records": ["a"],
+        "mlm.steps": 0,
+        "pretrain.steps": 2,
+    }
+    config = tiny_config(tmp_path, tiny_data, changes)
+    call(pretrain, config)
+    run = tmp_path / "runs/tiny"
+    assert json.loads((run / "pretrain/summary.json").read_text())["steps"] == 2
+    manifest = json.loads((run / "corpus.json").read_text())
+    assert manifest["corpus"] == "splice_enriched" and manifest["sources"] == ["spliced.fa"]
+    kept = np.load(run / "corpus.npz")
+    assert len(kept["score"]) == len(kept["start"]) == manifest["intervals"]
+    assert manifest["mean_score"] == round(float(kept["score"].mean()), 4)
+
+
+# -- dataset -----------------------------------------------------------------------------------------------------------
+
+ROWS = ["ACGTACGTAA" * 6, "acgtnnnryk" * 5, "TTTTTGGGGG" * 7]
+
+
+def write_table(folder, suffix, rows=ROWS, column="sequence"):
+    path, table = folder / f"set{suffix}", pd.DataFrame({"label": range(len(rows)), column: rows})
+    if suffix in (".csv", ".tsv"):
+        table.to_csv(path, index=False, sep="\t" if suffix == ".tsv" else ",")
+    elif suffix == ".parquet":
+        table.to_parquet(path)
+    else:
+        table.to_json(path, orient="records", lines=True)
+    return path
+
+
+def from_dataset(path, folder, **data):
+    return experiment(folder, [], corpus="dataset", dataset=str(path), **data)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".json", ".parquet"])
+def test_local_files_of_any_kind_become_a_store(tmp_path, suffix):
+    corpus, sampler = open_text(from_dataset(write_table(tmp_path, suffix), tmp_path))
+    expected = [ROWS[0], re.sub("[RYK]", "N", ROWS[1].upper()), ROWS[2]]
+    assert [decode(corpus.store.fetch(r.name, 0, r.length)) for r in corpus.store.records] == expected
+    assert sampler.batch(0, 4).shape == (4, WINDOW)
+    assert corpus.manifest["sources"] == [f"set{suffix}"]
+
+
+def test_a_folder_of_files_is_a_dataset_and_is_read_anew_when_it_changes(tmp_path):
+    folder = tmp_path / "set"
+    folder.mkdir()
+    write_table(folder, ".csv", ROWS[:2])
+    assert len(open_text(from_dataset(folder, tmp_path))[0].store.records) == 2
+    write_table(folder, ".csv")
+    assert len(open_text(from_dataset(folder, tmp_path))[0].store.records) == 3
+
+
+def test_rows_are_streamed_so_that_those_not_asked_for_are_not_read(tmp_path):
+    path = write_table(tmp_path, ".csv", [*ROWS, "no bases"])
+    corpus, _ = open_text(from_dataset(path, tmp_path, dataset_rows=3))
+    assert [record.name for record in corpus.store.records] == ["row0", "row1", "row2"]
+    refused(from_dataset(path, tmp_path), r"set.csv, row 3: 'o' at base 2 is no nucleotide code")
+
+
+def test_datasets_refuse_what_they_cannot_read(tmp_path):
+    path = write_table(tmp_path, ".csv")
+    (tmp_path / "set.txt").write_text(ROWS[0])
+    (tmp_path / "broken.parquet").write_bytes(b"PAR1 but no more")
+
+    def bad(message, path=path, **data):
+        refused(from_dataset(path, tmp_path, **data), f"^{message}")
+
+    bad(r"data.dataset_column \(bases\): .*set.csv has the columns label, sequence$", dataset_column="bases")
+    bad("data.dataset .*set.csv, row 0: label is '0', expected a text of bases", dataset_column="label")
+    bad("data.dataset .*set.csv: cannot be read .*test", split="test")
+    bad("data.dataset .*set.txt: expected a file ending in .csv", path=tmp_path / "set.txt")
+    bad("data.dataset .*broken.parquet: cannot be read", path=tmp_path / "broken.parquet")
+    bad("data.dataset .*none.csv: cannot be read", path=tmp_path / "none.csv")
+    bad(r"data.window \(71 nt\) is longer than every record", window=71)
+    refused(experiment(tmp_path, [], corpus="dataset"), "data.dataset is not set")
+
+
+# -- hide --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory, tiny_data):
+    """Folder of text.fa, which holds a benchmark window on either strand and a training window, and of spliceator."""
+    folder, rng = tmp_path_factory.mktemp("evaluated"), np.random.default_rng(9)
+    windows = [random_bases(rng, 100) for _ in range(4)]
+    files = [f"SA_sequences_{site}_400_Final_3.{kind}.txt" for site in ("donor", "acceptor") for kind in ("positive",)]
+    files += [name.replace("positive", "negative") for name in files]
+    spliceator = folder / "spliceator"
+    spliceator.mkdir()
+    (spliceator / "Training_data").symlink_to(tiny_data / "spliceator/Training_data")
+    benchmark = spliceator / "Benchmarks/Fly"
+    benchmark.mkdir(parents=True)
+    for name, window in zip(files, windows):
+        (benchmark / name).write_text(f"x_0_Fly;{window}\n")
+    training = (tiny_data / POSITIVE.format("donor")).read_text().split(";")[1]
+    bases = random_bases(rng, 3000)
+    bases = put(put(bases, 200, windows[0]), 900, other_strand(windows[3]))
+    bases = put(bases, 1500, training)
+    bases = put(bases, 2500, windows[1][:79] + other_strand(windows[1][79]))  # one base too little to count
+    write_fasta(folder / "text.fa", {"chr1": bases[:800].lower() + bases[800:]})
+    return folder, bases
+
+
+def hiding(evaluated, folder, what, **data):
+    data = {"spliceator": str(evaluated[0] / "spliceator"), "context": 60, "hide": what, **data}
+    return experiment(folder, **{"fasta": [evaluated[0] / "text.fa"], **data})
+
+
+@pytest.mark.parametrize(
+    "what, hidden",
+    [
+        ("nothing", []),
+        ("benchmarks", [(200, 300), (900, 1000)]),
+        ("evaluation", [(200, 300), (900, 1000), (1500, 1620)]),
+    ],
+)
+def test_hidden_is_what_the_text_shares_with_the_evaluation_and_nothing_else(evaluated, tmp_path, what, hidden):
+    config = hiding(evaluated, tmp_path, what)
+    corpus, _ = open_text(config)
+    expected = evaluated[1]
+    for start, end in hidden:
+        expected = put(expected, start, "N" * (end - start))
+    assert decode(corpus.store.ids) == expected
+    assert corpus.manifest["n_share"] == round(sum(end - start for start, end in hidden) / 3000, 6)
+    assert corpus.store.repeats(np.array([0, 780]), 40).tolist() == [1.0, 0.5]  # the case of the letters is kept
+    shared = {part.name: part.shared for part in measure_overlap(config, corpus)}
+    ours = {"benchmark Fly": what == "nothing", "training": what != "evaluation"}
+    for name, still in ours.items():
+        assert (sum(count for part, count in shared.items() if part.startswith(name)) > 0) == still
+
+
+def test_hiding_works_for_every_corpus(evaluated, tmp_path):
+    path = write_table(tmp_path, ".csv", [evaluated[1]])
+    corpus, _ = open_text(hiding(evaluated, tmp_path, "benchmarks", corpus="dataset", dataset=str(path), fasta=[]))
+    hidden = put(put(evaluated[1], 200, "N" * 100), 900, "N" * 100)
+    assert decode(corpus.store.ids) == hidden
+    annotation = [str(gtf(tmp_path / "a.gtf", [("chr1", "-", [(100, 1000)])]))]
+    config = hiding(evaluated, tmp_path, "benchmarks", corpus="genes", annotation=annotation)
+    _, sampler = open_text(config)
+    windows = {other_strand(evaluated[1])[2000 + i :][:WINDOW] for i in range(900 - WINDOW + 1)}
+    seen = {decode(row) for step in range(20) for row in sampler.batch(step, 64)}
+    assert len(seen & windows) > 500 and all("N" in window for window in seen - windows)
+
+
+def test_hiding_refuses_what_it_cannot_find(evaluated, tiny_data, tmp_path):
+    without = str(tiny_data / "spliceator")
+    refused(hiding(evaluated, tmp_path, "benchmarks", spliceator=without), r"data.hide \(benchmarks\): .*no Benchmarks")
+    refused(hiding(evaluated, tmp_path, "evaluation", spliceator=None), r"data.hide \(evaluation\): neither")
+    motifs = {
+        "motif_bed": str(tiny_data / "motifs.bed"),
+        "motif_fasta": str(tiny_data / "genome.fa"),
+        "motif_window": 60,
+    }
+    refused(hiding(evaluated, tmp_path, "evaluation", **motifs), r"data.hide \(evaluation\): .*motif sites have 60 nt")
+
+
+# -- all of them -------------------------------------------------------------------------------------------------------
+
+
+def test_fasta_is_the_records_as_they_are(species, tmp_path):
+    corpus, sampler = open_text(experiment(tmp_path, species[:1], strands="forward", sampling="strided"))
+    assert corpus.manifest["corpus"] == "fasta" and corpus.manifest["intervals"] == 1
+    assert len(sampler) == 200
+    refused(experiment(tmp_path, species[:1], records=["chr2"]), "data.records: no record 'chr2'")
+    refused(experiment(tmp_path, species[:1], max_repeat_share=0.5), r"data.max_repeat_share \(0.5\).*no lower-case")
+
+
+def test_batches_of_every_corpus_are_a_pure_function_of_seed_and_step(human, genes, species, spliced, tmp_path):
+    for make in (
+        lambda folder: chunked(human, folder),
+        lambda folder: genic(genes, folder),
+        lambda folder: mixed(species, folder, species_weights=[1.0, 2.0]),
+        lambda folder: enriched(spliced, folder),
+    ):
+        one, other = (open_text(make(tmp_path / name))[1] for name in ("one", "other"))
+        later = one.batch(5, 8)
+        for step in range(5):
+            one.batch(step, 8)
+        assert np.array_equal(one.batch(5, 8), later)
+        assert np.array_equal(other.batch(5, 8), later)
+        assert not np.array_equal(other.batch(6, 8), later)
+        config = make(tmp_path / "one")
+        config.seed = 1
+        assert not np.array_equal(open_text(config)[1].batch(5, 8), later)
+
+
+def test_gzipped_files_give_the_same_corpus(spliced, tmp_path):
+    zipped = [tmp_path / f"{Path(path).name}.gz" for path in spliced[:2]]
+    for path, target in zip(spliced, zipped):
+        target.write_bytes(gzip.compress(path.read_bytes()))
+    plain, packed = (open_text(enriched(files, tmp_path))[0] for files in (spliced, zipped))
+    assert plain.intervals.sha256 == packed.intervals.sha256
+    assert plain.store.sha256 == packed.store.sha256
+
+
+@given(st.lists(st.tuples(st.integers(0, 50), st.integers(1, 15)), min_size=1, max_size=8))
+def test_covered_stretches_are_those_of_the_intervals(spans):
+    start, length = (np.array(column) for column in zip(*spans))
+    intervals = Intervals(start, length, np.zeros(len(start), dtype=bool), np.ones(len(start)))
+    stretches = covered(intervals).tolist()
+    assert {i for first, end in stretches for i in range(first, end)} == {i for s, n in spans for i in range(s, s + n)}
+    assert all(before[1] <= after[0] for before, after in zip(stretches, stretches[1:]))
+    for s, n in spans:  # what a window may read lies in one stretch
+        assert any(first <= s and s + n <= end for first, end in stretches)
+
+
+@pytest.mark.parametrize("records, inside", [(["tiny1", "tiny2"], 0), (["tiny2", "tiny3"], 40), (["tiny3"], 40)])
+def test_motif_sites_of_the_text_s_own_fasta_are_found_by_their_coordinates(tiny_data, tmp_path, records, inside):
+    motifs = {"motif_bed": str(tiny_data / "motifs.bed"), "motif_fasta": str(tiny_data / "genome.fa")}
+    config = experiment(tmp_path, [tiny_data / "genome.fa"], records=records, motif_window=100, **motifs)
+    (part,) = measure_overlap(config, open_corpus(config))
+    assert (part.name, part.count, part.shared) == ("motif sites", 40, inside)
+    assert "by their coordinates" in str(part)
+    config.data.hide = "evaluation"
+    (part,) = measure_overlap(config, open_corpus(config))
+    assert part.shared == 0 and "80 bases in a row" in str(part)
+
+
+def test_motif_sites_are_found_in_the_genome_of_several_that_they_are_of(tiny_data, tmp_path):
+    other = write_fasta(tmp_path / "other.fa", {"tiny3": random_bases(np.random.default_rng(0), 500)})
+    motifs = {"motif_bed": str(tiny_data / "motifs.bed"), "motif_fasta": str(tiny_data / "genome.fa")}
+    motifs |= {"motif_window": 100, "corpus": "multi_species"}
+    for fasta, inside in (([other], 0), ([other, tiny_data / "genome.fa"], 40)):
+        config = experiment(tmp_path, fasta, **motifs)
+        (part,) = measure_overlap(config, open_corpus(config))
+        assert (part.count, part.shared) == (40, inside)
+
+
+def test_a_store_holds_nothing_but_bases(spliced, tmp_path):
+    corpus, sampler = open_text(enriched(spliced, tmp_path, max_n_share=1.0))
+    rows = np.concatenate([sampler.batch(step, 64) for step in range(5)])
+    assert set(np.unique(rows)) <= {N, *range(A, T + 1)}
+    assert corpus.manifest["bases"] == 48 * SPACE

@@ -1,0 +1,208 @@
+"""One step of pre-training: views, negatives, the masked copy, the projection head, and where bases are masked."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import assert_same_run, other_strand, put, random_bases, refusal, tiny_config, weights
+from safetensors.torch import load_file
+from transformers import BertConfig, BertForMaskedLM
+
+import pretrain
+from simcsp.model.encoder import window_vectors
+from simcsp.text.alphabet import CLS, SEP, add_special_tokens, encode, reverse_complement
+from simcsp.text.kmers import near_duplicates
+from simcsp.text.weight_matrix import site_scores
+from simcsp.training.masking import IGNORED, corrupt, site_weights
+from simcsp.training.objectives import dcl, info_nce
+from simcsp.training.step import Learner, masked_loss, step_loss
+from utils.config import PretrainConfig
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    return BertForMaskedLM(
+        BertConfig(vocab_size=10, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, **sizes)
+    )
+
+
+def batch(length=24, rows=6):
+    return np.stack([encode(random_bases(np.random.default_rng(i), length)) for i in range(rows)])
+
+
+def vectors_of(model, ids):
+    return window_vectors(model.bert, torch.from_numpy(add_special_tokens(ids)).long(), "mean")
+
+
+def loss_of(model, ids, seed=0, choose=None, **settings):
+    stage = PretrainConfig(**settings)
+    learner = Learner(model, "mean", stage.objective, stage.projection_head)
+    return float(step_loss(learner, stage, ids, np.random.default_rng(seed), CPU, choose)[0].detach())
+
+
+@pytest.mark.parametrize("objective, loss", [("simcse", info_nce), ("dcl", dcl)])
+def test_a_contrast_without_options_is_its_loss_on_two_passes(model, objective, loss):
+    ids = batch()
+    found = loss_of(model, ids, objective=objective, temperature=0.1)
+    both = vectors_of(model, ids)
+    assert found == pytest.approx(float(loss(both, both, 0.1)), rel=1e-5)
+
+
+def test_reverse_complements_are_hard_negatives(model):
+    ids = batch()
+    first, other = vectors_of(model, ids), vectors_of(model, reverse_complement(ids))
+    found = loss_of(model, ids, reverse_complement_negatives=True)
+    assert found == pytest.approx(float(info_nce(first, first, 0.05, hard=other)), rel=1e-5)
+    assert found > loss_of(model, ids)
+
+
+def test_windows_that_overlap_are_no_negatives_of_each_other(model):
+    ids = batch(rows=5)
+    ids[1] = np.concatenate([ids[0][6:], ids[1][:6]])
+    assert near_duplicates(ids).sum() == 7
+    first = vectors_of(model, ids)
+    negatives = torch.ones(5, 5, dtype=torch.bool)
+    negatives[0, 1] = negatives[1, 0] = False
+    found = loss_of(model, ids, skip_near_duplicates=True)
+    assert found == pytest.approx(float(info_nce(first, first, 0.05, negatives)), rel=1e-5)
+    assert found < loss_of(model, ids)
+
+
+def test_shifted_views_are_text_about_the_window_and_mlm_reads_the_middle(model, monkeypatch):
+    ids, seen = batch(length=30), []
+    monkeypatch.setattr(
+        model, "forward", lambda input_ids: seen.append(input_ids) or BertForMaskedLM.forward(model, input_ids)
+    )
+    monkeypatch.setattr(
+        "utils.learner.window_vectors",
+        lambda bert, tokens, pooling: seen.append(tokens) or window_vectors(bert, tokens, pooling),
+    )
+    loss_of(model, ids, max_shift=3)
+    assert seen[0].shape == (12, 24 + 2)
+    starts = set()
+    for row, window in zip(seen[0].numpy(), [*ids, *ids]):
+        assert row[0] == CLS and row[-1] == SEP
+        text, part = window.tobytes(), row[1:-1].astype(np.uint8).tobytes()
+        assert part in text
+        starts.add(text.index(part))
+    assert starts <= set(range(7)) and len(starts) > 3
+    seen.clear()
+    loss_of(model, ids, objective="mlm", max_shift=3, mlm_probability=0.01)
+    shown = seen[0][:, 1:-1].numpy()
+    assert shown.shape == (6, 24) and (shown == ids[:, 3:-3]).mean() > 0.9
+
+
+def test_mutated_views_differ_at_the_rate(model, monkeypatch):
+    ids, seen = batch(length=200), []
+    monkeypatch.setattr(
+        "utils.learner.window_vectors",
+        lambda bert, tokens, pooling: seen.append(tokens) or window_vectors(bert, tokens, pooling),
+    )
+    loss_of(model, ids, mutation_rate=0.1)
+    share = (seen[0][:, 1:-1].numpy() != np.concatenate([ids, ids])).mean()
+    assert 0.07 < share < 0.13
+
+
+def test_the_weighted_sum_adds_the_loss_of_a_masked_copy(model):
+    ids = batch()
+    chosen = np.zeros((6, 26), dtype=bool)
+    chosen[:, [4, 9, 17]] = True
+    plain = loss_of(model, ids)
+    summed = loss_of(model, ids, choose=lambda tokens, rng: chosen, mlm_weight=0.5)
+    tokens, targets = corrupt(add_special_tokens(ids), chosen, np.random.default_rng(0))
+    logits = model(input_ids=torch.from_numpy(tokens).long()).logits
+    asked = torch.from_numpy(targets)
+    masked = F.cross_entropy(logits[asked != IGNORED], asked[asked != IGNORED])
+    assert float(masked_loss(logits, asked)) == pytest.approx(float(masked), rel=1e-5)
+    assert summed == pytest.approx(plain + 0.5 * float(masked), rel=1e-5)
+
+
+def test_bases_of_a_likely_site_weigh_more_and_no_site_spans_two_windows():
+    matrices = {}
+    for site, motif, at in (("donor", "CAGGTAAGT", 17), ("acceptor", "TTCTTTTCAG", 10)):
+        table = np.full((40, 4), -0.5, dtype=np.float32)
+        for i, letter in enumerate(motif):
+            table[at + i, "ACGT".index(letter)] = 2.0
+        matrices[site] = table.ravel()
+    windows = [put("A" * 80, 37, "CAGGTAAGT"), "A" * 80, "C" * 79 + "G", "T" + "C" * 79]
+    tokens = add_special_tokens(np.stack([encode(window) for window in windows]))
+    found = site_weights(tokens, matrices)
+    assert found.shape == tokens.shape
+    assert np.flatnonzero(found[0] == 5).tolist() == list(range(1 + 37, 1 + 46))  # -3 to +6 about the boundary at 40
+    assert [np.flatnonzero(row == 5).tolist() for row in found[1:]] == [[], [], []]
+    assert (
+        np.isfinite(site_scores(encode(windows[0]), matrices)).sum() == 3
+    )  # GT and AG about 40, the GT and the AG of AAGT
+
+
+# -- in a run ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"pretrain.objective": "dcl", "pretrain.projection_head": True, "pretrain.mlm_weight": 0.1},
+        {"pretrain.reverse_complement_negatives": True, "pretrain.skip_near_duplicates": True},
+        {"pretrain.max_shift": 4, "pretrain.mutation_rate": 0.02, "pretrain.control": True},
+    ],
+    ids=["dcl", "negatives", "views"],
+)
+def test_every_recipe_trains_and_leaves_plain_checkpoints(tiny_data, tmp_path, call, changes):
+    changes |= {"mlm.steps": 2, "pretrain.steps": 3, "mlm.eval_steps": 2, "mlm.warmup_steps": 0}
+    call(pretrain, tiny_config(tmp_path, tiny_data, changes))
+    run = tmp_path / "runs/tiny"
+    start, last = (load_file(run / f"pretrain/checkpoints/{name}/model.safetensors") for name in ("start", "last"))
+    assert start.keys() == last.keys() and not any("head.0" in key or key.startswith("head") for key in last)
+    assert any(not torch.equal(start[key], last[key]) for key in start)
+    assert json.loads((run / "pretrain/summary.json").read_text())["steps"] == 3
+
+
+def test_masking_about_sites_needs_annotation(tiny_data, tmp_path, call, capsys):
+    line = refusal(call, capsys, pretrain, tiny_config(tmp_path, tiny_data, {"mlm.masking": "sites"}))
+    assert "data.annotation" in line
+
+
+def test_masking_about_sites_trains(tmp_path, tiny_data, call):
+    rng = np.random.default_rng(2)
+    bases, rows = "", []
+    for i in range(30):
+        intron = put(put(random_bases(rng, 90), 0, "GTAAGT"), 78, "TTTCTTTTTCAG")
+        exon = random_bases(rng, 60)
+        start = len(bases) + len(exon)
+        piece = exon + intron + random_bases(rng, 60)
+        for first, end in ((start - 59, start), (start + 91, start + 150)):
+            rows.append(f'chr\tx\texon\t{first}\t{end}\t.\t+\t.\tgene_id "g{i}"; transcript_id "t{i}";\n')
+        bases += piece
+    (tmp_path / "genes.gtf").write_text("".join(rows))
+    (tmp_path / "chr.fa").write_text(f">chr\n{bases}\n>back\n{other_strand(bases)}\n")
+    changes = {"data.fasta": [str(tmp_path / "chr.fa")], "data.records": ["chr"], "mlm.masking": "sites"}
+    changes |= {"data.annotation": [str(tmp_path / "genes.gtf")], "pretrain.steps": 0, "mlm.steps": 3}
+    call(pretrain, tiny_config(tmp_path, tiny_data, changes))
+    assert json.loads((tmp_path / "runs/tiny/mlm/summary.json").read_text())["steps"] == 3
+
+
+@pytest.mark.parametrize("size", [None, 3], ids=["whole", "mini-batches"])
+def test_a_recipe_with_a_head_resumes_exactly(tiny_data, tmp_path, call, monkeypatch, size):
+    recipe = {"mlm.steps": 0, "pretrain.projection_head": True, "pretrain.mlm_weight": 0.1, "pretrain.max_shift": 2}
+    recipe["pretrain.mini_batch_size"] = size
+    straight, halted = (tiny_config(tmp_path / name, tiny_data, recipe) for name in ("straight", "halted"))
+    call(pretrain, straight)
+    advance = pretrain.Training.advance
+
+    def stop_at_five(training, ids, rng):
+        if training.step == 5:
+            raise RuntimeError("power cut")
+        advance(training, ids, rng)
+
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="power cut"):
+        patch.setattr(pretrain.Training, "advance", stop_at_five)
+        call(pretrain, halted)
+    call(pretrain, halted)
+    assert_same_run(tmp_path / "straight/runs/tiny/pretrain", tmp_path / "halted/runs/tiny/pretrain")
+    assert weights(tmp_path / "halted/runs/tiny/pretrain")

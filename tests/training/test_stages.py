@@ -1,0 +1,485 @@
+"""Stages of fine-tuning: supervised contrast, the head on a frozen encoder, everything; layer-wise learning rates."""
+
+import dataclasses
+import json
+import os
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import assert_same_run, metrics_without_clock, no_summary, refusal, tiny_config
+from safetensors.torch import load_file
+
+import finetune
+from simcsp.labels.splits import load_windows
+from simcsp.model.checkpoint import load_backbone, save_checkpoint
+from simcsp.model.classifier import Classifier, layer_groups, load_classifier, predict
+from simcsp.model.encoder import fresh_like, window_vectors
+from simcsp.text.alphabet import A
+from utils.config import FinetuneConfig, ModelConfig, check, load_config
+from utils.errors import InputError, Interrupted
+
+SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+WINDOWS = 240
+
+
+class Crash(Exception):
+    """Stands for a kill."""
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory):
+    """A checkpoint to fine-tune."""
+    torch.manual_seed(7)
+    model, _, _ = load_backbone(ModelConfig(max_position_embeddings=64, initializer_range=0.2, **SIZES))
+    folder = tmp_path_factory.mktemp("start")
+    save_checkpoint(model, folder, "mean")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def config(start, tiny_data, tmp_path_factory):
+    """Parsed once: what the tests vary is set in a copy."""
+    values = {"arms": [f"mine={start}"], "folds": [0], "head_lr": 1e-2, "head_epochs": 3, "max_epochs": 2}
+    values |= {"supcon_lr": 1e-3, "supcon_batch_size": 16, "supcon_epochs": 2}
+    changes = {f"finetune.{key}": value for key, value in values.items()}
+    changes |= {"mlm.steps": 0, "pretrain.steps": 0, "data.max_windows": WINDOWS}
+    return load_config([str(tiny_config(tmp_path_factory.mktemp("config"), tiny_data, changes))])
+
+
+@pytest.fixture
+def fit(config, tmp_path):
+    """fit('name', stages, **changes of the finetune section) fine-tunes the start; returns the folders of the folds."""
+
+    def run(name, stages, **changes):
+        ours = dataclasses.replace(changed(config, stages=stages, **changes), runs=str(tmp_path / name))
+        finetune.run_jobs(ours, SimpleNamespace(asked=False))
+        return sorted((ours.folder / "finetune").glob("*/*/seed*/fold*"))
+
+    return run
+
+
+def encoder_of(folder):
+    """{name: tensor} of the encoder in a checkpoint folder, whichever class saved it."""
+    saved = load_file(folder / "model.safetensors")
+    return {key.removeprefix("bert."): value for key, value in saved.items() if not key.startswith("cls.")}
+
+
+def equal(first, second):
+    assert first.keys() == second.keys() and first
+    return all(torch.equal(first[key], second[key]) for key in first)
+
+
+def summary_of(folder):
+    return json.loads((folder / "summary.json").read_text())
+
+
+# -- what the config takes ---------------------------------------------------------------------------------------------
+
+
+def changed(config, **changes):
+    return dataclasses.replace(config, finetune=dataclasses.replace(config.finetune, **changes))
+
+
+def test_stages_in_their_order_are_taken(config):
+    for stages in ("head", "full", "head full", "supcon head", "supcon full", "supcon head full"):
+        check(changed(config, stages=stages.split()))
+
+
+def test_by_default_everything_is_trained_at_one_rate():
+    assert FinetuneConfig().stages == ["full"] and FinetuneConfig().layerwise_lr_decay == 1
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({"stages": []}, ["finetune.stages ([])", "head or full"]),
+        ({"stages": ["supcon"]}, ["finetune.stages ([supcon])", "head or full"]),
+        ({"stages": ["full", "head"]}, ["finetune.stages ([full, head])", "order supcon, head, full"]),
+        ({"stages": ["head", "head"]}, ["finetune.stages ([head, head])", "at most once"]),
+        ({"stages": ["head"], "select_epoch": "shared"}, ["finetune.stages ([head])", "select_epoch shared"]),
+        ({"stages": ["supcon", "full"], "supcon_batch_size": 1}, ["finetune.supcon_batch_size", "at least 2"]),
+    ],
+)
+def test_stages_that_cannot_work_are_refused_by_name(config, changes, words):
+    with pytest.raises(InputError) as error:
+        check(changed(config, **changes))
+    assert all(word in str(error.value) for word in words), error.value
+
+
+def test_a_contrast_batch_that_no_fold_can_fill_is_refused_before_anything_is_trained(fit, tmp_path):
+    with pytest.raises(InputError, match="finetune.supcon_batch_size .300. is more than the .* windows of fold 0"):
+        fit("large", ["supcon", "full"], supcon_batch_size=300)
+    assert no_summary(tmp_path)
+
+
+@pytest.mark.parametrize("flag", [("stages", "[probe]"), ("layerwise_lr_decay", "0"), ("layerwise_lr_decay", "1.1")])
+def test_values_out_of_range_are_refused_in_one_line(tiny_data, tmp_path, call, capsys, flag):
+    line = refusal(call, capsys, finetune, tiny_config(tmp_path, tiny_data), f"--finetune.{flag[0]}", flag[1])
+    assert f"finetune.{flag[0]}" in line
+
+
+# -- frozen encoder ----------------------------------------------------------------------------------------------------
+
+
+def test_a_frozen_encoder_stays_as_it_was_and_is_encoded_once_for_all_folds(fit, start, monkeypatch):
+    encoded = []
+    real = finetune.embed
+    monkeypatch.setattr(finetune, "embed", lambda bert, ids, *rest: encoded.append(len(ids)) or real(bert, ids, *rest))
+    folds = fit("frozen", ["head"], folds=[0, 1])
+    assert len(folds) == 2 and sum(encoded) == WINDOWS
+    for folder in folds:
+        assert equal(encoder_of(folder / "checkpoints/best"), encoder_of(start))
+        metrics = summary_of(folder)["metrics"]
+        assert metrics["before/sccs"] == metrics["after/sccs"]
+        losses = [row["train/loss"] for row in metrics_without_clock(folder)]
+        assert losses[-1] < losses[0]
+
+
+def test_the_head_learns_the_same_on_stored_features_as_through_the_encoder(fit, config, tmp_path, monkeypatch):
+    (stored,) = fit("stored", ["head"])
+    with monkeypatch.context() as patch:
+
+        def through(fold, index):
+            assert not fold.model.bert.training
+            return fold.model.head(window_vectors(fold.model.bert, fold.study.tokens[index].int(), "mean")).squeeze(-1)
+
+        patch.setattr(finetune.FoldRun, "_head_logits", through)
+        (encoder,) = fit("through", ["head"])
+    for mine, other in zip(metrics_without_clock(stored), metrics_without_clock(encoder), strict=True):
+        assert mine == pytest.approx(other, abs=1e-5)
+    heads = [load_file(folder / "checkpoints/best/head.safetensors") for folder in (stored, encoder)]
+    assert all(torch.allclose(heads[0][key], heads[1][key], atol=1e-5) for key in heads[0])
+    # and what is reported is what the saved checkpoint, read back, gives
+    windows, splits = load_windows(dataclasses.replace(config, runs=str(tmp_path / "stored")))
+    test = windows.take(splits.folds["both"][0]["test"])
+    model = load_classifier(stored / "checkpoints/best", config.model, 0.1)
+    again = predict(model, test.crop(config.data.context), 64)
+    assert pd.read_csv(stored / "predictions.csv")["probability"].to_numpy() == pytest.approx(again, abs=1e-5)
+
+
+def test_fresh_weights_can_be_frozen_too_and_are_each_fold_s_own(fit):
+    first, second = fit("fresh", ["head"], arms=["fresh"], folds=[0, 1])
+    assert not equal(encoder_of(first / "checkpoints/best"), encoder_of(second / "checkpoints/best"))
+    for folder in (first, second):
+        assert summary_of(folder)["metrics"]["before/sccs"] == summary_of(folder)["metrics"]["after/sccs"]
+
+
+# -- head first, then everything ---------------------------------------------------------------------------------------
+
+
+def scripted_auc(monkeypatch, aucs):
+    """Validation predictions whose AUC is that of the list, epoch by epoch."""
+    real = finetune.FoldRun._predict
+
+    def scripted(fold, part):
+        if part != "val":
+            return real(fold, part)
+        labels = fold.study.windows.labels[fold.parts["val"]].astype(float)
+        right = np.arange(len(labels)) < aucs[fold.epoch - 1] * len(labels)
+        return np.where(right, labels, 1 - labels)
+
+    monkeypatch.setattr(finetune.FoldRun, "_predict", scripted)
+
+
+def test_everything_starts_from_the_best_head_and_has_to_beat_it(fit, start, monkeypatch):
+    scripted_auc(monkeypatch, [0.9, 0.5, 0.5, 0.6, 0.7])
+    began = {}
+    real = finetune.FoldRun.train_epoch
+
+    def watched(fold):
+        if fold.stage == "full" and not began:
+            began.update({key: value.clone() for key, value in fold.model.state_dict().items()})
+        return real(fold)
+
+    monkeypatch.setattr(finetune.FoldRun, "train_epoch", watched)
+    (folder,) = fit("both", ["head", "full"], patience=2, head_epochs=9, max_epochs=9)
+    rows = metrics_without_clock(folder)
+    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5]  # each stage ends after two epochs without a better AUC
+    assert [row["train/stage"] for row in rows] == [1, 1, 1, 2, 2]
+    assert [row["train/lr"] for row in rows] == pytest.approx([1e-2] * 3 + [3e-3] * 2)
+    assert (summary_of(folder)["best_epoch"], summary_of(folder)["epochs"]) == (1, 5)
+    best = folder / "checkpoints/best"  # of epoch 1
+    head = {key.removeprefix("head."): value for key, value in began.items() if key.startswith("head.")}
+    assert equal(head, load_file(best / "head.safetensors"))
+    assert equal(encoder_of(best), encoder_of(start))
+
+
+def test_everything_is_kept_where_it_is_better_than_the_head_alone(fit, start, monkeypatch):
+    scripted_auc(monkeypatch, [0.6, 0.7, 0.8, 0.9])
+    (folder,) = fit("both", ["head", "full"], head_epochs=2)
+    assert summary_of(folder)["best_epoch"] == 4
+    assert not equal(encoder_of(folder / "checkpoints/best"), encoder_of(start))
+
+
+# -- supervised contrast -----------------------------------------------------------------------------------------------
+
+
+def test_the_contrast_is_logged_under_its_own_name_moves_the_encoder_and_its_loss_falls(fit, start):
+    (folder,) = fit("supcon", ["supcon", "head"], supcon_epochs=4, supcon_lr=3e-3)
+    rows = metrics_without_clock(folder)
+    contrast, head = rows[:4], rows[4:]
+    assert all(set(row) == {"step", "train/supcon_loss", "train/lr", "train/stage"} for row in contrast)
+    assert all({"train/loss", "val/auc"} <= set(row) and row["train/stage"] == 1 for row in head)
+    assert [row["step"] for row in rows] == list(range(1, 8))
+    assert contrast[-1]["train/supcon_loss"] < contrast[0]["train/supcon_loss"] - 0.05
+    assert not equal(encoder_of(folder / "checkpoints/best"), encoder_of(start))
+    assert summary_of(folder)["metrics"]["before/sccs"] != summary_of(folder)["metrics"]["after/sccs"]
+
+
+def test_the_contrast_sees_training_windows_alone_with_their_own_classes(fit, monkeypatch):
+    seen, classes = [], []
+    real_loss, real_contrast = finetune.FoldRun._loss, finetune.sup_con
+
+    def loss(fold, index):
+        if fold.stage == "supcon":
+            seen.append((fold, index.numpy()))
+        return real_loss(fold, index)
+
+    def contrast(vectors, given, temperature):
+        classes.append(given.numpy())
+        assert temperature == 0.2
+        return real_contrast(vectors, given, temperature)
+
+    monkeypatch.setattr(finetune.FoldRun, "_loss", loss)
+    monkeypatch.setattr(finetune, "sup_con", contrast)
+    for site, expected in (("both", {0, 1, 2}), ("acceptor", {0, 2})):
+        seen.clear(), classes.clear()
+        fit(site, ["supcon", "head"], sites=[site], supcon_temperature=0.2, head_epochs=1)
+        fold, index = seen[0][0], np.concatenate([index for _, index in seen])
+        windows = fold.study.windows
+        assert set(index) <= set(fold.parts["train"])
+        of_site = {"donor": 1, "acceptor": 2}
+        names = zip(windows.labels[index], windows.sites[index], strict=True)
+        assert [label and of_site[name] for label, name in names] == np.concatenate(classes).tolist()
+        assert set(np.concatenate(classes)) == expected
+
+
+def test_no_validation_test_or_selection_window_reaches_the_contrast(fit, monkeypatch):
+    # Other bases and other labels there, and the encoder after the stage is the same bit for bit.
+    real = finetune.load_windows
+
+    def other_bases(where):
+        def load(config):
+            windows, splits = real(config)
+            train = np.zeros(len(windows), bool)
+            train[splits.folds["both"][0]["train"]] = True
+            rows = np.flatnonzero(train if where == "train" else ~train)
+            selection = set(range(len(windows))) - {int(i) for part in splits.folds["both"][0].values() for i in part}
+            assert selection and (where == "train" or selection <= set(rows.tolist()))
+            ids, labels = windows.ids.copy(), windows.labels.copy()
+            ids[rows] = np.random.default_rng(5).integers(A, A + 4, ids[rows].shape, dtype=np.uint8)
+            labels[rows[::3]] = 1 - labels[rows[::3]]
+            return dataclasses.replace(windows, ids=ids, labels=labels), splits
+
+        return load
+
+    after = {}
+    for where in ("nowhere", "others", "train"):
+        if where != "nowhere":
+            monkeypatch.setattr(finetune, "load_windows", other_bases(where))
+        (folder,) = fit(where, ["supcon", "head"], head_epochs=1)
+        after[where] = encoder_of(folder / "checkpoints/best")
+    assert equal(after["nowhere"], after["others"])
+    assert not equal(after["nowhere"], after["train"])  # the test can fail
+
+
+# -- resuming ----------------------------------------------------------------------------------------------------------
+
+
+def test_killed_again_and_again_at_ever_later_moments_of_all_stages_equals_a_straight_run(fit, monkeypatch):
+    changes = {"head_epochs": 2, "layerwise_lr_decay": 0.5}
+    (straight,) = fit("straight", ["supcon", "head", "full"], **changes)
+    left, starts = 0, 0
+
+    def counted(real):
+        def wrapper(*args, **kwargs):
+            nonlocal left
+            left -= 1
+            if left < 0:
+                raise Crash
+            return real(*args, **kwargs)
+
+        return wrapper
+
+    with monkeypatch.context() as patch:
+        for owner, name in [
+            (finetune.FoldRun, "train_epoch"),
+            (finetune.FoldRun, "_next_stage"),
+            (finetune.FoldRun, "_enter"),
+            (finetune.FoldRun, "finish"),
+            (finetune.RunFolder, "record"),
+            (finetune.RunFolder, "save_state"),
+            (os, "rename"),
+        ]:
+            patch.setattr(owner, name, counted(getattr(owner, name)))
+        while True:
+            starts += 1
+            left = starts
+            try:
+                (killed,) = fit("killed", ["supcon", "head", "full"], **changes)
+                break
+            except Crash:
+                assert starts < 40
+    assert starts > 6
+    assert_same_run(killed, straight)
+
+
+@pytest.mark.parametrize("stage, last", [("supcon", "head"), ("head", "full")])
+def test_asked_to_stop_within_an_epoch_of_a_stage_equals_a_straight_run(fit, monkeypatch, stage, last):
+    stages = [stage, last]
+    (straight,) = fit("straight", stages)
+    real, steps = finetune.FoldRun._loss, 0
+
+    def loss(fold, index):
+        nonlocal steps
+        steps += fold.stage == stage
+        fold.study.stop.asked = steps == len(fold.parts["train"]) // fold.batch_size + 3  # in its second epoch
+        return real(fold, index)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(finetune.FoldRun, "_loss", loss)
+        with pytest.raises(Interrupted, match="stopped in .*fold00, epoch 2"):
+            fit("stopped", stages)
+    (stopped,) = fit("stopped", stages)
+    assert_same_run(stopped, straight)
+
+
+def test_everything_killed_after_it_has_become_the_best_does_not_start_from_its_own_head(fit, monkeypatch):
+    scripted_auc(monkeypatch, [0.6, 0.5, 0.9, 0.95])
+    (straight,) = fit("straight", ["head", "full"], head_epochs=2)
+    real = finetune.FoldRun.keep_best
+
+    def keep_and_die(fold):
+        real(fold)
+        if fold.stage == "full":
+            raise Crash
+
+    with monkeypatch.context() as patch:
+        patch.setattr(finetune.FoldRun, "keep_best", keep_and_die)
+        with pytest.raises(Crash):
+            fit("killed", ["head", "full"], head_epochs=2)
+    (killed,) = fit("killed", ["head", "full"], head_epochs=2)
+    assert_same_run(killed, straight)
+
+
+# -- layer-wise learning rates -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def classifier():
+    torch.manual_seed(0)
+    model, pooling, _ = load_backbone(ModelConfig(max_position_embeddings=64, **SIZES))
+    return Classifier(fresh_like(model.config).bert, pooling, 0.1)
+
+
+def test_learning_rates_fall_from_the_head_down_to_the_embeddings(classifier):
+    groups = layer_groups(classifier, "full", 8e-4, 0.5)
+    rate = {id(parameter): group["lr"] for group in groups for parameter in group["params"]}
+    by_name = {name: rate[id(parameter)] for name, parameter in classifier.named_parameters()}
+    assert sum(len(group["params"]) for group in groups) == len(by_name)
+    for prefix, expected in (
+        ("head.", 8e-4),
+        ("bert.encoder.layer.1.", 4e-4),
+        ("bert.encoder.layer.0.", 2e-4),
+        ("bert.embeddings.", 1e-4),
+    ):
+        values = {value for name, value in by_name.items() if name.startswith(prefix)}
+        assert values == {expected}, prefix
+    assert groups[0]["lr"] == 8e-4  # what train/lr shows
+
+
+def test_the_mix_of_layers_learns_with_the_head(classifier):
+    classifier.bert.register_parameter("layer_mix", torch.nn.Parameter(torch.zeros(3)))
+    groups = layer_groups(classifier, "full", 1.0, 0.5)
+    assert any(parameter is classifier.bert.layer_mix for parameter in groups[0]["params"])
+
+
+def test_without_decay_there_is_one_group_in_the_order_of_the_model(classifier):
+    (group,) = layer_groups(classifier, "full", 1e-3, 1.0)
+    assert group["lr"] == 1e-3
+    assert [id(p) for p in group["params"]] == [id(p) for p in classifier.parameters()]
+
+
+def test_each_stage_trains_its_own_part(classifier):
+    for stage, part in (("supcon", classifier.bert), ("head", classifier.head), ("full", classifier)):
+        for decay in (1.0, 0.9):
+            ids = {id(p) for group in layer_groups(classifier, stage, 1e-3, decay) for p in group["params"]}
+            assert ids == {id(p) for p in part.parameters()}
+
+
+def test_layerwise_decay_holds_the_embeddings_back(fit, start):
+    moved = {}
+    for decay in (1.0, 0.1):
+        (folder,) = fit(f"decay{decay}", ["full"], layerwise_lr_decay=decay, max_epochs=1)
+        (row,) = metrics_without_clock(folder)
+        assert set(row) == {"step", "train/loss", "train/lr", "val/auc", "val/f1", "val/ap"}  # as they have always been
+        assert row["train/lr"] == pytest.approx(3e-3)
+        before, after = encoder_of(start), encoder_of(folder / "checkpoints/best")
+        key = "embeddings.word_embeddings.weight"
+        moved[decay] = float((after[key] - before[key]).abs().max())
+    assert 0 < moved[0.1] < 0.01 * moved[1.0]
+
+
+# -- shifted training windows ------------------------------------------------------------------------------------------
+
+
+def test_training_windows_are_cut_off_their_site_and_others_are_not(fit, monkeypatch):
+    seen, scored = [], []
+    tokens_of, predict_windows = finetune.Study.training_tokens, finetune.predict
+
+    def watched(study, index):
+        seen.append((study, index, tokens_of(study, index)))
+        return seen[-1][2]
+
+    def watched_predict(model, ids, *rest):
+        scored.append(ids)
+        return predict_windows(model, ids, *rest)
+
+    monkeypatch.setattr(finetune.Study, "training_tokens", watched)
+    monkeypatch.setattr(finetune, "predict", watched_predict)
+    fit("shifted", ["supcon", "full"], max_shift=3)
+    offsets = set()
+    for study, index, tokens in seen:
+        wide, length = study.windows.crop(study.ids.shape[1] + 6), study.ids.shape[1]
+        for row, window in zip(tokens[:, 1:-1].numpy(), index):
+            found = [k for k in range(7) if (wide[window, k : k + length] == row).all()]
+            assert found, "a window of other bases"
+            offsets.update(found)
+    assert offsets == set(range(7))
+    fold = seen[0][0].splits.folds["both"][0]
+    centred = {row.tobytes() for part in ("val", "test") for row in seen[0][0].ids[fold[part]]}
+    assert {row.tobytes() for ids in scored for row in ids} == centred
+
+
+def test_a_run_with_shifts_goes_on_as_if_never_stopped(fit, monkeypatch):
+    straight = fit("straight", ["full"], max_shift=2)[0]
+    save, left = finetune.RunFolder.save_state, [1]
+
+    def crashing(run, state):
+        save(run, state)
+        left[0] -= 1
+        if not left[0]:
+            raise Crash
+
+    monkeypatch.setattr(finetune.RunFolder, "save_state", crashing)
+    with pytest.raises(Crash):
+        fit("stopped", ["full"], max_shift=2)
+    assert_same_run(straight, fit("stopped", ["full"], max_shift=2)[0])
+
+
+def test_a_shift_that_the_files_do_not_hold_is_refused(fit):
+    with pytest.raises(InputError, match=r"finetune.max_shift \(60\).* 120 nt of the windows"):
+        fit("far", ["full"], max_shift=60)
+
+
+@pytest.mark.parametrize("arm, measured", [("baseline", 1), ("fresh", 3)])
+def test_nmi_before_fine_tuning_is_measured_once_where_folds_start_alike(arm, measured):
+    asked = []
+    start = object.__new__(finetune.StartModel)
+    start.fresh, start._nmi = arm == "fresh", None
+    start.study = SimpleNamespace(nmi=lambda bert: asked.append(bert) or float(bert))
+    assert [start.nmi(fold) for fold in range(3)] == ([0.0, 1.0, 2.0] if measured == 3 else [0.0] * 3)
+    assert len(asked) == measured

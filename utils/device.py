@@ -1,0 +1,106 @@
+"""The device and number format to train in, seeds, and what glibc does with freed memory."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import platform
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch.optim.lr_scheduler import LRScheduler
+
+from utils.errors import InputError
+
+
+def set_seed(seed: int) -> None:
+    """Seed torch's generators (weights, dropout). Everything else that is random takes a generator of its own."""
+    torch.manual_seed(seed)
+
+
+def keep_freed_memory() -> None:
+    """Have glibc keep what is freed for the next step, instead of giving it back to the system.
+
+    A training step on a CPU frees and asks for the same large blocks again and again, and each time the system clears
+    their pages: a tenth of the step and more. Nothing happens under another C library, or where the environment sets
+    glibc's allocator.
+    """
+    chosen = any(name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in os.environ)
+    if _is_glibc() and not chosen:
+        trim_threshold, mmap_max = -1, -4  # malloc.h: M_TRIM_THRESHOLD, M_MMAP_MAX
+        libc = ctypes.CDLL(None)
+        libc.mallopt(trim_threshold, -1)  # never
+        libc.mallopt(mmap_max, 0)
+
+
+def give_back_freed_memory() -> None:
+    """Have glibc give back what is free now, for work that has to stay small: holes between blocks add up otherwise."""
+    if _is_glibc():
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+@functools.cache
+def _is_glibc() -> bool:
+    return platform.libc_ver()[0] == "glibc"
+
+
+def build_accelerator(device: str, precision: str) -> Accelerator:
+    """The device and number format to train in.
+
+    device: auto, cpu or cuda. precision: auto is bf16 where the hardware multiplies it fast (recent GPUs, CPUs with
+    AMX), fp16 with loss scaling on older GPUs, else fp32. Raises InputError for a device that is not there.
+    """
+    if device not in ("auto", "cpu", "cuda"):
+        raise InputError(f"device ({device}) must be auto, cpu or cuda")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise InputError("device (cuda): torch finds no CUDA GPU; use --device cpu")
+    gpu = torch.cuda.is_available() and device != "cpu"
+    if precision == "auto" and gpu:
+        precision = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    elif precision == "auto":
+        precision = "bf16" if torch.cpu._is_amx_tile_supported() else "fp32"
+    if precision == "fp16" and not gpu:
+        raise InputError("precision (fp16) needs a GPU; use bf16 or fp32")
+    if not gpu:
+        keep_freed_memory()
+    return Accelerator(mixed_precision={"fp32": "no"}.get(precision, precision), cpu=not gpu)
+
+
+def pack_state(accelerator: Accelerator, **parts: Any) -> dict[str, Any]:
+    """{name: its state_dict} of modules, optimiser and scheduler, with the loss scaler's and torch's generators."""
+    scaler = accelerator.scaler
+    return {
+        **{name: part.state_dict() for name, part in parts.items()},
+        "scaler": scaler.state_dict() if scaler is not None else None,
+        "rng": torch.get_rng_state(),
+        "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def unpack_state(state: dict[str, Any], accelerator: Accelerator, **parts: Any) -> None:
+    """Give the parts, the loss scaler and torch's generators what `pack_state` took from them."""
+    for name, part in parts.items():
+        part.load_state_dict(state[name])
+    if accelerator.scaler is not None:
+        accelerator.scaler.load_state_dict(state["scaler"])
+    torch.set_rng_state(state["rng"].cpu())
+    if torch.cuda.is_available():
+        torch.cuda.set_rng_state_all([rng.cpu() for rng in state["cuda_rng"]])
+
+
+def take_step(accelerator: Accelerator, optimizer: torch.optim.Optimizer, scheduler: LRScheduler) -> bool:
+    """A step of optimiser and schedule, unless fp16's loss scaler skips it since gradients overflowed; whether it did.
+
+    The scaler lowers its scale when it skips and only then. Accelerate's own step_was_skipped misses a skip by a fused
+    optimiser, whose step is called all the same and leaves the weights as they are.
+    """
+    scaler = accelerator.scaler
+    before = scaler.get_scale() if scaler is not None else None
+    optimizer.step()
+    skipped = scaler is not None and scaler.get_scale() < before
+    if not skipped:
+        scheduler.step()
+    optimizer.zero_grad()
+    return skipped
