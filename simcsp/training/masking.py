@@ -11,11 +11,11 @@ from simcsp.text.corpora import Corpus
 from simcsp.text.enriched import fit_site_matrices
 from simcsp.text.sites import ACCEPTOR_REACH, DONOR_REACH
 from simcsp.text.weight_matrix import site_scores
-from simcsp.training.step import SITE_FACTOR
 from utils.config import DataConfig, PretrainConfig
 from utils.errors import InputError
 
 IGNORED = -100  # torch's cross_entropy leaves these targets out
+SITE_FACTOR = 5.0  # by which masking about sites raises the odds of the bases of a likely site's consensus
 
 
 # -- masked bases: which are asked -------------------------------------------------------------------------------------

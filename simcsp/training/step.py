@@ -19,7 +19,6 @@ from utils.config import PretrainConfig
 from utils.device import give_back_freed_memory
 
 CONTRASTS = {"simcse": info_nce, "dcl": dcl}
-SITE_FACTOR = 5.0  # by which masking about sites raises the odds of the bases of a likely site's consensus
 
 
 class Learner(nn.Module):
