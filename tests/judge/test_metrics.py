@@ -46,7 +46,6 @@ from simcsp.labels.floors import KmerLogistic, gc_content, kmer_counts
 from simcsp.text.alphabet import encode
 from simcsp.text.sites import motif_half
 from simcsp.text.weight_matrix import WeightMatrix, one_hot
-from simcsp.judge import clustering, sccs as sccs_module
 
 
 def two_classes(seed=0, n=60, hidden=8, shift=1.0):
@@ -154,7 +153,7 @@ def test_all_pairs_are_every_pair_once():
 
 @pytest.mark.parametrize("n", [201, 500])
 def test_of_too_many_pairs_each_window_keeps_equally_many(monkeypatch, n):
-    monkeypatch.setattr(metrics, "MOST_PAIRS", 20_000)
+    monkeypatch.setattr("simcsp.judge.sccs.MOST_PAIRS", 20_000)
     left, right = pair_indices(n, "all", seed=1)
     assert 20_000 - n < len(left) <= 20_000 and (left != right).all()
     assert len(np.unique(np.minimum(left, right) * n + np.maximum(left, right))) == len(left)  # no pair twice
@@ -171,7 +170,7 @@ def test_a_part_of_the_pairs_gives_sccs_and_its_interval_as_all_do(monkeypatch):
         vectors, labels = two_classes(seed, n=120, shift=0.5)
         wholes.append(sccs_interval(vectors, labels, seed=seed, resamples=100))
         with monkeypatch.context() as patch:
-            patch.setattr(metrics, "MOST_PAIRS", 1700)
+            patch.setattr("simcsp.judge.sccs.MOST_PAIRS", 1700)
             parts.append(sccs_interval(vectors, labels, seed=seed, resamples=100))
     whole, part = ({key: np.array([row[key] for row in rows]) for key in rows[0]} for rows in (wholes, parts))
     difference = part["sccs"] - whole["sccs"]
@@ -260,7 +259,7 @@ def test_the_error_of_many_windows_is_that_of_a_part_scaled(monkeypatch):
     vectors, labels = two_classes(n=240, shift=1.2)
     groups = np.arange(240) // 2
     whole = sccs_interval(vectors, labels, groups=groups, resamples=200)
-    monkeypatch.setattr(metrics, "BOOTSTRAP_WINDOWS", 120)
+    monkeypatch.setattr("simcsp.judge.sccs.BOOTSTRAP_WINDOWS", 120)
     part = sccs_interval(vectors, labels, groups=groups, resamples=200)
     assert part["sccs"] == whole["sccs"]
     assert part["high"] - part["low"] == pytest.approx(whole["high"] - whole["low"], rel=0.4)

@@ -12,7 +12,6 @@ import evaluate
 from simcsp.judge.clustering import by_half, kmeans, nmi
 from simcsp.judge.proxies import (
     _nmi_company,
-    load_nmi_sites,
     measure_nmi,
     measure_nmi_company,
     measure_sccs,
@@ -21,7 +20,7 @@ from simcsp.judge.proxies import (
     sccs_interval_floors,
 )
 from simcsp.judge.sccs import sccs
-from simcsp.labels.motifs import Motifs, spliceator_sites
+from simcsp.labels.motifs import Motifs, load_nmi_sites, spliceator_sites
 from simcsp.labels.spliceator import Windows
 from simcsp.labels.splits import load_windows, selection_windows
 from simcsp.model.checkpoint import load_backbone, save_checkpoint
