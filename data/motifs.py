@@ -32,10 +32,10 @@ sys.path.insert(0, str(ROOT))  # the scripts of data/ are run by their path, fro
 from simcsp.labels.motifs import cut_motifs, read_bed, save_motifs  # noqa: E402
 from simcsp.text.alphabet import encode, reverse_complement  # noqa: E402
 from simcsp.text.annotation import GeneBody, Intron, gene_bodies, introns, read_annotation  # noqa: E402
+from simcsp.text.sites import MOTIFS, SITES, exon_is_left, intron_ends, motif_label  # noqa: E402
 from simcsp.text.store import TokenStore, open_store  # noqa: E402
 from utils.errors import InputError, run_script  # noqa: E402
 
-MOTIF = {"donor": "GT", "acceptor": "AG"}
 # Annotated introns of animals and plants are GT..AG to 98 % or more; where the annotation is of another assembly, one
 # in sixteen begins with GT. Far from both, so that unusual genomes pass.
 LEAST_CANONICAL = 0.8
@@ -54,9 +54,10 @@ class Place(NamedTuple):
 # --- sites --------------------------------------------------------------------------------------------------------
 
 
-def intron_ends(spans: list[Intron], site: str) -> list[Place]:
+def intron_motifs(spans: list[Intron], site: str) -> list[Place]:
     """Where each intron's GT or AG should be, one place per intron."""
-    starts = [span.start if (span.strand == "+") == (site == "donor") else span.end - 2 for span in spans]
+    boundaries = [intron_ends(span.start, span.end, span.strand)[SITES.index(site)] for span in spans]
+    starts = [at if exon_is_left(site, span.strand) else at - 2 for at, span in zip(boundaries, spans)]
     return [Place(span.chrom, start, span.strand, span.gene) for span, start in zip(spans, starts)]
 
 
@@ -69,7 +70,7 @@ def distinct(places: list[Place]) -> list[Place]:
 def shown(store: TokenStore, places: list[Place], site: str) -> np.ndarray:
     """bool [n]: the FASTA has the motif there."""
     pairs = [store.fetch(place.chrom, place.start, place.start + 2, place.strand) for place in places]
-    return (np.array(pairs).reshape(-1, 2) == encode(MOTIF[site])).all(axis=1)
+    return (np.array(pairs).reshape(-1, 2) == encode(MOTIFS[site])).all(axis=1)
 
 
 def masked(store: TokenStore, chrom: str, starts: np.ndarray) -> np.ndarray:
@@ -79,7 +80,7 @@ def masked(store: TokenStore, chrom: str, starts: np.ndarray) -> np.ndarray:
 
 def unannotated(store: TokenStore, body: GeneBody, site: str, taken: np.ndarray) -> np.ndarray:
     """Starts of the motif inside a gene, on its strand, less those of the sorted `taken`."""
-    first, second = encode(MOTIF[site]) if body.strand == "+" else reverse_complement(encode(MOTIF[site]))
+    first, second = encode(MOTIFS[site]) if body.strand == "+" else reverse_complement(encode(MOTIFS[site]))
     ids = store.fetch(body.chrom, body.start, body.end)
     starts = body.start + np.flatnonzero((ids[:-1] == first) & (ids[1:] == second))
     mine = taken[np.searchsorted(taken, body.start) : np.searchsorted(taken, body.end)]
@@ -103,7 +104,7 @@ def pair_sites(
     rng: np.random.Generator, store: TokenStore, spans: list[Intron], bodies: list[GeneBody], site: str
 ) -> Sites:
     """Every real site of a type that can have a decoy of its own, with it."""
-    places = distinct(intron_ends(spans, site))
+    places = distinct(intron_motifs(spans, site))
     canonical = [place for place, is_shown in zip(places, shown(store, places, site)) if is_shown]
     real = [place for place in canonical if not masked(store, place.chrom, np.array([place.start]))[0]]
     taken: dict[tuple[str, str], list[int]] = {}
@@ -154,7 +155,7 @@ def bed_lines(sites: dict[str, Sites], per_label: int) -> list[str]:
     rows = []
     for site, found in sites.items():
         for pair in found.pairs[:per_label]:
-            for place, label in zip(pair, (f"{MOTIF[site]}({site})", f"{MOTIF[site]}(non-{site})")):
+            for place, label in zip(pair, (motif_label(site, True), motif_label(site, False))):
                 name = f"{place.gene}|{label}"
                 rows.append((place.chrom, place.start, place.start + 2, name, place.gene, place.strand))
     return ["\t".join(map(str, row)) + "\n" for row in sorted(rows)]
@@ -194,9 +195,9 @@ def make(args: argparse.Namespace) -> None:
     if not spans:
         raise InputError(f"{args.annotation} has no intron on the records of {args.fasta} that are asked for")
     rng = np.random.default_rng(args.seed)
-    canonical = {site: shown(store, intron_ends(spans, site), site) for site in MOTIF}
+    canonical = {site: shown(store, intron_motifs(spans, site), site) for site in MOTIFS}
     check_assembly(canonical, args.fasta, args.annotation)
-    sites = {site: pair_sites(rng, store, spans, bodies, site) for site in MOTIF}
+    sites = {site: pair_sites(rng, store, spans, bodies, site) for site in MOTIFS}
     per_label = min(args.per_label, *(len(found.pairs) for found in sites.values()))
     if not per_label:
         raise InputError(
@@ -208,7 +209,7 @@ def make(args: argparse.Namespace) -> None:
     donor, acceptor = canonical.values()
     print(f"  introns: {len(spans)}; {donor.sum()} begin with GT, {acceptor.sum()} end in AG, "
           f"{share((donor & acceptor).sum(), len(spans))} do both")  # fmt: skip
-    for site, motif in MOTIF.items():
+    for site, motif in MOTIFS.items():
         found = sites[site]
         print(f"  {motif}({site}): {found.unmasked} of {found.annotated} annotated; {found.shown} are {motif}, "
               f"{share(found.shown - found.unmasked, found.shown)} of these left out as repeats")  # fmt: skip

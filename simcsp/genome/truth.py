@@ -13,7 +13,7 @@ from simcsp.genome.scan import Scored, cut_windows
 from simcsp.labels.spliceator import Windows
 from simcsp.text.annotation import introns, other_spelling, read_annotation
 from simcsp.text.kmers import KMER, KmerSet, kmer_hashes
-from simcsp.text.sites import MINUS, SITES, TYPE, Sites
+from simcsp.text.sites import MINUS, SITES, TYPE, Sites, intron_ends
 from simcsp.text.store import TokenStore
 from simcsp.text.weight_matrix import WeightMatrix
 from utils.errors import InputError
@@ -39,9 +39,7 @@ def read_truth(path: str | Path, store: TokenStore) -> dict[tuple[str, str], np.
         rows = list(_intron_rows(path, lengths))
     ends: dict[tuple[str, str], set[tuple[int, int]]] = {}
     for name, start, end, strand in rows:
-        for kind, boundary in (
-            (("donor", start), ("acceptor", end)) if strand == "+" else (("donor", end), ("acceptor", start))
-        ):
+        for kind, boundary in zip(SITES, intron_ends(start, end, strand)):
             ends.setdefault((name, kind), set()).add((boundary, int(strand == "-")))
     return {key: np.array(sorted(found), dtype=np.int64) for key, found in ends.items()}
 

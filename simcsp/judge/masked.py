@@ -11,8 +11,8 @@ import torch
 from transformers import BertForMaskedLM
 
 from simcsp.labels.floors import NeighbourTable
-from simcsp.model.embedding import Autocast
-from simcsp.text.alphabet import MASK, A, T, add_special_tokens
+from simcsp.model.embedding import Autocast, token_batches
+from simcsp.text.alphabet import MASK, A, T
 from simcsp.text.annotation import Transcript
 from simcsp.text.sites import ACCEPTOR_REACH, DONOR_REACH
 
@@ -70,12 +70,11 @@ def masked_predictions(
 ) -> np.ndarray:
     """P(A, C, G, T) of the central base, float32 [n, 4], with it alone masked; windows uint8 [n, length]."""
     model.eval()
-    middle, parts = windows.shape[1] // 2 + 1, []  # [CLS] comes first
-    for start in range(0, len(windows), batch_size):
-        tokens = add_special_tokens(windows[start : start + batch_size])
-        tokens[:, middle] = MASK
+    masked, middle, parts = windows.copy(), windows.shape[1] // 2, []
+    masked[:, middle] = MASK
+    for tokens in token_batches(masked, batch_size, model.device):
         with autocast():
-            logits = model(input_ids=torch.from_numpy(tokens).to(model.device).int()).logits[:, middle, A : T + 1]
+            logits = model(input_ids=tokens).logits[:, middle + 1, A : T + 1]  # [CLS] comes first
         parts.append(logits.float().softmax(dim=-1).cpu())
     return torch.cat(parts).numpy()
 

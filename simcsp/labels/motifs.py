@@ -19,7 +19,7 @@ from simcsp.labels.spliceator import Windows
 from simcsp.labels.splits import read_windows, selection_windows
 from simcsp.text.alphabet import N, encode, reverse_complement
 from simcsp.text.annotation import other_spelling
-from simcsp.text.sites import motif_half
+from simcsp.text.sites import MOTIFS, motif_half, motif_label
 from simcsp.text.store import TokenStore, open_store
 from utils.config import Config, DataConfig
 from utils.errors import InputError
@@ -211,11 +211,9 @@ def spliceator_sites(windows: Windows, length: int) -> Motifs:
     donor = windows.sites == "donor"
     left = (room - length) // 2 + np.where(donor, 1, -1)
     ids = np.take_along_axis(windows.ids, left[:, None] + np.arange(length), axis=1)
-    pairs = np.where(donor[:, None], encode("GT"), encode("AG"))
+    pairs = np.where(donor[:, None], encode(MOTIFS["donor"]), encode(MOTIFS["acceptor"]))
     kept = (ids[:, length // 2 - 1 : length // 2 + 1] == pairs).all(axis=1)
-    names = {("donor", 1): "GT(donor)", ("donor", 0): "GT(non-donor)"}
-    names |= {("acceptor", 1): "AG(acceptor)", ("acceptor", 0): "AG(non-acceptor)"}
-    labels = np.array([names[site, label] for site, label in zip(windows.sites, windows.labels)])
+    labels = np.array([motif_label(site, label == 1) for site, label in zip(windows.sites, windows.labels)])
     return Motifs(np.ascontiguousarray(ids[kept]), labels[kept])
 
 

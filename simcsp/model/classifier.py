@@ -19,9 +19,8 @@ from transformers import BertModel
 
 from simcsp.model.attention import Dropout
 from simcsp.model.checkpoint import load_backbone, save_checkpoint
-from simcsp.model.embedding import Autocast
+from simcsp.model.embedding import Autocast, token_batches
 from simcsp.model.encoder import window_vectors
-from simcsp.text.alphabet import add_special_tokens
 from utils.config import ModelConfig, Stage
 from utils.errors import InputError
 
@@ -51,8 +50,7 @@ def predict(model: Classifier, ids: np.ndarray, batch_size: int, autocast: Autoc
     model.eval()
     parts = []
     with torch.no_grad():
-        for start in range(0, len(ids), batch_size):
-            tokens = torch.from_numpy(add_special_tokens(ids[start : start + batch_size])).to(model.bert.device).int()
+        for tokens in token_batches(ids, batch_size, model.bert.device):
             with autocast():
                 parts.append(model(tokens).float().sigmoid().cpu())
     model.train(was_training)

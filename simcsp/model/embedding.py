@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
@@ -63,6 +63,12 @@ def embed_layers(
     return _run(bert, ids, batch_size, autocast, every_layer)
 
 
+def token_batches(ids: np.ndarray, batch_size: int, device: torch.device) -> Iterator[torch.Tensor]:
+    """Model input int32 [batch, 1 + length + 1] of windows uint8 [n, length], in order."""
+    for start in range(0, len(ids), batch_size):
+        yield torch.from_numpy(add_special_tokens(ids[start : start + batch_size])).to(device).int()
+
+
 @torch.no_grad()
 def _run(
     bert: BertModel,
@@ -75,8 +81,7 @@ def _run(
     was_training = bert.training
     bert.train(dropout)
     parts = []
-    for start in range(0, len(ids), batch_size):
-        tokens = torch.from_numpy(add_special_tokens(ids[start : start + batch_size])).to(bert.device).int()
+    for tokens in token_batches(ids, batch_size, bert.device):
         with autocast():
             parts.append(encode(tokens).float().cpu())
     bert.train(was_training)

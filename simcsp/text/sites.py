@@ -13,11 +13,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from simcsp.text.alphabet import A, C, G, T
+from simcsp.text.alphabet import A, C, G, T, encode
 from simcsp.text.annotation import Intron
 from simcsp.text.store import TokenStore
 
 SITES = ("donor", "acceptor")
+MOTIFS = {"donor": "GT", "acceptor": "AG"}
+"""The intron's two bases at a site, on its strand: after a donor's boundary, before an acceptor's."""
 DONOR_REACH = (3, 6)  # nt of the exon, nt of the intron: what a donor's consensus spans
 ACCEPTOR_REACH = (20, 3)  # nt of the intron, with the polypyrimidine tract; nt of the exon
 
@@ -93,29 +95,42 @@ def find_sites(ids: np.ndarray, types: Sequence[str], every: bool = False) -> tu
     return boundary[order], kind[order]
 
 
+def intron_ends(start: int, end: int, strand: str) -> tuple[int, int]:
+    """Boundaries (donor, acceptor), on the forward strand, of an intron [start, end), 0-based."""
+    return (start, end) if strand == "+" else (end, start)
+
+
+def exon_is_left(site: str, strand: str) -> bool:
+    """Whether the exon of a site lies left of its boundary, on the forward strand."""
+    return (site == "donor") == (strand == "+")
+
+
 def boundaries(store: TokenStore, known: list[Intron]) -> dict[str, np.ndarray]:
     """{'donor', 'acceptor'}: int64 [n, 3] of record number, minus (0 / 1) and boundary counted along the strand."""
     number = {record.name: i for i, record in enumerate(store.records)}
     rows: dict[str, list[tuple[int, int, int]]] = {"donor": [], "acceptor": []}
     for intron in known:
         length, minus = store.by_name[intron.chrom].length, intron.strand == "-"
-        ends = (length - intron.end, length - intron.start) if minus else (intron.start, intron.end)
-        for site, place in zip(("donor", "acceptor"), ends):
-            rows[site].append((number[intron.chrom], int(minus), place))
+        for site, place in zip(SITES, intron_ends(intron.start, intron.end, intron.strand)):
+            rows[site].append((number[intron.chrom], int(minus), length - place if minus else place))
     return {site: np.array(sorted(set(found)), dtype=np.int64).reshape(-1, 3) for site, found in rows.items()}
 
 
 def motif_boundaries(ids: np.ndarray, site: str) -> np.ndarray:
     """Boundaries of one strand with GT after them (donor) or AG before them (acceptor)."""
-    if site == "donor":
-        return np.flatnonzero((ids[:-1] == G) & (ids[1:] == T))
-    return np.flatnonzero((ids[:-1] == A) & (ids[1:] == G)) + 2
+    first, second = encode(MOTIFS[site])
+    return np.flatnonzero((ids[:-1] == first) & (ids[1:] == second)) + (0 if site == "donor" else 2)
 
 
-def has_motif(window: np.ndarray, site: str) -> bool:
-    centre = len(window) // 2
-    pair = window[centre : centre + 2] if site == "donor" else window[centre - 2 : centre]
-    return tuple(pair) == ((G, T) if site == "donor" else (A, G))
+def shows_motif(windows: np.ndarray, site: str) -> np.ndarray:
+    """bool [n]: which windows uint8 [n, length], their boundary at the centre, show the GT or AG of a site."""
+    first = windows.shape[1] // 2 - (0 if site == "donor" else 2)
+    return (windows[:, first : first + 2] == encode(MOTIFS[site])).all(axis=1)
+
+
+def motif_label(site: str, is_site: bool) -> str:
+    """The label of a motif BED: GT(donor), GT(non-donor), AG(acceptor) or AG(non-acceptor)."""
+    return f"{MOTIFS[site]}({'' if is_site else 'non-'}{site})"
 
 
 def motif_half(labels: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ from sklearn.linear_model import LogisticRegression
 
 from simcsp.text.alphabet import A, T
 from simcsp.text.annotation import Intron
-from simcsp.text.sites import boundaries, has_motif, motif_boundaries
+from simcsp.text.sites import boundaries, motif_boundaries, shows_motif
 from simcsp.text.store import TokenStore, strand_ids
 from utils.errors import InputError
 
@@ -74,7 +74,7 @@ def fit_matrices(store: TokenStore, known: list[Intron], seed: int) -> dict[str,
     windows, labels, sites = [], [], []
     for site, rows in boundaries(store, known).items():
         positive = [_flanks(store, *row) for row in rng.permutation(rows)[:MOST_SITES].tolist()]
-        positive = [window for window in positive if window is not None and has_motif(window, site)]
+        positive = [window for window in positive if window is not None and shows_motif(window[None], site).all()]
         if len(positive) < 10:
             raise InputError(
                 f"data.scorer (pwm): only {len(positive)} annotated {site}s with their GT / AG: too few to fit a matrix"

@@ -79,7 +79,6 @@ class Study:
     bar: tqdm
     ids: np.ndarray
     wide: torch.Tensor | None
-    tokens: torch.Tensor
     labels: torch.Tensor
     classes: torch.Tensor
     kmers: Any
@@ -127,7 +126,6 @@ def build_study(
         tqdm(desc="finetune", unit="fit", disable=not sys.stderr.isatty(), dynamic_ncols=True, position=worker),
         ids,
         wide,
-        torch.from_numpy(add_special_tokens(ids)).to(device),
         torch.from_numpy(windows.labels).float().to(device),
         torch.from_numpy(windows.labels * np.where(windows.sites == "donor", 1, 2)).to(device),
         shared_kmers(windows.ids),
@@ -137,10 +135,11 @@ def build_study(
 def training_tokens(study: Study, index: torch.Tensor) -> torch.Tensor:
     """int32 [batch, 1 + context + 1] of windows, each moved by up to max_shift nt, drawn from torch's generator."""
     if study.wide is None:
-        return study.tokens[index].int()
-    starts = torch.randint(2 * study.settings.max_shift + 1, (len(index), 1))
-    bases = study.wide[index].gather(1, starts + torch.arange(study.ids.shape[1]))
-    return torch.from_numpy(add_special_tokens(bases.numpy())).to(study.tokens.device).int()
+        bases = study.ids[index.numpy()]
+    else:
+        starts = torch.randint(2 * study.settings.max_shift + 1, (len(index), 1))
+        bases = study.wide[index].gather(1, starts + torch.arange(study.ids.shape[1])).numpy()
+    return torch.from_numpy(add_special_tokens(bases)).to(study.accelerator.device).int()
 
 
 def encode(study: Study, bert: BertModel, pooling: str, ids: np.ndarray) -> np.ndarray:
