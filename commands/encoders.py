@@ -22,7 +22,6 @@ from simcsp.judge.masked import (
 from simcsp.judge.proxies import (
     LEIDEN_SEEDS,
     layer_floors,
-    load_nmi_sites,
     measure_layers,
     measure_nmi_company,
     measure_sccs_intervals,
@@ -31,7 +30,7 @@ from simcsp.judge.proxies import (
 )
 from simcsp.judge.sccs import SCCS_CEILING
 from simcsp.labels.floors import NeighbourTable
-from simcsp.labels.motifs import load_motifs
+from simcsp.labels.motifs import load_motifs, load_nmi_sites
 from simcsp.labels.splits import read_windows, selection_windows
 from simcsp.model.checkpoint import load_backbone
 from simcsp.model.encoder import check_length, fresh_like
