@@ -27,6 +27,7 @@ from simcsp.text.alphabet import decode, encode
 from simcsp.text.sites import KINDS
 from simcsp.text.store import open_store
 from utils.config import load_config, to_yaml
+from utils.errors import InputError
 
 CONTEXT = 20  # of tiny_config
 HALF = CONTEXT // 2
