@@ -49,7 +49,8 @@ from simcsp.labels.motifs import Motifs
 from simcsp.model.checkpoint import load_backbone
 from simcsp.report.write import write_report
 from simcsp.text.alphabet import A, T
-from utils.config import Config, EvaluateConfig, ModelConfig, PretrainConfig, read_config
+from simcsp.training.pretraining import Training
+from utils.config import EvaluateConfig, ModelConfig, PretrainConfig, read_config
 from utils.errors import InputError, run_script
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -107,7 +108,7 @@ def memory(bench: speed.Bench, batch_size: int, mini_batch_size: int) -> str:
 
 def contrastive_step(bench: speed.Bench, mini_batch_size: int | None) -> Callable[[], None]:
     stage = PretrainConfig(batch_size=bench.windows, mini_batch_size=mini_batch_size)
-    training = pretrain.Training(bench.masked_lm(), "cls", stage, bench.accelerator)
+    training = Training(bench.masked_lm(), "cls", stage, bench.accelerator)
     ids = bench.bases(bench.windows, bench.size.window)
     return lambda: training.advance(ids, bench.rng)
 
@@ -128,10 +129,10 @@ def growth(steps: int, run: Path) -> None:
 def step_times(steps: int) -> tuple[list[float], list[float]]:
     """Processor seconds of every step of a run but the first, logging included, and of the fixed work after each."""
     of_steps, of_fixed, ended = [], [], 0.0
-    advance, given = pretrain.Training.advance, torch.ones(64, 128)
+    advance, given = Training.advance, torch.ones(64, 128)
     model = nn.Sequential(*(nn.Linear(128, 128) for _ in range(30)))
 
-    def timed(training: pretrain.Training, ids: np.ndarray, rng: np.random.Generator) -> None:
+    def timed(training: Training, ids: np.ndarray, rng: np.random.Generator) -> None:
         nonlocal ended
         advance(training, ids, rng)
         middle = time.process_time()
@@ -147,12 +148,12 @@ def step_times(steps: int) -> tuple[list[float], list[float]]:
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(ROOT):
         words = [f"--{key}={value}" for key, value in (changes | {"runs": folder}).items()]
         sys.argv = ["pretrain.py", "configs/demo.yaml", *words]
-        pretrain.Training.advance = timed
+        Training.advance = timed
         try:
             with contextlib.redirect_stdout(io.StringIO()):
                 pretrain.main()
         finally:
-            pretrain.Training.advance = advance
+            Training.advance = advance
     return of_steps, of_fixed
 
 
@@ -166,16 +167,15 @@ def validation_times() -> dict[str, list[tuple[int, float]]]:
     """{measure: [(windows, seconds)]} of SCCS over all pairs and over the published ones, and of NMI."""
     torch.manual_seed(0)
     model, pooling, _ = load_backbone(ModelConfig(**TINY, max_position_embeddings=WINDOW + 2))
-    rng, config = np.random.default_rng(0), Config()
-    published = dataclasses.replace(config, evaluate=EvaluateConfig(sccs_pairs="published"))
+    rng, settings, published = np.random.default_rng(0), EvaluateConfig(), EvaluateConfig(sccs_pairs="published")
     curves: dict[str, list[tuple[int, float]]] = {}
     for count in WINDOWS:
         ids = rng.integers(A, T + 1, size=(count, WINDOW), dtype=np.uint8)
         labels, sites = np.arange(count) % 2, Motifs(ids, np.array(MOTIFS)[np.arange(count) % len(MOTIFS)])
         jobs = {
-            "SCCS, all pairs": functools.partial(measure_sccs, model.bert, pooling, ids, labels, config),
-            "SCCS, published pairs": functools.partial(measure_sccs, model.bert, pooling, ids, labels, published),
-            "NMI": functools.partial(measure_nmi, model.bert, sites, config),
+            "SCCS, all pairs": functools.partial(measure_sccs, model.bert, pooling, ids, labels, settings, 0),
+            "SCCS, published pairs": functools.partial(measure_sccs, model.bert, pooling, ids, labels, published, 0),
+            "NMI": functools.partial(measure_nmi, model.bert, sites, settings, 0),
         }
         for name, job in jobs.items():
             curves.setdefault(name, []).append((count, speed.seconds(job, time.process_time)))

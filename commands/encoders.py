@@ -36,10 +36,11 @@ from simcsp.model.checkpoint import load_backbone
 from simcsp.model.encoder import check_length, fresh_like
 from simcsp.text.alphabet import A, N, reverse_complement
 from simcsp.text.annotation import Transcript, read_annotation
-from simcsp.text.corpora import Corpus, open_corpus
+from simcsp.text.corpora import Corpus
 from simcsp.text.kmers import near_duplicate_groups, shared_windows
 from simcsp.text.sampler import covered
 from simcsp.text.store import Record, TokenStore, open_store
+from simcsp.training.pretraining import open_text
 from utils.config import Config
 from utils.device import build_accelerator
 from utils.errors import InputError
@@ -167,7 +168,8 @@ def show_mlm(source: Path, config: Config) -> None:
     settings, windows_nt = config.evaluate, config.data.window
     if settings.mlm_fasta is None or settings.mlm_annotation is None:
         raise InputError("evaluate.mlm_fasta and evaluate.mlm_annotation are not set: mlm needs a kept-out record")
-    corpus = open_corpus(config)
+    accelerator = build_accelerator(config.device, config.precision)
+    corpus = open_text(config, accelerator)
     stretches = covered(corpus.intervals)
     kept_out = open_store([settings.mlm_fasta], config.data.cache)
     windows, places, regions = [], [], []
@@ -180,7 +182,6 @@ def show_mlm(source: Path, config: Config) -> None:
     fresh_text = ~shared_windows(windows, (corpus.store.ids[start:end] for start, end in stretches))
     windows, places, regions = windows[fresh_text], places[fresh_text], regions[fresh_text]
     table = best_neighbours(corpus, stretches, windows)
-    accelerator = build_accelerator(config.device, config.precision)
     for name, folder in encoders(source).items():
         model, _, _ = load_backbone(config.model.saved_as(folder), need_mlm_head=True)
         check_length(model, windows_nt, "data.window")

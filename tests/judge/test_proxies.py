@@ -192,7 +192,10 @@ def test_more_clusters_lower_nmi_and_the_rest_shows_that_the_encoder_is_no_worse
     sites = Motifs(rng.integers(6, 10, size=(320, 40), dtype=np.uint8), labels)
     plain = 9 * np.eye(8)[kind] + rng.normal(size=(320, 8))
     split = np.hstack([plain, 30 * np.eye(20)[rng.integers(0, 20, 320)]])  # as good, in twenty pieces
-    found = {name: _nmi_company(states, sites, config) for name, states in (("plain", plain), ("split", split))}
+    found = {
+        name: _nmi_company(states, sites, config.evaluate, config.seed)
+        for name, states in (("plain", plain), ("split", split))
+    }
     assert found["plain"]["nmi"] > 0.9 and found["split"]["nmi"] < 0.6
     assert found["split"]["clusters"] > 2 * found["plain"]["clusters"]
     assert found["split"]["probe_auc"] == pytest.approx(found["plain"]["probe_auc"], abs=0.02)
@@ -210,7 +213,7 @@ def test_overlapping_sites_do_not_help_the_probe(tiny):
     states = rng.normal(size=(60, 32))[family] + 0.01 * rng.normal(size=(600, 32))
     bases = rng.integers(6, 10, size=(60, 40), dtype=np.uint8)
     together, apart = (
-        _nmi_company(states, Motifs(ids, labels), config)["probe_auc"]
+        _nmi_company(states, Motifs(ids, labels), config.evaluate, config.seed)["probe_auc"]
         for ids in (bases[family], rng.integers(6, 10, size=(600, 40), dtype=np.uint8))
     )
     assert apart > 0.9 and together < 0.75

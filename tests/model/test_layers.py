@@ -19,6 +19,7 @@ from simcsp.model.embedding import embed, embed_layers, embed_twice
 from simcsp.model.encoder import POOLING_KINDS, fresh_like, mix_weights, pool, read_pooling, window_vectors
 from simcsp.text.alphabet import add_special_tokens, encode
 from simcsp.training.objectives import info_nce
+from simcsp.training.step import Learner
 from utils.config import ModelConfig
 from utils.errors import InputError
 
@@ -323,7 +324,7 @@ def test_a_numbered_layer_of_the_checkpoint_is_not_renumbered_in_silence(tmp_pat
 
 def test_contrast_and_classifier_train_the_mix():
     model, pooling, _ = fresh(pooling="mean", pooling_layer="mix")
-    learner = pretrain.Learner(model, pooling, "simcse").train()
+    learner = Learner(model, pooling, "simcse").train()
     info_nce(*learner(tokens().repeat(2, 1)).chunk(2), 0.05).backward()
     of_contrast = model.bert.layer_mix.grad.clone()
     assert of_contrast.isfinite().all() and (of_contrast != 0).all()

@@ -10,7 +10,8 @@ import pytest
 from benchmarks.simulate_verdict import operating_characteristics
 from simcsp.judge.scores import corrected_ttest, holm, smallest_difference
 from simcsp.report.collect import Study
-from simcsp.report.verdict import CONTRAST_ARMS, compare, find_contrasts, judge
+from simcsp.report.verdict import compare, find_contrasts, judge
+from utils.arms import OF_PRETRAINING
 
 FOLDS = 10
 SPREAD = np.random.default_rng(0).normal(0, 0.01, FOLDS)
@@ -90,7 +91,7 @@ def test_the_primary_contrast_is_against_the_control_and_the_rest_is_adjusted_to
 
 
 def test_without_a_control_the_primary_contrast_is_against_the_baseline(tmp_path):
-    primary, *others = find_contrasts(study(tmp_path, dict.fromkeys(("baseline", *CONTRAST_ARMS), 0.0)))
+    primary, *others = find_contrasts(study(tmp_path, dict.fromkeys(("baseline", *OF_PRETRAINING), 0.0)))
     assert (primary.arm, primary.reference, primary.control) == ("best_sccs", "baseline", False)
     assert {c.arm for c in others} == {"best_nmi", "last"}
 

@@ -248,7 +248,7 @@ def stamps(folder, *names):
 def test_starting_a_finished_experiment_again_does_nothing(copy, call, capsys, monkeypatch):
     config, run = copy
     before = stamps(run, "summary.json", "metrics.jsonl", "model.safetensors", "predictions.csv", "splits.json")
-    monkeypatch.setattr(finetune, "write_report", lambda config: "")
+    monkeypatch.setattr("simcsp.report.write.write_report", lambda config: "")
     call(pretrain, config, "--pretrain.steps", "0")
     assert "already done" in capsys.readouterr().out
     call(finetune, config)
@@ -277,7 +277,7 @@ def test_starting_again_on_other_data_is_refused_with_the_difference(finished, c
 
 def test_an_arm_may_be_any_checkpoint(copy, finished, call, monkeypatch):
     config, run = copy
-    monkeypatch.setattr(finetune, "write_report", lambda config: "")
+    monkeypatch.setattr("simcsp.report.write.write_report", lambda config: "")
     checkpoint = finished.run / "pretrain/checkpoints/start"
     call(finetune, config, "--finetune.arms", f"[mine={checkpoint}]", "--finetune.folds", "[0]")
     mine, baseline = (run / f"finetune/{arm}/both/seed0/fold00" for arm in ("mine", "baseline"))
@@ -293,7 +293,7 @@ def test_pretraining_needs_no_labels(tiny_data, tmp_path, call):
 
 
 def test_donors_alone_and_acceptors_alone_are_tasks_of_their_own(finished, tmp_path, call, monkeypatch):
-    monkeypatch.setattr(finetune, "write_report", lambda config: "")
+    monkeypatch.setattr("simcsp.report.write.write_report", lambda config: "")
     call(
         finetune,
         finished.config,
@@ -434,7 +434,7 @@ def test_fine_tuning_refuses_bad_input_in_one_line_and_leaves_nothing_that_looks
 def test_a_start_refused_for_bad_weights_is_not_in_the_way_of_the_mended_one(
     finished, tiny_data, tmp_path, call, capsys, monkeypatch
 ):
-    monkeypatch.setattr(finetune, "write_report", lambda config: "")
+    monkeypatch.setattr("simcsp.report.write.write_report", lambda config: "")
     start = Path(shutil.copytree(finished.run / "pretrain/checkpoints/start", tmp_path / "start"))
     whole = (start / "model.safetensors").read_bytes()
     changes = {"mlm.steps": 0, "pretrain.steps": 3, "model.source": str(start)}

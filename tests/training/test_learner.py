@@ -17,6 +17,7 @@ from simcsp.text.kmers import near_duplicates
 from simcsp.text.weight_matrix import site_scores
 from simcsp.training.masking import IGNORED, corrupt, site_weights
 from simcsp.training.objectives import dcl, info_nce
+from simcsp.training.pretraining import Training
 from simcsp.training.step import Learner, masked_loss, step_loss
 from utils.config import PretrainConfig
 
@@ -80,7 +81,7 @@ def test_shifted_views_are_text_about_the_window_and_mlm_reads_the_middle(model,
         model, "forward", lambda input_ids: seen.append(input_ids) or BertForMaskedLM.forward(model, input_ids)
     )
     monkeypatch.setattr(
-        "utils.learner.window_vectors",
+        "simcsp.training.step.window_vectors",
         lambda bert, tokens, pooling: seen.append(tokens) or window_vectors(bert, tokens, pooling),
     )
     loss_of(model, ids, max_shift=3)
@@ -101,7 +102,7 @@ def test_shifted_views_are_text_about_the_window_and_mlm_reads_the_middle(model,
 def test_mutated_views_differ_at_the_rate(model, monkeypatch):
     ids, seen = batch(length=200), []
     monkeypatch.setattr(
-        "utils.learner.window_vectors",
+        "simcsp.training.step.window_vectors",
         lambda bert, tokens, pooling: seen.append(tokens) or window_vectors(bert, tokens, pooling),
     )
     loss_of(model, ids, mutation_rate=0.1)
@@ -193,7 +194,7 @@ def test_a_recipe_with_a_head_resumes_exactly(tiny_data, tmp_path, call, monkeyp
     recipe["pretrain.mini_batch_size"] = size
     straight, halted = (tiny_config(tmp_path / name, tiny_data, recipe) for name in ("straight", "halted"))
     call(pretrain, straight)
-    advance = pretrain.Training.advance
+    advance = Training.advance
 
     def stop_at_five(training, ids, rng):
         if training.step == 5:
@@ -201,7 +202,7 @@ def test_a_recipe_with_a_head_resumes_exactly(tiny_data, tmp_path, call, monkeyp
         advance(training, ids, rng)
 
     with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="power cut"):
-        patch.setattr(pretrain.Training, "advance", stop_at_five)
+        patch.setattr(Training, "advance", stop_at_five)
         call(pretrain, halted)
     call(pretrain, halted)
     assert_same_run(tmp_path / "straight/runs/tiny/pretrain", tmp_path / "halted/runs/tiny/pretrain")

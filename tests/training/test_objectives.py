@@ -10,12 +10,13 @@ from conftest import other_strand, random_bases
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import pretrain
 from simcsp.model.checkpoint import load_backbone
 from simcsp.text.alphabet import CLS, MASK, PAD, SEP, UNK, A, N, T, add_special_tokens, encode
 from simcsp.text.kmers import near_duplicates
 from simcsp.training.masking import IGNORED, choose_random, choose_weighted, corrupt
 from simcsp.training.objectives import ProjectionHead, dcl, info_nce, sup_con
+from simcsp.training.optimizer import build_optimizer, decay_groups
+from simcsp.training.step import Learner, step_loss
 from utils.config import ModelConfig, PretrainConfig
 from utils.errors import InputError
 
@@ -421,7 +422,7 @@ def learner(objective, dropout=0.1):
     sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
     rates = {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
     model, _, _ = load_backbone(ModelConfig(max_position_embeddings=64, **sizes, **rates))
-    return pretrain.Learner(model, "mean", objective).train()
+    return Learner(model, "mean", objective).train()
 
 
 def batch(n=8):
@@ -432,7 +433,7 @@ def batch(n=8):
 def step(model, objective, ids, seed=0):
     torch.manual_seed(7)
     stage = PretrainConfig(objective=objective, temperature=0.1)
-    return pretrain.step_loss(model, stage, ids, np.random.default_rng(seed), torch.device("cpu"))
+    return step_loss(model, stage, ids, np.random.default_rng(seed), torch.device("cpu"))
 
 
 def test_simcse_compares_two_dropout_passes_of_the_same_windows():
@@ -472,7 +473,7 @@ def test_mlm_is_the_cross_entropy_of_the_asked_bases_alone():
 
 def test_weight_decay_spares_biases_and_layer_norms():
     model = learner("mlm")
-    optimizer, _ = pretrain.build_optimizer(model, PretrainConfig(weight_decay=0.5))
+    optimizer, _ = build_optimizer(decay_groups(model, 0.5), 1e-3, 0.5, "linear", 0, 10)
     decayed = {id(p) for group in optimizer.param_groups if group["weight_decay"] for p in group["params"]}
     spared = {id(p) for group in optimizer.param_groups if not group["weight_decay"] for p in group["params"]}
     names = {id(p): name for name, p in model.named_parameters()}
@@ -483,8 +484,7 @@ def test_weight_decay_spares_biases_and_layer_norms():
 
 @pytest.mark.parametrize("kind, last", [("linear", 0.0), ("cosine", 0.0), ("constant_with_warmup", 1e-3)])
 def test_learning_rate_warms_up_then_decays(kind, last):
-    stage = PretrainConfig(steps=10, warmup_steps=4, lr=1e-3, lr_scheduler_type=kind)
-    optimizer, scheduler = pretrain.build_optimizer(learner("mlm"), stage)
+    optimizer, scheduler = build_optimizer(decay_groups(learner("mlm"), 0.0), 1e-3, 0.0, kind, 4, 10)
     rates = []
     for _ in range(10):
         optimizer.step()

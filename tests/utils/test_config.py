@@ -6,7 +6,7 @@ import pytest
 import yaml
 from conftest import ROOT
 
-import pretrain
+from simcsp.training.pretraining import stage_config, stages
 from utils import config as config_module
 from utils.config import (
     OF_CONTRAST,
@@ -409,12 +409,12 @@ def test_a_run_folder_of_an_earlier_version_is_read_and_continued(tmp_path, monk
     config = read_config(tmp_path / "config.yaml")
     assert (config.mlm.steps, config.mlm.warmup_steps, config.pretrain.steps) == (4, 1, 0)
     resumed = dataclasses.replace(config, pretrain=PretrainConfig(max_shift=3))
-    (stage,) = (stage for name, stage in pretrain.stages(resumed).items() if name == "mlm")
+    (stage,) = (stage for name, stage in stages(resumed).items() if name == "mlm")
     assert stage == PretrainConfig(objective="mlm", steps=4, warmup_steps=1, max_shift=3)
-    RunFolder(tmp_path, pretrain.stage_config(resumed, "mlm", stage, resumed.model), {}, "cpu")
+    RunFolder(tmp_path, stage_config(resumed, "mlm", stage, resumed.model), {}, "cpu")
     other = dataclasses.replace(stage, max_shift=2)
     with pytest.raises(InputError, match="pretrain.max_shift was 3, now 2"):
-        RunFolder(tmp_path, pretrain.stage_config(resumed, "mlm", other, resumed.model), {}, "cpu")
+        RunFolder(tmp_path, stage_config(resumed, "mlm", other, resumed.model), {}, "cpu")
 
 
 def test_only_what_changed_nothing_is_dropped_and_only_in_a_run_folder(tmp_path, monkeypatch):

@@ -18,13 +18,15 @@ from simcsp.labels.overlap import measure_overlap
 from simcsp.model.classifier import load_classifier, predict
 from simcsp.text.alphabet import A, N, T, decode, encode
 from simcsp.text.annotation import GeneBody, introns, read_annotation
-from simcsp.text.corpora import build_sampler, chromosome, chunk_starts, open_corpus
+from simcsp.text.corpora import build_sampler, chromosome, chunk_starts
 from simcsp.text.sampler import Intervals, covered
 from simcsp.text.sites import boundaries
 from simcsp.text.species import mixing_shares
 from simcsp.text.store import open_store
 from simcsp.text.weight_matrix import WeightMatrix
+from simcsp.training import pretraining
 from utils.config import Config, DataConfig
+from utils.device import build_accelerator
 from utils.errors import InputError
 
 WINDOW = 40
@@ -37,8 +39,9 @@ def experiment(folder, fasta, **data):
 
 
 def open_text(config):
-    corpus = open_corpus(config)
-    return corpus, build_sampler(config, corpus)
+    """The corpus and its windows, as pre-training opens them."""
+    corpus = pretraining.open_text(config, build_accelerator(config.device, config.precision))
+    return corpus, build_sampler(config.data, corpus, config.seed)
 
 
 def refused(config, message):
@@ -702,7 +705,7 @@ def test_hidden_is_what_the_text_shares_with_the_evaluation_and_nothing_else(eva
     assert decode(corpus.store.ids) == expected
     assert corpus.manifest["n_share"] == round(sum(end - start for start, end in hidden) / 3000, 6)
     assert corpus.store.repeats(np.array([0, 780]), 40).tolist() == [1.0, 0.5]  # the case of the letters is kept
-    shared = {part.name: part.shared for part in measure_overlap(config, corpus)}
+    shared = {part.name: part.shared for part in measure_overlap(config.data, corpus)}
     ours = {"benchmark Fly": what == "nothing", "training": what != "evaluation"}
     for name, still in ours.items():
         assert (sum(count for part, count in shared.items() if part.startswith(name)) > 0) == still
@@ -787,11 +790,11 @@ def test_covered_stretches_are_those_of_the_intervals(spans):
 def test_motif_sites_of_the_text_s_own_fasta_are_found_by_their_coordinates(tiny_data, tmp_path, records, inside):
     motifs = {"motif_bed": str(tiny_data / "motifs.bed"), "motif_fasta": str(tiny_data / "genome.fa")}
     config = experiment(tmp_path, [tiny_data / "genome.fa"], records=records, motif_window=100, **motifs)
-    (part,) = measure_overlap(config, open_corpus(config))
+    (part,) = measure_overlap(config.data, open_text(config)[0])
     assert (part.name, part.count, part.shared) == ("motif sites", 40, inside)
     assert "by their coordinates" in str(part)
     config.data.hide = "evaluation"
-    (part,) = measure_overlap(config, open_corpus(config))
+    (part,) = measure_overlap(config.data, open_text(config)[0])
     assert part.shared == 0 and "80 bases in a row" in str(part)
 
 
@@ -801,7 +804,7 @@ def test_motif_sites_are_found_in_the_genome_of_several_that_they_are_of(tiny_da
     motifs |= {"motif_window": 100, "corpus": "multi_species"}
     for fasta, inside in (([other], 0), ([other, tiny_data / "genome.fa"], 40)):
         config = experiment(tmp_path, fasta, **motifs)
-        (part,) = measure_overlap(config, open_corpus(config))
+        (part,) = measure_overlap(config.data, open_text(config)[0])
         assert (part.count, part.shared) == (40, inside)
 
 

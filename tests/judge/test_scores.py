@@ -1,0 +1,46 @@
+"""Scores of a classifier and the corrected t-test, by hand."""
+
+import math
+
+import numpy as np
+import pytest
+
+from simcsp.judge.scores import TEST_TO_TRAIN, classification_scores, corrected_ttest
+
+
+def test_classification_scores_of_a_case_done_by_hand():
+    labels = np.array([1, 1, 1, 0, 0, 0, 0, 1])
+    probabilities = np.array([0.9, 0.8, 0.4, 0.7, 0.3, 0.2, 0.1, 0.5])  # 0.5 itself is no site
+    scores = classification_scores(labels, probabilities)  # 2 true, 1 false, 2 missed, 3 rightly left
+    assert scores["f1"] == pytest.approx(2 * 2 / (2 * 2 + 1 + 2))
+    assert scores["accuracy"] == pytest.approx(5 / 8)
+    assert scores["auc"] == pytest.approx(14 / 16)  # of 4 x 4 pairs, two are the wrong way round
+    assert scores["ap"] == pytest.approx((1 / 1 + 2 / 2 + 3 / 4 + 4 / 5) / 4)
+    assert scores["mcc"] == pytest.approx((2 * 3 - 1 * 2) / math.sqrt(3 * 4 * 4 * 5))
+    assert classification_scores(labels, probabilities, threshold=0.45)["f1"] == pytest.approx(3 * 2 / (3 * 2 + 1 + 1))
+
+
+def test_corrected_ttest_against_a_hand_calculation():
+    differences = np.array([0.01, 0.03, -0.01, 0.02, 0.05])
+    found = corrected_ttest(differences)
+    # mean .02, s^2 = .0005; standard error sqrt(.0005 (1/5 + 2/7)); t(4) leaves 2.5 % above 2.776445
+    error = math.sqrt(0.0005 * (1 / 5 + 2 / 7))
+    assert found["diff"] == pytest.approx(0.02)
+    assert found["low"] == pytest.approx(0.02 - 2.776445 * error, rel=1e-6)
+    assert found["high"] == pytest.approx(0.02 + 2.776445 * error, rel=1e-6)
+    # t with 4 degrees of freedom has a closed form: P(|T| > t) = 1 - s (3 - s^2) / 2, s = t / sqrt(t^2 + 4)
+    s = (0.02 / error) / math.sqrt((0.02 / error) ** 2 + 4)
+    assert found["p"] == pytest.approx(1 - s * (3 - s**2) / 2, rel=1e-9)
+    assert TEST_TO_TRAIN == 2 / 7
+
+
+def test_corrected_ttest_is_more_careful_than_the_plain_one():
+    differences = np.random.default_rng(0).normal(0.02, 0.03, 10)
+    corrected, plain = corrected_ttest(differences), corrected_ttest(differences, test_to_train=0.0)
+    assert corrected["p"] > plain["p"]
+    assert corrected["high"] - corrected["low"] > plain["high"] - plain["low"]
+
+
+def test_corrected_ttest_says_nothing_where_there_is_nothing_to_say():
+    assert corrected_ttest(np.array([0.1])) == {"diff": 0.1, "low": None, "high": None, "p": None}
+    assert corrected_ttest(np.array([0.1, 0.1]))["p"] is None

@@ -1,0 +1,127 @@
+"""FASTA files as pieces of ids, against a naive parser, and what is refused."""
+
+import gzip
+from unittest import mock
+
+import numpy as np
+import pytest
+from conftest import random_bases
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from simcsp.text.alphabet import decode
+from simcsp.text.fasta import READ_SIZE, fasta_pieces
+from utils.errors import InputError
+
+
+def read(path, chunk=READ_SIZE):
+    """{record: bases} of a FASTA, read in chunks of so many bytes."""
+    records = {}
+    with mock.patch("simcsp.text.fasta.READ_SIZE", chunk):
+        for name, ids, _ in fasta_pieces(path):
+            records[name] = records.get(name, "") + decode(ids)
+    return records
+
+
+def naive_parse(text):
+    records, name = {}, None
+    for line in text.splitlines():
+        if line.startswith(">"):
+            name = line[1:].split()[0]
+            records[name] = ""
+        elif line:
+            records[name] += "".join("T" if c == "U" else c if c in "ACGT" else "N" for c in line.upper())
+    return records
+
+
+@st.composite
+def fasta_texts(draw):
+    """FASTA text with descriptions, blank lines, mixed case, LF or CRLF, with or without a last newline."""
+    newline = draw(st.sampled_from(["\n", "\r\n"]))
+    lines = []
+    for i in range(draw(st.integers(1, 4))):
+        lines.append(f">r{i}" + draw(st.sampled_from(["", " a description", "\tlength=12 >x"])))
+        body = draw(st.lists(st.text("ACGTUNacgturyk", max_size=12), min_size=1, max_size=5))
+        lines += body if any(body) else [*body, "A"]
+    return newline.join(lines) + draw(st.sampled_from(["", newline, newline * 2]))
+
+
+@pytest.fixture(scope="module")
+def scratch(tmp_path_factory):
+    return tmp_path_factory.mktemp("fasta")
+
+
+@given(fasta_texts(), st.integers(1, 30), st.booleans())
+def test_fasta_reader_agrees_with_a_naive_parser_wherever_chunks_are_cut(scratch, text, chunk, zipped):
+    path = scratch / "any.fa"
+    raw = text.encode()
+    path.write_bytes(gzip.compress(raw, 1) if zipped else raw)
+    assert read(path, chunk) == naive_parse(text)
+
+
+BAD_FASTA = [
+    ("", "no FASTA record"),
+    ("\n\n", "no FASTA record"),
+    ("ACGT\n>a\nACGT\n", "line 1: sequence before the first"),
+    ("\n\nACGT\n>a\nACGT\n", "line 3: sequence before the first"),
+    (">a\nACGT\n>\nACGT\n", "line 3: header without a name"),
+    (">a\nACGT\n>b\nAC\n>a x\nGG\n", "line 5: record name 'a' occurs twice"),
+    (">a\nACGT\n>b\n>c\nACGT\n", "record 'b' .before line 4. has no sequence"),
+    (">a\nACGT\n>b\n", "record 'b' .* has no sequence: the file is cut short"),
+    (">a\nACGT\n>b", "record 'b' .* has no sequence: the file is cut short"),
+    (">a\nACGT\nAC-T\n", "line 3: '-' is no nucleotide code"),
+    (">a\nACGT\nAC GT\n", "line 3: ' ' is no nucleotide code"),
+    (">a\nACGT\nAC>b\nGG\n", "line 3: '>' is no nucleotide code"),
+    (">a\nACGT\n>b\nAC\n\nGG\nEQ\n", "line 7: 'E' is no nucleotide code"),
+]
+
+
+@pytest.mark.parametrize("chunk", [3, READ_SIZE])
+@pytest.mark.parametrize("text, message", BAD_FASTA)
+def test_bad_fasta_is_refused_with_file_and_line(tmp_path, text, message, chunk):
+    path = tmp_path / "bad.fa"
+    path.write_text(text)
+    with pytest.raises(InputError, match=f"bad.fa.*{message}"):
+        read(path, chunk)
+
+
+@given(fasta_texts(), st.data(), st.integers(1, 40))
+def test_the_line_of_a_bad_letter_does_not_depend_on_the_chunks(scratch, text, data, chunk):
+    places = [
+        (number, at)
+        for number, line in enumerate(text.split("\n"))
+        if not line.startswith(">")
+        for at in range(len(line.rstrip("\r")))
+    ]
+    number, at = data.draw(st.sampled_from(places))
+    lines = text.split("\n")
+    lines[number] = lines[number][:at] + "!" + lines[number][at + 1 :]
+    path = scratch / "letter.fa"
+    path.write_bytes("\n".join(lines).encode())
+    with pytest.raises(InputError, match=f"line {number + 1}: '!'"):
+        read(path, chunk)
+
+
+@given(st.integers(3, 200))
+@settings(max_examples=20)
+def test_truncated_gzip_is_refused(scratch, cut):
+    whole = gzip.compress(f">a\n{random_bases(np.random.default_rng(0), 2000)}\n".encode())
+    path = scratch / "cut.fa.gz"
+    path.write_bytes(whole[:-cut])
+    with pytest.raises(InputError, match="cut.fa.gz: the gzip stream is damaged or cut short"):
+        read(path)
+
+
+def test_damaged_gzip_is_refused(tmp_path):
+    whole = bytearray(gzip.compress(f">a\n{random_bases(np.random.default_rng(0), 2000)}\n".encode()))
+    whole[len(whole) // 2] ^= 0xFF
+    (tmp_path / "damaged.fa.gz").write_bytes(whole)
+    with pytest.raises(InputError, match="damaged.fa.gz"):
+        read(tmp_path / "damaged.fa.gz")
+
+
+def test_missing_file_and_folder_are_refused(tmp_path):
+    with pytest.raises(InputError, match="none.fa does not exist"):
+        read(tmp_path / "none.fa")
+    with pytest.raises(InputError, match="is a folder"):
+        read(tmp_path)
