@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from simcsp.labels.motifs import load_motifs
+from simcsp.labels.motifs import Motifs, load_motifs
+from simcsp.labels.spliceator import Windows
 from simcsp.labels.splits import Splits, load_windows
 from simcsp.training.fold import (
     Fold,
@@ -51,7 +52,8 @@ def run_folds(config: Config, stop: StopSignal) -> None:
 def run_jobs(config: Config, stop: StopSignal, worker: int = 0) -> None:
     """Every site, seed, arm and fold that the config asks for, one after the other."""
     arms, settings = resolve_arms(config), config.finetune
-    study = open_study(config, stop, worker)
+    windows, splits = load_windows(config.data, config.folder)
+    study = open_study(config, windows, splits, load_motifs(config.data), stop, worker)
     tasks = [(site, seed, arm) for site in settings.sites for seed in settings.seeds for arm in arms]
     study.bar.total = sum(len(fold_numbers(config, study.splits, site)) for site, _, _ in tasks)
     for site, seed, arm in tasks:
@@ -59,9 +61,10 @@ def run_jobs(config: Config, stop: StopSignal, worker: int = 0) -> None:
     study.bar.close()
 
 
-def open_study(config: Config, stop: StopSignal, worker: int = 0, with_motifs: bool = True) -> Study:
-    """What all fits of a config share; windows and splits are read, and the splits made on first use."""
-    windows, splits = load_windows(config.data, config.folder)
+def open_study(
+    config: Config, windows: Windows, splits: Splits, motifs: Motifs | None, stop: StopSignal, worker: int = 0
+) -> Study:
+    """What all fits of a config share, on its device."""
     return build_study(
         config.finetune,
         config.evaluate,
@@ -72,7 +75,7 @@ def open_study(config: Config, stop: StopSignal, worker: int = 0, with_motifs: b
         build_accelerator(config.device, config.precision),
         windows,
         splits,
-        load_motifs(config.data) if with_motifs else None,
+        motifs,
         stop,
         worker,
     )
@@ -161,9 +164,10 @@ def search_settings(config: Config, stop: StopSignal) -> str:
     if source is None:
         raise InputError(f"finetune.arms: a search needs an encoder, {arm} is a floor")
     site, seed = config.finetune.sites[0], config.finetune.seeds[0]
+    windows, splits = load_windows(config.data, config.folder)  # of the run: the same for every trial
 
     def objective(trial: Config, report: Report) -> float:
-        study = open_study(trial, stop, with_motifs=False)
+        study = open_study(trial, windows, splits, None, stop)
         start, aucs = load_start(study, arm, source), []
         for number in fold_numbers(trial, study.splits, site):
             job = Job(arm, source, site, seed, number)

@@ -14,13 +14,13 @@ from safetensors.torch import load_file, save_file
 from scipy.stats import kendalltau, spearmanr
 
 import evaluate
-import finetune
 from simcsp.judge.proxies import measure_nmi
 from simcsp.judge.relate import correlate, find_checkpoints, rank_correlations, resample
 from simcsp.judge.sccs import SCCS_CEILING
 from simcsp.labels.motifs import load_motifs
 from simcsp.model.checkpoint import load_backbone
 from simcsp.report.relation import plain_sentence
+from simcsp.training import finetuning
 from utils.config import load_config
 from utils.run import read_metrics
 
@@ -149,6 +149,15 @@ def test_the_steps_of_a_control_count_and_its_start_does_not(own_run):
 # -- the command -------------------------------------------------------------------------------------------------------
 
 
+def watch_fits(monkeypatch):
+    """The folds that are fitted from now on."""
+    fitted, real = [], finetuning.fit_fold
+    monkeypatch.setattr(
+        finetuning, "fit_fold", lambda study, fold, start: fitted.append(fold) or real(study, fold, start)
+    )
+    return fitted
+
+
 def outcome(run):
     return {name: (run / "relate" / name).read_text() for name in ("relate.csv", "correlations.csv", "relate.md")}
 
@@ -199,31 +208,22 @@ def test_relate_measures_finetunes_and_correlates_and_goes_on_where_it_was(
     first = outcome(own_run)
     shutil.rmtree(own_run / "relate/finetune/pretrain-000003/both/seed0/fold01")
     (own_run / "relate/proxies/pretrain-000006.json").unlink()
-    fitted = []
-    fit = finetune.FoldRun.fit
-    monkeypatch.setattr(finetune.FoldRun, "fit", lambda self, start: (fitted.append(self.arm), fit(self, start)))
+    fitted = watch_fits(monkeypatch)
     call(evaluate, *words)
-    assert fitted == ["pretrain-000003"] and outcome(own_run) == first
+    assert [fold.job.arm for fold in fitted] == ["pretrain-000003"] and outcome(own_run) == first
 
 
 def test_several_runs_are_related_together_and_each_is_finetuned_once(own_run, call, capsys, monkeypatch):
     quick = (*QUICK, "--finetune.folds", "[0]")
     call(evaluate, "relate", own_run, *quick)
     others = [another_run(own_run, name) for name in ("other", "third_run")]
-    fitted = []
-    fit = finetune.FoldRun.fit
-    monkeypatch.setattr(
-        finetune.FoldRun, "fit", lambda self, start: (fitted.append(self.run.path.parts[-7]), fit(self, start))
-    )
+    fitted = watch_fits(monkeypatch)
     capsys.readouterr()
     call(evaluate, "relate", own_run, *others, *quick)
     out = capsys.readouterr().out
     assert "Over 12 checkpoints of 3 runs" in out and "exploratory" not in out
-    assert (
-        sorted(set(fitted)) == ["other", "third_run"]
-        and len(fitted) == 8
-        and all((other / "relate/finetune/pretrain-000008").is_dir() for other in others)
-    )
+    assert sorted({fold.run.path.parts[-7] for fold in fitted}) == ["other", "third_run"] and len(fitted) == 8
+    assert all((other / "relate/finetune/pretrain-000008").is_dir() for other in others)
     table = pd.read_csv(own_run / "relate/relate.csv")
     assert table["run"].tolist() == [str(run) for run in (own_run, *others) for _ in STEPS]
     assert (pd.read_csv(own_run / "relate/correlations.csv")["resampled"] == "runs").all()
@@ -237,9 +237,9 @@ def test_workers_share_the_folds_and_a_config_of_ones_own_is_taken(own_run, fini
 
     def run_workers(config, stop):
         asked.append(config)
-        finetune.run_jobs(config, stop)
+        finetuning.run_jobs(config, stop)
 
-    monkeypatch.setattr(finetune, "run_workers", run_workers)
+    monkeypatch.setattr(finetuning, "run_workers", run_workers)
     call(evaluate, "relate", own_run, finished.config, *QUICK, "--workers", 2, "--finetune.folds", "[1]")
     assert asked[0].workers == 2 and asked[0].finetune.folds == [1] and asked[0].folder == own_run / "relate"
     assert "each from one fit alone" in capsys.readouterr().out

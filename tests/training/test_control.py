@@ -10,6 +10,7 @@ from conftest import refusal, tiny_config, weights
 
 import finetune
 import pretrain
+from simcsp.training import pretraining
 
 
 @pytest.fixture(scope="module")
@@ -19,14 +20,14 @@ def study(tiny_data, tmp_path_factory):
     changes = {"pretrain.control": True, "finetune.max_epochs": 1, "finetune.folds": [0, 1]}
     changes["finetune.arms"] = ["baseline", "best_sccs", "last", "control_best_sccs", "control_last"]
     config = tiny_config(folder, tiny_data, changes)
-    true_loss = pretrain.step_loss
+    true_loss = pretraining.step_loss
 
     def spy(learner, stage, ids, *more):
         seen.setdefault((stage.objective, stage.steps), []).append(ids)
         return true_loss(learner, stage, ids, *more)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pretrain, "step_loss", spy)
+        patch.setattr(pretraining, "step_loss", spy)
         for module in (pretrain, finetune):
             patch.setattr("sys.argv", [f"{module.__name__}.py", str(config)])
             module.main()

@@ -15,8 +15,8 @@ from transformers import BertConfig, BertForMaskedLM
 import pretrain
 from simcsp.model.checkpoint import load_backbone
 from simcsp.text.alphabet import encode
+from simcsp.training import step as step_module
 from simcsp.training.step import Learner, step_loss
-from utils import learner as learner_module
 from utils.config import ModelConfig, PretrainConfig
 
 SIZE, ROWS = 3, 8  # the last mini-batch is smaller
@@ -125,8 +125,8 @@ def test_without_dropout_they_are_those_of_the_plain_step(recipe):
 @every_recipe
 def test_gradients_are_wrong_where_the_masks_are_not_replayed(recipe, monkeypatch):
     learner = build(recipe, dropout=0.1)
-    forgetful = functools.partial(learner_module.checkpoint, preserve_rng_state=False)
-    monkeypatch.setattr(learner_module, "checkpoint", forgetful)
+    forgetful = functools.partial(step_module.checkpoint, preserve_rng_state=False)
+    monkeypatch.setattr(step_module, "checkpoint", forgetful)
     loss, _, gradients = step(learner, recipe, SIZE)
     wanted_loss, _, wanted = step(GraphKept(learner), recipe)
     assert loss == pytest.approx(wanted_loss, rel=EQUAL)

@@ -18,8 +18,10 @@ from simcsp.model.checkpoint import load_backbone, save_checkpoint
 from simcsp.model.classifier import Classifier, layer_groups, load_classifier, predict
 from simcsp.model.encoder import fresh_like, window_vectors
 from simcsp.text.alphabet import A
+from simcsp.training import finetuning, fold
 from utils.config import FinetuneConfig, ModelConfig, check, load_config
 from utils.errors import InputError, Interrupted
+from utils.run import RunFolder
 
 SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
 WINDOWS = 240
@@ -55,7 +57,7 @@ def fit(config, tmp_path):
 
     def run(name, stages, **changes):
         ours = dataclasses.replace(changed(config, stages=stages, **changes), runs=str(tmp_path / name))
-        finetune.run_jobs(ours, SimpleNamespace(asked=False))
+        finetuning.run_jobs(ours, SimpleNamespace(asked=False))
         return sorted((ours.folder / "finetune").glob("*/*/seed*/fold*"))
 
     return run
@@ -126,8 +128,8 @@ def test_values_out_of_range_are_refused_in_one_line(tiny_data, tmp_path, call, 
 
 def test_a_frozen_encoder_stays_as_it_was_and_is_encoded_once_for_all_folds(fit, start, monkeypatch):
     encoded = []
-    real = finetune.embed
-    monkeypatch.setattr(finetune, "embed", lambda bert, ids, *rest: encoded.append(len(ids)) or real(bert, ids, *rest))
+    real = fold.embed
+    monkeypatch.setattr(fold, "embed", lambda bert, ids, *rest: encoded.append(len(ids)) or real(bert, ids, *rest))
     folds = fit("frozen", ["head"], folds=[0, 1])
     assert len(folds) == 2 and sum(encoded) == WINDOWS
     for folder in folds:
@@ -141,19 +143,28 @@ def test_a_frozen_encoder_stays_as_it_was_and_is_encoded_once_for_all_folds(fit,
 def test_the_head_learns_the_same_on_stored_features_as_through_the_encoder(fit, config, tmp_path, monkeypatch):
     (stored,) = fit("stored", ["head"])
     with monkeypatch.context() as patch:
+        real = fold.encode_parts
 
-        def through(fold, index):
-            assert not fold.model.bert.training
-            return fold.model.head(window_vectors(fold.model.bert, fold.study.tokens[index].int(), "mean")).squeeze(-1)
+        def numbered(study, *args):
+            """Features whose first is the window's number, by which `through` finds the window again."""
+            features = real(study, *args).clone()
+            features[:, 0] = torch.arange(len(features))
+            return features
 
-        patch.setattr(finetune.FoldRun, "_head_logits", through)
+        def through(study, model, features):
+            assert not model.bert.training
+            tokens = study.tokens[features[:, 0].long()].int()
+            return model.head(window_vectors(model.bert, tokens, "mean")).squeeze(-1)
+
+        patch.setattr(fold, "encode_parts", numbered)
+        patch.setattr(fold, "head_logits", through)
         (encoder,) = fit("through", ["head"])
     for mine, other in zip(metrics_without_clock(stored), metrics_without_clock(encoder), strict=True):
         assert mine == pytest.approx(other, abs=1e-5)
     heads = [load_file(folder / "checkpoints/best/head.safetensors") for folder in (stored, encoder)]
     assert all(torch.allclose(heads[0][key], heads[1][key], atol=1e-5) for key in heads[0])
     # and what is reported is what the saved checkpoint, read back, gives
-    windows, splits = load_windows(dataclasses.replace(config, runs=str(tmp_path / "stored")))
+    windows, splits = load_windows(config.data, dataclasses.replace(config, runs=str(tmp_path / "stored")).folder)
     test = windows.take(splits.folds["both"][0]["test"])
     model = load_classifier(stored / "checkpoints/best", config.model, 0.1)
     again = predict(model, test.crop(config.data.context), 64)
@@ -172,29 +183,26 @@ def test_fresh_weights_can_be_frozen_too_and_are_each_fold_s_own(fit):
 
 def scripted_auc(monkeypatch, aucs):
     """Validation predictions whose AUC is that of the list, epoch by epoch."""
-    real = finetune.FoldRun._predict
 
-    def scripted(fold, part):
-        if part != "val":
-            return real(fold, part)
-        labels = fold.study.windows.labels[fold.parts["val"]].astype(float)
-        right = np.arange(len(labels)) < aucs[fold.epoch - 1] * len(labels)
+    def scripted(study, fit, index):
+        labels = study.windows.labels[index].astype(float)
+        right = np.arange(len(labels)) < aucs[fit.epoch - 1] * len(labels)
         return np.where(right, labels, 1 - labels)
 
-    monkeypatch.setattr(finetune.FoldRun, "_predict", scripted)
+    monkeypatch.setattr(fold, "predict_part", scripted)
 
 
 def test_everything_starts_from_the_best_head_and_has_to_beat_it(fit, start, monkeypatch):
     scripted_auc(monkeypatch, [0.9, 0.5, 0.5, 0.6, 0.7])
     began = {}
-    real = finetune.FoldRun.train_epoch
+    real = fold.train_epoch
 
-    def watched(fold):
-        if fold.stage == "full" and not began:
-            began.update({key: value.clone() for key, value in fold.model.state_dict().items()})
-        return real(fold)
+    def watched(study, of, fit):
+        if fit.stage == "full" and not began:
+            began.update({key: value.clone() for key, value in fit.model.state_dict().items()})
+        return real(study, of, fit)
 
-    monkeypatch.setattr(finetune.FoldRun, "train_epoch", watched)
+    monkeypatch.setattr(fold, "train_epoch", watched)
     (folder,) = fit("both", ["head", "full"], patience=2, head_epochs=9, max_epochs=9)
     rows = metrics_without_clock(folder)
     assert [row["step"] for row in rows] == [1, 2, 3, 4, 5]  # each stage ends after two epochs without a better AUC
@@ -231,26 +239,26 @@ def test_the_contrast_is_logged_under_its_own_name_moves_the_encoder_and_its_los
 
 def test_the_contrast_sees_training_windows_alone_with_their_own_classes(fit, monkeypatch):
     seen, classes = [], []
-    real_loss, real_contrast = finetune.FoldRun._loss, finetune.sup_con
+    real_loss, real_contrast = fold.batch_loss, fold.sup_con
 
-    def loss(fold, index):
-        if fold.stage == "supcon":
-            seen.append((fold, index.numpy()))
-        return real_loss(fold, index)
+    def loss(study, fit, index):
+        if fit.stage == "supcon":
+            seen.append((study, index.numpy()))
+        return real_loss(study, fit, index)
 
     def contrast(vectors, given, temperature):
         classes.append(given.numpy())
         assert temperature == 0.2
         return real_contrast(vectors, given, temperature)
 
-    monkeypatch.setattr(finetune.FoldRun, "_loss", loss)
-    monkeypatch.setattr(finetune, "sup_con", contrast)
+    monkeypatch.setattr(fold, "batch_loss", loss)
+    monkeypatch.setattr(fold, "sup_con", contrast)
     for site, expected in (("both", {0, 1, 2}), ("acceptor", {0, 2})):
         seen.clear(), classes.clear()
         fit(site, ["supcon", "head"], sites=[site], supcon_temperature=0.2, head_epochs=1)
-        fold, index = seen[0][0], np.concatenate([index for _, index in seen])
-        windows = fold.study.windows
-        assert set(index) <= set(fold.parts["train"])
+        study, index = seen[0][0], np.concatenate([index for _, index in seen])
+        windows = study.windows
+        assert set(index) <= set(study.splits.folds[site][0]["train"])
         of_site = {"donor": 1, "acceptor": 2}
         names = zip(windows.labels[index], windows.sites[index], strict=True)
         assert [label and of_site[name] for label, name in names] == np.concatenate(classes).tolist()
@@ -259,11 +267,11 @@ def test_the_contrast_sees_training_windows_alone_with_their_own_classes(fit, mo
 
 def test_no_validation_test_or_selection_window_reaches_the_contrast(fit, monkeypatch):
     # Other bases and other labels there, and the encoder after the stage is the same bit for bit.
-    real = finetune.load_windows
+    real = finetuning.load_windows
 
     def other_bases(where):
-        def load(config):
-            windows, splits = real(config)
+        def load(*args):
+            windows, splits = real(*args)
             train = np.zeros(len(windows), bool)
             train[splits.folds["both"][0]["train"]] = True
             rows = np.flatnonzero(train if where == "train" else ~train)
@@ -279,7 +287,7 @@ def test_no_validation_test_or_selection_window_reaches_the_contrast(fit, monkey
     after = {}
     for where in ("nowhere", "others", "train"):
         if where != "nowhere":
-            monkeypatch.setattr(finetune, "load_windows", other_bases(where))
+            monkeypatch.setattr(finetuning, "load_windows", other_bases(where))
         (folder,) = fit(where, ["supcon", "head"], head_epochs=1)
         after[where] = encoder_of(folder / "checkpoints/best")
     assert equal(after["nowhere"], after["others"])
@@ -306,12 +314,11 @@ def test_killed_again_and_again_at_ever_later_moments_of_all_stages_equals_a_str
 
     with monkeypatch.context() as patch:
         for owner, name in [
-            (finetune.FoldRun, "train_epoch"),
-            (finetune.FoldRun, "_next_stage"),
-            (finetune.FoldRun, "_enter"),
-            (finetune.FoldRun, "finish"),
-            (finetune.RunFolder, "record"),
-            (finetune.RunFolder, "save_state"),
+            (fold, "train_epoch"),
+            (fold, "enter_stage"),
+            (finetuning, "score_fold"),
+            (RunFolder, "record"),
+            (RunFolder, "save_state"),
             (os, "rename"),
         ]:
             patch.setattr(owner, name, counted(getattr(owner, name)))
@@ -331,16 +338,17 @@ def test_killed_again_and_again_at_ever_later_moments_of_all_stages_equals_a_str
 def test_asked_to_stop_within_an_epoch_of_a_stage_equals_a_straight_run(fit, monkeypatch, stage, last):
     stages = [stage, last]
     (straight,) = fit("straight", stages)
-    real, steps = finetune.FoldRun._loss, 0
+    real, steps = fold.batch_loss, 0
 
-    def loss(fold, index):
+    def loss(study, fit, index):
         nonlocal steps
-        steps += fold.stage == stage
-        fold.study.stop.asked = steps == len(fold.parts["train"]) // fold.batch_size + 3  # in its second epoch
-        return real(fold, index)
+        steps += fit.stage == stage
+        batches = len(study.splits.folds["both"][0]["train"]) // fit.batch_size
+        study.stop.asked = steps == batches + 3  # in its second epoch
+        return real(study, fit, index)
 
     with monkeypatch.context() as patch:
-        patch.setattr(finetune.FoldRun, "_loss", loss)
+        patch.setattr(fold, "batch_loss", loss)
         with pytest.raises(Interrupted, match="stopped in .*fold00, epoch 2"):
             fit("stopped", stages)
     (stopped,) = fit("stopped", stages)
@@ -350,15 +358,15 @@ def test_asked_to_stop_within_an_epoch_of_a_stage_equals_a_straight_run(fit, mon
 def test_everything_killed_after_it_has_become_the_best_does_not_start_from_its_own_head(fit, monkeypatch):
     scripted_auc(monkeypatch, [0.6, 0.5, 0.9, 0.95])
     (straight,) = fit("straight", ["head", "full"], head_epochs=2)
-    real = finetune.FoldRun.keep_best
+    real = fold.keep_best
 
-    def keep_and_die(fold):
-        real(fold)
-        if fold.stage == "full":
+    def keep_and_die(of, fit):
+        real(of, fit)
+        if fit.stage == "full":
             raise Crash
 
     with monkeypatch.context() as patch:
-        patch.setattr(finetune.FoldRun, "keep_best", keep_and_die)
+        patch.setattr(fold, "keep_best", keep_and_die)
         with pytest.raises(Crash):
             fit("killed", ["head", "full"], head_epochs=2)
     (killed,) = fit("killed", ["head", "full"], head_epochs=2)
@@ -428,7 +436,7 @@ def test_layerwise_decay_holds_the_embeddings_back(fit, start):
 
 def test_training_windows_are_cut_off_their_site_and_others_are_not(fit, monkeypatch):
     seen, scored = [], []
-    tokens_of, predict_windows = finetune.Study.training_tokens, finetune.predict
+    tokens_of, predict_windows = fold.training_tokens, fold.predict
 
     def watched(study, index):
         seen.append((study, index, tokens_of(study, index)))
@@ -438,8 +446,8 @@ def test_training_windows_are_cut_off_their_site_and_others_are_not(fit, monkeyp
         scored.append(ids)
         return predict_windows(model, ids, *rest)
 
-    monkeypatch.setattr(finetune.Study, "training_tokens", watched)
-    monkeypatch.setattr(finetune, "predict", watched_predict)
+    monkeypatch.setattr(fold, "training_tokens", watched)
+    monkeypatch.setattr(fold, "predict", watched_predict)
     fit("shifted", ["supcon", "full"], max_shift=3)
     offsets = set()
     for study, index, tokens in seen:
@@ -449,14 +457,14 @@ def test_training_windows_are_cut_off_their_site_and_others_are_not(fit, monkeyp
             assert found, "a window of other bases"
             offsets.update(found)
     assert offsets == set(range(7))
-    fold = seen[0][0].splits.folds["both"][0]
-    centred = {row.tobytes() for part in ("val", "test") for row in seen[0][0].ids[fold[part]]}
+    parts = seen[0][0].splits.folds["both"][0]
+    centred = {row.tobytes() for part in ("val", "test") for row in seen[0][0].ids[parts[part]]}
     assert {row.tobytes() for ids in scored for row in ids} == centred
 
 
 def test_a_run_with_shifts_goes_on_as_if_never_stopped(fit, monkeypatch):
     straight = fit("straight", ["full"], max_shift=2)[0]
-    save, left = finetune.RunFolder.save_state, [1]
+    save, left = RunFolder.save_state, [1]
 
     def crashing(run, state):
         save(run, state)
@@ -464,7 +472,7 @@ def test_a_run_with_shifts_goes_on_as_if_never_stopped(fit, monkeypatch):
         if not left[0]:
             raise Crash
 
-    monkeypatch.setattr(finetune.RunFolder, "save_state", crashing)
+    monkeypatch.setattr(RunFolder, "save_state", crashing)
     with pytest.raises(Crash):
         fit("stopped", ["full"], max_shift=2)
     assert_same_run(straight, fit("stopped", ["full"], max_shift=2)[0])
@@ -476,10 +484,9 @@ def test_a_shift_that_the_files_do_not_hold_is_refused(fit):
 
 
 @pytest.mark.parametrize("arm, measured", [("baseline", 1), ("fresh", 3)])
-def test_nmi_before_fine_tuning_is_measured_once_where_folds_start_alike(arm, measured):
+def test_nmi_before_fine_tuning_is_measured_once_where_folds_start_alike(arm, measured, monkeypatch):
     asked = []
-    start = object.__new__(finetune.StartModel)
-    start.fresh, start._nmi = arm == "fresh", None
-    start.study = SimpleNamespace(nmi=lambda bert: asked.append(bert) or float(bert))
-    assert [start.nmi(fold) for fold in range(3)] == ([0.0, 1.0, 2.0] if measured == 3 else [0.0] * 3)
-    assert len(asked) == measured
+    monkeypatch.setattr(fold, "motif_nmi", lambda study, bert: asked.append(bert) or float(bert))
+    start = fold.Start(None, "mean", fresh=arm == "fresh")
+    found = [fold.start_nmi(None, start, number) for number in range(3)]
+    assert found == ([0.0, 1.0, 2.0] if measured == 3 else [0.0] * 3) and len(asked) == measured

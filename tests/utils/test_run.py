@@ -25,6 +25,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import finetune
 import pretrain
+from simcsp.report import write
+from simcsp.training import finetuning, fold, pretraining
+from simcsp.training.validation import build_validation
 from utils.config import flatten, load_config, to_dict
 from utils.device import build_accelerator, take_step
 from utils.errors import InputError, Interrupted, run_script
@@ -340,7 +343,12 @@ def test_pretraining_killed_again_and_again_at_ever_later_moments_equals_a_strai
 ):
     config = tiny_config(tmp_path, tiny_data)
     with monkeypatch.context() as patch:
-        places = [(pretrain.Training, "advance"), (RunFolder, "record"), (RunFolder, "finish"), (pretrain, "save")]
+        places = [
+            (pretraining.Training, "advance"),
+            (RunFolder, "record"),
+            (RunFolder, "finish"),
+            (pretraining, "save"),
+        ]
         start, state = stop_ever_later(patch, tmp_path / "runs", places)
         while not start(lambda: call(pretrain, config)):
             assert state.starts < 60
@@ -356,7 +364,7 @@ def test_pretraining_asked_to_stop_saves_that_very_step_and_goes_on_from_it(
     config = tiny_config(tmp_path, tiny_data)
     stage, within = (STAGES[0], step) if step <= 4 else (STAGES[1], step - 4)
     with monkeypatch.context() as patch:
-        at_call(patch, pretrain.Training, "advance", step, terminate)
+        at_call(patch, pretraining.Training, "advance", step, terminate)
         with pytest.raises(Interrupted, match=f"stopped at step {within} of"):
             call(pretrain, config)
     folder = tmp_path / "runs/tiny" / stage
@@ -364,13 +372,13 @@ def test_pretraining_asked_to_stop_saves_that_very_step_and_goes_on_from_it(
     assert torch.load(folder / "state.pt", weights_only=True)["step"] == within
     steps = SimpleNamespace(taken=0)
     with monkeypatch.context() as patch:
-        real = pretrain.Training.advance
+        real = pretraining.Training.advance
 
         def advance(*args):
             steps.taken += 1
             return real(*args)
 
-        patch.setattr(pretrain.Training, "advance", advance)
+        patch.setattr(pretraining.Training, "advance", advance)
         call(pretrain, config)
     assert steps.taken == 12 - step  # nothing is done twice
     for stage in STAGES:
@@ -381,11 +389,12 @@ def test_pretraining_killed_by_the_system_and_started_again_equals_a_straight_ru
     config = tiny_config(tmp_path, tiny_data)
     kill = (
         "import itertools, os, signal, pretrain\n"
-        "real, calls = pretrain.Training.advance, itertools.count(1)\n"
+        "from simcsp.training.pretraining import Training\n"
+        "real, calls = Training.advance, itertools.count(1)\n"
         "def advance(*args):\n"
         "    if next(calls) == 9: os.kill(os.getpid(), signal.SIGKILL)\n"
         "    return real(*args)\n"
-        "pretrain.Training.advance = advance\n"
+        "Training.advance = advance\n"
         "pretrain.main()\n"
     )
     done = subprocess.run(
@@ -403,7 +412,7 @@ def test_pretraining_with_nmi_killed_in_between_equals_a_straight_run(tiny_data,
     call(pretrain, tiny_config(tmp_path / "straight", tiny_data, changes))
     config = tiny_config(tmp_path / "killed", tiny_data, changes)
     with monkeypatch.context() as patch:
-        at_call(patch, pretrain.Training, "advance", 5, crash)
+        at_call(patch, pretraining.Training, "advance", 5, crash)
         with pytest.raises(Crash):
             call(pretrain, config)
     call(pretrain, config)
@@ -430,8 +439,8 @@ def half_precision(*_):
 def fp16(monkeypatch):
     """Both scripts train in fp16. accelerate keeps one precision a process, so what was there is forgotten."""
     AcceleratorState._reset_state(reset_partial_state=True)
-    for script in (pretrain, finetune):
-        monkeypatch.setattr(script, "build_accelerator", half_precision)
+    for module in (pretraining, finetuning):
+        monkeypatch.setattr(module, "build_accelerator", half_precision)
     yield
     AcceleratorState._reset_state(reset_partial_state=True)
 
@@ -515,7 +524,7 @@ SHARED = {"finetune.arms": ["baseline"], "finetune.select_epoch": "shared"}
 def no_report():
     """The report is made from finished folds; it takes seconds, and is not what these tests are about."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(finetune, "write_report", lambda config: "")
+        patch.setattr(write, "write_report", lambda config: "")
         yield
 
 
@@ -524,7 +533,7 @@ def test_fine_tuning_killed_again_and_again_at_ever_later_moments_equals_a_strai
 ):
     config = pretrained_copy(tmp_path, finished, tiny_data, FOLDS_0_1)
     with monkeypatch.context() as patch:
-        places = [(finetune.FoldRun, "train_epoch"), (finetune.FoldRun, "finish"), (RunFolder, "record")]
+        places = [(fold, "train_pass"), (finetuning, "score_fold"), (RunFolder, "record")]
         start, state = stop_ever_later(patch, tmp_path / "runs/tiny/finetune", places)
         while not start(lambda: call(finetune, config)):
             assert state.starts < 60
@@ -538,7 +547,7 @@ def test_fine_tuning_asked_to_stop_within_an_epoch_equals_a_straight_run(
     config = pretrained_copy(tmp_path, finished, tiny_data, FOLDS_0_1)
     with monkeypatch.context() as patch:
         batches = json.loads((fold_folders(finished.run)[0] / "summary.json").read_text())["windows"]["train"] // 4
-        at_call(patch, finetune.F, "binary_cross_entropy_with_logits", batches + 3, terminate)
+        at_call(patch, fold.F, "binary_cross_entropy_with_logits", batches + 3, terminate)
         with pytest.raises(Interrupted, match="stopped in .*fold00, epoch 2"):
             call(finetune, config)
     call(finetune, config)
@@ -573,7 +582,7 @@ def test_shared_fine_tuning_killed_after_some_folds_of_an_epoch_equals_a_straigh
 ):
     config = pretrained_copy(tmp_path, finished, tiny_data, SHARED)
     with monkeypatch.context() as patch:
-        at_call(patch, finetune.FoldRun, "train_epoch", FOLDS + 2, crash)  # fold 0 is through epoch 2, fold 1 is not
+        at_call(patch, fold, "train_pass", FOLDS + 2, crash)  # fold 0 is through epoch 2, fold 1 is not
         with pytest.raises(Crash):
             call(finetune, config)
     call(finetune, config)
@@ -586,7 +595,7 @@ def test_shared_fine_tuning_killed_again_and_again_at_ever_later_moments_equals_
 ):
     config = pretrained_copy(tmp_path, finished, tiny_data, SHARED)
     with monkeypatch.context() as patch:
-        places = [(finetune.FoldRun, "train_epoch"), (finetune.FoldRun, "keep_best"), (RunFolder, "record")]
+        places = [(fold, "train_pass"), (finetuning, "keep_best"), (RunFolder, "record")]
         start, state = stop_ever_later(patch, tmp_path / "runs/tiny/finetune", places)
         while not start(lambda: call(finetune, config)):
             assert state.starts < 60
@@ -595,7 +604,7 @@ def test_shared_fine_tuning_killed_again_and_again_at_ever_later_moments_equals_
 
 @pytest.mark.parametrize(
     "place, number",
-    [("train_epoch", FOLDS + 2), ("finish", 2)],
+    [((fold, "train_pass"), FOLDS + 2), ((finetuning, "score_fold"), 2)],
     ids=["after some folds of an epoch", "between two summaries"],
 )
 def test_shared_fine_tuning_killed_after_its_best_epoch_keeps_that_of_all_folds(
@@ -603,19 +612,16 @@ def test_shared_fine_tuning_killed_after_its_best_epoch_keeps_that_of_all_folds(
 ):
     # Validation AUC .5 .5 1 in fold 1, 1 0 0 in the others: epoch 1 is the best of all, epoch 3 that of fold 1 alone.
     aucs = {number: (0.5, 0.5, 1.0) if number == 1 else (1.0, 0.0, 0.0) for number in range(FOLDS)}
-    real = finetune.FoldRun._predict
 
-    def scripted(fold, part):
-        if part != "val":
-            return real(fold, part)
-        labels = fold.study.windows.labels[fold.parts["val"]].astype(float)
-        auc = aucs[fold.number][fold.epoch - 1]
+    def scripted(study, fit, index):
+        (number,) = (i for i, parts in enumerate(study.splits.folds["both"]) if np.array_equal(parts["val"], index))
+        labels, auc = study.windows.labels[index].astype(float), aucs[number][fit.epoch - 1]
         return labels * auc + (1 - labels) * (1 - auc)
 
-    monkeypatch.setattr(finetune.FoldRun, "_predict", scripted)
+    monkeypatch.setattr(fold, "predict_part", scripted)
     config = pretrained_copy(tmp_path, finished, tiny_data, SHARED)
     with monkeypatch.context() as patch:
-        at_call(patch, finetune.FoldRun, place, number, crash)
+        at_call(patch, *place, number, crash)
         with pytest.raises(Crash):
             call(finetune, config)
     best = [weights(folder) for folder in fold_folders(tmp_path / "runs/tiny")]
@@ -657,16 +663,15 @@ def assert_saved(finished, stage, field):
 
 def test_other_motif_sites_are_another_input(own_data, tmp_path):
     config = load_config([str(tiny_config(tmp_path, own_data, motif_settings(own_data)))])
-    accelerator = SimpleNamespace(autocast=nullcontext)
-    before = pretrain.Validation(config, accelerator).inputs
+    before = build_validation(config, nullcontext).inputs
     bed = own_data / "motifs.bed"
     bed.write_text("".join(bed.read_text().splitlines(keepends=True)[:-4]))
-    assert pretrain.Validation(config, accelerator).inputs != before
+    assert build_validation(config, nullcontext).inputs != before
 
 
 FAULTS = """
 import resource, torch
-from utils.run import keep_freed_memory
+from utils.device import keep_freed_memory
 keep_freed_memory()
 for _ in range(4):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -15,6 +15,8 @@ from conftest import ROOT, refusal, tiny_config
 
 import finetune
 import pretrain
+from simcsp.labels.splits import load_windows
+from simcsp.training import fold
 from utils import search
 from utils.config import load_config
 from utils.errors import InputError
@@ -79,10 +81,15 @@ def test_fine_tuning_is_searched_on_validation_parts_only(tiny_data, tmp_path, c
         "finetune.folds": [0, 1],
         "finetune.max_epochs": 2,
     }
-    predict, seen = finetune.FoldRun._predict, []
-    monkeypatch.setattr(finetune.FoldRun, "_predict", lambda fold, part: seen.append(part) or predict(fold, part))
-    call(finetune, tiny_config(tmp_path, tiny_data, changes))
-    assert set(seen) == {"val"}
+    scored, predict = [], fold.predict
+    monkeypatch.setattr(fold, "predict", lambda model, ids, *rest: scored.append(ids) or predict(model, ids, *rest))
+    path = tiny_config(tmp_path, tiny_data, changes)
+    call(finetune, path)
+    config = load_config([str(path)])
+    windows, splits = load_windows(config.data, config.folder)
+    validation = [windows.crop(20)[parts["val"]].tobytes() for parts in splits.folds["both"][:2]]
+    assert {ids.tobytes() for ids in scored} == set(validation)
+    assert not list((config.folder / "search").rglob("splits"))  # every trial has those of the run
     study = study_of(tmp_path)
     rows = [
         json.loads(line)
