@@ -125,7 +125,7 @@ def test_the_weighted_sum_adds_the_loss_of_a_masked_copy(model):
     assert summed == pytest.approx(plain + 0.5 * float(masked), rel=1e-5)
 
 
-# -- an encoder as it is trained -----------------------------------------------------------------------------------------
+# -- an encoder as it is trained ---------------------------------------------------------------------------------------
 
 
 def learner(objective, dropout=0.1):
