@@ -90,7 +90,7 @@ class DataConfig:
 
     corpus: Literal["fasta", "genome", "genes", "multi_species", "splice_enriched", "dataset"] = "fasta"
     """Pre-training text: the FASTA as it is; 6 kb chunks of a human genome; gene bodies on their sense strand; several
-    species; windows drawn by their splice-site score; a `datasets` set (see utils/corpus.py)."""
+    species; windows drawn by their splice-site score; a `datasets` set (see simcsp/text/corpora.py)."""
     fasta: list[str] = field(default_factory=list)
     """FASTA files of the text, plain or gzipped."""
     annotation: list[str] = field(default_factory=list)
