@@ -8,10 +8,6 @@ from conftest import NEGATIVE, POSITIVE, put, random_bases
 from simcsp.labels.examine import check_training
 
 
-def rewrite(path, change):
-    path.write_text(change(path.read_text()))
-
-
 def test_every_fault_planted_in_a_copy_is_counted_in_its_report(tmp_path):
     rng, motif = np.random.default_rng(0), {"donor": "GT", "acceptor": "AG"}
     files = {
