@@ -86,7 +86,7 @@ def load_scorer(folder: Path, config: Config, accelerator: Accelerator) -> Score
 
 
 def show_benchmark(source: Path, config: Config) -> None:
-    """Benchmark species by each fold's model, their mean ensemble and the floors (see utils/benchmark.py).
+    """Benchmark species by each fold's model, their mean ensemble and the floors (see simcsp/judge/benchmark.py).
 
     Of a whole run, written to its benchmark/: benchmark.csv, where the report finds it, reliability plots, notes.txt.
     A model whose training windows are not there is scored without what takes them, and nothing is written.

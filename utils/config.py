@@ -90,7 +90,7 @@ class DataConfig:
 
     corpus: Literal["fasta", "genome", "genes", "multi_species", "splice_enriched", "dataset"] = "fasta"
     """Pre-training text: the FASTA as it is; 6 kb chunks of a human genome; gene bodies on their sense strand; several
-    species; windows drawn by their splice-site score; a `datasets` set (see utils/corpus.py)."""
+    species; windows drawn by their splice-site score; a `datasets` set (see simcsp/text/corpora.py)."""
     fasta: list[str] = field(default_factory=list)
     """FASTA files of the text, plain or gzipped."""
     annotation: list[str] = field(default_factory=list)
@@ -331,7 +331,7 @@ class EvaluateConfig:
     kmer: PositiveInt = 4
     """k of the k-mer logistic regression."""
     mlm_fasta: str | None = None
-    """FASTA of a record kept out of the text, on which `evaluate.py mlm` measures masked-base accuracy."""
+    """FASTA of a held-out record, on which `evaluate.py mlm` measures masked-base accuracy."""
     mlm_annotation: str | None = None
     """GTF or GFF3 of that FASTA: exons, introns and splice sites are scored apart."""
     pwm_flank: PositiveInt = 20

@@ -110,7 +110,7 @@ class Change(NamedTuple):
     score: float
     """Difference of the mean P(site), >= 0; 0 where there is no such change, and the rest is None then."""
     offset: int | None
-    """Position of the site (the exon's base, see utils/predict.py) less that of the variant, in the reference."""
+    """Position of the site (the exon's base, see simcsp/genome/scan.py) less that of the variant, in the reference."""
     strand: str | None
     sd: float | None
     """Standard deviation of the difference over the models; NaN for a single one."""
