@@ -4,7 +4,7 @@
     python evaluate.py sccs      SOURCE [CONFIG.yaml] [--section.field value ...]   SCCS, alignment, uniformity, floors
     python evaluate.py nmi       SOURCE ...   NMI of the motif sites, its halves and bounds, floors
     python evaluate.py layers    SOURCE ...   SCCS, linear probe and NMI of every layer and pooling, beside the floors
-    python evaluate.py mlm       SOURCE ...   masked-base accuracy by region on a kept-out record, beside its neighbours
+    python evaluate.py mlm       SOURCE ...   masked-base accuracy by region on a held-out record, beside its neighbours
     python evaluate.py classify  SOURCE ...   test scores of fine-tuned folds, computed anew from their checkpoints
     python evaluate.py benchmark SOURCE ...   benchmark species: each fold's model, their mean ensemble, the floors
     python evaluate.py relate    RUN [RUN ...] [CONFIG.yaml] ...   do SCCS, NMI and a probe of checkpoints tell F1?

@@ -23,9 +23,9 @@ from simcsp.judge.proxies import (
     LEIDEN_SEEDS,
     layer_floors,
     measure_layers,
-    measure_nmi_company,
+    measure_nmi_details,
     measure_sccs_intervals,
-    nmi_company_floors,
+    nmi_details_floors,
     sccs_interval_floors,
 )
 from simcsp.judge.sccs import SCCS_CEILING
@@ -65,7 +65,7 @@ def measure_encoders(
 
 
 def show_sccs(source: Path, config: Config) -> None:
-    """SCCS of donors, acceptors and both on the selection windows, with its error and its company."""
+    """SCCS of donors, acceptors and both on the selection windows, with its 95 % interval, null band and floors."""
     settings = config.evaluate
     chosen = selection_windows(*read_windows(config.data, config.folder))
     found = measure_encoders(
@@ -99,13 +99,13 @@ def show_sccs(source: Path, config: Config) -> None:
 
 
 def show_nmi(source: Path, config: Config) -> None:
-    """NMI of GT / AG sites with its bound and its company, on average and by halves."""
+    """NMI of GT / AG sites with its bound, spread, adjusted scores and floors: mean and halves."""
     sites, phrase = load_nmi_sites(config)
     used = ("motif_window",) if config.evaluate.nmi_sites == "motifs" else ("context",)
     found = measure_encoders(
-        source, config, used, lambda model, _: measure_nmi_company(model.bert, sites, config.evaluate, config.seed)
+        source, config, used, lambda model, _: measure_nmi_details(model.bert, sites, config.evaluate, config.seed)
     )
-    found |= nmi_company_floors(sites, config.evaluate, config.seed)
+    found |= nmi_details_floors(sites, config.evaluate, config.seed)
     layer = "last layer" if config.evaluate.nmi_layer is None else f"layer {config.evaluate.nmi_layer}"
     print(f"NMI of {phrase}, windows of {sites.ids.shape[1]} nt, {layer}; mean of the GT half and the AG half")
     of_half = {f"{half} {name}": half_scores(scores, half) for half in ("gt", "ag") for name, scores in found.items()}
@@ -167,7 +167,7 @@ def show_mlm(source: Path, config: Config) -> None:
     """
     settings, windows_nt = config.evaluate, config.data.window
     if settings.mlm_fasta is None or settings.mlm_annotation is None:
-        raise InputError("evaluate.mlm_fasta and evaluate.mlm_annotation are not set: mlm needs a kept-out record")
+        raise InputError("evaluate.mlm_fasta and evaluate.mlm_annotation are not set: mlm needs a held-out record")
     accelerator = build_accelerator(config.device, config.precision)
     corpus = open_text(config, accelerator)
     stretches = covered(corpus.intervals)
@@ -202,7 +202,7 @@ def show_mlm(source: Path, config: Config) -> None:
 def choose_windows(
     store: TokenStore, record: Record, transcripts: list[Transcript], length: int, per_region: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(windows uint8 [n, length] on the strand of their gene, places [n], regions [n]) of a kept-out record."""
+    """(windows uint8 [n, length] on the strand of their gene, places [n], regions [n]) of a held-out record."""
     region, minus = label_regions(transcripts, record.name, record.length)
     ids, half = store.fetch(record.name, 0, record.length), length // 2
     known = np.concatenate([[0], np.cumsum(ids == N)])

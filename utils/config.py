@@ -331,7 +331,7 @@ class EvaluateConfig:
     kmer: PositiveInt = 4
     """k of the k-mer logistic regression."""
     mlm_fasta: str | None = None
-    """FASTA of a record kept out of the text, on which `evaluate.py mlm` measures masked-base accuracy."""
+    """FASTA of a held-out record, on which `evaluate.py mlm` measures masked-base accuracy."""
     mlm_annotation: str | None = None
     """GTF or GFF3 of that FASTA: exons, introns and splice sites are scored apart."""
     pwm_flank: PositiveInt = 20

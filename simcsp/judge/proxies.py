@@ -161,10 +161,10 @@ def _floor_features(ids: np.ndarray, flank: int) -> dict[str, tuple[np.ndarray, 
     return {f"one_hot_{flank}": (one_hot(ids, flank), cosine_pairs), "gc": (gc_content(ids), closeness)}
 
 
-# -- NMI with its company ----------------------------------------------------------------------------------------------
+# -- NMI in detail -----------------------------------------------------------------------------------------------------
 
 
-def measure_nmi_company(
+def measure_nmi_details(
     bert: BertModel, sites: Motifs, settings: EvaluateConfig, seed: int, autocast: Autocast = nullcontext
 ) -> dict[str, float]:
     """`measure_nmi` and what tells a better encoder from another number of clusters, by halves (*_gt, *_ag) and mean.
@@ -174,18 +174,18 @@ def measure_nmi_company(
     that share 80 nt kept together.
     """
     states = embed_centre(bert, sites.ids, settings.nmi_layer, settings.batch_size, autocast)
-    return _nmi_company(states, sites, settings, seed)
+    return _nmi_details(states, sites, settings, seed)
 
 
-def nmi_company_floors(sites: Motifs, settings: EvaluateConfig, seed: int) -> dict[str, dict[str, float]]:
-    """{floor: ...}: what `measure_nmi_company` gives for what is no model."""
+def nmi_details_floors(sites: Motifs, settings: EvaluateConfig, seed: int) -> dict[str, dict[str, float]]:
+    """{floor: ...}: what `measure_nmi_details` gives for what is no model."""
     return {
-        name: _nmi_company(values, sites, settings, seed)
+        name: _nmi_details(values, sites, settings, seed)
         for name, (values, _) in _floor_features(sites.ids, settings.pwm_flank).items()
     }
 
 
-def _nmi_company(states: np.ndarray, sites: Motifs, settings: EvaluateConfig, seed: int) -> dict[str, float]:
+def _nmi_details(states: np.ndarray, sites: Motifs, settings: EvaluateConfig, seed: int) -> dict[str, float]:
     k, labels = settings.nmi_clusters, sites.labels
     graph = neighbour_graph(states)
     clusters = leiden_of(graph, seed=seed)

@@ -1,4 +1,4 @@
-"""SCCS and NMI of an encoder with their company: intervals by site type, Spliceator's windows as motif sites, the table
+"""SCCS and NMI of an encoder in detail: intervals by site type, Spliceator's windows as motif sites, the table
 of NMI."""
 
 import dataclasses
@@ -11,9 +11,9 @@ from conftest import motif_settings, refusal, tiny_config
 import evaluate
 from simcsp.judge.clustering import by_half, kmeans, nmi
 from simcsp.judge.proxies import (
-    _nmi_company,
+    _nmi_details,
     measure_nmi,
-    measure_nmi_company,
+    measure_nmi_details,
     measure_sccs,
     measure_sccs_intervals,
     sccs_floors,
@@ -167,14 +167,14 @@ def test_nmi_sites_of_spliceator_are_selection_windows_with_a_motif(tiny):
     assert phrase.startswith(f"{sum(shown)} of {len(chosen)} selection windows")
 
 
-# -- NMI with its company ----------------------------------------------------------------------------------------------
+# -- NMI in detail -----------------------------------------------------------------------------------------------------
 
 
-def test_the_company_of_nmi_agrees_with_training_and_with_its_parts(tiny):
+def test_the_details_of_nmi_agree_with_training_and_with_its_parts(tiny):
     _, config, _, model = tiny
     config = with_evaluate(config, nmi_clusters=3)
     sites, _ = load_nmi_sites(config)
-    found = measure_nmi_company(model.bert, sites, config.evaluate, config.seed)
+    found = measure_nmi_details(model.bert, sites, config.evaluate, config.seed)
     logged = measure_nmi(model.bert, sites, config.evaluate, config.seed)
     assert {key: found[key] for key in logged} == logged
     for name in ("nmi", "ami", "ari", "nmi_k3", "probe_auc"):
@@ -193,7 +193,7 @@ def test_more_clusters_lower_nmi_and_the_rest_shows_that_the_encoder_is_no_worse
     plain = 9 * np.eye(8)[kind] + rng.normal(size=(320, 8))
     split = np.hstack([plain, 30 * np.eye(20)[rng.integers(0, 20, 320)]])  # as good, in twenty pieces
     found = {
-        name: _nmi_company(states, sites, config.evaluate, config.seed)
+        name: _nmi_details(states, sites, config.evaluate, config.seed)
         for name, states in (("plain", plain), ("split", split))
     }
     assert found["plain"]["nmi"] > 0.9 and found["split"]["nmi"] < 0.6
@@ -213,7 +213,7 @@ def test_overlapping_sites_do_not_help_the_probe(tiny):
     states = rng.normal(size=(60, 32))[family] + 0.01 * rng.normal(size=(600, 32))
     bases = rng.integers(6, 10, size=(60, 40), dtype=np.uint8)
     together, apart = (
-        _nmi_company(states, Motifs(ids, labels), config.evaluate, config.seed)["probe_auc"]
+        _nmi_details(states, Motifs(ids, labels), config.evaluate, config.seed)["probe_auc"]
         for ids in (bases[family], rng.integers(6, 10, size=(600, 40), dtype=np.uint8))
     )
     assert apart > 0.9 and together < 0.75
