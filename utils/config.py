@@ -88,13 +88,18 @@ class ModelConfig:
 class DataConfig:
     """Genome text, labelled windows, motif sites, and how the windows are split."""
 
-    corpus: Literal["fasta", "genome", "genes", "multi_species", "splice_enriched", "dataset"] = "fasta"
+    corpus: Literal["fasta", "genome", "genes", "multi_species", "splice_enriched", "annotated", "dataset"] = "fasta"
     """Pre-training text: the FASTA as it is; 6 kb chunks of a human genome; gene bodies on their sense strand; several
-    species; windows drawn by their splice-site score; a `datasets` set (see utils/corpus.py)."""
+    species; windows drawn by their splice-site score; crops centred on annotated sites and decoys; a `datasets` set
+    (see simcsp/text/corpora.py)."""
     fasta: list[str] = field(default_factory=list)
     """FASTA files of the text, plain or gzipped."""
     annotation: list[str] = field(default_factory=list)
-    """GTF or GFF3 of each FASTA, in the same order; for genes and splice_enriched, optional for multi_species."""
+    """GTF or GFF3 of each FASTA, in the same order; for genes, splice_enriched and annotated, optional for
+    multi_species."""
+    decoys: PositiveInt = 100
+    """annotated: for each site so many GT / AG that no annotation calls one, as far as the text has them; a batch holds
+    as many decoys as sites whatever their number."""
     records: list[str] | None = None
     """Records (chromosomes) of the FASTA files to train on; null: all."""
     window: PositiveInt = 510
@@ -105,7 +110,8 @@ class DataConfig:
     stride: PositiveInt | None = None
     """Distance between strided windows in nt; null: `window` (for splice_enriched a quarter of it)."""
     strands: Literal["both", "forward"] = "both"
-    """both: half of the windows, at random, are read on the reverse strand (gene bodies: always the sense strand)."""
+    """both: half of the windows, at random, are read on the reverse strand (gene bodies, annotated
+    sites: always the sense strand)."""
     max_n_share: ClosedUnitInterval = 0.05
     """Windows with a larger share of N are left out."""
     max_repeat_share: ClosedUnitInterval = 1.0
@@ -113,9 +119,10 @@ class DataConfig:
     split: Literal["train", "validation", "test"] = "train"
     """genome: chromosomes 1-20, X, Y; 21; 22. dataset: the split of that name."""
     species_weights: list[PositiveFloat] | None = None
-    """multi_species, splice_enriched: weight of each FASTA; null: its size."""
+    """multi_species, splice_enriched, annotated: weight of each FASTA; null: its size (annotated: its sites)."""
     mixing_temperature: PositiveFloat = 1.0
-    """multi_species, splice_enriched: shares are weights^(1 / temperature); above 1 evens the species out."""
+    """multi_species, splice_enriched, annotated: shares are weights^(1 / temperature); above 1 evens the species
+    out."""
     scorer: str = "pwm"
     """splice_enriched: pwm (weight matrices fitted on annotation), annotation, or the folder of a fine-tuned fold."""
     enrichment: NonNegativeFloat = 0.5
@@ -196,9 +203,10 @@ class MlmConfig:
 class PretrainConfig:
     """The contrast on unlabelled text, or masked bases instead of it."""
 
-    objective: Literal["mlm", "simcse", "dcl"] = "simcse"
+    objective: Literal["mlm", "simcse", "dcl", "supcon", "classify"] = "simcse"
     """mlm: masked bases; simcse: two dropout passes of a window against the other windows of the batch (InfoNCE); dcl:
-    the same without the positive in the denominator."""
+    the same without the positive in the denominator. Of data.corpus annotated: supcon, supervised contrast of donor,
+    acceptor and the decoys of either; classify, cross-entropy of these classes with a linear head for training only."""
     steps: NonNegativeInt = 12656
     """Optimiser steps; 0 skips the stage."""
     batch_size: PositiveInt = 512
@@ -217,19 +225,19 @@ class PretrainConfig:
     max_grad_norm: PositiveFloat = 1.0
     """Gradients are clipped to this norm."""
     temperature: PositiveFloat = 0.05
-    """simcse, dcl: cosine similarities are divided by this."""
+    """simcse, dcl, supcon: cosine similarities are divided by this."""
     projection_head: bool = False
-    """simcse, dcl: contrast behind a two-layer head that is for training only."""
+    """simcse, dcl, supcon: contrast behind a two-layer head that is for training only."""
     reverse_complement_negatives: bool = False
     """simcse, dcl: the other strand of every window as one more negative: splice sites are stranded."""
     skip_near_duplicates: bool = False
     """simcse, dcl: windows of a batch that overlap or repeat one another are no negatives of each other."""
     max_shift: NonNegativeInt = 0
-    """simcse, dcl: each view is moved by up to so many nt; the text is read in windows longer by twice that."""
+    """All but mlm: each view is moved by up to so many nt; the text is read in windows longer by twice that."""
     mutation_rate: Share = 0.0
-    """simcse, dcl: share of bases substituted in each view."""
+    """All but mlm: share of bases substituted in each view."""
     mlm_weight: NonNegativeFloat = 0.0
-    """simcse, dcl: weight of the masked-base loss of a third, masked copy of the batch (SimCSE has .1)."""
+    """All but mlm: weight of the masked-base loss of a further, masked copy of the batch (SimCSE has .1)."""
     mlm_probability: OpenUnitInterval = 0.15
     """mlm: share of bases to predict."""
     masking: Literal["random", "sites"] = "random"
@@ -727,6 +735,8 @@ def _data_faults(data: DataConfig) -> Iterator[str]:
     for name in ("context", "motif_window"):
         if getattr(data, name) % 2:
             yield f"data.{name} ({getattr(data, name)}) must be even: the site is at the centre"
+    if data.corpus == "annotated" and data.window % 2:
+        yield f"data.window ({data.window}) must be even: data.corpus annotated has the site at the centre"
     is_cut = data.motif_bed is not None and data.motif_bed.endswith(".npz")
     if is_cut and data.motif_fasta is not None:
         yield f"data.motif_bed ({data.motif_bed}) holds windows cut already: set data.motif_fasta to null"
@@ -755,6 +765,10 @@ def _stage_faults(config: Config, stage: str, objective: str) -> Iterator[str]:
         )
     if objective != "mlm" and section.batch_size < 2:
         yield f"{stage}.batch_size must be at least 2: {objective} takes its negatives from the batch"
+    if objective in ("supcon", "classify") and config.data.corpus != "annotated":
+        yield f"{stage}.objective ({objective}) needs classes of windows: set data.corpus to annotated"
+    if objective == "classify" and config.pretrain.projection_head:
+        yield "pretrain.projection_head is for contrasts: classify has a linear head of its own"
     if not config.data.fasta and config.data.corpus != "dataset":
         yield f"data.fasta is empty: {stage} needs genome text (or set {stage}.steps to 0)"
 
