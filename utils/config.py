@@ -38,9 +38,9 @@ DEFAULT_CONFIG = "configs/demo.yaml"
 Share = restricted_number_type("Share", float, [(">=", 0), ("<", 1)])
 Decay = restricted_number_type("Decay", float, [(">", 0), ("<=", 1)])
 Seed = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**32)])  # what numpy's and torch's generators take
-Stage = Literal["supcon", "head", "full"]
+Stage = Literal["supcon", "head", "full", "probe"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
-"""Of fine-tuning, in their order."""
+"""Of fine-tuning, in their order; probe stands alone."""
 
 
 @dataclass
@@ -270,7 +270,13 @@ class FinetuneConfig:
     """Seeds of head initialisation, dropout and order; every arm uses the same."""
     stages: list[Stage] = field(default_factory=lambda: ["full"])
     """In this order: supcon (supervised contrast of donor, acceptor and non-site, on the fold's training windows), head
-    (encoder frozen, a mix of layers too; on features encoded once by each of the workers), full (everything)."""
+    (encoder frozen, a mix of layers too; on features encoded once by each of the workers), full (everything). Or probe
+    alone: a logistic regression on the frozen encoder's vectors, its C picked by validation AUC; keeps no model."""
+    train_windows: list[PositiveInt | None] = field(default_factory=lambda: [None])
+    """Numbers of training windows, null for all: the training part alone is cut, site types and labels at their shares;
+    validation and test parts stay whole."""
+    draws: PositiveInt = 1
+    """Random draws of each number in train_windows but null; all arms train on the same windows."""
     lr: PositiveFloat = 1e-5
     """Learning rate of AdamW."""
     layerwise_lr_decay: Decay = 1.0
@@ -774,19 +780,23 @@ def _stage_faults(config: Config, stage: str, objective: str) -> Iterator[str]:
 
 
 def _finetune_faults(finetune: FinetuneConfig, data: DataConfig, one_job: bool) -> Iterator[str]:
-    for name in ("arms", "sites", "folds", "seeds"):
+    for name in ("arms", "sites", "folds", "seeds", "train_windows"):
         values = getattr(finetune, name)
         shown = f"finetune.{name} ([{', '.join(map(str, values or ()))}])"
         if values is not None and not values:
             yield f"{shown} is empty: name at least one" + (", or null for all" if name == "folds" else "")
-        names = [str(value).partition("=")[0] for value in values or ()]
+        names = ["null" if value is None else str(value).partition("=")[0] for value in values or ()]
         if repeated := sorted({value for value in names if names.count(value) > 1}):
             yield f"{shown} names {', '.join(repeated)} more than once"
     stages = f"finetune.stages ([{', '.join(finetune.stages)}])"
     if finetune.stages != [stage for stage in STAGES if stage in finetune.stages]:
         yield f"{stages} must keep to the order {', '.join(STAGES)}, each at most once"
-    if not {"head", "full"} & set(finetune.stages):
+    if "probe" in finetune.stages and len(finetune.stages) > 1:
+        yield f"{stages}: probe stands alone, the encoder is that of the arm"
+    if not {"head", "full", "probe"} & set(finetune.stages):
         yield f"{stages} must hold head or full: without them no classifier is trained"
+    if finetune.draws > 1 and finetune.train_windows == [None]:
+        yield f"finetune.draws ({finetune.draws}): finetune.train_windows is null alone, which leaves nothing to draw"
     shared = finetune.select_epoch == "shared"
     if shared and finetune.stages != ["full"]:
         yield f"{stages}: finetune.select_epoch shared, the published rule, knows the stage full alone"
