@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from simcsp.model.classifier import HEAD_FILE
 from utils.arms import BASELINE, FLOORS, OF_CONTROL, OF_PRETRAINING, checkpoint_of
 from utils.config import Config, load_config
 from utils.errors import InputError
+
+_OPTIONAL = re.compile(r"(pretrain|windows|draw)\d+$")  # levels of a fold's path that only some runs have
 
 
 def split_sources(words: list[str]) -> tuple[list[Path], list[str]]:
@@ -45,7 +48,7 @@ def enclosing_run(source: Path) -> Path | None:
 
 def stage_configs(run: Path) -> Iterator[Path]:
     """Resolved configs of the stages of a run folder, fine-tuning first: it holds every section but pre-training's."""
-    for pattern in ("finetune/*/*/seed*/fold*", "pretrain", "mlm"):
+    for pattern in ("finetune/*/*/**/seed*/fold*", "pretrain", "mlm"):
         yield from sorted(run.glob(f"{pattern}/config.yaml"))
 
 
@@ -69,13 +72,18 @@ def encoders(source: Path) -> dict[str, Path]:
 
 
 def fold_folders(source: Path, floors: bool = False) -> list[Path]:
-    """Finished folds with a classifier, in or at `source`; those of the floors, which keep no checkpoint, if asked."""
+    """Finished folds with a classifier, in or at `source`; those of the floors, which keep no checkpoint, if asked.
+
+    Fits on a part of the training windows are left out unless `source` is one: there is one for every draw.
+    """
     found = [source] if (source / "summary.json").is_file() else []
-    found = found or sorted(path.parent for path in source.rglob("seed*/fold*/summary.json"))
+    if not found:
+        every = sorted(path.parent for path in source.rglob("seed*/fold*/summary.json"))
+        found = [folder for folder in every if not folder.parents[1].name.startswith("draw")]
     usable = [
         folder
         for folder in found
-        if (folder / "checkpoints/best" / HEAD_FILE).is_file() or (floors and folder.resolve().parts[-4] in FLOORS)
+        if (folder / "checkpoints/best" / HEAD_FILE).is_file() or (floors and job_of(folder)["arm"] in FLOORS)
     ]
     if not usable:
         raise InputError(f"{source} holds no finished classifier: run finetune.sh first")
@@ -83,8 +91,14 @@ def fold_folders(source: Path, floors: bool = False) -> list[Path]:
 
 
 def job_of(folder: Path) -> dict[str, object]:
-    """arm, site, seed and fold, from .../<arm>/<site>/seedN/foldNN."""
-    arm, site, seed, fold = folder.resolve().parts[-4:]
+    """arm, site, seed and fold, from .../<arm>/<site>/[pretrainN/][windowsN/drawN/]seedN/foldNN.
+
+    An arm of several pre-training seeds is one model each: `last:pretrain3`.
+    """
+    *levels, seed, fold = folder.resolve().parts
+    optional = [level for level in levels[-3:] if _OPTIONAL.match(level)]
+    arm, site = levels[-2 - len(optional) : len(levels) - len(optional)]
+    arm = ":".join([arm, *(level for level in optional if level.startswith("pretrain"))])
     return {"arm": arm, "site": site, "seed": int(seed.removeprefix("seed")), "fold": int(fold.removeprefix("fold"))}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from utils.config import Config, ModelConfig
@@ -27,25 +28,48 @@ def checkpoint_of(arm: str) -> tuple[str, str]:
     return ("control", arm.removeprefix(CONTROL)) if arm.startswith(CONTROL) else ("pretrain", arm)
 
 
-def resolve_arms(config: Config) -> dict[str, ModelConfig | None]:
-    """{arm: where its encoder comes from} of finetune.arms; None for the floors.
+@dataclass(frozen=True)
+class Arm:
+    """One arm to fine-tune. source: where its encoder comes from, None for a floor, which has none.
+
+    pretrain_seed: that of the pre-training that made it, None where none of this run did. several: whether the run has
+    this arm under other pre-training seeds too.
+    """
+
+    name: str
+    source: ModelConfig | None
+    pretrain_seed: int | None = None
+    several: bool = False
+
+
+def resolve_arms(config: Config) -> list[Arm]:
+    """The arms of finetune.arms, in their order.
 
     Raises InputError for an unknown arm, and for one whose checkpoint does not exist yet.
     """
-    arms: dict[str, ModelConfig | None] = {}
+    arms: list[Arm] = []
     for arm in config.finetune.arms:
         name, _, folder = arm.partition("=")
         if name in FLOORS:
-            arms[name] = None
+            arms.append(Arm(name, None))
         elif folder:
-            arms[name] = config.model.saved_as(folder)
+            arms.append(Arm(name, config.model.saved_as(folder)))
         elif name in ("fresh", BASELINE):
-            arms[name] = _baseline(config)
+            arms.append(Arm(name, _baseline(config)))
         elif name in OF_PRETRAINING + OF_CONTROL:
-            arms[name] = _pretrained(config, *checkpoint_of(name))
+            arms.append(Arm(name, _pretrained(config, *checkpoint_of(name)), config.seed))
         else:
             raise InputError(f"finetune.arms: {arm!r} is none of {', '.join(ARMS)} and has no =CHECKPOINT_FOLDER")
     return arms
+
+
+def finished_folds(run: Path, arm: str = "*", site: str = "*") -> list[Path]:
+    """Folders of the finished fits of a run, sorted.
+
+    finetune/<arm>/<site>/seedN/foldNN, with pretrainN before seedN where the arm has several pre-training seeds, and
+    windowsN/drawN before seedN where the training part is cut.
+    """
+    return sorted(path.parent for path in run.glob(f"finetune/{arm}/{site}/**/seed*/fold*/summary.json"))
 
 
 def _baseline(config: Config) -> ModelConfig:

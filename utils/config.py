@@ -38,9 +38,9 @@ DEFAULT_CONFIG = "configs/demo.yaml"
 Share = restricted_number_type("Share", float, [(">=", 0), ("<", 1)])
 Decay = restricted_number_type("Decay", float, [(">", 0), ("<=", 1)])
 Seed = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**32)])  # what numpy's and torch's generators take
-Stage = Literal["supcon", "head", "full"]
+Stage = Literal["supcon", "head", "full", "probe"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
-"""Of fine-tuning, in their order."""
+"""Of fine-tuning, in their order; probe stands alone."""
 
 
 @dataclass
@@ -88,13 +88,18 @@ class ModelConfig:
 class DataConfig:
     """Genome text, labelled windows, motif sites, and how the windows are split."""
 
-    corpus: Literal["fasta", "genome", "genes", "multi_species", "splice_enriched", "dataset"] = "fasta"
+    corpus: Literal["fasta", "genome", "genes", "multi_species", "splice_enriched", "annotated", "dataset"] = "fasta"
     """Pre-training text: the FASTA as it is; 6 kb chunks of a human genome; gene bodies on their sense strand; several
-    species; windows drawn by their splice-site score; a `datasets` set (see simcsp/text/corpora.py)."""
+    species; windows drawn by their splice-site score; crops centred on annotated sites and decoys; a `datasets` set
+    (see simcsp/text/corpora.py)."""
     fasta: list[str] = field(default_factory=list)
     """FASTA files of the text, plain or gzipped."""
     annotation: list[str] = field(default_factory=list)
-    """GTF or GFF3 of each FASTA, in the same order; for genes and splice_enriched, optional for multi_species."""
+    """GTF or GFF3 of each FASTA, in the same order; for genes, splice_enriched and annotated, optional for
+    multi_species."""
+    decoys: PositiveInt = 100
+    """annotated: for each site so many GT / AG that no annotation calls one, as far as the text has them; a batch holds
+    as many decoys as sites whatever their number."""
     records: list[str] | None = None
     """Records (chromosomes) of the FASTA files to train on; null: all."""
     window: PositiveInt = 510
@@ -105,7 +110,8 @@ class DataConfig:
     stride: PositiveInt | None = None
     """Distance between strided windows in nt; null: `window` (for splice_enriched a quarter of it)."""
     strands: Literal["both", "forward"] = "both"
-    """both: half of the windows, at random, are read on the reverse strand (gene bodies: always the sense strand)."""
+    """both: half of the windows, at random, are read on the reverse strand (gene bodies, annotated
+    sites: always the sense strand)."""
     max_n_share: ClosedUnitInterval = 0.05
     """Windows with a larger share of N are left out."""
     max_repeat_share: ClosedUnitInterval = 1.0
@@ -113,9 +119,10 @@ class DataConfig:
     split: Literal["train", "validation", "test"] = "train"
     """genome: chromosomes 1-20, X, Y; 21; 22. dataset: the split of that name."""
     species_weights: list[PositiveFloat] | None = None
-    """multi_species, splice_enriched: weight of each FASTA; null: its size."""
+    """multi_species, splice_enriched, annotated: weight of each FASTA; null: its size (annotated: its sites)."""
     mixing_temperature: PositiveFloat = 1.0
-    """multi_species, splice_enriched: shares are weights^(1 / temperature); above 1 evens the species out."""
+    """multi_species, splice_enriched, annotated: shares are weights^(1 / temperature); above 1 evens the species
+    out."""
     scorer: str = "pwm"
     """splice_enriched: pwm (weight matrices fitted on annotation), annotation, or the folder of a fine-tuned fold."""
     enrichment: NonNegativeFloat = 0.5
@@ -196,9 +203,10 @@ class MlmConfig:
 class PretrainConfig:
     """The contrast on unlabelled text, or masked bases instead of it."""
 
-    objective: Literal["mlm", "simcse", "dcl"] = "simcse"
+    objective: Literal["mlm", "simcse", "dcl", "supcon", "classify"] = "simcse"
     """mlm: masked bases; simcse: two dropout passes of a window against the other windows of the batch (InfoNCE); dcl:
-    the same without the positive in the denominator."""
+    the same without the positive in the denominator. Of data.corpus annotated: supcon, supervised contrast of donor,
+    acceptor and the decoys of either; classify, cross-entropy of these classes with a linear head for training only."""
     steps: NonNegativeInt = 12656
     """Optimiser steps; 0 skips the stage."""
     batch_size: PositiveInt = 512
@@ -217,19 +225,19 @@ class PretrainConfig:
     max_grad_norm: PositiveFloat = 1.0
     """Gradients are clipped to this norm."""
     temperature: PositiveFloat = 0.05
-    """simcse, dcl: cosine similarities are divided by this."""
+    """simcse, dcl, supcon: cosine similarities are divided by this."""
     projection_head: bool = False
-    """simcse, dcl: contrast behind a two-layer head that is for training only."""
+    """simcse, dcl, supcon: contrast behind a two-layer head that is for training only."""
     reverse_complement_negatives: bool = False
     """simcse, dcl: the other strand of every window as one more negative: splice sites are stranded."""
     skip_near_duplicates: bool = False
     """simcse, dcl: windows of a batch that overlap or repeat one another are no negatives of each other."""
     max_shift: NonNegativeInt = 0
-    """simcse, dcl: each view is moved by up to so many nt; the text is read in windows longer by twice that."""
+    """All but mlm: each view is moved by up to so many nt; the text is read in windows longer by twice that."""
     mutation_rate: Share = 0.0
-    """simcse, dcl: share of bases substituted in each view."""
+    """All but mlm: share of bases substituted in each view."""
     mlm_weight: NonNegativeFloat = 0.0
-    """simcse, dcl: weight of the masked-base loss of a third, masked copy of the batch (SimCSE has .1)."""
+    """All but mlm: weight of the masked-base loss of a further, masked copy of the batch (SimCSE has .1)."""
     mlm_probability: OpenUnitInterval = 0.15
     """mlm: share of bases to predict."""
     masking: Literal["random", "sites"] = "random"
@@ -262,7 +270,13 @@ class FinetuneConfig:
     """Seeds of head initialisation, dropout and order; every arm uses the same."""
     stages: list[Stage] = field(default_factory=lambda: ["full"])
     """In this order: supcon (supervised contrast of donor, acceptor and non-site, on the fold's training windows), head
-    (encoder frozen, a mix of layers too; on features encoded once by each of the workers), full (everything)."""
+    (encoder frozen, a mix of layers too; on features encoded once by each of the workers), full (everything). Or probe
+    alone: a logistic regression on the frozen encoder's vectors, its C picked by validation AUC; keeps no model."""
+    train_windows: list[PositiveInt | None] = field(default_factory=lambda: [None])
+    """Numbers of training windows, null for all: the training part alone is cut, site types and labels at their shares;
+    validation and test parts stay whole."""
+    draws: PositiveInt = 1
+    """Random draws of each number in train_windows but null; all arms train on the same windows."""
     lr: PositiveFloat = 1e-5
     """Learning rate of AdamW."""
     layerwise_lr_decay: Decay = 1.0
@@ -727,6 +741,8 @@ def _data_faults(data: DataConfig) -> Iterator[str]:
     for name in ("context", "motif_window"):
         if getattr(data, name) % 2:
             yield f"data.{name} ({getattr(data, name)}) must be even: the site is at the centre"
+    if data.corpus == "annotated" and data.window % 2:
+        yield f"data.window ({data.window}) must be even: data.corpus annotated has the site at the centre"
     is_cut = data.motif_bed is not None and data.motif_bed.endswith(".npz")
     if is_cut and data.motif_fasta is not None:
         yield f"data.motif_bed ({data.motif_bed}) holds windows cut already: set data.motif_fasta to null"
@@ -755,24 +771,32 @@ def _stage_faults(config: Config, stage: str, objective: str) -> Iterator[str]:
         )
     if objective != "mlm" and section.batch_size < 2:
         yield f"{stage}.batch_size must be at least 2: {objective} takes its negatives from the batch"
+    if objective in ("supcon", "classify") and config.data.corpus != "annotated":
+        yield f"{stage}.objective ({objective}) needs classes of windows: set data.corpus to annotated"
+    if objective == "classify" and config.pretrain.projection_head:
+        yield "pretrain.projection_head is for contrasts: classify has a linear head of its own"
     if not config.data.fasta and config.data.corpus != "dataset":
         yield f"data.fasta is empty: {stage} needs genome text (or set {stage}.steps to 0)"
 
 
 def _finetune_faults(finetune: FinetuneConfig, data: DataConfig, one_job: bool) -> Iterator[str]:
-    for name in ("arms", "sites", "folds", "seeds"):
+    for name in ("arms", "sites", "folds", "seeds", "train_windows"):
         values = getattr(finetune, name)
         shown = f"finetune.{name} ([{', '.join(map(str, values or ()))}])"
         if values is not None and not values:
             yield f"{shown} is empty: name at least one" + (", or null for all" if name == "folds" else "")
-        names = [str(value).partition("=")[0] for value in values or ()]
+        names = ["null" if value is None else str(value).partition("=")[0] for value in values or ()]
         if repeated := sorted({value for value in names if names.count(value) > 1}):
             yield f"{shown} names {', '.join(repeated)} more than once"
     stages = f"finetune.stages ([{', '.join(finetune.stages)}])"
     if finetune.stages != [stage for stage in STAGES if stage in finetune.stages]:
         yield f"{stages} must keep to the order {', '.join(STAGES)}, each at most once"
-    if not {"head", "full"} & set(finetune.stages):
+    if "probe" in finetune.stages and len(finetune.stages) > 1:
+        yield f"{stages}: probe stands alone, the encoder is that of the arm"
+    if not {"head", "full", "probe"} & set(finetune.stages):
         yield f"{stages} must hold head or full: without them no classifier is trained"
+    if finetune.draws > 1 and finetune.train_windows == [None]:
+        yield f"finetune.draws ({finetune.draws}): finetune.train_windows is null alone, which leaves nothing to draw"
     shared = finetune.select_epoch == "shared"
     if shared and finetune.stages != ["full"]:
         yield f"{stages}: finetune.select_epoch shared, the published rule, knows the stage full alone"

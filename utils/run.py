@@ -6,6 +6,7 @@ Layout of a stage's folder: config.yaml, env.json, train.log, metrics.jsonl (the
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import platform
@@ -48,6 +49,7 @@ def environment(device: str, inputs: dict[str, str]) -> dict[str, Any]:
     }
 
 
+@functools.cache
 def _git_state() -> dict[str, Any]:
     def git(*words: str) -> str:
         done = subprocess.run(["git", *words], cwd=Path(__file__).parent, capture_output=True, text=True, check=True)

@@ -137,7 +137,7 @@ def _choose_selection(strata: np.ndarray, groups: np.ndarray, share: float, seed
     return np.flatnonzero(np.isin(groups, groups[chosen]))
 
 
-def stratified(strata: np.ndarray, count: int, seed: int) -> np.ndarray:
+def stratified(strata: np.ndarray, count: int, seed: int | tuple[int, ...]) -> np.ndarray:
     """Indices of `count` random members, every stratum at its share and with at least one."""
     order = np.random.default_rng(seed).permutation(len(strata))
     place = np.empty(len(strata))
@@ -146,6 +146,14 @@ def stratified(strata: np.ndarray, count: int, seed: int) -> np.ndarray:
         place[mine] = (np.arange(len(mine)) + 0.5) / len(mine)
         place[mine[0]] = 0.0
     return np.argsort(place, kind="stable")[:count]
+
+
+def draw_training(train: np.ndarray, strata: np.ndarray, count: int | None, seed: tuple[int, ...]) -> np.ndarray:
+    """Indices of `count` of the training windows, ascending, every stratum at its share; all of them for None.
+
+    strata: of all windows. seed: split seed, fold, count, draw; so every arm gets the same windows.
+    """
+    return train if count is None else np.sort(train[stratified(strata[train], count, seed)])
 
 
 def _require(strata: np.ndarray, index: np.ndarray, count: int, field: str) -> None:

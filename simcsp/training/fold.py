@@ -25,7 +25,7 @@ from simcsp.judge.scores import classification_scores
 from simcsp.labels.floors import build_floor
 from simcsp.labels.motifs import Motifs
 from simcsp.labels.spliceator import Windows
-from simcsp.labels.splits import Splits
+from simcsp.labels.splits import Splits, draw_training
 from simcsp.model.checkpoint import load_backbone, resolve_source
 from simcsp.model.classifier import HEAD_FILE, Classifier, layer_groups, load_classifier, predict, save_classifier
 from simcsp.model.embedding import embed
@@ -34,6 +34,7 @@ from simcsp.text.alphabet import add_special_tokens
 from simcsp.text.kmers import shared_kmers, similar_to_training
 from simcsp.training.objectives import sup_con
 from simcsp.training.optimizer import build_optimizer
+from utils.arms import Arm
 from utils.config import STAGES, EvaluateConfig, FinetuneConfig, ModelConfig, flatten
 from utils.device import pack_state, take_step, unpack_state
 from utils.errors import InputError
@@ -43,18 +44,24 @@ from utils.run import RunFolder, StopSignal, stop_if_asked
 
 @dataclass(frozen=True)
 class Job:
-    """One fit. source: where the arm's encoder comes from, None for a floor, which has none. fold: its number."""
+    """One fit. fold: its number. train_windows: how many of its training windows, None for all; draw: which."""
 
-    arm: str
-    source: ModelConfig | None
+    arm: Arm
     site: str
     seed: int
     fold: int
+    train_windows: int | None = None
+    draw: int = 0
 
     @property
     def path(self) -> Path:
-        """Its folder within the run."""
-        return Path(f"finetune/{self.arm}/{self.site}/seed{self.seed}/fold{self.fold:02d}")
+        """Its folder within the run (`utils.arms.finished_folds` finds it)."""
+        path = Path("finetune", self.arm.name, self.site)
+        if self.arm.several:
+            path /= f"pretrain{self.arm.pretrain_seed}"
+        if self.train_windows is not None:
+            path /= f"windows{self.train_windows}/draw{self.draw}"
+        return path / f"seed{self.seed}/fold{self.fold:02d}"
 
 
 @dataclass(frozen=True)
@@ -62,14 +69,16 @@ class Study:
     """What all fits share: settings, windows and their splits, motif sites, device, stop signal, progress bar.
 
     model: its dropout rates are those of fine-tuning, whatever a checkpoint records. seed: of what is measured.
+    split_seed: of the draws of training windows.
     ids: uint8 [windows, context]; wide: with max_shift nt more on either side, None without shifts; classes: 0
-    non-site, 1 donor, 2 acceptor.
+    non-site, 1 donor, 2 acceptor; strata: site type and label of each window.
     """
 
     settings: FinetuneConfig
     evaluate: EvaluateConfig
     model: ModelConfig
     seed: int
+    split_seed: int
     folder: Path
     accelerator: Accelerator
     windows: Windows
@@ -81,6 +90,7 @@ class Study:
     wide: torch.Tensor | None
     labels: torch.Tensor
     classes: torch.Tensor
+    strata: np.ndarray
     kmers: Any
 
     def stop_if_asked(self) -> None:
@@ -93,6 +103,7 @@ def build_study(
     evaluate: EvaluateConfig,
     model: ModelConfig,
     seed: int,
+    split_seed: int,
     folder: Path,
     context: int,
     accelerator: Accelerator,
@@ -117,6 +128,7 @@ def build_study(
         evaluate,
         model,
         seed,
+        split_seed,
         folder,
         accelerator,
         windows,
@@ -128,6 +140,7 @@ def build_study(
         wide,
         torch.from_numpy(windows.labels).float().to(device),
         torch.from_numpy(windows.labels * np.where(windows.sites == "donor", 1, 2)).to(device),
+        windows.strata,
         shared_kmers(windows.ids),
     )
 
@@ -158,12 +171,16 @@ def encode(study: Study, bert: BertModel, pooling: str, ids: np.ndarray) -> np.n
 
 @dataclass
 class Start:
-    """The encoder that all fits of an arm start from, and what has been measured of it once for all of them."""
+    """The encoder that all fits of an arm start from, and what has been measured of it once for all of them.
+
+    vectors: of all windows; those of fresh weights are of the seed and fold that vectors_of names.
+    """
 
     model: BertForMaskedLM
     pooling: str
     fresh: bool
     vectors: np.ndarray | None = None
+    vectors_of: tuple[int, int] | None = None
     nmi: float | None = None
 
 
@@ -211,27 +228,45 @@ class Fold:
     parts: dict[str, np.ndarray]
 
 
-def open_fold(study: Study, job: Job, config: dict[str, Any]) -> Fold:
-    """The job's folder, made or found. config: the job's own, resolved.
+def arm_inputs(study: Study, arm: Arm) -> dict[str, str]:
+    """Hashes of what the fits of an arm read."""
+    inputs = {"spliceator": study.windows.sha256}
+    if arm.source is not None and study.motifs is not None:
+        inputs["motifs"] = study.motifs.sha256
+    if arm.source is not None and arm.source.source is not None:
+        inputs["start checkpoint"] = sha256_folder(resolve_source(arm.source.source))
+    return inputs
+
+
+def job_parts(study: Study, job: Job) -> dict[str, np.ndarray]:
+    """{'train', 'val', 'test'} -> indices of a job's windows, its training part cut to its draw."""
+    parts, count = study.splits.folds[job.site][job.fold], job.train_windows
+    fewest, most = len(np.unique(study.strata[parts["train"]])), len(parts["train"])
+    if count is not None and not fewest <= count <= most:
+        raise InputError(
+            f"finetune.train_windows ({count}) must be {fewest} (one of each site type and label) to {most}, which "
+            f"the training part of fold {job.fold} of {job.site} has"
+        )
+    seed = (study.split_seed, job.fold, count or 0, job.draw)
+    return parts | {"train": draw_training(parts["train"], study.strata, count, seed)}
+
+
+def open_fold(study: Study, job: Job, config: dict[str, Any], inputs: dict[str, str]) -> Fold:
+    """The job's folder, made or found. config: the job's own, resolved; inputs: hashes of what it reads.
 
     Raises InputError for parts of one class, and for batches that the training part does not fill.
     """
-    parts, settings = study.splits.folds[job.site][job.fold], study.settings
+    parts, settings = job_parts(study, job), study.settings
     for name, index in parts.items():
         if len(np.unique(study.windows.labels[index])) < 2:
             raise InputError(f"fold {job.fold} of {job.site}: the {name} windows are all of one class; use fewer folds")
-    for stage in settings.stages if job.source is not None else ():
+    for stage in settings.stages if job.arm.source is not None and settings.stages != ["probe"] else ():
         name = "supcon_batch_size" if stage == "supcon" else "batch_size"
         if len(parts["train"]) < getattr(settings, name):
             raise InputError(
                 f"finetune.{name} ({getattr(settings, name)}) is more than the {len(parts['train'])} training windows "
                 f"of fold {job.fold}: the last partial batch is dropped, so no batch would be left"
             )
-    inputs = {"spliceator": study.windows.sha256}
-    if job.source is not None and study.motifs is not None:
-        inputs["motifs"] = study.motifs.sha256
-    if job.source is not None and job.source.source is not None:
-        inputs["start checkpoint"] = sha256_folder(resolve_source(job.source.source))
     return Fold(job, RunFolder(study.folder / job.path, config, inputs, str(study.accelerator.device)), parts)
 
 
@@ -371,7 +406,7 @@ def train_epoch(study: Study, fold: Fold, fit: Fit) -> float | None:
         row["train/skipped_steps"] = skipped
     if len(study.settings.stages) > 1:
         row["train/stage"] = STAGES.index(stage)  # 0 supcon, 1 head, 2 full
-    progress = f"{job.arm} {job.site} fold {job.fold} {stage} epoch {fit.epoch}"
+    progress = f"{job.arm.name} {job.site} fold {job.fold} {stage} epoch {fit.epoch}"
     if stage == "supcon":
         fold.run.record(fit.epoch, row)
         study.bar.set_postfix_str(f"{progress} loss {loss:.4f}")
@@ -470,7 +505,20 @@ def score_fold(study: Study, fold: Fold, start: Start, best_epoch: int, seconds:
     scores = {key: value for key, value in chosen.items() if key.startswith("val/")}
     scores |= {f"before/{key}": value for key, value in before.items()}
     scores |= {f"after/{key}": value for key, value in after.items()}
-    summarise(study, fold, probabilities, scores, seconds, {"epochs": len(rows), "best_epoch": best_epoch})
+    limit = hit_limit(rows, best_epoch, study.settings)
+    epochs = {"epochs": len(rows), "best_epoch": best_epoch, "hit_limit": limit}
+    summarise(study, fold, probabilities, scores, seconds, epochs)
+
+
+def hit_limit(rows: list[dict[str, float]], best_epoch: int, settings: FinetuneConfig) -> bool:
+    """Whether the last stage went to its limit of epochs before `patience` epochs without a better validation AUC.
+
+    rows: of metrics.jsonl, one an epoch.
+    """
+    stage = settings.stages[-1]
+    limit = settings.head_epochs if stage == "head" else settings.max_epochs
+    before = sum(row.get("train/stage", STAGES.index(stage)) != STAGES.index(stage) for row in rows)
+    return len(rows) - before >= limit and len(rows) - max(best_epoch, before) < settings.patience
 
 
 def measure(study: Study, fold: Fold, vectors: np.ndarray, nmi: Callable[[], float]) -> dict[str, float]:
@@ -486,7 +534,7 @@ def fit_floor(study: Study, fold: Fold) -> None:
     """Fit a floor on the training windows and score validation and test."""
     began = time.perf_counter()
     windows, train, val, test = study.windows, *(fold.parts[part] for part in ("train", "val", "test"))
-    floor = build_floor(fold.job.arm, study.evaluate)
+    floor = build_floor(fold.job.arm.name, study.evaluate)
     floor.fit(study.ids[train], windows.labels[train], windows.sites[train])
     scores = classification_scores(windows.labels[val], floor.predict(study.ids[val]))
     fold.run.begin()
@@ -502,9 +550,9 @@ def summarise(
     probabilities: np.ndarray,
     more: dict[str, float],
     seconds: float,
-    epochs: dict[str, int],
+    facts: dict[str, float],
 ) -> None:
-    """Write predictions.csv and summary.json. more: scores besides those of the test windows."""
+    """Write predictions.csv and summary.json. more: scores besides those of the test windows; facts: of the fit."""
     test, job, windows = fold.parts["test"], fold.job, study.windows
     labels = windows.labels[test]
     table = {"window": windows.names[test], "fold": job.fold, "label": labels, "probability": probabilities}
@@ -514,10 +562,16 @@ def summarise(
     if len(np.unique(labels[distinct])) == 2:
         scores["test/f1_distinct"] = classification_scores(labels[distinct], probabilities[distinct])["f1"]
     sizes = {part: len(index) for part, index in fold.parts.items()} | {"test_distinct": int(distinct.sum())}
-    said = {"arm": job.arm, "site": job.site, "seed": job.seed, "fold": job.fold, "windows": sizes}
-    result = {**said, **epochs, "seconds": round(seconds, 1), "metrics": scores | more}
+    said = {"arm": job.arm.name, "site": job.site, "seed": job.seed, "fold": job.fold}
+    said |= {"pretrain_seed": job.arm.pretrain_seed, "train_windows": job.train_windows, "draw": job.draw}
+    result = {**said, "windows": sizes, **facts, "seconds": round(seconds, 1), "metrics": scores | more}
     fold.run.finish(result, flatten({"finetune": fold.run.config["finetune"]}))
     study.bar.update()
-    line = f"{job.arm:<10} {job.site:<8} seed {job.seed} fold {job.fold:02d}  "
+    line = f"{job.arm.name:<10} {job.site:<8} seed {job.seed} fold {job.fold:02d}  "
+    if job.arm.several:
+        line += f"pre-training seed {job.arm.pretrain_seed}  "
+    if job.train_windows is not None:
+        line += f"{job.train_windows} windows, draw {job.draw}  "
     line += f"F1 {scores['test/f1']:.4f}  AUC {scores['test/auc']:.4f}  val AUC {more['val/auc']:.4f}  "
-    fold.run.log(line + ("epoch {best_epoch:>2} of {epochs:>2}".format(**epochs) if epochs else "floor"))
+    ending = "epoch {best_epoch:>2} of {epochs:>2}" if "epochs" in facts else "C {C:g}" if "C" in facts else "floor"
+    fold.run.log(line + ending.format(**facts))

@@ -21,6 +21,7 @@ from simcsp.labels.overlap import hidden_windows, measure_overlap
 from simcsp.model.checkpoint import load_backbone, resolve_source, save_checkpoint
 from simcsp.model.classifier import load_classifier, predict
 from simcsp.model.encoder import check_length
+from simcsp.text.annotated import SiteSampler
 from simcsp.text.corpora import Corpus, build_sampler, open_corpus
 from simcsp.text.enriched import Classify
 from simcsp.text.sampler import WindowSampler
@@ -49,7 +50,7 @@ class Pretraining:
 
     config: Config
     corpus: Corpus
-    text: WindowSampler
+    text: WindowSampler | SiteSampler
     validation: Validation
     accelerator: Accelerator
     stop: StopSignal
@@ -70,7 +71,7 @@ def open_text(config: Config, accelerator: Accelerator) -> Corpus:
     data, classify = config.data, None
     if data.corpus == "splice_enriched" and data.scorer not in ("pwm", "annotation"):
         classify = scorer_of_fold(data.scorer, config, accelerator)
-    return open_corpus(data, config.seed, hidden_windows(data), classify)
+    return open_corpus(data, config.seed, hidden_windows(data), classify, config.pretrain.max_shift)
 
 
 def scorer_of_fold(folder: str, config: Config, accelerator: Accelerator) -> Classify:
@@ -165,13 +166,15 @@ class Training:
         self.skipped = state.get("skipped", 0)  # older states do not have it
         unpack_state(state, self.accelerator, **self.parts)
 
-    def advance(self, ids: np.ndarray, rng: np.random.Generator) -> None:
+    def advance(self, ids: np.ndarray, rng: np.random.Generator, classes: np.ndarray | None = None) -> None:
         """One optimiser step on windows uint8 [batch, length]; none where fp16 gradients overflow the loss scaler.
+
+        classes [batch]: of the windows, where they have any.
 
         Raises FloatingPointError for a loss that is no finite number.
         """
         self.learner.train()
-        loss, accuracy = step_loss(self.learner, self.stage, ids, rng, self.accelerator.device, self.choose)
+        loss, accuracy = step_loss(self.learner, self.stage, ids, rng, self.accelerator.device, self.choose, classes)
         if not torch.isfinite(loss):
             raise FloatingPointError(
                 f"the loss is {loss.item()} at step {self.step + 1}: lower {self.stage.objective} lr or raise warm-up"
@@ -250,16 +253,23 @@ def stage_config(config: Config, name: str, stage: PretrainConfig, source: Model
     return kept | {"mlm": of_mlm, "pretrain": {"steps": 0, "max_shift": stage.max_shift}}
 
 
-def stage_inputs(source: ModelConfig, text: WindowSampler, validation: Validation) -> dict[str, str]:
+def stage_inputs(source: ModelConfig, text: WindowSampler | SiteSampler, validation: Validation) -> dict[str, str]:
     """Hashes of all that a stage reads."""
     inputs = {"text": text.store.sha256, "intervals": text.intervals.sha256, **validation.inputs}
+    if isinstance(text, SiteSampler):
+        inputs["classes"] = text.classes_sha256
     if source.source is not None:
         inputs["start checkpoint"] = sha256_folder(resolve_source(source.source))
     return inputs
 
 
 def describe(
-    run: RunFolder, config: Config, name: str, training: Training, text: WindowSampler, remarks: list[str]
+    run: RunFolder,
+    config: Config,
+    name: str,
+    training: Training,
+    text: WindowSampler | SiteSampler,
+    remarks: list[str],
 ) -> None:
     stage, model = training.stage, training.model
     size = sum(p.numel() for p in model.parameters()) / 1e6
@@ -290,8 +300,10 @@ def train(run: RunFolder, name: str, training: Training, shared: Pretraining, se
     bar = tqdm(total=stage.steps, initial=training.step, desc=name, unit="step", disable=not tty, dynamic_ncols=True)
     since, seen = time.perf_counter(), 0
     while training.step < stage.steps:
-        ids = shared.text.batch(training.step, stage.batch_size)
-        training.advance(ids, np.random.default_rng([seed, 3, training.step]))
+        ids, classes = shared.text.batch(training.step, stage.batch_size), None
+        if isinstance(shared.text, SiteSampler):
+            classes = shared.text.classes(training.step, stage.batch_size)
+        training.advance(ids, np.random.default_rng([seed, 3, training.step]), classes)
         bar.update()
         seen += len(ids)
         step, last = training.step, training.step == stage.steps

@@ -1,0 +1,46 @@
+"""The frozen-encoder probe: a logistic regression on an arm's pooled vectors, cheap enough for thousands of fits."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from simcsp.judge.scores import classification_scores
+from simcsp.training.fold import Fold, Job, Start, Study, copy_encoder, encode, summarise
+
+CS = (0.001, 0.01, 0.1, 1.0)  # inverse strengths of L2 on standardised vectors that are tried
+
+
+def start_vectors(study: Study, job: Job, start: Start) -> np.ndarray:
+    """Vectors float32 [windows, hidden] of the arm's encoder: once an arm; of fresh weights once a seed and fold."""
+    key = (job.seed, job.fold) if start.fresh else None
+    if start.vectors is None or start.vectors_of != key:
+        start.vectors = encode(study, copy_encoder(study, job, start), start.pooling, study.ids)
+        start.vectors_of = key
+    return start.vectors
+
+
+def fit_probe(study: Study, fold: Fold, start: Start) -> None:
+    """Fit on the training windows, pick C by validation AUC, score the test windows once; no model is kept."""
+    began = time.perf_counter()
+    vectors, labels = start_vectors(study, fold.job, start), study.windows.labels
+    train, val, test = (fold.parts[part] for part in ("train", "val", "test"))
+    best, best_auc, best_c = None, -1.0, CS[0]
+    for c in CS:
+        model = make_pipeline(StandardScaler(), LogisticRegression(C=c, max_iter=1000))
+        model.fit(vectors[train], labels[train])
+        auc = roc_auc_score(labels[val], model.predict_proba(vectors[val])[:, 1])
+        if auc > best_auc:
+            best, best_auc, best_c = model, auc, c
+    scores = classification_scores(labels[val], best.predict_proba(vectors[val])[:, 1])
+    study.stop_if_asked()
+    fold.run.begin()
+    fold.run.rewind(-1)
+    validation = {f"val/{key}": scores[key] for key in ("auc", "f1", "ap")}
+    seconds = time.perf_counter() - began
+    summarise(study, fold, best.predict_proba(vectors[test])[:, 1], validation, seconds, {"C": best_c})
