@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
@@ -31,12 +30,13 @@ from simcsp.labels.spliceator import Windows, benchmark_species, load_benchmark
 from simcsp.labels.splits import Splits, fold_count, has_training_windows, read_windows
 from simcsp.model.classifier import HEAD_FILE, load_classifier, predict
 from simcsp.model.encoder import check_length
+from simcsp.report.collect import PREDICTIONS, REMEDY
 from simcsp.report.plots import plt, reliability_plot, save_figure
 from utils.arms import FLOORS
 from utils.config import Config
 from utils.device import build_accelerator
 from utils.errors import InputError
-from utils.files import write_text
+from utils.files import check_hash, read_json, read_table, write_text
 
 
 def show_classify(source: Path, config: Config) -> None:
@@ -62,7 +62,7 @@ def check_windows(folder: Path, windows: Windows, test: np.ndarray) -> None:
     """Refuse a fold that was fitted on other windows: by its recorded predictions, or the hash of its windows."""
     if (folder / "predictions.csv").is_file():
         recorded_predictions(folder, windows.names[test])
-    elif json.loads((folder / "env.json").read_text())["inputs"]["spliceator"] != windows.sha256:
+    elif read_json(folder / "env.json")["inputs"]["spliceator"] != windows.sha256:
         raise InputError(f"{folder} was fitted on other windows than those of this config: use the run's own config")
 
 
@@ -70,7 +70,10 @@ def recorded_predictions(folder: Path, names: np.ndarray) -> pd.DataFrame:
     """predictions.csv of a fold. Raises InputError unless it is of the test windows of these names."""
     if not (folder / "predictions.csv").is_file():
         raise InputError(f"{folder} has no predictions.csv, which the scores are compared with: take a run of your own")
-    recorded = pd.read_csv(folder / "predictions.csv")
+    path = folder / "predictions.csv"
+    if (folder / "summary.json").is_file():
+        check_hash(path, read_json(folder / "summary.json").get("sha256", {}).get(path.name), REMEDY)
+    recorded = read_table(path, PREDICTIONS, REMEDY)
     if recorded["window"].tolist() != names.tolist():
         raise InputError(f"{folder}/predictions.csv is of other windows than this config's: use the run's own config")
     return recorded

@@ -416,6 +416,7 @@ RETIRED = {
     "pretrain.site_factor": 5.0,
 }
 """Fields that earlier versions had, and the value under which they changed nothing."""
+PLAIN = "a letter or digit, then letters, digits, . _ - + @ or spaces, at most 100 bytes"
 REFUSED = (jsonargparse.ArgumentError, TypeError, ValueError)
 """What jsonargparse raises for values that it does not take."""
 
@@ -476,6 +477,11 @@ def load_config(argv: Sequence[str], hidden: Sequence[str] = ()) -> Config:
 def read_config(path: Path) -> Config:
     """The resolved config of a finished or running stage."""
     return load_config([str(path)])
+
+
+def read_saved(path: Path) -> dict[str, Any]:
+    """The values of a config saved in a run folder, as today's fields have them, unchecked."""
+    return upgrade(_read_values(path))
 
 
 # -- files -------------------------------------------------------------------------------------------------------------
@@ -756,8 +762,8 @@ def _name_and_number_faults(config: Config) -> Iterator[str]:
     for key, value in flatten(to_dict(config)).items():
         if isinstance(value, float) and not math.isfinite(value):
             yield f"{key} is {value}: it must be a finite number"
-    if not config.name or "/" in config.name or config.name.startswith("."):
-        yield f"name ({config.name}) must be a plain folder name"
+    if not is_plain_name(config.name or ""):
+        yield f"name ({config.name!r}) must be a plain folder name: {PLAIN}"
 
 
 def _stage_faults(config: Config, stage: str, objective: str) -> Iterator[str]:
@@ -788,6 +794,9 @@ def _finetune_faults(finetune: FinetuneConfig, data: DataConfig, one_job: bool) 
         names = ["null" if value is None else str(value).partition("=")[0] for value in values or ()]
         if repeated := sorted({value for value in names if names.count(value) > 1}):
             yield f"{shown} names {', '.join(repeated)} more than once"
+    for arm in finetune.arms or ():
+        if not is_plain_name(arm.partition("=")[0]) or "\0" in arm or "\n" in arm:
+            yield f"finetune.arms: {arm!r} does not begin with a plain name: {PLAIN}"
     stages = f"finetune.stages ([{', '.join(finetune.stages)}])"
     if finetune.stages != [stage for stage in STAGES if stage in finetune.stages]:
         yield f"{stages} must keep to the order {', '.join(STAGES)}, each at most once"
@@ -808,6 +817,11 @@ def _finetune_faults(finetune: FinetuneConfig, data: DataConfig, one_job: bool) 
         )
     if "supcon" in finetune.stages and finetune.supcon_batch_size < 2:
         yield "finetune.supcon_batch_size must be at least 2: supcon compares the windows of a batch"
+
+
+def is_plain_name(name: str) -> bool:
+    """Whether a name can be that of a folder, a row of a table and a word of a command line everywhere."""
+    return len(name.encode()) <= 100 and re.fullmatch(r"\w[\w.+@ -]*(?<! )", name) is not None
 
 
 def to_dict(config: Config) -> dict[str, Any]:

@@ -1,20 +1,24 @@
 """The run folder: config, environment, log, metrics, TensorBoard, checkpoints, state and summary; exact resume; seeds.
 
 Layout of a stage's folder: config.yaml, env.json, train.log, metrics.jsonl (the source of truth), TensorBoard events
-(a view of it, rebuilt on resume), checkpoints/, state.pt while it runs, summary.json written last: it means done.
+(a view of it, rebuilt on resume), checkpoints/, summary.json written last: it means done. While it runs also .lock,
+state.pt, and state.previous.pt, the state before that one.
 """
 
 from __future__ import annotations
 
+import errno
 import functools
 import json
 import os
+import pickle
 import platform
-import shutil
 import signal
 import subprocess
 import sys
 import time
+import zipfile
+import zlib
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -26,10 +30,23 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 from tqdm import tqdm
 
-from utils.config import Config, to_dict, upgrade
-from utils.errors import InputError, Interrupted
-from utils.files import write_json, write_text
+from utils.config import Config, read_saved, to_dict
+from utils.errors import InputError, Interrupted, Stopped
+from utils.files import (
+    append_line,
+    mend_folders,
+    read_json,
+    release_lock,
+    replacing,
+    take_lock,
+    write_json,
+    write_text,
+)
 
+FORMAT = 2
+"""Of run folders, in env.json. 1, which says nothing there: without checksums. Both are read; a later one is not."""
+PREVIOUS = "state.previous.pt"
+START_ANEW = "restore it from a copy, or delete the folder that it lies in to start that anew"
 CLOCK_FIELDS = ("time", "train/windows_per_s")
 """The only fields of metrics.jsonl that differ between a straight and a resumed run."""
 _PACKAGES = ("torch", "transformers", "accelerate", "numpy", "scipy", "scikit-learn", "igraph", "umap-learn")
@@ -38,6 +55,7 @@ _PACKAGES = ("torch", "transformers", "accelerate", "numpy", "scipy", "scikit-le
 def environment(device: str, inputs: dict[str, str]) -> dict[str, Any]:
     """What env.json holds: command, git state, versions, device, hashes of the inputs."""
     return {
+        "format": FORMAT,
         "argv": sys.argv,
         "git": _git_state(),
         "python": platform.python_version(),
@@ -65,14 +83,19 @@ class StopSignal:
     """Turns Ctrl-C and SIGTERM into a flag, so that a loop can stop where its state is whole. A second one kills."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self.number = 0  # of the signal
         for name in (signal.SIGINT, signal.SIGTERM):
             signal.signal(name, self._ask)
 
+    @property
+    def asked(self) -> bool:
+        """Whether a signal has come."""
+        return self.number != 0
+
     def _ask(self, number: int, frame: Any) -> None:
         if self.asked:
-            raise KeyboardInterrupt
-        self.asked = True
+            raise Stopped(number)
+        self.number = number
 
 
 class RunFolder:
@@ -89,26 +112,42 @@ class RunFolder:
         self.finished = (path / "summary.json").is_file()
         self._writer: SummaryWriter | None = None
         self._inputs, self._device = inputs, device
-        self._check_same(config, inputs)
-        for leftover in path.glob("checkpoints/*.old"):  # killed between the two renames of replace_folder
-            whole = leftover.with_suffix("")
-            if whole.exists():
-                shutil.rmtree(leftover)
-            else:
-                os.rename(leftover, whole)
+        self._check_same()
 
     def begin(self) -> None:
-        """Write config.yaml and env.json, by which a later start is judged: model and data have been loaded by now."""
+        """Make this process the only one that works here, and write config.yaml and env.json, by which a later start is
+        judged: model and data have been loaded by now.
+
+        Raises InputError where another process works here, or has ended the work since this one looked.
+        """
+        lock = self.path / ".lock"
+        try:
+            take_lock(lock)
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+                raise
+            self.log(f"{lock}: this file system has no locks: start no second process in the same run folder")
+        if (self.path / "summary.json").is_file():
+            release_lock(lock)
+            raise InputError(f"{self.path} has been finished by another process: give the same command again to go on")
+        self._check_same()
+        for folder in (self.path, self.checkpoints):
+            mend_folders(folder)
         if not (self.path / "env.json").is_file():
             write_text(self.path / "config.yaml", yaml.safe_dump(self.config, sort_keys=False))
             write_json(self.path / "env.json", environment(self._device, self._inputs))
 
-    def _check_same(self, config: dict[str, Any], inputs: dict[str, str]) -> None:
+    def _check_same(self) -> None:
         if not (self.path / "env.json").is_file():
             return
-        before = upgrade(yaml.safe_load((self.path / "config.yaml").read_text()))
+        env = read_json(self.path / "env.json", START_ANEW)
+        if "inputs" not in env:
+            raise InputError(f"{self.path}/env.json says nothing of the inputs: damaged; {START_ANEW}")
+        if env.get("format", 1) > FORMAT:
+            raise InputError(f"{self.path} was made by a later version: this one reads formats up to {FORMAT}")
+        before, config, inputs = read_saved(self.path / "config.yaml"), self.config, self._inputs
         changed = _differences(_with_new_fields(before, config), config)
-        hashes = json.loads((self.path / "env.json").read_text())["inputs"]
+        hashes = env["inputs"]
         changed += [
             f"{key} has other content" for key in sorted({*hashes, *inputs}) if hashes.get(key) != inputs.get(key)
         ]
@@ -121,7 +160,7 @@ class RunFolder:
     @property
     def summary(self) -> dict[str, Any]:
         """summary.json of a finished stage."""
-        return json.loads((self.path / "summary.json").read_text())
+        return read_json(self.path / "summary.json", START_ANEW)
 
     @property
     def writer(self) -> SummaryWriter:
@@ -132,8 +171,7 @@ class RunFolder:
 
     def log(self, message: str, show: bool = True) -> None:
         """One line to train.log, and to the terminal above any progress bar."""
-        with open(self.path / "train.log", "a") as handle:
-            handle.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {message}\n")
+        append_line(self.path / "train.log", f"{time.strftime('%Y-%m-%d %H:%M:%S')} {message}")
         if show:
             tqdm.write(message)
 
@@ -143,8 +181,7 @@ class RunFolder:
             if not np.isfinite(value):
                 raise FloatingPointError(f"{key} is {value} at step {step}")
         row = {"step": step, "time": round(time.time(), 3), **{key: float(value) for key, value in values.items()}}
-        with open(self.path / "metrics.jsonl", "a") as handle:
-            handle.write(json.dumps(row) + "\n")
+        append_line(self.path / "metrics.jsonl", json.dumps(row))
         self._show(row)
 
     def _show(self, row: dict[str, Any]) -> None:
@@ -166,16 +203,36 @@ class RunFolder:
         for row in rows:
             self._show(row)
 
-    def save_state(self, state: dict[str, Any]) -> None:
-        """Atomically save all that going on needs (tensors, numbers, strings; readable with weights_only)."""
-        aside = self.path / "state.pt.tmp"
-        torch.save(state, aside)
-        os.replace(aside, self.path / "state.pt")
+    def save_state(self, state: dict[str, Any], keep_previous: bool = True) -> None:
+        """Atomically save all that going on needs (tensors, numbers, strings; readable with weights_only).
+
+        keep_previous: False where going on from the state before this one would not come to the same."""
+        path = self.path / "state.pt"
+        with replacing(path) as aside:
+            with open(aside, "wb") as handle:
+                torch.save(state, handle)
+            if path.is_file():
+                os.replace(path, self.path / PREVIOUS)
+        if not keep_previous:
+            (self.path / PREVIOUS).unlink(missing_ok=True)
 
     def load_state(self, map_location: str | torch.device = "cpu") -> dict[str, Any] | None:
-        """The last saved state, or None."""
-        path = self.path / "state.pt"
-        return torch.load(path, map_location=map_location, weights_only=True) if path.is_file() else None
+        """The last saved state, or the one before where that is damaged, which the log then says; or None."""
+        newest, previous = self.path / "state.pt", self.path / PREVIOUS
+        if newest.is_file():
+            state, damage = read_state(newest, map_location)
+            if damage is None:
+                return state
+            if not previous.is_file():
+                raise InputError(f"{newest} is damaged ({damage}), and there is no earlier state: {START_ANEW}")
+            self.log(f"{newest} is damaged ({damage}): going on from the state before it, {previous.name}")
+            newest.unlink()  # or it would become the previous one
+        if not previous.is_file():
+            return None
+        state, damage = read_state(previous, map_location)
+        if damage is not None:
+            raise InputError(f"{previous} is damaged ({damage}), and there is no other state: {START_ANEW}")
+        return state
 
     def finish(self, summary: dict[str, Any], hyperparameters: dict[str, Any] | None = None) -> None:
         """Write summary.json, the last act: its presence means done. Numbers under 'metrics' go to TensorBoard too."""
@@ -183,7 +240,9 @@ class RunFolder:
             self._show_hyperparameters(hyperparameters, summary.get("metrics", {}))
         self.close()
         write_json(self.path / "summary.json", summary)
-        (self.path / "state.pt").unlink(missing_ok=True)
+        for name in ("state.pt", PREVIOUS):
+            (self.path / name).unlink(missing_ok=True)
+        release_lock(self.path / ".lock")
         self.finished = True
 
     def _show_hyperparameters(self, values: dict[str, Any], metrics: dict[str, float]) -> None:
@@ -205,15 +264,32 @@ class RunFolder:
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """Rows of a stage's metrics.jsonl; a last line torn by a kill is left out."""
+    """Rows of a stage's metrics.jsonl; a last line torn by a kill is left out. Raises InputError for other damage."""
     path = folder / "metrics.jsonl"
+    lines = path.read_bytes().splitlines() if path.is_file() else []
     rows = []
-    for line in path.read_text().splitlines() if path.is_file() else []:
+    for number, line in enumerate(lines, 1):
         try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
+            row = json.loads(line)
+            rows.append(row | {"step": int(row["step"])})
+        except (ValueError, KeyError, TypeError):
+            if number < len(lines):
+                raise InputError(f"{path}, line {number}: damaged, no row of metrics: {START_ANEW}") from None
     return rows
+
+
+def read_state(path: Path, map_location: str | torch.device) -> tuple[dict[str, Any] | None, str | None]:
+    """(What torch.save wrote to a file, None), or (None, what is wrong with the file).
+
+    It is a zip archive, every record of which has a CRC-32; torch itself does not look at them.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if (record := archive.testzip()) is not None:
+                return None, f"the checksum of {record} differs"
+        return torch.load(path, map_location=map_location, weights_only=True), None
+    except (zipfile.BadZipFile, pickle.UnpicklingError, RuntimeError, EOFError, ValueError, zlib.error) as error:
+        return None, (str(error).splitlines() or [type(error).__name__])[0][:100]
 
 
 def _with_new_fields(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
@@ -240,4 +316,4 @@ def _differences(before: dict[str, Any], now: dict[str, Any], prefix: str = "") 
 def stop_if_asked(stop: StopSignal, where: str) -> None:
     """Leave by Interrupted when a stop signal has come; call it only where the state on disk is whole."""
     if stop.asked:
-        raise Interrupted(f"stopped {where}")
+        raise Interrupted(f"stopped {where}", stop.number)

@@ -23,7 +23,7 @@ from simcsp.text.alphabet import decode, encode, reverse_complement
 from simcsp.text.sites import EXON_LEFT, KINDS, MINUS, TYPE, find_sites
 from simcsp.text.store import TokenStore
 from utils.errors import InputError
-from utils.files import open_binary
+from utils.files import is_whole_number, open_binary
 
 CHANGES = ("AG", "AL", "DG", "DL")
 """Acceptor gain, acceptor loss, donor gain, donor loss: SpliceAI's names and order."""
@@ -83,7 +83,7 @@ def read_variants(path: str | Path) -> Iterator[Variant]:
                     f"{where}: expected a VCF, or the columns chrom, pos, ref, alt, found {line.strip()[:60]!r}"
                 )
             chrom, pos, name, ref, alts = fields[:5] if is_vcf else (*fields[:2], ".", *fields[2:])
-            if not pos.isdecimal():
+            if not is_whole_number(pos):
                 raise InputError(f"{where}: position {pos!r} is no whole number")
             encode(ref, f"{where}, REF")
             for alt in alts.split(","):

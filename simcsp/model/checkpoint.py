@@ -51,6 +51,7 @@ from simcsp.model.weights import (
 from simcsp.text.alphabet import VOCAB
 from utils.config import ModelConfig
 from utils.errors import InputError
+from utils.files import check_folder, write_checksums
 
 # Keys that published BERT checkpoints may hold beyond or short of ours, and that change no vector:
 _EXPECTED_UNEXPECTED = ("bert.pooler.", "pooler.", "cls.seq_relationship.", "position_ids")
@@ -134,6 +135,7 @@ def _snapshot(repo: str, revision: str | None) -> Path:
 def _load(config: ModelConfig, need_mlm_head: bool) -> tuple[BertForMaskedLM, list[str]]:
     source = str(config.source)
     folder = resolve_source(source)
+    check_folder(folder)
     values = read_model_config(folder)
     weight_file = weight_file_of(folder)
     weights = read_weights(weight_file)
@@ -265,7 +267,8 @@ def _token_ids(folder: Path, vocabulary: tuple[str, ...], values: dict[str, Any]
 
 
 def save_checkpoint(model: nn.Module, folder: Path, pooling: str) -> None:
-    """A plain save_pretrained folder with its tokenizer; config.json also records the pooling."""
+    """A plain save_pretrained folder with its tokenizer and checksums; config.json also records the pooling."""
     model.config.pooling = pooling
     model.save_pretrained(folder, safe_serialization=True)
     save_tokenizer(folder, model.config.max_position_embeddings)
+    write_checksums(folder)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pandas as pd
-import yaml
 
 from simcsp.model.classifier import HEAD_FILE
-from simcsp.report.collect import JOB, Study, near_duplicate_share
+from simcsp.report.collect import JOB, REMEDY, Study, near_duplicate_share
 from simcsp.report.verdict import ENDPOINT
 from utils.arms import BASELINE, FLOORS, OF_CONTROL, OF_PRETRAINING
-from utils.config import Config
+from utils.config import Config, read_saved
+from utils.files import read_json
 
 SYNTHETIC = "Synthetic data (data/demo.py): these numbers show that the pipeline runs, and say nothing about biology."
 _MODELS = (BASELINE, *OF_PRETRAINING, *OF_CONTROL)
@@ -30,7 +29,7 @@ def find_caveats(study: Study, table: pd.DataFrame) -> list[str]:
 
 def is_synthetic(folder: Path) -> bool:
     """Whether the windows of a run say that they are made up."""
-    return "SYNTHETIC" in json.loads((folder / "splits/splits.json").read_text())["species"]
+    return "SYNTHETIC" in read_json(folder / "splits/splits.json", REMEDY)["species"]
 
 
 def _list(items: list[str]) -> str:
@@ -93,7 +92,7 @@ def overlap(config: Config) -> list[str]:
     path = config.folder / "overlap.json"
     if not path.is_file():
         return []
-    parts = json.loads(path.read_text())["parts"]
+    parts = read_json(path, "delete it and run pretrain.py again: it is measured anew")["parts"]
     found = []
     for kind in dict.fromkeys(part["part"].split()[0] for part in parts):
         mine = [part for part in parts if part["part"].split()[0] == kind]
@@ -113,7 +112,7 @@ def selection(config: Config) -> list[str]:
     """Models chosen on data that they are scored on."""
     found = []
     summary = config.folder / "pretrain/summary.json"
-    best = json.loads(summary.read_text())["best"] if summary.is_file() else {}
+    best = read_json(summary, REMEDY)["best"] if summary.is_file() else {}
     if "sccs" in best and config.data.selection_share == 0:
         found.append(
             "Chosen on what it is scored on: `data.selection_share` is 0, so `best_sccs` was picked by SCCS on the "
@@ -143,7 +142,7 @@ def leaks(config: Config) -> list[str]:
     """Checkpoints and text that have seen labels of windows that may be tested."""
     found = []
     for fold in sorted(config.folder.glob("finetune/*/*/seed*/fold*/config.yaml")):
-        arm, _, source = yaml.safe_load(fold.read_text())["finetune"]["arms"][0].partition("=")
+        arm, _, source = read_saved(fold)["finetune"]["arms"][0].partition("=")
         sentence = (
             f"`{arm}` starts from {source}, a fine-tuned classifier: windows that it was trained on may be tested here."
         )

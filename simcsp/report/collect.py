@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,14 +9,16 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 
 from utils.arms import ARMS, BASELINE, CONTROL
-from utils.config import Config, flatten, to_dict, upgrade
+from utils.config import Config, flatten, read_saved, to_dict
 from utils.errors import InputError
+from utils.files import check_hash, read_json, read_table
 from utils.run import read_metrics
 
 CROSS_VALIDATION = "spliceator"  # the dataset of the test folds
+PREDICTIONS = ["window", "fold", "label", "probability"]  # columns of predictions.csv
+REMEDY = "restore it from a copy, or delete the folder that it lies in and train that anew"
 JOB = ["site", "seed", "fold"]
 # What decides which windows there are and how the folds are cut.
 SPLIT_FIELDS = ("spliceator", "negatives", "dedup", "max_windows")
@@ -67,11 +68,13 @@ def collect_folds(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     """
     rows, tables, hashes = [], [], {}
     for path in sorted(folder.glob("finetune/*/*/seed*/fold*/summary.json")):
-        summary = json.loads(path.read_text())
+        summary = read_json(path, REMEDY)
         job = {key: summary[key] for key in ("arm", "site", "seed", "fold")}
         ratio = summary["windows"]["test"] / summary["windows"]["train"]
         rows += [{**job, "metric": key, "value": value, "ratio": ratio} for key, value in summary["metrics"].items()]
-        tables.append(pd.read_csv(path.with_name("predictions.csv")).assign(**job))
+        predictions = path.with_name("predictions.csv")
+        check_hash(predictions, summary.get("sha256", {}).get(predictions.name), REMEDY)
+        tables.append(read_table(predictions, PREDICTIONS, REMEDY).assign(**job))
         hashes.setdefault(_data_hash(path.parent), path.parent)
     if not rows:
         raise InputError(f"{folder}/finetune holds no finished fold: run finetune.sh first")
@@ -84,7 +87,7 @@ def collect_folds(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def _data_hash(fold: Path) -> str:
-    return json.loads((fold / "env.json").read_text())["inputs"]["spliceator"]
+    return read_json(fold / "env.json", REMEDY)["inputs"]["spliceator"]
 
 
 # -- several runs ------------------------------------------------------------------------------------------------------
@@ -132,9 +135,9 @@ def _same_arm(runs: Mapping[str, Config], before: pd.DataFrame, mine: pd.DataFra
 def _origin(run: Path, arm: str) -> tuple[dict[str, str], dict[str, Any]]:
     """What an arm's first fold was made from: hashes of its inputs, and its settings."""
     fold = min(run.glob(f"finetune/{arm}/*/seed*/fold*/summary.json")).parent
-    settings = flatten(upgrade(yaml.safe_load((fold / "config.yaml").read_text())))
+    settings = flatten(read_saved(fold / "config.yaml"))
     kept = {key: value for key, value in settings.items() if not key.startswith((*_BOOKKEEPING, "model.source"))}
-    return json.loads((fold / "env.json").read_text())["inputs"], kept
+    return read_json(fold / "env.json", REMEDY)["inputs"], kept
 
 
 def _new_jobs(table: pd.DataFrame, before: pd.DataFrame) -> pd.DataFrame:
@@ -183,7 +186,7 @@ def differing_settings(runs: Mapping[str, Config]) -> dict[str, list[Any]]:
         values = flatten(to_dict(config))
         for stage in ("mlm", "pretrain"):  # a fold's config does not hold them
             path = config.folder / stage / "config.yaml"
-            section = upgrade(yaml.safe_load(path.read_text()))[stage] if path.is_file() else {"steps": 0}
+            section = read_saved(path)[stage] if path.is_file() else {"steps": 0}
             values = {key: value for key, value in values.items() if not key.startswith(f"{stage}.")}
             values |= flatten({stage: section})
         settings.append({key: value for key, value in values.items() if not key.startswith(_BOOKKEEPING)})
@@ -220,7 +223,7 @@ def _proxies_of(folder: Path) -> list[tuple[str, str, str, float]]:
         path = folder / stage / "summary.json"
         if not path.is_file():
             continue
-        summary = json.loads(path.read_text())
+        summary = read_json(path, REMEDY)
         validations = {row["step"]: row for row in read_metrics(path.parent) if "val/sccs" in row or "val/nmi" in row}
         steps = {f"{prefix}last": summary["steps"]} if prefix else {BASELINE: 0, "last": summary["steps"]}
         steps |= {f"{prefix}best_{proxy}": best["step"] for proxy, best in summary["best"].items()}
@@ -241,7 +244,7 @@ def benchmark_values(study: Study) -> pd.DataFrame:
     for run, config in study.runs.items():
         path = config.folder / "benchmark/benchmark.csv"
         if path.is_file():
-            table = pd.read_csv(path)
+            table = read_table(path, [*columns, "value"], f"run evaluate.py benchmark {config.folder} again")
             tables.append(table.assign(arm=[study.names.get((run, arm), arm) for arm in table["arm"]]))
     return pd.concat(tables[1:] or tables).drop_duplicates(columns)
 
@@ -249,14 +252,14 @@ def benchmark_values(study: Study) -> pd.DataFrame:
 def objective_of(config: Config) -> str | None:
     """What the pretrain stage of a run trained: simcse, dcl or mlm; None where it has none."""
     path = config.folder / "pretrain/summary.json"
-    return json.loads(path.read_text())["objective"] if path.is_file() else None
+    return read_json(path, REMEDY)["objective"] if path.is_file() else None
 
 
 def near_duplicate_share(config: Config) -> float:
     """Share of test windows that share 80 bases in a row with a training window of their fold, mean over folds."""
     shares = []
     for path in config.folder.glob("finetune/*/*/seed*/fold*/summary.json"):
-        windows = json.loads(path.read_text())["windows"]
+        windows = read_json(path, REMEDY)["windows"]
         if "test_distinct" in windows:  # runs of before it was counted
             shares.append(1 - windows["test_distinct"] / windows["test"])
     return float(np.mean(shares)) if shares else 0.0

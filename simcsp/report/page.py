@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import html
-import json
 import re
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from simcsp.judge.sccs import SCCS_CEILING
 from simcsp.report.caveats import SYNTHETIC
 from simcsp.report.collect import CROSS_VALIDATION, Study, differing_settings
 from simcsp.report.verdict import Contrast, Verdict
+from utils.files import read_json
 
 _METRICS = ("ap", "mcc", "accuracy")
 _HEADER = ["arm", "F1", "F1 - baseline [95 %]", "p", "p Holm", "n"]
@@ -175,7 +175,7 @@ def _overlap_table(folder: Path) -> str:
     if not path.is_file():
         return ""
     rows = [["part of the evaluation", "windows or sites", "in the text", "share"]]
-    for part in json.loads(path.read_text())["parts"]:
+    for part in read_json(path, "delete it and run pretrain.py again: it is measured anew")["parts"]:
         known = part["shared"] is not None
         share = f"{part['shared'] / part['count']:.1%}" if known else "not known: shorter than 80 nt"
         rows.append([part["part"], f"{part['count']:,}", f"{part['shared']:,}" if known else "", share])

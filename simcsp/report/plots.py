@@ -12,6 +12,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from simcsp.judge.scores import CALIBRATION_BINS, calibration_error, reliability_bins
+from utils.files import replacing
 
 matplotlib.use("Agg")  # files only: there may be no screen
 _GREY = "0.45"
@@ -183,6 +184,5 @@ def proxy_scatter(table: pd.DataFrame, proxies: dict[str, str], title: str) -> F
 
 def save_figure(figure: Figure, path: Path) -> None:
     """Write a PNG, aside and renamed."""
-    aside = path.with_name(f"{path.stem}.tmp.png")
-    figure.savefig(aside, dpi=120)
-    aside.replace(path)
+    with replacing(path) as aside:
+        figure.savefig(aside, dpi=120, format="png")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 
 import numpy as np
@@ -18,14 +17,14 @@ from simcsp.labels.motifs import load_motifs
 from simcsp.model.checkpoint import load_backbone
 from simcsp.model.embedding import embed_centre
 from simcsp.report.caveats import find_caveats, is_synthetic
-from simcsp.report.collect import CROSS_VALIDATION, Study, benchmark_values, label_runs, merge, proxy_values
+from simcsp.report.collect import CROSS_VALIDATION, REMEDY, Study, benchmark_values, label_runs, merge, proxy_values
 from simcsp.report.page import to_html, to_markdown, to_terminal
 from simcsp.report.plots import box_plot, difference_plot, plt, proxy_curves, save_figure, umap_panels
 from simcsp.report.verdict import COLUMNS, Contrast, add_adjusted, compare, find_contrasts, judge, table_row
 from utils.arms import BASELINE, checkpoint_of
 from utils.config import Config, ModelConfig
 from utils.errors import InputError
-from utils.files import write_text
+from utils.files import read_json, write_text
 from utils.run import read_metrics
 
 _LONGEST_NAME = 120  # of a folder that joins the names of several runs
@@ -138,7 +137,7 @@ def draw(study: Study, contrasts: pd.DataFrame, title: str, out: Path) -> list[s
 
 def draw_proxies(config: Config, suffix: str) -> plt.Figure:
     """SCCS and NMI while pre-training."""
-    summary = json.loads((config.folder / "pretrain/summary.json").read_text())
+    summary = read_json(config.folder / "pretrain/summary.json", REMEDY)
     rows = [row for row in read_metrics(config.folder / "pretrain") if "val/sccs" in row or "val/nmi" in row]
     validations = pd.DataFrame(rows).rename(columns=lambda name: name.removeprefix("val/"))
     floors = {key.removeprefix("floor/"): value for key, value in summary["floors"].items()}

@@ -14,7 +14,6 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
-from safetensors.torch import load_file
 from torch import nn
 from tqdm import tqdm
 from transformers import BertForMaskedLM, BertModel
@@ -27,7 +26,7 @@ from simcsp.labels.motifs import Motifs
 from simcsp.labels.spliceator import Windows
 from simcsp.labels.splits import Splits, draw_training
 from simcsp.model.checkpoint import load_backbone, resolve_source
-from simcsp.model.classifier import HEAD_FILE, Classifier, layer_groups, load_classifier, predict, save_classifier
+from simcsp.model.classifier import Classifier, layer_groups, load_classifier, predict, read_head, save_classifier
 from simcsp.model.embedding import embed
 from simcsp.model.encoder import check_length, fresh_like, window_vectors
 from simcsp.text.alphabet import add_special_tokens
@@ -38,7 +37,7 @@ from utils.arms import Arm
 from utils.config import STAGES, EvaluateConfig, FinetuneConfig, ModelConfig, flatten
 from utils.device import pack_state, take_step, unpack_state
 from utils.errors import InputError
-from utils.files import replace_folder, sha256_folder, write_text
+from utils.files import replace_folder, sha256_file, sha256_folder, write_text
 from utils.run import RunFolder, StopSignal, stop_if_asked
 
 
@@ -299,6 +298,7 @@ def begin_fit(study: Study, fold: Fold, start: Start) -> Fit:
     model = Classifier(copy_encoder(study, fold.job, start), start.pooling, study.settings.dropout)
     model = model.to(accelerator.device)
     fit = Fit(model, accelerator.prepare(model))
+    fold.run.begin()
     state = fold.run.load_state(accelerator.device)
     if state is None:
         enter_stage(study, fold, fit, study.settings.stages[0], start)
@@ -308,7 +308,6 @@ def begin_fit(study: Study, fold: Fold, start: Start) -> Fit:
         enter_stage(study, fold, fit, state["stage"], start)
         fit.stage_began = state["stage_began"]
         unpack_state(state, accelerator, optimizer=fit.optimizer, scheduler=fit.scheduler)
-    fold.run.begin()
     fold.run.rewind(fit.epoch)
     return fit
 
@@ -374,10 +373,10 @@ def fit_fold(study: Study, fold: Fold, start: Start) -> dict[str, float]:
         if fit.stage == stages[-1]:
             break
         if fit.stage == "head":  # go on from the head of its best epoch
-            fit.model.head.load_state_dict(load_file(fold.run.checkpoints / "best" / HEAD_FILE))
+            fit.model.head.load_state_dict(read_head(fold.run.checkpoints / "best"))
         study.accelerator.free_memory()  # or fp16 would unscale the gradients for the last optimiser as well
         enter_stage(study, fold, fit, stages[stages.index(fit.stage) + 1], start)
-        fold.run.save_state(pack(study, fit))  # from here on `best` may be another's
+        fold.run.save_state(pack(study, fit), keep_previous=False)  # from here on `best` may be another's
     end_fit(study, fold)
     return {**fit.best, "seconds": time.perf_counter() - began}
 
@@ -556,7 +555,8 @@ def summarise(
     test, job, windows = fold.parts["test"], fold.job, study.windows
     labels = windows.labels[test]
     table = {"window": windows.names[test], "fold": job.fold, "label": labels, "probability": probabilities}
-    write_text(fold.run.path / "predictions.csv", pd.DataFrame(table).to_csv(index=False, float_format="%.9g"))
+    predictions = fold.run.path / "predictions.csv"
+    write_text(predictions, pd.DataFrame(table).to_csv(index=False, float_format="%.9g"))
     scores = {f"test/{key}": value for key, value in classification_scores(labels, probabilities).items()}
     distinct = ~similar_to_training(study.kmers, fold.parts["train"], test)
     if len(np.unique(labels[distinct])) == 2:
@@ -565,6 +565,7 @@ def summarise(
     said = {"arm": job.arm.name, "site": job.site, "seed": job.seed, "fold": job.fold}
     said |= {"pretrain_seed": job.arm.pretrain_seed, "train_windows": job.train_windows, "draw": job.draw}
     result = {**said, "windows": sizes, **facts, "seconds": round(seconds, 1), "metrics": scores | more}
+    result["sha256"] = {predictions.name: sha256_file(predictions)}
     fold.run.finish(result, flatten({"finetune": fold.run.config["finetune"]}))
     study.bar.update()
     line = f"{job.arm.name:<10} {job.site:<8} seed {job.seed} fold {job.fold:02d}  "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import shutil
 import sys
 import time
@@ -33,10 +32,11 @@ from utils.arms import PROXIES
 from utils.config import Config, DataConfig, MlmConfig, ModelConfig, PretrainConfig, flatten, to_dict
 from utils.device import build_accelerator, pack_state, set_seed, take_step, unpack_state
 from utils.errors import InputError
-from utils.files import replace_folder, sha256_folder, write_json
+from utils.files import read_json, replace_folder, replacing, sha256_folder, write_json
 from utils.run import RunFolder, StopSignal, stop_if_asked
 from utils.search import Report, run_search
 
+DELETE_IT = "delete it, pre-training measures it anew"
 CONFIG_SECTIONS = ("name", "seed", "precision", "model", "data", "evaluate")  # with the stage's own: what decides it
 
 
@@ -114,14 +114,15 @@ def record_corpus(data: DataConfig, folder: Path, corpus: Corpus, validated: dic
     """
     path = folder / "overlap.json"
     inputs = {"text": corpus.store.sha256, "intervals": corpus.intervals.sha256, **validated}
-    if path.is_file() and json.loads(path.read_text())["inputs"] == inputs:
+    if path.is_file() and read_json(path, DELETE_IT)["inputs"] == inputs:
         return
     found = measure_overlap(data, corpus)
     parts = [{"part": part.name, "count": part.count, "shared": part.shared, "sentence": str(part)} for part in found]
     write_json(folder / "corpus.json", corpus.manifest)
     if corpus.scores is not None:
         columns = {name: getattr(corpus.intervals, name) for name in ("start", "minus", "odds")}
-        np.savez_compressed(folder / "corpus.npz", score=corpus.scores, **columns)
+        with replacing(folder / "corpus.npz") as aside, open(aside, "wb") as handle:
+            np.savez_compressed(handle, score=corpus.scores, **columns)
     write_json(path, {"inputs": inputs, "parts": parts})  # last: its presence means that the others are whole
 
 
@@ -224,8 +225,8 @@ def run_stage(
     model.to(accelerator.device)
     choose = build_chooser(stage, config.data, shared.corpus, config.seed)
     training = Training(model, pooling, stage, accelerator, choose)
-    state = run.load_state(accelerator.device)
     run.begin()
+    state = run.load_state(accelerator.device)
     if state is None:
         run.rewind(-1)
         describe(run, config, name, training, shared.text, remarks)
@@ -277,7 +278,7 @@ def describe(
     windows = f"{stage.batch_size} windows of {config.data.window} nt from {sources}"
     run.log(f"{name}: {stage.objective}, {stage.steps} steps of {windows}")
     run.log(f"encoder: {size:.2f} M parameters, pooling {training.pooling}; {'; '.join(remarks)}")
-    for part in json.loads((config.folder / "overlap.json").read_text())["parts"]:
+    for part in read_json(config.folder / "overlap.json", DELETE_IT)["parts"]:
         run.log(f"overlap: {part['sentence']}", show=bool(part["shared"]))
     if config.data.selection_share == 0:
         run.log("data.selection_share is 0: SCCS is measured on the training part of fold 0, as published")
@@ -412,6 +413,6 @@ def search_pretraining(shared: Pretraining) -> str:
         trial.folder.mkdir(parents=True, exist_ok=True)
         shutil.copy(config.folder / "overlap.json", trial.folder)  # the same text, the same windows
         run_stages(shared, trial, report)
-        return json.loads((trial.folder / "pretrain/summary.json").read_text())["metrics"][metric]
+        return read_json(trial.folder / "pretrain/summary.json")["metrics"][metric]
 
     return run_search(config, metric, ("model", "mlm", "pretrain"), objective, shared.stop)

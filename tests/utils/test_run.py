@@ -93,7 +93,7 @@ def test_a_kill_while_a_checkpoint_is_replaced_leaves_the_old_or_the_new(tmp_pat
     with pytest.raises(Crash):
         fill(best, "new")
     monkeypatch.undo()
-    RunFolder(tmp_path / "stage", {}, {}, "cpu")
+    RunFolder(tmp_path / "stage", {}, {}, "cpu").begin()
     assert (best / "weights").read_text() == found
     assert not list(run.checkpoints.glob("*.old"))
 
@@ -124,6 +124,7 @@ def test_a_stage_that_has_not_begun_leaves_nothing(tmp_path):
     RunFolder(tmp_path / "stage", CONFIG, INPUTS, "cpu")
     assert not list(tmp_path.iterdir())
     assert sorted(path.name for path in open_run(tmp_path, CONFIG | {"seed": 1}).path.iterdir()) == [
+        ".lock",
         "config.yaml",
         "env.json",
     ]
@@ -215,8 +216,9 @@ def test_the_summary_means_done_and_takes_the_place_of_the_state(tmp_path):
     run = open_run(tmp_path)
     run.save_state({"step": 3})
     run.finish({"metrics": {"val/sccs": 0.5, "p": None}}, {"lr": 1e-4, "arms": ["a"]})
-    assert run.finished and open_run(tmp_path).finished
-    assert open_run(tmp_path).summary == {"metrics": {"val/sccs": 0.5, "p": None}}
+    again = RunFolder(run.path, CONFIG, INPUTS, "cpu")
+    assert run.finished and again.finished
+    assert again.summary == {"metrics": {"val/sccs": 0.5, "p": None}}
     assert run.load_state() is None
     assert scalars(run.path) == {"hparam/val/sccs": [(0, 0.5)]}
 
