@@ -84,7 +84,7 @@ def open_corpus(
         need_annotation(data)
     elif data.corpus in OF_SPECIES:
         check_species(data)
-    store = _hide(open_store(data.fasta, data.cache, qualify=several), hidden)
+    store = _hide(data, open_store(data.fasta, data.cache, qualify=several), hidden)
     whole_records(store, data.records)  # refuses names that do not exist
     if data.corpus == "splice_enriched":
         intervals, scores, facts = splice_enriched(data, store, seed, classify)
@@ -96,7 +96,7 @@ def open_corpus(
     return build(data, store)
 
 
-def _hide(store: TokenStore, hidden: Mapping[str, np.ndarray] | None) -> TokenStore:
+def _hide(data: DataConfig, store: TokenStore, hidden: Mapping[str, np.ndarray] | None) -> TokenStore:
     """The store, with N where it shares 80 nt with the hidden windows."""
     if hidden is None:
         return store
@@ -104,8 +104,8 @@ def _hide(store: TokenStore, hidden: Mapping[str, np.ndarray] | None) -> TokenSt
     for name, ids in hidden.items():
         if ids.shape[1] < KMER:
             raise InputError(
-                f"data.hide: the windows of {name} have {ids.shape[1]} nt, and what they share with the text is found "
-                f"by {KMER} nt in a row: take longer ones (data.motif_window) or leave them out"
+                f"data.hide ({data.hide}): the windows of {name} have {ids.shape[1]} nt, and what they share with the "
+                f"text is found by {KMER} nt in a row: take longer ones (data.motif_window) or leave them out"
             )
         digest.update(np.ascontiguousarray(ids))
     kmers = KmerSet.of(hidden.values())
@@ -195,7 +195,7 @@ def _dataset(data: DataConfig, hidden: Mapping[str, np.ndarray] | None) -> Corpu
     if path.exists():
         files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
         stamp += [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files]
-    store = _hide(open_sequence_store(path.name, stamp, lambda: _rows(data), data.cache), hidden)
+    store = _hide(data, open_sequence_store(path.name, stamp, lambda: _rows(data), data.cache), hidden)
     return Corpus(store, whole_records(store), {"corpus": "dataset", "dataset": data.dataset, "split": data.split})
 
 

@@ -24,6 +24,7 @@ from simcsp.text.annotated import SiteSampler
 from simcsp.text.corpora import Corpus, build_sampler, open_corpus
 from simcsp.text.enriched import Classify
 from simcsp.text.sampler import WindowSampler
+from simcsp.text.species import check_species
 from simcsp.training.masking import Chooser, build_chooser
 from simcsp.training.optimizer import build_optimizer, decay_groups
 from simcsp.training.step import Learner, step_loss
@@ -70,6 +71,7 @@ def open_text(config: Config, accelerator: Accelerator) -> Corpus:
     """The pre-training text without what data.hide keeps out; data.scorer may be the folder of a classifier."""
     data, classify = config.data, None
     if data.corpus == "splice_enriched" and data.scorer not in ("pwm", "annotation"):
+        check_species(data)  # before a model is read
         classify = scorer_of_fold(data.scorer, config, accelerator)
     return open_corpus(data, config.seed, hidden_windows(data), classify, config.pretrain.max_shift)
 
