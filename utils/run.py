@@ -59,12 +59,17 @@ def environment(device: str, inputs: dict[str, str]) -> dict[str, Any]:
         "argv": sys.argv,
         "git": _git_state(),
         "python": platform.python_version(),
-        "versions": {name: version(name) for name in _PACKAGES},
+        "versions": _versions(),
         "device": device,
         "threads": torch.get_num_threads(),
         "inputs": inputs,
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
+
+
+@functools.cache
+def _versions() -> dict[str, str]:
+    return {name: version(name) for name in _PACKAGES}
 
 
 @functools.cache

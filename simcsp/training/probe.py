@@ -7,7 +7,6 @@ import time
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
-from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from simcsp.judge.scores import classification_scores
@@ -29,18 +28,15 @@ def fit_probe(study: Study, fold: Fold, start: Start) -> None:
     """Fit on the training windows, pick C by validation AUC, score the test windows once; no model is kept."""
     began = time.perf_counter()
     vectors, labels = start_vectors(study, fold.job, start), study.windows.labels
-    train, val, test = (fold.parts[part] for part in ("train", "val", "test"))
-    best, best_auc, best_c = None, -1.0, CS[0]
-    for c in CS:
-        model = make_pipeline(StandardScaler(), LogisticRegression(C=c, max_iter=1000))
-        model.fit(vectors[train], labels[train])
-        auc = roc_auc_score(labels[val], model.predict_proba(vectors[val])[:, 1])
-        if auc > best_auc:
-            best, best_auc, best_c = model, auc, c
-    scores = classification_scores(labels[val], best.predict_proba(vectors[val])[:, 1])
+    train, val = fold.parts["train"], fold.parts["val"]
+    scaler = StandardScaler().fit(vectors[train])
+    x = {part: scaler.transform(vectors[index]) for part, index in fold.parts.items()}
+    fits = [LogisticRegression(C=c, max_iter=1000).fit(x["train"], labels[train]) for c in CS]
+    best = max(fits, key=lambda fit: roc_auc_score(labels[val], fit.decision_function(x["val"])))  # the first of equals
+    scores = classification_scores(labels[val], best.predict_proba(x["val"])[:, 1])
     study.stop_if_asked()
     fold.run.begin()
     fold.run.rewind(-1)
     validation = {f"val/{key}": scores[key] for key in ("auc", "f1", "ap")}
     seconds = time.perf_counter() - began
-    summarise(study, fold, best.predict_proba(vectors[test])[:, 1], validation, seconds, {"C": best_c})
+    summarise(study, fold, best.predict_proba(x["test"])[:, 1], validation, seconds, {"C": best.C})
