@@ -14,9 +14,9 @@ from commands.sources import encoders, print_table
 from simcsp.judge.masked import (
     REGIONS,
     WHOLE,
-    choose_places,
+    best_neighbours,
+    choose_windows,
     compare_with_neighbours,
-    label_regions,
     masked_predictions,
 )
 from simcsp.judge.proxies import (
@@ -29,17 +29,14 @@ from simcsp.judge.proxies import (
     sccs_interval_floors,
 )
 from simcsp.judge.sccs import SCCS_CEILING
-from simcsp.labels.floors import NeighbourTable
 from simcsp.labels.motifs import load_motifs, load_nmi_sites
 from simcsp.labels.splits import read_windows, selection_windows
 from simcsp.model.checkpoint import load_backbone
 from simcsp.model.encoder import check_length, fresh_like
-from simcsp.text.alphabet import A, N, reverse_complement
-from simcsp.text.annotation import Transcript, read_annotation
-from simcsp.text.corpora import Corpus
+from simcsp.text.annotation import read_annotation
 from simcsp.text.kmers import near_duplicate_groups, shared_windows
 from simcsp.text.sampler import covered
-from simcsp.text.store import Record, TokenStore, open_store
+from simcsp.text.store import open_store
 from simcsp.training.pretraining import open_text
 from utils.config import Config
 from utils.device import build_accelerator
@@ -197,36 +194,3 @@ def show_mlm(source: Path, config: Config) -> None:
         print(f"{name}: one base masked in {windows_nt} nt of {Path(settings.mlm_fasta).name}")
         print_table(rows)
     print(f"{int((~fresh_text).sum())} of {len(fresh_text)} bases left out: their window shares 80 nt with the text")
-
-
-def choose_windows(
-    store: TokenStore, record: Record, transcripts: list[Transcript], length: int, per_region: int, seed: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(windows uint8 [n, length] on the strand of their gene, places [n], regions [n]) of a held-out record."""
-    region, minus = label_regions(transcripts, record.name, record.length)
-    ids, half = store.fetch(record.name, 0, record.length), length // 2
-    known = np.concatenate([[0], np.cumsum(ids == N)])
-    usable = np.zeros(record.length, dtype=bool)
-    usable[half : record.length - length + half + 1] = known[length:] == known[: record.length - length + 1]
-    usable[: length - half] = usable[record.length - half :] = False  # either strand's window must fit
-    places, regions = choose_places(region, usable, per_region, seed)
-    forward = np.lib.stride_tricks.sliding_window_view(ids, length)
-    left = np.where(minus[places], places - (length - 1 - half), places - half)
-    windows = forward[left]
-    windows[minus[places]] = reverse_complement(windows[minus[places]])
-    complete = (windows != N).all(axis=1)
-    return windows[complete], places[complete], regions[complete]
-
-
-def best_neighbours(corpus: Corpus, stretches: np.ndarray, windows: np.ndarray) -> NeighbourTable:
-    """Of the tables fitted on each source of a text, and on all, the one that is right most often on `windows`."""
-    sources = range(len(corpus.store.manifest["sources"]))
-    tables = [NeighbourTable() for _ in sources]
-    whole = NeighbourTable()
-    ends = np.array([record.offset + record.length for record in corpus.store.records])
-    for start, end in stretches:
-        source = corpus.store.records[int(np.searchsorted(ends, start, side="right"))].source
-        for table in (tables[source], whole):
-            table.add(np.asarray(corpus.store.ids[start:end]))
-    truth = windows[:, windows.shape[1] // 2] - A
-    return max([whole, *tables], key=lambda table: (table.predict(windows).argmax(axis=1) == truth).mean())
