@@ -28,11 +28,11 @@ from simcsp.judge.benchmark import (
 from simcsp.judge.scores import classification_scores
 from simcsp.labels.spliceator import Windows, benchmark_species, load_benchmark
 from simcsp.labels.splits import Splits, fold_count, has_training_windows, read_windows
-from simcsp.model.classifier import HEAD_FILE, load_classifier, predict
+from simcsp.model.classifier import load_classifier, predict
 from simcsp.model.encoder import check_length
 from simcsp.report.collect import PREDICTIONS, REMEDY
 from simcsp.report.plots import plt, reliability_plot, save_figure
-from utils.arms import FLOORS
+from utils.arms import FLOORS, HEAD_FILE
 from utils.config import Config
 from utils.device import build_accelerator
 from utils.errors import InputError

@@ -22,10 +22,9 @@ from simcsp.genome.truth import Truth, read_truth, within
 from simcsp.genome.variants import COLUMNS as VARIANT_COLUMNS
 from simcsp.genome.variants import count_variants, effects, row_of
 from simcsp.labels.splits import has_training_windows, training_windows
-from simcsp.model.classifier import HEAD_FILE
 from simcsp.text.sites import SITES
 from simcsp.text.store import TokenStore, open_store
-from utils.arms import BASELINE
+from utils.arms import BASELINE, HEAD_FILE
 from utils.config import Config
 from utils.device import build_accelerator
 from utils.errors import InputError

@@ -7,8 +7,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from simcsp.model.classifier import HEAD_FILE
-from utils.arms import BASELINE, FLOORS, OF_CONTROL, OF_PRETRAINING, checkpoint_of
+from utils.arms import BASELINE, FLOORS, HEAD_FILE, OF_CONTROL, OF_PRETRAINING, checkpoint_of
 from utils.config import Config, load_config
 from utils.errors import InputError
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from utils.config import Config, ModelConfig
 from utils.errors import InputError
 
+HEAD_FILE = "head.safetensors"  # beside the encoder in the checkpoint of a classifier
 FLOORS = ("pwm", "kmer")
 """Fitted on the training windows of each fold; they have no encoder."""
 BASELINE = "baseline"  # the start of the pretrain stage

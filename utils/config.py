@@ -421,9 +421,13 @@ REFUSED = (jsonargparse.ArgumentError, TypeError, ValueError)
 """What jsonargparse raises for values that it does not take."""
 
 
-def build_parser(hidden: Sequence[str] = ()) -> jsonargparse.ArgumentParser:
-    """A parser of flags (`--section.field value`) whose errors are exceptions. hidden: sections left out of --help."""
-    jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
+def build_parser(hidden: Sequence[str] = (), described: bool = False) -> jsonargparse.ArgumentParser:
+    """A parser of flags (`--section.field value`) whose errors are exceptions.
+
+    hidden: sections left out of --help. described: read the fields' docstrings, which --help alone needs and which
+    takes as long as all the rest.
+    """
+    jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=described)
     about = {name: type(getattr(Config(), name)).__doc__ for name in SECTIONS if name not in hidden}
     usage = [
         "%(prog)s [CONFIG.yaml] [--section.field value ...]",
@@ -449,9 +453,9 @@ def load_config(argv: Sequence[str], hidden: Sequence[str] = ()) -> Config:
     sections that the script does not use, which --help leaves out; they are taken all the same.
     Raises InputError for a missing file, unknown keys, wrong types and impossible values, all of them in one message.
     """
-    parser = build_parser(hidden)
     if "-h" in argv or "--help" in argv:
-        parser.parse_args(["--help"])
+        build_parser(hidden, described=True).parse_args(["--help"])
+    parser = build_parser(hidden)
     path, flags = _split_words(argv)
     files = read_files(path)
     one_job = (path.parent / "env.json").is_file()

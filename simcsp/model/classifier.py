@@ -22,11 +22,10 @@ from simcsp.model.checkpoint import load_backbone, save_checkpoint
 from simcsp.model.embedding import Autocast, token_batches
 from simcsp.model.encoder import window_vectors
 from simcsp.model.weights import read_weights
+from utils.arms import HEAD_FILE
 from utils.config import ModelConfig, Stage
 from utils.errors import InputError
 from utils.files import check_folder, write_checksums
-
-HEAD_FILE = "head.safetensors"
 
 
 class Classifier(nn.Module):

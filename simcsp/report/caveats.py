@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from simcsp.model.classifier import HEAD_FILE
 from simcsp.report.collect import JOB, REMEDY, Study, near_duplicate_share
 from simcsp.report.verdict import ENDPOINT
-from utils.arms import BASELINE, FLOORS, OF_CONTROL, OF_PRETRAINING
+from utils.arms import BASELINE, FLOORS, HEAD_FILE, OF_CONTROL, OF_PRETRAINING
 from utils.config import Config, read_saved
 from utils.files import read_json
 
