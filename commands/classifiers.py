@@ -17,9 +17,10 @@ from simcsp.judge.benchmark import (
     Member,
     Resemblance,
     Scorer,
-    fit_floor,
     missing_folds,
     parts_of,
+    refit_annotation_floor,
+    refit_floor,
     resemblance_remarks,
     score_ensembles,
     score_windows,
@@ -32,9 +33,9 @@ from simcsp.model.classifier import load_classifier, predict
 from simcsp.model.encoder import check_length
 from simcsp.report.collect import PREDICTIONS, REMEDY
 from simcsp.report.plots import plt, reliability_plot, save_figure
-from utils.arms import FLOORS, HEAD_FILE
+from utils.arms import FLOORS, HEAD_FILE, OF_ANNOTATION
 from utils.config import Config
-from utils.device import build_accelerator
+from utils.device import build_accelerator, fit_seed
 from utils.errors import InputError
 from utils.files import check_hash, read_json, read_table, write_text
 
@@ -188,6 +189,9 @@ def ask_members(
     jobs = sorted(((job_of(folder), folder) for folder in folders), key=lambda item: item[0]["arm"] not in FLOORS)
     counts = [len(splits.folds[job["site"]][job["fold"]]["val"]) for job, _ in jobs]
     counts += [len(benchmark.of_site(job["site"])) for job, _ in jobs for benchmark in sets.values()]
+    of_annotation = {
+        arm: refit_annotation_floor(arm, config) for arm in OF_ANNOTATION if arm in [job["arm"] for job, _ in jobs]
+    }
     ensembles: dict[Job, list[Member]] = {}
     changed: dict[str, float] = {}
     with tqdm(
@@ -199,7 +203,14 @@ def ask_members(
             check_windows(folder, windows, parts["test"])
             if arm in FLOORS:
                 recorded = recorded_predictions(folder, windows.names[parts["test"]])
-                scorer = fit_floor(arm, config.evaluate, windows.take(parts["train"]), config.data.context)
+                scorer = of_annotation.get(arm) or refit_floor(
+                    arm,
+                    config.evaluate,
+                    windows.take(parts["train"]),
+                    windows.take(parts["val"]),
+                    config.data.context,
+                    fit_seed(seed, fold),
+                )
                 again = scorer(windows.take(parts["test"]))
                 changed[arm] = max(changed.get(arm, 0.0), float(np.abs(again - recorded["probability"]).max()))
             else:

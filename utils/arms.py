@@ -9,8 +9,10 @@ from utils.config import Config, ModelConfig
 from utils.errors import InputError
 
 HEAD_FILE = "head.safetensors"  # beside the encoder in the checkpoint of a classifier
-FLOORS = ("pwm", "kmer")
-"""Fitted on the training windows of each fold; they have no encoder."""
+OF_ANNOTATION = ("annotation", "annotation_linear")
+"""Floors that are fitted on the text's own annotated sites, and on no label."""
+FLOORS = ("pwm", "kmer", "linear", "cnn", *OF_ANNOTATION)
+"""They have no encoder; all others are fitted on the training windows of each fold."""
 BASELINE = "baseline"  # the start of the pretrain stage
 PROXIES = ("sccs", "nmi")
 """Watched in pre-training; each keeps a best checkpoint; higher is better for both."""

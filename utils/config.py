@@ -260,8 +260,9 @@ class FinetuneConfig:
     arms: list[str] = field(
         default_factory=lambda: ["pwm", "kmer", "fresh", "baseline", "best_sccs", "best_nmi", "last"]
     )
-    """Start models and floors: pwm, kmer, fresh, baseline, best_sccs, best_nmi, last, control_best_sccs,
-    control_best_nmi, control_last, or NAME=CHECKPOINT_FOLDER."""
+    """Start models and floors: pwm, kmer, linear, cnn; annotation, annotation_linear (fitted on the text's annotated
+    sites, no label); fresh, baseline, best_sccs, best_nmi, last, control_best_sccs, control_best_nmi, control_last, or
+    NAME=CHECKPOINT_FOLDER."""
     sites: list[Literal["donor", "acceptor", "both"]] = field(default_factory=lambda: ["both"])
     """Tasks: donors alone, acceptors alone, or both pooled."""
     folds: list[NonNegativeInt] | None = None
@@ -348,6 +349,8 @@ class EvaluateConfig:
     """FASTA of a held-out record, on which `evaluate.py mlm` measures masked-base accuracy."""
     mlm_annotation: str | None = None
     """GTF or GFF3 of that FASTA: exons, introns and splice sites are scored apart."""
+    cnn_parameters: PositiveInt = 110_000
+    """About so many parameters has the arm cnn: take the encoder's number (models/simcsp-small: 110,000)."""
     pwm_flank: PositiveInt = 20
     """nt on either side of the site that the weight matrix and the one-hot floor see."""
     benchmarks: str | None = None

@@ -8,11 +8,17 @@ import os
 import platform
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from torch.optim.lr_scheduler import LRScheduler
 
 from utils.errors import InputError
+
+
+def fit_seed(seed: int, fold: int) -> int:
+    """The seed of torch's generators in one fit: every arm's weights of the head and dropout come from it."""
+    return int(np.random.SeedSequence([seed, fold]).generate_state(1)[0])
 
 
 def set_seed(seed: int) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from simcsp.labels.floors import annotated_sites, fit_annotation_floor
 from simcsp.labels.motifs import Motifs, load_motifs
 from simcsp.labels.spliceator import Windows
 from simcsp.labels.splits import Splits, load_windows
@@ -23,17 +24,17 @@ from simcsp.training.fold import (
     begin_fit,
     build_study,
     end_fit,
-    fit_floor,
     fit_fold,
     keep_best,
     load_start,
     open_fold,
     pack,
+    score_floor,
     score_fold,
     train_epoch,
 )
 from simcsp.training.probe import fit_probe
-from utils.arms import Arm, resolve_arms
+from utils.arms import OF_ANNOTATION, Arm, resolve_arms
 from utils.config import Config, FinetuneConfig, to_dict
 from utils.device import build_accelerator
 from utils.errors import InputError, run_script
@@ -120,8 +121,13 @@ def run_arm(config: Config, study: Study, arm: Arm, site: str, seed: int) -> Non
     if not waiting:
         return
     if arm.source is None:
+        predict = None  # the annotation's floors are the same for all folds
+        if arm.name in OF_ANNOTATION:
+            sites = annotated_sites(config.data, config.seed)
+            predict = fit_annotation_floor(arm.name, config.evaluate, sites, config.seed)
         for fold in waiting:
-            fit_floor(study, fold)
+            study.stop_if_asked()
+            score_floor(study, fold, predict)
         return
     start = load_start(study, arm.name, arm.source)
     if config.finetune.select_epoch == "shared":

@@ -21,7 +21,7 @@ from transformers import BertForMaskedLM, BertModel
 from simcsp.judge.proxies import measure_nmi
 from simcsp.judge.sccs import sccs
 from simcsp.judge.scores import classification_scores
-from simcsp.labels.floors import build_floor
+from simcsp.labels.floors import Labelled, Predict, fit_floor
 from simcsp.labels.motifs import Motifs
 from simcsp.labels.spliceator import Windows
 from simcsp.labels.splits import Splits, draw_training
@@ -35,7 +35,7 @@ from simcsp.training.objectives import sup_con
 from simcsp.training.optimizer import build_optimizer
 from utils.arms import Arm
 from utils.config import STAGES, EvaluateConfig, FinetuneConfig, ModelConfig, flatten
-from utils.device import pack_state, take_step, unpack_state
+from utils.device import fit_seed, pack_state, take_step, unpack_state
 from utils.errors import InputError
 from utils.files import replace_folder, sha256_file, sha256_folder, write_text
 from utils.run import RunFolder, StopSignal, stop_if_asked
@@ -196,7 +196,7 @@ def load_start(study: Study, arm: str, source: ModelConfig) -> Start:
 
 def copy_encoder(study: Study, job: Job, start: Start) -> BertModel:
     """A copy of the start encoder; fresh weights where the arm is `fresh`. Seeds torch's generators."""
-    torch.manual_seed(int(np.random.SeedSequence([job.seed, job.fold]).generate_state(1)[0]))
+    torch.manual_seed(fit_seed(job.seed, job.fold))
     copy = fresh_like(start.model.config)  # draws from the generator for every arm alike
     if not start.fresh:
         copy.load_state_dict(start.model.state_dict())
@@ -529,18 +529,24 @@ def measure(study: Study, fold: Fold, vectors: np.ndarray, nmi: Callable[[], flo
     return scores
 
 
-def fit_floor(study: Study, fold: Fold) -> None:
-    """Fit a floor on the training windows and score validation and test."""
-    began = time.perf_counter()
-    windows, train, val, test = study.windows, *(fold.parts[part] for part in ("train", "val", "test"))
-    floor = build_floor(fold.job.arm.name, study.evaluate)
-    floor.fit(study.ids[train], windows.labels[train], windows.sites[train])
-    scores = classification_scores(windows.labels[val], floor.predict(study.ids[val]))
+def score_floor(study: Study, fold: Fold, predict_site: Predict | None) -> None:
+    """Score validation and test windows by a floor fitted on the fold's training windows, or by `predict_site`."""
+    began, job, facts = time.perf_counter(), fold.job, {}
+    if predict_site is None:
+        train, val = (labelled(study, fold.parts[part]) for part in ("train", "val"))
+        predict_site, facts = fit_floor(job.arm.name, study.evaluate, train, val, fit_seed(job.seed, job.fold))
+    val, test = fold.parts["val"], fold.parts["test"]
+    scores = classification_scores(study.windows.labels[val], predict_site(study.ids[val]))
     fold.run.begin()
     fold.run.rewind(-1)
     seconds = time.perf_counter() - began
     validation = {f"val/{key}": scores[key] for key in ("auc", "f1", "ap")}
-    summarise(study, fold, floor.predict(study.ids[test]), validation, seconds, {})
+    summarise(study, fold, predict_site(study.ids[test]), validation, seconds, facts)
+
+
+def labelled(study: Study, index: np.ndarray) -> Labelled:
+    """Windows of an index as floors take them."""
+    return Labelled(study.ids[index], study.windows.labels[index], study.windows.sites[index])
 
 
 def summarise(
