@@ -24,6 +24,7 @@ from simcsp.model.encoder import (
     DEFAULT_POOLING,
     MIX,
     MIX_WEIGHTS,
+    check_size,
     drop_layers,
     fresh_config,
     fresh_like,
@@ -72,7 +73,9 @@ def load_backbone(config: ModelConfig, need_mlm_head: bool = False) -> tuple[Ber
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     if config.source is None:
-        model, remarks = fresh_like(fresh_config(config)), ["fresh weights"]
+        size = fresh_config(config)
+        check_size(size, f"model.hidden_size ({size.hidden_size}) and the other sizes of the model section")
+        model, remarks = fresh_like(size), ["fresh weights"]
     else:
         model, remarks = _load(config, need_mlm_head)
     recorded = getattr(model.config, "pooling", None)
@@ -205,14 +208,18 @@ def _build(
         "output_hidden_states": False,  # SpliceBERT's configs ask for them always; training must not pay for that
     }
     try:
+        size = BertConfig.from_dict(settings | ours, attn_implementation=ATTENTION)
+        check_size(size, f"{config_file}, hidden_size {size.hidden_size}")
         return BertForMaskedLM.from_pretrained(
             None,
-            config=BertConfig.from_dict(settings | ours, attn_implementation=ATTENTION),
+            config=size,
             state_dict=weights,
             dtype=torch.float32,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # refused by `_check_fit`, by name
         )
+    except InputError:
+        raise
     except (StrictDataclassError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise InputError(f"{config_file} describes no BERT that can be built ({str(error)[:200]})") from None
 

@@ -6,6 +6,7 @@ import dataclasses
 import multiprocessing
 import os
 import sys
+import threading
 import time
 from typing import Any
 
@@ -252,8 +253,15 @@ def _worker(config: Config, number: int, failures: multiprocessing.SimpleQueue) 
     def jobs() -> None:
         try:
             run_jobs(config, StopSignal(), number)
-        except (InputError, FloatingPointError) as error:
+        except (InputError, FloatingPointError, OSError) as error:
             failures.put(error)
             sys.exit(1)
 
+    threading.Thread(target=_die_with_parent, daemon=True).start()
     run_script(jobs)
+
+
+def _die_with_parent() -> None:
+    """End this worker at once when its parent is killed: who goes on in the run folder must not find it there."""
+    multiprocessing.parent_process().join()
+    os._exit(1)

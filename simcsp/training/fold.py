@@ -31,6 +31,7 @@ from simcsp.model.embedding import embed
 from simcsp.model.encoder import check_length, fresh_like, window_vectors
 from simcsp.text.alphabet import add_special_tokens
 from simcsp.text.kmers import shared_kmers, similar_to_training
+from simcsp.training.health import at_chance, one_class
 from simcsp.training.objectives import sup_con
 from simcsp.training.optimizer import build_optimizer
 from utils.arms import Arm
@@ -413,6 +414,9 @@ def train_epoch(study: Study, fold: Fold, fit: Fit) -> float | None:
     validation = fold.parts["val"]
     scores = classification_scores(study.windows.labels[validation], predict_part(study, fit, validation))
     fold.run.record(fit.epoch, row | {f"val/{key}": scores[key] for key in ("auc", "f1", "ap")})
+    sign = at_chance(scores["auc"], study.windows.labels[validation])
+    if sign is not None and fit.epoch == fit.stage_began + 1:
+        fold.run.log(f"warning: {fold.run.path}, after the first epoch of {stage}: {sign}")
     study.bar.set_postfix_str(f"{progress} AUC {scores['auc']:.4f}")
     return scores["auc"]
 
@@ -572,6 +576,10 @@ def summarise(
     said |= {"pretrain_seed": job.arm.pretrain_seed, "train_windows": job.train_windows, "draw": job.draw}
     result = {**said, "windows": sizes, **facts, "seconds": round(seconds, 1), "metrics": scores | more}
     result["sha256"] = {predictions.name: sha256_file(predictions)}
+    signs = [at_chance(more["val/auc"], windows.labels[fold.parts["val"]]), one_class(probabilities)]
+    result["warnings"] = [sign for sign in signs if sign is not None]
+    for sign in result["warnings"]:
+        fold.run.log(f"warning: {fold.run.path}: {sign}")
     fold.run.finish(result, flatten({"finetune": fold.run.config["finetune"]}))
     study.bar.update()
     line = f"{job.arm.name:<10} {job.site:<8} seed {job.seed} fold {job.fold:02d}  "

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from tqdm import tqdm
-from transformers import BertForMaskedLM
+from transformers import BertConfig, BertForMaskedLM
 
 from simcsp.labels.overlap import hidden_windows, measure_overlap
 from simcsp.model.checkpoint import load_backbone, resolve_source, save_checkpoint
@@ -25,13 +25,14 @@ from simcsp.text.corpora import Corpus, build_sampler, open_corpus
 from simcsp.text.enriched import Classify
 from simcsp.text.sampler import WindowSampler
 from simcsp.text.species import check_species
+from simcsp.training.health import base_entropy, collapse, stuck
 from simcsp.training.masking import Chooser, build_chooser
 from simcsp.training.optimizer import build_optimizer, decay_groups
 from simcsp.training.step import Learner, step_loss
 from simcsp.training.validation import Validation, build_validation
 from utils.arms import PROXIES
 from utils.config import Config, DataConfig, MlmConfig, ModelConfig, PretrainConfig, flatten, to_dict
-from utils.device import build_accelerator, pack_state, set_seed, take_step, unpack_state
+from utils.device import build_accelerator, check_memory, pack_state, set_seed, take_step, unpack_state
 from utils.errors import InputError
 from utils.files import read_json, replace_folder, replacing, sha256_folder, write_json
 from utils.run import RunFolder, StopSignal, stop_if_asked
@@ -151,6 +152,7 @@ class Training:
         self.best: dict[str, dict[str, float]] = {}
         self.sums = [0.0, 0.0, 0.0]  # loss, accuracy and gradient norm since the last logged row
         self.count = self.skipped = 0  # steps since then, and those that fp16's loss scaler skipped
+        self.warned: list[str] = []  # signs of a training that teaches nothing, each said once
 
     @property
     def parts(self) -> dict[str, object]:
@@ -160,13 +162,14 @@ class Training:
     def state(self) -> dict[str, object]:
         """All that going on needs."""
         progress = {"step": self.step, "best": self.best, "sums": self.sums, "count": self.count}
-        progress["skipped"] = self.skipped
+        progress |= {"skipped": self.skipped, "warned": self.warned}
         return progress | pack_state(self.accelerator, **self.parts)
 
     def load(self, state: dict[str, object]) -> None:
         """Go on from what `state` gave."""
         self.step, self.best, self.sums, self.count = (state[key] for key in ("step", "best", "sums", "count"))
-        self.skipped = state.get("skipped", 0)  # older states do not have it
+        self.skipped = state.get("skipped", 0)  # older states do not have these two
+        self.warned = state.get("warned", [])
         unpack_state(state, self.accelerator, **self.parts)
 
     def advance(self, ids: np.ndarray, rng: np.random.Generator, classes: np.ndarray | None = None) -> None:
@@ -224,6 +227,7 @@ def run_stage(
     model, pooling, remarks = load_backbone(source, need_mlm_head=stage.objective == "mlm")
     check_length(model, config.data.window, "data.window")
     shared.validation.check(model)
+    check_step_memory(model.config, name, stage, config.data.window, accelerator.device)
     model.to(accelerator.device)
     choose = build_chooser(stage, config.data, shared.corpus, config.seed)
     training = Training(model, pooling, stage, accelerator, choose)
@@ -239,9 +243,26 @@ def run_stage(
         run.log(f"{path}: resumed at step {training.step} of {stage.steps}")
     tell = None if report is None else lambda step, scores: report(step, scores[shared.config.search.metric])
     train(run, name, training, shared, config.seed, tell)
-    finish(run, config, name, training)
+    finish(run, config, name, training, shared.text)
     accelerator.free_memory()
     return path
+
+
+def check_step_memory(model: BertConfig, name: str, stage: PretrainConfig, window: int, device: torch.device) -> None:
+    """Refuse a step that cannot fit: weights, gradients and AdamW's two moments, and the activations in half precision
+    of the windows that go through the encoder at once."""
+    views = 1 if stage.objective == "mlm" else 2 + stage.reverse_complement_negatives
+    at_once = min(stage.mini_batch_size or stage.batch_size, stage.batch_size)
+    hidden, inner, layers = model.hidden_size, model.intermediate_size, model.num_hidden_layers
+    weights = layers * (4 * hidden * hidden + 2 * hidden * inner)
+    activations = 2.0 * at_once * views * (window + 2) * layers * (2 * hidden + inner)
+    vectors = 4.0 * stage.batch_size * views * ((window + 2) + hidden)
+    similarities = 0.0 if stage.objective == "mlm" else 4.0 * stage.batch_size**2
+    check_memory(
+        16.0 * weights + activations + vectors + similarities,
+        f"{name}.batch_size ({stage.batch_size}), {at_once} windows at once (see {name}.mini_batch_size)",
+        device,
+    )
 
 
 def stage_config(config: Config, name: str, stage: PretrainConfig, source: ModelConfig) -> dict[str, object]:
@@ -319,6 +340,7 @@ def train(run: RunFolder, name: str, training: Training, shared: Pretraining, se
             bar.set_postfix_str(f"loss {row['train/loss']:.3f}")
         if step % stage.eval_steps == 0 or last:
             validate(run, training, shared.validation, tell)
+            warn(run, training, shared.text)
             run.save_state(training.state())
             since, seen = time.perf_counter(), 0
         elif shared.stop.asked:
@@ -368,7 +390,30 @@ def save(run: RunFolder, training: Training, name: str) -> Path:
     return target
 
 
-def finish(run: RunFolder, config: Config, name: str, training: Training) -> None:
+def find_warnings(run: RunFolder, training: Training, text: WindowSampler) -> dict[str, str]:
+    """{kind: sentence} of what is wrong with the training by now."""
+    rows = run.metrics()
+    validations = [
+        {key.removeprefix("val/"): value for key, value in row.items()} for row in rows if "val/mean_cosine" in row
+    ]
+    first, last = (validations[0], validations[-1]) if validations else ({}, {})
+    middle = text.batch(0, training.stage.batch_size)
+    found = {
+        "collapse": collapse(last, first, training.stage.objective),
+        "stuck": stuck(rows, training.stage, base_entropy(middle)),
+    }
+    return {kind: sentence for kind, sentence in found.items() if sentence is not None}
+
+
+def warn(run: RunFolder, training: Training, text: WindowSampler) -> None:
+    """Say once what is wrong with the training."""
+    for kind, sentence in find_warnings(run, training, text).items():
+        if kind not in training.warned:
+            training.warned.append(kind)
+            run.log(f"warning: {run.path}: {sentence}")
+
+
+def finish(run: RunFolder, config: Config, name: str, training: Training, text: WindowSampler) -> None:
     """Keep the last weights, write the summary, say where everything lives."""
     save(run, training, "last")
     rows = run.metrics()
@@ -388,6 +433,7 @@ def finish(run: RunFolder, config: Config, name: str, training: Training) -> Non
         "best": training.best,
         "floors": floors,
         "metrics": {"train/loss": losses[-1], **scores},
+        "warnings": list(find_warnings(run, training, text).values()),
     }
     run.finish(summary, flatten(stage_config(config, name, training.stage, config.model)))
     run.log(f"{run.path}: {headline(summary)}")
