@@ -335,6 +335,9 @@ class EvaluateConfig:
     both acceptors or both non-sites (type). Training always takes site."""
     bootstrap: PositiveInt = 1000
     """`evaluate.py sccs`: resamples for the interval of SCCS, and permutations for its null band."""
+    smallest_effect: PositiveFloat = 0.01
+    """`evaluate.py report`: differences in F1 and AUC below this do not matter; where none is seen, the verdict says
+    whether the study rules out any that does (two one-sided tests)."""
     nmi_layer: NonNegativeInt | None = None
     """Hidden layer whose two central bases NMI clusters: 0 = embeddings, 1..n = blocks; null: the last."""
     nmi_sites: Literal["motifs", "spliceator"] = "motifs"

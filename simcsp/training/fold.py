@@ -20,7 +20,7 @@ from transformers import BertForMaskedLM, BertModel
 
 from simcsp.judge.proxies import measure_nmi
 from simcsp.judge.sccs import sccs
-from simcsp.judge.scores import classification_scores
+from simcsp.judge.scores import best_threshold, called_rates, classification_scores, f1_at_prevalence, threshold_scores
 from simcsp.labels.floors import build_floor
 from simcsp.labels.motifs import Motifs
 from simcsp.labels.spliceator import Windows
@@ -485,20 +485,25 @@ def keep_best(fold: Fold, fit: Fit) -> None:
 
 def score_fold(study: Study, fold: Fold, start: Start, best_epoch: int, seconds: float) -> None:
     """Score the test windows once, with the chosen weights read back from disk, and write the summary."""
-    test, stages = fold.parts["test"], study.settings.stages
+    val, test, stages = fold.parts["val"], fold.parts["test"], study.settings.stages
     model = load_classifier(fold.run.checkpoints / "best", study.model, study.settings.dropout)
     model = model.to(study.accelerator.device)
     if stages == ["head"]:  # the encoder is the start's still: before is after
         features = encode_parts(study, fold, model.bert, start, "test")[torch.from_numpy(test)]
         before = after = measure(study, fold, features.cpu().numpy(), lambda: start_nmi(study, start, model.bert))
         probabilities = predict_from_features(study, model, features)
+        features = encode_parts(study, fold, model.bert, start, "val")[torch.from_numpy(val)]
+        validation = predict_from_features(study, model, features)
     else:
         bert = copy_encoder(study, fold.job, start)
         vectors = encode(study, bert, start.pooling, study.ids[test])
         before = measure(study, fold, vectors, lambda: start_nmi(study, start, bert))
         vectors = encode(study, model.bert, start.pooling, study.ids[test])
         after = measure(study, fold, vectors, lambda: motif_nmi(study, model.bert))
-        probabilities = predict(model, study.ids[test], study.evaluate.batch_size, study.accelerator.autocast)
+        probabilities, validation = (
+            predict(model, study.ids[part], study.evaluate.batch_size, study.accelerator.autocast)
+            for part in (test, val)
+        )
     rows = fold.run.metrics()
     chosen = next(row for row in rows if row["step"] == best_epoch)
     scores = {key: value for key, value in chosen.items() if key.startswith("val/")}
@@ -506,7 +511,7 @@ def score_fold(study: Study, fold: Fold, start: Start, best_epoch: int, seconds:
     scores |= {f"after/{key}": value for key, value in after.items()}
     limit = hit_limit(rows, best_epoch, study.settings)
     epochs = {"epochs": len(rows), "best_epoch": best_epoch, "hit_limit": limit}
-    summarise(study, fold, probabilities, scores, seconds, epochs)
+    summarise(study, fold, probabilities, validation, scores, seconds, epochs)
 
 
 def hit_limit(rows: list[dict[str, float]], best_epoch: int, settings: FinetuneConfig) -> bool:
@@ -535,37 +540,46 @@ def fit_floor(study: Study, fold: Fold) -> None:
     windows, train, val, test = study.windows, *(fold.parts[part] for part in ("train", "val", "test"))
     floor = build_floor(fold.job.arm.name, study.evaluate)
     floor.fit(study.ids[train], windows.labels[train], windows.sites[train])
-    scores = classification_scores(windows.labels[val], floor.predict(study.ids[val]))
+    on_validation = floor.predict(study.ids[val])
+    scores = classification_scores(windows.labels[val], on_validation)
     fold.run.begin()
     fold.run.rewind(-1)
     seconds = time.perf_counter() - began
     validation = {f"val/{key}": scores[key] for key in ("auc", "f1", "ap")}
-    summarise(study, fold, floor.predict(study.ids[test]), validation, seconds, {})
+    summarise(study, fold, floor.predict(study.ids[test]), on_validation, validation, seconds, {})
 
 
 def summarise(
     study: Study,
     fold: Fold,
     probabilities: np.ndarray,
+    on_validation: np.ndarray,
     more: dict[str, float],
     seconds: float,
     facts: dict[str, float],
 ) -> None:
-    """Write predictions.csv and summary.json. more: scores besides those of the test windows; facts: of the fit."""
-    test, job, windows = fold.parts["test"], fold.job, study.windows
-    labels = windows.labels[test]
-    table = {"window": windows.names[test], "fold": job.fold, "label": labels, "probability": probabilities}
-    predictions = fold.run.path / "predictions.csv"
-    write_text(predictions, pd.DataFrame(table).to_csv(index=False, float_format="%.9g"))
-    scores = {f"test/{key}": value for key, value in classification_scores(labels, probabilities).items()}
+    """Write predictions.csv, validation.csv (the same of the validation windows) and summary.json.
+
+    more: scores besides those of the test windows; facts: of the fit. test/f1_tuned is F1 at the threshold that is best on validation;
+    test/f1_distinct leaves out test windows that resemble training windows, at the prevalence of all of them.
+    """
+    test, val, job, labels = fold.parts["test"], fold.parts["val"], fold.job, study.windows.labels
+    files = [write_predictions(study, fold, "predictions.csv", test, probabilities)]
+    files.append(write_predictions(study, fold, "validation.csv", val, on_validation))
+    threshold = best_threshold(labels[val], on_validation)
+    scores = classification_scores(labels[test], probabilities) | called_rates(labels[test], probabilities)
+    scores |= {"threshold": threshold, "f1_tuned": threshold_scores(labels[test], probabilities, threshold)["f1"]}
     distinct = ~similar_to_training(study.kmers, fold.parts["train"], test)
-    if len(np.unique(labels[distinct])) == 2:
-        scores["test/f1_distinct"] = classification_scores(labels[distinct], probabilities[distinct])["f1"]
+    if len(np.unique(labels[test][distinct])) == 2:
+        rates = called_rates(labels[test][distinct], probabilities[distinct])
+        scores["f1_distinct"] = f1_at_prevalence(rates["tpr"], rates["fpr"], float(labels[test].mean()))
+        scores |= {f"{key}_distinct": value for key, value in rates.items()}
+    scores = {f"test/{key}": value for key, value in scores.items()}
     sizes = {part: len(index) for part, index in fold.parts.items()} | {"test_distinct": int(distinct.sum())}
     said = {"arm": job.arm.name, "site": job.site, "seed": job.seed, "fold": job.fold}
     said |= {"pretrain_seed": job.arm.pretrain_seed, "train_windows": job.train_windows, "draw": job.draw}
     result = {**said, "windows": sizes, **facts, "seconds": round(seconds, 1), "metrics": scores | more}
-    result["sha256"] = {predictions.name: sha256_file(predictions)}
+    result["sha256"] = {path.name: sha256_file(path) for path in files}
     fold.run.finish(result, flatten({"finetune": fold.run.config["finetune"]}))
     study.bar.update()
     line = f"{job.arm.name:<10} {job.site:<8} seed {job.seed} fold {job.fold:02d}  "
@@ -576,3 +590,12 @@ def summarise(
     line += f"F1 {scores['test/f1']:.4f}  AUC {scores['test/auc']:.4f}  val AUC {more['val/auc']:.4f}  "
     ending = "epoch {best_epoch:>2} of {epochs:>2}" if "epochs" in facts else "C {C:g}" if "C" in facts else "floor"
     fold.run.log(line + ending.format(**facts))
+
+
+def write_predictions(study: Study, fold: Fold, name: str, index: np.ndarray, probabilities: np.ndarray) -> Path:
+    """P(site) of the windows of an index as a table of the fold's folder; returns where it is."""
+    columns = {"window": study.windows.names[index], "fold": fold.job.fold}
+    table = pd.DataFrame(columns | {"label": study.windows.labels[index], "probability": probabilities})
+    path = fold.run.path / name
+    write_text(path, table.to_csv(index=False, float_format="%.9g"))
+    return path
