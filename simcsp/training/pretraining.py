@@ -342,10 +342,7 @@ def validate(run: RunFolder, training: Training, validation: Validation, tell: T
         run.record(training.step, {f"val/{key}": value for key, value in scores.items()})
     else:
         run.log("nothing to validate on: data.spliceator and data.motif_bed are not set", show=training.step == 0)
-    shown = "  ".join(
-        f"{key} {scores[key]:.4f}" for key in ("sccs", "nmi", "mean_cosine", "uniformity") if key in scores
-    )
-    run.log(f"validation at step {training.step}: {shown}")
+    run.log(f"validation at step {training.step}: {with_errors(scores)}")
     if training.step == 0:  # the start is the baseline arm; the best_* arms are checkpoints that this stage trained
         return
     if tell is not None:
@@ -359,6 +356,17 @@ def validate(run: RunFolder, training: Training, validation: Validation, tell: T
     kept = sorted(run.checkpoints.glob("step-*[0-9]"))
     for old in kept[: max(0, len(kept) - training.stage.save_total_limit)]:
         shutil.rmtree(old)
+
+
+def with_errors(scores: dict[str, float]) -> str:
+    """The proxies in words: SCCS with its 95 % interval, NMI with its sd over seeds of Leiden."""
+    parts = [f"{key} {scores[key]:.4f}" for key in ("sccs", "nmi", "mean_cosine", "uniformity") if key in scores]
+    if "sccs_low" in scores:
+        parts[0] += f" [{scores['sccs_low']:.3f}, {scores['sccs_high']:.3f}]"
+    if "nmi_sd" in scores:
+        at = next(i for i, part in enumerate(parts) if part.startswith("nmi "))
+        parts[at] += f" ± {scores['nmi_sd']:.4f}"
+    return "  ".join(parts)
 
 
 def save(run: RunFolder, training: Training, name: str) -> Path:
@@ -394,15 +402,17 @@ def finish(run: RunFolder, config: Config, name: str, training: Training) -> Non
 
 
 def headline(summary: dict[str, object]) -> str:
+    """A finished stage in a line: what became of its loss and of the proxies; `best` only what is above the start."""
     metrics, begun = summary["metrics"], summary["start"]
     parts = [f"{summary['objective']} {summary['steps']} steps", f"loss {metrics['train/loss']:.4f}"]
     for proxy in PROXIES:
-        if f"val/{proxy}" in metrics:
-            best = summary["best"][proxy]
-            parts.append(
-                f"{proxy.upper()} {begun[f'val/{proxy}']:.3f} -> {metrics[f'val/{proxy}']:.3f} "
-                f"(best {best['value']:.3f} at step {best['step']})"
-            )
+        key = f"val/{proxy}"
+        if key not in metrics:
+            continue
+        first, final, best = begun[key], metrics[key], summary["best"][proxy]
+        verb = "rose" if final > first else "fell" if final < first else "stayed"
+        above = f"best {best['value']:.3f} at step {best['step']}" if best["value"] > first else "never above the start"
+        parts.append(f"{proxy.upper()} {verb} {first:.3f} -> {final:.3f} ({above})")
     return ", ".join(parts)
 
 

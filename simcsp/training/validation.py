@@ -46,9 +46,11 @@ class Validation:
         """sccs, nmi and what stands beside them, of what there is to measure on."""
         scores: dict[str, float] = {}
         if self.ids is not None:
-            scores |= measure_sccs(model.bert, pooling, self.ids, self.labels, self.settings, self.seed, self.autocast)
+            at = (self.settings, self.seed, self.autocast)
+            scores |= measure_sccs(model.bert, pooling, self.ids, self.labels, *at, self.groups)
         if self.motifs is not None:
-            scores |= measure_nmi(model.bert, self.motifs, self.settings, self.seed, self.autocast)
+            at = (self.settings, self.seed, self.autocast)
+            scores |= measure_nmi(model.bert, self.motifs, *at, spread=True)
         if self.with_probe and self.ids is not None:
             vectors = embed(model.bert, self.ids, pooling, self.settings.batch_size, self.autocast)
             scores["probe_auc"] = probe_auc(vectors, self.labels, self.seed, self.groups)
