@@ -317,6 +317,8 @@ class FinetuneConfig:
     """Dropout before the final layer of the head."""
     hidden_dropout_prob: Share | None = None
     """Dropout within the encoder while fine-tuning; null: that of the model section (published)."""
+    fold_events: bool = False
+    """A TensorBoard run for each fold too; there is one for each arm in any case."""
     nmi_folds: NonNegativeInt = 1
     """NMI after fine-tuning is measured in the first this many folds (each needs the motif sites encoded anew)."""
 
@@ -343,6 +345,8 @@ class EvaluateConfig:
     nmi_sites: Literal["motifs", "spliceator"] = "motifs"
     """`evaluate.py nmi`: the sites of data.motif_bed, or those selection windows of Spliceator that show GT or AG at
     the site."""
+    umap_sites: NonNegativeInt = 400
+    """Sites of data.motif_bed that TensorBoard shows in UMAP's plane at each validation; 0: no such picture."""
     nmi_clusters: PositiveInt = 10
     """`evaluate.py nmi`: clusters of the k-means whose NMI stands beside that of Leiden."""
     kmer: PositiveInt = 4

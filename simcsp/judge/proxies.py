@@ -53,13 +53,27 @@ def measure_sccs(
     settings: EvaluateConfig,
     seed: int,
     autocast: Autocast = nullcontext,
+) -> dict[str, float]:
+    """sccs, pair_auc, mean_cosine, alignment, uniformity of an encoder on windows uint8 [n, length], labels [n]."""
+    vectors = embed(bert, ids, pooling, settings.batch_size, autocast)
+    return score_vectors(bert, pooling, ids, vectors, labels, settings, seed, autocast)
+
+
+def score_vectors(
+    bert: BertModel,
+    pooling: str,
+    ids: np.ndarray,
+    vectors: np.ndarray,
+    labels: np.ndarray,
+    settings: EvaluateConfig,
+    seed: int,
+    autocast: Autocast,
     groups: np.ndarray | None = None,
 ) -> dict[str, float]:
-    """sccs, pair_auc, mean_cosine, alignment, uniformity of an encoder on windows uint8 [n, length], labels [n].
+    """The same from the windows' vectors [n, hidden].
 
     groups: int [n], near-duplicates, where sccs_low and sccs_high (95 %, of few resamples) are wanted as well.
     """
-    vectors = embed(bert, ids, pooling, settings.batch_size, autocast)
     scores = sccs(vectors, labels, settings.sccs_pairs, seed)
     if groups is not None:
         band = sccs_interval(vectors, labels, settings.sccs_pairs, seed, groups=groups, resamples=BAND_RESAMPLES)
@@ -152,19 +166,18 @@ def _intervals_by_task(
 
 
 def measure_nmi(
-    bert: BertModel,
-    motifs: Motifs,
-    settings: EvaluateConfig,
-    seed: int,
-    autocast: Autocast = nullcontext,
-    spread: bool = False,
+    bert: BertModel, motifs: Motifs, settings: EvaluateConfig, seed: int, autocast: Autocast = nullcontext
 ) -> dict[str, float]:
-    """nmi, its halves, bounds and the number of clusters, of the layer settings.nmi_layer.
+    """nmi, its halves, bounds and the number of clusters, of the layer settings.nmi_layer."""
+    states = embed_centre(bert, motifs.ids, settings.nmi_layer, settings.batch_size, autocast)
+    return nmi(leiden(states, seed=seed), motifs.labels)
 
-    spread: nmi_sd too, over other seeds of Leiden, below which a difference means nothing.
-    """
-    graph = neighbour_graph(embed_centre(bert, motifs.ids, settings.nmi_layer, settings.batch_size, autocast))
-    return nmi(leiden_of(graph, seed=seed), motifs.labels) | (_nmi_spread(graph, motifs, seed) if spread else {})
+
+def score_states(states: np.ndarray, motifs: Motifs, seed: int) -> dict[str, float]:
+    """The same from the sites' states [n, 2 hidden], and nmi_sd, over other seeds of Leiden, below which a difference
+    means nothing."""
+    graph = neighbour_graph(states)
+    return nmi(leiden_of(graph, seed=seed), motifs.labels) | _nmi_spread(graph, motifs, seed)
 
 
 def _nmi_spread(graph: igraph.Graph, sites: Motifs, seed: int) -> dict[str, float]:

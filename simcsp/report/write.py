@@ -6,12 +6,10 @@ import dataclasses
 import re
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
-import torch
 from torch.utils.tensorboard import SummaryWriter
 
-from simcsp.judge.clustering import leiden, neighbour_weights, principal_components
+from simcsp.judge.clustering import lay_out, leiden
 from simcsp.judge.sccs import SCCS_CEILING
 from simcsp.judge.scores import classification_scores
 from simcsp.labels.motifs import load_motifs
@@ -42,7 +40,8 @@ from simcsp.report.verdict import (
     smallest_effect,
     table_row,
 )
-from utils.arms import BASELINE, checkpoint_of
+from simcsp.training.board import show_arm
+from utils.arms import BASELINE, checkpoint_of, finished_folds
 from utils.config import Config, ModelConfig
 from utils.errors import InputError
 from utils.files import read_json, write_text
@@ -58,6 +57,10 @@ def write_report(config: Config, *more: Config, out: Path | None = None) -> str:
     Raises InputError where no fold is finished and where the runs' folds cannot be paired.
     """
     runs = label_runs([config, *more])
+    if out is None:
+        for one in runs.values():
+            for arm in dict.fromkeys(path.relative_to(one.folder).parts[1] for path in finished_folds(one.folder)):
+                show_arm(one.folder, arm)
     out = out or default_folder([config, *more])
     study = merge(runs)
     contrasts = find_contrasts(study)
@@ -186,7 +189,6 @@ def draw_proxies(config: Config, suffix: str) -> plt.Figure:
 
 def draw_umap(config: Config, suffix: str) -> plt.Figure:
     """UMAP (McInnes et al. 2018) of the motif sites for the start and the best-NMI checkpoint."""
-    threads = torch.get_num_threads()
     motifs, panels = load_motifs(config.data), []
     for arm in (BASELINE, "best_nmi"):
         model, _, _ = load_backbone(
@@ -195,31 +197,4 @@ def draw_umap(config: Config, suffix: str) -> plt.Figure:
         states = embed_centre(model.bert, motifs.ids, config.evaluate.nmi_layer, config.evaluate.batch_size)
         points, clusters = lay_out(states, config.seed), leiden(states, seed=config.seed)
         panels.append((arm, points, motifs.labels, clusters))
-    torch.set_num_threads(threads)  # numba's thread layer raises it
     return umap_panels(panels, f"{config.name}: motif sites{suffix}")
-
-
-def lay_out(states: np.ndarray, seed: int) -> np.ndarray:
-    """UMAP's layout [n, 2] of the very graph that Leiden clusters, for hidden states [n, d]."""
-    from umap.umap_ import find_ab_params, simplicial_set_embedding  # which compiles for some seconds
-
-    a, b = find_ab_params(spread=1.0, min_dist=0.1)  # these and the numbers below are UMAP's defaults
-    points, _ = simplicial_set_embedding(
-        principal_components(states),
-        neighbour_weights(states),
-        n_components=2,
-        initial_alpha=1.0,
-        a=a,
-        b=b,
-        gamma=1.0,
-        negative_sample_rate=5,
-        n_epochs=None,
-        init="spectral",
-        random_state=np.random.RandomState(seed),
-        metric="euclidean",
-        metric_kwds={},
-        densmap=False,
-        densmap_kwds={},
-        output_dens=False,
-    )
-    return points

@@ -34,7 +34,7 @@ from simcsp.text.kmers import shared_kmers, similar_to_training
 from simcsp.training.objectives import sup_con
 from simcsp.training.optimizer import build_optimizer
 from utils.arms import Arm
-from utils.config import STAGES, EvaluateConfig, FinetuneConfig, ModelConfig, flatten
+from utils.config import STAGES, EvaluateConfig, FinetuneConfig, ModelConfig
 from utils.device import pack_state, take_step, unpack_state
 from utils.errors import InputError
 from utils.files import replace_folder, sha256_file, sha256_folder, write_text
@@ -266,7 +266,8 @@ def open_fold(study: Study, job: Job, config: dict[str, Any], inputs: dict[str, 
                 f"finetune.{name} ({getattr(settings, name)}) is more than the {len(parts['train'])} training windows "
                 f"of fold {job.fold}: the last partial batch is dropped, so no batch would be left"
             )
-    return Fold(job, RunFolder(study.folder / job.path, config, inputs, str(study.accelerator.device)), parts)
+    device, events = str(study.accelerator.device), settings.fold_events
+    return Fold(job, RunFolder(study.folder / job.path, config, inputs, device, events), parts)
 
 
 # -- training ----------------------------------------------------------------------------------------------------------
@@ -560,8 +561,8 @@ def summarise(
 ) -> None:
     """Write predictions.csv, validation.csv (the same of the validation windows) and summary.json.
 
-    more: scores besides those of the test windows; facts: of the fit. test/f1_tuned is F1 at the threshold that is best on validation;
-    test/f1_distinct leaves out test windows that resemble training windows, at the prevalence of all of them.
+    more: scores besides those of the test windows; facts: of the fit. test/f1_tuned is F1 at the threshold that is best
+    on validation; test/f1_distinct leaves out test windows that resemble training windows, at the prevalence of all.
     """
     test, val, job, labels = fold.parts["test"], fold.parts["val"], fold.job, study.windows.labels
     files = [write_predictions(study, fold, "predictions.csv", test, probabilities)]
@@ -580,7 +581,7 @@ def summarise(
     said |= {"pretrain_seed": job.arm.pretrain_seed, "train_windows": job.train_windows, "draw": job.draw}
     result = {**said, "windows": sizes, **facts, "seconds": round(seconds, 1), "metrics": scores | more}
     result["sha256"] = {path.name: sha256_file(path) for path in files}
-    fold.run.finish(result, flatten({"finetune": fold.run.config["finetune"]}))
+    fold.run.finish(result, {"arm": job.arm.name, "site": job.site, "seed": job.seed, "fold": job.fold})
     study.bar.update()
     line = f"{job.arm.name:<10} {job.site:<8} seed {job.seed} fold {job.fold:02d}  "
     if job.arm.several:

@@ -25,12 +25,13 @@ from simcsp.text.corpora import Corpus, build_sampler, open_corpus
 from simcsp.text.enriched import Classify
 from simcsp.text.sampler import WindowSampler
 from simcsp.text.species import check_species
+from simcsp.training.board import LAYOUT, show_validation, show_vectors
 from simcsp.training.masking import Chooser, build_chooser
 from simcsp.training.optimizer import build_optimizer, decay_groups
 from simcsp.training.step import Learner, step_loss
 from simcsp.training.validation import Validation, build_validation
 from utils.arms import PROXIES
-from utils.config import Config, DataConfig, MlmConfig, ModelConfig, PretrainConfig, flatten, to_dict
+from utils.config import Config, DataConfig, MlmConfig, ModelConfig, PretrainConfig, to_dict
 from utils.device import build_accelerator, pack_state, set_seed, take_step, unpack_state
 from utils.errors import InputError
 from utils.files import read_json, replace_folder, replacing, sha256_folder, write_json
@@ -237,6 +238,7 @@ def run_stage(
         training.load(state)
         run.rewind(training.step)
         run.log(f"{path}: resumed at step {training.step} of {stage.steps}")
+    run.writer.add_custom_scalars(LAYOUT)
     tell = None if report is None else lambda step, scores: report(step, scores[shared.config.search.metric])
     train(run, name, training, shared, config.seed, tell)
     finish(run, config, name, training)
@@ -337,9 +339,12 @@ def progress(step: int, steps: int, row: dict[str, float]) -> str:
 
 def validate(run: RunFolder, training: Training, validation: Validation, tell: Tell | None = None) -> None:
     """Measure the proxies, keep this checkpoint, and the best ones. tell: a search that wants to know the scores."""
-    scores = validation(training.model, training.pooling)
+    scores, seen = validation.look(training.model, training.pooling)
     if scores:
         run.record(training.step, {f"val/{key}": value for key, value in scores.items()})
+        show_validation(run, training.step, validation, seen)
+        if training.step in (0, training.stage.steps):
+            show_vectors(run, validation, seen, "last" if training.step else "start")
     else:
         run.log("nothing to validate on: data.spliceator and data.motif_bed are not set", show=training.step == 0)
     run.log(f"validation at step {training.step}: {with_errors(scores)}")
@@ -397,8 +402,14 @@ def finish(run: RunFolder, config: Config, name: str, training: Training) -> Non
         "floors": floors,
         "metrics": {"train/loss": losses[-1], **scores},
     }
-    run.finish(summary, flatten(stage_config(config, name, training.stage, config.model)))
+    run.finish(summary, settings_shown(config, name, training.stage))
     run.log(f"{run.path}: {headline(summary)}")
+
+
+def settings_shown(config: Config, name: str, stage: PretrainConfig) -> dict[str, object]:
+    """The columns of a stage in TensorBoard's HPARAMS: those in which runs are most likely to differ."""
+    names = ("objective", "steps", "lr", "batch_size", "temperature", "max_shift", "mutation_rate", "mlm_weight")
+    return {"stage": name, **{name: getattr(stage, name) for name in names}, "seed": config.seed}
 
 
 def headline(summary: dict[str, object]) -> str:
