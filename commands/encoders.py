@@ -38,6 +38,7 @@ from simcsp.text.kmers import near_duplicate_groups, shared_windows
 from simcsp.text.sampler import covered
 from simcsp.text.store import open_store
 from simcsp.training.pretraining import open_text
+from utils.arms import BASELINE
 from utils.config import Config
 from utils.device import build_accelerator
 from utils.errors import InputError
@@ -65,14 +66,16 @@ def show_sccs(source: Path, config: Config) -> None:
     """SCCS of donors, acceptors and both on the selection windows, with its 95 % interval, null band and floors."""
     settings = config.evaluate
     chosen = selection_windows(*read_windows(config.data, config.folder))
-    found = measure_encoders(
-        source,
-        config,
-        ("context",),
-        lambda model, pooling: measure_sccs_intervals(
-            model.bert, pooling, chosen, config.data.context, config.evaluate, config.seed
-        ),
-    )
+    has_start, measured = BASELINE in encoders(source), []
+
+    def measure(model: BertForMaskedLM, pooling: str) -> dict[str, dict[str, float]]:
+        start = measured[0] if has_start and measured else None  # the baseline comes first
+        at = (config.data.context, settings, config.seed)
+        rows, vectors = measure_sccs_intervals(model.bert, pooling, chosen, *at, start=start)
+        measured.append(vectors)
+        return rows
+
+    found = measure_encoders(source, config, ("context",), measure)
     found |= sccs_interval_floors(chosen, config.data.context, config.evaluate, config.seed)
     rows = {
         name if task == "both" else f"{task} {name}": tasks[task]
@@ -93,6 +96,10 @@ def show_sccs(source: Path, config: Config) -> None:
         f"low, high: 95 % interval, {settings.bootstrap} resamples of {drawn}; null_low, null_high: 95 % of SCCS where "
         f"vectors do not know the classes ({null})\nSCCS is at most {SCCS_CEILING}, for a perfect encoder"
     )
+    if has_start:
+        print(
+            f"diff, diff_low, diff_high: SCCS less that of {BASELINE}, the start, with 95 % interval of the same draws"
+        )
 
 
 def show_nmi(source: Path, config: Config) -> None:

@@ -318,6 +318,8 @@ class FinetuneConfig:
     """Dropout before the final layer of the head."""
     hidden_dropout_prob: Share | None = None
     """Dropout within the encoder while fine-tuning; null: that of the model section (published)."""
+    fold_events: bool = False
+    """A TensorBoard run for each fold too; there is one for each arm in any case."""
     nmi_folds: NonNegativeInt = 1
     """NMI after fine-tuning is measured in the first this many folds (each needs the motif sites encoded anew)."""
 
@@ -336,11 +338,16 @@ class EvaluateConfig:
     both acceptors or both non-sites (type). Training always takes site."""
     bootstrap: PositiveInt = 1000
     """`evaluate.py sccs`: resamples for the interval of SCCS, and permutations for its null band."""
+    smallest_effect: PositiveFloat = 0.01
+    """`evaluate.py report`: differences in F1 and AUC below this do not matter; where none is seen, the verdict says
+    whether the study rules out any that does (two one-sided tests)."""
     nmi_layer: NonNegativeInt | None = None
     """Hidden layer whose two central bases NMI clusters: 0 = embeddings, 1..n = blocks; null: the last."""
     nmi_sites: Literal["motifs", "spliceator"] = "motifs"
     """`evaluate.py nmi`: the sites of data.motif_bed, or those selection windows of Spliceator that show GT or AG at
     the site."""
+    umap_sites: NonNegativeInt = 400
+    """Sites of data.motif_bed that TensorBoard shows in UMAP's plane at each validation; 0: no such picture."""
     nmi_clusters: PositiveInt = 10
     """`evaluate.py nmi`: clusters of the k-means whose NMI stands beside that of Leiden."""
     kmer: PositiveInt = 4

@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
+from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 from tqdm import tqdm
@@ -108,11 +109,14 @@ class RunFolder:
 
     path: the folder. config: resolved config (nested dict) that decides the result; a folder made under another one is
     refused with the difference shown. inputs: {name: hash}, likewise. After construction `finished` says whether
-    summary.json exists already. Nothing is written before `begin`.
+    summary.json exists already. Nothing is written before `begin`. events: whether TensorBoard shows it.
     """
 
-    def __init__(self, path: Path, config: dict[str, Any], inputs: dict[str, str], device: str) -> None:
-        self.path, self.config = path, config
+    def __init__(
+        self, path: Path, config: dict[str, Any], inputs: dict[str, str], device: str, events: bool = True
+    ) -> None:
+        self.path, self.config, self.events = path, config, events
+        self._floors: dict[str, float] = {}
         self.checkpoints = path / "checkpoints"
         self.finished = (path / "summary.json").is_file()
         self._writer: SummaryWriter | None = None
@@ -190,9 +194,39 @@ class RunFolder:
         self._show(row)
 
     def _show(self, row: dict[str, Any]) -> None:
-        for key, value in row.items():
-            if key not in ("step", "time") and not key.startswith("floor/"):  # constants: lines in the report
-                self.writer.add_scalar(key, value, row["step"], walltime=row["time"])
+        """A row as points of curves; floors, which are measured once, as level lines through the validations."""
+        floors = {key: value for key, value in row.items() if key.startswith("floor/")}
+        self._floors |= floors
+        if floors or not self.events:
+            return
+        values = {key: value for key, value in row.items() if key not in ("step", "time")}
+        if any(key.startswith("val/") for key in values):
+            values |= self._floors
+        for key, value in values.items():
+            self.writer.add_scalar(key, value, row["step"], walltime=row["time"])
+
+    def picture(self, step: int, distributions: dict[str, np.ndarray], image: bytes | None = None) -> None:
+        """Keep and show what a validation looks like: values to draw histograms of, within [-1, 1], and a PNG."""
+        if not self.events:
+            return
+        folder = self.path / "pictures"
+        folder.mkdir(exist_ok=True)
+        with open(folder / f"{step:06d}.npz", "wb") as handle:
+            np.savez_compressed(handle, **{name: values.astype(np.float16) for name, values in distributions.items()})
+        if image is not None:
+            (folder / f"{step:06d}.png").write_bytes(image)
+        self._show_picture(step)
+
+    def _show_picture(self, step: int) -> None:
+        stem = self.path / "pictures" / f"{step:06d}"
+        with np.load(stem.with_suffix(".npz")) as kept:
+            for name in kept.files:
+                self.writer.add_histogram(name, kept[name].astype(np.float32), step, bins=np.linspace(-1, 1, 41))
+        if stem.with_suffix(".png").is_file():
+            png = stem.with_suffix(".png").read_bytes()
+            width, height = (int.from_bytes(png[at : at + 4]) for at in (16, 20))  # of its header
+            image = Summary.Image(encoded_image_string=png, colorspace=3, width=width, height=height)
+            self.writer.file_writer.add_summary(Summary(value=[Summary.Value(tag="motif sites", image=image)]), step)
 
     def metrics(self) -> list[dict[str, Any]]:
         """Rows of metrics.jsonl; a last line torn by a kill is left out."""
@@ -204,9 +238,23 @@ class RunFolder:
         write_text(self.path / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
         for events in self.path.glob("events.out.tfevents.*"):
             events.unlink()
-        self.writer.add_text("config", f"```yaml\n{(self.path / 'config.yaml').read_text()}\n```")
+        for picture in (self.path / "pictures").glob("*"):
+            if int(picture.stem) > step:
+                picture.unlink()
+        if not self.events:
+            return
+        overlap = self.path.parent / "overlap.json"
+        for name, path, kind in (
+            ("config", self.path / "config.yaml", "yaml"),
+            ("environment", self.path / "env.json", "json"),
+            ("overlap of the evaluation with the text", overlap, "json"),
+        ):
+            if path.is_file():
+                self.writer.add_text(name, f"```{kind}\n{path.read_text()}\n```")
         for row in rows:
             self._show(row)
+        for picture in sorted((self.path / "pictures").glob("*.npz")):
+            self._show_picture(int(picture.stem))
 
     def save_state(self, state: dict[str, Any], keep_previous: bool = True) -> None:
         """Atomically save all that going on needs (tensors, numbers, strings; readable with weights_only).
@@ -241,8 +289,8 @@ class RunFolder:
 
     def finish(self, summary: dict[str, Any], hyperparameters: dict[str, Any] | None = None) -> None:
         """Write summary.json, the last act: its presence means done. Numbers under 'metrics' go to TensorBoard too."""
-        if hyperparameters:
-            self._show_hyperparameters(hyperparameters, summary.get("metrics", {}))
+        if hyperparameters and self.events:
+            show_hyperparameters(self.writer, hyperparameters, list(summary.get("metrics", {})))
         self.close()
         write_json(self.path / "summary.json", summary)
         for name in ("state.pt", PREVIOUS):
@@ -250,22 +298,21 @@ class RunFolder:
         release_lock(self.path / ".lock")
         self.finished = True
 
-    def _show_hyperparameters(self, values: dict[str, Any], metrics: dict[str, float]) -> None:
-        # add_hparams would open a second run folder; its three summaries can go to this one.
-        plain = {
-            key: value if isinstance(value, (bool, int, float, str)) else str(value) for key, value in values.items()
-        }
-        scores = {f"hparam/{key}": value for key, value in metrics.items() if value is not None}
-        for part in hparams(plain, scores):
-            self.writer.file_writer.add_summary(part)
-        for key, value in scores.items():
-            self.writer.add_scalar(key, value)
-
     def close(self) -> None:
         """Flush TensorBoard."""
         if self._writer is not None:
             self._writer.close()
             self._writer = None
+
+
+def show_hyperparameters(writer: SummaryWriter, values: dict[str, Any], tags: list[str]) -> None:
+    """A line of TensorBoard's HPARAMS: settings, and the last values of the scalars named by tags.
+
+    add_hparams would open a run of its own; its three summaries can go to this one.
+    """
+    plain = {key: value if isinstance(value, (bool, int, float, str)) else str(value) for key, value in values.items()}
+    for part in hparams(plain, dict.fromkeys(tags, 0.0)):
+        writer.file_writer.add_summary(part)
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:

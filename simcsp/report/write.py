@@ -3,25 +3,45 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
-import torch
 from torch.utils.tensorboard import SummaryWriter
 
-from simcsp.judge.clustering import leiden, neighbour_weights, principal_components
+from simcsp.judge.clustering import lay_out, leiden
 from simcsp.judge.sccs import SCCS_CEILING
 from simcsp.judge.scores import classification_scores
 from simcsp.labels.motifs import load_motifs
 from simcsp.model.checkpoint import load_backbone
 from simcsp.model.embedding import embed_centre
 from simcsp.report.caveats import find_caveats, is_synthetic
-from simcsp.report.collect import CROSS_VALIDATION, REMEDY, Study, benchmark_values, label_runs, merge, proxy_values
+from simcsp.report.collect import (
+    CROSS_VALIDATION,
+    REMEDY,
+    Study,
+    benchmark_values,
+    label_runs,
+    main_size,
+    merge,
+    proxy_values,
+)
 from simcsp.report.page import to_html, to_markdown, to_terminal
 from simcsp.report.plots import box_plot, difference_plot, plt, proxy_curves, save_figure, umap_panels
-from simcsp.report.verdict import COLUMNS, Contrast, add_adjusted, compare, find_contrasts, judge, table_row
-from utils.arms import BASELINE, checkpoint_of
+from simcsp.report.travel import measure_distances
+from simcsp.report.verdict import (
+    COLUMNS,
+    ENDPOINT,
+    Contrast,
+    add_adjusted,
+    compare,
+    find_contrasts,
+    judge,
+    smallest_effect,
+    table_row,
+)
+from simcsp.training.board import show_arm
+from utils.arms import BASELINE, checkpoint_of, finished_folds
 from utils.config import Config, ModelConfig
 from utils.errors import InputError
 from utils.files import read_json, write_text
@@ -37,19 +57,25 @@ def write_report(config: Config, *more: Config, out: Path | None = None) -> str:
     Raises InputError where no fold is finished and where the runs' folds cannot be paired.
     """
     runs = label_runs([config, *more])
+    if out is None:
+        for one in runs.values():
+            for arm in dict.fromkeys(path.relative_to(one.folder).parts[1] for path in finished_folds(one.folder)):
+                show_arm(one.folder, arm)
     out = out or default_folder([config, *more])
     study = merge(runs)
     contrasts = find_contrasts(study)
-    tables = [compare(study.scores), pool_predictions(study), proxy_rows(study), benchmark_rows(study)]
+    scores = compare(study.scores, smallest_effect(study))
+    tables = [scores, pool_predictions(study), proxy_rows(study), benchmark_rows(study)]
     table = pd.concat([rows for rows in tables if len(rows)], ignore_index=True)
-    table = add_adjusted(table, contrasts)[list(COLUMNS)]
-    verdict, caveats = judge(study, contrasts), find_caveats(study, table)
+    table = add_adjusted(table, contrasts, main_size(study.scores))[list(COLUMNS)]
     title = " + ".join(runs)
     out.mkdir(parents=True, exist_ok=True)
+    verdict = judge(study, contrasts, measure_distances(study, out / "distances.json"))
+    caveats = find_caveats(study, table)
     write_text(out / "summary.csv", table.to_csv(index=False, float_format="%.6g"))
     tested = pd.DataFrame(contrasts, columns=[field.name for field in dataclasses.fields(Contrast)])
     write_text(out / "contrasts.csv", tested.to_csv(index=False, float_format="%.6g"))
-    figures = draw(study, tested.dropna(subset="low"), title, out)
+    figures = draw(study, tested[tested["metric"] == ENDPOINT].dropna(subset="low"), title, out)
     text = to_markdown(title, study, table, contrasts, verdict, caveats, figures)
     write_text(out / "report.md", text)
     write_text(out / "report.html", to_html(title, text, out))
@@ -74,16 +100,26 @@ def default_folder(configs: list[Config]) -> Path:
 
 
 def pool_predictions(study: Study) -> pd.DataFrame:
-    """Scores over all test windows together; one tested in several folds counts once, with its mean probability."""
-    rows = []
-    for (arm, site), mine in study.predictions.groupby(["arm", "site"], sort=False):
-        by_seed = []
-        for _, table in mine.groupby("seed"):
-            once = table.groupby("window").agg(label=("label", "first"), probability=("probability", "mean"))
-            by_seed.append(classification_scores(once["label"].to_numpy(), once["probability"].to_numpy()))
-        for metric in by_seed[0]:
-            values = pd.Series([scores[metric] for scores in by_seed])
-            rows.append(table_row(arm, site, CROSS_VALIDATION, f"pooled/{metric}", values, {}))
+    """Scores over the test windows of all folds together: rows pooled/* and ensemble of k/*.
+
+    pooled: each (window, fold) counts once, every probability one model's. ensemble of k, where folds share test
+    windows: each window once, with the mean probability of the k models that it was tested by.
+    """
+    rows, main = [], main_size(study.scores)
+    predictions = study.predictions[study.predictions["train_windows"] == main]
+    for (arm, site), mine in predictions.groupby(["arm", "site"], sort=False):
+        found: dict[str, list[float]] = {}
+        for _, table in mine.groupby(["pretrain_seed", "draw", "seed"]):
+            once = table.groupby("window").agg(
+                label=("label", "first"), probability=("probability", "mean"), models=("fold", "size")
+            )
+            models, scored = int(once["models"].mode()[0]), {"pooled": table}
+            if models > 1:
+                scored[f"ensemble of {models}"] = once[once["models"] == models]
+            for name, part in scored.items():
+                for metric, value in classification_scores(*part[["label", "probability"]].to_numpy().T).items():
+                    found.setdefault(f"{name}/{metric}", []).append(value)
+        rows += [table_row(arm, site, CROSS_VALIDATION, key, pd.Series(values), {}) for key, values in found.items()]
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -126,13 +162,19 @@ def draw(study: Study, contrasts: pd.DataFrame, title: str, out: Path) -> list[s
     alone = len(study.runs) == 1
     for run, config in study.runs.items():
         if (config.folder / "pretrain/summary.json").is_file():
-            figures["proxies" if alone else f"proxies-{Path(run).name}"] = draw_proxies(config, suffix)
+            name = "proxies" if alone else f"proxies-{safe_name(run)}"
+            figures[name] = draw_proxies(config, suffix)
             if alone and config.data.motif_bed is not None:  # takes a minute each; a run's own report has it
                 figures["umap"] = draw_umap(config, suffix)
     for name, figure in figures.items():
         save_figure(figure, out / f"{name}.png")
         plt.close(figure)
     return list(figures)
+
+
+def safe_name(run: str) -> str:
+    """The last part of a run's label as part of a file name and of a link to it."""
+    return re.sub(r"[^\w.-]", "_", Path(run).name)
 
 
 def draw_proxies(config: Config, suffix: str) -> plt.Figure:
@@ -147,7 +189,6 @@ def draw_proxies(config: Config, suffix: str) -> plt.Figure:
 
 def draw_umap(config: Config, suffix: str) -> plt.Figure:
     """UMAP (McInnes et al. 2018) of the motif sites for the start and the best-NMI checkpoint."""
-    threads = torch.get_num_threads()
     motifs, panels = load_motifs(config.data), []
     for arm in (BASELINE, "best_nmi"):
         model, _, _ = load_backbone(
@@ -156,31 +197,4 @@ def draw_umap(config: Config, suffix: str) -> plt.Figure:
         states = embed_centre(model.bert, motifs.ids, config.evaluate.nmi_layer, config.evaluate.batch_size)
         points, clusters = lay_out(states, config.seed), leiden(states, seed=config.seed)
         panels.append((arm, points, motifs.labels, clusters))
-    torch.set_num_threads(threads)  # numba's thread layer raises it
     return umap_panels(panels, f"{config.name}: motif sites{suffix}")
-
-
-def lay_out(states: np.ndarray, seed: int) -> np.ndarray:
-    """UMAP's layout [n, 2] of the very graph that Leiden clusters, for hidden states [n, d]."""
-    from umap.umap_ import find_ab_params, simplicial_set_embedding  # which compiles for some seconds
-
-    a, b = find_ab_params(spread=1.0, min_dist=0.1)  # these and the numbers below are UMAP's defaults
-    points, _ = simplicial_set_embedding(
-        principal_components(states),
-        neighbour_weights(states),
-        n_components=2,
-        initial_alpha=1.0,
-        a=a,
-        b=b,
-        gamma=1.0,
-        negative_sample_rate=5,
-        n_epochs=None,
-        init="spectral",
-        random_state=np.random.RandomState(seed),
-        metric="euclidean",
-        metric_kwds={},
-        densmap=False,
-        densmap_kwds={},
-        output_dens=False,
-    )
-    return points

@@ -16,6 +16,7 @@ from simcsp.labels.floors import annotated_sites, fit_annotation_floor
 from simcsp.labels.motifs import Motifs, load_motifs
 from simcsp.labels.spliceator import Windows
 from simcsp.labels.splits import Splits, load_windows
+from simcsp.training.board import show_arm
 from simcsp.training.fold import (
     Fold,
     Job,
@@ -63,6 +64,8 @@ def run_jobs(config: Config, stop: StopSignal, worker: int = 0) -> None:
     study.bar.total = sum(counts[site] for site, _, _ in tasks)
     for site, seed, arm in tasks:
         run_arm(config, study, arm, site, seed)
+        if worker == 0:  # one process writes; the report shows what the others have done
+            show_arm(config.folder, arm.name)
     study.bar.close()
 
 
@@ -109,6 +112,7 @@ def job_config(config: Config, job: Job) -> dict[str, Any]:
     kept["finetune"] |= {"arms": [arm], "sites": [job.site], "seeds": [job.seed], "folds": [job.fold]}
     # the fewest draws with this one among them: a later run with more of them goes on from it
     kept["finetune"] |= {"train_windows": [job.train_windows], "draws": job.draw + 1}
+    del kept["finetune"]["fold_events"]  # changes no result
     return kept
 
 

@@ -20,7 +20,7 @@ from transformers import BertForMaskedLM, BertModel
 
 from simcsp.judge.proxies import measure_nmi
 from simcsp.judge.sccs import sccs
-from simcsp.judge.scores import classification_scores
+from simcsp.judge.scores import best_threshold, called_rates, classification_scores, f1_at_prevalence, threshold_scores
 from simcsp.labels.floors import Labelled, Predict, fit_floor
 from simcsp.labels.motifs import Motifs
 from simcsp.labels.spliceator import Windows
@@ -35,7 +35,7 @@ from simcsp.training.health import at_chance, one_class
 from simcsp.training.objectives import sup_con
 from simcsp.training.optimizer import build_optimizer
 from utils.arms import Arm
-from utils.config import STAGES, EvaluateConfig, FinetuneConfig, ModelConfig, flatten
+from utils.config import STAGES, EvaluateConfig, FinetuneConfig, ModelConfig
 from utils.device import fit_seed, pack_state, take_step, unpack_state
 from utils.errors import InputError
 from utils.files import replace_folder, sha256_file, sha256_folder, write_text
@@ -267,7 +267,8 @@ def open_fold(study: Study, job: Job, config: dict[str, Any], inputs: dict[str, 
                 f"finetune.{name} ({getattr(settings, name)}) is more than the {len(parts['train'])} training windows "
                 f"of fold {job.fold}: the last partial batch is dropped, so no batch would be left"
             )
-    return Fold(job, RunFolder(study.folder / job.path, config, inputs, str(study.accelerator.device)), parts)
+    device, events = str(study.accelerator.device), settings.fold_events
+    return Fold(job, RunFolder(study.folder / job.path, config, inputs, device, events), parts)
 
 
 # -- training ----------------------------------------------------------------------------------------------------------
@@ -489,20 +490,25 @@ def keep_best(fold: Fold, fit: Fit) -> None:
 
 def score_fold(study: Study, fold: Fold, start: Start, best_epoch: int, seconds: float) -> None:
     """Score the test windows once, with the chosen weights read back from disk, and write the summary."""
-    test, stages = fold.parts["test"], study.settings.stages
+    val, test, stages = fold.parts["val"], fold.parts["test"], study.settings.stages
     model = load_classifier(fold.run.checkpoints / "best", study.model, study.settings.dropout)
     model = model.to(study.accelerator.device)
     if stages == ["head"]:  # the encoder is the start's still: before is after
         features = encode_parts(study, fold, model.bert, start, "test")[torch.from_numpy(test)]
         before = after = measure(study, fold, features.cpu().numpy(), lambda: start_nmi(study, start, model.bert))
         probabilities = predict_from_features(study, model, features)
+        features = encode_parts(study, fold, model.bert, start, "val")[torch.from_numpy(val)]
+        validation = predict_from_features(study, model, features)
     else:
         bert = copy_encoder(study, fold.job, start)
         vectors = encode(study, bert, start.pooling, study.ids[test])
         before = measure(study, fold, vectors, lambda: start_nmi(study, start, bert))
         vectors = encode(study, model.bert, start.pooling, study.ids[test])
         after = measure(study, fold, vectors, lambda: motif_nmi(study, model.bert))
-        probabilities = predict(model, study.ids[test], study.evaluate.batch_size, study.accelerator.autocast)
+        probabilities, validation = (
+            predict(model, study.ids[part], study.evaluate.batch_size, study.accelerator.autocast)
+            for part in (test, val)
+        )
     rows = fold.run.metrics()
     chosen = next(row for row in rows if row["step"] == best_epoch)
     scores = {key: value for key, value in chosen.items() if key.startswith("val/")}
@@ -510,7 +516,7 @@ def score_fold(study: Study, fold: Fold, start: Start, best_epoch: int, seconds:
     scores |= {f"after/{key}": value for key, value in after.items()}
     limit = hit_limit(rows, best_epoch, study.settings)
     epochs = {"epochs": len(rows), "best_epoch": best_epoch, "hit_limit": limit}
-    summarise(study, fold, probabilities, scores, seconds, epochs)
+    summarise(study, fold, probabilities, validation, scores, seconds, epochs)
 
 
 def hit_limit(rows: list[dict[str, float]], best_epoch: int, settings: FinetuneConfig) -> bool:
@@ -540,12 +546,13 @@ def score_floor(study: Study, fold: Fold, predict_site: Predict | None) -> None:
         train, val = (labelled(study, fold.parts[part]) for part in ("train", "val"))
         predict_site, facts = fit_floor(job.arm.name, study.evaluate, train, val, fit_seed(job.seed, job.fold))
     val, test = fold.parts["val"], fold.parts["test"]
-    scores = classification_scores(study.windows.labels[val], predict_site(study.ids[val]))
+    on_validation = predict_site(study.ids[val])
+    scores = classification_scores(study.windows.labels[val], on_validation)
     fold.run.begin()
     fold.run.rewind(-1)
     seconds = time.perf_counter() - began
     validation = {f"val/{key}": scores[key] for key in ("auc", "f1", "ap")}
-    summarise(study, fold, predict_site(study.ids[test]), validation, seconds, facts)
+    summarise(study, fold, predict_site(study.ids[test]), on_validation, validation, seconds, facts)
 
 
 def labelled(study: Study, index: np.ndarray) -> Labelled:
@@ -557,30 +564,38 @@ def summarise(
     study: Study,
     fold: Fold,
     probabilities: np.ndarray,
+    on_validation: np.ndarray,
     more: dict[str, float],
     seconds: float,
     facts: dict[str, float],
 ) -> None:
-    """Write predictions.csv and summary.json. more: scores besides those of the test windows; facts: of the fit."""
-    test, job, windows = fold.parts["test"], fold.job, study.windows
-    labels = windows.labels[test]
-    table = {"window": windows.names[test], "fold": job.fold, "label": labels, "probability": probabilities}
-    predictions = fold.run.path / "predictions.csv"
-    write_text(predictions, pd.DataFrame(table).to_csv(index=False, float_format="%.9g"))
-    scores = {f"test/{key}": value for key, value in classification_scores(labels, probabilities).items()}
+    """Write predictions.csv, validation.csv (the same of the validation windows) and summary.json.
+
+    more: scores besides those of the test windows; facts: of the fit. test/f1_tuned is F1 at the threshold that is best
+    on validation; test/f1_distinct leaves out test windows that resemble training windows, at the prevalence of all.
+    """
+    test, val, job, labels = fold.parts["test"], fold.parts["val"], fold.job, study.windows.labels
+    files = [write_predictions(study, fold, "predictions.csv", test, probabilities)]
+    files.append(write_predictions(study, fold, "validation.csv", val, on_validation))
+    threshold = best_threshold(labels[val], on_validation)
+    scores = classification_scores(labels[test], probabilities) | called_rates(labels[test], probabilities)
+    scores |= {"threshold": threshold, "f1_tuned": threshold_scores(labels[test], probabilities, threshold)["f1"]}
     distinct = ~similar_to_training(study.kmers, fold.parts["train"], test)
-    if len(np.unique(labels[distinct])) == 2:
-        scores["test/f1_distinct"] = classification_scores(labels[distinct], probabilities[distinct])["f1"]
+    if len(np.unique(labels[test][distinct])) == 2:
+        rates = called_rates(labels[test][distinct], probabilities[distinct])
+        scores["f1_distinct"] = f1_at_prevalence(rates["tpr"], rates["fpr"], float(labels[test].mean()))
+        scores |= {f"{key}_distinct": value for key, value in rates.items()}
+    scores = {f"test/{key}": value for key, value in scores.items()}
     sizes = {part: len(index) for part, index in fold.parts.items()} | {"test_distinct": int(distinct.sum())}
     said = {"arm": job.arm.name, "site": job.site, "seed": job.seed, "fold": job.fold}
     said |= {"pretrain_seed": job.arm.pretrain_seed, "train_windows": job.train_windows, "draw": job.draw}
     result = {**said, "windows": sizes, **facts, "seconds": round(seconds, 1), "metrics": scores | more}
-    result["sha256"] = {predictions.name: sha256_file(predictions)}
-    signs = [at_chance(more["val/auc"], windows.labels[fold.parts["val"]]), one_class(probabilities)]
+    result["sha256"] = {path.name: sha256_file(path) for path in files}
+    signs = [at_chance(more["val/auc"], labels[val]), one_class(probabilities)]
     result["warnings"] = [sign for sign in signs if sign is not None]
     for sign in result["warnings"]:
         fold.run.log(f"warning: {fold.run.path}: {sign}")
-    fold.run.finish(result, flatten({"finetune": fold.run.config["finetune"]}))
+    fold.run.finish(result, {"arm": job.arm.name, "site": job.site, "seed": job.seed, "fold": job.fold})
     study.bar.update()
     line = f"{job.arm.name:<10} {job.site:<8} seed {job.seed} fold {job.fold:02d}  "
     if job.arm.several:
@@ -590,3 +605,12 @@ def summarise(
     line += f"F1 {scores['test/f1']:.4f}  AUC {scores['test/auc']:.4f}  val AUC {more['val/auc']:.4f}  "
     ending = "epoch {best_epoch:>2} of {epochs:>2}" if "epochs" in facts else "C {C:g}" if "C" in facts else "floor"
     fold.run.log(line + ending.format(**facts))
+
+
+def write_predictions(study: Study, fold: Fold, name: str, index: np.ndarray, probabilities: np.ndarray) -> Path:
+    """P(site) of the windows of an index as a table of the fold's folder; returns where it is."""
+    columns = {"window": study.windows.names[index], "fold": fold.job.fold}
+    table = pd.DataFrame(columns | {"label": study.windows.labels[index], "probability": probabilities})
+    path = fold.run.path / name
+    write_text(path, table.to_csv(index=False, float_format="%.9g"))
+    return path

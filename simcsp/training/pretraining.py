@@ -25,13 +25,14 @@ from simcsp.text.corpora import Corpus, build_sampler, open_corpus
 from simcsp.text.enriched import Classify
 from simcsp.text.sampler import WindowSampler
 from simcsp.text.species import check_species
+from simcsp.training.board import LAYOUT, show_validation, show_vectors
 from simcsp.training.health import base_entropy, collapse, stuck
 from simcsp.training.masking import Chooser, build_chooser
 from simcsp.training.optimizer import build_optimizer, decay_groups
 from simcsp.training.step import Learner, step_loss
 from simcsp.training.validation import Validation, build_validation
 from utils.arms import PROXIES
-from utils.config import Config, DataConfig, MlmConfig, ModelConfig, PretrainConfig, flatten, to_dict
+from utils.config import Config, DataConfig, MlmConfig, ModelConfig, PretrainConfig, to_dict
 from utils.device import build_accelerator, check_memory, pack_state, set_seed, take_step, unpack_state
 from utils.errors import InputError
 from utils.files import read_json, replace_folder, replacing, sha256_folder, write_json
@@ -241,6 +242,7 @@ def run_stage(
         training.load(state)
         run.rewind(training.step)
         run.log(f"{path}: resumed at step {training.step} of {stage.steps}")
+    run.writer.add_custom_scalars(LAYOUT)
     tell = None if report is None else lambda step, scores: report(step, scores[shared.config.search.metric])
     train(run, name, training, shared, config.seed, tell)
     finish(run, config, name, training, shared.text)
@@ -359,15 +361,15 @@ def progress(step: int, steps: int, row: dict[str, float]) -> str:
 
 def validate(run: RunFolder, training: Training, validation: Validation, tell: Tell | None = None) -> None:
     """Measure the proxies, keep this checkpoint, and the best ones. tell: a search that wants to know the scores."""
-    scores = validation(training.model, training.pooling)
+    scores, seen = validation.look(training.model, training.pooling)
     if scores:
         run.record(training.step, {f"val/{key}": value for key, value in scores.items()})
+        show_validation(run, training.step, validation, seen)
+        if training.step in (0, training.stage.steps):
+            show_vectors(run, validation, seen, "last" if training.step else "start")
     else:
         run.log("nothing to validate on: data.spliceator and data.motif_bed are not set", show=training.step == 0)
-    shown = "  ".join(
-        f"{key} {scores[key]:.4f}" for key in ("sccs", "nmi", "mean_cosine", "uniformity") if key in scores
-    )
-    run.log(f"validation at step {training.step}: {shown}")
+    run.log(f"validation at step {training.step}: {with_errors(scores)}")
     if training.step == 0:  # the start is the baseline arm; the best_* arms are checkpoints that this stage trained
         return
     if tell is not None:
@@ -381,6 +383,17 @@ def validate(run: RunFolder, training: Training, validation: Validation, tell: T
     kept = sorted(run.checkpoints.glob("step-*[0-9]"))
     for old in kept[: max(0, len(kept) - training.stage.save_total_limit)]:
         shutil.rmtree(old)
+
+
+def with_errors(scores: dict[str, float]) -> str:
+    """The proxies in words: SCCS with its 95 % interval, NMI with its sd over seeds of Leiden."""
+    parts = [f"{key} {scores[key]:.4f}" for key in ("sccs", "nmi", "mean_cosine", "uniformity") if key in scores]
+    if "sccs_low" in scores:
+        parts[0] += f" [{scores['sccs_low']:.3f}, {scores['sccs_high']:.3f}]"
+    if "nmi_sd" in scores:
+        at = next(i for i, part in enumerate(parts) if part.startswith("nmi "))
+        parts[at] += f" ± {scores['nmi_sd']:.4f}"
+    return "  ".join(parts)
 
 
 def save(run: RunFolder, training: Training, name: str) -> Path:
@@ -435,20 +448,28 @@ def finish(run: RunFolder, config: Config, name: str, training: Training, text: 
         "metrics": {"train/loss": losses[-1], **scores},
         "warnings": list(find_warnings(run, training, text).values()),
     }
-    run.finish(summary, flatten(stage_config(config, name, training.stage, config.model)))
+    run.finish(summary, settings_shown(config, name, training.stage))
     run.log(f"{run.path}: {headline(summary)}")
 
 
+def settings_shown(config: Config, name: str, stage: PretrainConfig) -> dict[str, object]:
+    """The columns of a stage in TensorBoard's HPARAMS: those in which runs are most likely to differ."""
+    names = ("objective", "steps", "lr", "batch_size", "temperature", "max_shift", "mutation_rate", "mlm_weight")
+    return {"stage": name, **{name: getattr(stage, name) for name in names}, "seed": config.seed}
+
+
 def headline(summary: dict[str, object]) -> str:
+    """A finished stage in a line: what became of its loss and of the proxies; `best` only what is above the start."""
     metrics, begun = summary["metrics"], summary["start"]
     parts = [f"{summary['objective']} {summary['steps']} steps", f"loss {metrics['train/loss']:.4f}"]
     for proxy in PROXIES:
-        if f"val/{proxy}" in metrics:
-            best = summary["best"][proxy]
-            parts.append(
-                f"{proxy.upper()} {begun[f'val/{proxy}']:.3f} -> {metrics[f'val/{proxy}']:.3f} "
-                f"(best {best['value']:.3f} at step {best['step']})"
-            )
+        key = f"val/{proxy}"
+        if key not in metrics:
+            continue
+        first, final, best = begun[key], metrics[key], summary["best"][proxy]
+        verb = "rose" if final > first else "fell" if final < first else "stayed"
+        above = f"best {best['value']:.3f} at step {best['step']}" if best["value"] > first else "never above the start"
+        parts.append(f"{proxy.upper()} {verb} {first:.3f} -> {final:.3f} ({above})")
     return ", ".join(parts)
 
 

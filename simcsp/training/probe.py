@@ -33,10 +33,11 @@ def fit_probe(study: Study, fold: Fold, start: Start) -> None:
     x = {part: scaler.transform(vectors[index]) for part, index in fold.parts.items()}
     fits = [LogisticRegression(C=c, max_iter=1000).fit(x["train"], labels[train]) for c in CS]
     best = max(fits, key=lambda fit: roc_auc_score(labels[val], fit.decision_function(x["val"])))  # the first of equals
-    scores = classification_scores(labels[val], best.predict_proba(x["val"])[:, 1])
+    on_validation, on_test = (best.predict_proba(x[part])[:, 1] for part in ("val", "test"))
+    scores = classification_scores(labels[val], on_validation)
     study.stop_if_asked()
     fold.run.begin()
     fold.run.rewind(-1)
     validation = {f"val/{key}": scores[key] for key in ("auc", "f1", "ap")}
     seconds = time.perf_counter() - began
-    summarise(study, fold, best.predict_proba(x["test"])[:, 1], validation, seconds, {"C": best.C})
+    summarise(study, fold, on_test, on_validation, validation, seconds, {"C": best.C})

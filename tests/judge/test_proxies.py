@@ -70,12 +70,20 @@ def test_sccs_of_both_sites_is_that_of_training_and_each_site_type_its_own(tiny,
     config = with_evaluate(config, sccs_pairs=pairs)
     chosen = selection_windows(*load_windows(config.data, config.folder))
     ids = chosen.crop(config.data.context)
-    rows = measure_sccs_intervals(model.bert, "mean", chosen, config.data.context, config.evaluate, config.seed)
+    at = (config.data.context, config.evaluate, config.seed)
+    rows, vectors = measure_sccs_intervals(model.bert, "mean", chosen, *at)
     logged = measure_sccs(model.bert, "mean", ids, chosen.labels, config.evaluate, config.seed)
     assert {key: rows["both"][key] for key in logged} == logged
     mine = chosen.take(chosen.of_site("acceptor"))
     alone = measure_sccs(model.bert, "mean", mine.crop(config.data.context), mine.labels, config.evaluate, config.seed)
     assert rows["acceptor"]["sccs"] == pytest.approx(alone["sccs"], abs=1e-6)
+    moved = vectors + np.random.default_rng(0).normal(size=vectors.shape).astype(np.float32)
+    to_itself, _ = measure_sccs_intervals(model.bert, "mean", chosen, *at, start=vectors)
+    assert {row["diff"] for row in to_itself.values()} == {0.0} and to_itself["both"]["diff_high"] == 0
+    to_other, _ = measure_sccs_intervals(model.bert, "mean", chosen, *at, start=moved)
+    other = sccs(moved, chosen.labels, pairs, config.seed)["sccs"]
+    assert to_other["both"]["diff"] == pytest.approx(rows["both"]["sccs"] - other)
+    assert to_other["both"]["diff_low"] < to_other["both"]["diff"] < to_other["both"]["diff_high"]
     assert all(row["low"] < row["sccs"] < row["high"] and row["null_low"] < row["null_high"] for row in rows.values())
     floors = sccs_interval_floors(chosen, config.data.context, config.evaluate, config.seed)
     assert {name: tasks["both"]["sccs"] for name, tasks in floors.items()} == sccs_floors(
