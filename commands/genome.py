@@ -15,7 +15,7 @@ from typing import NoReturn, TextIO
 
 from tqdm import tqdm
 
-from commands.sources import config_of, enclosing_run, fold_folders, job_of, print_table
+from commands.sources import config_of, enclosing_run, fold_folders, print_table
 from simcsp.genome.scan import Ensemble, Scored, candidates, find_spans, load_ensemble, score_sites
 from simcsp.genome.tracks import FORMATS, write_scores
 from simcsp.genome.truth import Truth, read_truth, within
@@ -24,7 +24,7 @@ from simcsp.genome.variants import count_variants, effects, row_of
 from simcsp.labels.splits import has_training_windows, training_windows
 from simcsp.text.sites import SITES
 from simcsp.text.store import TokenStore, open_store
-from utils.arms import BASELINE, HEAD_FILE
+from utils.arms import BASELINE, HEAD_FILE, job_of
 from utils.config import Config
 from utils.device import build_accelerator
 from utils.errors import InputError

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from utils.arms import BASELINE, FLOORS, HEAD_FILE, OF_CONTROL, OF_PRETRAINING, checkpoint_of
+from utils.arms import BASELINE, FLOORS, HEAD_FILE, OF_CONTROL, OF_PRETRAINING, checkpoint_of, job_of
 from utils.config import Config, load_config
 from utils.errors import InputError
-
-_OPTIONAL = re.compile(r"(pretrain|windows|draw)\d+$")  # levels of a fold's path that only some runs have
 
 
 def split_sources(words: list[str]) -> tuple[list[Path], list[str]]:
@@ -87,18 +84,6 @@ def fold_folders(source: Path, floors: bool = False) -> list[Path]:
     if not usable:
         raise InputError(f"{source} holds no finished classifier: run finetune.sh first")
     return usable
-
-
-def job_of(folder: Path) -> dict[str, object]:
-    """arm, site, seed and fold, from .../<arm>/<site>/[pretrainN/][windowsN/drawN/]seedN/foldNN.
-
-    An arm of several pre-training seeds is one model each: `last:pretrain3`.
-    """
-    *levels, seed, fold = folder.resolve().parts
-    optional = [level for level in levels[-3:] if _OPTIONAL.match(level)]
-    arm, site = levels[-2 - len(optional) : len(levels) - len(optional)]
-    arm = ":".join([arm, *(level for level in optional if level.startswith("pretrain"))])
-    return {"arm": arm, "site": site, "seed": int(seed.removeprefix("seed")), "fold": int(fold.removeprefix("fold"))}
 
 
 def print_table(rows: dict[str, dict[str, float]]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,7 @@ OF_PRETRAINING = ("best_sccs", "best_nmi", "last")
 """Checkpoints of the pretrain stage, and of its control, under their folders' names."""
 CONTROL = "control_"
 OF_CONTROL = tuple(f"{CONTROL}{name}" for name in OF_PRETRAINING)
+_OPTIONAL = re.compile(r"(pretrain|windows|draw)\d+$")  # levels of a fold's path that only some runs have
 ARMS = (*FLOORS, "fresh", BASELINE, *OF_PRETRAINING, *OF_CONTROL)
 """Every name that the config knows, in the order of tables."""
 
@@ -73,6 +75,18 @@ def finished_folds(run: Path, arm: str = "*", site: str = "*") -> list[Path]:
     windowsN/drawN before seedN where the training part is cut.
     """
     return sorted(path.parent for path in run.glob(f"finetune/{arm}/{site}/**/seed*/fold*/summary.json"))
+
+
+def job_of(folder: Path) -> dict[str, object]:
+    """arm, site, seed and fold, from .../<arm>/<site>/[pretrainN/][windowsN/drawN/]seedN/foldNN.
+
+    An arm of several pre-training seeds is one model each: `last:pretrain3`.
+    """
+    *levels, seed, fold = folder.resolve().parts
+    optional = [level for level in levels[-3:] if _OPTIONAL.match(level)]
+    arm, site = levels[-2 - len(optional) : len(levels) - len(optional)]
+    arm = ":".join([arm, *(level for level in optional if level.startswith("pretrain"))])
+    return {"arm": arm, "site": site, "seed": int(seed.removeprefix("seed")), "fold": int(fold.removeprefix("fold"))}
 
 
 def _baseline(config: Config) -> ModelConfig:

@@ -48,6 +48,8 @@ FORMAT = 2
 """Of run folders, in env.json. 1, which says nothing there: without checksums. Both are read; a later one is not."""
 PREVIOUS = "state.previous.pt"
 START_ANEW = "restore it from a copy, or delete the folder that it lies in to start that anew"
+PREDICTIONS = ["window", "fold", "label", "probability"]  # columns of predictions.csv
+REMEDY = "restore it from a copy, or delete the folder that it lies in and train that anew"
 CLOCK_FIELDS = ("time", "train/windows_per_s")
 """The only fields of metrics.jsonl that differ between a straight and a resumed run."""
 _PACKAGES = ("torch", "transformers", "accelerate", "numpy", "scipy", "scikit-learn", "igraph", "umap-learn")

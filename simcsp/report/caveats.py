@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from simcsp.report.collect import JOB, REMEDY, Study, main_size, near_duplicate_share
+from simcsp.report.collect import JOB, Study, main_size, near_duplicate_share
 from simcsp.report.verdict import ENDPOINT
 from utils.arms import BASELINE, FLOORS, HEAD_FILE, OF_CONTROL, OF_PRETRAINING
 from utils.config import Config, read_saved
 from utils.files import read_json
+from utils.run import REMEDY
 
 SYNTHETIC = "Synthetic data (data/demo.py): these numbers show that the pipeline runs, and say nothing about biology."
 _MODELS = (BASELINE, *OF_PRETRAINING, *OF_CONTROL)

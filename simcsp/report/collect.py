@@ -15,11 +15,9 @@ from utils.arms import ARMS, BASELINE, CONTROL, checkpoint_of, finished_folds
 from utils.config import Config, flatten, read_saved, to_dict
 from utils.errors import InputError
 from utils.files import check_hash, read_json, read_table
-from utils.run import read_metrics
+from utils.run import PREDICTIONS, REMEDY, read_metrics
 
 CROSS_VALIDATION = "spliceator"  # the dataset of the test folds
-PREDICTIONS = ["window", "fold", "label", "probability"]  # columns of predictions.csv
-REMEDY = "restore it from a copy, or delete the folder that it lies in and train that anew"
 JOB = ["site", "pretrain_seed", "train_windows", "draw", "seed", "fold"]
 """What tells the fits of an arm apart. pretrain_seed: -1 where an arm comes from no pre-training of several seeds;
 train_windows: 0 for all of a fold, else a stratified draw of so many, the draw-th of them."""

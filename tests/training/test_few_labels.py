@@ -13,14 +13,14 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import StandardScaler
 
-from commands.sources import fold_folders, job_of
+from commands.sources import fold_folders
 from simcsp.labels.splits import draw_training, load_windows
 from simcsp.model.checkpoint import load_backbone, save_checkpoint
 from simcsp.model.embedding import embed
 from simcsp.training.finetuning import run_jobs
 from simcsp.training.fold import hit_limit
 from simcsp.training.probe import CS
-from utils.arms import finished_folds
+from utils.arms import finished_folds, job_of
 from utils.config import FinetuneConfig, ModelConfig, find_faults, load_config
 from utils.errors import InputError
 
