@@ -42,9 +42,15 @@ REFERENCES = """\
    of Pharmacokinetics and Biopharmaceutics 15, 657 (1987).
 7. CKA: Kornblith, Norouzi, Lee and Hinton, *Similarity of neural network representations revisited*, ICML (2019)."""
 CAPTIONS = {
-    "differences": "Differences in F1 with their 95 % intervals (not adjusted); the primary contrast in red.",
-    "f1": "F1 of each arm on the test folds.",
-    "proxies": "SCCS and NMI against steps; dashed: the floors.",
+    "differences": "Differences in F1 with their 95 % intervals (not adjusted); the primary contrast in colour.",
+    "f1": "F1 on the test folds, one dot a fold; boxes (median, quartiles) from five folds on.",
+    "curves": "Mean over the test folds; the band reaches from the lowest fold to the highest.",
+    "calibration": "Share of sites among test windows of about the same predicted probability, all folds together; the "
+    "grey band holds 95 % of the bins of a perfectly calibrated model.",
+    "learning": "Mean over folds by epoch; the band reaches from the lowest fold to the highest.",
+    "labels": "Mean over folds against the number of labelled windows; bands: ± sd over draws and pre-training seeds.",
+    "proxies": "SCCS with its 95 % interval and NMI ± its sd over seeds of Leiden (where measured); level: the start; "
+    "grey: the floors.",
     "umap": "UMAP [4] lays the motif sites out in a plane so that sites with similar hidden states lie near each "
     "other: neighbourhoods mean something, sizes of groups and distances between them mean little. Left the labels, "
     "right the clusters of Leiden [5], which puts sites together that are near neighbours more often than chance would "
@@ -68,7 +74,7 @@ def to_markdown(
         parts += ["## Warnings", "\n".join(f"- {sentence}" for sentence in caveats)]
     for site in dict.fromkeys(table.loc[table["dataset"] == CROSS_VALIDATION, "site"]):
         parts += [f"## Splice-site classification, site: {site}", to_table(_cells(table, site))]
-    parts += [HOW_TO_READ, *_figures(figures, "f1")]
+    parts += [HOW_TO_READ, *_figures(figures, "labels", "f1", "curves", "calibration", "learning")]
     others = [contrast for contrast in contrasts if not contrast.primary]
     if others:
         parts += ["## All other comparisons", contrast_table(others, adjusted=True)]
