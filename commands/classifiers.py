@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from commands.sources import fold_folders, print_table
+from commands.sources import fold_folders
 from simcsp.judge.benchmark import (
     Curve,
     Resemblance,
@@ -29,6 +29,7 @@ from simcsp.judge.scores import classification_scores
 from simcsp.labels.spliceator import Windows, benchmark_species, load_benchmark
 from simcsp.labels.splits import fold_count, has_training_windows, read_windows
 from simcsp.report.plots import plt, reliability_plot, save_figure
+from simcsp.report.table import score_table
 from utils.arms import FLOORS, HEAD_FILE, job_of
 from utils.config import Config
 from utils.device import build_accelerator
@@ -51,7 +52,7 @@ def show_classify(source: Path, config: Config) -> None:
             windows.labels[index], probabilities
         )
     print("test windows of each fold, scored anew with its checkpoint")
-    print_table(rows)
+    print(score_table(rows))
     print(f"largest difference to the recorded probabilities: {worst:.1e}")
 
 
@@ -68,7 +69,7 @@ def show_benchmark(source: Path, config: Config) -> None:
         if not (fold / "summary.json").is_file():
             print("a checkpoint outside a run: no validation windows are known to pick a threshold on, so it is .5")
             table = score_checkpoint(source, config, accelerator, sets)
-            print_table({name: benchmark_columns(scores) for name, scores in table.items()})
+            print(score_table({name: benchmark_columns(scores) for name, scores in table.items()}))
             return
         source = fold
     windows = None
@@ -86,7 +87,7 @@ def show_benchmark(source: Path, config: Config) -> None:
     rows, table, curves = score_ensembles(ensembles, sets)
     print("benchmark species, mean ensemble of the folds (both/donor: fitted on both, scored on donors)")
     print("f1_folds: mean of the single folds; f1_tuned: at the threshold that is best for validation; the rest: at .5")
-    print_table({name: benchmark_columns(scores) for name, scores in table.items()})
+    print(score_table({name: benchmark_columns(scores) for name, scores in table.items()}))
     print(*notes, sep="\n")
     if reason := why_nothing_is_written(folders, config, windows):
         print(f"nothing written: {reason}")

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from transformers import BertForMaskedLM
 
-from commands.sources import encoders, print_table
+from commands.sources import encoders
 from simcsp.judge.masked import (
     REGIONS,
     WHOLE,
@@ -33,6 +33,7 @@ from simcsp.labels.motifs import load_motifs, load_nmi_sites
 from simcsp.labels.splits import read_windows, selection_windows
 from simcsp.model.checkpoint import load_backbone
 from simcsp.model.encoder import check_length, fresh_like
+from simcsp.report.table import score_table
 from simcsp.text.annotation import read_annotation
 from simcsp.text.kmers import near_duplicate_groups, shared_windows
 from simcsp.text.sampler import covered
@@ -88,7 +89,7 @@ def show_sccs(source: Path, config: Config) -> None:
     )
     sizes = np.bincount(near_duplicate_groups(chosen.ids))
     print(f"near-duplicates make {len(sizes)} groups of them, the largest of {sizes.max()}")
-    print_table(rows)
+    print(score_table(rows))
     drawn, null = "windows, near-duplicates together", "with labels permuted"
     if settings.sccs_pairs == "published":
         drawn, null = "pairs, which are disjoint", "1.96 / sqrt(pairs - 1)"
@@ -113,14 +114,16 @@ def show_nmi(source: Path, config: Config) -> None:
     layer = "last layer" if config.evaluate.nmi_layer is None else f"layer {config.evaluate.nmi_layer}"
     print(f"NMI of {phrase}, windows of {sites.ids.shape[1]} nt, {layer}; mean of the GT half and the AG half")
     of_half = {f"{half} {name}": half_scores(scores, half) for half in ("gt", "ag") for name, scores in found.items()}
-    print_table(
-        {
-            name: {key: scores[key] for key in scores if key in ("nmi_gt", "nmi_ag") or not half_of(key)}
-            for name, scores in found.items()
-        }
+    print(
+        score_table(
+            {
+                name: {key: scores[key] for key in scores if key in ("nmi_gt", "nmi_ag") or not half_of(key)}
+                for name, scores in found.items()
+            }
+        )
     )
     print("\nby halves")
-    print_table(of_half)
+    print(score_table(of_half))
     print(
         "nmi, ami, ari: Leiden clusters (Traag et al. 2019) of the graph of 15 nearest neighbours with UMAP weights "
         "(McInnes et al. 2018), PCA 128, resolution 1\n"
@@ -160,7 +163,7 @@ def show_layers(source: Path, config: Config) -> None:
     rows |= layer_floors(chosen, config.data.context, motifs, config.evaluate, config.seed)
     sites = "no motif sites" if motifs is None else f"NMI of {len(motifs.labels)} motif sites"
     print(f"{source}: {len(chosen.labels)} selection windows of {config.data.context} nt, {sites}")
-    print_table(rows)
+    print(score_table(rows))
 
 
 def show_mlm(source: Path, config: Config) -> None:
@@ -199,5 +202,5 @@ def show_mlm(source: Path, config: Config) -> None:
                     probabilities[mine], table, windows[mine], places[mine], config.seed
                 )
         print(f"{name}: one base masked in {windows_nt} nt of {Path(settings.mlm_fasta).name}")
-        print_table(rows)
+        print(score_table(rows))
     print(f"{int((~fresh_text).sum())} of {len(fresh_text)} bases left out: their window shares 80 nt with the text")

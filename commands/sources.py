@@ -1,4 +1,4 @@
-"""Where a command of evaluate.py gets its config and checkpoints from, and how it prints a table."""
+"""Where a command of evaluate.py gets its config and checkpoints from."""
 
 from __future__ import annotations
 
@@ -84,17 +84,3 @@ def fold_folders(source: Path, floors: bool = False) -> list[Path]:
     if not usable:
         raise InputError(f"{source} holds no finished classifier: run finetune.sh first")
     return usable
-
-
-def print_table(rows: dict[str, dict[str, float]]) -> None:
-    """Aligned columns; a score that a row does not have stays empty."""
-    columns = list(dict.fromkeys(key for scores in rows.values() for key in scores))
-    width = max(map(len, rows))
-    print(" " * width, *(f"{column:>12}" for column in columns))
-    for name, scores in rows.items():
-        cells = (_cell(scores[column]) if column in scores else " " * 12 for column in columns)
-        print(f"{name:<{width}}", *cells)
-
-
-def _cell(value: float) -> str:
-    return f"{value:12,d}" if isinstance(value, int) else f"{value:12.4f}"

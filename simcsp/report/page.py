@@ -13,6 +13,7 @@ from markdown import Markdown
 from simcsp.judge.sccs import SCCS_CEILING
 from simcsp.report.caveats import SYNTHETIC
 from simcsp.report.collect import CROSS_VALIDATION, Study, differing_settings
+from simcsp.report.table import aligned, markdown_table
 from simcsp.report.verdict import ENDPOINTS, Contrast, Verdict
 from utils.files import read_json
 
@@ -73,7 +74,7 @@ def to_markdown(
     if caveats:
         parts += ["## Warnings", "\n".join(f"- {sentence}" for sentence in caveats)]
     for site in dict.fromkeys(table.loc[table["dataset"] == CROSS_VALIDATION, "site"]):
-        parts += [f"## Splice-site classification, site: {site}", to_table(_cells(table, site))]
+        parts += [f"## Splice-site classification, site: {site}", markdown_table(_cells(table, site))]
     parts += [HOW_TO_READ, *_figures(figures, "labels", "f1", "curves", "calibration", "learning")]
     others = [contrast for contrast in contrasts if not contrast.primary]
     if others:
@@ -95,14 +96,6 @@ def to_markdown(
 def plain(name: str) -> str:
     """A name that is not ours, such as a folder's, as Markdown that shows it and does nothing else."""
     return re.sub(r"([\\`\[\]|])", r"\\\1", html.escape(" ".join(name.split()), quote=False))
-
-
-def to_table(rows: list[list[str]]) -> str:
-    """A Markdown table; columns of numbers are aligned to the right."""
-    head, *body = rows
-    numeric = [all(re.match(r"[+-]?[\d.]|$", row[i]) for row in body) for i in range(len(head))]
-    rules = ["---:" if right else "---" for right in numeric]
-    return "\n".join("| " + " | ".join(row) + " |" for row in (head, rules, *body))
 
 
 def _figures(figures: list[str], *kinds: str) -> list[str]:
@@ -155,7 +148,7 @@ def contrast_table(contrasts: list[Contrast], adjusted: bool) -> str:
         cells += [f"{one.n} {one.unit}", _difference(one.diff, one.low, one.high), _number(one.p, ".3g")]
         cells += [_number(one.p_holm, ".3g")] if adjusted else []
         rows.append([*cells, _number(one.equivalent, ".2g"), _number(one.smallest, ".4f")])
-    return to_table(rows)
+    return markdown_table(rows)
 
 
 def _proxy_tables(table: pd.DataFrame) -> str:
@@ -167,7 +160,7 @@ def _proxy_tables(table: pd.DataFrame) -> str:
         for arm in dict.fromkeys(pretraining["arm"]):
             keys = [(arm, metric) for metric in ("val/sccs", "val/nmi")]
             rows.append([f"`{arm}`", *(f"{values[key]:.3f}" if key in values else "" for key in keys)])
-        parts += ["Before fine-tuning:", to_table(rows)]
+        parts += ["Before fine-tuning:", markdown_table(rows)]
     rows = [["arm", "site", "SCCS before", "SCCS after", "folds", "NMI before", "NMI after", "folds"]]
     tuned = table[table["metric"].isin(["before/sccs", "after/sccs", "before/nmi", "after/nmi"])]
     for (arm, site), mine in tuned.groupby(["arm", "site"], sort=False):
@@ -183,7 +176,7 @@ def _proxy_tables(table: pd.DataFrame) -> str:
             "Before and after fine-tuning, SCCS on the test windows of each fold, NMI on the motif sites (before: one "
             "checkpoint, so that there is nothing to test; folds counts those measured after):"
         ]
-        parts += [to_table(rows)]
+        parts += [markdown_table(rows)]
     parts.append(
         f"SCCS (Spearman correlation of 'same class' with cosine similarity) cannot exceed {SCCS_CEILING}. NMI is the "
         "mean of its GT and AG halves, and is bounded by the number of clusters. A value below the floors "
@@ -202,7 +195,7 @@ def _overlap_table(folder: Path) -> str:
         known = part["shared"] is not None
         share = f"{part['shared'] / part['count']:.1%}" if known else "not known: shorter than 80 nt"
         rows.append([part["part"], f"{part['count']:,}", f"{part['shared']:,}" if known else "", share])
-    return to_table(rows) + (
+    return markdown_table(rows) + (
         "\n\nWindows count when they share 80 bases in a row with the text on either strand, motif sites by their "
         "coordinates when they are of the same FASTA. `data.hide: evaluation` keeps such bases out of the text."
     )
@@ -214,20 +207,22 @@ def _benchmark_table(benchmarks: pd.DataFrame) -> str:
         values = mine.set_index("metric")["mean"]
         keys = ("test/f1", "test/auc", "ensemble/f1", "ensemble/auc")
         rows.append([dataset, site, f"`{arm}`", *(_number(values.get(key), ".4f") for key in keys)])
-    return to_table(rows)
+    return markdown_table(rows)
 
 
 def _run_tables(study: Study) -> str:
     """Which arm is of which run, and the settings in which the runs differ."""
     rows = [["run", "arm there", "arm here"]]
     rows += [[plain(run), f"`{arm}`", f"`{name}`"] for (run, arm), name in study.names.items()]
-    parts = ["An arm that several runs have in common is counted once.", to_table(rows)]
+    parts = ["An arm that several runs have in common is counted once.", markdown_table(rows)]
     settings = differing_settings(study.runs)
     if not settings:
         return "\n\n".join([*parts, "The runs have the same settings."])
     rows = [["setting", *map(plain, study.runs)]]
     rows += [[f"`{field}`", *(f"`{value}`" for value in values)] for field, values in settings.items()]
-    return "\n\n".join([*parts, "Differences between their arms may come from any of these settings:", to_table(rows)])
+    return "\n\n".join(
+        [*parts, "Differences between their arms may come from any of these settings:", markdown_table(rows)]
+    )
 
 
 # -- HTML --------------------------------------------------------------------------------------------------------------
@@ -290,9 +285,8 @@ def to_terminal(where: str, table: pd.DataFrame, verdict: Verdict, caveats: list
         cells = _cells(table, site)
         columns = [cells[0].index(name) for name in _IN_TERMINAL]
         cells = [[row[i].strip("`") for i in columns] for row in cells]
-        widths = [max(len(row[i]) for row in cells) for i in range(len(columns))]
         lines.append(f"\n{where}, site: {site} (mean ± sd over folds and seeds)")
-        lines += ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in cells]
+        lines += aligned(cells)
     lines += ["", verdict.headline, *(f"  {sentence}" for sentence in verdict.details)]
     lines += [sentence if sentence == SYNTHETIC else f"warning: {sentence.replace('`', '')}" for sentence in caveats]
     return "\n".join(lines)
