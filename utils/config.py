@@ -660,23 +660,27 @@ def _unknown(key: str) -> str:
 
 
 def _value_faults(parser: jsonargparse.ArgumentParser, values: dict[str, Any]) -> dict[str, str]:
-    """{field: what is wrong with it} of one file's values."""
+    """{field: what is wrong with it} of one file's values, in their order."""
+    fields = list(_fields(values))
+    faults = {key: _unknown(key) for key, _ in fields if key not in _known()}
+    faults |= _type_faults(parser, [field for field in fields if field[0] not in faults])
+    return {key: faults[key] for key, _ in fields if key in faults}
+
+
+def _type_faults(parser: jsonargparse.ArgumentParser, fields: list[tuple[str, Any]]) -> dict[str, str]:
+    """{field: what is wrong with its value} of known fields. The parser names one fault alone, so halves are tried."""
+    values: dict[str, Any] = {}
+    for key, value in fields:
+        section, _, name = key.rpartition(".")
+        (values.setdefault(section, {}) if section else values)[name] = value
     try:
         parser.parse_object(values)
         return {}
-    except REFUSED:
-        pass  # for one field only, the first
-    faults = {}
-    for key, value in _fields(values):
-        section, _, name = key.rpartition(".")
-        try:
-            if key not in _known():
-                faults[key] = _unknown(key)
-            else:
-                parser.parse_object({section: {name: value}} if section else {name: value})
-        except REFUSED as error:
-            faults[key] = _first_reason(str(error))
-    return faults
+    except REFUSED as error:
+        if len(fields) == 1:
+            return {fields[0][0]: _first_reason(str(error))}
+    half = len(fields) // 2
+    return _type_faults(parser, fields[:half]) | _type_faults(parser, fields[half:])
 
 
 def _flag_faults(parser: jsonargparse.ArgumentParser, groups: list[list[str]]) -> dict[str, str]:

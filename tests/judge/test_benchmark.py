@@ -40,6 +40,7 @@ from simcsp.labels.splits import load_windows
 from simcsp.report.plots import plt, reliability_plot
 from simcsp.text.alphabet import encode
 from utils.config import EvaluateConfig, load_config
+from utils.files import read_json, sha256_file, write_json
 
 TINY_SPECIES = ("Danio", "Human")
 PER_FILE = 20
@@ -413,6 +414,8 @@ def test_a_model_of_donors_is_scored_on_donors(finished, tiny_data, benchmarks, 
 def test_folds_of_other_windows_are_refused(run, benchmarks, call, capsys):
     path = run / "finetune/kmer/both/seed0/fold01/predictions.csv"
     path.write_text(path.read_text().replace("donor_pos_000", "donor_pos_900"))
+    summary = path.with_name("summary.json")
+    write_json(summary, read_json(summary) | {"sha256": {path.name: sha256_file(path)}})
     line = refusal(call, capsys, evaluate, "benchmark", run, "--evaluate.benchmarks", benchmarks)
     assert "predictions.csv is of other windows" in line
 

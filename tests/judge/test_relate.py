@@ -22,6 +22,7 @@ from simcsp.model.checkpoint import load_backbone
 from simcsp.report.relation import plain_sentence
 from simcsp.training import finetuning
 from utils.config import load_config
+from utils.files import read_json, write_checksums, write_json
 from utils.run import read_metrics
 
 QUICK = ("--finetune.folds", "[0,1]", "--finetune.max_epochs", "1")
@@ -43,6 +44,7 @@ def another_run(run, name):
             if values.ndim == 2:
                 values *= 1 + 0.02 * len(name)
         save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+        write_checksums(folder)
     return copy
 
 
@@ -139,8 +141,7 @@ def test_the_steps_of_a_control_count_and_its_start_does_not(own_run):
     control = shutil.copytree(another_run(own_run, "other") / "pretrain", own_run / "control")
     shutil.rmtree(control / "checkpoints/start")
     shutil.copytree(own_run / "pretrain/checkpoints/start", control / "checkpoints/start")
-    summary = json.loads((control / "summary.json").read_text()) | {"objective": "mlm"}
-    (control / "summary.json").write_text(json.dumps(summary))
+    write_json(control / "summary.json", read_json(control / "summary.json") | {"objective": "mlm"})
     found = find_checkpoints([own_run])
     assert [c.step for c in found if c.stage == "control"] == STEPS[1:]
     assert {c.objective for c in found if c.stage == "control"} == {"mlm"}
@@ -210,7 +211,7 @@ def test_relate_measures_finetunes_and_correlates_and_goes_on_where_it_was(
     (own_run / "relate/proxies/pretrain-000006.json").unlink()
     fitted = watch_fits(monkeypatch)
     call(evaluate, *words)
-    assert [fold.job.arm for fold in fitted] == ["pretrain-000003"] and outcome(own_run) == first
+    assert [fold.job.arm.name for fold in fitted] == ["pretrain-000003"] and outcome(own_run) == first
 
 
 def test_several_runs_are_related_together_and_each_is_finetuned_once(own_run, call, capsys, monkeypatch):
@@ -252,7 +253,7 @@ def test_runs_that_cannot_be_compared_are_refused_in_one_line(own_run, call, cap
     other = another_run(own_run, "other")
     splits = other / "splits/splits.json"
     text = splits.read_text()
-    splits.write_text(text.replace(json.loads(text)["data_sha256"], "0" * 64))
+    write_json(splits, read_json(splits) | {"data_sha256": "0" * 64})
     line = refusal(call, capsys, evaluate, "relate", own_run, other, *QUICK)
     assert "splits.data_sha256" in line and "cannot be related together" in line
     splits.write_text(text)

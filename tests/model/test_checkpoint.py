@@ -17,6 +17,7 @@ from simcsp.model.encoder import fresh_like
 from simcsp.text.alphabet import VOCAB, add_special_tokens, encode
 from utils.config import ModelConfig
 from utils.errors import InputError
+from utils.files import write_checksums
 
 SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
 
@@ -260,4 +261,5 @@ def test_a_safetensors_file_with_a_missing_key_is_refused(tmp_path):
     weights = load_file(path)
     del weights["bert.embeddings.LayerNorm.weight"]
     save_file(weights, path, {"format": "pt"})
+    write_checksums(tmp_path)
     refused(tmp_path, "1 keys missing .*LayerNorm.weight")

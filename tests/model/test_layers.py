@@ -22,6 +22,7 @@ from simcsp.training.objectives import info_nce
 from simcsp.training.step import Learner
 from utils.config import ModelConfig
 from utils.errors import InputError
+from utils.files import CHECKSUMS, write_checksums
 
 BLOCKS, HIDDEN = 4, 16
 SIZES = {"hidden_size": HIDDEN, "num_hidden_layers": BLOCKS, "num_attention_heads": 2, "intermediate_size": 32}
@@ -181,6 +182,7 @@ def test_checkpoints_from_before_layers_were_chosen_still_load(tmp_path, recorde
     values = json.loads(path.read_text())
     del values["pooling"]
     path.write_text(json.dumps(values | ({"pooling": recorded} if recorded else {})))
+    (tmp_path / CHECKSUMS).unlink()  # which they did not have
     again, pooling, _ = load_backbone(ModelConfig(source=str(tmp_path)))
     assert pooling == expected
     by_hand = BY_HAND[expected](hooked_states(model.bert)[-1]).numpy()
@@ -221,6 +223,7 @@ def change_weights(folder, change):
     weights = load_file(folder / "model.safetensors")
     change(weights)
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    write_checksums(folder)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 import csv
 import gzip
-import json
 import math
 import os
 import shutil
@@ -43,15 +42,12 @@ from simcsp.judge.scores import best_threshold, classification_scores
 from simcsp.labels.splits import load_windows
 from simcsp.model.checkpoint import load_backbone
 from utils.config import ModelConfig, load_config, read_config
+from utils.files import read_json, write_json
 
 ARMS = ["pwm", "kmer", "fresh", "baseline", "best_sccs"]
 FOLD_METRICS = {f"test/{key}" for key in ("f1", "auc", "ap", "accuracy", "mcc", "f1_tuned", "threshold")}
 FOLD_METRICS |= {f"test/{rate}{part}" for rate in ("tpr", "fpr") for part in ("", "_distinct")} | {"test/f1_distinct"}
 FOLD_METRICS |= {"val/auc", "val/f1", "val/ap"}
-
-
-def read_json(path):
-    return json.loads(path.read_text())
 
 
 def folds_of(run, arm):
@@ -468,7 +464,7 @@ def test_a_run_outside_a_repository_enters_the_record(finished, monkeypatch, tmp
 
     run = Path(shutil.copytree(finished.run, tmp_path / "tiny"))
     for path in run.rglob("env.json"):
-        path.write_text(json.dumps(read_json(path) | {"git": {"sha": None, "dirty": None}}))
+        write_json(path, read_json(path) | {"git": {"sha": None, "dirty": None}})
     assert set(record.rows_of(run)["git"]) == {"unknown"}
     assert record.commit_of({"sha": "0123456789abcdef", "dirty": True}) == "0123456789ab+"
 

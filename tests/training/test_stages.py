@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import signal
 from types import SimpleNamespace
 
 import numpy as np
@@ -57,7 +58,7 @@ def fit(config, tmp_path):
 
     def run(name, stages, **changes):
         ours = dataclasses.replace(changed(config, stages=stages, **changes), runs=str(tmp_path / name))
-        finetuning.run_jobs(ours, SimpleNamespace(asked=False))
+        finetuning.run_jobs(ours, SimpleNamespace(asked=False, number=signal.SIGTERM))
         return sorted((ours.folder / "finetune").glob("*/*/seed*/fold*"))
 
     return run
@@ -153,7 +154,7 @@ def test_the_head_learns_the_same_on_stored_features_as_through_the_encoder(fit,
 
         def through(study, model, features):
             assert not model.bert.training
-            tokens = study.tokens[features[:, 0].long()].int()
+            tokens = fold.training_tokens(study, features[:, 0].long())
             return model.head(window_vectors(model.bert, tokens, "mean")).squeeze(-1)
 
         patch.setattr(fold, "encode_parts", numbered)

@@ -235,10 +235,10 @@ def test_a_recipe_with_a_head_resumes_exactly(tiny_data, tmp_path, call, monkeyp
     call(pretrain, straight)
     advance = Training.advance
 
-    def stop_at_five(training, ids, rng):
+    def stop_at_five(training, *batch):
         if training.step == 5:
             raise RuntimeError("power cut")
-        advance(training, ids, rng)
+        advance(training, *batch)
 
     with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="power cut"):
         patch.setattr(Training, "advance", stop_at_five)
