@@ -151,7 +151,8 @@ class DataConfig:
     max_windows: PositiveInt | None = None
     """Use a random part of the windows, stratified by site type and label; null: all."""
     folds: Literal["grouped", "published", "simcsp"] = "grouped"
-    """grouped: windows that share an 80-mer stay together; published: SpliceBERT's ten; simcsp: five 70/10/20."""
+    """grouped: windows that share an 80-mer, on either strand, stay together; published: SpliceBERT's ten; simcsp: five
+    70/10/20."""
     num_folds: PositiveInt = 10
     """Number of folds of `grouped` (published has 10, simcsp 5)."""
     selection_share: Share = 0.05

@@ -8,7 +8,8 @@ model     test (a fold's model) or ensemble (the mean probability of the folds' 
 part      donor or acceptor: those windows alone, scored by a model fitted on both
 score     f1, auc, ap, accuracy, mcc, ece, threshold, windows; f1_tuned, accuracy_tuned, mcc_tuned at the threshold from
           validation
-distinct  without the windows that share an 80-mer with a training window of the fold, or of any fold of the ensemble
+distinct  without the windows that share an 80-mer with a training window of the fold, or of any fold of the ensemble;
+          F1, which rises with the share of sites, at their share of all windows
 """
 
 from __future__ import annotations
@@ -19,7 +20,14 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from simcsp.judge.scores import best_threshold, calibration_error, classification_scores, threshold_scores
+from simcsp.judge.scores import (
+    best_threshold,
+    calibration_error,
+    called_rates,
+    classification_scores,
+    f1_at_prevalence,
+    threshold_scores,
+)
 from simcsp.labels.floors import Labelled, annotated_sites, fit_annotation_floor, fit_floor
 from simcsp.labels.spliceator import Windows
 from simcsp.text.alphabet import N
@@ -117,6 +125,11 @@ def score_windows(
         scores = classification_scores(mine, ours) | {"ece": calibration_error(mine, ours)}
         if threshold is not None:
             scores |= {f"{key}_tuned": score for key, score in threshold_scores(mine, ours, threshold).items()}
+        if suffix:
+            at = {"f1": 0.5, "f1_tuned": threshold} if threshold is not None else {"f1": 0.5}
+            rates = {key: called_rates(mine, ours, value) for key, value in at.items()}
+            prevalence = float(labels.mean())
+            scores |= {key: f1_at_prevalence(rate["tpr"], rate["fpr"], prevalence) for key, rate in rates.items()}
         rows |= {f"{key}{suffix}": value for key, value in scores.items()}
     return rows
 

@@ -17,21 +17,25 @@ from simcsp.judge.scores import CALIBRATION_BINS, calibration_error, reliability
 matplotlib.use("Agg")  # files only: there may be no screen
 _GREY = "0.45"
 _MARKERS = "os^DvP*X"
-_COLOURS = ("#000000", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-"""Of Okabe and Ito: apart for all kinds of colour vision; from the eighth on with another line."""
+_COLOURS = ("#000000", "#D55E00", "#0072B2", "#E69F00", "#CC79A7", "#56B4E9", "#009E73")
+"""Of Okabe and Ito: apart for all kinds of colour vision."""
+_KNOWN = ("baseline", "last", "control_last", "best_sccs", "best_nmi", "fresh")  # theirs, in this order
 _FEWEST_BOXED = 5  # below it a box says more than is known
 _GRID = np.linspace(0, 1, 101)
 
 
 def arm_styles(arms: Collection[str], floors: Collection[str] = ()) -> dict[str, dict[str, str]]:
-    """{arm: colour and line} the same in every figure of a report; floors grey, each with a line of its own."""
-    dashes, found, models = ("--", ":", "-."), {}, 0
+    """{arm: colour and line}, the same in every figure of a report: floors grey, the arms that are always there with
+    colours of their own, all others with the last colour and then dashed."""
+    lines, found, others = ("--", ":", "-.", (0, (1, 3))), {}, 0
     for arm in arms:
         if arm in floors:
-            found[arm] = {"color": _GREY, "linestyle": dashes[len(found) % 3]}
+            found[arm] = {"color": _GREY, "linestyle": lines[len(found) % len(lines)]}
+        elif arm in _KNOWN:
+            found[arm] = {"color": _COLOURS[_KNOWN.index(arm)], "linestyle": "-"}
         else:
-            found[arm] = {"color": _COLOURS[models % 7], "linestyle": "-" if models < 7 else "--"}
-            models += 1
+            found[arm] = {"color": _COLOURS[-1 - others % 6], "linestyle": "--" if others else "-"}
+            others += 1
     return found
 
 

@@ -176,8 +176,10 @@ def draw(study: Study, contrasts: pd.DataFrame, title: str, out: Path) -> list[s
     figures = {"f1": score_plot(scores, "test/f1", "F1 on the test folds", floors, f"{title}: F1{suffix}")}
     if len(contrasts):
         figures["differences"] = difference_plot(contrasts, f"{title}: differences in F1{suffix}")
-    figures |= draw_predictions(study, main, chosen_arms(study, floors), floors, f"{title}{suffix}")
-    if len(rows := training_rows(study, main)):
+    chosen = chosen_arms(study, floors)
+    figures |= draw_predictions(study, main, chosen, floors, f"{title}{suffix}")
+    rows = training_rows(study, main)
+    if len(rows := rows[rows["arm"].isin(chosen)]):
         figures["learning"] = learning_curves(rows, f"{title}: fine-tuning{suffix}")
     if study.scores["train_windows"].nunique() > 1:
         sizes = study.scores.assign(labels=label_counts(study))
@@ -226,7 +228,7 @@ def training_rows(study: Study, main: int) -> pd.DataFrame:
             if (summary.get("train_windows") or 0) == main:
                 mine = {"arm": study.names[run, summary["arm"]], "fit": str(path)}
                 rows += [mine | row for row in read_metrics(path) if {"train/loss", "val/auc"} <= set(row)]
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=["arm", "fit", "step", "train/loss", "val/auc"])
 
 
 def label_counts(study: Study) -> pd.Series:

@@ -46,6 +46,12 @@ def kmer_hashes(ids: np.ndarray, k: int = KMER) -> tuple[np.ndarray, np.ndarray]
     return hashes, unknown[..., k:] == unknown[..., :count]
 
 
+def canonical_hashes(ids: np.ndarray, k: int = KMER) -> tuple[np.ndarray, np.ndarray]:
+    """The same of ids [n, L] where a k-mer and its reverse complement have one hash, the lesser of theirs."""
+    hashes, known = kmer_hashes(ids, k)
+    return np.minimum(hashes, kmer_hashes(reverse_complement(ids), k)[0][:, ::-1]), known
+
+
 @lru_cache(maxsize=8)
 def _powers(base: int, count: int) -> np.ndarray:
     """base^0 ... base^(count - 1) modulo 2^64."""
@@ -163,11 +169,12 @@ def positions_in_text(kmers: KmerSet, text: np.ndarray) -> np.ndarray:
 
 
 def shared_kmers(ids: np.ndarray, k: int = KMER) -> csr_array:
-    """bool [n, m]: which windows hold which k-mers, of the m k-mers that two windows or more hold.
+    """bool [n, m]: which windows hold which k-mers on either strand, of the m k-mers that two windows or more hold.
 
-    ids: uint8 [n, length]. k-mers that hold an N are not compared; see `kmer_hashes` for how the others are.
+    ids: uint8 [n, length]. A k-mer and its reverse complement are one: overlapping genes and inverted repeats bring the
+    same bases into windows of both strands. k-mers that hold an N are not compared; see `kmer_hashes` for the others.
     """
-    hashes, known = kmer_hashes(ids, k)
+    hashes, known = canonical_hashes(ids, k)
     window = np.repeat(np.arange(len(ids)), known.sum(axis=1))
     flat = hashes[known]
     order = np.argsort(flat)
@@ -204,8 +211,7 @@ def near_duplicates(ids: np.ndarray, k: int | None = None) -> np.ndarray:
     of 54 bits for 1,024 windows: among half a million, chance makes two equal in one batch of 100,000.
     """
     k = min(KMER, ids.shape[1] // 2) if k is None else k
-    hashes, known = kmer_hashes(ids, k)
-    keys = np.minimum(hashes, kmer_hashes(reverse_complement(ids), k)[0][:, ::-1])  # the same for both strands
+    keys, known = canonical_hashes(ids, k)
     rows = np.uint64((1 << (len(ids) - 1).bit_length()) - 1)  # the low bits, which are not well mixed, hold the row
     keys &= ~rows
     keys |= np.arange(len(ids), dtype=np.uint64)[:, None]

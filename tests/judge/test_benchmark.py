@@ -183,9 +183,14 @@ def test_distinct_scores_leave_the_similar_windows_out():
     similar = np.arange(40) < 10
     scores = score_windows(labels, probabilities, similar, 0.3)
     expected = classification_scores(labels[10:], probabilities[10:])
-    assert {key: scores[f"{key}_distinct"] for key in expected} == expected
+    assert {key: scores[f"{key}_distinct"] for key in expected} == pytest.approx(expected)
     assert (scores["windows"], scores["windows_distinct"]) == (40, 30)
-    assert scores["f1_tuned_distinct"] == f1_score(labels[10:], probabilities[10:] > 0.3)
+    assert scores["f1_tuned_distinct"] == pytest.approx(f1_score(labels[10:], probabilities[10:] > 0.3))
+    sites_left = score_windows(labels, probabilities, (labels == 0) & (np.arange(40) < 20), 0.3)  # 20 of 30 are sites
+    kept = (labels == 1) | (np.arange(40) >= 20)
+    twice = np.where(labels[kept] == 0, 2, 1)  # weights that bring the shares back
+    again = f1_score(labels[kept], probabilities[kept] > 0.5, sample_weight=twice)
+    assert sites_left["f1_distinct"] == pytest.approx(again)
     of_one_class = score_windows(labels, probabilities, labels == 1, 0.3)
     assert of_one_class["windows_distinct"] == 20 and "auc_distinct" not in of_one_class and "auc" in of_one_class
 

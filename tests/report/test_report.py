@@ -4,6 +4,7 @@ import base64
 import dataclasses
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from conftest import refusal, tiny_config
 import evaluate
 from simcsp.judge.scores import classification_scores, corrected_ttest, holm
 from simcsp.report.collect import label_runs, merge
+from simcsp.report.plots import arm_styles, score_plot
 from simcsp.report.verdict import COLUMNS, compare
 from simcsp.report.write import lay_out, write_report
 from utils.config import load_config, to_yaml
@@ -52,6 +54,9 @@ def make_run(folder, name, arms=None, changes=None, folds=range(FOLDS), digest="
             windows = {"train": 100, "val": PART, "test": 2 * PART, "test_distinct": 2 * PART}
             job = {"arm": arm, "site": "both", "seed": 0, "fold": fold, "windows": windows, "metrics": scores}
             (path / "summary.json").write_text(json.dumps(job))
+            rows = [{"step": step, "train/loss": 0.5 / step, "val/auc": 0.8} for step in (1, 2)]
+            if arm != "pwm":
+                (path / "metrics.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
             (path / "env.json").write_text(json.dumps({"inputs": {"spliceator": digest, "start checkpoint": arm}}))
             (path / "config.yaml").write_text(text)
     (run / "splits").mkdir()
@@ -158,7 +163,8 @@ def test_the_page_needs_no_other_file(single):
     page = Page(text)
     images = [attributes["src"] for tag, attributes in page.tags if tag == "img"]
     files = sorted(folder.glob("*.png"))
-    assert [path.name for path in files] == ["differences.png", "f1.png", "proxies.png"]
+    assert [path.stem for path in files] == ["calibration", "curves", "differences", "f1", "learning", "proxies"]
+    assert all(path.with_suffix(".svg").read_text().startswith("<?xml") for path in files)
     head = "data:image/png;base64,"
     assert sorted(base64.b64decode(src.removeprefix(head)) for src in images) == sorted(p.read_bytes() for p in files)
     assert (
@@ -196,6 +202,32 @@ def test_a_window_of_two_folds_counts_once_a_fold_and_its_two_models_are_an_ense
     mean = classification_scores(both["label"].to_numpy(), both["probability"].to_numpy())
     assert summary_of(folder, "ensemble of 2/auc").loc["last", "mean"] == pytest.approx(mean["auc"], rel=1e-5)
     assert "ensemble of 2 F1" in (folder / "report.md").read_text()
+
+
+def test_few_labels_have_a_figure_and_colours_stay_with_the_arms(tmp_path):
+    config = make_run(tmp_path, "one")
+    for path in sorted(config.folder.glob("finetune/*/both/seed0/fold*/summary.json")):
+        summary = json.loads(path.read_text()) | {"train_windows": 50, "draw": 0}
+        few = path.parent.parent.parent / "windows50/draw00/seed0" / path.parent.name
+        shutil.copytree(path.parent, few)
+        (few / "summary.json").write_text(json.dumps(summary))
+    write_report(config)
+    report = config.folder / "report"
+    assert (report / "labels.png").is_file() and "![labels]" in (report / "report.md").read_text()
+    contrasts = pd.read_csv(report / "contrasts.csv")
+    assert set(contrasts["windows"]) == {0, 50} and (contrasts.loc[contrasts["primary"], "windows"] == 0).all()
+    assert (summary_of(report)["n"] == FOLDS).all()  # the table stays with all windows
+    some, more = arm_styles(["last", "baseline"]), arm_styles(["pwm", "baseline", "x", "last"], {"pwm"})
+    assert all(some[arm] == more[arm] for arm in some) and more["pwm"]["color"] != more["x"]["color"]
+
+
+def test_boxes_are_drawn_from_five_folds_on(tmp_path):
+    def boxes(folds):
+        rows = [{"arm": "a", "site": "both", "metric": "test/f1", "value": fold / 10} for fold in range(folds)]
+        figure = score_plot(pd.DataFrame(rows), "test/f1", "F1", (), "x")
+        return sum(line.get_linestyle() == "-" for line in figure.axes[0].lines)
+
+    assert boxes(4) == 0 < boxes(5)
 
 
 def test_the_baseline_alone_has_a_report(tmp_path):

@@ -162,6 +162,12 @@ def test_a_long_text_is_read_piece_by_piece_without_a_seam():
 # -- near-duplicates ---------------------------------------------------------------------------------------------------
 
 
+def canonical_kmers(text, k):
+    """Of each k-mer without N and its reverse complement the first in the alphabet."""
+    kmers = (text[i : i + k] for i in range(len(text) - k + 1))
+    return {min(kmer, other_strand(kmer)) for kmer in kmers if "N" not in kmer}
+
+
 def brute_force_groups(texts, k):
     """Union-find over sets of strings."""
     parent = list(range(len(texts)))
@@ -171,7 +177,7 @@ def brute_force_groups(texts, k):
             i = parent[i]
         return i
 
-    kmers = [{s[i : i + k] for i in range(len(s) - k + 1) if "N" not in s[i : i + k]} for s in texts]
+    kmers = [canonical_kmers(s, k) for s in texts]
     for i, j in itertools.combinations(range(len(texts)), 2):
         if kmers[i] & kmers[j]:
             parent[root(i)] = root(j)
@@ -203,13 +209,21 @@ def test_80_shared_bases_make_a_group_79_do_not_and_chains_count():
     assert len(set(groups)) == 5  # stretches of N are no likeness
 
 
+def test_the_other_strand_of_a_window_is_like_it():
+    bases = random_bases(np.random.default_rng(2), 300)
+    windows = np.stack([encode(text) for text in (bases[:120], other_strand(bases[40:160]), bases[180:])])
+    groups = near_duplicate_groups(windows)
+    assert groups[0] == groups[1] != groups[2]
+    assert similar_to_training(shared_kmers(windows), np.array([0]), np.array([1, 2])).tolist() == [True, False]
+
+
 few_bases = st.lists(st.text("AACGTN", min_size=12, max_size=12), min_size=1, max_size=25)
 
 
 @given(few_bases, st.integers(3, 13))
 @settings(max_examples=100)
 def test_shared_k_mers_are_those_that_two_windows_hold_and_who_holds_them(texts, k):
-    kmers = [{s[i : i + k] for i in range(len(s) - k + 1) if "N" not in s[i : i + k]} for s in texts]
+    kmers = [canonical_kmers(s, k) for s in texts]
     holders = [tuple(i for i, mine in enumerate(kmers) if kmer in mine) for kmer in set().union(*kmers)]
     table = shared_kmers(np.stack([encode(text) for text in texts]), k).toarray()
     found = [tuple(np.flatnonzero(column)) for column in table.T]
@@ -223,7 +237,7 @@ def test_windows_like_those_trained_on_agree_with_brute_force(texts, k, random):
     for i in range(len(texts)):
         random.choice(parts).append(i)
     train, test = (np.array(part, dtype=np.int64) for part in parts[:2])
-    kmers = [{s[i : i + k] for i in range(len(s) - k + 1) if "N" not in s[i : i + k]} for s in texts]
+    kmers = [canonical_kmers(s, k) for s in texts]
     trained = set().union(*(kmers[i] for i in train))
     found = similar_to_training(shared_kmers(np.stack([encode(text) for text in texts]), k), train, test)
     assert found.tolist() == [bool(kmers[i] & trained) for i in test]
