@@ -32,6 +32,7 @@ from jsonargparse.typing import (
 )
 
 from utils.errors import InputError
+from utils.files import check_hash, read_json
 
 DEFAULT_CONFIG = "configs/demo.yaml"
 # Below 1 so that something is left to train on; 0 means none is set aside.
@@ -427,6 +428,7 @@ RETIRED = {
     "pretrain.site_factor": 5.0,
 }
 """Fields that earlier versions had, and the value under which they changed nothing."""
+CONFIG_HASH = "config_sha256"  # in env.json
 PLAIN = "a letter or digit, then letters, digits, . _ - + @ or spaces, at most 100 bytes"
 REFUSED = (jsonargparse.ArgumentError, TypeError, ValueError)
 """What jsonargparse raises for values that it does not take."""
@@ -471,6 +473,7 @@ def load_config(argv: Sequence[str], hidden: Sequence[str] = ()) -> Config:
     files = read_files(path)
     one_job = (path.parent / "env.json").is_file()
     if one_job:
+        _check_saved(path)
         files = [(name, upgrade(values)) for name, values in files]
     faults: dict[str, str] = {}
     for name, values in files:
@@ -495,8 +498,17 @@ def read_config(path: Path) -> Config:
 
 
 def read_saved(path: Path) -> dict[str, Any]:
-    """The values of a config saved in a run folder, as today's fields have them, unchecked."""
+    """The values of a config saved in a run folder, as today's fields have them; what they say is not checked."""
+    _check_saved(path)
     return upgrade(_read_values(path))
+
+
+def _check_saved(path: Path) -> None:
+    """Refuse a config that is not the one which the env.json beside it was written with."""
+    env = path.with_name("env.json")
+    if path.is_file() and env.is_file():
+        remedy = "restore it from a copy, or delete the folder that it lies in and train that anew"
+        check_hash(path, read_json(env, remedy).get(CONFIG_HASH), remedy)
 
 
 # -- files -------------------------------------------------------------------------------------------------------------

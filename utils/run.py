@@ -31,7 +31,7 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 from tqdm import tqdm
 
-from utils.config import Config, read_saved, to_dict
+from utils.config import CONFIG_HASH, Config, read_saved, to_dict
 from utils.errors import InputError, Interrupted, Stopped
 from utils.files import (
     append_line,
@@ -39,6 +39,7 @@ from utils.files import (
     read_json,
     release_lock,
     replacing,
+    sha256_file,
     take_lock,
     write_json,
     write_text,
@@ -146,7 +147,8 @@ class RunFolder:
             mend_folders(folder)
         if not (self.path / "env.json").is_file():
             write_text(self.path / "config.yaml", yaml.safe_dump(self.config, sort_keys=False))
-            write_json(self.path / "env.json", environment(self._device, self._inputs))
+            written = {CONFIG_HASH: sha256_file(self.path / "config.yaml")}
+            write_json(self.path / "env.json", environment(self._device, self._inputs) | written)
 
     def _check_same(self) -> None:
         if not (self.path / "env.json").is_file():

@@ -165,10 +165,12 @@ def _open_or_write(
 
 
 @functools.cache
-def _check_content(path: Path, written: int, expected: str, lower: str | None, records: tuple[Record, ...]) -> bool:
+def _check_content(
+    path: Path, written: tuple[int, ...], expected: str, lower: str | None, records: tuple[Record, ...]
+) -> bool:
     """Whether the files of a store have the hashes of its manifest. Cached: once a process for files as they are.
 
-    written: the time of the ids in ns, which makes changed files another case.
+    written: the times of the files in ns, which make changed files another case.
     """
     ids, digest = np.memmap(path, dtype=np.uint8, mode="r"), hashlib.sha256()
     for record in records:
@@ -192,11 +194,12 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         bases, written = manifest["bases"], manifest.get("written_ns")  # older stores do not have the time
     except (KeyError, TypeError) as error:
         raise InputError(f"{path.with_suffix('.json')} is no manifest of a store ({error}): {remedy}") from None
-    for file, size in ((path, bases), (path.with_suffix(".lower"), (bases + 7) // 8)):
+    files = {path: bases, path.with_suffix(".lower"): (bases + 7) // 8}
+    for file, size in files.items():
         if not file.is_file() or file.stat().st_size != size:
             raise InputError(f"{file} is not of the {size} bytes that were written: cut short or damaged; {remedy}")
-    changed = path.stat().st_mtime_ns
-    if bases <= _ALWAYS_HASHED or written not in (None, changed):
+    changed = tuple(file.stat().st_mtime_ns for file in files)
+    if bases <= _ALWAYS_HASHED or written not in (None, changed[0]):
         if not _check_content(path, changed, manifest["sha256"], manifest.get("lower_sha256"), records):
             raise InputError(f"{path} is not what was written (its SHA-256 differs): damaged; {remedy}")
     return manifest

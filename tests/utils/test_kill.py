@@ -93,7 +93,7 @@ def test_pretraining_and_fine_tuning_with_two_workers_killed_at_random_end_bit_f
         ("pretrain.py", TRIALS // 2, "*/env.json"),
         ("finetune.py", TRIALS - TRIALS // 2, ""),
     ):
-        pattern = pattern or "finetune/*/*/*/*/env.json"
+        pattern = "*/env.json" if script == "pretrain.py" else "finetune/*/*/*/*/env.json"
         while tried[script] < half:
             pauses = rng.exponential(0.6 if script == "pretrain.py" else 1.5, size=half - tried[script])
             killed = survives(tmp_path, script, [config], half, pauses, lambda pattern=pattern: any(run.glob(pattern)))

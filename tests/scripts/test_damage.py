@@ -1,0 +1,124 @@
+"""Whatever is damaged, missing or cannot be written ends a script in one line that names it, with status 2."""
+
+import shutil
+
+import pytest
+from conftest import refusal, tiny_config
+
+import evaluate
+import finetune
+import pretrain
+
+FOLD = "finetune/baseline/both/seed0/fold00"
+
+
+def flipped(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def halved(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def emptied(path):
+    path.write_bytes(b"")
+
+
+def missing(path):
+    path.unlink()
+
+
+def middle_line_torn(path):
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([*lines[:1], lines[1][:5], *lines[2:]]) + "\n")
+
+
+@pytest.fixture
+def own_run(finished, tmp_path):
+    """A copy of the finished run that a test may damage."""
+    return shutil.copytree(finished.run, tmp_path / "runs/tiny")
+
+
+OF_REPORT = [
+    (f"{FOLD}/predictions.csv", (flipped, halved, emptied, missing)),
+    (f"{FOLD}/summary.json", (flipped, halved, emptied)),
+    (f"{FOLD}/env.json", (flipped, halved, emptied)),
+    (f"{FOLD}/config.yaml", (halved, emptied)),
+    ("pretrain/summary.json", (flipped, halved, emptied)),
+    ("pretrain/metrics.jsonl", (middle_line_torn,)),
+    ("overlap.json", (flipped, halved, emptied)),
+    ("splits/splits.json", (flipped, halved, emptied)),
+]
+
+
+@pytest.mark.parametrize(
+    "name, damage",
+    [(name, damage) for name, damages in OF_REPORT for damage in damages],
+    ids=lambda value: value if isinstance(value, str) else value.__name__,
+)
+def test_a_damaged_file_of_a_run_stops_its_report_and_is_named(own_run, call, capsys, name, damage):
+    damage(own_run / name)
+    assert str(own_run / name) in refusal(call, capsys, evaluate, "report", own_run)
+
+
+@pytest.mark.parametrize("damage", [flipped, halved, emptied, missing])
+@pytest.mark.parametrize("name", ["model.safetensors", "head.safetensors", "config.json", "checksums.json"])
+def test_a_damaged_checkpoint_is_not_used(own_run, call, capsys, name, damage):
+    if (name, damage) == ("checksums.json", missing):  # as checkpoints of earlier versions are
+        return
+    damage(own_run / FOLD / "checkpoints/best" / name)
+    line = refusal(call, capsys, evaluate, "classify", own_run / FOLD)
+    assert str(own_run / FOLD) in line
+
+
+@pytest.mark.parametrize("name", ["both.csv", "donor.csv", "splits.json"])
+@pytest.mark.parametrize("damage", [flipped, halved, emptied])
+def test_damaged_splits_are_not_used(own_run, finished, call, capsys, name, damage):
+    damage(own_run / "splits" / name)
+    line = refusal(call, capsys, finetune, finished.config, "--runs", own_run.parent)
+    assert str(own_run / "splits" / name) in line
+
+
+@pytest.mark.parametrize("damage", [flipped, halved, emptied])
+@pytest.mark.parametrize("suffix", [".ids", ".lower", ".json"])
+def test_a_damaged_store_is_not_used(tiny_data, tmp_path, call, capsys, suffix, damage):
+    from simcsp.text.store import open_store
+
+    config = tiny_config(tmp_path, tiny_data)
+    store = open_store([tiny_data / "genome.fa"], tmp_path / "cache")
+    damage(store.path.with_suffix(suffix))
+    line = refusal(call, capsys, pretrain, config)
+    assert str(store.path.with_suffix("")) in line and "delete " in line
+
+
+def test_a_store_of_another_time_is_hashed_however_large(tiny_data, tmp_path, monkeypatch):
+    from simcsp.text import store as stores
+    from utils.errors import InputError
+
+    monkeypatch.setattr(stores, "_ALWAYS_HASHED", 0)
+    store = stores.open_store([tiny_data / "genome.fa"], tmp_path / "cache")
+    stores.open_store([tiny_data / "genome.fa"], tmp_path / "cache")
+    flipped(store.path)
+    with pytest.raises(InputError, match="is not what was written"):
+        stores.open_store([tiny_data / "genome.fa"], tmp_path / "cache")
+
+
+@pytest.mark.parametrize("out", ["/proc/x", "/dev/null/x", "a" * 300], ids=["proc", "file", "long"])
+def test_a_place_that_cannot_be_written_to_is_named(own_run, call, capsys, out):
+    assert out[:200] in refusal(call, capsys, evaluate, "report", own_run, "--out", out)
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--name", "a" * 300),
+        ("--name", "<script>alert(1)<b>"),
+        ("--finetune.arms", "[../../../esc=models/simcsp-small]"),
+    ],
+    ids=["long", "html", "dots"],
+)
+def test_hostile_names_are_refused_before_anything_is_written(finished, tmp_path, call, capsys, flags):
+    line = refusal(call, capsys, finetune, finished.config, "--runs", tmp_path / "runs", *flags)
+    assert "plain" in line and not (tmp_path / "runs").exists()
