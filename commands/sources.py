@@ -6,7 +6,16 @@ import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
-from utils.arms import BASELINE, FLOORS, HEAD_FILE, OF_CONTROL, OF_PRETRAINING, checkpoint_of, job_of
+from utils.arms import (
+    BASELINE,
+    FLOORS,
+    HEAD_FILE,
+    OF_CONTROL,
+    OF_PRETRAINING,
+    checkpoint_of,
+    job_of,
+    stage_folders,
+)
 from utils.config import Config, load_config
 from utils.errors import InputError
 
@@ -44,7 +53,7 @@ def enclosing_run(source: Path) -> Path | None:
 
 def stage_configs(run: Path) -> Iterator[Path]:
     """Resolved configs of the stages of a run folder, fine-tuning first: it holds every section but pre-training's."""
-    for pattern in ("finetune/*/*/**/seed*/fold*", "pretrain", "mlm"):
+    for pattern in ("finetune/*/*/**/seed*/fold*", "pretrain", "pretrain/seed*", "mlm"):
         yield from sorted(run.glob(f"{pattern}/config.yaml"))
 
 
@@ -54,14 +63,15 @@ def encoders(source: Path) -> dict[str, Path]:
         return {str(source): source}
     if (source / "checkpoints/best").is_dir():
         return {str(source): source / "checkpoints/best"}
-    stages = {"pretrain": source / "pretrain", "control": source / "control"}
-    if (source / "checkpoints").is_dir():  # one stage of a run
-        stages = {"control" if source.name == "control" else "pretrain": source}
+    stages = {stage: stage_folders(source, stage) for stage in ("pretrain", "control")}
+    if (source / "checkpoints").is_dir():  # one stage of a run, under one seed
+        stages = {"control" if "control" in source.resolve().parts[-2:] else "pretrain": {None: source}}
     found = {}
     for arm in (BASELINE, *OF_PRETRAINING, *OF_CONTROL):
         stage, name = checkpoint_of(arm)
-        if stage in stages and (folder := stages[stage] / "checkpoints" / name).is_dir():
-            found[arm] = folder
+        for seed, folder in stages.get(stage, {}).items():
+            if (folder / "checkpoints" / name).is_dir():
+                found[arm if seed is None else f"{arm}:pretrain{seed}"] = folder / "checkpoints" / name
     if not found:
         raise InputError(f"{source} holds no checkpoint: give a finished run, a fold or a checkpoint folder")
     return found

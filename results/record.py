@@ -46,7 +46,8 @@ def rows_of(folder: Path) -> pd.DataFrame:
     summary = folder / "report/summary.csv"
     if not summary.is_file():
         raise InputError(f"{summary} does not exist: run finetune.py, or evaluate.py report {folder}")
-    stages = sorted([*folder.glob("finetune/*/*/seed*/fold*/env.json"), *folder.glob("*/env.json")])
+    patterns = ("finetune/*/*/**/seed*/fold*", "*", "pretrain/seed*", "control/seed*")
+    stages = sorted(path for pattern in patterns for path in folder.glob(f"{pattern}/env.json"))
     envs = [read_json(path) for path in stages]
     config = read_saved(stages[0].with_name("config.yaml"))
     if "data/demo" in json.dumps(config["data"]):

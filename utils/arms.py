@@ -48,7 +48,7 @@ class Arm:
 
 
 def resolve_arms(config: Config) -> list[Arm]:
-    """The arms of finetune.arms, in their order.
+    """The arms of finetune.arms, in their order; one of pre-training once for each of its seeds.
 
     Raises InputError for an unknown arm, and for one whose checkpoint does not exist yet.
     """
@@ -62,10 +62,25 @@ def resolve_arms(config: Config) -> list[Arm]:
         elif name in ("fresh", BASELINE):
             arms.append(Arm(name, _baseline(config)))
         elif name in OF_PRETRAINING + OF_CONTROL:
-            arms.append(Arm(name, _pretrained(config, *checkpoint_of(name)), config.seed))
+            seeds = config.pretrain_seeds
+            sources = [_pretrained(config, *checkpoint_of(name), seed) for seed in seeds]
+            arms += [Arm(name, source, seed, len(seeds) > 1) for source, seed in zip(sources, seeds)]
         else:
             raise InputError(f"finetune.arms: {arm!r} is none of {', '.join(ARMS)} and has no =CHECKPOINT_FOLDER")
     return arms
+
+
+def stage_folder(run: Path, stage: str, seed: int | None, several: bool) -> Path:
+    """Where a pre-training stage lies: RUN/pretrain or RUN/control, with seedN below where there are several seeds."""
+    return run / stage / f"seed{seed}" if several else run / stage
+
+
+def stage_folders(run: Path, stage: str) -> dict[int | None, Path]:
+    """{seed: folder} of a pre-training stage, ascending; {None: folder} where it has one seed; {} without any."""
+    seeds = {int(folder.name.removeprefix("seed")): folder for folder in run.glob(f"{stage}/seed*")}
+    if seeds:
+        return dict(sorted(seeds.items()))
+    return {None: run / stage} if (run / stage).is_dir() else {}
 
 
 def finished_folds(run: Path, arm: str = "*", site: str = "*") -> list[Path]:
@@ -90,16 +105,17 @@ def job_of(folder: Path) -> dict[str, object]:
 
 
 def _baseline(config: Config) -> ModelConfig:
-    """The start model of the contrastive stage; without one, what is to be fine-tuned as it is."""
+    """The start model of the contrastive stage (of its first seed: only fresh weights differ); without one, what is to
+    be fine-tuned as it is."""
     if config.pretrain.steps:
-        return _pretrained(config, *checkpoint_of(BASELINE))
+        return _pretrained(config, *checkpoint_of(BASELINE), config.pretrain_seeds[0])
     if config.mlm.steps:
-        return _pretrained(config, "mlm", "last")
+        return _pretrained(config, "mlm", "last", None)
     return config.model
 
 
-def _pretrained(config: Config, stage: str, name: str) -> ModelConfig:
-    folder: Path = config.folder / stage
+def _pretrained(config: Config, stage: str, name: str, seed: int | None) -> ModelConfig:
+    folder = stage_folder(config.folder, stage, seed, seed is not None and len(config.pretrain_seeds) > 1)
     if not (folder / "summary.json").is_file():
         remedy = " and pretrain.control true" if stage == "control" else ""
         raise InputError(f"{folder} is not finished: run pretrain.sh with the same config{remedy} first")

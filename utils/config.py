@@ -250,6 +250,9 @@ class PretrainConfig:
     """Steps between logged losses."""
     save_total_limit: NonNegativeInt = 20
     """Checkpoints of single validations kept, the newest; best and last are kept besides."""
+    seeds: list[Seed] | None = None
+    """Several pre-training seeds in one run folder, each with its control where there is one; weights, windows, masks
+    and dropout differ, the text and what is validated on do not. null: `seed` alone. The stage mlm runs once."""
     control: bool = False
     """pretrain: also train the control, plain MLM from the same start on the same windows in the same order for as many
     steps (arms control_last, control_best_sccs, control_best_nmi): a gain over it is due to the contrast."""
@@ -411,6 +414,11 @@ class Config:
     def folder(self) -> Path:
         """The run folder, runs/<name>."""
         return Path(self.runs) / str(self.name)
+
+    @property
+    def pretrain_seeds(self) -> list[int]:
+        """The seeds of the pretrain stage: several have a folder seedN each below the stage's."""
+        return [self.seed] if self.pretrain.seeds is None else self.pretrain.seeds
 
 
 SECTIONS = tuple(item.name for item in dataclasses.fields(Config) if dataclasses.is_dataclass(item.default_factory))
@@ -749,6 +757,7 @@ def find_faults(config: Config, one_job: bool = False) -> list[str]:
         *_data_faults(config.data),
         *_name_and_number_faults(config),
         *_finetune_faults(config.finetune, config.data, one_job),
+        *_seed_faults(config),
         *_stage_faults(config, "mlm", "mlm"),
         *_stage_faults(config, "pretrain", config.pretrain.objective),
     ]
@@ -814,6 +823,19 @@ def _stage_faults(config: Config, stage: str, objective: str) -> Iterator[str]:
         yield "pretrain.projection_head is for contrasts: classify has a linear head of its own"
     if not config.data.fasta and config.data.corpus != "dataset":
         yield f"data.fasta is empty: {stage} needs genome text (or set {stage}.steps to 0)"
+
+
+def _seed_faults(config: Config) -> Iterator[str]:
+    seeds = config.pretrain.seeds
+    if seeds is None:
+        return
+    shown = f"pretrain.seeds ([{', '.join(map(str, seeds))}])"
+    if not seeds:
+        yield f"{shown} is empty: name at least one, or null for `seed` alone"
+    if len(set(seeds)) < len(seeds):
+        yield f"{shown} names one more than once"
+    if len(seeds) > 1 and config.search.trials:
+        yield f"{shown}: a search trains one seed a trial, set seeds to null"
 
 
 def _finetune_faults(finetune: FinetuneConfig, data: DataConfig, one_job: bool) -> Iterator[str]:

@@ -31,7 +31,7 @@ from simcsp.training.masking import Chooser, build_chooser
 from simcsp.training.optimizer import build_optimizer, decay_groups
 from simcsp.training.step import Learner, step_loss
 from simcsp.training.validation import Validation, build_validation
-from utils.arms import PROXIES
+from utils.arms import PROXIES, stage_folder
 from utils.config import Config, DataConfig, MlmConfig, ModelConfig, PretrainConfig, to_dict
 from utils.device import build_accelerator, check_memory, pack_state, set_seed, take_step, unpack_state
 from utils.errors import InputError
@@ -92,12 +92,20 @@ def scorer_of_fold(folder: str, config: Config, accelerator: Accelerator) -> Cla
 def run_stages(shared: Pretraining, config: Config, report: Report | None = None) -> None:
     """Every stage of a config, one after the other: that of `shared`, or a trial of its search.
 
-    report: told the proxy at the pretrain stage's validations."""
-    model = config.model
-    for name, stage in stages(config).items():
-        folder = run_stage(shared, config, name, stage, model, report if name == "pretrain" else None)
-        if name == "mlm":
-            model = dataclasses.replace(model, source=str(folder / "checkpoints/last"), drop_layers=0)  # dropped once
+    The first stage runs once, the others once for each seed: all start from it. report: told the proxy at the pretrain
+    stage's validations."""
+    model, settings = config.model, stages(config)
+    if "mlm" in settings:
+        folder = run_stage(shared, config, "mlm", settings.pop("mlm"), model)
+        model = dataclasses.replace(model, source=str(folder / "checkpoints/last"), drop_layers=0)  # dropped once
+    for seed in config.pretrain_seeds:
+        own = dataclasses.replace(config, seed=seed)
+        text = shared.text
+        if seed != config.seed:
+            text = build_sampler(config.data, shared.corpus, seed, config.pretrain.max_shift)
+        for name, stage in settings.items():
+            told = report if name == "pretrain" else None
+            run_stage(dataclasses.replace(shared, text=text), own, name, stage, model, told)
 
 
 def stages(config: Config) -> dict[str, PretrainConfig]:
@@ -218,7 +226,8 @@ def run_stage(
     report: Report | None = None,
 ) -> Path:
     """Train one stage to its end, or tell that it is done; returns its folder."""
-    path, accelerator = config.folder / name, shared.accelerator
+    several = name != "mlm" and len(config.pretrain_seeds) > 1
+    path, accelerator = stage_folder(config.folder, name, config.seed, several), shared.accelerator
     inputs = stage_inputs(source, shared.text, shared.validation)
     run = RunFolder(path, stage_config(config, name, stage, source), inputs, str(accelerator.device))
     if run.finished:
@@ -271,8 +280,8 @@ def stage_config(config: Config, name: str, stage: PretrainConfig, source: Model
     """The part of the config that decides a stage's result; valid as a config of its own."""
     values = to_dict(dataclasses.replace(config, model=source))
     kept = {key: values[key] for key in CONFIG_SECTIONS}
-    # whether a control follows changes nothing
-    settings = dataclasses.asdict(dataclasses.replace(stage, control=False))
+    # whether a control or other seeds follow changes nothing
+    settings = dataclasses.asdict(dataclasses.replace(stage, control=False, seeds=None))
     if name != "mlm":
         return kept | {"mlm": {"steps": 0}, "pretrain": settings}
     of_mlm = {item.name: settings[item.name] for item in dataclasses.fields(MlmConfig)}

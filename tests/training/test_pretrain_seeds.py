@@ -1,0 +1,111 @@
+"""Several pre-training seeds in one run folder: where they lie, that each is what it would be alone, and their arms."""
+
+import dataclasses
+import json
+from types import SimpleNamespace
+
+import pytest
+from conftest import assert_same_run, refusal, tiny_config, weights
+
+import finetune
+import pretrain
+from commands.sources import encoders, fold_folders, job_of
+from utils.arms import finished_folds, stage_folders
+from utils.config import find_faults, load_config
+
+CHANGES = {"pretrain.control": True, "pretrain.steps": 4, "finetune.max_epochs": 1, "finetune.folds": [0]}
+CHANGES |= {"finetune.arms": ["pwm", "fresh", "baseline", "last", "control_last"]}
+
+
+@pytest.fixture(scope="module")
+def study(tiny_data, tmp_path_factory):
+    """runs/tiny with seeds 0 and 4, fine-tuned; runs/alone the same with seed 0 alone; runs/four pre-trained with 4."""
+    folder = tmp_path_factory.mktemp("seeds")
+    config = tiny_config(folder, tiny_data, CHANGES)
+    flags = {"tiny": ["--pretrain.seeds", "[0, 4]"], "alone": [], "four": ["--pretrain.seeds", "[4]"]}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, more in flags.items():
+            for module in (pretrain, finetune)[: 1 if name == "four" else 2]:
+                patch.setattr("sys.argv", [f"{module.__name__}.py", str(config), "--name", name, *more])
+                module.main()
+    return SimpleNamespace(config=config, runs=folder / "runs", tiny=folder / "runs/tiny", alone=folder / "runs/alone")
+
+
+def test_each_seed_has_a_folder_below_its_stage_and_is_what_it_is_alone(study):
+    for stage in ("pretrain", "control"):
+        assert stage_folders(study.tiny, stage) == {seed: study.tiny / stage / f"seed{seed}" for seed in (0, 4)}
+        assert stage_folders(study.alone, stage) == {None: study.alone / stage}
+        assert_same_run(study.tiny / stage / "seed0", study.alone / stage)
+    assert not (study.tiny / "pretrain/summary.json").exists() and (study.tiny / "mlm/summary.json").is_file()
+    assert stage_folders(study.runs / "four", "pretrain") == {None: study.runs / "four/pretrain"}  # one seed, as ever
+
+
+def test_seeds_start_alike_and_end_apart_and_a_control_reads_what_its_contrast_reads(study):
+    start, last = (
+        [weights(study.tiny / f"pretrain/seed{seed}")[f"checkpoints/{name}/model.safetensors"] for seed in (0, 4)]
+        for name in ("start", "last")
+    )
+    assert start[0] == start[1] and last[0] != last[1]
+    inputs = [
+        json.loads((study.tiny / f"{stage}/seed4/env.json").read_text())["inputs"] for stage in ("pretrain", "control")
+    ]
+    assert inputs[0] == inputs[1]
+    saved = load_config([str(study.tiny / "control/seed4/config.yaml")])
+    assert saved.seed == 4 and saved.pretrain.seeds is None and saved.pretrain.objective == "mlm"
+
+
+def test_an_arm_of_pre_training_is_fine_tuned_once_a_seed_the_others_once(study):
+    found = {str(path.relative_to(study.tiny / "finetune")): path for path in finished_folds(study.tiny)}
+    once = {f"{arm}/both/seed0/fold00" for arm in ("pwm", "fresh", "baseline")}
+    each = {f"{arm}/both/pretrain{seed}/seed0/fold00" for arm in ("last", "control_last") for seed in (0, 4)}
+    assert set(found) == once | each
+    for name, path in found.items():
+        summary = json.loads((path / "summary.json").read_text())
+        assert summary["pretrain_seed"] == (int(path.parts[-3].removeprefix("pretrain")) if name in each else None)
+        other = study.alone / "finetune" / name.replace("pretrain0/", "")
+        if name.startswith("pwm"):
+            assert (path / "predictions.csv").read_bytes() == (other / "predictions.csv").read_bytes()
+        elif "pretrain4" not in name:
+            assert_same_run(path, other)
+    predictions = [
+        (found[f"last/both/pretrain{seed}/seed0/fold00"] / "predictions.csv").read_bytes() for seed in (0, 4)
+    ]
+    assert predictions[0] != predictions[1]
+    assert json.loads((study.alone / "finetune/last/both/seed0/fold00/summary.json").read_text())["pretrain_seed"] == 0
+
+
+def test_commands_tell_the_seeds_apart(study):
+    names = {"baseline", "last", "control_last", "best_sccs", "control_best_sccs"}
+    assert set(encoders(study.tiny)) == {f"{name}:pretrain{seed}" for name in names for seed in (0, 4)}
+    assert set(encoders(study.alone)) == names
+    assert set(encoders(study.tiny / "control/seed4")) == {"control_last", "control_best_sccs"}
+    jobs = {job_of(folder)["arm"] for folder in fold_folders(study.tiny)}
+    assert jobs == {
+        "fresh",
+        "baseline",
+        *(f"{arm}:pretrain{seed}" for arm in ("last", "control_last") for seed in (0, 4)),
+    }
+
+
+def test_another_seed_later_leaves_the_finished_ones_as_they_are(study, call, capsys):
+    before = {path: path.stat().st_mtime_ns for path in study.tiny.rglob("checkpoints/**/*.safetensors")}
+    call(pretrain, study.config, "--name", "tiny", "--pretrain.seeds", "[0, 4, 2]")
+    assert (study.tiny / "control/seed2/summary.json").is_file()
+    assert all(path.stat().st_mtime_ns == time for path, time in before.items())
+
+
+def test_a_seed_without_its_pre_training_is_refused_in_one_line(study, call, capsys):
+    line = refusal(call, capsys, finetune, study.config, "--name", "tiny", "--pretrain.seeds", "[0, 9]")
+    assert "pretrain/seed9 is not finished" in line
+
+
+def test_lists_of_seeds_that_cannot_work_are_refused(study):
+    config = load_config([str(study.config)])
+
+    def fault(seeds, trials=0):
+        ours = dataclasses.replace(config, pretrain=dataclasses.replace(config.pretrain, seeds=seeds))
+        ours.search = dataclasses.replace(config.search, trials=trials)
+        return "; ".join(find_faults(ours))
+
+    assert "is empty" in fault([]) and "more than once" in fault([1, 1]) and "one seed a trial" in fault([1, 2], 3)
+    assert not fault([1, 2]) and not fault(None)
