@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from simcsp.judge.scores import TEST_TO_TRAIN
-from utils.arms import ARMS, BASELINE, CONTROL, checkpoint_of, finished_folds
+from utils.arms import ARMS, BASELINE, CONTROL, checkpoint_of, finished_folds, stage_folders
 from utils.config import Config, flatten, read_saved, to_dict
 from utils.errors import InputError
 from utils.files import check_hash, read_json, read_table
@@ -290,9 +290,11 @@ def benchmark_values(study: Study) -> pd.DataFrame:
 
 
 def objective_of(config: Config) -> str | None:
-    """What the pretrain stage of a run trained: simcse, dcl or mlm; None where it has none."""
-    path = config.folder / "pretrain/summary.json"
-    return read_json(path, REMEDY)["objective"] if path.is_file() else None
+    """What the pretrain stage of a run trained (pretrain.objective), under all of its seeds; None where it has none."""
+    for folder in stage_folders(config.folder, "pretrain").values():
+        if (folder / "summary.json").is_file():
+            return read_json(folder / "summary.json", REMEDY)["objective"]
+    return None
 
 
 def near_duplicate_share(config: Config) -> float:

@@ -83,6 +83,8 @@ def toy(path: Path, folder: Path, data: Path) -> Path:
         values["finetune"] |= {"max_epochs": 1, "batch_size": 8, "warmup_steps": 0}
         if values["finetune"].get("select_epoch") != "shared":  # by the mean of all folds
             values["finetune"]["folds"] = [0]
+        if "train_windows" in values["finetune"]:
+            values["finetune"] |= {"train_windows": [16, None], "draws": 2}
         values["finetune"] |= {"supcon_epochs": 1, "supcon_batch_size": 16, "head_epochs": 1}
         if "arms" in values["finetune"]:  # the checkpoints of other runs are not there
             arms = [arm.partition("=") for arm in values["finetune"]["arms"]]
