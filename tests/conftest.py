@@ -27,9 +27,19 @@ settings.register_profile("simcsp", deadline=None, derandomize=True, database=No
 settings.load_profile("simcsp")
 
 
-def pytest_collection_finish(session: pytest.Session) -> None:
-    """accelerate collects garbage after every fit: not among the million objects of the imported libraries, please."""
-    gc.freeze()
+_modules = 0  # imported when the collector was last told to leave what there is alone
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """accelerate collects garbage after every fit: not among the million objects of the imported libraries, please.
+
+    Commands import them when they are asked for, so it may be news before any test.
+    """
+    global _modules
+    if len(sys.modules) > _modules:
+        gc.collect()
+        gc.freeze()
+        _modules = len(sys.modules)
 
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -81,7 +81,9 @@ def toy(path: Path, folder: Path, data: Path) -> Path:
             values[stage] = values.get(stage, {}) | {"steps": 3, "batch_size": 8, "warmup_steps": 1, "eval_steps": 2}
     if "finetune" in values:
         values["finetune"] |= {"max_epochs": 1, "batch_size": 8, "warmup_steps": 0}
-        if values["finetune"].get("select_epoch") != "shared":  # by the mean of all folds
+        if values["finetune"].get("select_epoch") == "shared":  # by the mean of all folds
+            values["finetune"]["sites"] = values["finetune"]["sites"][:1]
+        else:
             values["finetune"]["folds"] = [0]
         if "train_windows" in values["finetune"]:
             values["finetune"] |= {"train_windows": [16, None], "draws": 2}
