@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from simcsp.judge.scores import CALIBRATION_BINS, calibration_error, reliability_bins
+from utils.files import replacing
 
 matplotlib.use("Agg")  # files only: there may be no screen
 _GREY = "0.45"
@@ -304,6 +305,5 @@ def proxy_scatter(table: pd.DataFrame, proxies: dict[str, str], title: str) -> F
 def save_figure(figure: Figure, path: Path) -> None:
     """Write a PNG and an SVG beside it, aside and renamed."""
     for ending, settings in ((".png", {"dpi": 120}), (".svg", {"metadata": {"Date": None}})):
-        aside = path.with_name(f"{path.stem}.tmp{ending}")
-        figure.savefig(aside, **settings)
-        aside.replace(path.with_suffix(ending))
+        with replacing(path.with_suffix(ending)) as aside:
+            figure.savefig(aside, format=ending[1:], **settings)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +11,10 @@ from simcsp.judge.distance import Distance, linear_cka, mean_cosine_to, relative
 from simcsp.labels.splits import has_training_windows, read_windows, selection_windows
 from simcsp.model.checkpoint import load_backbone
 from simcsp.model.embedding import embed
-from simcsp.report.collect import Study
+from simcsp.report.collect import REMEDY, Study
 from utils.arms import OF_CONTROL, OF_PRETRAINING, checkpoint_of
 from utils.config import Config
-from utils.files import sha256_folder, write_json
+from utils.files import read_json, sha256_folder, write_json
 
 MOST_WINDOWS = 400  # of those for selection, so that a large encoder on a CPU takes a minute each
 
@@ -26,7 +25,7 @@ def measure_distances(study: Study, cache: Path) -> dict[str, Distance]:
     cache: a JSON file; a checkpoint with the hash that stands there is not measured again. Where the labelled windows
     are not at hand, weights alone are compared.
     """
-    known = json.loads(cache.read_text()) if cache.is_file() else {}
+    known = read_json(cache, "delete it, it is measured anew") if cache.is_file() else {}
     found, kept = {}, {}
     for run, config in study.runs.items():
         start = config.folder / "pretrain/checkpoints/start"
@@ -50,7 +49,7 @@ def measure_distances(study: Study, cache: Path) -> dict[str, Distance]:
 def step_of(config: Config, arm: str) -> int:
     """The optimiser step of an arm's checkpoint."""
     stage, checkpoint = checkpoint_of(arm)
-    summary = json.loads((config.folder / stage / "summary.json").read_text())
+    summary = read_json(config.folder / stage / "summary.json", REMEDY)
     return summary["steps"] if checkpoint == "last" else summary["best"][checkpoint.removeprefix("best_")]["step"]
 
 

@@ -15,8 +15,8 @@ from simcsp.judge.clustering import lay_out, principal_components
 from simcsp.labels.motifs import Motifs
 from simcsp.training.validation import Seen, Validation
 from utils.arms import finished_folds
-from utils.files import read_json, write_text
-from utils.run import RunFolder, read_metrics, show_hyperparameters
+from utils.files import read_json, read_table, write_text
+from utils.run import START_ANEW, RunFolder, read_metrics, show_hyperparameters
 
 matplotlib.use("Agg")  # files only: there may be no screen
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7")  # of Okabe and Ito: apart for all kinds of colour vision
@@ -148,5 +148,6 @@ def _show_scores(writer: SummaryWriter, prefix: str, folds: list[tuple[Path, dic
         for fold, value in scores.groupby("fold")[f"test/{metric}"].mean().items():
             writer.add_scalar(f"{prefix}test/{metric}", value, fold)
         writer.add_scalar(f"{prefix}final/{metric}", scores[f"test/{metric}"].mean())
-    table = pd.concat([pd.read_csv(path / "predictions.csv") for path, _ in folds])
+    columns = ["label", "probability"]
+    table = pd.concat([read_table(path / "predictions.csv", columns, START_ANEW) for path, _ in folds])
     writer.add_pr_curve(f"{prefix}test windows", table["label"].to_numpy(), table["probability"].to_numpy())

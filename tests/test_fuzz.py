@@ -1,0 +1,326 @@
+"""Every reader on made-up and damaged input: it reads it as an independent reader does, or refuses it in one line.
+
+Slow: 500 cases a reader. `FUZZ_CASES=5000 bash tests/run.sh -m slow tests/test_fuzz.py` looks longer.
+"""
+
+import gzip
+import json
+import os
+import shutil
+
+import numpy as np
+import pandas as pd
+import pysam
+import pytest
+import yaml
+from conftest import ROOT
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from simcsp.genome.truth import read_truth
+from simcsp.genome.variants import read_variants
+from simcsp.labels.motifs import read_bed, read_cut
+from simcsp.labels.spliceator import read_rows
+from simcsp.model.checkpoint import load_backbone
+from simcsp.text.alphabet import encode
+from simcsp.text.annotation import read_annotation
+from simcsp.text.fasta import fasta_pieces
+from simcsp.text.store import open_store
+from utils.config import ModelConfig, load_config
+from utils.errors import InputError
+from utils.files import read_json, read_table
+from utils.run import RunFolder, read_metrics
+
+pytestmark = pytest.mark.slow
+CASES = int(os.environ.get("FUZZ_CASES", 500))
+fuzz = settings(
+    max_examples=CASES, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+JUNK = [
+    "",
+    " ",
+    "\t",
+    "\0",
+    "²",
+    "٣",
+    "-1",
+    "1e9",
+    "nan",
+    "=1+1",
+    "<b>",
+    "../x",
+    "é",
+    "9" * 30,
+    "\r",
+    '"',
+    "'",
+    ";",
+    "\x85",
+]
+
+
+def accepted(read):
+    """What a reader gives, or None where it refuses with one line; anything else that it raises is a finding."""
+    try:
+        return read()
+    except InputError as error:
+        assert "\n" not in " ".join(str(error).split()) and str(error)
+        return None
+
+
+def field(*good):
+    """A field of a row: good mostly."""
+    return st.one_of(*[st.sampled_from(good)] * 6, st.sampled_from(JUNK), st.text(max_size=4))
+
+
+def table(*columns, separator="\t"):
+    """Text of a few rows of these fields, some of them short or long."""
+    row = st.tuples(*columns).map(list)
+    cut = st.tuples(row, st.integers(-1, 12)).map(lambda pair: pair[0] if pair[1] < 0 else pair[0][: pair[1]])
+    rows = st.lists(st.one_of(row, row, row, cut).map(separator.join), max_size=6)
+    return st.tuples(rows, st.sampled_from(["\n", "\n", "\r\n"]), st.booleans()).map(
+        lambda parts: parts[1].join(parts[0]) + parts[1] * parts[2]
+    )
+
+
+def damaged(content):
+    """Bytes with some flipped, cut off or repeated."""
+    return st.lists(
+        st.tuples(st.sampled_from(["flip", "cut", "repeat"]), st.floats(0, 1), st.integers(0, 255)),
+        min_size=1,
+        max_size=3,
+    ).map(lambda changes: _apply(content, changes))
+
+
+def _apply(content, changes):
+    for kind, share, byte in changes:
+        at = int(share * max(len(content) - 1, 0))
+        if kind == "cut":
+            content = content[:at]
+        elif kind == "repeat":
+            content = content[:at] + content[at // 2 :]
+        elif content:
+            content = content[:at] + bytes([byte]) + content[at + 1 :]
+    return content
+
+
+# -- text --------------------------------------------------------------------------------------------------------------
+
+LINE = st.one_of(
+    st.text("ACGTNacgtnURY", max_size=12), st.text(max_size=5), st.sampled_from([">a", ">b x", ">", ">a", ""])
+)
+
+
+@fuzz
+@given(lines=st.lists(LINE, max_size=8), ending=st.sampled_from(["\n", "\r\n"]), zipped=st.booleans())
+def test_fasta(tmp_path, lines, ending, zipped):
+    path, content = tmp_path / "a.fa", ending.join(lines).encode("utf-8", "surrogatepass")
+    path.write_bytes(gzip.compress(content) if zipped else content)
+    pieces = accepted(lambda: list(fasta_pieces(path)))
+    if pieces is None:
+        return
+    found = {}
+    for name, ids, lower in pieces:
+        found.setdefault(name, []).append((ids, lower))
+    with pysam.FastxFile(str(path), persist=True) as handle:
+        expected = {record.name: record.sequence for record in handle}
+    assert set(found) == set(expected)
+    for name, parts in found.items():
+        ids, lower = (np.concatenate(arrays) for arrays in zip(*parts))
+        assert np.array_equal(ids, encode(expected[name].upper(), "expected"))
+        assert np.array_equal(lower, [letter.islower() for letter in expected[name]])
+
+
+NUMBER = field("1", "5", "10", "40", "0", "200")
+STRAND = field("+", "-", ".")
+GTF = table(
+    field("tiny1", "tiny2", "chrX"), field("x"), field("exon", "gene", "transcript", "mRNA"), NUMBER, NUMBER,
+    field("."), STRAND, field("."),
+    field('gene_id "g"; transcript_id "t";', 'gene_id "g"; transcript_id "u";', "ID=t;Parent=g", "Parent=t", "ID=g"),
+)  # fmt: skip
+
+
+@fuzz
+@given(text=GTF)
+def test_annotation(tmp_path, text):
+    path = tmp_path / "a.gtf"
+    path.write_bytes(text.encode("utf-8", "surrogatepass"))
+    transcripts = accepted(lambda: read_annotation(path, {"tiny1": 100, "tiny2": 100}))
+    if not transcripts:
+        return
+    rows = [line.split("\t") for line in text.replace("\r", "").split("\n") if line.strip() and line[0] != "#"]
+    exons = {(row[0], int(row[3]) - 1, int(row[4]), row[6]) for row in rows if len(row) == 9 and row[2] == "exon"}
+    for transcript in transcripts:
+        for start, end in transcript.exons:
+            assert (transcript.chrom, start, end, transcript.strand) in exons
+
+
+BED = table(
+    field("tiny3"), field("60", "130"), field("62", "132"), field("x|GT(donor)", "x|AG(acceptor)"), field("."), STRAND
+)
+
+
+@fuzz
+@given(text=BED)
+def test_bed(tmp_path, text):
+    path = tmp_path / "a.bed"
+    path.write_bytes(text.encode("utf-8", "surrogatepass"))
+    sites = accepted(lambda: read_bed(path))
+    if not sites:
+        return
+    lines = [line for line in path.read_text(errors="replace").split("\n") if line.strip()]
+    lines = [line for line in lines if not line.startswith(("#", "track", "browser"))]
+    expected = [(int(row[1]), int(row[2]), row[5].rstrip("\r")) for row in (line.split("\t") for line in lines)]
+    assert [(site.start, site.end, site.strand) for site in sites] == expected
+
+
+@fuzz
+@given(text=table(field("a_HUMAN", "ID_uniprot"), field("A" * 100, "0"), field("C" * 120), field("FP"), separator=";"))
+def test_spliceator(tmp_path, text):
+    path = tmp_path / "a.csv"
+    path.write_bytes(text.encode("utf-8", "surrogatepass"))
+    rows = accepted(lambda: list(read_rows(path)))
+    for group, sequence, where in rows or ():
+        assert "_" not in group and len(sequence) >= 0 and where.startswith(str(path))
+
+
+VCF = table(
+    field("tiny1"), field("5", "70"), field("."), field("A", "ACG"), field("T", "C,G", "<DEL>", "*"), field("."),
+    field("PASS"), field("."),
+)  # fmt: skip
+HEADER = (
+    "##fileformat=VCFv4.2\n##contig=<ID=tiny1>\n##FILTER=<ID=PASS>\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n"
+)
+
+
+@fuzz
+@given(text=VCF, with_header=st.booleans())
+def test_vcf(tmp_path, text, with_header):
+    path = tmp_path / "a.vcf"
+    path.write_bytes(((HEADER if with_header else "") + text).encode("utf-8", "surrogatepass"))
+    variants = accepted(lambda: list(read_variants(path)))
+    if not variants or not with_header:
+        return
+    try:
+        with pysam.VariantFile(str(path)) as handle:
+            expected = [(row.chrom, row.pos, row.ref, alt) for row in handle for alt in row.alts or (".",)]
+    except (OSError, ValueError):  # htslib is stricter about columns that we do not read
+        return
+    assert [(variant.chrom, variant.pos, variant.ref, variant.alt) for variant in variants] == expected
+
+
+@fuzz
+@given(text=table(field("tiny1"), field("5", "70"), field("90", "120"), STRAND))
+def test_introns(tmp_path, text):
+    path = tmp_path / "a.tsv"
+    path.write_bytes(text.encode("utf-8", "surrogatepass"))
+    store = open_store([_genome(tmp_path)], tmp_path / "cache")
+    accepted(lambda: read_truth(path, store))
+
+
+def _genome(folder):
+    path = folder / "genome.fa"
+    if not path.exists():
+        path.write_text(">tiny1\n" + "ACGT" * 100 + "\n")
+    return path
+
+
+# -- settings ----------------------------------------------------------------------------------------------------------
+
+SCALAR = st.one_of(st.integers(), st.floats(), st.text(max_size=5), st.booleans(), st.none(), st.sampled_from(JUNK))
+KEY = st.sampled_from(
+    ["name", "seed", "pretrain.lr", "pretrain.steps", "finetune.arms", "finetune.folds", "data.fasta", "model.pooling"]
+    + [
+        "model.hidden_size",
+        "data.context",
+        "finetune.stages",
+        "search.space",
+        "evaluate.kmer",
+        "workers",
+        "nothing.here",
+    ]
+)
+VALUE = st.one_of(SCALAR, st.lists(SCALAR, max_size=3), st.dictionaries(st.text(max_size=3), SCALAR, max_size=2))
+
+
+@fuzz
+@given(changes=st.dictionaries(KEY, VALUE, max_size=4))
+def test_yaml(tmp_path, changes):
+    values = {}
+    for key, value in changes.items():
+        section, _, name = key.rpartition(".")
+        (values.setdefault(section, {}) if section else values)[name] = value
+    path = tmp_path / "a.yaml"
+    path.write_text(yaml.safe_dump(values, allow_unicode=True), encoding="utf-8", errors="surrogatepass")
+    config = accepted(lambda: load_config([str(path)]))
+    if config is not None and "seed" in changes:
+        assert config.seed == changes["seed"]
+
+
+@fuzz
+@given(content=damaged((ROOT / "configs/demo.yaml").read_bytes()))
+def test_damaged_yaml(tmp_path, content):
+    (tmp_path / "a.yaml").write_bytes(content)
+    accepted(lambda: load_config([str(tmp_path / "a.yaml")]))
+
+
+@fuzz
+@given(words=st.lists(st.tuples(KEY, VALUE), max_size=3))
+def test_overrides(words):
+    argv = [word for key, value in words for word in (f"--{key}", json.dumps(value, default=str))]
+    accepted(lambda: load_config([str(ROOT / "configs/demo.yaml"), *argv]))
+
+
+# -- what we write -----------------------------------------------------------------------------------------------------
+
+CHECKPOINT = ROOT / "tests/data/run-fbd936b/runs/tiny/pretrain/checkpoints/last"
+FOLD = ROOT / "tests/data/run-fbd936b/runs/tiny/finetune/baseline/both/seed0/fold01"
+
+
+@fuzz
+@given(data=st.data(), name=st.sampled_from(["config.json", "model.safetensors"]))
+def test_checkpoint(tmp_path, data, name):
+    content = data.draw(damaged((CHECKPOINT / name).read_bytes()))
+    shutil.copytree(CHECKPOINT, tmp_path / "checkpoint", dirs_exist_ok=True)
+    (tmp_path / "checkpoint" / name).write_bytes(content)
+    accepted(lambda: load_backbone(ModelConfig(source=str(tmp_path / "checkpoint"))))
+
+
+@fuzz
+@given(data=st.data(), name=st.sampled_from(["config.yaml", "env.json", "metrics.jsonl", "state.pt"]))
+def test_run_folder(tmp_path, data, name):
+    content = data.draw(damaged((FOLD / name).read_bytes()))
+    fold = shutil.copytree(FOLD, tmp_path / "fold", dirs_exist_ok=True)
+    (fold / name).write_bytes(content)
+    accepted(lambda: RunFolder(fold, {}, {}, "cpu"))
+    accepted(lambda: read_metrics(fold))
+    if name == "state.pt":
+        shutil.copy(FOLD / "env.json", fold)
+        run = RunFolder.__new__(RunFolder)  # without the check of its config
+        run.path = fold
+        state = accepted(run.load_state)
+        assert state is None or state["epoch"] == 2
+
+
+@fuzz
+@given(content=damaged((FOLD.with_name("fold00") / "predictions.csv").read_bytes()))
+def test_predictions(tmp_path, content):
+    (tmp_path / "p.csv").write_bytes(content)
+    columns = ["window", "fold", "label", "probability"]
+    found = accepted(lambda: read_table(tmp_path / "p.csv", columns))
+    if found is not None:
+        pd.testing.assert_frame_equal(found, pd.read_csv(tmp_path / "p.csv"))
+
+
+@fuzz
+@given(content=st.one_of(damaged((FOLD.with_name("fold00") / "summary.json").read_bytes()), st.binary(max_size=20)))
+def test_json(tmp_path, content):
+    (tmp_path / "a.json").write_bytes(content)
+    accepted(lambda: read_json(tmp_path / "a.json"))
+
+
+@fuzz
+@given(content=st.one_of(st.binary(max_size=40), st.binary(max_size=20).map(lambda end: b"PK\3\4" + end)))
+def test_cut_motifs(tmp_path, content):
+    (tmp_path / "a.npz").write_bytes(content)
+    assert accepted(lambda: read_cut(tmp_path / "a.npz", 40)) is None
