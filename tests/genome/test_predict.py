@@ -19,11 +19,12 @@ import commands.sources
 import evaluate
 import simcsp.genome.scan
 from simcsp.genome.scan import candidates, find_spans
-from simcsp.genome.truth import read_truth, score_against
 from simcsp.genome.variants import COLUMNS, read_variants
+from simcsp.judge.scores import score_against
 from simcsp.model.checkpoint import load_backbone
 from simcsp.model.classifier import Classifier, load_classifier, predict, save_classifier
 from simcsp.text.alphabet import decode, encode
+from simcsp.text.annotated import read_truth
 from simcsp.text.sites import KINDS
 from simcsp.text.store import open_store
 from utils.config import load_config, to_yaml
@@ -377,7 +378,9 @@ def test_score_against_is_what_counting_says():
     found = score_against(labels, scores)
     assert found["recall"] == pytest.approx(best) and 0 < best < 1
     assert found["ap"] == pytest.approx(sum(precision * count for precision, count in precisions) / labels.sum())
+    assert found["topk"] == labels[np.argsort(-scores, kind="stable")][: labels.sum()].mean()
     assert score_against(np.array([0, 1]), np.array([0.9, 0.1]))["recall"] == 0.0
+    assert score_against(np.array([0, 1, 1, 0]), np.array([0.8, 0.9, 0.1, 0.2]))["topk"] == 0.5
 
 
 def test_truth_scores_each_record_beside_the_weight_matrix(tiny_data, call, capsys, tmp_path):
@@ -421,7 +424,9 @@ def test_truth_scores_each_record_beside_the_weight_matrix(tiny_data, call, caps
     assert rows[0] == rows[1]
     whole = predicted(call, run, fasta, tmp_path / "scores.tsv")
     for kind in ("donor", "acceptor"):
-        annotated, candidates_, trained_, sites, ap, recall, pwm_ap, pwm_recall = map(float, rows[0][f"one {kind}"])
+        annotated, candidates_, trained_, sites, ap, recall, _, pwm_ap, pwm_recall, _ = map(
+            float, rows[0][f"one {kind}"]
+        )
         mine = whole[(whole["type"] == kind) & (whole["chrom"] == "one")]
         assert annotated == sites == 4 and candidates_ + trained_ == len(mine)
         ends = {(s if (kind == "donor") == (d == "+") else e, d) for s, e, d in introns}
@@ -467,7 +472,7 @@ def test_truth_without_the_training_windows_has_no_weight_matrix_and_says_so(
     call(evaluate, "predict", run, fasta, "--truth", tmp_path / "introns.tsv")
     said = capsys.readouterr().out
     donor = truth_rows(said)["one donor"]
-    assert list(donor) == ["annotated", "candidates", "sites", "ap", "recall"] and donor["annotated"] == 1
+    assert list(donor) == ["annotated", "candidates", "sites", "ap", "recall", "topk"] and donor["annotated"] == 1
     assert "training windows" in said and "are not there: no weight matrix" in said
 
 
