@@ -315,6 +315,8 @@ def prepare_vcf(
     """Check the files; returns what writes the VCF with its scores, and says what was done."""
     from simcsp.genome.vcf import Effects, annotate, read_genes  # pysam takes a while
 
+    if str(asked.vcf) != "-" and not asked.vcf.is_file():
+        raise InputError(f"--vcf {asked.vcf} does not exist")
     genes = None if asked.annotation is None else read_genes(asked.annotation, store)
     effects = Effects(store, labeller, asked.flank, genes, asked.mask, asked.strict)
 

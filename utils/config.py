@@ -333,6 +333,8 @@ class BasesConfig:
     """Bases that a convolution joins; odd."""
     dilations: list[PositiveInt] = field(default_factory=lambda: [1, 1, 4, 10])
     """Of each residual block of two convolutions: the model sees 2 x (kernel // 2) x their sum on either side."""
+    dropout: Share = 0.1
+    """Share of a block's channels that are left out, at random, in training."""
     steps: PositiveInt = 6000
     """Optimiser steps."""
     eval_steps: PositiveInt = 1000

@@ -8,15 +8,17 @@ texts of one and the same length, so that neither its neighbours in the file nor
 from __future__ import annotations
 
 import os
+import sys
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pysam
+import pysam.bcftools
 
 from simcsp.model.bases import Labeller, padded
 from simcsp.text.alphabet import ENCODE, UNK
@@ -207,8 +209,6 @@ def read_genes(path: Path, store: TokenStore) -> dict[str, list[Gene]]:
 def opened(path: str) -> Iterator[Any]:
     """A VCF or BCF to read, plain or compressed; '-' is stdin. Raises InputError for what is neither."""
     pysam.set_verbosity(0)
-    if path != "-" and not Path(path).is_file():
-        raise InputError(f"--vcf {path} does not exist")
     try:
         handle = pysam.VariantFile(path)
     except (ValueError, OSError) as error:
@@ -230,11 +230,10 @@ def annotate(path: str, out: Path | None, effects: Effects, skipped: Counter[str
         if FIELD in header.info:
             header.info.remove_header(FIELD)
         header.info.add(FIELD, ".", "String", f"SimCSP's change of splice sites. Format: {LAYOUT}")
-        suffix = "" if out is None else "".join(out.suffixes[-2:] if out.suffix == ".gz" else out.suffixes[-1:])
-        aside = "-" if out is None else str(out.with_name(f"{out.name}.{os.getpid()}.tmp{suffix}"))
+        kind = "" if out is None else out.name.rpartition(".")[2]
+        aside = None if out is None else out.with_name(f"{out.name}.{os.getpid()}.tmp")
         try:
-            mode = {".vcf.gz": "wz", ".bcf": "wb"}.get(suffix, "w")
-            with pysam.VariantFile(aside, mode, header=header) as written:
+            with _writer(aside, kind, header) as write:
                 for row in _rows(path, variants):
                     alts = row.alts or ()
                     entries = effects.entries(row.chrom, row.pos, row.ref, alts, skipped)
@@ -242,7 +241,7 @@ def annotate(path: str, out: Path | None, effects: Effects, skipped: Counter[str
                         row.info[FIELD] = tuple(entries)
                     elif FIELD in row.info:
                         del row.info[FIELD]
-                    written.write(row)
+                    write(row)
                     if effects.seen % _CHECK_EVERY == 0:
                         effects.check_build()
                     yield len(alts)
@@ -251,7 +250,35 @@ def annotate(path: str, out: Path | None, effects: Effects, skipped: Counter[str
                 os.replace(aside, out)
         finally:
             if out is not None:
-                Path(aside).unlink(missing_ok=True)
+                aside.unlink(missing_ok=True)
+
+
+@contextmanager
+def _writer(aside: Path | None, kind: str, header: Any) -> Iterator[Callable[[Any], None]]:
+    """What writes a row: to stdout (None), as text, compressed in blocks (kind gz) or as BCF (kind bcf).
+
+    Rows are written as text, since pysam's own writer stops at, or spoils, rows with tags that the header does not
+    declare; BCF is made of the text.
+    """
+    if kind == "gz":
+        with pysam.BGZFile(str(aside), "w") as blocks:
+            blocks.write(str(header).encode())
+            yield lambda row: blocks.write(str(row).encode())
+        return
+    with nullcontext(sys.stdout) if aside is None else open(aside, "w") as text:
+        text.write(str(header))
+        yield lambda row: text.write(str(row))
+    if kind == "bcf":
+        binary = aside.with_suffix(".bcf")
+        try:
+            pysam.bcftools.view("-Ob", "-o", str(binary), str(aside), catch_stdout=False)
+            os.replace(binary, aside)
+        except pysam.SamtoolsError:
+            raise InputError(
+                "a row has a tag that the header does not declare, which BCF cannot hold: write .vcf.gz instead"
+            ) from None
+        finally:
+            binary.unlink(missing_ok=True)
 
 
 def _rows(path: str, variants: Any) -> Iterator[Any]:

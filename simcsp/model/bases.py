@@ -59,10 +59,11 @@ class Shape:
 
 
 class Block(nn.Module):
-    """Two dilated convolutions beside a shortcut; [batch, channels, 1, length] to the same."""
+    """Two dilated convolutions beside a shortcut; [batch, channels, 1, length] to the same. dropout: of channels."""
 
-    def __init__(self, channels: int, kernel: int, dilation: int) -> None:
+    def __init__(self, channels: int, kernel: int, dilation: int, dropout: float) -> None:
         super().__init__()
+        self.dropout = nn.Dropout2d(dropout)
         reach = kernel // 2 * dilation
         self.norms = nn.ModuleList(nn.BatchNorm2d(channels) for _ in range(2))
         self.convolutions = nn.ModuleList(
@@ -73,7 +74,7 @@ class Block(nn.Module):
         changed = states
         for norm, convolve in zip(self.norms, self.convolutions):
             changed = convolve(F.relu(norm(changed)))
-        return states + changed
+        return states + self.dropout(changed)
 
 
 class BaseClassifier(nn.Module):
@@ -84,7 +85,7 @@ class BaseClassifier(nn.Module):
     CPU, serves those alone.
     """
 
-    def __init__(self, bert: BertModel | None, shape: Shape, frozen: bool = True) -> None:
+    def __init__(self, bert: BertModel | None, shape: Shape, frozen: bool = True, dropout: float = 0.0) -> None:
         super().__init__()
         self.bert, self.shape, self.frozen = bert, shape, frozen
         if bert is not None:
@@ -92,7 +93,8 @@ class BaseClassifier(nn.Module):
             bert.requires_grad_(not frozen)
         inputs = _LETTERS + (0 if bert is None else bert.config.hidden_size)
         self.stem = nn.Conv2d(inputs, shape.channels, (1, 1))
-        self.blocks = nn.Sequential(*(Block(shape.channels, shape.kernel, dilation) for dilation in shape.dilations))
+        sizes = [(shape.channels, shape.kernel, dilation, dropout) for dilation in shape.dilations]
+        self.blocks = nn.Sequential(*(Block(*size) for size in sizes))
         self.norm = nn.BatchNorm2d(shape.channels)
         self.head = nn.Conv2d(shape.channels, len(CLASSES), (1, 1))
         with torch.no_grad():  # one base in thousands is a site

@@ -260,7 +260,7 @@ def build_model(settings: BasesConfig, source: ModelConfig | None, fresh: bool, 
         bert = (fresh_like(encoder.config) if fresh else encoder).bert
     torch.manual_seed(int(np.random.SeedSequence([seed, fold]).generate_state(1)[0]))
     shape = Shape(settings.tile, settings.channels, settings.kernel, settings.dilations)
-    return BaseClassifier(bert, shape, settings.freeze_encoder)
+    return BaseClassifier(bert, shape, settings.freeze_encoder, settings.dropout)
 
 
 def step_loss(
