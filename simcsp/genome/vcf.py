@@ -227,9 +227,8 @@ def annotate(path: str, out: Path | None, effects: Effects, skipped: Counter[str
     """
     with opened(path) as variants:
         header = variants.header
-        if FIELD in header.info:
-            header.info.remove_header(FIELD)
-        header.info.add(FIELD, ".", "String", f"SimCSP's change of splice sites. Format: {LAYOUT}")
+        if FIELD not in header.info:  # rows of an annotated file refer to its own line
+            header.info.add(FIELD, ".", "String", f"SimCSP's change of splice sites. Format: {LAYOUT}")
         kind = "" if out is None else out.name.rpartition(".")[2]
         aside = None if out is None else out.with_name(f"{out.name}.{os.getpid()}.tmp")
         try:

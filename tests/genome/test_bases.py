@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 from conftest import ROOT, other_strand, put, random_bases, refusal, write_fasta
 
 import evaluate
@@ -351,3 +352,24 @@ def test_a_row_that_cannot_be_read_stops_and_leaves_nothing(fasta, call, capsys,
     words = ("predict", model, fasta, "--vcf", tmp_path / "v.vcf", "--out", tmp_path / "o.vcf", *FP32)
     assert "a row cannot be read" in refusal(call, capsys, evaluate, *words)
     assert not list(tmp_path.glob("o.vcf*"))
+
+
+# -- the model in the box ----------------------------------------------------------------------------------------------
+
+
+def test_without_a_source_the_boxed_model_scores_and_finds_a_strong_site(call, tmp_path):
+    rng = np.random.default_rng(4)
+    bases = put(random_bases(rng, 1500), 700, "TTCTTTCTTTTTTCTGCAG" + random_bases(rng, 120) + "CAGGTAAGTATT")
+    fasta = write_fasta(tmp_path / "g.fa", {"x": bases})
+    call(evaluate, "predict", fasta, "--out", tmp_path / "s.tsv", *FP32)
+    table = pd.read_csv(tmp_path / "s.tsv", sep="\t")
+    for kind, position in (("acceptor", 720), ("donor", 842)):
+        rows = table[(table["type"] == kind)]
+        assert rows.loc[rows["score"].idxmax(), ["position", "strand"]].tolist() == [position, "+"]
+
+
+def test_the_boxed_model_is_small_and_has_a_card_with_a_header():
+    folder = ROOT / "models/simcsp-small-bases"
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 4 << 20
+    header = yaml.safe_load((folder / "README.md").read_text().split("---\n")[1])
+    assert header["pipeline_tag"] == "token-classification" and header["model-index"][0]["results"]
