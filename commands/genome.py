@@ -24,7 +24,7 @@ from simcsp.genome.variants import count_variants, effects, row_of
 from simcsp.labels.splits import has_training_windows, training_windows
 from simcsp.model.bases import BASES_CONFIG, Labeller, load_bases
 from simcsp.model.classifier import HEAD_FILE
-from simcsp.text.annotated import read_truth
+from simcsp.text.known_introns import read_truth
 from simcsp.text.sites import SITES
 from simcsp.text.store import TokenStore, open_store
 from utils.arms import BASELINE

@@ -13,8 +13,8 @@ import numpy as np
 
 from simcsp.labels.spliceator import Windows
 from simcsp.text.alphabet import N
-from simcsp.text.annotated import read_truth
 from simcsp.text.kmers import KmerSet, positions_in_text, shared_windows
+from simcsp.text.known_introns import read_truth
 from simcsp.text.store import TokenStore, open_store
 from utils.config import BasesConfig
 from utils.errors import InputError

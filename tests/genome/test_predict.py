@@ -24,7 +24,7 @@ from simcsp.judge.scores import score_against
 from simcsp.model.checkpoint import load_backbone
 from simcsp.model.classifier import Classifier, load_classifier, predict, save_classifier
 from simcsp.text.alphabet import decode, encode
-from simcsp.text.annotated import read_truth
+from simcsp.text.known_introns import read_truth
 from simcsp.text.sites import KINDS
 from simcsp.text.store import open_store
 from utils.config import load_config, to_yaml
