@@ -4,7 +4,7 @@
     python evaluate.py sccs      SOURCE [CONFIG.yaml] [--section.field value ...]   SCCS, alignment, uniformity, floors
     python evaluate.py nmi       SOURCE ...   NMI of the motif sites, its halves and bounds, floors
     python evaluate.py layers    SOURCE ...   SCCS, linear probe and NMI of every layer and pooling, beside the floors
-    python evaluate.py mlm       SOURCE ...   masked-base accuracy by region on a kept-out record, beside its neighbours
+    python evaluate.py mlm       SOURCE ...   masked-base accuracy by region on a held-out record, beside its neighbours
     python evaluate.py classify  SOURCE ...   test scores of fine-tuned folds, computed anew from their checkpoints
     python evaluate.py benchmark SOURCE ...   benchmark species: each fold's model, their mean ensemble, the floors
     python evaluate.py relate    RUN [RUN ...] [CONFIG.yaml] ...   do SCCS, NMI and a probe of checkpoints tell F1?
@@ -17,49 +17,59 @@ The config is that of the run; a checkpoint from elsewhere needs one on the comm
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from commands.classifiers import show_benchmark, show_classify
-from commands.encoders import show_layers, show_mlm, show_nmi, show_sccs
-from commands.genome import show_predict
-from commands.runs import show_relate, show_report
 from commands.sources import config_of, split_sources
-from utils.config import Config
 from utils.errors import InputError, run_script
+
+# Where each command is: imported when it is asked for, because their libraries take seconds to import.
+MODULES = {
+    **dict.fromkeys(("sccs", "nmi", "layers", "mlm"), "commands.encoders"),
+    **dict.fromkeys(("classify", "benchmark"), "commands.classifiers"),
+    **dict.fromkeys(("relate", "report"), "commands.runs"),
+    "predict": "commands.genome",
+}
+OF_RUNS = ("relate", "report")  # they take several folders
 
 
 def main() -> None:
-    commands: dict[str, Callable[[Path, Config], None]] = {
-        "sccs": show_sccs,
-        "nmi": show_nmi,
-        "layers": show_layers,
-        "mlm": show_mlm,
-        "classify": show_classify,
-        "benchmark": show_benchmark,
-    }
-    of_runs: dict[str, Callable[[list[Path], list[str]], None]] = {"relate": show_relate, "report": show_report}
-    with_flags: dict[str, Callable[[list[str]], None]] = {"predict": show_predict}
     words = sys.argv[1:]
     if not words or words[0] in ("-h", "--help"):
         print(__doc__.strip())
         return
-    if words[0] not in {**commands, **of_runs, **with_flags}:
-        known = ", ".join({**commands, **of_runs, **with_flags})
-        raise InputError(f"{words[0]!r} is no command; the commands are {known}")
-    if words[0] in with_flags:
-        with_flags[words[0]](words[1:])
+    name, *words = words
+    if name not in MODULES:
+        raise InputError(f"{name!r} is no command; the commands are {', '.join(MODULES)}")
+    if name == "predict":  # it has flags of its own, and --help
+        command_of(name)(words)
         return
-    if len(words) < 2 or words[1].startswith("-"):
-        raise InputError(f"{words[0]} needs a run folder or a checkpoint folder, for example runs/demo")
-    source = Path(words[1])
+    if {"-h", "--help"} & set(words):
+        print(usage_of(name))
+        return
+    if not words or words[0].startswith("-"):
+        raise InputError(f"{name} needs a run folder or a checkpoint folder, for example runs/demo")
+    source = Path(words[0])
     if not source.is_dir():
         raise InputError(f"{source} does not exist: give a run folder (runs/demo) or a checkpoint folder")
-    if words[0] in of_runs:
-        of_runs[words[0]](*split_sources(words[1:]))
-        return
-    commands[words[0]](source, config_of(source, words[2:]))
+    if name in OF_RUNS:
+        command_of(name)(*split_sources(words))
+    else:
+        config = config_of(source, words[1:])
+        command_of(name)(source, config)
+
+
+def command_of(name: str) -> Callable[..., None]:
+    """The function that does a command."""
+    return getattr(importlib.import_module(MODULES[name]), f"show_{name}")
+
+
+def usage_of(name: str) -> str:
+    """The lines of this script's help that are about one command, and what SOURCE is."""
+    about = next(line for line in __doc__.splitlines() if line.strip().startswith(f"python evaluate.py {name}"))
+    return f"{about.strip()}\n\n{__doc__.strip().rpartition(chr(10) * 2)[2]}"
 
 
 def cli() -> None:

@@ -20,7 +20,7 @@ from utils.errors import InputError, run_script
 def main() -> None:
     config = load_config(sys.argv[1:], hidden=("mlm", "pretrain"))
     # After the arguments are known to be right: these imports take seconds.
-    from commands.sources import print_table
+    from simcsp.report.table import score_table
     from simcsp.training.bases import run_bases
     from simcsp.training.finetuning import run_folds, search_settings
     from utils.run import StopSignal
@@ -32,7 +32,7 @@ def main() -> None:
         print(search_settings(config, stop), flush=True)
         return
     if config.finetune.task == "bases":
-        print_table(run_bases(config, stop))
+        print(score_table(run_bases(config, stop)), flush=True)
         return
     run_folds(config, stop)
     from simcsp.report.write import write_report

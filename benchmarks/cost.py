@@ -25,7 +25,6 @@ import contextlib
 import dataclasses
 import functools
 import io
-import json
 import math
 import resource
 import shutil
@@ -52,6 +51,7 @@ from simcsp.text.alphabet import A, T
 from simcsp.training.pretraining import Training
 from utils.config import EvaluateConfig, ModelConfig, PretrainConfig, read_config
 from utils.errors import InputError, run_script
+from utils.files import read_json, write_json
 
 ROOT = Path(__file__).resolve().parent.parent
 WINDOW = 40  # nt, of growth
@@ -196,8 +196,7 @@ def report_times(run: Path) -> list[tuple[int, float]]:
                 fold = config.folder / source.parent.relative_to(run)
                 fold = fold.parent.with_name(f"seed{seed}") / fold.name
                 shutil.copytree(source.parent, fold, ignore=shutil.ignore_patterns("checkpoints", "events*"))
-                summary = json.loads(source.read_text()) | {"seed": seed}
-                (fold / "summary.json").write_text(json.dumps(summary))
+                write_json(fold / "summary.json", read_json(source) | {"seed": seed})
             if seed == 0:
                 write_report(config)  # the first one of a process also loads fonts
             if seed + 1 in SEEDS:

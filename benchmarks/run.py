@@ -364,7 +364,7 @@ def spaced(ids: np.ndarray) -> list[str]:
 
 
 def contrast(bench: Bench) -> Iterator[Row]:
-    """The step of pre-training against the published one, mended: spaced bases, eager attention, fp32."""
+    """The step of pre-training against the published one, corrected: spaced bases, eager attention, fp32."""
     yield from _contrast(bench, "contrast", "eager", [(DROPOUT, DROPOUT), (0.0, DROPOUT)])
 
 

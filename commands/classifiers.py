@@ -2,37 +2,35 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from accelerate import Accelerator
 from tqdm import tqdm
 
-from commands.sources import fold_folders, job_of, print_table
+from commands.sources import fold_folders
 from simcsp.judge.benchmark import (
     Curve,
-    Job,
-    Member,
     Resemblance,
-    Scorer,
-    fit_floor,
     missing_folds,
-    parts_of,
     resemblance_remarks,
     score_ensembles,
-    score_windows,
     species_remarks,
+)
+from simcsp.judge.members import (
+    ask_members,
+    ask_models,
+    load_scorer,
+    recorded_predictions,
+    score_checkpoint,
 )
 from simcsp.judge.scores import classification_scores
 from simcsp.labels.spliceator import Windows, benchmark_species, load_benchmark
-from simcsp.labels.splits import Splits, fold_count, has_training_windows, read_windows
-from simcsp.model.classifier import HEAD_FILE, load_classifier, predict
-from simcsp.model.encoder import check_length
+from simcsp.labels.splits import fold_count, has_training_windows, read_windows
 from simcsp.report.plots import plt, reliability_plot, save_figure
-from utils.arms import FLOORS
+from simcsp.report.table import score_table
+from utils.arms import FLOORS, HEAD_FILE, job_of
 from utils.config import Config
 from utils.device import build_accelerator
 from utils.errors import InputError
@@ -54,39 +52,12 @@ def show_classify(source: Path, config: Config) -> None:
             windows.labels[index], probabilities
         )
     print("test windows of each fold, scored anew with its checkpoint")
-    print_table(rows)
+    print(score_table(rows))
     print(f"largest difference to the recorded probabilities: {worst:.1e}")
 
 
-def check_windows(folder: Path, windows: Windows, test: np.ndarray) -> None:
-    """Refuse a fold that was fitted on other windows: by its recorded predictions, or the hash of its windows."""
-    if (folder / "predictions.csv").is_file():
-        recorded_predictions(folder, windows.names[test])
-    elif json.loads((folder / "env.json").read_text())["inputs"]["spliceator"] != windows.sha256:
-        raise InputError(f"{folder} was fitted on other windows than those of this config: use the run's own config")
-
-
-def recorded_predictions(folder: Path, names: np.ndarray) -> pd.DataFrame:
-    """predictions.csv of a fold. Raises InputError unless it is of the test windows of these names."""
-    if not (folder / "predictions.csv").is_file():
-        raise InputError(f"{folder} has no predictions.csv, which the scores are compared with: take a run of your own")
-    recorded = pd.read_csv(folder / "predictions.csv")
-    if recorded["window"].tolist() != names.tolist():
-        raise InputError(f"{folder}/predictions.csv is of other windows than this config's: use the run's own config")
-    return recorded
-
-
-def load_scorer(folder: Path, config: Config, accelerator: Accelerator) -> Scorer:
-    """P(site) of windows by one classifier checkpoint."""
-    model = load_classifier(folder, config.model, config.finetune.dropout).to(accelerator.device)
-    check_length(model.bert, config.data.context, "data.context")
-    return lambda windows: predict(
-        model, windows.crop(config.data.context), config.evaluate.batch_size, accelerator.autocast
-    )
-
-
 def show_benchmark(source: Path, config: Config) -> None:
-    """Benchmark species by each fold's model, their mean ensemble and the floors (see utils/benchmark.py).
+    """Benchmark species by each fold's model, their mean ensemble and the floors (see simcsp/judge/benchmark.py).
 
     Of a whole run, written to its benchmark/: benchmark.csv, where the report finds it, reliability plots, notes.txt.
     A model whose training windows are not there is scored without what takes them, and nothing is written.
@@ -97,7 +68,8 @@ def show_benchmark(source: Path, config: Config) -> None:
         fold = source.resolve().parents[1]
         if not (fold / "summary.json").is_file():
             print("a checkpoint outside a run: no validation windows are known to pick a threshold on, so it is .5")
-            print_table(score_checkpoint(source, config, accelerator, sets))
+            table = score_checkpoint(source, config, accelerator, sets)
+            print(score_table({name: benchmark_columns(scores) for name, scores in table.items()}))
             return
         source = fold
     windows = None
@@ -115,7 +87,7 @@ def show_benchmark(source: Path, config: Config) -> None:
     rows, table, curves = score_ensembles(ensembles, sets)
     print("benchmark species, mean ensemble of the folds (both/donor: fitted on both, scored on donors)")
     print("f1_folds: mean of the single folds; f1_tuned: at the threshold that is best for validation; the rest: at .5")
-    print_table({name: benchmark_columns(scores) for name, scores in table.items()})
+    print(score_table({name: benchmark_columns(scores) for name, scores in table.items()}))
     print(*notes, sep="\n")
     if reason := why_nothing_is_written(folders, config, windows):
         print(f"nothing written: {reason}")
@@ -167,85 +139,6 @@ def write_benchmark(
         save_figure(figure, out / f"reliability_{name}.png")
         plt.close(figure)
     print(f"each fold's model: {out}/benchmark.csv; calibration: {out}/reliability_*.png")
-
-
-def ask_members(
-    folders: list[Path],
-    config: Config,
-    accelerator: Accelerator,
-    windows: Windows,
-    splits: Splits,
-    sets: dict[str, Windows],
-    resemblance: Resemblance,
-) -> tuple[dict[Job, list[Member]], list[str]]:
-    """What each finished fold says of its validation windows and of every species, floors first and refitted.
-
-    Returns {(arm, site, seed): its folds} and a sentence for each floor that is no longer what the run recorded.
-    """
-    jobs = sorted(((job_of(folder), folder) for folder in folders), key=lambda item: item[0]["arm"] not in FLOORS)
-    counts = [len(splits.folds[job["site"]][job["fold"]]["val"]) for job, _ in jobs]
-    counts += [len(benchmark.of_site(job["site"])) for job, _ in jobs for benchmark in sets.values()]
-    ensembles: dict[Job, list[Member]] = {}
-    changed: dict[str, float] = {}
-    with tqdm(
-        desc="benchmark", unit="window", total=sum(counts), unit_scale=True, disable=not sys.stderr.isatty()
-    ) as bar:
-        for job, folder in jobs:
-            arm, site, seed, fold = job.values()
-            parts = splits.folds[site][fold]
-            check_windows(folder, windows, parts["test"])
-            if arm in FLOORS:
-                recorded = recorded_predictions(folder, windows.names[parts["test"]])
-                scorer = fit_floor(arm, config.evaluate, windows.take(parts["train"]), config.data.context)
-                again = scorer(windows.take(parts["test"]))
-                changed[arm] = max(changed.get(arm, 0.0), float(np.abs(again - recorded["probability"]).max()))
-            else:
-                scorer = load_scorer(folder / "checkpoints/best", config, accelerator)
-            validation = windows.take(parts["val"])
-            member = Member(fold, validation.labels, scorer(validation))
-            bar.update(len(validation))
-            for name, benchmark in sets.items():
-                index = benchmark.of_site(site)
-                member.species[name] = scorer(benchmark.take(index))
-                similar = resemblance.of(name, parts["train"])
-                member.similar[name] = None if similar is None else similar[index]
-                bar.update(len(index))
-            ensembles.setdefault((arm, site, seed), []).append(member)
-            tqdm.write(f"{arm:<18} {site:<8} seed {seed} fold {fold:02d}  scored on {', '.join(sets)}")
-    return ensembles, [
-        f"{arm} fitted anew differs by up to {difference:.2g} from the probabilities that the run recorded: it was "
-        "made by another version, or under other evaluate settings"
-        for arm, difference in changed.items()
-        if difference > 1e-3
-    ]
-
-
-def ask_models(
-    folders: list[Path], config: Config, accelerator: Accelerator, sets: dict[str, Windows]
-) -> dict[Job, list[Member]]:
-    """What each finished fold's model says of every species, where its training windows are not there."""
-    ensembles: dict[Job, list[Member]] = {}
-    for folder in tqdm(folders, desc="benchmark", unit="fold", disable=not sys.stderr.isatty()):
-        arm, site, seed, fold = job_of(folder).values()
-        scorer, member = load_scorer(folder / "checkpoints/best", config, accelerator), Member(fold, None, None)
-        for name, benchmark in sets.items():
-            member.species[name] = scorer(benchmark.take(benchmark.of_site(site)))
-            member.similar[name] = None
-        ensembles.setdefault((arm, site, seed), []).append(member)
-    return ensembles
-
-
-def score_checkpoint(
-    folder: Path, config: Config, accelerator: Accelerator, sets: dict[str, Windows]
-) -> dict[str, dict[str, float]]:
-    """One classifier on every species, by site type, at .5."""
-    scorer, table = load_scorer(folder, config, accelerator), {}
-    for name, windows in sets.items():
-        probabilities = scorer(windows)
-        for part, index in parts_of(windows, "both").items():
-            scores = score_windows(windows.labels[index], probabilities[index], None, None)
-            table[f"{name} {part}"] = benchmark_columns(scores)
-    return table
 
 
 def benchmark_columns(scores: dict[str, float]) -> dict[str, float]:

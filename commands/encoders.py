@@ -10,37 +10,36 @@ import numpy as np
 import torch
 from transformers import BertForMaskedLM
 
-from commands.sources import encoders, print_table
+from commands.sources import encoders
 from simcsp.judge.masked import (
     REGIONS,
     WHOLE,
-    choose_places,
+    best_neighbours,
+    choose_windows,
     compare_with_neighbours,
-    label_regions,
     masked_predictions,
 )
 from simcsp.judge.proxies import (
     LEIDEN_SEEDS,
     layer_floors,
     measure_layers,
-    measure_nmi_company,
+    measure_nmi_details,
     measure_sccs_intervals,
-    nmi_company_floors,
+    nmi_details_floors,
     sccs_interval_floors,
 )
 from simcsp.judge.sccs import SCCS_CEILING
-from simcsp.labels.floors import NeighbourTable
 from simcsp.labels.motifs import load_motifs, load_nmi_sites
 from simcsp.labels.splits import read_windows, selection_windows
 from simcsp.model.checkpoint import load_backbone
 from simcsp.model.encoder import check_length, fresh_like
-from simcsp.text.alphabet import A, N, reverse_complement
-from simcsp.text.annotation import Transcript, read_annotation
-from simcsp.text.corpora import Corpus
+from simcsp.report.table import score_table
+from simcsp.text.annotation import read_annotation
 from simcsp.text.kmers import near_duplicate_groups, shared_windows
 from simcsp.text.sampler import covered
-from simcsp.text.store import Record, TokenStore, open_store
+from simcsp.text.store import open_store
 from simcsp.training.pretraining import open_text
+from utils.arms import BASELINE
 from utils.config import Config
 from utils.device import build_accelerator
 from utils.errors import InputError
@@ -65,17 +64,19 @@ def measure_encoders(
 
 
 def show_sccs(source: Path, config: Config) -> None:
-    """SCCS of donors, acceptors and both on the selection windows, with its error and its company."""
+    """SCCS of donors, acceptors and both on the selection windows, with its 95 % interval, null band and floors."""
     settings = config.evaluate
     chosen = selection_windows(*read_windows(config.data, config.folder))
-    found = measure_encoders(
-        source,
-        config,
-        ("context",),
-        lambda model, pooling: measure_sccs_intervals(
-            model.bert, pooling, chosen, config.data.context, config.evaluate, config.seed
-        ),
-    )
+    has_start, measured = BASELINE in encoders(source), []
+
+    def measure(model: BertForMaskedLM, pooling: str) -> dict[str, dict[str, float]]:
+        start = measured[0] if has_start and measured else None  # the baseline comes first
+        at = (config.data.context, settings, config.seed)
+        rows, vectors = measure_sccs_intervals(model.bert, pooling, chosen, *at, start=start)
+        measured.append(vectors)
+        return rows
+
+    found = measure_encoders(source, config, ("context",), measure)
     found |= sccs_interval_floors(chosen, config.data.context, config.evaluate, config.seed)
     rows = {
         name if task == "both" else f"{task} {name}": tasks[task]
@@ -88,7 +89,7 @@ def show_sccs(source: Path, config: Config) -> None:
     )
     sizes = np.bincount(near_duplicate_groups(chosen.ids))
     print(f"near-duplicates make {len(sizes)} groups of them, the largest of {sizes.max()}")
-    print_table(rows)
+    print(score_table(rows))
     drawn, null = "windows, near-duplicates together", "with labels permuted"
     if settings.sccs_pairs == "published":
         drawn, null = "pairs, which are disjoint", "1.96 / sqrt(pairs - 1)"
@@ -96,27 +97,33 @@ def show_sccs(source: Path, config: Config) -> None:
         f"low, high: 95 % interval, {settings.bootstrap} resamples of {drawn}; null_low, null_high: 95 % of SCCS where "
         f"vectors do not know the classes ({null})\nSCCS is at most {SCCS_CEILING}, for a perfect encoder"
     )
+    if has_start:
+        print(
+            f"diff, diff_low, diff_high: SCCS less that of {BASELINE}, the start, with 95 % interval of the same draws"
+        )
 
 
 def show_nmi(source: Path, config: Config) -> None:
-    """NMI of GT / AG sites with its bound and its company, on average and by halves."""
+    """NMI of GT / AG sites with its bound, spread, adjusted scores and floors: mean and halves."""
     sites, phrase = load_nmi_sites(config)
     used = ("motif_window",) if config.evaluate.nmi_sites == "motifs" else ("context",)
     found = measure_encoders(
-        source, config, used, lambda model, _: measure_nmi_company(model.bert, sites, config.evaluate, config.seed)
+        source, config, used, lambda model, _: measure_nmi_details(model.bert, sites, config.evaluate, config.seed)
     )
-    found |= nmi_company_floors(sites, config.evaluate, config.seed)
+    found |= nmi_details_floors(sites, config.evaluate, config.seed)
     layer = "last layer" if config.evaluate.nmi_layer is None else f"layer {config.evaluate.nmi_layer}"
     print(f"NMI of {phrase}, windows of {sites.ids.shape[1]} nt, {layer}; mean of the GT half and the AG half")
     of_half = {f"{half} {name}": half_scores(scores, half) for half in ("gt", "ag") for name, scores in found.items()}
-    print_table(
-        {
-            name: {key: scores[key] for key in scores if key in ("nmi_gt", "nmi_ag") or not half_of(key)}
-            for name, scores in found.items()
-        }
+    print(
+        score_table(
+            {
+                name: {key: scores[key] for key in scores if key in ("nmi_gt", "nmi_ag") or not half_of(key)}
+                for name, scores in found.items()
+            }
+        )
     )
     print("\nby halves")
-    print_table(of_half)
+    print(score_table(of_half))
     print(
         "nmi, ami, ari: Leiden clusters (Traag et al. 2019) of the graph of 15 nearest neighbours with UMAP weights "
         "(McInnes et al. 2018), PCA 128, resolution 1\n"
@@ -156,7 +163,7 @@ def show_layers(source: Path, config: Config) -> None:
     rows |= layer_floors(chosen, config.data.context, motifs, config.evaluate, config.seed)
     sites = "no motif sites" if motifs is None else f"NMI of {len(motifs.labels)} motif sites"
     print(f"{source}: {len(chosen.labels)} selection windows of {config.data.context} nt, {sites}")
-    print_table(rows)
+    print(score_table(rows))
 
 
 def show_mlm(source: Path, config: Config) -> None:
@@ -167,7 +174,7 @@ def show_mlm(source: Path, config: Config) -> None:
     """
     settings, windows_nt = config.evaluate, config.data.window
     if settings.mlm_fasta is None or settings.mlm_annotation is None:
-        raise InputError("evaluate.mlm_fasta and evaluate.mlm_annotation are not set: mlm needs a kept-out record")
+        raise InputError("evaluate.mlm_fasta and evaluate.mlm_annotation are not set: mlm needs a held-out record")
     accelerator = build_accelerator(config.device, config.precision)
     corpus = open_text(config, accelerator)
     stretches = covered(corpus.intervals)
@@ -195,38 +202,5 @@ def show_mlm(source: Path, config: Config) -> None:
                     probabilities[mine], table, windows[mine], places[mine], config.seed
                 )
         print(f"{name}: one base masked in {windows_nt} nt of {Path(settings.mlm_fasta).name}")
-        print_table(rows)
+        print(score_table(rows))
     print(f"{int((~fresh_text).sum())} of {len(fresh_text)} bases left out: their window shares 80 nt with the text")
-
-
-def choose_windows(
-    store: TokenStore, record: Record, transcripts: list[Transcript], length: int, per_region: int, seed: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(windows uint8 [n, length] on the strand of their gene, places [n], regions [n]) of a kept-out record."""
-    region, minus = label_regions(transcripts, record.name, record.length)
-    ids, half = store.fetch(record.name, 0, record.length), length // 2
-    known = np.concatenate([[0], np.cumsum(ids == N)])
-    usable = np.zeros(record.length, dtype=bool)
-    usable[half : record.length - length + half + 1] = known[length:] == known[: record.length - length + 1]
-    usable[: length - half] = usable[record.length - half :] = False  # either strand's window must fit
-    places, regions = choose_places(region, usable, per_region, seed)
-    forward = np.lib.stride_tricks.sliding_window_view(ids, length)
-    left = np.where(minus[places], places - (length - 1 - half), places - half)
-    windows = forward[left]
-    windows[minus[places]] = reverse_complement(windows[minus[places]])
-    complete = (windows != N).all(axis=1)
-    return windows[complete], places[complete], regions[complete]
-
-
-def best_neighbours(corpus: Corpus, stretches: np.ndarray, windows: np.ndarray) -> NeighbourTable:
-    """Of the tables fitted on each source of a text, and on all, the one that is right most often on `windows`."""
-    sources = range(len(corpus.store.manifest["sources"]))
-    tables = [NeighbourTable() for _ in sources]
-    whole = NeighbourTable()
-    ends = np.array([record.offset + record.length for record in corpus.store.records])
-    for start, end in stretches:
-        source = corpus.store.records[int(np.searchsorted(ends, start, side="right"))].source
-        for table in (tables[source], whole):
-            table.add(np.asarray(corpus.store.ids[start:end]))
-    truth = windows[:, windows.shape[1] // 2] - A
-    return max([whole, *tables], key=lambda table: (table.predict(windows).argmax(axis=1) == truth).mean())

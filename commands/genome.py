@@ -15,7 +15,7 @@ from typing import NoReturn, TextIO
 
 from tqdm import tqdm
 
-from commands.sources import config_of, enclosing_run, fold_folders, job_of, print_table
+from commands.sources import config_of, enclosing_run, fold_folders
 from simcsp.genome.scan import Ensemble, Scored, candidates, find_spans, label_sites, load_ensemble, score_sites
 from simcsp.genome.tracks import FORMATS, write_bigwigs, write_scores
 from simcsp.genome.truth import Truth, within
@@ -23,11 +23,11 @@ from simcsp.genome.variants import COLUMNS as VARIANT_COLUMNS
 from simcsp.genome.variants import count_variants, effects, row_of
 from simcsp.labels.splits import has_training_windows, training_windows
 from simcsp.model.bases import BASES_CONFIG, Labeller, load_bases
-from simcsp.model.classifier import HEAD_FILE
+from simcsp.report.table import score_table
 from simcsp.text.known_introns import read_truth
 from simcsp.text.sites import SITES
 from simcsp.text.store import TokenStore, open_store
-from utils.arms import BASELINE
+from utils.arms import BASELINE, HEAD_FILE, job_of
 from utils.config import DEFAULT_CONFIG, Config, load_config
 from utils.device import build_accelerator
 from utils.errors import InputError
@@ -299,7 +299,7 @@ def show_truth(truth: Truth, path: Path, training: str | None) -> None:
         print(f"{path}: no candidate was scored, so there is nothing to compare with it")
         return
     print(f"average precision, and recall at 10 % false discovery, among all candidates; {path}")
-    print_table(table)
+    print(score_table(table))
     if truth.kmers is not None:
         print(f"trained: left out, their window shares {truth.kmers.k} nt in a row with a training window")
     else:

@@ -1,4 +1,4 @@
-"""Where a command of evaluate.py gets its config and checkpoints from, and how it prints a table."""
+"""Where a command of evaluate.py gets its config and checkpoints from."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
-from simcsp.model.classifier import HEAD_FILE
-from utils.arms import BASELINE, FLOORS, OF_CONTROL, OF_PRETRAINING, checkpoint_of
+from utils.arms import BASELINE, FLOORS, HEAD_FILE, OF_CONTROL, OF_PRETRAINING, checkpoint_of, job_of
 from utils.config import Config, load_config
 from utils.errors import InputError
 
@@ -45,7 +44,7 @@ def enclosing_run(source: Path) -> Path | None:
 
 def stage_configs(run: Path) -> Iterator[Path]:
     """Resolved configs of the stages of a run folder, fine-tuning first: it holds every section but pre-training's."""
-    for pattern in ("finetune/*/*/seed*/fold*", "pretrain", "mlm"):
+    for pattern in ("finetune/*/*/**/seed*/fold*", "pretrain", "mlm"):
         yield from sorted(run.glob(f"{pattern}/config.yaml"))
 
 
@@ -69,34 +68,19 @@ def encoders(source: Path) -> dict[str, Path]:
 
 
 def fold_folders(source: Path, floors: bool = False) -> list[Path]:
-    """Finished folds with a classifier, in or at `source`; those of the floors, which keep no checkpoint, if asked."""
+    """Finished folds with a classifier, in or at `source`; those of the floors, which keep no checkpoint, if asked.
+
+    Fits on a part of the training windows are left out unless `source` is one: there is one for every draw.
+    """
     found = [source] if (source / "summary.json").is_file() else []
-    found = found or sorted(path.parent for path in source.rglob("seed*/fold*/summary.json"))
+    if not found:
+        every = sorted(path.parent for path in source.rglob("seed*/fold*/summary.json"))
+        found = [folder for folder in every if not folder.parents[1].name.startswith("draw")]
     usable = [
         folder
         for folder in found
-        if (folder / "checkpoints/best" / HEAD_FILE).is_file() or (floors and folder.resolve().parts[-4] in FLOORS)
+        if (folder / "checkpoints/best" / HEAD_FILE).is_file() or (floors and job_of(folder)["arm"] in FLOORS)
     ]
     if not usable:
         raise InputError(f"{source} holds no finished classifier: run finetune.sh first")
     return usable
-
-
-def job_of(folder: Path) -> dict[str, object]:
-    """arm, site, seed and fold, from .../<arm>/<site>/seedN/foldNN."""
-    arm, site, seed, fold = folder.resolve().parts[-4:]
-    return {"arm": arm, "site": site, "seed": int(seed.removeprefix("seed")), "fold": int(fold.removeprefix("fold"))}
-
-
-def print_table(rows: dict[str, dict[str, float]]) -> None:
-    """Aligned columns; a score that a row does not have stays empty."""
-    columns = list(dict.fromkeys(key for scores in rows.values() for key in scores))
-    width = max(map(len, rows))
-    print(" " * width, *(f"{column:>12}" for column in columns))
-    for name, scores in rows.items():
-        cells = (_cell(scores[column]) if column in scores else " " * 12 for column in columns)
-        print(f"{name:<{width}}", *cells)
-
-
-def _cell(value: float) -> str:
-    return f"{value:12,d}" if isinstance(value, int) else f"{value:12.4f}"

@@ -45,6 +45,7 @@ from utils.errors import (
     InputError,  # noqa: E402
     run_script,  # noqa: E402
 )
+from utils.files import write_text  # noqa: E402
 
 ZENODO = "https://zenodo.org/records/7995778/files"
 ZENODO_LIST = "https://zenodo.org/api/records/7995778"
@@ -309,9 +310,7 @@ def read_lock(options: Options) -> dict[str, dict]:
 def record(options: Options, key: str, entry: dict) -> None:
     """Note an arrival in the lock file; another fetch may have written since, so read it again first."""
     lock = read_lock(options) | {key: entry | {"date": datetime.now(UTC).strftime("%Y-%m-%d")}}
-    aside = options.lock.with_name(f"{options.lock.name}.{os.getpid()}.tmp")
-    aside.write_text(json.dumps(lock, indent=1, sort_keys=True) + "\n")
-    os.replace(aside, options.lock)
+    write_text(options.lock, json.dumps(lock, indent=1, sort_keys=True) + "\n")
 
 
 def is_here(entry: dict | None, options: Options) -> bool:

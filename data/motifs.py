@@ -17,8 +17,6 @@ ending in |label, gene, strand; as many sites of each label, GT(donor), GT(non-d
 
 import argparse
 import gzip
-import hashlib
-import os
 import sys
 from collections import Counter
 from pathlib import Path
@@ -35,6 +33,7 @@ from simcsp.text.annotation import GeneBody, Intron, gene_bodies, introns, read_
 from simcsp.text.sites import MOTIFS, SITES, exon_is_left, intron_ends, motif_label  # noqa: E402
 from simcsp.text.store import TokenStore, open_store  # noqa: E402
 from utils.errors import InputError, run_script  # noqa: E402
+from utils.files import replacing, sha256_file  # noqa: E402
 
 # Annotated introns of animals and plants are GT..AG to 98 % or more; where the annotation is of another assembly, one
 # in sixteen begins with GT. Far from both, so that unusual genomes pass.
@@ -163,19 +162,9 @@ def bed_lines(sites: dict[str, Sites], per_label: int) -> list[str]:
 
 def write_bed(path: Path, lines: list[str]) -> None:
     """Plain, or gzipped where the name ends in .gz (no name and no clock inside), aside and then renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     content = "".join(lines).encode()
-    aside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
+    with replacing(path) as aside:
         aside.write_bytes(gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
-
-
-def sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 # --- the two commands ---------------------------------------------------------------------------------------------
@@ -233,7 +222,7 @@ def cut(args: argparse.Namespace) -> None:
     motifs = cut_motifs(sites, store, args.window, args.bed)
     sources = {
         "bed": args.bed.name,
-        "bed_sha256": sha256(args.bed),
+        "bed_sha256": sha256_file(args.bed),
         "fasta": args.fasta.name,
         "fasta_sha256": store.sha256,
     }

@@ -15,15 +15,15 @@ import sys
 from pathlib import Path
 
 import pandas as pd
-import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from utils.config import read_saved  # noqa: E402
 from utils.errors import (
     InputError,  # noqa: E402
     run_script,  # noqa: E402
 )
-from utils.files import write_text  # noqa: E402
+from utils.files import read_json, read_table, write_text  # noqa: E402
 
 TABLE = Path(__file__).with_name("results.csv")
 OURS = "run here"
@@ -47,8 +47,8 @@ def rows_of(folder: Path) -> pd.DataFrame:
     if not summary.is_file():
         raise InputError(f"{summary} does not exist: run finetune.py, or evaluate.py report {folder}")
     stages = sorted([*folder.glob("finetune/*/*/seed*/fold*/env.json"), *folder.glob("*/env.json")])
-    envs = [json.loads(path.read_text()) for path in stages]
-    config = yaml.safe_load(stages[0].with_name("config.yaml").read_text())
+    envs = [read_json(path) for path in stages]
+    config = read_saved(stages[0].with_name("config.yaml"))
     if "data/demo" in json.dumps(config["data"]):
         raise InputError(f"{folder} is of synthetic data: the record holds real runs only")
     commits = {commit_of(env["git"]) for env in envs}
@@ -61,7 +61,7 @@ def rows_of(folder: Path) -> pd.DataFrame:
         "git": " ".join(sorted(commits)),
         "date": max(env["started"] for env in envs)[:10],
     }
-    table = pd.read_csv(summary)
+    table = read_table(summary, ["arm", "metric"], f"run evaluate.py report {folder} again")
     numbers = table.select_dtypes("float").columns
     table[numbers] = table[numbers].map(lambda value: f"{value:.5g}" if pd.notna(value) else "")
     return pd.concat([pd.DataFrame([made] * len(table)), table], axis=1).assign(source=OURS)

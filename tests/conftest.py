@@ -108,6 +108,25 @@ def write_genome(folder: Path, rng: np.random.Generator) -> None:
     (folder / "motifs.bed").write_text("".join(lines))
 
 
+def write_species(folder: Path, name: str, seed: int, introns: int = 15) -> None:
+    """NAME.fa of one record a strand, and NAME.gtf: introns of 60 nt from GTAAGT to TTTCAG, every 200 nt."""
+    rng, records, rows = np.random.default_rng(seed), {}, []
+    for record, strand in (("chr1", "+"), ("chr2", "-")):
+        bases = random_bases(rng, 200 * introns + 300)
+        length = len(bases)
+        for i in range(introns):
+            start, end = 200 * i + 150, 200 * i + 210
+            bases = put(put(bases, start, "GTAAGT"), end - 6, "TTTCAG")
+            for first, last in ((start - 50, start), (end, end + 50)):
+                if strand == "-":
+                    first, last = length - last, length - first
+                ids = f'gene_id "{record}{i}"; transcript_id "{record}{i}t";'
+                rows.append(f"{record}\tx\texon\t{first + 1}\t{last}\t.\t{strand}\t.\t{ids}\n")
+        records[record] = bases if strand == "+" else other_strand(bases)
+    write_fasta(folder / f"{name}.fa", records)
+    (folder / f"{name}.gtf").write_text("".join(rows))
+
+
 def write_data(folder: Path, seed: int = 0) -> Path:
     rng = np.random.default_rng(seed)
     write_windows(folder, rng)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import dataclass
 from pathlib import Path
 
 from utils.config import Config, ModelConfig
 from utils.errors import InputError
 
-FLOORS = ("pwm", "kmer")
-"""Fitted on the training windows of each fold; they have no encoder."""
+HEAD_FILE = "head.safetensors"  # beside the encoder in the checkpoint of a classifier
+OF_ANNOTATION = ("annotation", "annotation_linear")
+"""Floors that are fitted on the text's own annotated sites, and on no label."""
+FLOORS = ("pwm", "kmer", "linear", "cnn", *OF_ANNOTATION)
+"""They have no encoder; all others are fitted on the training windows of each fold."""
 BASELINE = "baseline"  # the start of the pretrain stage
 PROXIES = ("sccs", "nmi")
 """Watched in pre-training; each keeps a best checkpoint; higher is better for both."""
@@ -16,6 +21,7 @@ OF_PRETRAINING = ("best_sccs", "best_nmi", "last")
 """Checkpoints of the pretrain stage, and of its control, under their folders' names."""
 CONTROL = "control_"
 OF_CONTROL = tuple(f"{CONTROL}{name}" for name in OF_PRETRAINING)
+_OPTIONAL = re.compile(r"(pretrain|windows|draw)\d+$")  # levels of a fold's path that only some runs have
 ARMS = (*FLOORS, "fresh", BASELINE, *OF_PRETRAINING, *OF_CONTROL)
 """Every name that the config knows, in the order of tables."""
 
@@ -27,25 +33,60 @@ def checkpoint_of(arm: str) -> tuple[str, str]:
     return ("control", arm.removeprefix(CONTROL)) if arm.startswith(CONTROL) else ("pretrain", arm)
 
 
-def resolve_arms(config: Config) -> dict[str, ModelConfig | None]:
-    """{arm: where its encoder comes from} of finetune.arms; None for the floors.
+@dataclass(frozen=True)
+class Arm:
+    """One arm to fine-tune. source: where its encoder comes from, None for a floor, which has none.
+
+    pretrain_seed: that of the pre-training that made it, None where none of this run did. several: whether the run has
+    this arm under other pre-training seeds too.
+    """
+
+    name: str
+    source: ModelConfig | None
+    pretrain_seed: int | None = None
+    several: bool = False
+
+
+def resolve_arms(config: Config) -> list[Arm]:
+    """The arms of finetune.arms, in their order.
 
     Raises InputError for an unknown arm, and for one whose checkpoint does not exist yet.
     """
-    arms: dict[str, ModelConfig | None] = {}
+    arms: list[Arm] = []
     for arm in config.finetune.arms:
         name, _, folder = arm.partition("=")
         if name in FLOORS:
-            arms[name] = None
+            arms.append(Arm(name, None))
         elif folder:
-            arms[name] = config.model.saved_as(folder)
+            arms.append(Arm(name, config.model.saved_as(folder)))
         elif name in ("fresh", BASELINE):
-            arms[name] = _baseline(config)
+            arms.append(Arm(name, _baseline(config)))
         elif name in OF_PRETRAINING + OF_CONTROL:
-            arms[name] = _pretrained(config, *checkpoint_of(name))
+            arms.append(Arm(name, _pretrained(config, *checkpoint_of(name)), config.seed))
         else:
             raise InputError(f"finetune.arms: {arm!r} is none of {', '.join(ARMS)} and has no =CHECKPOINT_FOLDER")
     return arms
+
+
+def finished_folds(run: Path, arm: str = "*", site: str = "*") -> list[Path]:
+    """Folders of the finished fits of a run, sorted.
+
+    finetune/<arm>/<site>/seedN/foldNN, with pretrainN before seedN where the arm has several pre-training seeds, and
+    windowsN/drawN before seedN where the training part is cut.
+    """
+    return sorted(path.parent for path in run.glob(f"finetune/{arm}/{site}/**/seed*/fold*/summary.json"))
+
+
+def job_of(folder: Path) -> dict[str, object]:
+    """arm, site, seed and fold, from .../<arm>/<site>/[pretrainN/][windowsN/drawN/]seedN/foldNN.
+
+    An arm of several pre-training seeds is one model each: `last:pretrain3`.
+    """
+    *levels, seed, fold = folder.resolve().parts
+    optional = [level for level in levels[-3:] if _OPTIONAL.match(level)]
+    arm, site = levels[-2 - len(optional) : len(levels) - len(optional)]
+    arm = ":".join([arm, *(level for level in optional if level.startswith("pretrain"))])
+    return {"arm": arm, "site": site, "seed": int(seed.removeprefix("seed")), "fold": int(fold.removeprefix("fold"))}
 
 
 def _baseline(config: Config) -> ModelConfig:

@@ -38,9 +38,9 @@ DEFAULT_CONFIG = "configs/demo.yaml"
 Share = restricted_number_type("Share", float, [(">=", 0), ("<", 1)])
 Decay = restricted_number_type("Decay", float, [(">", 0), ("<=", 1)])
 Seed = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**32)])  # what numpy's and torch's generators take
-Stage = Literal["supcon", "head", "full"]
+Stage = Literal["supcon", "head", "full", "probe"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
-"""Of fine-tuning, in their order."""
+"""Of fine-tuning, in their order; probe stands alone."""
 
 
 @dataclass
@@ -88,13 +88,18 @@ class ModelConfig:
 class DataConfig:
     """Genome text, labelled windows, motif sites, and how the windows are split."""
 
-    corpus: Literal["fasta", "genome", "genes", "multi_species", "splice_enriched", "dataset"] = "fasta"
+    corpus: Literal["fasta", "genome", "genes", "multi_species", "splice_enriched", "annotated", "dataset"] = "fasta"
     """Pre-training text: the FASTA as it is; 6 kb chunks of a human genome; gene bodies on their sense strand; several
-    species; windows drawn by their splice-site score; a `datasets` set (see utils/corpus.py)."""
+    species; windows drawn by their splice-site score; crops centred on annotated sites and decoys; a `datasets` set
+    (see simcsp/text/corpora.py)."""
     fasta: list[str] = field(default_factory=list)
     """FASTA files of the text, plain or gzipped."""
     annotation: list[str] = field(default_factory=list)
-    """GTF or GFF3 of each FASTA, in the same order; for genes and splice_enriched, optional for multi_species."""
+    """GTF or GFF3 of each FASTA, in the same order; for genes, splice_enriched and annotated, optional for
+    multi_species."""
+    decoys: PositiveInt = 100
+    """annotated: for each site so many GT / AG that no annotation calls one, as far as the text has them; a batch holds
+    as many decoys as sites whatever their number."""
     records: list[str] | None = None
     """Records (chromosomes) of the FASTA files to train on; null: all."""
     window: PositiveInt = 510
@@ -105,7 +110,8 @@ class DataConfig:
     stride: PositiveInt | None = None
     """Distance between strided windows in nt; null: `window` (for splice_enriched a quarter of it)."""
     strands: Literal["both", "forward"] = "both"
-    """both: half of the windows, at random, are read on the reverse strand (gene bodies: always the sense strand)."""
+    """both: half of the windows, at random, are read on the reverse strand (gene bodies, annotated
+    sites: always the sense strand)."""
     max_n_share: ClosedUnitInterval = 0.05
     """Windows with a larger share of N are left out."""
     max_repeat_share: ClosedUnitInterval = 1.0
@@ -113,9 +119,10 @@ class DataConfig:
     split: Literal["train", "validation", "test"] = "train"
     """genome: chromosomes 1-20, X, Y; 21; 22. dataset: the split of that name."""
     species_weights: list[PositiveFloat] | None = None
-    """multi_species, splice_enriched: weight of each FASTA; null: its size."""
+    """multi_species, splice_enriched, annotated: weight of each FASTA; null: its size (annotated: its sites)."""
     mixing_temperature: PositiveFloat = 1.0
-    """multi_species, splice_enriched: shares are weights^(1 / temperature); above 1 evens the species out."""
+    """multi_species, splice_enriched, annotated: shares are weights^(1 / temperature); above 1 evens the species
+    out."""
     scorer: str = "pwm"
     """splice_enriched: pwm (weight matrices fitted on annotation), annotation, or the folder of a fine-tuned fold."""
     enrichment: NonNegativeFloat = 0.5
@@ -196,9 +203,10 @@ class MlmConfig:
 class PretrainConfig:
     """The contrast on unlabelled text, or masked bases instead of it."""
 
-    objective: Literal["mlm", "simcse", "dcl"] = "simcse"
+    objective: Literal["mlm", "simcse", "dcl", "supcon", "classify"] = "simcse"
     """mlm: masked bases; simcse: two dropout passes of a window against the other windows of the batch (InfoNCE); dcl:
-    the same without the positive in the denominator."""
+    the same without the positive in the denominator. Of data.corpus annotated: supcon, supervised contrast of donor,
+    acceptor and the decoys of either; classify, cross-entropy of these classes with a linear head for training only."""
     steps: NonNegativeInt = 12656
     """Optimiser steps; 0 skips the stage."""
     batch_size: PositiveInt = 512
@@ -217,19 +225,19 @@ class PretrainConfig:
     max_grad_norm: PositiveFloat = 1.0
     """Gradients are clipped to this norm."""
     temperature: PositiveFloat = 0.05
-    """simcse, dcl: cosine similarities are divided by this."""
+    """simcse, dcl, supcon: cosine similarities are divided by this."""
     projection_head: bool = False
-    """simcse, dcl: contrast behind a two-layer head that is for training only."""
+    """simcse, dcl, supcon: contrast behind a two-layer head that is for training only."""
     reverse_complement_negatives: bool = False
     """simcse, dcl: the other strand of every window as one more negative: splice sites are stranded."""
     skip_near_duplicates: bool = False
     """simcse, dcl: windows of a batch that overlap or repeat one another are no negatives of each other."""
     max_shift: NonNegativeInt = 0
-    """simcse, dcl: each view is moved by up to so many nt; the text is read in windows longer by twice that."""
+    """All but mlm: each view is moved by up to so many nt; the text is read in windows longer by twice that."""
     mutation_rate: Share = 0.0
-    """simcse, dcl: share of bases substituted in each view."""
+    """All but mlm: share of bases substituted in each view."""
     mlm_weight: NonNegativeFloat = 0.0
-    """simcse, dcl: weight of the masked-base loss of a third, masked copy of the batch (SimCSE has .1)."""
+    """All but mlm: weight of the masked-base loss of a further, masked copy of the batch (SimCSE has .1)."""
     mlm_probability: OpenUnitInterval = 0.15
     """mlm: share of bases to predict."""
     masking: Literal["random", "sites"] = "random"
@@ -255,8 +263,9 @@ class FinetuneConfig:
     arms: list[str] = field(
         default_factory=lambda: ["pwm", "kmer", "fresh", "baseline", "best_sccs", "best_nmi", "last"]
     )
-    """Start models and floors: pwm, kmer, fresh, baseline, best_sccs, best_nmi, last, control_best_sccs,
-    control_best_nmi, control_last, or NAME=CHECKPOINT_FOLDER."""
+    """Start models and floors: pwm, kmer, linear, cnn; annotation, annotation_linear (fitted on the text's annotated
+    sites, no label); fresh, baseline, best_sccs, best_nmi, last, control_best_sccs, control_best_nmi, control_last, or
+    NAME=CHECKPOINT_FOLDER."""
     sites: list[Literal["donor", "acceptor", "both"]] = field(default_factory=lambda: ["both"])
     """Tasks: donors alone, acceptors alone, or both pooled."""
     folds: list[NonNegativeInt] | None = None
@@ -265,7 +274,13 @@ class FinetuneConfig:
     """Seeds of head initialisation, dropout and order; every arm uses the same."""
     stages: list[Stage] = field(default_factory=lambda: ["full"])
     """In this order: supcon (supervised contrast of donor, acceptor and non-site, on the fold's training windows), head
-    (encoder frozen, a mix of layers too; on features encoded once by each of the workers), full (everything)."""
+    (encoder frozen, a mix of layers too; on features encoded once by each of the workers), full (everything). Or probe
+    alone: a logistic regression on the frozen encoder's vectors, its C picked by validation AUC; keeps no model."""
+    train_windows: list[PositiveInt | None] = field(default_factory=lambda: [None])
+    """Numbers of training windows, null for all: the training part alone is cut, site types and labels at their shares;
+    validation and test parts stay whole."""
+    draws: PositiveInt = 1
+    """Random draws of each number in train_windows but null; all arms train on the same windows."""
     lr: PositiveFloat = 1e-5
     """Learning rate of AdamW."""
     layerwise_lr_decay: Decay = 1.0
@@ -306,6 +321,8 @@ class FinetuneConfig:
     """Dropout before the final layer of the head."""
     hidden_dropout_prob: Share | None = None
     """Dropout within the encoder while fine-tuning; null: that of the model section (published)."""
+    fold_events: bool = False
+    """A TensorBoard run for each fold too; there is one for each arm in any case."""
     nmi_folds: NonNegativeInt = 1
     """NMI after fine-tuning is measured in the first this many folds (each needs the motif sites encoded anew)."""
 
@@ -367,19 +384,26 @@ class EvaluateConfig:
     both acceptors or both non-sites (type). Training always takes site."""
     bootstrap: PositiveInt = 1000
     """`evaluate.py sccs`: resamples for the interval of SCCS, and permutations for its null band."""
+    smallest_effect: PositiveFloat = 0.01
+    """`evaluate.py report`: differences in F1 and AUC below this do not matter; where none is seen, the verdict says
+    whether the study rules out any that does (two one-sided tests)."""
     nmi_layer: NonNegativeInt | None = None
     """Hidden layer whose two central bases NMI clusters: 0 = embeddings, 1..n = blocks; null: the last."""
     nmi_sites: Literal["motifs", "spliceator"] = "motifs"
     """`evaluate.py nmi`: the sites of data.motif_bed, or those selection windows of Spliceator that show GT or AG at
     the site."""
+    umap_sites: NonNegativeInt = 400
+    """Sites of data.motif_bed that TensorBoard shows in UMAP's plane at each validation; 0: no such picture."""
     nmi_clusters: PositiveInt = 10
     """`evaluate.py nmi`: clusters of the k-means whose NMI stands beside that of Leiden."""
     kmer: PositiveInt = 4
     """k of the k-mer logistic regression."""
     mlm_fasta: str | None = None
-    """FASTA of a record kept out of the text, on which `evaluate.py mlm` measures masked-base accuracy."""
+    """FASTA of a held-out record, on which `evaluate.py mlm` measures masked-base accuracy."""
     mlm_annotation: str | None = None
     """GTF or GFF3 of that FASTA: exons, introns and splice sites are scored apart."""
+    cnn_parameters: PositiveInt = 110_000
+    """About so many parameters has the arm cnn: take the encoder's number (models/simcsp-small: 110,000)."""
     pwm_flank: PositiveInt = 20
     """nt on either side of the site that the weight matrix and the one-hot floor see."""
     benchmarks: str | None = None
@@ -449,13 +473,18 @@ RETIRED = {
     "pretrain.site_factor": 5.0,
 }
 """Fields that earlier versions had, and the value under which they changed nothing."""
+PLAIN = "a letter or digit, then letters, digits, . _ - + @ or spaces, at most 100 bytes"
 REFUSED = (jsonargparse.ArgumentError, TypeError, ValueError)
 """What jsonargparse raises for values that it does not take."""
 
 
-def build_parser(hidden: Sequence[str] = ()) -> jsonargparse.ArgumentParser:
-    """A parser of flags (`--section.field value`) whose errors are exceptions. hidden: sections left out of --help."""
-    jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
+def build_parser(hidden: Sequence[str] = (), described: bool = False) -> jsonargparse.ArgumentParser:
+    """A parser of flags (`--section.field value`) whose errors are exceptions.
+
+    hidden: sections left out of --help. described: read the fields' docstrings, which --help alone needs and which
+    takes as long as all the rest.
+    """
+    jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=described)
     about = {name: type(getattr(Config(), name)).__doc__ for name in SECTIONS if name not in hidden}
     usage = [
         "%(prog)s [CONFIG.yaml] [--section.field value ...]",
@@ -481,9 +510,9 @@ def load_config(argv: Sequence[str], hidden: Sequence[str] = ()) -> Config:
     sections that the script does not use, which --help leaves out; they are taken all the same.
     Raises InputError for a missing file, unknown keys, wrong types and impossible values, all of them in one message.
     """
-    parser = build_parser(hidden)
     if "-h" in argv or "--help" in argv:
-        parser.parse_args(["--help"])
+        build_parser(hidden, described=True).parse_args(["--help"])
+    parser = build_parser(hidden)
     path, flags = _split_words(argv)
     files = read_files(path)
     one_job = (path.parent / "env.json").is_file()
@@ -509,6 +538,11 @@ def load_config(argv: Sequence[str], hidden: Sequence[str] = ()) -> Config:
 def read_config(path: Path) -> Config:
     """The resolved config of a finished or running stage."""
     return load_config([str(path)])
+
+
+def read_saved(path: Path) -> dict[str, Any]:
+    """The values of a config saved in a run folder, as today's fields have them, unchecked."""
+    return upgrade(_read_values(path))
 
 
 # -- files -------------------------------------------------------------------------------------------------------------
@@ -609,7 +643,7 @@ def upgrade(values: dict[str, Any]) -> dict[str, Any]:
     values = {name: dict(value) if isinstance(value, dict) else value for name, value in values.items()}
     for key, unused in RETIRED.items():
         section, name = key.split(".")
-        if key not in _known() and values.get(section, {}).get(name) is unused:
+        if key not in _known() and values.get(section, {}).get(name) == unused:
             del values[section][name]
     mlm = values.get("mlm", {})
     if mlm.get("objective") == "mlm":
@@ -775,6 +809,8 @@ def _data_faults(data: DataConfig) -> Iterator[str]:
     for name in ("context", "motif_window"):
         if getattr(data, name) % 2:
             yield f"data.{name} ({getattr(data, name)}) must be even: the site is at the centre"
+    if data.corpus == "annotated" and data.window % 2:
+        yield f"data.window ({data.window}) must be even: data.corpus annotated has the site at the centre"
     is_cut = data.motif_bed is not None and data.motif_bed.endswith(".npz")
     if is_cut and data.motif_fasta is not None:
         yield f"data.motif_bed ({data.motif_bed}) holds windows cut already: set data.motif_fasta to null"
@@ -788,8 +824,8 @@ def _name_and_number_faults(config: Config) -> Iterator[str]:
     for key, value in flatten(to_dict(config)).items():
         if isinstance(value, float) and not math.isfinite(value):
             yield f"{key} is {value}: it must be a finite number"
-    if not config.name or "/" in config.name or config.name.startswith("."):
-        yield f"name ({config.name}) must be a plain folder name"
+    if not is_plain_name(config.name or ""):
+        yield f"name ({config.name!r}) must be a plain folder name: {PLAIN}"
 
 
 def _stage_faults(config: Config, stage: str, objective: str) -> Iterator[str]:
@@ -803,24 +839,35 @@ def _stage_faults(config: Config, stage: str, objective: str) -> Iterator[str]:
         )
     if objective != "mlm" and section.batch_size < 2:
         yield f"{stage}.batch_size must be at least 2: {objective} takes its negatives from the batch"
+    if objective in ("supcon", "classify") and config.data.corpus != "annotated":
+        yield f"{stage}.objective ({objective}) needs classes of windows: set data.corpus to annotated"
+    if objective == "classify" and config.pretrain.projection_head:
+        yield "pretrain.projection_head is for contrasts: classify has a linear head of its own"
     if not config.data.fasta and config.data.corpus != "dataset":
         yield f"data.fasta is empty: {stage} needs genome text (or set {stage}.steps to 0)"
 
 
 def _finetune_faults(finetune: FinetuneConfig, data: DataConfig, one_job: bool) -> Iterator[str]:
-    for name in ("arms", "sites", "folds", "seeds"):
+    for name in ("arms", "sites", "folds", "seeds", "train_windows"):
         values = getattr(finetune, name)
         shown = f"finetune.{name} ([{', '.join(map(str, values or ()))}])"
         if values is not None and not values:
             yield f"{shown} is empty: name at least one" + (", or null for all" if name == "folds" else "")
-        names = [str(value).partition("=")[0] for value in values or ()]
+        names = ["null" if value is None else str(value).partition("=")[0] for value in values or ()]
         if repeated := sorted({value for value in names if names.count(value) > 1}):
             yield f"{shown} names {', '.join(repeated)} more than once"
+    for arm in finetune.arms or ():
+        if not is_plain_name(arm.partition("=")[0]) or "\0" in arm or "\n" in arm:
+            yield f"finetune.arms: {arm!r} does not begin with a plain name: {PLAIN}"
     stages = f"finetune.stages ([{', '.join(finetune.stages)}])"
     if finetune.stages != [stage for stage in STAGES if stage in finetune.stages]:
         yield f"{stages} must keep to the order {', '.join(STAGES)}, each at most once"
-    if not {"head", "full"} & set(finetune.stages):
+    if "probe" in finetune.stages and len(finetune.stages) > 1:
+        yield f"{stages}: probe stands alone, the encoder is that of the arm"
+    if not {"head", "full", "probe"} & set(finetune.stages):
         yield f"{stages} must hold head or full: without them no classifier is trained"
+    if finetune.draws > 1 and finetune.train_windows == [None]:
+        yield f"finetune.draws ({finetune.draws}): finetune.train_windows is null alone, which leaves nothing to draw"
     shared = finetune.select_epoch == "shared"
     if shared and finetune.stages != ["full"]:
         yield f"{stages}: finetune.select_epoch shared, the published rule, knows the stage full alone"
@@ -835,10 +882,8 @@ def _finetune_faults(finetune: FinetuneConfig, data: DataConfig, one_job: bool) 
 
 
 def _bases_faults(config: Config) -> Iterator[str]:
-    bases, task = config.bases, config.finetune.task
-    if "cnn" in config.finetune.arms and task == "windows":
-        yield "finetune.arms: cnn is an arm of finetune.task bases"
-    if task == "windows":
+    bases = config.bases
+    if config.finetune.task == "windows":
         return
     if not bases.fasta or len(bases.fasta) != len(bases.annotation):
         yield f"bases.annotation must name a file for each of bases.fasta ({len(bases.fasta)}), and at least one"
@@ -853,6 +898,11 @@ def _bases_faults(config: Config) -> Iterator[str]:
         yield f"bases.tiles ({bases.tiles}) must be at least 3: the outer two are not learnt from"
     if bases.windows and config.data.spliceator is None:
         yield "bases.windows needs data.spliceator (or set bases.windows to 0)"
+
+
+def is_plain_name(name: str) -> bool:
+    """Whether a name can be that of a folder, a row of a table and a word of a command line everywhere."""
+    return len(name.encode()) <= 100 and re.fullmatch(r"\w[\w.+@ -]*(?<! )", name) is not None
 
 
 def to_dict(config: Config) -> dict[str, Any]:

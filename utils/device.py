@@ -6,13 +6,20 @@ import ctypes
 import functools
 import os
 import platform
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from torch.optim.lr_scheduler import LRScheduler
 
 from utils.errors import InputError
+
+
+def fit_seed(seed: int, fold: int) -> int:
+    """The seed of torch's generators in one fit: every arm's weights of the head and dropout come from it."""
+    return int(np.random.SeedSequence([seed, fold]).generate_state(1)[0])
 
 
 def set_seed(seed: int) -> None:
@@ -66,6 +73,24 @@ def build_accelerator(device: str, precision: str) -> Accelerator:
     if not gpu:
         keep_freed_memory()
     return Accelerator(mixed_precision={"fp32": "no"}.get(precision, precision), cpu=not gpu)
+
+
+def total_memory(device: torch.device) -> int:
+    """Bytes of a device: a GPU's own, else what the machine has or the control group allows."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for path in (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes")):
+        text = path.read_text().strip() if path.is_file() else ""
+        limits += [int(text)] if text.isdecimal() else []
+    return min(limits)
+
+
+def check_memory(needed: float, what: str, device: torch.device | None = None) -> None:
+    """Refuse what needs more bytes than the device has, before it is tried. needed: a lower bound."""
+    total = total_memory(device or torch.device("cpu"))
+    if needed > total:
+        raise InputError(f"{what}: needs at least {needed / 1e9:,.0f} GB of memory, there are {total / 1e9:,.0f} GB")
 
 
 def pack_state(accelerator: Accelerator, **parts: Any) -> dict[str, Any]:

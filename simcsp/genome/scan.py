@@ -26,6 +26,7 @@ from simcsp.text.sites import MINUS, TYPE, Sites, find_sites
 from simcsp.text.store import TokenStore
 from utils.config import Config
 from utils.errors import InputError
+from utils.files import is_whole_number
 
 _STRETCH = 1 << 16  # positions searched at a time
 _BLOCK = 1 << 14  # sites scored at a time, at least: memory is bounded, and few batches are left part empty
@@ -68,7 +69,7 @@ def _parse_region(word: str, store: TokenStore) -> tuple[int, int, int]:
         return number, 1, record.length
     start, dash, end = stretch.replace(",", "").partition("-")
     end = end if dash else start
-    if not (start.isdecimal() and end.isdecimal()) or not 1 <= int(start) <= int(end):
+    if not (is_whole_number(start) and is_whole_number(end)) or not 1 <= int(start) <= int(end):
         raise InputError(f"--region {word}: expected NAME:START-END, counted from 1, both ends included")
     if int(start) > record.length:
         raise InputError(f"--region {word}: {name} has {record.length} nt only")

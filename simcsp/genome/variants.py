@@ -23,7 +23,7 @@ from simcsp.text.known_introns import foreign_names
 from simcsp.text.sites import EXON_LEFT, KINDS, MINUS, TYPE, find_sites
 from simcsp.text.store import TokenStore
 from utils.errors import InputError
-from utils.files import open_binary
+from utils.files import is_whole_number, open_binary
 
 CHANGES = ("AG", "AL", "DG", "DL")
 """Acceptor gain, acceptor loss, donor gain, donor loss: SpliceAI's names and order."""
@@ -83,7 +83,7 @@ def read_variants(path: str | Path) -> Iterator[Variant]:
                     f"{where}: expected a VCF, or the columns chrom, pos, ref, alt, found {line.strip()[:60]!r}"
                 )
             chrom, pos, name, ref, alts = fields[:5] if is_vcf else (*fields[:2], ".", *fields[2:])
-            if not pos.isdecimal():
+            if not is_whole_number(pos):
                 raise InputError(f"{where}: position {pos!r} is no whole number")
             encode(ref, f"{where}, REF")
             for alt in alts.split(","):
@@ -110,7 +110,7 @@ class Change(NamedTuple):
     score: float
     """Difference of the mean P(site), >= 0; 0 where there is no such change, and the rest is None then."""
     offset: int | None
-    """Position of the site (the exon's base, see utils/predict.py) less that of the variant, in the reference."""
+    """Position of the site (the exon's base, see simcsp/genome/scan.py) less that of the variant, in the reference."""
     strand: str | None
     sd: float | None
     """Standard deviation of the difference over the models; NaN for a single one."""

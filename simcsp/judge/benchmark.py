@@ -20,12 +20,12 @@ import numpy as np
 import pandas as pd
 
 from simcsp.judge.scores import best_threshold, calibration_error, classification_scores, threshold_scores
-from simcsp.labels.floors import build_floor
+from simcsp.labels.floors import Labelled, annotated_sites, fit_annotation_floor, fit_floor
 from simcsp.labels.spliceator import Windows
 from simcsp.text.alphabet import N
 from simcsp.text.kmers import KMER, shared_kmers, similar_to_training
 from simcsp.text.sites import SITES
-from utils.config import EvaluateConfig
+from utils.config import Config, EvaluateConfig
 
 _A_SPECIES = 10  # windows it has on average, or an id's ending is no species
 _LISTED = 10  # species named in a sentence, those with most windows
@@ -37,10 +37,17 @@ Curve = tuple[np.ndarray, np.ndarray]
 """Labels [n] and P(site) [n], for a reliability plot."""
 
 
-def fit_floor(arm: str, settings: EvaluateConfig, train: Windows, context: int) -> Scorer:
-    """The floor `pwm` or `kmer`, fitted on the training windows of a fold as finetune.py fits it."""
-    floor = build_floor(arm, settings).fit(train.crop(context), train.labels, train.sites)
-    return lambda windows: floor.predict(windows.crop(context))
+def refit_floor(arm: str, settings: EvaluateConfig, train: Windows, val: Windows, context: int, seed: int) -> Scorer:
+    """A floor fitted on the training windows of a fold as finetune.py fits it. seed: of that fit (`fit_seed`)."""
+    parts = (Labelled(part.crop(context), part.labels, part.sites) for part in (train, val))
+    predict, _ = fit_floor(arm, settings, *parts, seed)
+    return lambda windows: predict(windows.crop(context))
+
+
+def refit_annotation_floor(arm: str, config: Config) -> Scorer:
+    """A floor fitted on the text's annotated sites, as finetune.py fits it."""
+    predict = fit_annotation_floor(arm, config.evaluate, annotated_sites(config.data, config.seed), config.seed)
+    return lambda windows: predict(windows.crop(config.data.context))
 
 
 class Resemblance:

@@ -51,6 +51,35 @@ def neighbour_weights(features: np.ndarray, neighbours: int = 15) -> csr_matrix:
     return fuzzy_weights(indices, distances)
 
 
+def lay_out(states: np.ndarray, seed: int) -> np.ndarray:
+    """UMAP's layout [n, 2] of the very graph that Leiden clusters, for hidden states [n, d]."""
+    from umap.umap_ import find_ab_params, simplicial_set_embedding  # which compiles for some seconds
+
+    threads = torch.get_num_threads()
+
+    a, b = find_ab_params(spread=1.0, min_dist=0.1)  # these and the numbers below are UMAP's defaults
+    points, _ = simplicial_set_embedding(
+        principal_components(states),
+        neighbour_weights(states),
+        n_components=2,
+        initial_alpha=1.0,
+        a=a,
+        b=b,
+        gamma=1.0,
+        negative_sample_rate=5,
+        n_epochs=None,
+        init="spectral",
+        random_state=np.random.RandomState(seed),
+        metric="euclidean",
+        metric_kwds={},
+        densmap=False,
+        densmap_kwds={},
+        output_dens=False,
+    )
+    torch.set_num_threads(threads)  # numba's thread layer raises it
+    return points
+
+
 def nearest_neighbours(points: np.ndarray, neighbours: int) -> tuple[np.ndarray, np.ndarray]:
     """(indices, distances) [n, neighbours] of the nearest of points [n, d], each point first among its own.
 

@@ -12,9 +12,11 @@ from transformers import BertForMaskedLM
 
 from simcsp.labels.floors import NeighbourTable
 from simcsp.model.embedding import Autocast, token_batches
-from simcsp.text.alphabet import MASK, A, T
+from simcsp.text.alphabet import MASK, A, N, T, reverse_complement
 from simcsp.text.annotation import Transcript
+from simcsp.text.corpora import Corpus
 from simcsp.text.sites import ACCEPTOR_REACH, DONOR_REACH
+from simcsp.text.store import Record, TokenStore
 
 REGIONS = ("intergenic", "intron", "exon", "splice site")  # a base belongs to the last that holds it
 WHOLE = -1  # not a region: bases drawn evenly from the whole record
@@ -106,3 +108,36 @@ def compare_with_neighbours(
         "loss": -np.log(probabilities[rows, truth]).mean(),
         "loss_neighbours": -np.log(theirs[rows, truth]).mean(),
     }
+
+
+def choose_windows(
+    store: TokenStore, record: Record, transcripts: list[Transcript], length: int, per_region: int, seed: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(windows uint8 [n, length] on the strand of their gene, places [n], regions [n]) of a held-out record."""
+    region, minus = label_regions(transcripts, record.name, record.length)
+    ids, half = store.fetch(record.name, 0, record.length), length // 2
+    known = np.concatenate([[0], np.cumsum(ids == N)])
+    usable = np.zeros(record.length, dtype=bool)
+    usable[half : record.length - length + half + 1] = known[length:] == known[: record.length - length + 1]
+    usable[: length - half] = usable[record.length - half :] = False  # either strand's window must fit
+    places, regions = choose_places(region, usable, per_region, seed)
+    forward = np.lib.stride_tricks.sliding_window_view(ids, length)
+    left = np.where(minus[places], places - (length - 1 - half), places - half)
+    windows = forward[left]
+    windows[minus[places]] = reverse_complement(windows[minus[places]])
+    complete = (windows != N).all(axis=1)
+    return windows[complete], places[complete], regions[complete]
+
+
+def best_neighbours(corpus: Corpus, stretches: np.ndarray, windows: np.ndarray) -> NeighbourTable:
+    """Of the tables fitted on each source of a text, and on all, the one that is right most often on `windows`."""
+    sources = range(len(corpus.store.manifest["sources"]))
+    tables = [NeighbourTable() for _ in sources]
+    whole = NeighbourTable()
+    ends = np.array([record.offset + record.length for record in corpus.store.records])
+    for start, end in stretches:
+        source = corpus.store.records[int(np.searchsorted(ends, start, side="right"))].source
+        for table in (tables[source], whole):
+            table.add(np.asarray(corpus.store.ids[start:end]))
+    truth = windows[:, windows.shape[1] // 2] - A
+    return max([whole, *tables], key=lambda table: (table.predict(windows).argmax(axis=1) == truth).mean())

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 
+import igraph
 import numpy as np
 import torch
 from sklearn.linear_model import LogisticRegression
@@ -22,6 +23,7 @@ from simcsp.judge.sccs import (
     cosine_pairs,
     mean_cosine,
     sccs,
+    sccs_difference,
     sccs_interval,
     uniformity,
 )
@@ -39,6 +41,7 @@ from utils.errors import InputError
 
 PROBE_FOLDS = 5
 LEIDEN_SEEDS = 5
+BAND_RESAMPLES = 100  # of the interval at each validation: its width is known to 7 %
 VIEWS = 512  # windows at most for alignment, uniformity and mean cosine: they need no more, and cost two passes
 
 
@@ -53,9 +56,29 @@ def measure_sccs(
 ) -> dict[str, float]:
     """sccs, pair_auc, mean_cosine, alignment, uniformity of an encoder on windows uint8 [n, length], labels [n]."""
     vectors = embed(bert, ids, pooling, settings.batch_size, autocast)
-    return sccs(vectors, labels, settings.sccs_pairs, seed) | _spread_of_vectors(
-        bert, pooling, ids, vectors, settings, seed, autocast
-    )
+    return score_vectors(bert, pooling, ids, vectors, labels, settings, seed, autocast)
+
+
+def score_vectors(
+    bert: BertModel,
+    pooling: str,
+    ids: np.ndarray,
+    vectors: np.ndarray,
+    labels: np.ndarray,
+    settings: EvaluateConfig,
+    seed: int,
+    autocast: Autocast,
+    groups: np.ndarray | None = None,
+) -> dict[str, float]:
+    """The same from the windows' vectors [n, hidden].
+
+    groups: int [n], near-duplicates, where sccs_low and sccs_high (95 %, of few resamples) are wanted as well.
+    """
+    scores = sccs(vectors, labels, settings.sccs_pairs, seed)
+    if groups is not None:
+        band = sccs_interval(vectors, labels, settings.sccs_pairs, seed, groups=groups, resamples=BAND_RESAMPLES)
+        scores |= {"sccs_low": band["low"], "sccs_high": band["high"]}
+    return scores | _spread_of_vectors(bert, pooling, ids, vectors, settings, seed, autocast)
 
 
 def _spread_of_vectors(
@@ -84,17 +107,19 @@ def measure_sccs_intervals(
     settings: EvaluateConfig,
     seed: int,
     autocast: Autocast = nullcontext,
-) -> dict[str, dict[str, float]]:
-    """{task: sccs, low, high, null_low, null_high, pair_auc} for donor, acceptor and both, each window encoded once.
+    start: np.ndarray | None = None,
+) -> tuple[dict[str, dict[str, float]], np.ndarray]:
+    """{task: sccs, low, high, null_low, null_high, pair_auc} for donor, acceptor and both, and the windows' vectors.
 
     Classes and pairs are those of evaluate.sccs_classes and sccs_pairs. `both` has mean_cosine, alignment and
-    uniformity too. Raises InputError where a task has too few windows to pair.
+    uniformity too. start: vectors of another encoder; then diff, diff_low and diff_high, SCCS less that encoder's, on
+    the same windows. Raises InputError where a task has too few windows to pair.
     """
     ids = chosen.crop(context)
     vectors = embed(bert, ids, pooling, settings.batch_size, autocast)
-    rows = _intervals_by_task(vectors, chosen, settings, seed, cosine_pairs)
+    rows = _intervals_by_task(vectors, chosen, settings, seed, cosine_pairs, start)
     rows["both"] |= _spread_of_vectors(bert, pooling, ids, vectors, settings, seed, autocast)
-    return rows
+    return rows, vectors
 
 
 def sccs_interval_floors(
@@ -108,7 +133,12 @@ def sccs_interval_floors(
 
 
 def _intervals_by_task(
-    vectors: np.ndarray, chosen: Windows, settings: EvaluateConfig, seed: int, similarity: Similarity
+    vectors: np.ndarray,
+    chosen: Windows,
+    settings: EvaluateConfig,
+    seed: int,
+    similarity: Similarity,
+    start: np.ndarray | None = None,
 ) -> dict[str, dict[str, float]]:
     groups = near_duplicate_groups(chosen.ids)
     classes = chosen.labels  # site or non-site
@@ -129,6 +159,9 @@ def _intervals_by_task(
             )
         except ValueError as error:
             raise InputError(f"SCCS of {task}: {error}; raise data.selection_share") from None
+        if start is not None:
+            alike = (classes[mine], settings.sccs_pairs, seed, groups[mine], settings.bootstrap)
+            rows[task] |= sccs_difference(start[mine], vectors[mine], *alike)
     return rows
 
 
@@ -138,6 +171,18 @@ def measure_nmi(
     """nmi, its halves, bounds and the number of clusters, of the layer settings.nmi_layer."""
     states = embed_centre(bert, motifs.ids, settings.nmi_layer, settings.batch_size, autocast)
     return nmi(leiden(states, seed=seed), motifs.labels)
+
+
+def score_states(states: np.ndarray, motifs: Motifs, seed: int) -> dict[str, float]:
+    """The same from the sites' states [n, 2 hidden], and nmi_sd, over other seeds of Leiden, below which a difference
+    means nothing."""
+    graph = neighbour_graph(states)
+    return nmi(leiden_of(graph, seed=seed), motifs.labels) | _nmi_spread(graph, motifs, seed)
+
+
+def _nmi_spread(graph: igraph.Graph, sites: Motifs, seed: int) -> dict[str, float]:
+    others = [nmi(leiden_of(graph, seed=seed + 1 + i), sites.labels)["nmi"] for i in range(LEIDEN_SEEDS)]
+    return {"nmi_sd": float(np.std(others, ddof=1))}
 
 
 def sccs_floors(ids: np.ndarray, labels: np.ndarray, settings: EvaluateConfig, seed: int) -> dict[str, float]:
@@ -161,10 +206,10 @@ def _floor_features(ids: np.ndarray, flank: int) -> dict[str, tuple[np.ndarray, 
     return {f"one_hot_{flank}": (one_hot(ids, flank), cosine_pairs), "gc": (gc_content(ids), closeness)}
 
 
-# -- NMI with its company ----------------------------------------------------------------------------------------------
+# -- NMI in detail -----------------------------------------------------------------------------------------------------
 
 
-def measure_nmi_company(
+def measure_nmi_details(
     bert: BertModel, sites: Motifs, settings: EvaluateConfig, seed: int, autocast: Autocast = nullcontext
 ) -> dict[str, float]:
     """`measure_nmi` and what tells a better encoder from another number of clusters, by halves (*_gt, *_ag) and mean.
@@ -174,22 +219,21 @@ def measure_nmi_company(
     that share 80 nt kept together.
     """
     states = embed_centre(bert, sites.ids, settings.nmi_layer, settings.batch_size, autocast)
-    return _nmi_company(states, sites, settings, seed)
+    return _nmi_details(states, sites, settings, seed)
 
 
-def nmi_company_floors(sites: Motifs, settings: EvaluateConfig, seed: int) -> dict[str, dict[str, float]]:
-    """{floor: ...}: what `measure_nmi_company` gives for what is no model."""
+def nmi_details_floors(sites: Motifs, settings: EvaluateConfig, seed: int) -> dict[str, dict[str, float]]:
+    """{floor: ...}: what `measure_nmi_details` gives for what is no model."""
     return {
-        name: _nmi_company(values, sites, settings, seed)
+        name: _nmi_details(values, sites, settings, seed)
         for name, (values, _) in _floor_features(sites.ids, settings.pwm_flank).items()
     }
 
 
-def _nmi_company(states: np.ndarray, sites: Motifs, settings: EvaluateConfig, seed: int) -> dict[str, float]:
+def _nmi_details(states: np.ndarray, sites: Motifs, settings: EvaluateConfig, seed: int) -> dict[str, float]:
     k, labels = settings.nmi_clusters, sites.labels
     graph = neighbour_graph(states)
     clusters = leiden_of(graph, seed=seed)
-    others = [nmi(leiden_of(graph, seed=seed + 1 + i), labels)["nmi"] for i in range(LEIDEN_SEEDS)]
     groups = near_duplicate_groups(sites.ids, min(KMER, sites.ids.shape[1]))
 
     def probe(labels: np.ndarray, rows: np.ndarray) -> float:
@@ -201,7 +245,7 @@ def _nmi_company(states: np.ndarray, sites: Motifs, settings: EvaluateConfig, se
 
     return {
         **nmi(clusters, labels),
-        "nmi_sd": float(np.std(others, ddof=1)),
+        **_nmi_spread(graph, sites, seed),
         **adjusted_agreement(clusters, labels),
         **{
             key.replace("nmi", f"nmi_k{k}"): value

@@ -4,7 +4,6 @@ The checkpoints of runs, their proxies, rank correlations with intervals, and th
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from simcsp.model.checkpoint import load_backbone
 from simcsp.model.encoder import MIX, check_length, read_pooling
 from utils.config import Config, flatten, to_dict
 from utils.errors import InputError
-from utils.files import replace_folder, sha256_folder, write_json
+from utils.files import read_json, replace_folder, sha256_folder, write_json
 
 FOLDER = "relate"  # of a run: what relate writes there
 HEADLINES = {"sccs": "SCCS", "nmi": "NMI", "probe": "probe AUC"}
@@ -68,7 +67,7 @@ def find_checkpoints(runs: Sequence[Path]) -> list[Checkpoint]:
             path = run / stage / "summary.json"
             if not path.is_file():  # a run need not have a control
                 continue
-            summary = json.loads(path.read_text())
+            summary = read_json(path)
             for folder, step in _steps(path.parent / "checkpoints", summary):
                 digest = sha256_folder(folder)
                 objective = summary["objective"] if step else "start"
@@ -109,7 +108,8 @@ def _measured_under(run: Path, config: Config) -> dict[str, Any]:
     data = ("context", "motif_bed", "motif_fasta", "motif_window")
     values = to_dict(config)
     finetune = {key: value for key, value in values["finetune"].items() if key != "arms"}
-    measured = {"seed": config.seed, "precision": config.precision, "splits": json.loads(path.read_text())}
+    splits = {key: value for key, value in read_json(path).items() if key != "sha256"}  # older runs have no hashes
+    measured = {"seed": config.seed, "precision": config.precision, "splits": splits}
     measured |= {"data": {key: values["data"][key] for key in data}, "finetune": finetune}
     return flatten(measured | {"evaluate": values["evaluate"]})
 
@@ -137,7 +137,7 @@ def measure_proxies(
         "precision": accelerator.mixed_precision,
     }
     if path.is_file():
-        saved = json.loads(path.read_text())
+        saved = read_json(path, "delete it, it is measured anew")
         if saved["inputs"] == inputs:
             return saved["scores"]
     model, pooling, _ = load_backbone(config.model.saved_as(checkpoint.folder))
@@ -192,7 +192,7 @@ def finetuned_scores(checkpoint: Checkpoint, config: Config) -> dict[str, float]
     """
     settings = config.finetune
     folder = checkpoint.run / FOLDER / f"finetune/{checkpoint.arm}/{settings.sites[0]}"
-    summaries = [json.loads(path.read_text()) for path in sorted(folder.glob("seed*/fold*/summary.json"))]
+    summaries = [read_json(path) for path in sorted(folder.glob("seed*/fold*/summary.json"))]
     scores = pd.DataFrame(
         [
             summary["metrics"]

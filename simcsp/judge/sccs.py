@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from scipy.sparse import csr_matrix
@@ -127,6 +127,42 @@ def sccs_interval(
     }
 
 
+def sccs_difference(
+    start: np.ndarray,
+    now: np.ndarray,
+    labels: np.ndarray,
+    pairs: str = "all",
+    seed: int = 0,
+    groups: np.ndarray | None = None,
+    resamples: int = 1000,
+) -> dict[str, float]:
+    """SCCS of vectors `now` minus that of `start` (both [n, any]): diff, diff_low, diff_high (95 %).
+
+    The same windows (published: the same pairs) are drawn for both, as in `sccs_interval`; what chance adds in each
+    pair by itself is left in, so that the interval is a little too wide where the two hardly differ.
+    """
+    n, rng = len(labels), np.random.default_rng(seed)
+    left, right = pair_indices(n, pairs, seed)
+    same = labels[left] == labels[right]
+    before, after = (spearman_binary(same, cosine_pairs(vectors, left, right))[0] for vectors in (start, now))
+    scale = 1.0
+    if pairs == "published":
+        weights = (rng.multinomial(len(same), np.full(len(same), 1 / len(same))) for _ in range(resamples))
+    else:
+        chosen, groups = _bootstrap_windows(np.arange(n) if groups is None else groups, rng)
+        start, now, labels, scale = start[chosen], now[chosen], labels[chosen], np.sqrt(len(chosen) / n)
+        left, right = pair_indices(len(chosen), "all")
+        same, counts = labels[left] == labels[right], _draw_windows(groups, resamples, rng)
+        weights = (drawn[left] * drawn[right] for drawn in counts)
+    ties = [_sorted_ties(cosine_pairs(vectors, left, right)) for vectors in (start, now)]
+    same, found = same.astype(np.float64), []
+    for drawn in weights:
+        first, second = (weighted_spearman(same[order], drawn[order], starts) for order, starts in ties)
+        found.append(second - first)
+    half = Z_95 * float(np.std(found)) * scale
+    return {"diff": after - before, "diff_low": after - before - half, "diff_high": after - before + half}
+
+
 def weighted_spearman(same: np.ndarray, weights: np.ndarray, starts: np.ndarray) -> float:
     """`spearman_binary` of pairs in rising order of similarity, each counted weights [pairs] times.
 
@@ -161,22 +197,33 @@ def _window_error(
     Of more than BOOTSTRAP_WINDOWS windows, whole groups are taken at random until there are so many; the variance that
     they give is scaled by the number of windows, with which it falls at least.
     """
+    chosen, groups = _bootstrap_windows(groups, rng)
+    left, right = pair_indices(len(chosen), "all")
+    order, starts = _sorted_ties(similarity(vectors[chosen], left, right))
+    left, right = left[order], right[order]
+    same = (labels[chosen][left] == labels[chosen][right]).astype(np.float64)
+    found = []
+    for counts in _draw_windows(groups, resamples, rng):
+        found.append(weighted_spearman(same, counts[left] * counts[right], starts))
+    variance = max(np.var(found) - by_pair / len(same), by_pair / len(same))
+    return float(np.sqrt(variance * len(chosen) / len(labels)))
+
+
+def _bootstrap_windows(groups: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """(indices of the windows to resample, their groups as 0, 1, ...); of more than BOOTSTRAP_WINDOWS, whole groups."""
     _, groups = np.unique(groups, return_inverse=True)
     place = rng.permutation(groups.max() + 1)[groups]
     chosen = np.argsort(place, kind="stable")
     if len(chosen) > BOOTSTRAP_WINDOWS:
         chosen = chosen[place[chosen] <= place[chosen[BOOTSTRAP_WINDOWS - 1]]]
-    _, groups = np.unique(groups[chosen], return_inverse=True)
-    left, right = pair_indices(len(chosen), "all")
-    order, starts = _sorted_ties(similarity(vectors[chosen], left, right))
-    left, right = left[order], right[order]
-    same = (labels[chosen][left] == labels[chosen][right]).astype(np.float64)
-    units, found = groups.max() + 1, []
+    return chosen, np.unique(groups[chosen], return_inverse=True)[1]
+
+
+def _draw_windows(groups: np.ndarray, resamples: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
+    """How often each window is drawn, float64 [windows], groups as wholes."""
+    units = groups.max() + 1
     for drawn in rng.multinomial(units, np.full(units, 1 / units), size=resamples):
-        counts = drawn.astype(np.float64)[groups]
-        found.append(weighted_spearman(same, counts[left] * counts[right], starts))
-    variance = max(np.var(found) - by_pair / len(same), by_pair / len(same))
-    return float(np.sqrt(variance * len(chosen) / len(labels)))
+        yield drawn.astype(np.float64)[groups]
 
 
 def _permuted_sccs(

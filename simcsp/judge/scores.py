@@ -58,6 +58,18 @@ def score_against(labels: np.ndarray, scores: np.ndarray, discovery: float = 0.1
     }
 
 
+def called_rates(labels: np.ndarray, probabilities: np.ndarray, threshold: float = 0.5) -> dict[str, float]:
+    """tpr and fpr: shares of the sites and of the others whose P(site) [n] is above the threshold; both must occur."""
+    called = probabilities > threshold
+    return {"tpr": float(called[labels == 1].mean()), "fpr": float(called[labels == 0].mean())}
+
+
+def f1_at_prevalence(tpr: float, fpr: float, prevalence: float) -> float:
+    """F1 of these rates where `prevalence` of the windows are sites: F1 rises with it, whatever the classifier does."""
+    hits = tpr * prevalence
+    return 2 * hits / (hits + fpr * (1 - prevalence) + prevalence)
+
+
 # -- thresholds and calibration ----------------------------------------------------------------------------------------
 
 
@@ -100,19 +112,42 @@ def calibration_error(labels: np.ndarray, probabilities: np.ndarray, bins: int =
     return float((counts * np.abs(predicted - observed)).sum() / counts.sum())
 
 
+# -- paired differences ------------------------------------------------------------------------------------------------
+
+
 def corrected_ttest(differences: np.ndarray, test_to_train: float = TEST_TO_TRAIN) -> dict[str, float | None]:
     """Corrected resampled t-test of paired differences over folds x seeds (Nadeau and Bengio 2003, section 4).
 
     The variance of the mean is s^2 (1/n + test/train), since folds share training windows. Returns diff (the mean),
     low and high (95 % interval) and p (two-sided); these are None where n < 2, or p where all differences are equal.
+    With test_to_train 0 it is the paired t-test, for differences that are independent.
     """
     n, mean = len(differences), float(np.mean(differences))
     if n < 2:
         return {"diff": mean, "low": None, "high": None, "p": None}
-    error = float(np.std(differences, ddof=1) * np.sqrt(1 / n + test_to_train))
+    error = _error_of_mean(differences, test_to_train)
     half = float(t.ppf(0.975, n - 1)) * error
     p = float(2 * t.sf(abs(mean) / error, n - 1)) if error > ROUNDING else None
     return {"diff": mean, "low": mean - half, "high": mean + half, "p": p}
+
+
+def equivalence_test(differences: np.ndarray, margin: float, test_to_train: float = TEST_TO_TRAIN) -> float | None:
+    """p of two one-sided tests (Schuirmann 1987) that the true difference lies within +-margin; None where n < 2.
+
+    The larger of the two, each with the error of corrected_ttest: p < .05 just where the 90 % interval lies inside.
+    Where all differences are equal it is 0 inside the margin and 1 outside.
+    """
+    n, mean = len(differences), float(np.mean(differences))
+    if n < 2:
+        return None
+    error = _error_of_mean(differences, test_to_train)
+    if error <= ROUNDING:
+        return 0.0 if abs(mean) < margin else 1.0
+    return float(t.sf((margin - abs(mean)) / error, n - 1))
+
+
+def _error_of_mean(differences: np.ndarray, test_to_train: float) -> float:
+    return float(np.std(differences, ddof=1) * np.sqrt(1 / len(differences) + test_to_train))
 
 
 def smallest_difference(

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import numpy as np
+from scipy import sparse
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from simcsp.text.alphabet import A, C, G, reverse_complement
+from simcsp.labels.cnn import SmallCnn
+from simcsp.labels.overlap import hidden_windows
+from simcsp.text.alphabet import A, C, G, T, reverse_complement
+from simcsp.text.corpora import open_corpus
+from simcsp.text.sites import SITES
 from simcsp.text.weight_matrix import PSEUDOCOUNT, WeightMatrix
-from utils.config import EvaluateConfig
+from utils.arms import OF_ANNOTATION
+from utils.config import DataConfig, EvaluateConfig
+from utils.errors import InputError
 
 
 def gc_content(ids: np.ndarray) -> np.ndarray:
@@ -79,6 +91,110 @@ class NeighbourTable:
         return context, known
 
 
-def build_floor(arm: str, settings: EvaluateConfig) -> WeightMatrix | KmerLogistic:
-    """The floor of that name (utils.arms.FLOORS), not fitted yet."""
-    return {"pwm": lambda: WeightMatrix(settings.pwm_flank), "kmer": lambda: KmerLogistic(settings.kmer)}[arm]()
+# -- dinucleotides by place, and 3-mers --------------------------------------------------------------------------------
+
+LINEAR_FLANK = 20  # nt on either side whose dinucleotides are read by place
+LINEAR_CS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)  # inverse strengths of L2 that are tried
+
+
+def linear_features(ids: np.ndarray) -> sparse.csr_array:
+    """[n, features]: dinucleotides by place within 20 nt, square roots of the 3-mer counts of either half, each crossed
+    with whether the window shows GT after its centre or AG before it; and these two."""
+    centre = ids.shape[1] // 2
+    near = ids[:, max(centre - LINEAR_FLANK, 0) : centre + LINEAR_FLANK].astype(np.int64) - A
+    pairs = np.where((near[:, :-1] >= 0) & (near[:, 1:] >= 0), 4 * near[:, :-1] + near[:, 1:], -1)
+    by_place = (pairs[:, :, None] == np.arange(16)).reshape(len(ids), -1)
+    plain = sparse.csr_array(np.hstack([by_place, np.sqrt(kmer_counts(ids, 3))]).astype(np.float64))
+    gt = (ids[:, centre] == G) & (ids[:, centre + 1] == T)
+    ag = (ids[:, centre - 2] == A) & (ids[:, centre - 1] == G)
+    types = [sparse.csr_array(shown[:, None].astype(np.float64)) for shown in (gt, ag)]
+    return sparse.csr_array(sparse.hstack([*(plain.multiply(shown) for shown in types), *types]))
+
+
+class SiteLinear:
+    """Logistic regression on `linear_features`; of LINEAR_CS the C with the best validation AUC."""
+
+    def fit(self, ids: np.ndarray, labels: np.ndarray, val_ids: np.ndarray, val_labels: np.ndarray) -> SiteLinear:
+        """ids: uint8 [n, length]; labels [n] in {0, 1}. Afterwards `facts` has C."""
+        x, val = linear_features(ids), linear_features(val_ids)
+        fits = [LogisticRegression(C=c, max_iter=1000).fit(x, labels) for c in LINEAR_CS]
+        self.model = max(fits, key=lambda fit: roc_auc_score(val_labels, fit.decision_function(val)))
+        self.facts = {"C": self.model.C}
+        return self
+
+    def predict(self, ids: np.ndarray) -> np.ndarray:
+        """P(site), float [n]."""
+        return self.model.predict_proba(linear_features(ids))[:, 1]
+
+
+# -- floors by name ----------------------------------------------------------------------------------------------------
+
+DECOYS = 4  # for each annotated site that a floor is fitted on
+Predict = Callable[[np.ndarray], np.ndarray]
+"""P(site) [n] of windows uint8 [n, context]."""
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """ids: uint8 [n, context]; labels [n] in {0, 1}; sites [n]: 'donor' or 'acceptor'."""
+
+    ids: np.ndarray
+    labels: np.ndarray
+    sites: np.ndarray
+
+    def take(self, index: np.ndarray) -> Labelled:
+        return Labelled(self.ids[index], self.labels[index], self.sites[index])
+
+
+def annotated_sites(data: DataConfig, seed: int) -> Labelled:
+    """The text's own annotated sites and decoys, data.context nt about each: labels that no labelled window gives.
+
+    What data.hide keeps out of the text is not among them."""
+    if not data.fasta or len(data.annotation) != len(data.fasta):
+        raise InputError(
+            f"finetune.arms: {' and '.join(OF_ANNOTATION)} are fitted on the annotated sites of the text: set "
+            "data.fasta, and data.annotation to one GTF or GFF3 for each"
+        )
+    own = {"corpus": "annotated", "window": data.context, "decoys": DECOYS, "sampling": None}
+    data = dataclasses.replace(data, **own)
+    corpus = open_corpus(data, seed, hidden_windows(data))
+    ids = corpus.store.windows(corpus.intervals.start, data.context)
+    minus = corpus.intervals.minus
+    ids[minus] = reverse_complement(ids[minus])
+    sites = np.array(SITES)[corpus.classes % len(SITES)]
+    return Labelled(ids, (corpus.classes < len(SITES)).astype(np.int64), sites)
+
+
+def fit_floor(
+    arm: str, settings: EvaluateConfig, train: Labelled, val: Labelled, seed: int
+) -> tuple[Predict, dict[str, float]]:
+    """The floor of that name (utils.arms.FLOORS), fitted on labelled windows; (P(site), facts of the fit).
+
+    val: what picks C, or the epoch. seed: of cnn. Those of the annotation are fitted by `fit_annotation_floor`.
+    """
+    if arm == "pwm":
+        return WeightMatrix(settings.pwm_flank).fit(train.ids, train.labels, train.sites).predict, {}
+    if arm == "kmer":
+        return KmerLogistic(settings.kmer).fit(train.ids, train.labels, train.sites).predict, {}
+    floor = SiteLinear() if arm == "linear" else SmallCnn(settings.cnn_parameters, seed)
+    floor.fit(train.ids, train.labels, val.ids, val.labels)
+    return floor.predict, floor.facts
+
+
+def fit_annotation_floor(arm: str, settings: EvaluateConfig, annotated: Labelled, seed: int) -> Predict:
+    """`annotation`, a weight matrix, or `annotation_linear`, fitted on `annotated_sites`; P(site) at even odds of site
+    and decoy. A fifth of the sites, at random, picks the C of the linear model, and is not fitted on."""
+    share = annotated.labels.mean()
+    if arm == "annotation":
+        floor = WeightMatrix(settings.pwm_flank).fit(annotated.ids, annotated.labels, annotated.sites)
+    else:
+        order = np.random.default_rng([seed, 6]).permutation(len(annotated.ids))
+        val, train = (annotated.take(part) for part in np.split(order, [len(order) // 5]))
+        floor = SiteLinear().fit(train.ids, train.labels, val.ids, val.labels)
+
+    def predict(ids: np.ndarray) -> np.ndarray:
+        probability = floor.predict(ids)
+        favour, against = probability * (1 - share), (1 - probability) * share
+        return favour / (favour + against)
+
+    return predict

@@ -7,7 +7,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from simcsp.text.sites import MOTIFS, motif_half, motif_label
 from simcsp.text.store import TokenStore, open_store
 from utils.config import Config, DataConfig
 from utils.errors import InputError
-from utils.files import open_binary
+from utils.files import is_whole_number, open_binary, replacing
 
 AGREEMENT = 0.95  # share of sites whose bases must be those of their label
 LEAST_SITES = 20  # of a strand, for its share to be judged by itself
@@ -70,7 +69,7 @@ def read_bed(path: str | Path) -> list[Site]:
                 continue
             where = f"{path}, line {number}"
             fields = line.rstrip("\r\n").split("\t")
-            if len(fields) < 6 or not (fields[1].isdigit() and fields[2].isdigit()) or fields[5] not in ("+", "-"):
+            if len(fields) < 6 or not all(map(is_whole_number, fields[1:3])) or fields[5] not in ("+", "-"):
                 raise InputError(f"{where}: expected tab-separated chrom, start, end, name, name2, strand")
             site = Site(fields[0], int(fields[1]), int(fields[2]), fields[5], fields[3].rsplit("|", 1)[-1], where)
             if site.end - site.start != 2:
@@ -157,14 +156,8 @@ def _check_build(four: np.ndarray, labels: np.ndarray, minus: np.ndarray, store:
 
 def save_motifs(motifs: Motifs, path: Path, sources: dict[str, str]) -> None:
     """Write windows and labels to an .npz; sources: name and hash of the BED and the FASTA they were cut from."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(aside, "wb") as file:
-            np.savez_compressed(file, ids=motifs.ids, labels=motifs.labels, sources=np.array(json.dumps(sources)))
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
+    with replacing(path) as aside, open(aside, "wb") as file:
+        np.savez_compressed(file, ids=motifs.ids, labels=motifs.labels, sources=np.array(json.dumps(sources)))
 
 
 def read_cut(path: str | Path, window: int) -> Motifs:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,8 +15,9 @@ from simcsp.text.kmers import near_duplicate_groups
 from simcsp.text.sites import SITES
 from utils.config import DataConfig
 from utils.errors import InputError
-from utils.files import write_text
+from utils.files import check_hash, read_json, sha256_file, write_json, write_text
 
+REMEDY = "restore it from a copy, or use another --name: what has been fitted on these splits rests on them"
 PUBLISHED_FOLDS, SIMCSP_FOLDS = 10, 5
 
 
@@ -137,7 +137,7 @@ def _choose_selection(strata: np.ndarray, groups: np.ndarray, share: float, seed
     return np.flatnonzero(np.isin(groups, groups[chosen]))
 
 
-def stratified(strata: np.ndarray, count: int, seed: int) -> np.ndarray:
+def stratified(strata: np.ndarray, count: int, seed: int | tuple[int, ...]) -> np.ndarray:
     """Indices of `count` random members, every stratum at its share and with at least one."""
     order = np.random.default_rng(seed).permutation(len(strata))
     place = np.empty(len(strata))
@@ -146,6 +146,14 @@ def stratified(strata: np.ndarray, count: int, seed: int) -> np.ndarray:
         place[mine] = (np.arange(len(mine)) + 0.5) / len(mine)
         place[mine[0]] = 0.0
     return np.argsort(place, kind="stable")[:count]
+
+
+def draw_training(train: np.ndarray, strata: np.ndarray, count: int | None, seed: tuple[int, ...]) -> np.ndarray:
+    """Indices of `count` of the training windows, ascending, every stratum at its share; all of them for None.
+
+    strata: of all windows. seed: split seed, fold, count, draw; so every arm gets the same windows.
+    """
+    return train if count is None else np.sort(train[stratified(strata[train], count, seed)])
 
 
 def _require(strata: np.ndarray, index: np.ndarray, count: int, field: str) -> None:
@@ -171,11 +179,14 @@ def save_or_load_splits(
     meta = folder / "splits.json"
     if not meta.is_file():
         splits = make_splits(windows, method, num_folds, selection_share, seed)
+        hashes = {}
         for site, folds in splits.folds.items():
-            write_text(folder / f"{site}.csv", _to_csv(windows, splits.selection, folds))
+            path = folder / f"{site}.csv"
+            write_text(path, _to_csv(windows, splits.selection, folds))
+            hashes[path.name] = sha256_file(path)
         settings = _split_settings(windows, method, num_folds, selection_share, seed)
         species = {"species": sorted(set(windows.groups.tolist()))}
-        write_text(meta, json.dumps(settings | species, indent=1) + "\n")  # last: its presence means complete
+        write_json(meta, settings | species | {"sha256": hashes})  # last: its presence means complete
     # Read back even when just made: the order of the indices must not depend on which run came first.
     return read_splits(folder, windows, method, num_folds, selection_share, seed)
 
@@ -196,11 +207,15 @@ def read_splits(
         }
         return Splits(np.sort(made.selection), in_order)
     settings = _split_settings(windows, method, num_folds, selection_share, seed)
-    saved = json.loads(meta.read_text())
+    saved = read_json(meta, REMEDY)
     changed = [f"{key} was {saved.get(key)}, now {value}" for key, value in settings.items() if saved.get(key) != value]
     if changed:
         raise InputError(f"{meta}: made from other data or settings ({'; '.join(changed)}): use another --name")
-    read = {site: _from_csv(folder / f"{site}.csv", windows) for site in (*SITES, "both")}
+    read = {}
+    for site in (*SITES, "both"):
+        path = folder / f"{site}.csv"
+        check_hash(path, saved.get("sha256", {}).get(path.name), REMEDY)
+        read[site] = _from_csv(path, windows)
     return Splits(read["both"][0], {site: folds for site, (_, folds) in read.items()})
 
 
@@ -233,11 +248,16 @@ def _to_csv(windows: Windows, selection: np.ndarray, folds: list[dict[str, np.nd
 
 
 def _from_csv(path: Path, windows: Windows) -> tuple[np.ndarray, list[dict[str, np.ndarray]]]:
-    with open(path, newline="") as handle:
-        header, *rows = csv.reader(handle)
-    position = {name: i for i, name in enumerate(windows.names)}
-    index = np.array([position[row[0]] for row in rows])
-    table = np.array([row[2:] for row in rows])
+    if not path.is_file():
+        raise InputError(f"{path} does not exist: {REMEDY}")
+    try:
+        with open(path, newline="", encoding="utf-8") as handle:
+            header, *rows = csv.reader(handle)
+        position = {name: i for i, name in enumerate(windows.names)}
+        index = np.array([position[row[0]] for row in rows])
+        table = np.array([row[2:] for row in rows]).reshape(len(rows), len(header) - 2)
+    except (ValueError, KeyError, IndexError, csv.Error) as error:
+        raise InputError(f"{path} is no table of these windows and folds ({error!r}): damaged; {REMEDY}") from None
     folds = [{part: index[table[:, k] == part] for part in ("train", "val", "test")} for k in range(len(header) - 2)]
     return index[table[:, 0] == "selection"], folds
 

@@ -24,6 +24,7 @@ from simcsp.model.encoder import (
     DEFAULT_POOLING,
     MIX,
     MIX_WEIGHTS,
+    check_size,
     drop_layers,
     fresh_config,
     fresh_like,
@@ -51,6 +52,7 @@ from simcsp.model.weights import (
 from simcsp.text.alphabet import VOCAB
 from utils.config import ModelConfig
 from utils.errors import InputError
+from utils.files import check_folder, write_checksums
 
 # Keys that published BERT checkpoints may hold beyond or short of ours, and that change no vector:
 _EXPECTED_UNEXPECTED = ("bert.pooler.", "pooler.", "cls.seq_relationship.", "position_ids")
@@ -71,7 +73,9 @@ def load_backbone(config: ModelConfig, need_mlm_head: bool = False) -> tuple[Ber
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     if config.source is None:
-        model, remarks = fresh_like(fresh_config(config)), ["fresh weights"]
+        size = fresh_config(config)
+        check_size(size, f"model.hidden_size ({size.hidden_size}) and the other sizes of the model section")
+        model, remarks = fresh_like(size), ["fresh weights"]
     else:
         model, remarks = _load(config, need_mlm_head)
     recorded = getattr(model.config, "pooling", None)
@@ -134,6 +138,7 @@ def _snapshot(repo: str, revision: str | None) -> Path:
 def _load(config: ModelConfig, need_mlm_head: bool) -> tuple[BertForMaskedLM, list[str]]:
     source = str(config.source)
     folder = resolve_source(source)
+    check_folder(folder)
     values = read_model_config(folder)
     weight_file = weight_file_of(folder)
     weights = read_weights(weight_file)
@@ -203,14 +208,18 @@ def _build(
         "output_hidden_states": False,  # SpliceBERT's configs ask for them always; training must not pay for that
     }
     try:
+        size = BertConfig.from_dict(settings | ours, attn_implementation=ATTENTION)
+        check_size(size, f"{config_file}, hidden_size {size.hidden_size}")
         return BertForMaskedLM.from_pretrained(
             None,
-            config=BertConfig.from_dict(settings | ours, attn_implementation=ATTENTION),
+            config=size,
             state_dict=weights,
             dtype=torch.float32,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # refused by `_check_fit`, by name
         )
+    except InputError:
+        raise
     except (StrictDataclassError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise InputError(f"{config_file} describes no BERT that can be built ({str(error)[:200]})") from None
 
@@ -265,7 +274,8 @@ def _token_ids(folder: Path, vocabulary: tuple[str, ...], values: dict[str, Any]
 
 
 def save_checkpoint(model: nn.Module, folder: Path, pooling: str) -> None:
-    """A plain save_pretrained folder with its tokenizer; config.json also records the pooling."""
+    """A plain save_pretrained folder with its tokenizer and checksums; config.json also records the pooling."""
     model.config.pooling = pooling
     model.save_pretrained(folder, safe_serialization=True)
     save_tokenizer(folder, model.config.max_position_embeddings)
+    write_checksums(folder)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 from transformers import BertModel
 
@@ -21,10 +21,11 @@ from simcsp.model.attention import Dropout
 from simcsp.model.checkpoint import load_backbone, save_checkpoint
 from simcsp.model.embedding import Autocast, token_batches
 from simcsp.model.encoder import window_vectors
+from simcsp.model.weights import read_weights
+from utils.arms import HEAD_FILE
 from utils.config import ModelConfig, Stage
 from utils.errors import InputError
-
-HEAD_FILE = "head.safetensors"
+from utils.files import check_folder, write_checksums
 
 
 class Classifier(nn.Module):
@@ -78,6 +79,7 @@ def save_classifier(model: Classifier, folder: Path) -> None:
     """Fill a folder with the encoder and its head."""
     save_checkpoint(model.bert, folder, model.pooling)
     save_file({key: value.contiguous() for key, value in model.head.state_dict().items()}, folder / HEAD_FILE)
+    write_checksums(folder)
 
 
 def load_classifier(folder: Path, config: ModelConfig, dropout: float) -> Classifier:
@@ -91,5 +93,14 @@ def load_classifier(folder: Path, config: ModelConfig, dropout: float) -> Classi
     )
     masked_lm, pooling, _ = load_backbone(encoder)
     model = Classifier(masked_lm.bert, pooling, dropout)
-    model.head.load_state_dict(load_file(folder / HEAD_FILE))
+    weights, expected = read_head(folder), model.head.state_dict()
+    if {key: value.shape for key, value in weights.items()} != {key: value.shape for key, value in expected.items()}:
+        raise InputError(f"{folder / HEAD_FILE} does not fit the encoder beside it: take both from one fold")
+    model.head.load_state_dict(weights)
     return model
+
+
+def read_head(folder: Path) -> dict[str, torch.Tensor]:
+    """The weights of a classifier's head. Raises InputError for a file that is not what was written."""
+    check_folder(folder)
+    return read_weights(folder / HEAD_FILE)

@@ -16,6 +16,7 @@ from transformers import BertConfig, BertForMaskedLM, BertModel
 from simcsp.model.attention import ATTENTION, attend, make_cheap
 from simcsp.text.alphabet import VOCAB
 from utils.config import ModelConfig
+from utils.device import check_memory
 from utils.errors import InputError
 
 DEFAULT_POOLING = "cls"  # what the published checkpoints, which record none, were used with
@@ -68,6 +69,14 @@ def sinusoids(length: int, width: int) -> torch.Tensor:
     """
     angle = torch.arange(length)[:, None] * 200.0 ** (-torch.arange(0, width, 2) / width)
     return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)[:, :width]
+
+
+def check_size(config: BertConfig, what: str) -> None:
+    """Refuse a model whose weights alone are more than the memory, before it is built."""
+    hidden, inner = config.hidden_size, config.intermediate_size
+    a_block = 4 * hidden * hidden + 2 * hidden * inner
+    embeddings = (config.vocab_size + config.max_position_embeddings) * hidden
+    check_memory(4.0 * (config.num_hidden_layers * a_block + embeddings), what)
 
 
 def fresh_config(config: ModelConfig) -> BertConfig:

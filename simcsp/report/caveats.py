@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pandas as pd
-import yaml
 
-from simcsp.model.classifier import HEAD_FILE
-from simcsp.report.collect import JOB, Study, near_duplicate_share
+from simcsp.report.collect import JOB, Study, main_size, near_duplicate_share
 from simcsp.report.verdict import ENDPOINT
-from utils.arms import BASELINE, FLOORS, OF_CONTROL, OF_PRETRAINING
-from utils.config import Config
+from utils.arms import BASELINE, FLOORS, HEAD_FILE, OF_CONTROL, OF_PRETRAINING
+from utils.config import Config, read_saved
+from utils.files import read_json
+from utils.run import REMEDY
 
 SYNTHETIC = "Synthetic data (data/demo.py): these numbers show that the pipeline runs, and say nothing about biology."
 _MODELS = (BASELINE, *OF_PRETRAINING, *OF_CONTROL)
@@ -21,7 +20,7 @@ _MODELS = (BASELINE, *OF_PRETRAINING, *OF_CONTROL)
 def find_caveats(study: Study, table: pd.DataFrame) -> list[str]:
     """Sentences, the gravest first. table: the rows of summary.csv."""
     found = [SYNTHETIC] if any(is_synthetic(config.folder) for config in study.runs.values()) else []
-    found += [*unbeaten_f1(study), *unbeaten_proxies(table), *missing_folds(study)]
+    found += [*unbeaten_f1(study), *unbeaten_proxies(table), *missing_folds(study), *epoch_limits(study)]
     for run, config in study.runs.items():
         where = f"{run}: " if len(study.runs) > 1 else ""
         found += [f"{where}{sentence}" for sentence in (*overlap(config), *selection(config), *leaks(config))]
@@ -30,7 +29,7 @@ def find_caveats(study: Study, table: pd.DataFrame) -> list[str]:
 
 def is_synthetic(folder: Path) -> bool:
     """Whether the windows of a run say that they are made up."""
-    return "SYNTHETIC" in json.loads((folder / "splits/splits.json").read_text())["species"]
+    return "SYNTHETIC" in read_json(folder / "splits/splits.json", REMEDY)["species"]
 
 
 def _list(items: list[str]) -> str:
@@ -40,8 +39,9 @@ def _list(items: list[str]) -> str:
 def unbeaten_f1(study: Study) -> list[str]:
     """Encoders whose F1, on the folds they share, is not above that of the better of weight matrix and k-mer model."""
     scores, found = study.scores[study.scores["metric"] == ENDPOINT], []
+    scores = scores[scores["train_windows"] == main_size(scores)]
     for site, here in scores.groupby("site", sort=False):
-        f1 = here.pivot(index=["seed", "fold"], columns="arm", values="value")
+        f1 = here.pivot_table(index=JOB[2:], columns="arm", values="value")  # the mean over pre-training seeds
         floors = f1.columns.intersection(list(FLOORS))
         below = []
         for arm in [arm for arm in dict.fromkeys(here["arm"]) if arm not in (*FLOORS, "fresh")]:
@@ -73,19 +73,29 @@ def unbeaten_proxies(table: pd.DataFrame) -> list[str]:
 
 def missing_folds(study: Study) -> list[str]:
     """Folds that one arm has and another lacks: the comparison leaves them out."""
+    columns = [column for column in JOB if column != "pretrain_seed"]
     jobs = study.scores[["arm", *JOB]].drop_duplicates()
-    everything = set(jobs[JOB].itertuples(index=False, name=None))
+    everything = set(jobs[columns].itertuples(index=False, name=None))
     found = []
-    for arm, mine in jobs.groupby("arm", sort=False):
-        lacking = sorted(everything - set(mine[JOB].itertuples(index=False, name=None)))
+    for (arm, pretrain_seed), mine in jobs.groupby(["arm", "pretrain_seed"], sort=False):
+        lacking = sorted(everything - set(mine[columns].itertuples(index=False, name=None)))
         if lacking:
-            some = ", ".join(f"{site} seed {seed} fold {fold}" for site, seed, fold in lacking[:5])
+            some = ", ".join(f"{site} seed {seed} fold {fold}" for site, *_, seed, fold in lacking[:5])
             some += ", ..." if len(lacking) > 5 else ""
+            of_seed = "" if pretrain_seed < 0 else f" of pre-training seed {pretrain_seed}"
             found.append(
-                f"Folds missing: `{arm}` has {len(mine)} of {len(everything)} ({some} not finished); it is compared on "
-                "what it has."
+                f"Folds missing: `{arm}`{of_seed} has {len(mine)} of {len(everything)} ({some} not finished); it is "
+                "compared on what it has."
             )
     return found
+
+
+def epoch_limits(study: Study) -> list[str]:
+    """Arms with fits that were stopped by the limit of epochs while validation AUC still rose."""
+    fits = study.scores.drop_duplicates(["arm", *JOB])
+    stopped = fits.groupby("arm", sort=False)["hit_limit"].agg(["sum", "size"])
+    some = [f"`{arm}` {row['sum']} of {row['size']}" for arm, row in stopped.iterrows() if row["sum"]]
+    return [f"Stopped by the limit of epochs before they had converged: fits of {_list(some)}."] if some else []
 
 
 def overlap(config: Config) -> list[str]:
@@ -93,7 +103,7 @@ def overlap(config: Config) -> list[str]:
     path = config.folder / "overlap.json"
     if not path.is_file():
         return []
-    parts = json.loads(path.read_text())["parts"]
+    parts = read_json(path, "delete it and run pretrain.py again: it is measured anew")["parts"]
     found = []
     for kind in dict.fromkeys(part["part"].split()[0] for part in parts):
         mine = [part for part in parts if part["part"].split()[0] == kind]
@@ -113,7 +123,7 @@ def selection(config: Config) -> list[str]:
     """Models chosen on data that they are scored on."""
     found = []
     summary = config.folder / "pretrain/summary.json"
-    best = json.loads(summary.read_text())["best"] if summary.is_file() else {}
+    best = read_json(summary, REMEDY)["best"] if summary.is_file() else {}
     if "sccs" in best and config.data.selection_share == 0:
         found.append(
             "Chosen on what it is scored on: `data.selection_share` is 0, so `best_sccs` was picked by SCCS on the "
@@ -143,7 +153,7 @@ def leaks(config: Config) -> list[str]:
     """Checkpoints and text that have seen labels of windows that may be tested."""
     found = []
     for fold in sorted(config.folder.glob("finetune/*/*/seed*/fold*/config.yaml")):
-        arm, _, source = yaml.safe_load(fold.read_text())["finetune"]["arms"][0].partition("=")
+        arm, _, source = read_saved(fold)["finetune"]["arms"][0].partition("=")
         sentence = (
             f"`{arm}` starts from {source}, a fine-tuned classifier: windows that it was trained on may be tested here."
         )

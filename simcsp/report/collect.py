@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 
-from utils.arms import ARMS, BASELINE, CONTROL
-from utils.config import Config, flatten, to_dict, upgrade
+from simcsp.judge.scores import TEST_TO_TRAIN
+from utils.arms import ARMS, BASELINE, CONTROL, checkpoint_of, finished_folds
+from utils.config import Config, flatten, read_saved, to_dict
 from utils.errors import InputError
-from utils.run import read_metrics
+from utils.files import check_hash, read_json, read_table
+from utils.run import PREDICTIONS, REMEDY, read_metrics
 
 CROSS_VALIDATION = "spliceator"  # the dataset of the test folds
-JOB = ["site", "seed", "fold"]
+JOB = ["site", "pretrain_seed", "train_windows", "draw", "seed", "fold"]
+"""What tells the fits of an arm apart. pretrain_seed: -1 where an arm comes from no pre-training of several seeds;
+train_windows: 0 for all of a fold, else a stratified draw of so many, the draw-th of them."""
 # What decides which windows there are and how the folds are cut.
 SPLIT_FIELDS = ("spliceator", "negatives", "dedup", "max_windows")
 SPLIT_FIELDS += ("folds", "num_folds", "selection_share", "split_seed")
 # What may differ between runs without making another experiment of them.
 _BOOKKEEPING = ("name", "runs", "device", "workers", "data.cache", "search.", "pretrain.control")
+_BOOKKEEPING += ("evaluate.smallest_effect", "evaluate.umap_sites", "finetune.fold_events")
 _BOOKKEEPING += ("finetune.arms", "finetune.sites", "finetune.seeds", "finetune.folds")
 
 
@@ -31,8 +34,9 @@ _BOOKKEEPING += ("finetune.arms", "finetune.sites", "finetune.seeds", "finetune.
 class Study:
     """Finished folds of one or several runs.
 
-    runs: {label: config}. scores: run, arm, site, seed, fold, metric, value, ratio (of test to training windows).
-    predictions: run, arm, site, seed, fold, window, label, probability. names: {(run, arm there): arm in the report}.
+    runs: {label: config}. scores: run, arm, JOB, metric, value, ratio (of test to training windows), val (their
+    number), hit_limit. predictions: run, arm, JOB, window, label, probability. names: {(run, arm there): arm in the
+    report}.
     """
 
     runs: dict[str, Config]
@@ -57,34 +61,60 @@ def label_runs(configs: list[Config]) -> dict[str, Config]:
     return {name if names.count(name) == 1 else str(config.folder): config for name, config in zip(names, configs)}
 
 
-def collect_folds(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Finished folds as (scores, predictions).
+def fold_summaries(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """(its folder, its summary.json) of each finished fold of a run."""
+    for path in finished_folds(folder):
+        yield path, read_json(path / "summary.json", REMEDY)
 
-    scores: arm, site, seed, fold, metric, value, ratio (of test to training windows). predictions: arm, site, seed,
-    window, fold, label, probability.
+
+def job_of(summary: dict[str, Any]) -> dict[str, Any]:
+    """The JOB columns of a fold's summary; those that older folds lack have the values of a plain fit."""
+    pretrain_seed = summary.get("pretrain_seed")
+    return {
+        "site": summary["site"],
+        "pretrain_seed": -1 if pretrain_seed is None else pretrain_seed,
+        "train_windows": summary.get("train_windows") or 0,
+        "draw": summary.get("draw") or 0,
+        "seed": summary["seed"],
+        "fold": summary["fold"],
+    }
+
+
+def collect_folds(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Finished folds as (scores, predictions): the columns of Study's without run.
 
     Raises InputError when no fold is finished, or when folds were made from different windows: they cannot be paired.
     """
     rows, tables, hashes = [], [], {}
-    for path in sorted(folder.glob("finetune/*/*/seed*/fold*/summary.json")):
-        summary = json.loads(path.read_text())
-        job = {key: summary[key] for key in ("arm", "site", "seed", "fold")}
-        ratio = summary["windows"]["test"] / summary["windows"]["train"]
-        rows += [{**job, "metric": key, "value": value, "ratio": ratio} for key, value in summary["metrics"].items()]
-        tables.append(pd.read_csv(path.with_name("predictions.csv")).assign(**job))
-        hashes.setdefault(_data_hash(path.parent), path.parent)
+    for path, summary in fold_summaries(folder):
+        job, windows = {"arm": summary["arm"], **job_of(summary)}, summary["windows"]
+        more = {"ratio": windows["test"] / windows["train"], "val": windows["val"]}
+        more["hit_limit"] = bool(summary.get("hit_limit"))
+        rows += [{**job, "metric": key, "value": value, **more} for key, value in summary["metrics"].items()]
+        predictions = path / "predictions.csv"
+        check_hash(predictions, summary.get("sha256", {}).get(predictions.name), REMEDY)
+        tables.append(read_table(predictions, PREDICTIONS, REMEDY).assign(**job))
+        hashes.setdefault(_data_hash(path), path)
     if not rows:
         raise InputError(f"{folder}/finetune holds no finished fold: run finetune.sh first")
     if len(hashes) > 1:
         different = " and ".join(str(path) for path in hashes.values())
         raise InputError(f"{different} were fitted on different windows: their folds cannot be paired")
     scores = pd.DataFrame(rows)
+    # few training windows overlap little between folds: what folds share is then their test windows, as with all
+    drawn = scores["train_windows"] > 0
+    scores.loc[drawn, "ratio"] = TEST_TO_TRAIN if drawn.all() else scores.loc[~drawn, "ratio"].mean()
     position = {arm: i for i, arm in enumerate(dict.fromkeys([*ARMS, *scores["arm"]]))}
     return scores.sort_values("arm", key=lambda arms: arms.map(position), kind="stable"), pd.concat(tables)
 
 
+def main_size(scores: pd.DataFrame) -> int:
+    """The train_windows that tables and the verdict are about: all (0) where there are such folds, else the most."""
+    return 0 if (scores["train_windows"] == 0).any() else int(scores["train_windows"].max())
+
+
 def _data_hash(fold: Path) -> str:
-    return json.loads((fold / "env.json").read_text())["inputs"]["spliceator"]
+    return read_json(fold / "env.json", REMEDY)["inputs"]["spliceator"]
 
 
 # -- several runs ------------------------------------------------------------------------------------------------------
@@ -125,16 +155,30 @@ def _same_arm(runs: Mapping[str, Config], before: pd.DataFrame, mine: pd.DataFra
     both = before.merge(mine, on=[*JOB, "window"], suffixes=("", "_mine"))
     if len(both):
         return bool((both["probability"] == both["probability_mine"]).all())
-    origins = [_origin(runs[table["run"].iloc[0]].folder, arm) for table in (before, mine)]
+    folders = [runs[table["run"].iloc[0]].folder for table in (before, mine)]
+    seeds = [set(table["pretrain_seed"]) for table in (before, mine)]
+    if not seeds[0] & seeds[1] and min(seeds[0] | seeds[1]) >= 0:  # the same pre-training under other seeds
+        return _settings_of(folders[0], arm) == _settings_of(folders[1], arm)
+    origins = [_origin(folder, arm) for folder in folders]
     return origins[0] == origins[1]
+
+
+def _settings_of(run: Path, arm: str) -> tuple[dict[str, Any], ...]:
+    """Settings of an arm's fine-tuning and pre-training but for the seed and what does not matter."""
+    stage = checkpoint_of(arm)[0]
+    pretraining = run / stage / "config.yaml"
+    settings = flatten(read_saved(pretraining)) if pretraining.is_file() else {}
+    skipped = (*_BOOKKEEPING, "seed", "pretrain.seeds", "model.source")
+    both = _origin(run, arm)[1], settings
+    return tuple({key: value for key, value in each.items() if not key.startswith(skipped)} for each in both)
 
 
 def _origin(run: Path, arm: str) -> tuple[dict[str, str], dict[str, Any]]:
     """What an arm's first fold was made from: hashes of its inputs, and its settings."""
-    fold = min(run.glob(f"finetune/{arm}/*/seed*/fold*/summary.json")).parent
-    settings = flatten(upgrade(yaml.safe_load((fold / "config.yaml").read_text())))
+    fold = next(path for path, summary in fold_summaries(run) if summary["arm"] == arm)
+    settings = flatten(read_saved(fold / "config.yaml"))
     kept = {key: value for key, value in settings.items() if not key.startswith((*_BOOKKEEPING, "model.source"))}
-    return json.loads((fold / "env.json").read_text())["inputs"], kept
+    return read_json(fold / "env.json", REMEDY)["inputs"], kept
 
 
 def _new_jobs(table: pd.DataFrame, before: pd.DataFrame) -> pd.DataFrame:
@@ -145,8 +189,7 @@ def _new_jobs(table: pd.DataFrame, before: pd.DataFrame) -> pd.DataFrame:
 def check_pairable(runs: Mapping[str, Config], predictions: Mapping[str, pd.DataFrame]) -> None:
     """Refuse folds whose test windows are not the same in every run, arm and seed, naming what differs."""
     first = next(iter(runs))
-    any_fold = {run: min(config.folder.glob("finetune/*/*/seed*/fold*/summary.json")) for run, config in runs.items()}
-    hashes = {run: _data_hash(path.parent) for run, path in any_fold.items()}
+    hashes = {run: _data_hash(next(fold_summaries(config.folder))[0]) for run, config in runs.items()}
     for run in runs:
         if hashes[run] != hashes[first]:
             fields = differing_fields(runs[first], runs[run])
@@ -156,7 +199,7 @@ def check_pairable(runs: Mapping[str, Config], predictions: Mapping[str, pd.Data
             )
     seen: dict[tuple[str, int], tuple[str, frozenset]] = {}
     for run, table in predictions.items():
-        for (_, site, _, fold), part in table.groupby(["arm", *JOB], sort=False):
+        for (_, site, *_, fold), part in table.groupby(["arm", *JOB], sort=False):
             windows = frozenset(part["window"])
             other, expected = seen.setdefault((site, fold), (run, windows))
             if windows != expected:
@@ -183,7 +226,7 @@ def differing_settings(runs: Mapping[str, Config]) -> dict[str, list[Any]]:
         values = flatten(to_dict(config))
         for stage in ("mlm", "pretrain"):  # a fold's config does not hold them
             path = config.folder / stage / "config.yaml"
-            section = upgrade(yaml.safe_load(path.read_text()))[stage] if path.is_file() else {"steps": 0}
+            section = read_saved(path)[stage] if path.is_file() else {"steps": 0}
             values = {key: value for key, value in values.items() if not key.startswith(f"{stage}.")}
             values |= flatten({stage: section})
         settings.append({key: value for key, value in values.items() if not key.startswith(_BOOKKEEPING)})
@@ -220,7 +263,7 @@ def _proxies_of(folder: Path) -> list[tuple[str, str, str, float]]:
         path = folder / stage / "summary.json"
         if not path.is_file():
             continue
-        summary = json.loads(path.read_text())
+        summary = read_json(path, REMEDY)
         validations = {row["step"]: row for row in read_metrics(path.parent) if "val/sccs" in row or "val/nmi" in row}
         steps = {f"{prefix}last": summary["steps"]} if prefix else {BASELINE: 0, "last": summary["steps"]}
         steps |= {f"{prefix}best_{proxy}": best["step"] for proxy, best in summary["best"].items()}
@@ -241,7 +284,7 @@ def benchmark_values(study: Study) -> pd.DataFrame:
     for run, config in study.runs.items():
         path = config.folder / "benchmark/benchmark.csv"
         if path.is_file():
-            table = pd.read_csv(path)
+            table = read_table(path, [*columns, "value"], f"run evaluate.py benchmark {config.folder} again")
             tables.append(table.assign(arm=[study.names.get((run, arm), arm) for arm in table["arm"]]))
     return pd.concat(tables[1:] or tables).drop_duplicates(columns)
 
@@ -249,14 +292,14 @@ def benchmark_values(study: Study) -> pd.DataFrame:
 def objective_of(config: Config) -> str | None:
     """What the pretrain stage of a run trained: simcse, dcl or mlm; None where it has none."""
     path = config.folder / "pretrain/summary.json"
-    return json.loads(path.read_text())["objective"] if path.is_file() else None
+    return read_json(path, REMEDY)["objective"] if path.is_file() else None
 
 
 def near_duplicate_share(config: Config) -> float:
     """Share of test windows that share 80 bases in a row with a training window of their fold, mean over folds."""
     shares = []
-    for path in config.folder.glob("finetune/*/*/seed*/fold*/summary.json"):
-        windows = json.loads(path.read_text())["windows"]
+    for _, summary in fold_summaries(config.folder):
+        windows = summary["windows"]
         if "test_distinct" in windows:  # runs of before it was counted
             shares.append(1 - windows["test_distinct"] / windows["test"])
     return float(np.mean(shares)) if shares else 0.0

@@ -4,43 +4,54 @@ from __future__ import annotations
 
 import base64
 import html
-import json
 import re
 from pathlib import Path
 
 import pandas as pd
-from markdown import markdown
+from markdown import Markdown
 
 from simcsp.judge.sccs import SCCS_CEILING
 from simcsp.report.caveats import SYNTHETIC
 from simcsp.report.collect import CROSS_VALIDATION, Study, differing_settings
-from simcsp.report.verdict import Contrast, Verdict
+from simcsp.report.table import aligned, markdown_table
+from simcsp.report.verdict import ENDPOINTS, Contrast, Verdict
+from utils.files import read_json
 
-_METRICS = ("ap", "mcc", "accuracy")
-_HEADER = ["arm", "F1", "F1 - baseline [95 %]", "p", "p Holm", "n"]
-_HEADER += ["AUC", "AP", "MCC", "accuracy", "pooled F1", "distinct F1"]
+_METRICS = {"test/ap": "AP", "test/mcc": "MCC", "test/accuracy": "accuracy", "test/tpr": "TPR", "test/fpr": "FPR"}
+_METRICS |= {"test/f1_tuned": "tuned F1", "test/f1_distinct": "distinct F1", "pooled/f1": "pooled F1"}
+_HEADER = ["arm", "F1", "F1 - baseline [95 %]", "p", "p Holm", "n", "AUC"]
 _IN_TERMINAL = ("arm", "F1", "AUC", "pooled F1", "F1 - baseline [95 %]", "p", "n")
 HOW_TO_READ = """\
-Means over test folds and seeds, ± their sd; n counts them. Differences are paired over the folds and seeds that both
-arms have. Interval and p are those of the corrected resampled t-test [1], since folds share training windows. The
-primary contrast is tested at 5 % as it is; p Holm is adjusted for all other comparisons of F1 together [2]. Pooled F1
-counts every test window once; distinct F1 leaves out test windows that share 80 bases in a row with a training window
-of their fold (under grouped folds there are none). `pwm` and `kmer` are floors without a language model: a weight
-matrix and a k-mer logistic regression on the same folds."""
+Means over test folds and seeds, ± their sd; n counts them. Differences are paired over the fits that both arms have.
+Interval and p are those of the corrected resampled t-test [1] over folds, since folds share training windows, or of the
+paired t-test over pre-training seeds where there are several. p Holm is adjusted for all secondary comparisons together
+[2]; floors (no language model), fresh weights and controls are shown and not tested. F1, MCC, accuracy, TPR and FPR are
+taken at a threshold of .5, tuned F1 at the one that is best on validation. Distinct F1 leaves out test windows that
+share 80 bases in a row with a training window of their fold, at the prevalence of all of them. Pooled F1 counts each
+(window, fold) once; the ensemble takes the mean probability of the models that a window was tested by."""
 REFERENCES = """\
 1. Nadeau and Bengio, *Inference for the generalization error*, Machine Learning 52, 239 (2003).
 2. Holm, *A simple sequentially rejective multiple test procedure*, Scandinavian Journal of Statistics 6, 65 (1979).
-3. The difference that a study finds in four cases of five solves the noncentral t distribution for a power of .80 at
-   5 %, two-sided: Johnson and Welch, *Applications of the non-central t-distribution*, Biometrika 31, 362 (1940). It
-   takes the observed sd of the paired differences for the true one.
+3. The minimum detectable effect (80 % power) solves the noncentral t distribution at 5 %, two-sided, with the observed
+   sd of the paired differences for the true one: Johnson and Welch, *Applications of the non-central t-distribution*,
+   Biometrika 31, 362 (1940).
 4. McInnes, Healy and Melville, *UMAP: Uniform Manifold Approximation and Projection for Dimension Reduction*,
    arXiv:1802.03426 (2018).
 5. Traag, Waltman and van Eck, *From Louvain to Leiden: guaranteeing well-connected communities*, Scientific Reports 9,
-   5233 (2019)."""
+   5233 (2019).
+6. Two one-sided tests: Schuirmann, *A comparison of the two one-sided tests procedure and the power approach*, Journal
+   of Pharmacokinetics and Biopharmaceutics 15, 657 (1987).
+7. CKA: Kornblith, Norouzi, Lee and Hinton, *Similarity of neural network representations revisited*, ICML (2019)."""
 CAPTIONS = {
-    "differences": "Differences in F1 with their 95 % intervals (not adjusted); the primary contrast in red.",
-    "f1": "F1 of each arm on the test folds.",
-    "proxies": "SCCS and NMI against steps; dashed: the floors.",
+    "differences": "Differences in F1 with their 95 % intervals (not adjusted); the primary contrast in colour.",
+    "f1": "F1 on the test folds, one dot a fold; boxes (median, quartiles) from five folds on.",
+    "curves": "Mean over the test folds; the band reaches from the lowest fold to the highest.",
+    "calibration": "Share of sites among test windows of about the same predicted probability, all folds together; the "
+    "grey band holds 95 % of the bins of a perfectly calibrated model.",
+    "learning": "Mean over folds by epoch; the band reaches from the lowest fold to the highest.",
+    "labels": "Mean over folds against the number of labelled windows; bands: ± sd over draws and pre-training seeds.",
+    "proxies": "SCCS with its 95 % interval and NMI ± its sd over seeds of Leiden (where measured); level: the start; "
+    "grey: the floors.",
     "umap": "UMAP [4] lays the motif sites out in a plane so that sites with similar hidden states lie near each "
     "other: neighbourhoods mean something, sizes of groups and distances between them mean little. Left the labels, "
     "right the clusters of Leiden [5], which puts sites together that are near neighbours more often than chance would "
@@ -56,22 +67,23 @@ def to_markdown(
     figures: list[str],
 ) -> str:  # fmt: skip
     """The report for a person; figures are names of PNGs beside it."""
-    parts = [f"# {title}: comparison of arms", f"> **{verdict.sentence}**"]
-    if verdict.contrast is not None:
-        parts += ["Primary contrast:", contrast_table([verdict.contrast], adjusted=False)]
+    parts = [f"# {plain(title)}: comparison of arms", f"> **{verdict.headline}**"]
+    parts += ["\n".join(f"- {sentence}" for sentence in verdict.details)] if verdict.details else []
+    if verdict.contrasts:
+        parts += ["Primary contrast:", contrast_table(verdict.contrasts, adjusted=False)]
     if caveats:
         parts += ["## Warnings", "\n".join(f"- {sentence}" for sentence in caveats)]
     for site in dict.fromkeys(table.loc[table["dataset"] == CROSS_VALIDATION, "site"]):
-        parts += [f"## Splice-site classification, site: {site}", to_table([_HEADER, *_cells(table, site)])]
-    parts += [HOW_TO_READ, *_figures(figures, "f1")]
+        parts += [f"## Splice-site classification, site: {site}", markdown_table(_cells(table, site))]
+    parts += [HOW_TO_READ, *_figures(figures, "labels", "f1", "curves", "calibration", "learning")]
     others = [contrast for contrast in contrasts if not contrast.primary]
     if others:
-        parts += ["## All other comparisons of F1", contrast_table(others, adjusted=True)]
+        parts += ["## All other comparisons", contrast_table(others, adjusted=True)]
     parts += [*_figures(figures, "differences"), "## SCCS and NMI", _proxy_tables(table)]
     parts += _figures(figures, "proxies", "umap")
     for run, config in study.runs.items():
         if overlap := _overlap_table(config.folder):
-            of_run = f" ({run})" if len(study.runs) > 1 else ""
+            of_run = f" ({plain(run)})" if len(study.runs) > 1 else ""
             parts += [f"## Overlap of the evaluation with the pre-training text{of_run}", overlap]
     benchmarks = table[~table["dataset"].isin([CROSS_VALIDATION, "selection", "motifs"])]
     if len(benchmarks):
@@ -81,12 +93,9 @@ def to_markdown(
     return "\n\n".join([*parts, "## References", REFERENCES]) + "\n"
 
 
-def to_table(rows: list[list[str]]) -> str:
-    """A Markdown table; columns of numbers are aligned to the right."""
-    head, *body = rows
-    numeric = [all(re.match(r"[+-]?[\d.]|$", row[i]) for row in body) for i in range(len(head))]
-    rules = ["---:" if right else "---" for right in numeric]
-    return "\n".join("| " + " | ".join(row) + " |" for row in (head, rules, *body))
+def plain(name: str) -> str:
+    """A name that is not ours, such as a folder's, as Markdown that shows it and does nothing else."""
+    return re.sub(r"([\\`\[\]|])", r"\\\1", html.escape(" ".join(name.split()), quote=False))
 
 
 def _figures(figures: list[str], *kinds: str) -> list[str]:
@@ -106,19 +115,21 @@ def _number(value: float | None, form: str) -> str:
 
 
 def _cells(table: pd.DataFrame, site: str) -> list[list[str]]:
-    """One line an arm: scores over folds, then the paired difference in F1 to the baseline."""
+    """The header, then a line an arm: scores over folds, and the paired difference in F1 to the baseline."""
     here = table[(table["site"] == site) & (table["dataset"] == CROSS_VALIDATION)]
-    lines = []
+    found = set(here["metric"])
+    shown = {metric: name for metric, name in _METRICS.items() if metric in found}
+    shown |= {metric: metric.replace("/f1", " F1") for metric in sorted(found) if re.match(r"ensemble.*/f1$", metric)}
+    lines = [[*_HEADER, *shown.values()]]
     for arm in dict.fromkeys(here["arm"]):
         mine = here[here["arm"] == arm].set_index("metric")
         f1 = mine.loc["test/f1"]
-        fewer = pd.notna(f1["n_paired"]) and f1["n_paired"] < f1["n"]  # of the baseline alone nothing is paired
-        n = str(int(f1["n"])) + (f" ({int(f1['n_paired'])} paired)" if fewer else "")
+        folds = f1["n"] if pd.isna(f1["n_paired"]) else f1["n_paired"]  # of the baseline alone nothing is paired
+        n = str(int(f1["n"])) + (f" ({int(folds)} paired)" if folds < f1["n"] else "")
         cells = [f"`{arm}`", _mean(f1), _difference(f1["diff"], f1["low"], f1["high"])]
-        cells += [_number(f1["p"], ".3g"), _number(f1["p_holm"], ".3g"), n]
-        cells += [_mean(mine.loc["test/auc"]), *(f"{mine.loc[f'test/{m}', 'mean']:.4f}" for m in _METRICS)]
-        distinct = f"{mine.loc['test/f1_distinct', 'mean']:.4f}" if "test/f1_distinct" in mine.index else ""
-        lines.append([*cells, f"{mine.loc['pooled/f1', 'mean']:.4f}", distinct])
+        cells += [_number(f1["p"], ".3g"), _number(f1["p_holm"], ".3g"), n, _mean(mine.loc["test/auc"])]
+        means = mine["mean"]
+        lines.append([*cells, *(_number(means.get(metric), ".4f") for metric in shown)])
     return lines
 
 
@@ -128,14 +139,16 @@ def _mean(row: pd.Series) -> str:
 
 def contrast_table(contrasts: list[Contrast], adjusted: bool) -> str:
     """One line a comparison."""
-    header = ["F1 of", "minus", "site", "pairs", "difference [95 %]", "p", *(["p Holm"] if adjusted else [])]
-    rows = [[*header, "found in 4 of 5 studies [3]"]]
+    few = any(one.windows for one in contrasts)
+    header = ["score", "of", "minus", "site", *(["training windows"] if few else []), "n", "difference [95 %]", "p"]
+    rows = [[*header, *(["p Holm"] if adjusted else []), "equivalence p [6]", "detectable at 80 % power [3]"]]
     for one in contrasts:
-        cells = [f"`{one.arm}`", f"`{one.reference}`", one.site, str(one.n)]
-        cells += [_difference(one.diff, one.low, one.high), _number(one.p, ".3g")]
+        cells = [ENDPOINTS[one.metric], f"`{one.arm}`", f"`{one.reference}`", one.site]
+        cells += [str(one.windows or "all")] if few else []
+        cells += [f"{one.n} {one.unit}", _difference(one.diff, one.low, one.high), _number(one.p, ".3g")]
         cells += [_number(one.p_holm, ".3g")] if adjusted else []
-        rows.append([*cells, _number(one.smallest, ".4f")])
-    return to_table(rows)
+        rows.append([*cells, _number(one.equivalent, ".2g"), _number(one.smallest, ".4f")])
+    return markdown_table(rows)
 
 
 def _proxy_tables(table: pd.DataFrame) -> str:
@@ -147,8 +160,8 @@ def _proxy_tables(table: pd.DataFrame) -> str:
         for arm in dict.fromkeys(pretraining["arm"]):
             keys = [(arm, metric) for metric in ("val/sccs", "val/nmi")]
             rows.append([f"`{arm}`", *(f"{values[key]:.3f}" if key in values else "" for key in keys)])
-        parts += ["Before fine-tuning:", to_table(rows)]
-    rows = [["arm", "site", "SCCS before", "SCCS after", "n", "NMI before", "NMI after", "n"]]
+        parts += ["Before fine-tuning:", markdown_table(rows)]
+    rows = [["arm", "site", "SCCS before", "SCCS after", "folds", "NMI before", "NMI after", "folds"]]
     tuned = table[table["metric"].isin(["before/sccs", "after/sccs", "before/nmi", "after/nmi"])]
     for (arm, site), mine in tuned.groupby(["arm", "site"], sort=False):
         values = mine.set_index("metric")
@@ -156,11 +169,14 @@ def _proxy_tables(table: pd.DataFrame) -> str:
         for proxy in ("sccs", "nmi"):
             for metric in (f"before/{proxy}", f"after/{proxy}"):
                 cells.append(f"{values.loc[metric, 'mean']:.3f}" if metric in values.index else "")
-            cells.append(str(values.loc[metric, "n"]) if metric in values.index else "")
+            cells.append(str(values.loc[metric, "n"]) if metric in values.index else "")  # of the value after
         rows.append([f"`{arm}`", site, *cells])
     if len(rows) > 1:
-        parts += ["Before and after fine-tuning, SCCS on the test windows of each fold, NMI on the motif sites:"]
-        parts += [to_table(rows)]
+        parts += [
+            "Before and after fine-tuning, SCCS on the test windows of each fold, NMI on the motif sites (before: one "
+            "checkpoint, so that there is nothing to test; folds counts those measured after):"
+        ]
+        parts += [markdown_table(rows)]
     parts.append(
         f"SCCS (Spearman correlation of 'same class' with cosine similarity) cannot exceed {SCCS_CEILING}. NMI is the "
         "mean of its GT and AG halves, and is bounded by the number of clusters. A value below the floors "
@@ -175,11 +191,11 @@ def _overlap_table(folder: Path) -> str:
     if not path.is_file():
         return ""
     rows = [["part of the evaluation", "windows or sites", "in the text", "share"]]
-    for part in json.loads(path.read_text())["parts"]:
+    for part in read_json(path, "delete it and run pretrain.py again: it is measured anew")["parts"]:
         known = part["shared"] is not None
         share = f"{part['shared'] / part['count']:.1%}" if known else "not known: shorter than 80 nt"
         rows.append([part["part"], f"{part['count']:,}", f"{part['shared']:,}" if known else "", share])
-    return to_table(rows) + (
+    return markdown_table(rows) + (
         "\n\nWindows count when they share 80 bases in a row with the text on either strand, motif sites by their "
         "coordinates when they are of the same FASTA. `data.hide: evaluation` keeps such bases out of the text."
     )
@@ -191,20 +207,22 @@ def _benchmark_table(benchmarks: pd.DataFrame) -> str:
         values = mine.set_index("metric")["mean"]
         keys = ("test/f1", "test/auc", "ensemble/f1", "ensemble/auc")
         rows.append([dataset, site, f"`{arm}`", *(_number(values.get(key), ".4f") for key in keys)])
-    return to_table(rows)
+    return markdown_table(rows)
 
 
 def _run_tables(study: Study) -> str:
     """Which arm is of which run, and the settings in which the runs differ."""
     rows = [["run", "arm there", "arm here"]]
-    rows += [[run, f"`{arm}`", f"`{name}`"] for (run, arm), name in study.names.items()]
-    parts = ["An arm that several runs have in common is counted once.", to_table(rows)]
+    rows += [[plain(run), f"`{arm}`", f"`{name}`"] for (run, arm), name in study.names.items()]
+    parts = ["An arm that several runs have in common is counted once.", markdown_table(rows)]
     settings = differing_settings(study.runs)
     if not settings:
         return "\n\n".join([*parts, "The runs have the same settings."])
-    rows = [["setting", *study.runs]]
+    rows = [["setting", *map(plain, study.runs)]]
     rows += [[f"`{field}`", *(f"`{value}`" for value in values)] for field, values in settings.items()]
-    return "\n\n".join([*parts, "Differences between their arms may come from any of these settings:", to_table(rows)])
+    return "\n\n".join(
+        [*parts, "Differences between their arms may come from any of these settings:", markdown_table(rows)]
+    )
 
 
 # -- HTML --------------------------------------------------------------------------------------------------------------
@@ -221,7 +239,8 @@ h1 { font-size: 1.6rem; line-height: 1.2; }
 h2 { font-size: 1.2rem; margin: 2.2rem 0 .6rem; padding-bottom: .25rem; border-bottom: 1px solid var(--line); }
 p, li, blockquote { max-width: 54rem; }
 blockquote { margin: 1rem 0; padding: .7rem 1rem; background: var(--soft); border-left: 4px solid var(--mark); }
-blockquote p { margin: 0; }
+blockquote p { margin: 0; font-size: 1.15rem; }
+blockquote + ul { font-size: .88rem; }
 code { font: .9em ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace; overflow-wrap: anywhere; }
 .scroll { overflow-x: auto; margin: .8rem 0; }
 table { border-collapse: collapse; font-size: .86rem; font-variant-numeric: tabular-nums; }
@@ -237,7 +256,10 @@ li { margin: .3rem 0; }
 
 def to_html(title: str, text: str, folder: Path) -> str:
     """One page that needs no other file: text is Markdown, its images are read from `folder`."""
-    body = markdown(text, extensions=["tables"])
+    reader = Markdown(extensions=["tables"])
+    reader.preprocessors.deregister("html_block")  # names may hold tags: none is let through
+    reader.inlinePatterns.deregister("html")
+    body = reader.convert(text)
     body = body.replace("<table>", '<div class="scroll"><table>').replace("</table>", "</table></div>")
     body = re.sub(r'src="([^"]+)\.png"', lambda found: f'src="{_data_uri(folder / found[1])}"', body)
     return (
@@ -259,12 +281,12 @@ def _data_uri(stem: Path) -> str:
 def to_terminal(where: str, table: pd.DataFrame, verdict: Verdict, caveats: list[str]) -> str:
     """The comparison as aligned columns: mean F1 and AUC, difference to the baseline; then what it comes to."""
     lines = []
-    columns = [_HEADER.index(name) for name in _IN_TERMINAL]
     for site in dict.fromkeys(table.loc[table["dataset"] == CROSS_VALIDATION, "site"]):
-        cells = [[row[i].strip("`") for i in columns] for row in [_HEADER, *_cells(table, site)]]
-        widths = [max(len(row[i]) for row in cells) for i in range(len(columns))]
+        cells = _cells(table, site)
+        columns = [cells[0].index(name) for name in _IN_TERMINAL]
+        cells = [[row[i].strip("`") for i in columns] for row in cells]
         lines.append(f"\n{where}, site: {site} (mean ± sd over folds and seeds)")
-        lines += ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in cells]
-    lines.append(verdict.sentence)
+        lines += aligned(cells)
+    lines += ["", verdict.headline, *(f"  {sentence}" for sentence in verdict.details)]
     lines += [sentence if sentence == SYNTHETIC else f"warning: {sentence.replace('`', '')}" for sentence in caveats]
     return "\n".join(lines)

@@ -10,76 +10,192 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from sklearn.metrics import precision_recall_curve, roc_curve
 
 from simcsp.judge.scores import CALIBRATION_BINS, calibration_error, reliability_bins
 
 matplotlib.use("Agg")  # files only: there may be no screen
 _GREY = "0.45"
 _MARKERS = "os^DvP*X"
+_COLOURS = ("#000000", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+"""Of Okabe and Ito: apart for all kinds of colour vision; from the eighth on with another line."""
+_FEWEST_BOXED = 5  # below it a box says more than is known
+_GRID = np.linspace(0, 1, 101)
 
 
-def box_plot(scores: pd.DataFrame, metric: str, title: str) -> Figure:
-    """Box plot over folds and seeds, one panel a site, one box an arm, every fold as a dot.
+def arm_styles(arms: Collection[str], floors: Collection[str] = ()) -> dict[str, dict[str, str]]:
+    """{arm: colour and line} the same in every figure of a report; floors grey, each with a line of its own."""
+    dashes, found, models = ("--", ":", "-."), {}, 0
+    for arm in arms:
+        if arm in floors:
+            found[arm] = {"color": _GREY, "linestyle": dashes[len(found) % 3]}
+        else:
+            found[arm] = {"color": _COLOURS[models % 7], "linestyle": "-" if models < 7 else "--"}
+            models += 1
+    return found
+
+
+def score_plot(scores: pd.DataFrame, metric: str, label: str, floors: Collection[str], title: str) -> Figure:
+    """A score of every fold as a dot, by arm; boxes too where an arm has five folds or more. Floors have an axis of
+    their own, so that a low one does not squeeze the others.
 
     scores: columns arm, site, metric, value; arms are drawn in the order in which they first occur.
     """
     scores = scores[scores["metric"] == metric]
     sites, arms = list(dict.fromkeys(scores["site"])), list(dict.fromkeys(scores["arm"]))
-    width = max(3.0, 0.75 * len(arms) + 1)
-    figure, axes = plt.subplots(1, len(sites), figsize=(width * len(sites), 4), squeeze=False, layout="constrained")
-    rng = np.random.default_rng(0)
-    for axis, site in zip(axes[0], sites):
+    groups = [[arm for arm in arms if arm not in floors], [arm for arm in arms if arm in floors]]
+    groups = [group for group in groups if group]
+    widths = [max(2, len(group)) for group in groups] * len(sites)
+    size = (1.1 * sum(widths) + 1.5, 4)
+    figure, axes = plt.subplots(1, len(widths), figsize=size, squeeze=False, layout="constrained", width_ratios=widths)
+    rng, styles = np.random.default_rng(0), arm_styles(arms, floors)
+    for axis, (site, group) in zip(axes[0], [(site, group) for site in sites for group in groups]):
         here = scores[scores["site"] == site]
-        values = [here.loc[here["arm"] == arm, "value"].to_numpy() for arm in arms]
-        axis.boxplot(values, tick_labels=arms, showfliers=False, medianprops={"color": "C0"})
-        for i, column in enumerate(values, start=1):
-            axis.plot(i + rng.uniform(-0.12, 0.12, len(column)), column, "o", color=_GREY, markersize=3)
-        axis.set_title(f"site: {site}")
-        axis.set_ylabel(f"{metric} (one dot a fold)")
-        axis.tick_params(axis="x", rotation=30)
+        for i, arm in enumerate(group):
+            values = here.loc[here["arm"] == arm, "value"].to_numpy()
+            if len(values) >= _FEWEST_BOXED:
+                axis.boxplot(values, positions=[i], showfliers=False, widths=0.6, medianprops={"color": "black"})
+            at = i + rng.uniform(-0.12, 0.12, len(values))
+            axis.plot(at, values, "o", color=styles[arm]["color"], markersize=4, alpha=0.8)
+        axis.set_xticks(range(len(group)), group, rotation=30, ha="right")
+        axis.set_xlim(-0.6, len(group) - 0.4)
+        what = "floors" if group[0] in floors else "arms"
+        axis.set_title(what if len(sites) == 1 else f"{what}, {site}", fontsize=10)
         axis.grid(axis="y", alpha=0.3)
+    axes[0, 0].set_ylabel(f"{label} (one dot a fold)")
+    figure.suptitle(title)
+    return figure
+
+
+def curve_plot(predictions: pd.DataFrame, arms: Collection[str], floors: Collection[str], title: str) -> Figure:
+    """ROC and precision against recall: mean over fits, band from the least to the most of them.
+
+    predictions: columns arm, label, probability, and `fit`, which tells the fits apart.
+    """
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9.4, 4.4), layout="constrained")
+    styles = arm_styles(arms, floors)
+    for arm in arms:
+        rates, precisions = [], []
+        for _, fit in predictions[predictions["arm"] == arm].groupby("fit"):
+            labels, probabilities = fit["label"].to_numpy(), fit["probability"].to_numpy()
+            false, true, _ = roc_curve(labels, probabilities)
+            rates.append(np.interp(_GRID, false, true))
+            precision, recall, _ = precision_recall_curve(labels, probabilities)
+            precisions.append(np.interp(_GRID, recall[::-1], precision[::-1]))
+        _band(left, _GRID, np.array(rates), arm, styles[arm])
+        _band(right, _GRID[1:], np.array(precisions)[:, 1:], arm, styles[arm])
+    left.plot([0, 1], [0, 1], color="0.8", linewidth=1)
+    left.set(xlabel="false-positive rate", ylabel="true-positive rate (recall)", title="ROC")
+    right.set(xlabel="recall", ylabel="precision", title="Precision and recall")
+    right.legend(fontsize=8, loc="lower left")
+    for axis in (left, right):
+        axis.grid(alpha=0.3)
+    figure.suptitle(title)
+    return figure
+
+
+def _band(axis: plt.Axes, x: np.ndarray, values: np.ndarray, label: str, style: dict[str, str]) -> None:
+    """Mean of values [fits, points] as a line, their range as a band."""
+    axis.fill_between(x, values.min(axis=0), values.max(axis=0), color=style["color"], alpha=0.12, linewidth=0)
+    axis.plot(x, values.mean(axis=0), label=label, linewidth=1.5, **style)
+
+
+def learning_curves(rows: pd.DataFrame, title: str) -> Figure:
+    """Training loss and validation AUC by epoch: mean over fits, band from the least to the most of them.
+
+    rows: columns arm, fit, step, train/loss, val/auc. An epoch counts where at least half of the fits reached it.
+    """
+    panels = {"train/loss": "training loss (cross-entropy)", "val/auc": "AUC on validation"}
+    figure, axes = plt.subplots(1, 2, figsize=(9.4, 4), layout="constrained")
+    styles = arm_styles(list(dict.fromkeys(rows["arm"])))
+    for axis, (key, label) in zip(axes, panels.items()):
+        for arm, mine in rows.groupby("arm", sort=False):
+            table = mine.pivot_table(index="step", columns="fit", values=key)
+            table = table[2 * table.notna().sum(axis=1) >= table.shape[1]]
+            mean, least, most = table.mean(axis=1), table.min(axis=1), table.max(axis=1)
+            axis.fill_between(table.index, least, most, color=styles[arm]["color"], alpha=0.12, linewidth=0)
+            axis.plot(table.index, mean, marker="o", markersize=3, label=arm, **styles[arm])
+        axis.set(xlabel="epoch of fine-tuning", ylabel=label)
+        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.grid(alpha=0.3)
+    axes[1].legend(fontsize=8, loc="lower right")
+    figure.suptitle(title)
+    return figure
+
+
+def label_curves(scores: pd.DataFrame, arms: Collection[str], floors: Collection[str], title: str) -> Figure:
+    """AUC and F1 against the number of training windows, one line an arm; bands: ± sd over fits, folds averaged.
+
+    scores: columns arm, metric, labels (training windows), draw, pretrain_seed, value.
+    """
+    figure, axes = plt.subplots(1, 2, figsize=(9.4, 4.4), layout="constrained")
+    styles = arm_styles(arms, floors)
+    for axis, (metric, label) in zip(axes, (("test/auc", "AUC on the test windows"), ("test/f1", "F1 (threshold .5)"))):
+        for arm in arms:
+            mine = scores[(scores["arm"] == arm) & (scores["metric"] == metric)]
+            fits = mine.groupby(["labels", "draw", "pretrain_seed"])["value"].mean().groupby("labels")
+            mean, sd = fits.mean(), fits.std(ddof=1).fillna(0.0)
+            axis.fill_between(mean.index, mean - sd, mean + sd, color=styles[arm]["color"], alpha=0.12, linewidth=0)
+            axis.plot(mean.index, mean, marker="o", markersize=4, label=arm, **styles[arm])
+        ticks = sorted(scores["labels"].unique())
+        axis.set_xscale("log")
+        axis.set_xticks(ticks, [f"{tick:,.0f}" for tick in ticks])
+        axis.minorticks_off()
+        axis.set(xlabel="labelled windows to train on", ylabel=label)
+        axis.grid(alpha=0.3)
+    axes[0].legend(fontsize=8, loc="lower right")
     figure.suptitle(title)
     return figure
 
 
 def difference_plot(contrasts: pd.DataFrame, title: str) -> Figure:
-    """Differences in F1 with their 95 % intervals, one line each, the primary contrast in red.
+    """Differences in F1 with their 95 % intervals, one line each, the primary contrast in colour.
 
     contrasts: columns arm, reference, site, diff, low, high, primary.
     """
     figure, axis = plt.subplots(figsize=(8, 1.4 + 0.34 * len(contrasts)), layout="constrained")
     several = contrasts["site"].nunique() > 1
     for i, row in enumerate(contrasts.itertuples()):
-        colour = "C3" if row.primary else _GREY
+        colour = _COLOURS[1] if row.primary else _GREY
         axis.plot([row.low, row.high], [i, i], color=colour, linewidth=2.5 if row.primary else 1.5)
         axis.plot(row.diff, i, "o", color=colour, markersize=6 if row.primary else 4)
     names = [f"{row.arm} - {row.reference}" + (f" ({row.site})" if several else "") for row in contrasts.itertuples()]
     axis.set_yticks(range(len(names)), names)
     axis.axvline(0, color="black", linewidth=1)
     axis.set_ylim(len(names) - 0.5, -0.5)
-    axis.set_xlabel("difference in F1 (95 % interval of the corrected resampled t-test)")
+    axis.set_xlabel("difference in F1 on the test folds (95 % interval)")
     axis.grid(axis="x", alpha=0.3)
     figure.suptitle(title)
     return figure
 
 
-def proxy_curves(validations: pd.DataFrame, floors: dict[str, float], ceilings: dict[str, float], title: str) -> Figure:
-    """SCCS and NMI against steps, with the floors as dashed lines.
+def proxy_curves(
+    validations: dict[str, pd.DataFrame], floors: dict[str, float], ceilings: dict[str, float], title: str
+) -> Figure:
+    """SCCS and NMI against steps with their error, the start as a level, the floors as dashed lines.
 
-    validations: columns step, sccs, nmi (either may be missing). floors: {'sccs_gc': value, ...}. ceilings: the most
-    each proxy could be, said in the panel's title.
+    validations: {stage: columns step, sccs, nmi (either may be missing); sccs_low, sccs_high (95 %), nmi_sd where they
+    were measured}. floors: {'sccs_gc': value, ...}. ceilings: the most each proxy could be.
     """
-    proxies = [name for name in ("sccs", "nmi") if name in validations]
-    figure, axes = plt.subplots(1, len(proxies), figsize=(5.5 * len(proxies), 4), squeeze=False, layout="constrained")
-    for axis, proxy in zip(axes[0], proxies):
-        axis.plot(validations["step"], validations[proxy], "o-", color="C0", markersize=3, label="encoder")
-        best = validations[validations["step"] > 0][proxy].idxmax()
-        axis.plot(validations["step"][best], validations[proxy][best], "*", color="C3", markersize=12, label="best")
-        for i, (name, value) in enumerate((k, v) for k, v in floors.items() if k.startswith(f"{proxy}_")):
-            axis.axhline(value, color=f"C{i + 4}", linestyle="--", linewidth=1, label=name.removeprefix(f"{proxy}_"))
-        axis.set_xlabel("optimiser step")
-        axis.set_ylabel(proxy.upper())
-        axis.set_title(f"{proxy.upper()} (can reach {ceilings[proxy]:.2f})")
+    first = next(iter(validations.values()))
+    proxies = {"sccs": "SCCS of the selection windows", "nmi": "NMI of the motif sites"}
+    proxies = {name: label for name, label in proxies.items() if name in first}
+    figure, axes = plt.subplots(1, len(proxies), figsize=(5.6 * len(proxies), 4.2), squeeze=False, layout="constrained")
+    for axis, (proxy, label) in zip(axes[0], proxies.items()):
+        for colour, (stage, table) in zip(_COLOURS[1:], validations.items()):
+            values = table[proxy]
+            axis.plot(table["step"], values, "o-", color=colour, markersize=3, label=stage, zorder=3)
+            low, high = table.get(f"{proxy}_low"), table.get(f"{proxy}_high")
+            if f"{proxy}_sd" in table:
+                low, high = values - table[f"{proxy}_sd"], values + table[f"{proxy}_sd"]
+            if low is not None:
+                axis.fill_between(table["step"], low, high, color=colour, alpha=0.15, linewidth=0)
+        axis.axhline(first[proxy].iloc[0], color="black", linewidth=1, label="start")
+        lines = ("--", ":", "-.", (0, (1, 3)))
+        for line, (name, value) in zip(lines, ((k, v) for k, v in floors.items() if k.startswith(f"{proxy}_"))):
+            name = f"floor: {name.removeprefix(f'{proxy}_')}"
+            axis.axhline(value, color=_GREY, linestyle=line, linewidth=1.2, label=name)
+        axis.set(xlabel="optimiser step", ylabel=label, title=f"{proxy.upper()} (can reach {ceilings[proxy]:.2f})")
         axis.grid(alpha=0.3)
         axis.legend(fontsize=8)
     figure.suptitle(title)
@@ -95,8 +211,8 @@ def umap_panels(panels: list[tuple[str, np.ndarray, np.ndarray, np.ndarray]], ti
     for (name, points, labels, clusters), (left, right) in zip(panels, axes):
         for i, label in enumerate(sorted(set(labels))):
             mine = points[labels == label]
-            left.scatter(*mine.T, s=6, color=f"C{i}", label=label, linewidths=0)
-        right.scatter(*points.T, s=6, c=clusters, cmap="tab20", linewidths=0)
+            left.scatter(*mine.T, s=6, color=_COLOURS[1 + i % 6], label=label, linewidths=0, rasterized=True)
+        right.scatter(*points.T, s=6, c=clusters, cmap="tab20", linewidths=0, rasterized=True)
         left.set_title(f"{name}: by label")
         right.set_title(f"{name}: by Leiden cluster ({len(set(clusters))})")
         left.legend(fontsize=8, markerscale=2)
@@ -126,14 +242,14 @@ def reliability_plot(
         layout="constrained",
     )
     arms = list(dict.fromkeys(arm for panel in panels.values() for arm in panel))
-    even = np.linspace(0, 1, 101)
+    even, styles = _GRID, arm_styles(arms, floors)
     for (name, panel), (above, below) in zip(panels.items(), axes.T):
         windows = min(len(labels) for labels, _ in panel.values())
         spread = 1.96 * np.sqrt(even * (1 - even) / (windows / CALIBRATION_BINS))
         above.fill_between(even, (even - spread).clip(0, 1), (even + spread).clip(0, 1), color="0.92", linewidth=0)
         above.plot(even, even, color=_GREY, linewidth=1)
         for arm, (labels, probabilities) in panel.items():
-            style = {"color": f"C{arms.index(arm) % 10}", "linestyle": "--" if arm in floors else "-"}
+            style = styles[arm]
             predicted, observed, _ = reliability_bins(labels, probabilities)
             error = calibration_error(labels, probabilities)
             above.plot(
@@ -182,7 +298,8 @@ def proxy_scatter(table: pd.DataFrame, proxies: dict[str, str], title: str) -> F
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a PNG, aside and renamed."""
-    aside = path.with_name(f"{path.stem}.tmp.png")
-    figure.savefig(aside, dpi=120)
-    aside.replace(path)
+    """Write a PNG and an SVG beside it, aside and renamed."""
+    for ending, settings in ((".png", {"dpi": 120}), (".svg", {"metadata": {"Date": None}})):
+        aside = path.with_name(f"{path.stem}.tmp{ending}")
+        figure.savefig(aside, **settings)
+        aside.replace(path.with_suffix(ending))

@@ -11,6 +11,7 @@ import pandas as pd
 from simcsp.judge.relate import AFTER, FEWEST_RUNS, FOLDER, HEADLINES, MEASURES, RESAMPLES, correlate
 from simcsp.report.caveats import SYNTHETIC, is_synthetic
 from simcsp.report.plots import plt, proxy_scatter, save_figure
+from simcsp.report.table import markdown_table
 from utils.config import Config
 from utils.files import write_text
 
@@ -106,7 +107,7 @@ def _correlation_table(correlations: pd.DataFrame) -> str:
     for row in correlations.to_dict("records"):
         cells = ["" if row["remark"] else _interval(row, name) for name in MEASURES]
         rows.append([row["proxy"], *cells, str(row["checkpoints"]), str(row["runs"]), row["resampled"], row["remark"]])
-    return _table(rows)
+    return markdown_table(rows)
 
 
 def _checkpoint_table(table: pd.DataFrame) -> str:
@@ -117,12 +118,7 @@ def _checkpoint_table(table: pd.DataFrame) -> str:
         after = [_number(row[metric]) for metric in AFTER]
         start = [row["run"], row["stage"], str(row["step"]), row["objective"]]
         rows.append([*start, *proxies, f1, f"{row['auc']:.4f}", *after])
-    return _table(rows)
-
-
-def _table(rows: list[list[str]]) -> str:
-    head, *body = rows
-    return "\n".join("| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *body))
+    return markdown_table(rows)
 
 
 def _interval(row: dict[str, Any], name: str) -> str:

@@ -1,39 +1,55 @@
-"""The statistics of a comparison: which differences are tested, how they are adjusted, and what they say in a sentence.
+"""The statistics of a comparison: which differences are tested, how they are adjusted, and what they come to in words.
 
-One primary endpoint, F1 on both sites, and one primary contrast, best_sccs against its control (against the baseline
-where no control was run). All other F1 comparisons are adjusted together by Holm's method.
+Two co-primary endpoints, F1 and AUC on both sites, and one primary contrast, `last` against `control_last` (against the
+baseline where no control was run): a fixed budget, so that no checkpoint is chosen. A claim needs both endpoints, which
+keeps the level without an adjustment. The secondary comparisons, those of arms of pre-training with their controls and
+the baseline, are adjusted together by Holm's method; floors, fresh weights and controls are described, not tested.
+
+The unit of inference is the pre-training seed where there are several: differences are averaged over folds, draws and
+fine-tuning seeds within one, and tested by the paired t-test. With one seed it is the fold, tested by the corrected
+resampled t-test; that says nothing about other pre-training seeds.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 
-from simcsp.judge.scores import corrected_ttest, holm, smallest_difference
-from simcsp.report.collect import CROSS_VALIDATION, Study, objective_of
-from utils.arms import BASELINE, CONTROL, OF_PRETRAINING
+from simcsp.judge.distance import Distance
+from simcsp.judge.scores import corrected_ttest, equivalence_test, holm, smallest_difference
+from simcsp.report.collect import CROSS_VALIDATION, JOB, Study, main_size, objective_of
+from utils.arms import BASELINE, CONTROL, FLOORS, OF_CONTROL, OF_PRETRAINING
 
 COLUMNS = ("arm", "site", "dataset", "metric", "mean", "sd", "n", "diff", "low", "high", "p", "n_paired", "p_holm")
-ENDPOINT = "test/f1"
+ENDPOINT, TUNED = "test/f1", "test/f1_tuned"
+ENDPOINTS = {ENDPOINT: "F1", "test/auc": "AUC"}
 LEVEL = 0.05
-PRIMARY_ARM = "best_sccs"
+PRIMARY_ARM = "last"
+CHANCE = 0.55  # a validation AUC below it has learned nothing that is of use, however many windows say so
+_UNIT = ["draw", "seed", "fold"]
 
 
 @dataclass(frozen=True)
 class Contrast:
-    """F1 of an arm minus F1 of a reference, paired over folds and seeds.
+    """A score of an arm minus that of a reference, paired over pre-training seeds, or over folds, draws and seeds.
 
-    n: pairs. sd: of the differences. low, high: 95 % interval; p two-sided, both of the corrected resampled t-test;
-    smallest: true difference it would find with probability .80. None where n < 2 (p also where nothing varies).
-    p_holm: adjusted over all but the primary contrast. control: the reference is the arm's own control.
+    windows: training windows of a fold, 0 for all. unit: what n counts. sd: of the differences. low, high: 95 %
+    interval; p two-sided; smallest: true difference found with 80 % power; equivalent: p of two one-sided tests that
+    the difference is below evaluate.smallest_effect. None where n < 2 (p also where nothing varies). fold_low,
+    fold_high: the interval over folds where the unit is the pre-training seed. control: the reference is the arm's own
+    control. p_holm: adjusted over the secondary comparisons.
     """
 
     arm: str
     reference: str
     site: str
+    windows: int
+    metric: str
+    unit: str
     n: int
     sd: float | None
     diff: float | None
@@ -41,6 +57,9 @@ class Contrast:
     high: float | None
     p: float | None
     smallest: float | None
+    equivalent: float | None
+    fold_low: float | None
+    fold_high: float | None
     control: bool
     primary: bool = False
     p_holm: float | None = None
@@ -48,53 +67,99 @@ class Contrast:
 
 @dataclass(frozen=True)
 class Verdict:
-    """outcome: higher, lower, no difference, undecided (no test possible) or none (nothing to test); a sentence."""
+    """outcome: higher, lower, mixed (the endpoints disagree), no difference, not interpretable, undecided (no test
+    possible) or none (nothing to test). headline: one short line; details: sentences below it."""
 
     outcome: str
-    sentence: str
-    contrast: Contrast | None = None
+    headline: str
+    details: list[str] = field(default_factory=list)
+    contrasts: list[Contrast] = field(default_factory=list)
 
 
-def paired_test(scores: pd.DataFrame, arm: str, reference: str, site: str, metric: str) -> dict[str, float | None]:
-    """n, sd, diff, low, high, p and smallest of an arm minus a reference over the folds and seeds that both have.
+# -- paired differences ------------------------------------------------------------------------------------------------
 
-    scores: arm, site, seed, fold, metric, value, ratio.
+
+def paired_differences(
+    scores: pd.DataFrame, arm: str, reference: str, site: str, metric: str, windows: int
+) -> pd.DataFrame:
+    """pretrain_seed, draw, seed, fold, ratio and value (the difference) of the fits that both arms have.
+
+    An arm without a pre-training seed of its own, such as the baseline, is paired with every seed of the other.
     """
-    here = scores[(scores["site"] == site) & (scores["metric"] == metric)]
-    both = here[here["arm"] == arm].merge(here[here["arm"] == reference], on=["seed", "fold"], suffixes=("", "_other"))
-    return difference_test((both["value"] - both["value_other"]).to_numpy(), both["ratio"].mean())
+    here = scores[(scores["site"] == site) & (scores["metric"] == metric) & (scores["train_windows"] == windows)]
+    one, other = (here[here["arm"] == name][["pretrain_seed", *_UNIT, "ratio", "value"]] for name in (arm, reference))
+    seeded = (one["pretrain_seed"] >= 0).any() and (other["pretrain_seed"] >= 0).any()
+    both = one.merge(other, on=["pretrain_seed", *_UNIT] if seeded else _UNIT, suffixes=("", "_other"))
+    if not seeded and (other["pretrain_seed"] >= 0).any():
+        both["pretrain_seed"] = both["pretrain_seed_other"]
+    return both.assign(value=both["value"] - both["value_other"])[["pretrain_seed", *_UNIT, "ratio", "value"]]
 
 
-def difference_test(differences: np.ndarray, ratio: float) -> dict[str, float | None]:
-    """The same, from paired differences [n] and the ratio of test to training windows."""
+def paired_test(
+    scores: pd.DataFrame, arm: str, reference: str, site: str, metric: str, windows: int, margin: float
+) -> dict[str, object]:
+    """unit, n, sd, diff, low, high, p, smallest, equivalent, fold_low and fold_high of `paired_differences`."""
+    found = paired_differences(scores, arm, reference, site, metric, windows)
+    ratio, nothing = found["ratio"].mean(), {"fold_low": None, "fold_high": None}
+    by_fold = found.groupby(["seed", "fold"])["value"].mean().to_numpy()  # over draws and pre-training seeds
+    by_seed = found.groupby("pretrain_seed")["value"].mean().to_numpy()
+    if len(by_seed) < 2:
+        return {"unit": "folds x seeds", **difference_test(by_fold, ratio, margin), **nothing}
+    folds = corrected_ttest(by_fold, ratio)
+    spread = {"fold_low": folds["low"], "fold_high": folds["high"]}
+    return {"unit": "pre-training seeds", **difference_test(by_seed, 0.0, margin), **spread}
+
+
+def difference_test(differences: np.ndarray, ratio: float, margin: float) -> dict[str, float | None]:
+    """n, sd, diff, low, high, p, smallest and equivalent from paired differences [n].
+
+    ratio: of test to training windows, 0 for differences that are independent.
+    """
     n = len(differences)
     if n == 0:
-        return {"n": 0, "sd": None, "diff": None, "low": None, "high": None, "p": None, "smallest": None}
+        return {"n": 0, **dict.fromkeys(("sd", "diff", "low", "high", "p", "smallest", "equivalent"))}
     sd = float(np.std(differences, ddof=1)) if n > 1 else None
     smallest = smallest_difference(sd, n, ratio) if sd is not None else None
-    return {"n": n, "sd": sd, **corrected_ttest(differences, ratio), "smallest": smallest}
+    test = corrected_ttest(differences, ratio)
+    return {"n": n, "sd": sd, **test, "smallest": smallest, "equivalent": equivalence_test(differences, margin, ratio)}
 
 
 def find_contrasts(study: Study) -> list[Contrast]:
-    """Every comparison of F1 that is tested, the primary one first, the others adjusted (Holm 1979)."""
+    """Every comparison of F1 and AUC: the primary ones first, then the secondary, adjusted (Holm 1979), then others."""
     scores, arms = study.scores, list(dict.fromkeys(study.scores["arm"]))
     pairs = [(arm, control, True) for arm, control in study.pairs()]
     if BASELINE in arms:
         pairs += [(arm, BASELINE, False) for arm in arms if arm != BASELINE]
-    primary, sites = _primary_pair(study), list(dict.fromkeys(scores["site"]))
-    endpoint = "both" if "both" in sites else sites[0] if len(sites) == 1 else None
-    found = []
-    for site in sites:
-        there = set(scores.loc[scores["site"] == site, "arm"])
-        for arm, reference, control in pairs:
-            if {arm, reference} <= there:
-                is_primary = site == endpoint and (arm, reference) == primary
-                test = paired_test(scores, arm, reference, site, ENDPOINT)
-                found.append(Contrast(arm, reference, site, **test, control=control, primary=is_primary))
-    tested = [i for i, contrast in enumerate(found) if not contrast.primary and contrast.p is not None]
+    primary, main, margin = _primary_pair(study), main_size(scores), smallest_effect(study)
+    endpoint, described, found = _endpoint_site(scores), _described(study), []
+    for (site, windows), here in scores.groupby(["site", "train_windows"], sort=False):
+        there = set(here["arm"])
+        for arm, reference, control in [pair for pair in pairs if {*pair[:2]} <= there]:
+            is_primary = (site, windows) == (endpoint, main) and (arm, reference) == primary
+            for metric in [metric for metric in ENDPOINTS if (here["metric"] == metric).any()]:
+                test = paired_test(scores, arm, reference, site, metric, windows, margin)
+                job = {"arm": arm, "reference": reference, "site": site, "windows": windows, "metric": metric}
+                found.append(Contrast(**job, **test, control=control, primary=is_primary))
+    rank = [0 if one.primary else 1 if one.arm not in described else 2 for one in found]
+    tested = [i for i, one in enumerate(found) if rank[i] == 1 and one.p is not None]
     for i, p in zip(tested, holm(np.array([found[i].p for i in tested]))):
         found[i] = dataclasses.replace(found[i], p_holm=float(p))
-    return sorted(found, key=lambda contrast: not contrast.primary)
+    return [found[i] for i in np.argsort(rank, kind="stable")]
+
+
+def smallest_effect(study: Study) -> float:
+    """evaluate.smallest_effect of the first run."""
+    return next(iter(study.runs.values())).evaluate.smallest_effect
+
+
+def _endpoint_site(scores: pd.DataFrame) -> str | None:
+    sites = list(dict.fromkeys(scores["site"]))
+    return "both" if "both" in sites else sites[0] if len(sites) == 1 else None
+
+
+def _described(study: Study) -> set[str]:
+    """Arms, under the report's names, whose differences are shown and not tested."""
+    return {name for (_, arm), name in study.names.items() if arm in (*FLOORS, "fresh", *OF_CONTROL)}
 
 
 def contrastive_arms(study: Study) -> list[str]:
@@ -105,7 +170,7 @@ def contrastive_arms(study: Study) -> list[str]:
 
 
 def _primary_pair(study: Study) -> tuple[str, str] | None:
-    """best_sccs of the first run that has one from contrast, and its control, else the baseline."""
+    """`last` of the first run that has one from contrast, and its control, else the baseline."""
     for run in study.runs:
         arm = study.names.get((run, PRIMARY_ARM))
         if arm in contrastive_arms(study):
@@ -116,17 +181,25 @@ def _primary_pair(study: Study) -> tuple[str, str] | None:
 # -- the comparison table ----------------------------------------------------------------------------------------------
 
 
-def compare(scores: pd.DataFrame) -> pd.DataFrame:
-    """Mean and sd over folds and seeds of every metric, and the paired difference to the baseline arm."""
-    rows = []
+def compare(scores: pd.DataFrame, margin: float) -> pd.DataFrame:
+    """Mean and sd over fits of every metric, and the paired difference to the baseline arm.
+
+    What is measured before fine-tuning is one number an arm, however many folds say it: it has no spread over them.
+    """
+    windows, rows = main_size(scores), []
+    scores = scores[scores["train_windows"] == windows]
     for (arm, site, metric), mine in scores.groupby(["arm", "site", "metric"], sort=False):
-        test = {} if arm == BASELINE else paired_test(scores, arm, BASELINE, site, metric)
+        test = {}
+        if metric.startswith("before/"):
+            mine = pd.DataFrame({"value": [mine["value"].mean()]})
+        elif arm != BASELINE:
+            test = paired_test(scores, arm, BASELINE, site, metric, windows, margin)
         rows.append(table_row(arm, site, CROSS_VALIDATION, metric, mine["value"], test))
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def table_row(
-    arm: str, site: str, dataset: str, metric: str, values: pd.Series, test: dict[str, float | None]
+    arm: str, site: str, dataset: str, metric: str, values: pd.Series, test: Mapping[str, object]
 ) -> dict[str, object]:
     """One row of summary.csv; test: of paired_test, or the part of it that there is."""
     row = {"arm": arm, "site": site, "dataset": dataset, "metric": metric, "mean": values.mean()}
@@ -134,14 +207,15 @@ def table_row(
     return row | {key: test.get(key) for key in ("diff", "low", "high", "p")} | {"n_paired": test.get("n")}
 
 
-def add_adjusted(table: pd.DataFrame, contrasts: list[Contrast]) -> pd.DataFrame:
-    """The table with p_holm of the comparisons with the baseline; empty for the primary contrast and other metrics."""
-    adjusted = {(c.arm, c.site, ENDPOINT): c.p_holm for c in contrasts if c.reference == BASELINE}
+def add_adjusted(table: pd.DataFrame, contrasts: list[Contrast], windows: int) -> pd.DataFrame:
+    """The table with p_holm of the secondary comparisons with the baseline; empty elsewhere. windows: of the table."""
+    here = [one for one in contrasts if one.reference == BASELINE and one.windows == windows]
+    adjusted = {(one.arm, one.site, one.metric): one.p_holm for one in here}
     keys = zip(table["arm"], table["site"], table["metric"].where(table["dataset"] == CROSS_VALIDATION))
     return table.assign(p_holm=[adjusted.get(key) for key in keys])
 
 
-# -- the sentence ------------------------------------------------------------------------------------------------------
+# -- the verdict -------------------------------------------------------------------------------------------------------
 
 
 def decide(p: float | None, diff: float | None) -> str:
@@ -151,34 +225,70 @@ def decide(p: float | None, diff: float | None) -> str:
     return "no difference" if p >= LEVEL else "higher" if diff > 0 else "lower"
 
 
-def judge(study: Study, contrasts: list[Contrast]) -> Verdict:
-    """Whether contrast helped, by how much, whether the control explains it, and what the study could have seen."""
+def judge(study: Study, contrasts: list[Contrast], distances: Mapping[str, Distance] | None = None) -> Verdict:
+    """Whether contrast helped, by how much, whether the control explains it, and what the study could have seen.
+
+    distances: {arm: how far it moved from the start}, where there are checkpoints to measure.
+    """
     arms = contrastive_arms(study)
     if not arms:
         objectives = {objective_of(config) for config in study.runs.values()} - {None}
-        reason = (
-            "pretrain.objective is mlm" if objectives == {"mlm"} else f"none of {', '.join(OF_PRETRAINING)} is here"
-        )
-        return Verdict("none", f"No verdict: no arm with contrastive pre-training has been fine-tuned ({reason}).")
-    primary = next((contrast for contrast in contrasts if contrast.primary), None)
-    if primary is None:
+        none = "pretrain.objective is mlm" if objectives == {"mlm"} else f"none of {', '.join(OF_PRETRAINING)} is here"
+        return Verdict("none", f"No verdict: no arm with contrastive pre-training has been fine-tuned ({none}).")
+    primary = [contrast for contrast in contrasts if contrast.primary]
+    if not primary:
         return Verdict(
             "none",
-            f"No verdict: the primary comparison, F1 of {PRIMARY_ARM} against its control or the baseline on one task "
-            f"(both sites), has not been run; what is here of {', '.join(arms)} stands below, adjusted by Holm's "
-            "method.",
+            f"No verdict: {PRIMARY_ARM} has not been fine-tuned beside its control or the baseline.",
+            [
+                "The primary comparison is that of F1 and AUC on one task (both sites). What is here of "
+                f"{', '.join(arms)} stands below, adjusted by Holm's method."
+            ],
         )
-    outcome = decide(primary.p, primary.diff)
-    if outcome == "undecided":
-        return Verdict(outcome, _undecided(primary), primary)
-    lead, tail = (_with_control if primary.control else _without_control)(primary, outcome, contrasts)
-    numbers = (
-        f"{primary.arm} is {abs(primary.diff):.4f} {'above' if primary.diff >= 0 else 'below'} {primary.reference} in "
-        f"F1 (site: {primary.site}; 95 % interval {primary.low:+.4f} to {primary.high:+.4f}, p {primary.p:.2g}, "
-        f"{primary.n} folds x seeds)"
-    )
-    power = f"a study of this size and spread finds a true difference of {primary.smallest:.4f} in four cases of five"
-    return Verdict(outcome, f"{lead}: {numbers}{tail}; {power}.", primary)
+    first, moved = primary[0], _travelled(distances or {})
+    if lacking := [line for arm in (first.arm, first.reference) for line in not_learned(study, arm, first)]:
+        return Verdict("not interpretable", f"Not interpretable: {'; '.join(lacking)}", moved, primary)
+    outcomes = [decide(one.p, one.diff) for one in primary]
+    if outcomes[0] == "undecided":
+        return Verdict("undecided", _undecided(first), moved, primary)
+    outcome = outcomes[0] if len(set(outcomes)) == 1 else "mixed"
+    shown = primary if outcome == "mixed" else primary[:1]
+    headline = f"{_lead(outcome, first, primary)}: {first.arm} - {first.reference} = "
+    headline += ", ".join(f"{one.diff:+.3f} {ENDPOINTS[one.metric]} [{one.low:+.3f}, {one.high:+.3f}]" for one in shown)
+    details = [_numbers(primary), _meaning(outcome, primary, contrasts), _tuned(study, first), _null(study, primary)]
+    details += [_power(primary), _seeds(first), *moved]
+    return Verdict(outcome, headline, [line for line in details if line], primary)
+
+
+def not_learned(study: Study, arm: str, contrast: Contrast) -> list[str]:
+    """Why an arm's scores say nothing: validation AUC at chance, or one class called throughout; empty if it learned.
+
+    Chance ends at .55, or two standard errors above .5 for the validation windows of a fold where those are few.
+    """
+    scores = study.scores[(study.scores["arm"] == arm) & (study.scores["site"] == contrast.site)]
+    scores = scores[scores["train_windows"] == contrast.windows]
+    validation = scores[scores["metric"] == "val/auc"]
+    if len(validation):
+        n = validation["val"].mean()
+        chance = max(CHANCE, 0.5 + 2 * np.sqrt((n + 1) / (3 * n * n)))  # sd of AUC under no relation, n / 2 a class
+        if validation["value"].mean() < chance:
+            return [f"{arm} did not learn (validation AUC {validation['value'].mean():.2f}, chance)"]
+    mine = study.predictions
+    mine = mine[(mine["arm"] == arm) & (mine["site"] == contrast.site) & (mine["train_windows"] == contrast.windows)]
+    called = (mine["probability"] > 0.5).groupby([mine[column] for column in JOB]).mean()
+    constant = called.isin([0.0, 1.0])
+    return [f"{arm} did not learn (all one class in {constant.sum()} folds)"] if constant.mean() > 0.5 else []
+
+
+def _lead(outcome: str, first: Contrast, primary: list[Contrast]) -> str:
+    if outcome == "mixed":
+        found = {ENDPOINTS[one.metric]: decide(one.p, one.diff) for one in primary}
+        return "Mixed: " + ", ".join(f"{name} {what}" for name, what in found.items())
+    if first.control:
+        leads = {"higher": "Contrast helped", "lower": "Contrast harmed", "no difference": "No difference seen"}
+    else:
+        leads = {"higher": "Higher after contrast", "lower": "Lower after contrast"}
+    return leads.get(outcome, "No difference seen")
 
 
 def _undecided(contrast: Contrast) -> str:
@@ -186,36 +296,51 @@ def _undecided(contrast: Contrast) -> str:
     if contrast.n == 0:
         return f"No verdict: {names} have no finished fold in common; at least two are needed."
     if contrast.n == 1:
-        return (
-            f"No verdict: {names} have one finished fold in common (F1 differs by {contrast.diff:+.4f}); at least two "
-            "are needed."
-        )
+        difference = f"F1 differs by {contrast.diff:+.4f}"
+        return f"No verdict: {names} have one finished fold in common ({difference}); at least two are needed."
     same = "have the same F1" if contrast.diff == 0 else f"differ by exactly {contrast.diff:+.4f} in F1"
-    return f"No verdict: {names} {same} in all {contrast.n} folds x seeds, so there is no spread to test against."
+    return f"No verdict: {names} {same} in all {contrast.n} {contrast.unit}, so there is no spread to test against."
 
 
-def _with_control(primary: Contrast, outcome: str, contrasts: list[Contrast]) -> tuple[str, str]:
-    """How the sentence begins, and its clause on the control and the baseline."""
-    to_baseline = {c.arm: c for c in contrasts if c.reference == BASELINE and c.site == primary.site}
-    mine, control = to_baseline.get(primary.arm), to_baseline.get(primary.reference)
-    versus = "no difference" if mine is None else decide(mine.p_holm, mine.diff)
-    adjusted = "" if mine is None or mine.p_holm is None else f", Holm p {mine.p_holm:.2g}"
-    numbers = "" if mine is None else f"{mine.diff:+.4f}{adjusted}"
-    against = "" if mine is None else f"; against the baseline {_SEEN[versus]} ({numbers})"
-    what = "masked-LM on the same windows for as many steps"
-    if outcome == "higher":
-        but = ", so the two together show less harm than the control rather than a gain" if versus == "lower" else ""
-        return "Contrast helped", f", which its control, {what}, does not explain{against}{but}"
-    if outcome == "lower":
-        return "Contrast harmed", f", so {what} would have been the better use of them{against}"
-    if versus == "higher":
-        gain = "" if control is None or control.diff is None else f", where the control has {control.diff:+.4f}"
+def _numbers(primary: list[Contrast]) -> str:
+    """The co-primary endpoints with interval and p, and what n counts."""
+    parts = []
+    for one in primary:
+        p = "" if one.p is None else f", p {one.p:.2g}"
+        parts.append(f"{ENDPOINTS[one.metric]} {one.diff:+.4f} (95 % interval {one.low:+.4f} to {one.high:+.4f}{p})")
+    first = primary[0]
+    trained = f", {first.windows} training windows" if first.windows else ""
+    spread = ""
+    if first.fold_low is not None:
+        spread = f"; over folds alone F1 {first.fold_low:+.4f} to {first.fold_high:+.4f}"
+    return (
+        f"{first.arm} minus {first.reference}: {'; '.join(parts)}; {first.n} {first.unit}, site: {first.site}{trained}"
+        f"{spread}."
+    )
+
+
+def _meaning(outcome: str, primary: list[Contrast], contrasts: list[Contrast]) -> str:
+    """What the control and the baseline say about it."""
+    first = primary[0]
+    if not first.control:
         return (
-            "No difference between contrast and its control",
-            f"; {primary.arm} does gain on the baseline ({numbers}{gain}), but more text or the choice by labelled "
-            "windows, which the control has as well, may explain that",
+            "No control was run (pretrain.control), so contrast cannot be told from more DNA: the baseline has seen "
+            "less of it."
         )
-    return "No difference seen", against
+    here = [one for one in contrasts if (one.site, one.windows, one.metric) == (first.site, first.windows, ENDPOINT)]
+    to_baseline = {one.arm: one for one in here if one.reference == BASELINE}
+    mine, control = to_baseline.get(first.arm), to_baseline.get(first.reference)
+    if mine is None or mine.diff is None:
+        return ""
+    versus = decide(mine.p_holm, mine.diff)
+    adjusted = "" if mine.p_holm is None else f", Holm p {mine.p_holm:.2g}"
+    against = f"Against the baseline {_SEEN[versus]} ({mine.diff:+.4f} F1{adjusted}"
+    against += ")." if control is None or control.diff is None else f"; the control has {control.diff:+.4f})."
+    if outcome == "higher" and versus == "lower":
+        return f"{against} So contrast did less harm than the control, which is no gain."
+    if outcome == "no difference" and versus == "higher":
+        return f"{against} More text alone, which the control has as well, may explain that."
+    return against
 
 
 _SEEN = {
@@ -226,13 +351,45 @@ _SEEN = {
 }
 
 
-def _without_control(primary: Contrast, outcome: str, contrasts: list[Contrast]) -> tuple[str, str]:
-    lead = {
-        "higher": "A gain after contrastive pre-training",
-        "lower": "A loss after contrastive pre-training",
-        "no difference": "No difference seen",
-    }[outcome]
-    return lead, (
-        "; no control was run (pretrain.control), so contrast cannot be told from more DNA or from the choice of the "
-        "checkpoint by labelled windows"
-    )
+def _tuned(study: Study, first: Contrast) -> str:
+    """The primary difference in F1 at the threshold of validation; empty for folds that were made before it was."""
+    at = (first.arm, first.reference, first.site, TUNED, first.windows)
+    test = paired_test(study.scores, *at, smallest_effect(study))
+    if test["low"] is None:
+        return ""
+    interval = f"[{test['low']:+.4f}, {test['high']:+.4f}]"
+    return f"F1 at the threshold that is best on validation: {test['diff']:+.4f} {interval}."
+
+
+def _null(study: Study, primary: list[Contrast]) -> str:
+    """Whether differences that matter are ruled out."""
+    margin, parts = smallest_effect(study), []
+    for one in primary:
+        if one.equivalent is not None:
+            what = "equal" if one.equivalent < LEVEL else "not shown to be equal"
+            parts.append(
+                f"{ENDPOINTS[one.metric]} {what} within ±{margin:g} (two one-sided tests, p {one.equivalent:.2g})"
+            )
+    return f"{'; '.join(parts)}." if parts else ""
+
+
+def _power(primary: list[Contrast]) -> str:
+    found = ", ".join(f"{one.smallest:.4f} {ENDPOINTS[one.metric]}" for one in primary if one.smallest is not None)
+    return f"Minimum detectable effect at 80 % power: {found}."
+
+
+def _seeds(first: Contrast) -> str:
+    if first.unit == "pre-training seeds":
+        return ""
+    return "One pre-training seed: the interval is that of these checkpoints, and leaves out how pre-training varies."
+
+
+def _travelled(distances: Mapping[str, Distance]) -> list[str]:
+    """How far each checkpoint is from the start."""
+    if not distances:
+        return []
+    parts = []
+    for arm, moved in distances.items():
+        vectors = "" if moved.cosine is None else f", cosine {moved.cosine:.3f} and CKA {moved.cka:.3f} to the start"
+        parts.append(f"{arm} is step {moved.step} (weights changed by {moved.weights:.2%}{vectors})")
+    return [f"Distance from the start: {'; '.join(parts)}."]

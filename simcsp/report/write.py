@@ -3,29 +3,62 @@
 from __future__ import annotations
 
 import dataclasses
-import json
+import re
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
-import torch
 from torch.utils.tensorboard import SummaryWriter
 
-from simcsp.judge.clustering import leiden, neighbour_weights, principal_components
+from simcsp.judge.clustering import lay_out, leiden
 from simcsp.judge.sccs import SCCS_CEILING
 from simcsp.judge.scores import classification_scores
 from simcsp.labels.motifs import load_motifs
 from simcsp.model.checkpoint import load_backbone
 from simcsp.model.embedding import embed_centre
 from simcsp.report.caveats import find_caveats, is_synthetic
-from simcsp.report.collect import CROSS_VALIDATION, Study, benchmark_values, label_runs, merge, proxy_values
+from simcsp.report.collect import (
+    CROSS_VALIDATION,
+    JOB,
+    REMEDY,
+    Study,
+    benchmark_values,
+    fold_summaries,
+    label_runs,
+    main_size,
+    merge,
+    proxy_values,
+)
 from simcsp.report.page import to_html, to_markdown, to_terminal
-from simcsp.report.plots import box_plot, difference_plot, plt, proxy_curves, save_figure, umap_panels
-from simcsp.report.verdict import COLUMNS, Contrast, add_adjusted, compare, find_contrasts, judge, table_row
-from utils.arms import BASELINE, checkpoint_of
+from simcsp.report.plots import (
+    curve_plot,
+    difference_plot,
+    label_curves,
+    learning_curves,
+    plt,
+    proxy_curves,
+    reliability_plot,
+    save_figure,
+    score_plot,
+    umap_panels,
+)
+from simcsp.report.travel import measure_distances
+from simcsp.report.verdict import (
+    COLUMNS,
+    ENDPOINT,
+    PRIMARY_ARM,
+    Contrast,
+    add_adjusted,
+    compare,
+    find_contrasts,
+    judge,
+    smallest_effect,
+    table_row,
+)
+from simcsp.training.board import show_arm
+from utils.arms import BASELINE, CONTROL, FLOORS, checkpoint_of, finished_folds
 from utils.config import Config, ModelConfig
 from utils.errors import InputError
-from utils.files import write_text
+from utils.files import read_json, write_text
 from utils.run import read_metrics
 
 _LONGEST_NAME = 120  # of a folder that joins the names of several runs
@@ -38,19 +71,25 @@ def write_report(config: Config, *more: Config, out: Path | None = None) -> str:
     Raises InputError where no fold is finished and where the runs' folds cannot be paired.
     """
     runs = label_runs([config, *more])
+    if out is None:
+        for one in runs.values():
+            for arm in dict.fromkeys(path.relative_to(one.folder).parts[1] for path in finished_folds(one.folder)):
+                show_arm(one.folder, arm)
     out = out or default_folder([config, *more])
     study = merge(runs)
     contrasts = find_contrasts(study)
-    tables = [compare(study.scores), pool_predictions(study), proxy_rows(study), benchmark_rows(study)]
+    scores = compare(study.scores, smallest_effect(study))
+    tables = [scores, pool_predictions(study), proxy_rows(study), benchmark_rows(study)]
     table = pd.concat([rows for rows in tables if len(rows)], ignore_index=True)
-    table = add_adjusted(table, contrasts)[list(COLUMNS)]
-    verdict, caveats = judge(study, contrasts), find_caveats(study, table)
+    table = add_adjusted(table, contrasts, main_size(study.scores))[list(COLUMNS)]
     title = " + ".join(runs)
     out.mkdir(parents=True, exist_ok=True)
+    verdict = judge(study, contrasts, measure_distances(study, out / "distances.json"))
+    caveats = find_caveats(study, table)
     write_text(out / "summary.csv", table.to_csv(index=False, float_format="%.6g"))
     tested = pd.DataFrame(contrasts, columns=[field.name for field in dataclasses.fields(Contrast)])
     write_text(out / "contrasts.csv", tested.to_csv(index=False, float_format="%.6g"))
-    figures = draw(study, tested.dropna(subset="low"), title, out)
+    figures = draw(study, tested[tested["metric"] == ENDPOINT].dropna(subset="low"), title, out)
     text = to_markdown(title, study, table, contrasts, verdict, caveats, figures)
     write_text(out / "report.md", text)
     write_text(out / "report.html", to_html(title, text, out))
@@ -75,16 +114,26 @@ def default_folder(configs: list[Config]) -> Path:
 
 
 def pool_predictions(study: Study) -> pd.DataFrame:
-    """Scores over all test windows together; one tested in several folds counts once, with its mean probability."""
-    rows = []
-    for (arm, site), mine in study.predictions.groupby(["arm", "site"], sort=False):
-        by_seed = []
-        for _, table in mine.groupby("seed"):
-            once = table.groupby("window").agg(label=("label", "first"), probability=("probability", "mean"))
-            by_seed.append(classification_scores(once["label"].to_numpy(), once["probability"].to_numpy()))
-        for metric in by_seed[0]:
-            values = pd.Series([scores[metric] for scores in by_seed])
-            rows.append(table_row(arm, site, CROSS_VALIDATION, f"pooled/{metric}", values, {}))
+    """Scores over the test windows of all folds together: rows pooled/* and ensemble of k/*.
+
+    pooled: each (window, fold) counts once, every probability one model's. ensemble of k, where folds share test
+    windows: each window once, with the mean probability of the k models that it was tested by.
+    """
+    rows, main = [], main_size(study.scores)
+    predictions = study.predictions[study.predictions["train_windows"] == main]
+    for (arm, site), mine in predictions.groupby(["arm", "site"], sort=False):
+        found: dict[str, list[float]] = {}
+        for _, table in mine.groupby(["pretrain_seed", "draw", "seed"]):
+            once = table.groupby("window").agg(
+                label=("label", "first"), probability=("probability", "mean"), models=("fold", "size")
+            )
+            models, scored = int(once["models"].mode()[0]), {"pooled": table}
+            if models > 1:
+                scored[f"ensemble of {models}"] = once[once["models"] == models]
+            for name, part in scored.items():
+                for metric, value in classification_scores(*part[["label", "probability"]].to_numpy().T).items():
+                    found.setdefault(f"{name}/{metric}", []).append(value)
+        rows += [table_row(arm, site, CROSS_VALIDATION, key, pd.Series(values), {}) for key, values in found.items()]
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -121,13 +170,23 @@ def benchmark_rows(study: Study) -> pd.DataFrame:
 def draw(study: Study, contrasts: pd.DataFrame, title: str, out: Path) -> list[str]:
     """Write the PNGs; returns their names without the ending. contrasts: those with an interval."""
     suffix = " (synthetic data)" if any(is_synthetic(config.folder) for config in study.runs.values()) else ""
-    figures = {"f1": box_plot(study.scores, "test/f1", f"{title}: F1 on the test folds{suffix}")}
+    main, arms = main_size(study.scores), list(dict.fromkeys(study.scores["arm"]))
+    scores = study.scores[study.scores["train_windows"] == main]
+    floors = {name for (_, arm), name in study.names.items() if arm in FLOORS}
+    figures = {"f1": score_plot(scores, "test/f1", "F1 on the test folds", floors, f"{title}: F1{suffix}")}
     if len(contrasts):
         figures["differences"] = difference_plot(contrasts, f"{title}: differences in F1{suffix}")
+    figures |= draw_predictions(study, main, chosen_arms(study, floors), floors, f"{title}{suffix}")
+    if len(rows := training_rows(study, main)):
+        figures["learning"] = learning_curves(rows, f"{title}: fine-tuning{suffix}")
+    if study.scores["train_windows"].nunique() > 1:
+        sizes = study.scores.assign(labels=label_counts(study))
+        figures["labels"] = label_curves(sizes, arms, floors, f"{title}: label efficiency{suffix}")
     alone = len(study.runs) == 1
     for run, config in study.runs.items():
         if (config.folder / "pretrain/summary.json").is_file():
-            figures["proxies" if alone else f"proxies-{Path(run).name}"] = draw_proxies(config, suffix)
+            name = "proxies" if alone else f"proxies-{safe_name(run)}"
+            figures[name] = draw_proxies(config, suffix)
             if alone and config.data.motif_bed is not None:  # takes a minute each; a run's own report has it
                 figures["umap"] = draw_umap(config, suffix)
     for name, figure in figures.items():
@@ -136,52 +195,81 @@ def draw(study: Study, contrasts: pd.DataFrame, title: str, out: Path) -> list[s
     return list(figures)
 
 
+def chosen_arms(study: Study, floors: set[str]) -> list[str]:
+    """Arms of the figures that would be crowded with all: the primary pair, the baseline, and the best floor."""
+    auc = study.scores[study.scores["metric"] == "test/auc"].groupby("arm", sort=False)["value"].mean()
+    wanted = (BASELINE, PRIMARY_ARM, f"{CONTROL}{PRIMARY_ARM}")
+    names = [name for (_, arm), name in study.names.items() if arm in wanted]
+    best = [auc[auc.index.isin(floors)].idxmax()] if auc.index.isin(floors).any() else []
+    models = [arm for arm in auc.index if arm not in floors]
+    return best + (list(dict.fromkeys(names)) if len(names) > 1 else models[:6])
+
+
+def draw_predictions(study: Study, main: int, arms: list[str], floors: set[str], title: str) -> dict[str, plt.Figure]:
+    """ROC with precision and recall, and calibration, for the first site that there is (both where it is)."""
+    table = study.predictions[study.predictions["train_windows"] == main]
+    site = "both" if (table["site"] == "both").any() else table["site"].iloc[0]
+    table = table[(table["site"] == site) & table["arm"].isin(arms)]
+    table = table.assign(fit=table.groupby(JOB).ngroup())
+    panel = {arm: tuple(mine[["label", "probability"]].to_numpy().T) for arm, mine in table.groupby("arm", sort=False)}
+    return {
+        "curves": curve_plot(table, arms, floors, f"{title}: test windows, site: {site}"),
+        "calibration": reliability_plot({f"site: {site}": panel}, floors, f"{title}: calibration"),
+    }
+
+
+def training_rows(study: Study, main: int) -> pd.DataFrame:
+    """metrics.jsonl of all folds with epochs: arm, fit, step, train/loss, val/auc."""
+    rows = []
+    for run, config in study.runs.items():
+        for path, summary in fold_summaries(config.folder):
+            if (summary.get("train_windows") or 0) == main:
+                mine = {"arm": study.names[run, summary["arm"]], "fit": str(path)}
+                rows += [mine | row for row in read_metrics(path) if {"train/loss", "val/auc"} <= set(row)]
+    return pd.DataFrame(rows)
+
+
+def label_counts(study: Study) -> pd.Series:
+    """The training windows of each row of the scores: as drawn, else all of a fold's."""
+    whole = {}
+    for config in study.runs.values():
+        whole |= {
+            (summary["site"], summary["fold"]): summary["windows"]["train"]
+            for _, summary in fold_summaries(config.folder)
+            if not summary.get("train_windows")
+        }
+    mean = round(sum(whole.values()) / len(whole)) if whole else 0
+    return study.scores["train_windows"].where(study.scores["train_windows"] > 0, mean)
+
+
+def safe_name(run: str) -> str:
+    """The last part of a run's label as part of a file name and of a link to it."""
+    return re.sub(r"[^\w.-]", "_", Path(run).name)
+
+
 def draw_proxies(config: Config, suffix: str) -> plt.Figure:
-    """SCCS and NMI while pre-training."""
-    summary = json.loads((config.folder / "pretrain/summary.json").read_text())
-    rows = [row for row in read_metrics(config.folder / "pretrain") if "val/sccs" in row or "val/nmi" in row]
-    validations = pd.DataFrame(rows).rename(columns=lambda name: name.removeprefix("val/"))
+    """SCCS and NMI while pre-training, those of the control beside them."""
+    summary, tables = read_json(config.folder / "pretrain/summary.json", REMEDY), {}
+    for stage in ("pretrain", "control"):
+        rows = [row for row in read_metrics(config.folder / stage) if "val/sccs" in row or "val/nmi" in row]
+        if rows:
+            tables[stage] = pd.DataFrame(rows).rename(columns=lambda name: name.removeprefix("val/"))
     floors = {key.removeprefix("floor/"): value for key, value in summary["floors"].items()}
-    ceilings = {"sccs": SCCS_CEILING, "nmi": max(row.get("val/nmi_bound", 0.0) for row in rows)}
-    return proxy_curves(validations, floors, ceilings, f"{config.name}: proxies while pre-training{suffix}")
+    bound = tables["pretrain"].get("nmi_bound", pd.Series([0.0])).max()
+    ceilings = {"sccs": SCCS_CEILING, "nmi": bound}
+    return proxy_curves(tables, floors, ceilings, f"{config.name}: proxies while pre-training{suffix}")
 
 
 def draw_umap(config: Config, suffix: str) -> plt.Figure:
-    """UMAP (McInnes et al. 2018) of the motif sites for the start and the best-NMI checkpoint."""
-    threads = torch.get_num_threads()
+    """UMAP (McInnes et al. 2018) of the motif sites for the start, the end of contrast and that of its control."""
     motifs, panels = load_motifs(config.data), []
-    for arm in (BASELINE, "best_nmi"):
-        model, _, _ = load_backbone(
-            ModelConfig(source=str(config.folder / "pretrain/checkpoints" / checkpoint_of(arm)[1]))
-        )
+    for arm in (BASELINE, PRIMARY_ARM, f"{CONTROL}{PRIMARY_ARM}"):
+        stage, checkpoint = checkpoint_of(arm)
+        folder = config.folder / stage / "checkpoints" / checkpoint
+        if not folder.is_dir():
+            continue
+        model, _, _ = load_backbone(ModelConfig(source=str(folder)))
         states = embed_centre(model.bert, motifs.ids, config.evaluate.nmi_layer, config.evaluate.batch_size)
         points, clusters = lay_out(states, config.seed), leiden(states, seed=config.seed)
         panels.append((arm, points, motifs.labels, clusters))
-    torch.set_num_threads(threads)  # numba's thread layer raises it
     return umap_panels(panels, f"{config.name}: motif sites{suffix}")
-
-
-def lay_out(states: np.ndarray, seed: int) -> np.ndarray:
-    """UMAP's layout [n, 2] of the very graph that Leiden clusters, for hidden states [n, d]."""
-    from umap.umap_ import find_ab_params, simplicial_set_embedding  # which compiles for some seconds
-
-    a, b = find_ab_params(spread=1.0, min_dist=0.1)  # these and the numbers below are UMAP's defaults
-    points, _ = simplicial_set_embedding(
-        principal_components(states),
-        neighbour_weights(states),
-        n_components=2,
-        initial_alpha=1.0,
-        a=a,
-        b=b,
-        gamma=1.0,
-        negative_sample_rate=5,
-        n_epochs=None,
-        init="spectral",
-        random_state=np.random.RandomState(seed),
-        metric="euclidean",
-        metric_kwds={},
-        densmap=False,
-        densmap_kwds={},
-        output_dens=False,
-    )
-    return points

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from utils.errors import InputError
-from utils.files import open_binary
+from utils.files import is_whole_number, open_binary
 
 # Gaps between exons that are shorter come from frameshifts and errors of assembly, bridged in the alignment of a
 # transcript: hardly any spliceosomal intron of an animal or plant is below 30 nt.
@@ -241,7 +241,7 @@ def _attribute(row: _Row, key: str) -> str | None:
 
 def _interval(row: _Row) -> tuple[int, int]:
     """1-based inclusive, as written -> 0-based half-open."""
-    if not (row.start.isdigit() and row.end.isdigit()) or int(row.start) < 1:
+    if not (is_whole_number(row.start) and is_whole_number(row.end)) or int(row.start) < 1:
         raise InputError(f"{row.where}: start {row.start!r} and end {row.end!r} must be whole numbers from 1")
     if int(row.start) > int(row.end):
         raise InputError(f"{row.where}: the exon starts at {row.start}, after its end at {row.end}")

@@ -6,6 +6,7 @@ genome           the Nucleotide Transformer's 6 kb chunks of a human genome, by 
 genes            gene bodies on their sense strand, which is what SpliceBERT was trained on (Chen et al. 2024)
 multi_species    several FASTA files (gene bodies where annotation is given), mixed by weight and temperature
 splice_enriched  windows drawn with odds raised by the score of a splice-site scorer
+annotated        crops centred on the text's own annotated sites and on decoys, with their classes
 dataset          a `datasets` set of sequences, from the hub or from local files
 """
 
@@ -20,6 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from simcsp.text.alphabet import encode
+from simcsp.text.annotated import SiteSampler, annotated_crops
 from simcsp.text.enriched import Classify, splice_enriched
 from simcsp.text.kmers import KMER, KmerSet, positions_in_text
 from simcsp.text.sampler import Intervals, WindowSampler, whole_records
@@ -35,6 +37,8 @@ SPLITS = {
     "validation": {"21"},
     "test": {"22"},
 }
+OF_SPECIES = ("multi_species", "splice_enriched", "annotated")
+"""Corpora that several FASTA files of different genomes make up."""
 _REFSEQ = re.compile(r"NC_0000(\d\d)\.\d+$")
 
 
@@ -43,7 +47,8 @@ class Corpus:
     """store: the text. intervals: where windows may lie. facts: what the manifest says beyond the store's own.
 
     stranded: windows are read on the strand that their interval says. scores: splice_enriched only, the score of each
-    interval (each of them is one window).
+    interval (each of them is one window). classes: annotated only, the class of each interval (index into
+    SITE_CLASSES; each is one crop).
     """
 
     store: TokenStore
@@ -51,6 +56,7 @@ class Corpus:
     facts: dict[str, object]
     stranded: bool = False
     scores: np.ndarray | None = None
+    classes: np.ndarray | None = None
 
     @property
     def manifest(self) -> dict[str, object]:
@@ -59,30 +65,38 @@ class Corpus:
 
 
 def open_corpus(
-    data: DataConfig, seed: int, hidden: Mapping[str, np.ndarray] | None = None, classify: Classify | None = None
+    data: DataConfig,
+    seed: int,
+    hidden: Mapping[str, np.ndarray] | None = None,
+    classify: Classify | None = None,
+    max_shift: int = 0,
 ) -> Corpus:
     """The corpus that a config's data section asks for. Raises InputError, naming the field, for what cannot be had.
 
     hidden: {part: uint8 [n, length]}, windows whose 80-mers become N in the text; None: nothing. classify: P(site) of
-    windows uint8 [n, data.context], for data.scorer the folder of a fold. seed: of the decoys of a weight matrix.
+    windows uint8 [n, data.context], for data.scorer the folder of a fold. seed: of the decoys of a weight matrix, and
+    of those of annotated, whose crops are longer than data.window by twice max_shift.
     """
     if data.corpus == "dataset":
         return _dataset(data, hidden)
-    several = data.corpus in ("multi_species", "splice_enriched") and len(data.fasta) > 1  # every genome has its chr1
+    several = data.corpus in OF_SPECIES and len(data.fasta) > 1  # every genome has its chr1
     if data.corpus == "genes":
         need_annotation(data)
-    elif data.corpus in ("multi_species", "splice_enriched"):
+    elif data.corpus in OF_SPECIES:
         check_species(data)
-    store = _hide(open_store(data.fasta, data.cache, qualify=several), hidden)
+    store = _hide(data, open_store(data.fasta, data.cache, qualify=several), hidden)
     whole_records(store, data.records)  # refuses names that do not exist
     if data.corpus == "splice_enriched":
         intervals, scores, facts = splice_enriched(data, store, seed, classify)
         return Corpus(store, intervals, {"corpus": data.corpus, **facts}, stranded=True, scores=scores)
+    if data.corpus == "annotated":
+        intervals, classes, facts = annotated_crops(data, store, seed, max_shift)
+        return Corpus(store, intervals, {"corpus": data.corpus, **facts}, stranded=True, classes=classes)
     build = {"fasta": _records, "genome": _genome, "genes": _genes, "multi_species": _multi_species}[data.corpus]
     return build(data, store)
 
 
-def _hide(store: TokenStore, hidden: Mapping[str, np.ndarray] | None) -> TokenStore:
+def _hide(data: DataConfig, store: TokenStore, hidden: Mapping[str, np.ndarray] | None) -> TokenStore:
     """The store, with N where it shares 80 nt with the hidden windows."""
     if hidden is None:
         return store
@@ -90,16 +104,19 @@ def _hide(store: TokenStore, hidden: Mapping[str, np.ndarray] | None) -> TokenSt
     for name, ids in hidden.items():
         if ids.shape[1] < KMER:
             raise InputError(
-                f"data.hide: the windows of {name} have {ids.shape[1]} nt, and what they share with the text is found "
-                f"by {KMER} nt in a row: take longer ones (data.motif_window) or leave them out"
+                f"data.hide ({data.hide}): the windows of {name} have {ids.shape[1]} nt, and what they share with the "
+                f"text is found by {KMER} nt in a row: take longer ones (data.motif_window) or leave them out"
             )
         digest.update(np.ascontiguousarray(ids))
     kmers = KmerSet.of(hidden.values())
     return open_masked_store(store, lambda ids: positions_in_text(kmers, ids), digest.hexdigest())
 
 
-def build_sampler(data: DataConfig, corpus: Corpus, seed: int, max_shift: int = 0) -> WindowSampler:
-    """The windows of a training run, longer than data.window by twice `max_shift`."""
+def build_sampler(data: DataConfig, corpus: Corpus, seed: int, max_shift: int = 0) -> WindowSampler | SiteSampler:
+    """The windows of a training run, longer than data.window by twice `max_shift`; of the corpus annotated its crops,
+    which have classes."""
+    if corpus.classes is not None:
+        return SiteSampler(corpus.store, corpus.intervals, corpus.classes, seed)
     return WindowSampler(
         corpus.store,
         data.window + 2 * max_shift,
@@ -178,7 +195,7 @@ def _dataset(data: DataConfig, hidden: Mapping[str, np.ndarray] | None) -> Corpu
     if path.exists():
         files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
         stamp += [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files]
-    store = _hide(open_sequence_store(path.name, stamp, lambda: _rows(data), data.cache), hidden)
+    store = _hide(data, open_sequence_store(path.name, stamp, lambda: _rows(data), data.cache), hidden)
     return Corpus(store, whole_records(store), {"corpus": "dataset", "dataset": data.dataset, "split": data.split})
 
 

@@ -12,7 +12,7 @@ from simcsp.text.annotation import introns, other_spelling, read_annotation
 from simcsp.text.sites import SITES, intron_ends
 from simcsp.text.store import TokenStore
 from utils.errors import InputError
-from utils.files import open_binary
+from utils.files import is_whole_number, open_binary
 
 
 def read_truth(path: str | Path, store: TokenStore) -> dict[tuple[str, str], np.ndarray]:
@@ -51,9 +51,9 @@ def _intron_rows(path: str | Path, lengths: dict[str, int]) -> Iterator[tuple[st
     with open_binary(path) as handle:
         for number, line in enumerate(io.TextIOWrapper(handle, encoding="utf-8", errors="replace"), start=1):
             fields = line.split()
-            if not fields or line.startswith("#") or (not names and fields[1:2] and not fields[1].isdecimal()):
+            if not fields or line.startswith("#") or (not names and fields[1:2] and not is_whole_number(fields[1])):
                 continue  # the header
-            if len(fields) < 4 or not (fields[1].isdecimal() and fields[2].isdecimal()) or fields[3] not in ("+", "-"):
+            if len(fields) < 4 or not all(map(is_whole_number, fields[1:3])) or fields[3] not in ("+", "-"):
                 raise InputError(
                     f"{path}, line {number}: expected record, start, end, strand of an intron, or a GTF or GFF3"
                 )

@@ -60,6 +60,16 @@ def whole_records(store: TokenStore, names: list[str] | None = None) -> Interval
     )
 
 
+def acceptable(
+    store: TokenStore, starts: np.ndarray, length: int, max_n_share: float, max_repeat_share: float
+) -> np.ndarray:
+    """bool [n]: windows from `starts` whose shares of N and of soft-masked repeats are within the limits."""
+    kept = np.count_nonzero(store.windows(starts, length) == N, axis=1) <= max_n_share * length
+    if max_repeat_share < 1:
+        kept &= store.repeats(starts, length) <= max_repeat_share
+    return kept
+
+
 class WindowSampler:
     """Which windows of a store a training run reads; a pure function of (seed, step), so resuming needs no state.
 
@@ -135,10 +145,7 @@ class WindowSampler:
         return windows
 
     def _acceptable(self, starts: np.ndarray) -> np.ndarray:
-        kept = np.count_nonzero(self.store.windows(starts, self.length) == N, axis=1) <= self.max_n_share * self.length
-        if self.max_repeat_share < 1:
-            kept &= self.store.repeats(starts, self.length) <= self.max_repeat_share
-        return kept
+        return acceptable(self.store, starts, self.length, self.max_n_share, self.max_repeat_share)
 
     def _random_starts(self, rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Starts [count] of acceptable windows, and whether each lies in an interval of the reverse strand."""

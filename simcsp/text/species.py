@@ -87,17 +87,19 @@ def mixing_shares(sizes: np.ndarray, temperature: float) -> np.ndarray:
 
 def check_species(data: DataConfig) -> None:
     """Refuse lists that do not go together, before any file is read."""
-    if data.annotation or (data.corpus == "splice_enriched" and data.scorer in ("pwm", "annotation")):
+    needs_sites = data.corpus == "splice_enriched" and data.scorer in ("pwm", "annotation")
+    if data.annotation or needs_sites or data.corpus == "annotated":
         need_annotation(data)
     if data.species_weights is not None and len(data.species_weights) != len(data.fasta):
         raise InputError(
             f"data.species_weights has {len(data.species_weights)} numbers for {len(data.fasta)} files in data.fasta"
         )
-    by_odds = data.corpus == "splice_enriched" or data.species_weights is not None or data.mixing_temperature != 1
-    if data.sampling == "strided" and by_odds:
+    by_odds = data.corpus in ("splice_enriched", "annotated")
+    weighted = data.species_weights is not None or data.mixing_temperature != 1
+    if data.sampling == "strided" and (by_odds or weighted):
         raise InputError(
             "data.sampling (strided) reads every window once, so it knows no odds: take random for corpus "
-            f"{data.corpus}{'' if data.corpus == 'splice_enriched' else ' with weights or a temperature'}"
+            f"{data.corpus}{'' if by_odds else ' with weights or a temperature'}"
         )
 
 

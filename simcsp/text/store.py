@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from simcsp.text.alphabet import N, reverse_complement
 from simcsp.text.fasta import READ_SIZE, fasta_pieces
 from utils.errors import InputError
+from utils.files import read_json, replacing, sha256_file, write_json
 
+_ALWAYS_HASHED = 64_000_000  # bases: a tenth of a second
 _STORE_VERSION = 2  # of the files in the cache: others are made anew
 _LAST_BITS = np.array([(1 << count) - 1 for count in range(9)], dtype=np.uint8)  # of a byte
 
@@ -42,7 +45,7 @@ class TokenStore:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.manifest = json.loads(path.with_suffix(".json").read_text())
+        self.manifest = _read_manifest(path)
         self.records = [Record(**record) for record in self.manifest["records"]]
         self.ids = np.memmap(path, dtype=np.uint8, mode="r")
         self.by_name = {record.name: record for record in self.records}
@@ -161,14 +164,51 @@ def _open_or_write(
     return TokenStore(target)
 
 
+@functools.cache
+def _check_content(path: Path, written: int, expected: str, lower: str | None, records: tuple[Record, ...]) -> bool:
+    """Whether the files of a store have the hashes of its manifest. Cached: once a process for files as they are.
+
+    written: the time of the ids in ns, which makes changed files another case.
+    """
+    ids, digest = np.memmap(path, dtype=np.uint8, mode="r"), hashlib.sha256()
+    for record in records:
+        digest.update(b">" + record.name.encode())
+        for start in range(record.offset, record.offset + record.length, READ_SIZE):
+            digest.update(ids[start : min(start + READ_SIZE, record.offset + record.length)])
+    return digest.hexdigest() == expected and lower in (None, sha256_file(path.with_suffix(".lower")))
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    """NAME.json of a store, whose files it is checked against.
+
+    Sizes always; the hash, which takes seconds for a genome, where the ids are at most 64 MB or have another time of
+    change than when they were written. So a bit that flips on the disk under a genome's store is not seen.
+    Raises InputError for what is damaged.
+    """
+    remedy = f"delete {path.with_suffix('.*')}, the store is made anew from its source"
+    manifest = read_json(path.with_suffix(".json"), remedy)
+    try:
+        records = tuple(Record(**record) for record in manifest["records"])
+        bases, written = manifest["bases"], manifest.get("written_ns")  # older stores do not have the time
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{path.with_suffix('.json')} is no manifest of a store ({error}): {remedy}") from None
+    for file, size in ((path, bases), (path.with_suffix(".lower"), (bases + 7) // 8)):
+        if not file.is_file() or file.stat().st_size != size:
+            raise InputError(f"{file} is not of the {size} bytes that were written: cut short or damaged; {remedy}")
+    changed = path.stat().st_mtime_ns
+    if bases <= _ALWAYS_HASHED or written not in (None, changed):
+        if not _check_content(path, changed, manifest["sha256"], manifest.get("lower_sha256"), records):
+            raise InputError(f"{path} is not what was written (its SHA-256 differs): damaged; {remedy}")
+    return manifest
+
+
 def _write_store(target: Path, sources: list[str], pieces: Iterable[_Piece]) -> None:
     """NAME.ids: one byte a base. NAME.lower: one bit a base, set where soft-masked. NAME.json: sources, hash, and
     length, share of N and of repeats of each record. Written aside and renamed: no half store is ever left."""
-    target.parent.mkdir(parents=True, exist_ok=True)
     digest, records, total = hashlib.sha256(), {}, 0
-    aside = {suffix: target.with_name(f"{target.stem}.{os.getpid()}.tmp{suffix}") for suffix in (".ids", ".lower")}
-    try:
-        with open(aside[".ids"], "wb") as out, open(aside[".lower"], "wb") as out_lower:
+    lower_digest = hashlib.sha256()
+    with replacing(target) as aside, replacing(target.with_suffix(".lower")) as aside_lower:
+        with open(aside, "wb") as out, open(aside_lower, "wb") as out_lower:
             waiting = np.array([], dtype=np.uint8)  # bits that do not fill a byte yet
             for source, name, source_name, ids, lower in pieces:
                 if name not in records:
@@ -186,19 +226,18 @@ def _write_store(target: Path, sources: list[str], pieces: Iterable[_Piece]) -> 
                 out.write(ids)
                 waiting = np.concatenate([waiting, lower])
                 whole = len(waiting) // 8 * 8
+                lower_digest.update(np.packbits(waiting[:whole]))
                 out_lower.write(np.packbits(waiting[:whole]))
                 waiting = waiting[whole:]
+            lower_digest.update(np.packbits(waiting))
             out_lower.write(np.packbits(waiting))
         if not records:
             raise InputError(f"{', '.join(sources)} holds no sequence")
-        for suffix, path in aside.items():
-            os.replace(path, target.with_suffix(suffix))
-    finally:
-        for path in aside.values():
-            path.unlink(missing_ok=True)
     manifest = {
         "sources": sources,
         "sha256": digest.hexdigest(),
+        "lower_sha256": lower_digest.hexdigest(),
+        "written_ns": target.stat().st_mtime_ns,
         "bases": total,
         "n_share": round(sum(record["n"] for record in records.values()) / total, 6),
         "repeat_share": round(sum(record["lower"] for record in records.values()) / total, 6),
@@ -212,9 +251,7 @@ def _write_store(target: Path, sources: list[str], pieces: Iterable[_Piece]) -> 
             for name, record in records.items()
         ],
     }
-    written = target.with_suffix(f".{os.getpid()}.tmp")
-    written.write_text(json.dumps(manifest, indent=1))
-    os.replace(written, target.with_suffix(".json"))
+    write_json(target.with_suffix(".json"), manifest)
 
 
 def strand_ids(store: TokenStore, name: str, reverse: bool) -> np.ndarray:

@@ -3,7 +3,6 @@ centre alone is labelled, selected and calibrated on one part of the records, te
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from dataclasses import dataclass
 
@@ -56,14 +55,11 @@ class Text:
 
 
 def run_bases(config: Config, stop: StopSignal) -> dict[str, dict[str, float]]:
-    """Every arm, seed and fold; {'arm seed fold': test scores}, floors first. Finished ones are read, not run again."""
+    """Every arm, seed and fold; {'arm seed fold': test scores}. Finished ones are read, not run again."""
     settings, accelerator = config.finetune, build_accelerator(config.device, config.precision)
-    learned = [arm for arm in settings.arms if arm not in (*FLOORS, CNN)]
-    arms: dict[str, ModelConfig | None] = {CNN: None} if CNN in settings.arms else {}
-    if learned:
-        arms |= resolve_arms(dataclasses.replace(config, finetune=dataclasses.replace(settings, arms=learned)))
-    if not arms:
-        raise InputError(f"finetune.arms: finetune.task bases trains encoders (baseline, last, ...) and {CNN}")
+    arms = {arm.name: arm.source for arm in resolve_arms(config)}
+    if unfit := [name for name in arms if name in FLOORS and name != CNN]:
+        raise InputError(f"finetune.arms: {unfit[0]} labels windows; finetune.task bases trains encoders and {CNN}")
     genome = read_genome(config.bases, config.data.cache)
     folds = range(len(config.bases.parts)) if settings.folds is None else settings.folds
     if max(folds) >= len(config.bases.parts):

@@ -6,33 +6,38 @@ import dataclasses
 import multiprocessing
 import os
 import sys
+import threading
 import time
 from typing import Any
 
 import numpy as np
 
+from simcsp.labels.floors import annotated_sites, fit_annotation_floor
 from simcsp.labels.motifs import Motifs, load_motifs
 from simcsp.labels.spliceator import Windows
 from simcsp.labels.splits import Splits, load_windows
+from simcsp.training.board import show_arm
 from simcsp.training.fold import (
     Fold,
     Job,
     Start,
     Study,
+    arm_inputs,
     begin_fit,
     build_study,
     end_fit,
-    fit_floor,
     fit_fold,
     keep_best,
     load_start,
     open_fold,
     pack,
+    score_floor,
     score_fold,
     train_epoch,
 )
-from utils.arms import resolve_arms
-from utils.config import Config, ModelConfig, to_dict
+from simcsp.training.probe import fit_probe
+from utils.arms import OF_ANNOTATION, Arm, resolve_arms
+from utils.config import Config, FinetuneConfig, to_dict
 from utils.device import build_accelerator
 from utils.errors import InputError, run_script
 from utils.run import StopSignal, stop_if_asked
@@ -55,9 +60,12 @@ def run_jobs(config: Config, stop: StopSignal, worker: int = 0) -> None:
     windows, splits = load_windows(config.data, config.folder)
     study = open_study(config, windows, splits, load_motifs(config.data), stop, worker)
     tasks = [(site, seed, arm) for site in settings.sites for seed in settings.seeds for arm in arms]
-    study.bar.total = sum(len(fold_numbers(config, study.splits, site)) for site, _, _ in tasks)
+    counts = {site: len(fold_numbers(config, splits, site)) * len(draws(settings)) for site in settings.sites}
+    study.bar.total = sum(counts[site] for site, _, _ in tasks)
     for site, seed, arm in tasks:
-        run_arm(config, study, arm, arms[arm], site, seed)
+        run_arm(config, study, arm, site, seed)
+        if worker == 0:  # one process writes; the report shows what the others have done
+            show_arm(config.folder, arm.name)
     study.bar.close()
 
 
@@ -70,6 +78,7 @@ def open_study(
         config.evaluate,
         config.model,
         config.seed,
+        config.data.split_seed,
         config.folder,
         config.data.context,
         build_accelerator(config.device, config.precision),
@@ -89,36 +98,62 @@ def fold_numbers(config: Config, splits: Splits, site: str) -> list[int]:
     return list(range(count)) if chosen is None else chosen
 
 
+def draws(settings: FinetuneConfig) -> list[tuple[int | None, int]]:
+    """(number of training windows, draw) of every cut of a training part; all windows are one draw."""
+    counts = settings.train_windows
+    return [(count, draw) for count in counts for draw in range(1 if count is None else settings.draws)]
+
+
 def job_config(config: Config, job: Job) -> dict[str, Any]:
     """The resolved config of one job, which can be passed back."""
     values = to_dict(config)
     kept = {key: values[key] for key in CONFIG_SECTIONS}
-    arm = next(arm for arm in config.finetune.arms if arm.partition("=")[0] == job.arm)
+    arm = next(arm for arm in config.finetune.arms if arm.partition("=")[0] == job.arm.name)
     kept["finetune"] |= {"arms": [arm], "sites": [job.site], "seeds": [job.seed], "folds": [job.fold]}
+    # the fewest draws with this one among them: a later run with more of them goes on from it
+    kept["finetune"] |= {"train_windows": [job.train_windows], "draws": job.draw + 1}
+    del kept["finetune"]["fold_events"]  # changes no result
     return kept
 
 
-def run_arm(config: Config, study: Study, arm: str, source: ModelConfig | None, site: str, seed: int) -> None:
-    """All folds of one arm on one task with one seed."""
-    jobs = [Job(arm, source, site, seed, number) for number in fold_numbers(config, study.splits, site)]
-    folds = [open_fold(study, job, job_config(config, job)) for job in jobs]
+def run_arm(config: Config, study: Study, arm: Arm, site: str, seed: int) -> None:
+    """All folds of one arm on one task with one seed, each with every draw of its training windows."""
+    inputs, cuts = arm_inputs(study, arm), draws(config.finetune)
+    jobs = [Job(arm, site, seed, number, *cut) for number in fold_numbers(config, study.splits, site) for cut in cuts]
+    folds = [open_fold(study, job, job_config(config, job), inputs) for job in jobs]
     waiting = [fold for fold in folds if not fold.run.finished]
     study.bar.update(len(folds) - len(waiting))
     if not waiting:
         return
-    if source is None:
+    if arm.source is None:
+        predict = None  # the annotation's floors are the same for all folds
+        if arm.name in OF_ANNOTATION:
+            sites = annotated_sites(config.data, config.seed)
+            predict = fit_annotation_floor(arm.name, config.evaluate, sites, config.seed)
         for fold in waiting:
-            fit_floor(study, fold)
+            study.stop_if_asked()
+            score_floor(study, fold, predict)
         return
-    start = load_start(study, arm, source)
+    start = load_start(study, arm.name, arm.source)
     if config.finetune.select_epoch == "shared":
+        for cut in cuts:
+            run_shared(study, [fold for fold in folds if (fold.job.train_windows, fold.job.draw) == cut], start)
+        return
+    for fold in waiting:
+        if config.finetune.stages == ["probe"]:
+            fit_probe(study, fold, start)
+        else:
+            best = fit_fold(study, fold, start)
+            score_fold(study, fold, start, best["epoch"], best["seconds"])
+
+
+def run_shared(study: Study, folds: list[Fold], start: Start) -> None:
+    """Fit and score all folds with one epoch for all of them; nothing where they are finished."""
+    waiting = [fold for fold in folds if not fold.run.finished]
+    if waiting:
         best_epoch, seconds = fit_shared(study, folds, start)
         for fold in waiting:
             score_fold(study, fold, start, best_epoch, seconds / len(folds))
-        return
-    for fold in waiting:
-        best = fit_fold(study, fold, start)
-        score_fold(study, fold, start, best["epoch"], best["seconds"])
 
 
 def fit_shared(study: Study, folds: list[Fold], start: Start) -> tuple[int, float]:
@@ -160,18 +195,20 @@ def fit_shared(study: Study, folds: list[Fold], start: Start) -> tuple[int, floa
 
 def search_settings(config: Config, stop: StopSignal) -> str:
     """Search over finetune.* by mean validation AUC of the first arm on the first task; no test window is scored."""
-    arm, source = next(iter(resolve_arms(config).items()))
-    if source is None:
-        raise InputError(f"finetune.arms: a search needs an encoder, {arm} is a floor")
+    arm = resolve_arms(config)[0]
+    if arm.source is None:
+        raise InputError(f"finetune.arms: a search needs an encoder, {arm.name} is a floor")
+    if config.finetune.stages == ["probe"]:
+        raise InputError("finetune.stages ([probe]): a search is over settings of training, and a probe has none")
     site, seed = config.finetune.sites[0], config.finetune.seeds[0]
     windows, splits = load_windows(config.data, config.folder)  # of the run: the same for every trial
 
     def objective(trial: Config, report: Report) -> float:
         study = open_study(trial, windows, splits, None, stop)
-        start, aucs = load_start(study, arm, source), []
+        start, inputs, aucs = load_start(study, arm.name, arm.source), arm_inputs(study, arm), []
         for number in fold_numbers(trial, study.splits, site):
-            job = Job(arm, source, site, seed, number)
-            aucs.append(fit_fold(study, open_fold(study, job, job_config(trial, job)), start)["auc"])
+            job = Job(arm, site, seed, number, *draws(trial.finetune)[0])
+            aucs.append(fit_fold(study, open_fold(study, job, job_config(trial, job), inputs), start)["auc"])
             report(len(aucs), float(np.mean(aucs)))
         study.bar.close()
         return float(np.mean(aucs))
@@ -220,8 +257,15 @@ def _worker(config: Config, number: int, failures: multiprocessing.SimpleQueue) 
     def jobs() -> None:
         try:
             run_jobs(config, StopSignal(), number)
-        except (InputError, FloatingPointError) as error:
+        except (InputError, FloatingPointError, OSError) as error:
             failures.put(error)
             sys.exit(1)
 
+    threading.Thread(target=_die_with_parent, daemon=True).start()
     run_script(jobs)
+
+
+def _die_with_parent() -> None:
+    """End this worker at once when its parent is killed: who goes on in the run folder must not find it there."""
+    multiprocessing.parent_process().join()
+    os._exit(1)

@@ -14,47 +14,54 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
-from safetensors.torch import load_file
 from torch import nn
 from tqdm import tqdm
 from transformers import BertForMaskedLM, BertModel
 
 from simcsp.judge.proxies import measure_nmi
 from simcsp.judge.sccs import sccs
-from simcsp.judge.scores import classification_scores
-from simcsp.labels.floors import build_floor
+from simcsp.judge.scores import best_threshold, called_rates, classification_scores, f1_at_prevalence, threshold_scores
+from simcsp.labels.floors import Labelled, Predict, fit_floor
 from simcsp.labels.motifs import Motifs
 from simcsp.labels.spliceator import Windows
-from simcsp.labels.splits import Splits
+from simcsp.labels.splits import Splits, draw_training
 from simcsp.model.checkpoint import load_backbone, resolve_source
-from simcsp.model.classifier import HEAD_FILE, Classifier, layer_groups, load_classifier, predict, save_classifier
+from simcsp.model.classifier import Classifier, layer_groups, load_classifier, predict, read_head, save_classifier
 from simcsp.model.embedding import embed
 from simcsp.model.encoder import check_length, fresh_like, window_vectors
 from simcsp.text.alphabet import add_special_tokens
 from simcsp.text.kmers import shared_kmers, similar_to_training
+from simcsp.training.health import at_chance, one_class
 from simcsp.training.objectives import sup_con
 from simcsp.training.optimizer import build_optimizer
-from utils.config import STAGES, EvaluateConfig, FinetuneConfig, ModelConfig, flatten
-from utils.device import pack_state, take_step, unpack_state
+from utils.arms import Arm
+from utils.config import STAGES, EvaluateConfig, FinetuneConfig, ModelConfig
+from utils.device import fit_seed, pack_state, take_step, unpack_state
 from utils.errors import InputError
-from utils.files import replace_folder, sha256_folder, write_text
+from utils.files import replace_folder, sha256_file, sha256_folder, write_text
 from utils.run import RunFolder, StopSignal, stop_if_asked
 
 
 @dataclass(frozen=True)
 class Job:
-    """One fit. source: where the arm's encoder comes from, None for a floor, which has none. fold: its number."""
+    """One fit. fold: its number. train_windows: how many of its training windows, None for all; draw: which."""
 
-    arm: str
-    source: ModelConfig | None
+    arm: Arm
     site: str
     seed: int
     fold: int
+    train_windows: int | None = None
+    draw: int = 0
 
     @property
     def path(self) -> Path:
-        """Its folder within the run."""
-        return Path(f"finetune/{self.arm}/{self.site}/seed{self.seed}/fold{self.fold:02d}")
+        """Its folder within the run (`utils.arms.finished_folds` finds it)."""
+        path = Path("finetune", self.arm.name, self.site)
+        if self.arm.several:
+            path /= f"pretrain{self.arm.pretrain_seed}"
+        if self.train_windows is not None:
+            path /= f"windows{self.train_windows}/draw{self.draw}"
+        return path / f"seed{self.seed}/fold{self.fold:02d}"
 
 
 @dataclass(frozen=True)
@@ -62,14 +69,16 @@ class Study:
     """What all fits share: settings, windows and their splits, motif sites, device, stop signal, progress bar.
 
     model: its dropout rates are those of fine-tuning, whatever a checkpoint records. seed: of what is measured.
+    split_seed: of the draws of training windows.
     ids: uint8 [windows, context]; wide: with max_shift nt more on either side, None without shifts; classes: 0
-    non-site, 1 donor, 2 acceptor.
+    non-site, 1 donor, 2 acceptor; strata: site type and label of each window.
     """
 
     settings: FinetuneConfig
     evaluate: EvaluateConfig
     model: ModelConfig
     seed: int
+    split_seed: int
     folder: Path
     accelerator: Accelerator
     windows: Windows
@@ -81,6 +90,7 @@ class Study:
     wide: torch.Tensor | None
     labels: torch.Tensor
     classes: torch.Tensor
+    strata: np.ndarray
     kmers: Any
 
     def stop_if_asked(self) -> None:
@@ -93,6 +103,7 @@ def build_study(
     evaluate: EvaluateConfig,
     model: ModelConfig,
     seed: int,
+    split_seed: int,
     folder: Path,
     context: int,
     accelerator: Accelerator,
@@ -117,6 +128,7 @@ def build_study(
         evaluate,
         model,
         seed,
+        split_seed,
         folder,
         accelerator,
         windows,
@@ -128,6 +140,7 @@ def build_study(
         wide,
         torch.from_numpy(windows.labels).float().to(device),
         torch.from_numpy(windows.labels * np.where(windows.sites == "donor", 1, 2)).to(device),
+        windows.strata,
         shared_kmers(windows.ids),
     )
 
@@ -158,12 +171,16 @@ def encode(study: Study, bert: BertModel, pooling: str, ids: np.ndarray) -> np.n
 
 @dataclass
 class Start:
-    """The encoder that all fits of an arm start from, and what has been measured of it once for all of them."""
+    """The encoder that all fits of an arm start from, and what has been measured of it once for all of them.
+
+    vectors: of all windows; those of fresh weights are of the seed and fold that vectors_of names.
+    """
 
     model: BertForMaskedLM
     pooling: str
     fresh: bool
     vectors: np.ndarray | None = None
+    vectors_of: tuple[int, int] | None = None
     nmi: float | None = None
 
 
@@ -180,7 +197,7 @@ def load_start(study: Study, arm: str, source: ModelConfig) -> Start:
 
 def copy_encoder(study: Study, job: Job, start: Start) -> BertModel:
     """A copy of the start encoder; fresh weights where the arm is `fresh`. Seeds torch's generators."""
-    torch.manual_seed(int(np.random.SeedSequence([job.seed, job.fold]).generate_state(1)[0]))
+    torch.manual_seed(fit_seed(job.seed, job.fold))
     copy = fresh_like(start.model.config)  # draws from the generator for every arm alike
     if not start.fresh:
         copy.load_state_dict(start.model.state_dict())
@@ -211,28 +228,47 @@ class Fold:
     parts: dict[str, np.ndarray]
 
 
-def open_fold(study: Study, job: Job, config: dict[str, Any]) -> Fold:
-    """The job's folder, made or found. config: the job's own, resolved.
+def arm_inputs(study: Study, arm: Arm) -> dict[str, str]:
+    """Hashes of what the fits of an arm read."""
+    inputs = {"spliceator": study.windows.sha256}
+    if arm.source is not None and study.motifs is not None:
+        inputs["motifs"] = study.motifs.sha256
+    if arm.source is not None and arm.source.source is not None:
+        inputs["start checkpoint"] = sha256_folder(resolve_source(arm.source.source))
+    return inputs
+
+
+def job_parts(study: Study, job: Job) -> dict[str, np.ndarray]:
+    """{'train', 'val', 'test'} -> indices of a job's windows, its training part cut to its draw."""
+    parts, count = study.splits.folds[job.site][job.fold], job.train_windows
+    fewest, most = len(np.unique(study.strata[parts["train"]])), len(parts["train"])
+    if count is not None and not fewest <= count <= most:
+        raise InputError(
+            f"finetune.train_windows ({count}) must be {fewest} (one of each site type and label) to {most}, which "
+            f"the training part of fold {job.fold} of {job.site} has"
+        )
+    seed = (study.split_seed, job.fold, count or 0, job.draw)
+    return parts | {"train": draw_training(parts["train"], study.strata, count, seed)}
+
+
+def open_fold(study: Study, job: Job, config: dict[str, Any], inputs: dict[str, str]) -> Fold:
+    """The job's folder, made or found. config: the job's own, resolved; inputs: hashes of what it reads.
 
     Raises InputError for parts of one class, and for batches that the training part does not fill.
     """
-    parts, settings = study.splits.folds[job.site][job.fold], study.settings
+    parts, settings = job_parts(study, job), study.settings
     for name, index in parts.items():
         if len(np.unique(study.windows.labels[index])) < 2:
             raise InputError(f"fold {job.fold} of {job.site}: the {name} windows are all of one class; use fewer folds")
-    for stage in settings.stages if job.source is not None else ():
+    for stage in settings.stages if job.arm.source is not None and settings.stages != ["probe"] else ():
         name = "supcon_batch_size" if stage == "supcon" else "batch_size"
         if len(parts["train"]) < getattr(settings, name):
             raise InputError(
                 f"finetune.{name} ({getattr(settings, name)}) is more than the {len(parts['train'])} training windows "
                 f"of fold {job.fold}: the last partial batch is dropped, so no batch would be left"
             )
-    inputs = {"spliceator": study.windows.sha256}
-    if job.source is not None and study.motifs is not None:
-        inputs["motifs"] = study.motifs.sha256
-    if job.source is not None and job.source.source is not None:
-        inputs["start checkpoint"] = sha256_folder(resolve_source(job.source.source))
-    return Fold(job, RunFolder(study.folder / job.path, config, inputs, str(study.accelerator.device)), parts)
+    device, events = str(study.accelerator.device), settings.fold_events
+    return Fold(job, RunFolder(study.folder / job.path, config, inputs, device, events), parts)
 
 
 # -- training ----------------------------------------------------------------------------------------------------------
@@ -264,6 +300,7 @@ def begin_fit(study: Study, fold: Fold, start: Start) -> Fit:
     model = Classifier(copy_encoder(study, fold.job, start), start.pooling, study.settings.dropout)
     model = model.to(accelerator.device)
     fit = Fit(model, accelerator.prepare(model))
+    fold.run.begin()
     state = fold.run.load_state(accelerator.device)
     if state is None:
         enter_stage(study, fold, fit, study.settings.stages[0], start)
@@ -273,7 +310,6 @@ def begin_fit(study: Study, fold: Fold, start: Start) -> Fit:
         enter_stage(study, fold, fit, state["stage"], start)
         fit.stage_began = state["stage_began"]
         unpack_state(state, accelerator, optimizer=fit.optimizer, scheduler=fit.scheduler)
-    fold.run.begin()
     fold.run.rewind(fit.epoch)
     return fit
 
@@ -339,10 +375,10 @@ def fit_fold(study: Study, fold: Fold, start: Start) -> dict[str, float]:
         if fit.stage == stages[-1]:
             break
         if fit.stage == "head":  # go on from the head of its best epoch
-            fit.model.head.load_state_dict(load_file(fold.run.checkpoints / "best" / HEAD_FILE))
+            fit.model.head.load_state_dict(read_head(fold.run.checkpoints / "best"))
         study.accelerator.free_memory()  # or fp16 would unscale the gradients for the last optimiser as well
         enter_stage(study, fold, fit, stages[stages.index(fit.stage) + 1], start)
-        fold.run.save_state(pack(study, fit))  # from here on `best` may be another's
+        fold.run.save_state(pack(study, fit), keep_previous=False)  # from here on `best` may be another's
     end_fit(study, fold)
     return {**fit.best, "seconds": time.perf_counter() - began}
 
@@ -371,7 +407,7 @@ def train_epoch(study: Study, fold: Fold, fit: Fit) -> float | None:
         row["train/skipped_steps"] = skipped
     if len(study.settings.stages) > 1:
         row["train/stage"] = STAGES.index(stage)  # 0 supcon, 1 head, 2 full
-    progress = f"{job.arm} {job.site} fold {job.fold} {stage} epoch {fit.epoch}"
+    progress = f"{job.arm.name} {job.site} fold {job.fold} {stage} epoch {fit.epoch}"
     if stage == "supcon":
         fold.run.record(fit.epoch, row)
         study.bar.set_postfix_str(f"{progress} loss {loss:.4f}")
@@ -379,6 +415,9 @@ def train_epoch(study: Study, fold: Fold, fit: Fit) -> float | None:
     validation = fold.parts["val"]
     scores = classification_scores(study.windows.labels[validation], predict_part(study, fit, validation))
     fold.run.record(fit.epoch, row | {f"val/{key}": scores[key] for key in ("auc", "f1", "ap")})
+    sign = at_chance(scores["auc"], study.windows.labels[validation])
+    if sign is not None and fit.epoch == fit.stage_began + 1:
+        fold.run.log(f"warning: {fold.run.path}, after the first epoch of {stage}: {sign}")
     study.bar.set_postfix_str(f"{progress} AUC {scores['auc']:.4f}")
     return scores["auc"]
 
@@ -451,26 +490,44 @@ def keep_best(fold: Fold, fit: Fit) -> None:
 
 def score_fold(study: Study, fold: Fold, start: Start, best_epoch: int, seconds: float) -> None:
     """Score the test windows once, with the chosen weights read back from disk, and write the summary."""
-    test, stages = fold.parts["test"], study.settings.stages
+    val, test, stages = fold.parts["val"], fold.parts["test"], study.settings.stages
     model = load_classifier(fold.run.checkpoints / "best", study.model, study.settings.dropout)
     model = model.to(study.accelerator.device)
     if stages == ["head"]:  # the encoder is the start's still: before is after
         features = encode_parts(study, fold, model.bert, start, "test")[torch.from_numpy(test)]
         before = after = measure(study, fold, features.cpu().numpy(), lambda: start_nmi(study, start, model.bert))
         probabilities = predict_from_features(study, model, features)
+        features = encode_parts(study, fold, model.bert, start, "val")[torch.from_numpy(val)]
+        validation = predict_from_features(study, model, features)
     else:
         bert = copy_encoder(study, fold.job, start)
         vectors = encode(study, bert, start.pooling, study.ids[test])
         before = measure(study, fold, vectors, lambda: start_nmi(study, start, bert))
         vectors = encode(study, model.bert, start.pooling, study.ids[test])
         after = measure(study, fold, vectors, lambda: motif_nmi(study, model.bert))
-        probabilities = predict(model, study.ids[test], study.evaluate.batch_size, study.accelerator.autocast)
+        probabilities, validation = (
+            predict(model, study.ids[part], study.evaluate.batch_size, study.accelerator.autocast)
+            for part in (test, val)
+        )
     rows = fold.run.metrics()
     chosen = next(row for row in rows if row["step"] == best_epoch)
     scores = {key: value for key, value in chosen.items() if key.startswith("val/")}
     scores |= {f"before/{key}": value for key, value in before.items()}
     scores |= {f"after/{key}": value for key, value in after.items()}
-    summarise(study, fold, probabilities, scores, seconds, {"epochs": len(rows), "best_epoch": best_epoch})
+    limit = hit_limit(rows, best_epoch, study.settings)
+    epochs = {"epochs": len(rows), "best_epoch": best_epoch, "hit_limit": limit}
+    summarise(study, fold, probabilities, validation, scores, seconds, epochs)
+
+
+def hit_limit(rows: list[dict[str, float]], best_epoch: int, settings: FinetuneConfig) -> bool:
+    """Whether the last stage went to its limit of epochs before `patience` epochs without a better validation AUC.
+
+    rows: of metrics.jsonl, one an epoch.
+    """
+    stage = settings.stages[-1]
+    limit = settings.head_epochs if stage == "head" else settings.max_epochs
+    before = sum(row.get("train/stage", STAGES.index(stage)) != STAGES.index(stage) for row in rows)
+    return len(rows) - before >= limit and len(rows) - max(best_epoch, before) < settings.patience
 
 
 def measure(study: Study, fold: Fold, vectors: np.ndarray, nmi: Callable[[], float]) -> dict[str, float]:
@@ -482,42 +539,78 @@ def measure(study: Study, fold: Fold, vectors: np.ndarray, nmi: Callable[[], flo
     return scores
 
 
-def fit_floor(study: Study, fold: Fold) -> None:
-    """Fit a floor on the training windows and score validation and test."""
-    began = time.perf_counter()
-    windows, train, val, test = study.windows, *(fold.parts[part] for part in ("train", "val", "test"))
-    floor = build_floor(fold.job.arm, study.evaluate)
-    floor.fit(study.ids[train], windows.labels[train], windows.sites[train])
-    scores = classification_scores(windows.labels[val], floor.predict(study.ids[val]))
+def score_floor(study: Study, fold: Fold, predict_site: Predict | None) -> None:
+    """Score validation and test windows by a floor fitted on the fold's training windows, or by `predict_site`."""
+    began, job, facts = time.perf_counter(), fold.job, {}
+    if predict_site is None:
+        train, val = (labelled(study, fold.parts[part]) for part in ("train", "val"))
+        predict_site, facts = fit_floor(job.arm.name, study.evaluate, train, val, fit_seed(job.seed, job.fold))
+    val, test = fold.parts["val"], fold.parts["test"]
+    on_validation = predict_site(study.ids[val])
+    scores = classification_scores(study.windows.labels[val], on_validation)
     fold.run.begin()
     fold.run.rewind(-1)
     seconds = time.perf_counter() - began
     validation = {f"val/{key}": scores[key] for key in ("auc", "f1", "ap")}
-    summarise(study, fold, floor.predict(study.ids[test]), validation, seconds, {})
+    summarise(study, fold, predict_site(study.ids[test]), on_validation, validation, seconds, facts)
+
+
+def labelled(study: Study, index: np.ndarray) -> Labelled:
+    """Windows of an index as floors take them."""
+    return Labelled(study.ids[index], study.windows.labels[index], study.windows.sites[index])
 
 
 def summarise(
     study: Study,
     fold: Fold,
     probabilities: np.ndarray,
+    on_validation: np.ndarray,
     more: dict[str, float],
     seconds: float,
-    epochs: dict[str, int],
+    facts: dict[str, float],
 ) -> None:
-    """Write predictions.csv and summary.json. more: scores besides those of the test windows."""
-    test, job, windows = fold.parts["test"], fold.job, study.windows
-    labels = windows.labels[test]
-    table = {"window": windows.names[test], "fold": job.fold, "label": labels, "probability": probabilities}
-    write_text(fold.run.path / "predictions.csv", pd.DataFrame(table).to_csv(index=False, float_format="%.9g"))
-    scores = {f"test/{key}": value for key, value in classification_scores(labels, probabilities).items()}
+    """Write predictions.csv, validation.csv (the same of the validation windows) and summary.json.
+
+    more: scores besides those of the test windows; facts: of the fit. test/f1_tuned is F1 at the threshold that is best
+    on validation; test/f1_distinct leaves out test windows that resemble training windows, at the prevalence of all.
+    """
+    test, val, job, labels = fold.parts["test"], fold.parts["val"], fold.job, study.windows.labels
+    files = [write_predictions(study, fold, "predictions.csv", test, probabilities)]
+    files.append(write_predictions(study, fold, "validation.csv", val, on_validation))
+    threshold = best_threshold(labels[val], on_validation)
+    scores = classification_scores(labels[test], probabilities) | called_rates(labels[test], probabilities)
+    scores |= {"threshold": threshold, "f1_tuned": threshold_scores(labels[test], probabilities, threshold)["f1"]}
     distinct = ~similar_to_training(study.kmers, fold.parts["train"], test)
-    if len(np.unique(labels[distinct])) == 2:
-        scores["test/f1_distinct"] = classification_scores(labels[distinct], probabilities[distinct])["f1"]
+    if len(np.unique(labels[test][distinct])) == 2:
+        rates = called_rates(labels[test][distinct], probabilities[distinct])
+        scores["f1_distinct"] = f1_at_prevalence(rates["tpr"], rates["fpr"], float(labels[test].mean()))
+        scores |= {f"{key}_distinct": value for key, value in rates.items()}
+    scores = {f"test/{key}": value for key, value in scores.items()}
     sizes = {part: len(index) for part, index in fold.parts.items()} | {"test_distinct": int(distinct.sum())}
-    said = {"arm": job.arm, "site": job.site, "seed": job.seed, "fold": job.fold, "windows": sizes}
-    result = {**said, **epochs, "seconds": round(seconds, 1), "metrics": scores | more}
-    fold.run.finish(result, flatten({"finetune": fold.run.config["finetune"]}))
+    said = {"arm": job.arm.name, "site": job.site, "seed": job.seed, "fold": job.fold}
+    said |= {"pretrain_seed": job.arm.pretrain_seed, "train_windows": job.train_windows, "draw": job.draw}
+    result = {**said, "windows": sizes, **facts, "seconds": round(seconds, 1), "metrics": scores | more}
+    result["sha256"] = {path.name: sha256_file(path) for path in files}
+    signs = [at_chance(more["val/auc"], labels[val]), one_class(probabilities)]
+    result["warnings"] = [sign for sign in signs if sign is not None]
+    for sign in result["warnings"]:
+        fold.run.log(f"warning: {fold.run.path}: {sign}")
+    fold.run.finish(result, {"arm": job.arm.name, "site": job.site, "seed": job.seed, "fold": job.fold})
     study.bar.update()
-    line = f"{job.arm:<10} {job.site:<8} seed {job.seed} fold {job.fold:02d}  "
+    line = f"{job.arm.name:<10} {job.site:<8} seed {job.seed} fold {job.fold:02d}  "
+    if job.arm.several:
+        line += f"pre-training seed {job.arm.pretrain_seed}  "
+    if job.train_windows is not None:
+        line += f"{job.train_windows} windows, draw {job.draw}  "
     line += f"F1 {scores['test/f1']:.4f}  AUC {scores['test/auc']:.4f}  val AUC {more['val/auc']:.4f}  "
-    fold.run.log(line + ("epoch {best_epoch:>2} of {epochs:>2}".format(**epochs) if epochs else "floor"))
+    ending = "epoch {best_epoch:>2} of {epochs:>2}" if "epochs" in facts else "C {C:g}" if "C" in facts else "floor"
+    fold.run.log(line + ending.format(**facts))
+
+
+def write_predictions(study: Study, fold: Fold, name: str, index: np.ndarray, probabilities: np.ndarray) -> Path:
+    """P(site) of the windows of an index as a table of the fold's folder; returns where it is."""
+    columns = {"window": study.windows.names[index], "fold": fold.job.fold}
+    table = pd.DataFrame(columns | {"label": study.windows.labels[index], "probability": probabilities})
+    path = fold.run.path / name
+    write_text(path, table.to_csv(index=False, float_format="%.9g"))
+    return path

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import shutil
 import sys
 import time
@@ -15,27 +14,32 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from tqdm import tqdm
-from transformers import BertForMaskedLM
+from transformers import BertConfig, BertForMaskedLM
 
 from simcsp.labels.overlap import hidden_windows, measure_overlap
 from simcsp.model.checkpoint import load_backbone, resolve_source, save_checkpoint
 from simcsp.model.classifier import load_classifier, predict
 from simcsp.model.encoder import check_length
+from simcsp.text.annotated import SiteSampler
 from simcsp.text.corpora import Corpus, build_sampler, open_corpus
 from simcsp.text.enriched import Classify
 from simcsp.text.sampler import WindowSampler
+from simcsp.text.species import check_species
+from simcsp.training.board import LAYOUT, show_validation, show_vectors
+from simcsp.training.health import base_entropy, collapse, stuck
 from simcsp.training.masking import Chooser, build_chooser
 from simcsp.training.optimizer import build_optimizer, decay_groups
 from simcsp.training.step import Learner, step_loss
 from simcsp.training.validation import Validation, build_validation
 from utils.arms import PROXIES
-from utils.config import Config, DataConfig, MlmConfig, ModelConfig, PretrainConfig, flatten, to_dict
-from utils.device import build_accelerator, pack_state, set_seed, take_step, unpack_state
+from utils.config import Config, DataConfig, MlmConfig, ModelConfig, PretrainConfig, to_dict
+from utils.device import build_accelerator, check_memory, pack_state, set_seed, take_step, unpack_state
 from utils.errors import InputError
-from utils.files import replace_folder, sha256_folder, write_json
+from utils.files import read_json, replace_folder, replacing, sha256_folder, write_json
 from utils.run import RunFolder, StopSignal, stop_if_asked
 from utils.search import Report, run_search
 
+DELETE_IT = "delete it, pre-training measures it anew"
 CONFIG_SECTIONS = ("name", "seed", "precision", "model", "data", "evaluate")  # with the stage's own: what decides it
 
 
@@ -49,7 +53,7 @@ class Pretraining:
 
     config: Config
     corpus: Corpus
-    text: WindowSampler
+    text: WindowSampler | SiteSampler
     validation: Validation
     accelerator: Accelerator
     stop: StopSignal
@@ -69,8 +73,9 @@ def open_text(config: Config, accelerator: Accelerator) -> Corpus:
     """The pre-training text without what data.hide keeps out; data.scorer may be the folder of a classifier."""
     data, classify = config.data, None
     if data.corpus == "splice_enriched" and data.scorer not in ("pwm", "annotation"):
+        check_species(data)  # before a model is read
         classify = scorer_of_fold(data.scorer, config, accelerator)
-    return open_corpus(data, config.seed, hidden_windows(data), classify)
+    return open_corpus(data, config.seed, hidden_windows(data), classify, config.pretrain.max_shift)
 
 
 def scorer_of_fold(folder: str, config: Config, accelerator: Accelerator) -> Classify:
@@ -113,14 +118,15 @@ def record_corpus(data: DataConfig, folder: Path, corpus: Corpus, validated: dic
     """
     path = folder / "overlap.json"
     inputs = {"text": corpus.store.sha256, "intervals": corpus.intervals.sha256, **validated}
-    if path.is_file() and json.loads(path.read_text())["inputs"] == inputs:
+    if path.is_file() and read_json(path, DELETE_IT)["inputs"] == inputs:
         return
     found = measure_overlap(data, corpus)
     parts = [{"part": part.name, "count": part.count, "shared": part.shared, "sentence": str(part)} for part in found]
     write_json(folder / "corpus.json", corpus.manifest)
     if corpus.scores is not None:
         columns = {name: getattr(corpus.intervals, name) for name in ("start", "minus", "odds")}
-        np.savez_compressed(folder / "corpus.npz", score=corpus.scores, **columns)
+        with replacing(folder / "corpus.npz") as aside, open(aside, "wb") as handle:
+            np.savez_compressed(handle, score=corpus.scores, **columns)
     write_json(path, {"inputs": inputs, "parts": parts})  # last: its presence means that the others are whole
 
 
@@ -147,6 +153,7 @@ class Training:
         self.best: dict[str, dict[str, float]] = {}
         self.sums = [0.0, 0.0, 0.0]  # loss, accuracy and gradient norm since the last logged row
         self.count = self.skipped = 0  # steps since then, and those that fp16's loss scaler skipped
+        self.warned: list[str] = []  # signs of a training that teaches nothing, each said once
 
     @property
     def parts(self) -> dict[str, object]:
@@ -156,22 +163,25 @@ class Training:
     def state(self) -> dict[str, object]:
         """All that going on needs."""
         progress = {"step": self.step, "best": self.best, "sums": self.sums, "count": self.count}
-        progress["skipped"] = self.skipped
+        progress |= {"skipped": self.skipped, "warned": self.warned}
         return progress | pack_state(self.accelerator, **self.parts)
 
     def load(self, state: dict[str, object]) -> None:
         """Go on from what `state` gave."""
         self.step, self.best, self.sums, self.count = (state[key] for key in ("step", "best", "sums", "count"))
-        self.skipped = state.get("skipped", 0)  # older states do not have it
+        self.skipped = state.get("skipped", 0)  # older states do not have these two
+        self.warned = state.get("warned", [])
         unpack_state(state, self.accelerator, **self.parts)
 
-    def advance(self, ids: np.ndarray, rng: np.random.Generator) -> None:
+    def advance(self, ids: np.ndarray, rng: np.random.Generator, classes: np.ndarray | None = None) -> None:
         """One optimiser step on windows uint8 [batch, length]; none where fp16 gradients overflow the loss scaler.
+
+        classes [batch]: of the windows, where they have any.
 
         Raises FloatingPointError for a loss that is no finite number.
         """
         self.learner.train()
-        loss, accuracy = step_loss(self.learner, self.stage, ids, rng, self.accelerator.device, self.choose)
+        loss, accuracy = step_loss(self.learner, self.stage, ids, rng, self.accelerator.device, self.choose, classes)
         if not torch.isfinite(loss):
             raise FloatingPointError(
                 f"the loss is {loss.item()} at step {self.step + 1}: lower {self.stage.objective} lr or raise warm-up"
@@ -218,11 +228,12 @@ def run_stage(
     model, pooling, remarks = load_backbone(source, need_mlm_head=stage.objective == "mlm")
     check_length(model, config.data.window, "data.window")
     shared.validation.check(model)
+    check_step_memory(model.config, name, stage, config.data.window, accelerator.device)
     model.to(accelerator.device)
     choose = build_chooser(stage, config.data, shared.corpus, config.seed)
     training = Training(model, pooling, stage, accelerator, choose)
-    state = run.load_state(accelerator.device)
     run.begin()
+    state = run.load_state(accelerator.device)
     if state is None:
         run.rewind(-1)
         describe(run, config, name, training, shared.text, remarks)
@@ -231,11 +242,29 @@ def run_stage(
         training.load(state)
         run.rewind(training.step)
         run.log(f"{path}: resumed at step {training.step} of {stage.steps}")
+    run.writer.add_custom_scalars(LAYOUT)
     tell = None if report is None else lambda step, scores: report(step, scores[shared.config.search.metric])
     train(run, name, training, shared, config.seed, tell)
-    finish(run, config, name, training)
+    finish(run, config, name, training, shared.text)
     accelerator.free_memory()
     return path
+
+
+def check_step_memory(model: BertConfig, name: str, stage: PretrainConfig, window: int, device: torch.device) -> None:
+    """Refuse a step that cannot fit: weights, gradients and AdamW's two moments, and the activations in half precision
+    of the windows that go through the encoder at once."""
+    views = 1 if stage.objective == "mlm" else 2 + stage.reverse_complement_negatives
+    at_once = min(stage.mini_batch_size or stage.batch_size, stage.batch_size)
+    hidden, inner, layers = model.hidden_size, model.intermediate_size, model.num_hidden_layers
+    weights = layers * (4 * hidden * hidden + 2 * hidden * inner)
+    activations = 2.0 * at_once * views * (window + 2) * layers * (2 * hidden + inner)
+    vectors = 4.0 * stage.batch_size * views * ((window + 2) + hidden)
+    similarities = 0.0 if stage.objective == "mlm" else 4.0 * stage.batch_size**2
+    check_memory(
+        16.0 * weights + activations + vectors + similarities,
+        f"{name}.batch_size ({stage.batch_size}), {at_once} windows at once (see {name}.mini_batch_size)",
+        device,
+    )
 
 
 def stage_config(config: Config, name: str, stage: PretrainConfig, source: ModelConfig) -> dict[str, object]:
@@ -250,16 +279,23 @@ def stage_config(config: Config, name: str, stage: PretrainConfig, source: Model
     return kept | {"mlm": of_mlm, "pretrain": {"steps": 0, "max_shift": stage.max_shift}}
 
 
-def stage_inputs(source: ModelConfig, text: WindowSampler, validation: Validation) -> dict[str, str]:
+def stage_inputs(source: ModelConfig, text: WindowSampler | SiteSampler, validation: Validation) -> dict[str, str]:
     """Hashes of all that a stage reads."""
     inputs = {"text": text.store.sha256, "intervals": text.intervals.sha256, **validation.inputs}
+    if isinstance(text, SiteSampler):
+        inputs["classes"] = text.classes_sha256
     if source.source is not None:
         inputs["start checkpoint"] = sha256_folder(resolve_source(source.source))
     return inputs
 
 
 def describe(
-    run: RunFolder, config: Config, name: str, training: Training, text: WindowSampler, remarks: list[str]
+    run: RunFolder,
+    config: Config,
+    name: str,
+    training: Training,
+    text: WindowSampler | SiteSampler,
+    remarks: list[str],
 ) -> None:
     stage, model = training.stage, training.model
     size = sum(p.numel() for p in model.parameters()) / 1e6
@@ -267,7 +303,7 @@ def describe(
     windows = f"{stage.batch_size} windows of {config.data.window} nt from {sources}"
     run.log(f"{name}: {stage.objective}, {stage.steps} steps of {windows}")
     run.log(f"encoder: {size:.2f} M parameters, pooling {training.pooling}; {'; '.join(remarks)}")
-    for part in json.loads((config.folder / "overlap.json").read_text())["parts"]:
+    for part in read_json(config.folder / "overlap.json", DELETE_IT)["parts"]:
         run.log(f"overlap: {part['sentence']}", show=bool(part["shared"]))
     if config.data.selection_share == 0:
         run.log("data.selection_share is 0: SCCS is measured on the training part of fold 0, as published")
@@ -290,8 +326,10 @@ def train(run: RunFolder, name: str, training: Training, shared: Pretraining, se
     bar = tqdm(total=stage.steps, initial=training.step, desc=name, unit="step", disable=not tty, dynamic_ncols=True)
     since, seen = time.perf_counter(), 0
     while training.step < stage.steps:
-        ids = shared.text.batch(training.step, stage.batch_size)
-        training.advance(ids, np.random.default_rng([seed, 3, training.step]))
+        ids, classes = shared.text.batch(training.step, stage.batch_size), None
+        if isinstance(shared.text, SiteSampler):
+            classes = shared.text.classes(training.step, stage.batch_size)
+        training.advance(ids, np.random.default_rng([seed, 3, training.step]), classes)
         bar.update()
         seen += len(ids)
         step, last = training.step, training.step == stage.steps
@@ -304,6 +342,7 @@ def train(run: RunFolder, name: str, training: Training, shared: Pretraining, se
             bar.set_postfix_str(f"loss {row['train/loss']:.3f}")
         if step % stage.eval_steps == 0 or last:
             validate(run, training, shared.validation, tell)
+            warn(run, training, shared.text)
             run.save_state(training.state())
             since, seen = time.perf_counter(), 0
         elif shared.stop.asked:
@@ -322,15 +361,15 @@ def progress(step: int, steps: int, row: dict[str, float]) -> str:
 
 def validate(run: RunFolder, training: Training, validation: Validation, tell: Tell | None = None) -> None:
     """Measure the proxies, keep this checkpoint, and the best ones. tell: a search that wants to know the scores."""
-    scores = validation(training.model, training.pooling)
+    scores, seen = validation.look(training.model, training.pooling)
     if scores:
         run.record(training.step, {f"val/{key}": value for key, value in scores.items()})
+        show_validation(run, training.step, validation, seen)
+        if training.step in (0, training.stage.steps):
+            show_vectors(run, validation, seen, "last" if training.step else "start")
     else:
         run.log("nothing to validate on: data.spliceator and data.motif_bed are not set", show=training.step == 0)
-    shown = "  ".join(
-        f"{key} {scores[key]:.4f}" for key in ("sccs", "nmi", "mean_cosine", "uniformity") if key in scores
-    )
-    run.log(f"validation at step {training.step}: {shown}")
+    run.log(f"validation at step {training.step}: {with_errors(scores)}")
     if training.step == 0:  # the start is the baseline arm; the best_* arms are checkpoints that this stage trained
         return
     if tell is not None:
@@ -346,6 +385,17 @@ def validate(run: RunFolder, training: Training, validation: Validation, tell: T
         shutil.rmtree(old)
 
 
+def with_errors(scores: dict[str, float]) -> str:
+    """The proxies in words: SCCS with its 95 % interval, NMI with its sd over seeds of Leiden."""
+    parts = [f"{key} {scores[key]:.4f}" for key in ("sccs", "nmi", "mean_cosine", "uniformity") if key in scores]
+    if "sccs_low" in scores:
+        parts[0] += f" [{scores['sccs_low']:.3f}, {scores['sccs_high']:.3f}]"
+    if "nmi_sd" in scores:
+        at = next(i for i, part in enumerate(parts) if part.startswith("nmi "))
+        parts[at] += f" ± {scores['nmi_sd']:.4f}"
+    return "  ".join(parts)
+
+
 def save(run: RunFolder, training: Training, name: str) -> Path:
     target = run.checkpoints / name
     with replace_folder(target) as folder:
@@ -353,7 +403,30 @@ def save(run: RunFolder, training: Training, name: str) -> Path:
     return target
 
 
-def finish(run: RunFolder, config: Config, name: str, training: Training) -> None:
+def find_warnings(run: RunFolder, training: Training, text: WindowSampler) -> dict[str, str]:
+    """{kind: sentence} of what is wrong with the training by now."""
+    rows = run.metrics()
+    validations = [
+        {key.removeprefix("val/"): value for key, value in row.items()} for row in rows if "val/mean_cosine" in row
+    ]
+    first, last = (validations[0], validations[-1]) if validations else ({}, {})
+    middle = text.batch(0, training.stage.batch_size)
+    found = {
+        "collapse": collapse(last, first, training.stage.objective),
+        "stuck": stuck(rows, training.stage, base_entropy(middle)),
+    }
+    return {kind: sentence for kind, sentence in found.items() if sentence is not None}
+
+
+def warn(run: RunFolder, training: Training, text: WindowSampler) -> None:
+    """Say once what is wrong with the training."""
+    for kind, sentence in find_warnings(run, training, text).items():
+        if kind not in training.warned:
+            training.warned.append(kind)
+            run.log(f"warning: {run.path}: {sentence}")
+
+
+def finish(run: RunFolder, config: Config, name: str, training: Training, text: WindowSampler) -> None:
     """Keep the last weights, write the summary, say where everything lives."""
     save(run, training, "last")
     rows = run.metrics()
@@ -373,21 +446,30 @@ def finish(run: RunFolder, config: Config, name: str, training: Training) -> Non
         "best": training.best,
         "floors": floors,
         "metrics": {"train/loss": losses[-1], **scores},
+        "warnings": list(find_warnings(run, training, text).values()),
     }
-    run.finish(summary, flatten(stage_config(config, name, training.stage, config.model)))
+    run.finish(summary, settings_shown(config, name, training.stage))
     run.log(f"{run.path}: {headline(summary)}")
 
 
+def settings_shown(config: Config, name: str, stage: PretrainConfig) -> dict[str, object]:
+    """The columns of a stage in TensorBoard's HPARAMS: those in which runs are most likely to differ."""
+    names = ("objective", "steps", "lr", "batch_size", "temperature", "max_shift", "mutation_rate", "mlm_weight")
+    return {"stage": name, **{name: getattr(stage, name) for name in names}, "seed": config.seed}
+
+
 def headline(summary: dict[str, object]) -> str:
+    """A finished stage in a line: what became of its loss and of the proxies; `best` only what is above the start."""
     metrics, begun = summary["metrics"], summary["start"]
     parts = [f"{summary['objective']} {summary['steps']} steps", f"loss {metrics['train/loss']:.4f}"]
     for proxy in PROXIES:
-        if f"val/{proxy}" in metrics:
-            best = summary["best"][proxy]
-            parts.append(
-                f"{proxy.upper()} {begun[f'val/{proxy}']:.3f} -> {metrics[f'val/{proxy}']:.3f} "
-                f"(best {best['value']:.3f} at step {best['step']})"
-            )
+        key = f"val/{proxy}"
+        if key not in metrics:
+            continue
+        first, final, best = begun[key], metrics[key], summary["best"][proxy]
+        verb = "rose" if final > first else "fell" if final < first else "stayed"
+        above = f"best {best['value']:.3f} at step {best['step']}" if best["value"] > first else "never above the start"
+        parts.append(f"{proxy.upper()} {verb} {first:.3f} -> {final:.3f} ({above})")
     return ", ".join(parts)
 
 
@@ -400,6 +482,6 @@ def search_pretraining(shared: Pretraining) -> str:
         trial.folder.mkdir(parents=True, exist_ok=True)
         shutil.copy(config.folder / "overlap.json", trial.folder)  # the same text, the same windows
         run_stages(shared, trial, report)
-        return json.loads((trial.folder / "pretrain/summary.json").read_text())["metrics"][metric]
+        return read_json(trial.folder / "pretrain/summary.json")["metrics"][metric]
 
     return run_search(config, metric, ("model", "mlm", "pretrain"), objective, shared.stop)

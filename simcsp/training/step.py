@@ -11,9 +11,10 @@ from transformers import BertForMaskedLM
 
 from simcsp.model.encoder import window_vectors
 from simcsp.text.alphabet import add_special_tokens, reverse_complement
+from simcsp.text.annotated import SITE_CLASSES
 from simcsp.text.kmers import near_duplicates
 from simcsp.training.masking import IGNORED, Chooser, choose_random, corrupt
-from simcsp.training.objectives import ProjectionHead, dcl, info_nce
+from simcsp.training.objectives import ProjectionHead, dcl, info_nce, sup_con
 from simcsp.training.views import mutated, shifted
 from utils.config import PretrainConfig
 from utils.device import give_back_freed_memory
@@ -22,15 +23,19 @@ CONTRASTS = {"simcse": info_nce, "dcl": dcl}
 
 
 class Learner(nn.Module):
-    """The encoder in training: base logits for mlm, pooled vectors for a contrast, through the projection head if any.
+    """The encoder in training: base logits for mlm, pooled vectors for a contrast, through the projection head if any,
+    logits of SITE_CLASSES for classify.
 
-    The projection head is for training only (SimCLR, Chen et al. 2020): no checkpoint holds it.
+    The heads are for training only (SimCLR, Chen et al. 2020): no checkpoint holds them.
     """
 
     def __init__(self, model: BertForMaskedLM, pooling: str, objective: str, projection: bool = False) -> None:
         super().__init__()
         self.model, self.pooling, self.objective = model, pooling, objective
-        self.head = ProjectionHead(model.config.hidden_size) if projection else nn.Identity()
+        hidden = model.config.hidden_size
+        self.head = ProjectionHead(hidden) if projection else nn.Identity()
+        if objective == "classify":
+            self.head = nn.Linear(hidden, len(SITE_CLASSES))
 
     def forward(
         self, tokens: torch.Tensor, masked: torch.Tensor | None = None
@@ -49,12 +54,15 @@ def step_loss(
     rng: np.random.Generator,
     device: torch.device,
     choose: Chooser | None = None,
+    classes: np.ndarray | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Loss and accuracy of one batch, windows uint8 [batch, length + 2 max_shift].
+    """Loss and accuracy of one batch, windows uint8 [batch, length + 2 max_shift], and their classes [batch] if any.
 
     simcse, dcl: two views of each window, in one batch, under different dropout; accuracy is how often a view finds its
     partner. With mlm_weight, a masked copy apart from the views adds its loss (SimCSE, section 3.1 of its appendix on
-    auxiliary objectives). mlm: accuracy is that of the masked bases. choose: None masks bases at random.
+    auxiliary objectives). supcon, classify: one view of each window; accuracy is how often a window's nearest
+    neighbour, or its highest logit, is of its class. mlm: accuracy is that of the masked bases. choose: None masks
+    bases at random.
     With mini_batch_size the loss and its gradients are the same, of windows that go through the learner a few at a time
     (`in_mini_batches`): every window still has all others for negatives.
     """
@@ -69,19 +77,46 @@ def step_loss(
         (logits,) = in_mini_batches(learner, stage.mini_batch_size, masked[None])[0]
         asked = targets != IGNORED
         return masked_loss(logits, targets), (logits.argmax(-1) == targets)[asked].float().mean()
-    rows = [view(ids, stage, rng), view(ids, stage, rng)]
-    if stage.reverse_complement_negatives:
+    of_classes = stage.objective in ("supcon", "classify")
+    rows = [view(ids, stage, rng)] if of_classes else [view(ids, stage, rng), view(ids, stage, rng)]
+    if stage.reverse_complement_negatives and not of_classes:
         rows.append(reverse_complement(middle))
     views = torch.from_numpy(np.stack([add_special_tokens(row) for row in rows])).to(device).int()
     vectors, *logits = in_mini_batches(learner, stage.mini_batch_size, views, *([masked] if stage.mlm_weight else []))
-    first, second, *hard = vectors.to(torch.promote_types(vectors.dtype, torch.float32))
-    negatives = torch.from_numpy(~near_duplicates(middle)).to(device) if stage.skip_near_duplicates else None
-    loss = CONTRASTS[stage.objective](first, second, stage.temperature, negatives, *hard)
+    vectors = vectors.to(torch.promote_types(vectors.dtype, torch.float32))
+    if of_classes:
+        loss, accuracy = class_loss(vectors[0], torch.from_numpy(classes).to(device), stage)
+    else:
+        negatives = torch.from_numpy(~near_duplicates(middle)).to(device) if stage.skip_near_duplicates else None
+        loss, accuracy = contrast_loss(vectors, stage, negatives)
     if stage.mlm_weight:
         loss = loss + stage.mlm_weight * masked_loss(*logits, targets)
+    return loss, accuracy
+
+
+def contrast_loss(
+    vectors: torch.Tensor, stage: PretrainConfig, negatives: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Loss of views [2 or 3, batch, hidden], and how often a window's first view is nearest to its second."""
+    first, second, *hard = vectors
+    loss = CONTRASTS[stage.objective](first, second, stage.temperature, negatives, *hard)
     with torch.no_grad():
         nearest = (F.normalize(first, dim=-1) @ F.normalize(second, dim=-1).T).argmax(dim=1)
-    return loss, (nearest == torch.arange(len(first), device=device)).float().mean()
+    return loss, (nearest == torch.arange(len(first), device=first.device)).float().mean()
+
+
+def class_loss(
+    vectors: torch.Tensor, classes: torch.Tensor, stage: PretrainConfig
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """supcon: loss of vectors [batch, hidden] and their classes [batch], and how often the nearest other window is of
+    the same class; classify: cross-entropy of logits [batch, classes], and accuracy."""
+    if stage.objective == "classify":
+        return F.cross_entropy(vectors, classes), (vectors.argmax(dim=1) == classes).float().mean()
+    loss = sup_con(vectors, classes, stage.temperature)
+    with torch.no_grad():
+        unit = F.normalize(vectors, dim=-1)
+        nearest = (unit @ unit.T).fill_diagonal_(-2).argmax(dim=1)  # below every cosine: a window is not its neighbour
+    return loss, (classes[nearest] == classes).float().mean()
 
 
 def in_mini_batches(

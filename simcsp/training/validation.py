@@ -9,14 +9,22 @@ import torch
 from torch import nn
 from transformers import BertForMaskedLM
 
-from simcsp.judge.proxies import measure_nmi, measure_sccs, nmi_floors, probe_auc, sccs_floors
+from simcsp.judge.proxies import nmi_floors, probe_auc, sccs_floors, score_states, score_vectors
 from simcsp.labels.motifs import Motifs, load_motifs
 from simcsp.labels.splits import load_windows, selection_windows
-from simcsp.model.embedding import Autocast, embed
+from simcsp.model.embedding import Autocast, embed, embed_centre
 from simcsp.model.encoder import check_length, fresh_like
 from simcsp.text.kmers import near_duplicate_groups
 from utils.config import Config, EvaluateConfig
 from utils.device import set_seed
+
+
+@dataclass(frozen=True)
+class Seen:
+    """vectors [windows, hidden] of the selection windows, states [sites, 2 hidden] of the motif sites; None without."""
+
+    vectors: np.ndarray | None
+    states: np.ndarray | None
 
 
 @dataclass(frozen=True)
@@ -44,15 +52,21 @@ class Validation:
 
     def __call__(self, model: BertForMaskedLM, pooling: str) -> dict[str, float]:
         """sccs, nmi and what stands beside them, of what there is to measure on."""
-        scores: dict[str, float] = {}
+        return self.look(model, pooling)[0]
+
+    def look(self, model: BertForMaskedLM, pooling: str) -> tuple[dict[str, float], Seen]:
+        """The scores, and the vectors and states that they are of."""
+        bert, settings, scores, vectors, states = model.bert, self.settings, {}, None, None
         if self.ids is not None:
-            scores |= measure_sccs(model.bert, pooling, self.ids, self.labels, self.settings, self.seed, self.autocast)
+            vectors = embed(bert, self.ids, pooling, settings.batch_size, self.autocast)
+            at = (settings, self.seed, self.autocast, self.groups)
+            scores |= score_vectors(bert, pooling, self.ids, vectors, self.labels, *at)
         if self.motifs is not None:
-            scores |= measure_nmi(model.bert, self.motifs, self.settings, self.seed, self.autocast)
-        if self.with_probe and self.ids is not None:
-            vectors = embed(model.bert, self.ids, pooling, self.settings.batch_size, self.autocast)
+            states = embed_centre(bert, self.motifs.ids, settings.nmi_layer, settings.batch_size, self.autocast)
+            scores |= score_states(states, self.motifs, self.seed)
+        if self.with_probe and vectors is not None:
             scores["probe_auc"] = probe_auc(vectors, self.labels, self.seed, self.groups)
-        return scores
+        return scores, Seen(vectors, states)
 
     def floors(self, model: BertForMaskedLM, pooling: str) -> dict[str, dict[str, float]]:
         """{'sccs': {...}, 'nmi': {...}} of one-hot bases, GC content and an encoder of fresh weights."""

@@ -21,8 +21,8 @@ from simcsp.judge.benchmark import (
     Member,
     Resemblance,
     ensemble_of,
-    fit_floor,
     missing_folds,
+    refit_floor,
     score_ensembles,
     score_windows,
     species_in_ids,
@@ -352,11 +352,20 @@ def test_a_floor_is_refitted_on_the_training_windows_of_its_fold(finished, bench
     windows, splits = load_windows(config.data, config.folder)
     parts = splits.folds["both"][1]
     for arm in ("pwm", "kmer"):
-        scorer = fit_floor(arm, config.evaluate, windows.take(parts["train"]), config.data.context)
+        scorer = refit_floor(
+            arm, config.evaluate, windows.take(parts["train"]), windows.take(parts["val"]), config.data.context, 0
+        )
         recorded = pd.read_csv(finished.run / f"finetune/{arm}/both/seed0/fold01/predictions.csv")["probability"]
         assert scorer(windows.take(parts["test"])) == pytest.approx(recorded.to_numpy(), abs=1e-6)
     danio = load_benchmark(benchmarks, "Danio", config.data.context)
-    pwm = fit_floor("pwm", EvaluateConfig(pwm_flank=10), windows.take(parts["train"]), config.data.context)
+    pwm = refit_floor(
+        "pwm",
+        EvaluateConfig(pwm_flank=10),
+        windows.take(parts["train"]),
+        windows.take(parts["val"]),
+        config.data.context,
+        0,
+    )
     assert classification_scores(danio.labels, pwm(danio))["auc"] > 0.9  # the consensus is what it looks at
 
 
@@ -471,7 +480,7 @@ def test_real_benchmarks_resemble_the_training_windows_as_far_as_is_known():
     human = resemblance.of("Human", every)
     assert human[sets["Human"].labels == 0].mean() > 3 * human[sets["Human"].labels == 1].mean() > 0.03
     assert resemblance.of("Thaliana", every).mean() < 0.001
-    scorer = fit_floor("pwm", EvaluateConfig(), windows, 400)
+    scorer = refit_floor("pwm", EvaluateConfig(), windows, windows, 400, 0)
     for site in ("donor", "acceptor"):
         mine = sets["Human"].take(sets["Human"].of_site(site))
         assert classification_scores(mine.labels, scorer(mine))["auc"] == pytest.approx(0.95, abs=0.015)

@@ -25,16 +25,6 @@ from simcsp.judge.clustering import (
 )
 from simcsp.text.sites import motif_half
 
-
-def two_classes(seed=0, n=60, hidden=8, shift=1.0):
-    """Vectors whose classes differ a little along one axis."""
-    rng = np.random.default_rng(seed)
-    labels = rng.permutation(np.arange(n) % 2)
-    vectors = rng.normal(size=(n, hidden))
-    vectors[:, 0] += shift * (2 * labels - 1)
-    return vectors.astype(np.float32), labels
-
-
 LABELS = np.repeat(["GT(donor)", "GT(non-donor)", "AG(acceptor)", "AG(non-acceptor)"], 4)
 
 

@@ -10,11 +10,11 @@ from conftest import motif_settings, other_strand, random_bases, refusal, tiny_c
 from transformers import BertConfig, BertForMaskedLM
 
 import evaluate
-from commands import encoders
 from simcsp.judge.masked import (
     REGIONS,
     WHOLE,
     choose_places,
+    choose_windows,
     compare_with_neighbours,
     label_regions,
     masked_predictions,
@@ -120,7 +120,7 @@ def test_windows_are_read_on_the_strand_of_their_gene_with_the_place_at_the_cent
     store = open_store([write_fasta(tmp_path / "kept.fa", {"chr": bases})], tmp_path / "cache")
     gene = Transcript("t", "g", "chr", strand, np.array([[100, 200], [350, 500]]))
     for length in (20, 21):
-        windows, places, regions = encoders.choose_windows(store, store.records[0], [gene], length, 40, 0)
+        windows, places, regions = choose_windows(store, store.records[0], [gene], length, 40, 0)
         assert (windows != N).all() and len(windows) == len(places) == len(regions) > 100
         ids = encode(bases)
         minus = label_regions([gene], "chr", 600)[1]

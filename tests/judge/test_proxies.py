@@ -1,4 +1,4 @@
-"""SCCS and NMI of an encoder with their company: intervals by site type, Spliceator's windows as motif sites, the table
+"""SCCS and NMI of an encoder in detail: intervals by site type, Spliceator's windows as motif sites, the table
 of NMI."""
 
 import dataclasses
@@ -11,9 +11,9 @@ from conftest import motif_settings, refusal, tiny_config
 import evaluate
 from simcsp.judge.clustering import by_half, kmeans, nmi
 from simcsp.judge.proxies import (
-    _nmi_company,
+    _nmi_details,
     measure_nmi,
-    measure_nmi_company,
+    measure_nmi_details,
     measure_sccs,
     measure_sccs_intervals,
     sccs_floors,
@@ -70,12 +70,20 @@ def test_sccs_of_both_sites_is_that_of_training_and_each_site_type_its_own(tiny,
     config = with_evaluate(config, sccs_pairs=pairs)
     chosen = selection_windows(*load_windows(config.data, config.folder))
     ids = chosen.crop(config.data.context)
-    rows = measure_sccs_intervals(model.bert, "mean", chosen, config.data.context, config.evaluate, config.seed)
+    at = (config.data.context, config.evaluate, config.seed)
+    rows, vectors = measure_sccs_intervals(model.bert, "mean", chosen, *at)
     logged = measure_sccs(model.bert, "mean", ids, chosen.labels, config.evaluate, config.seed)
     assert {key: rows["both"][key] for key in logged} == logged
     mine = chosen.take(chosen.of_site("acceptor"))
     alone = measure_sccs(model.bert, "mean", mine.crop(config.data.context), mine.labels, config.evaluate, config.seed)
     assert rows["acceptor"]["sccs"] == pytest.approx(alone["sccs"], abs=1e-6)
+    moved = vectors + np.random.default_rng(0).normal(size=vectors.shape).astype(np.float32)
+    to_itself, _ = measure_sccs_intervals(model.bert, "mean", chosen, *at, start=vectors)
+    assert {row["diff"] for row in to_itself.values()} == {0.0} and to_itself["both"]["diff_high"] == 0
+    to_other, _ = measure_sccs_intervals(model.bert, "mean", chosen, *at, start=moved)
+    other = sccs(moved, chosen.labels, pairs, config.seed)["sccs"]
+    assert to_other["both"]["diff"] == pytest.approx(rows["both"]["sccs"] - other)
+    assert to_other["both"]["diff_low"] < to_other["both"]["diff"] < to_other["both"]["diff_high"]
     assert all(row["low"] < row["sccs"] < row["high"] and row["null_low"] < row["null_high"] for row in rows.values())
     floors = sccs_interval_floors(chosen, config.data.context, config.evaluate, config.seed)
     assert {name: tasks["both"]["sccs"] for name, tasks in floors.items()} == sccs_floors(
@@ -167,14 +175,14 @@ def test_nmi_sites_of_spliceator_are_selection_windows_with_a_motif(tiny):
     assert phrase.startswith(f"{sum(shown)} of {len(chosen)} selection windows")
 
 
-# -- NMI with its company ----------------------------------------------------------------------------------------------
+# -- NMI in detail -----------------------------------------------------------------------------------------------------
 
 
-def test_the_company_of_nmi_agrees_with_training_and_with_its_parts(tiny):
+def test_the_details_of_nmi_agree_with_training_and_with_its_parts(tiny):
     _, config, _, model = tiny
     config = with_evaluate(config, nmi_clusters=3)
     sites, _ = load_nmi_sites(config)
-    found = measure_nmi_company(model.bert, sites, config.evaluate, config.seed)
+    found = measure_nmi_details(model.bert, sites, config.evaluate, config.seed)
     logged = measure_nmi(model.bert, sites, config.evaluate, config.seed)
     assert {key: found[key] for key in logged} == logged
     for name in ("nmi", "ami", "ari", "nmi_k3", "probe_auc"):
@@ -193,7 +201,7 @@ def test_more_clusters_lower_nmi_and_the_rest_shows_that_the_encoder_is_no_worse
     plain = 9 * np.eye(8)[kind] + rng.normal(size=(320, 8))
     split = np.hstack([plain, 30 * np.eye(20)[rng.integers(0, 20, 320)]])  # as good, in twenty pieces
     found = {
-        name: _nmi_company(states, sites, config.evaluate, config.seed)
+        name: _nmi_details(states, sites, config.evaluate, config.seed)
         for name, states in (("plain", plain), ("split", split))
     }
     assert found["plain"]["nmi"] > 0.9 and found["split"]["nmi"] < 0.6
@@ -213,7 +221,7 @@ def test_overlapping_sites_do_not_help_the_probe(tiny):
     states = rng.normal(size=(60, 32))[family] + 0.01 * rng.normal(size=(600, 32))
     bases = rng.integers(6, 10, size=(60, 40), dtype=np.uint8)
     together, apart = (
-        _nmi_company(states, Motifs(ids, labels), config.evaluate, config.seed)["probe_auc"]
+        _nmi_details(states, Motifs(ids, labels), config.evaluate, config.seed)["probe_auc"]
         for ids in (bases[family], rng.integers(6, 10, size=(600, 40), dtype=np.uint8))
     )
     assert apart > 0.9 and together < 0.75

@@ -20,6 +20,7 @@ from simcsp.judge.sccs import (
     mean_cosine,
     pair_indices,
     sccs,
+    sccs_difference,
     sccs_interval,
     spearman_binary,
     uniformity,
@@ -240,6 +241,30 @@ def test_the_error_of_many_windows_is_that_of_a_part_scaled(monkeypatch):
     assert part["sccs"] == whole["sccs"]
     assert part["high"] - part["low"] == pytest.approx(whole["high"] - whole["low"], rel=0.4)
     assert part["high"] != whole["high"]
+
+
+def test_a_difference_is_paired_and_so_known_better_than_its_two_parts():
+    vectors, labels = two_classes(n=200, shift=1.0)
+    near = vectors + 0.1 * np.random.default_rng(5).normal(size=vectors.shape)
+    found = sccs_difference(vectors, near, labels, resamples=200)
+    assert found["diff"] == pytest.approx(sccs(near, labels)["sccs"] - sccs(vectors, labels)["sccs"])
+    alone = [sccs_interval(v, labels, resamples=200) for v in (vectors, near)]
+    unpaired = np.hypot(*(one["high"] - one["low"] for one in alone))
+    assert found["diff_high"] - found["diff_low"] < unpaired / 2
+    assert found == sccs_difference(vectors, near, labels, resamples=200)
+
+
+def test_the_interval_of_a_difference_covers_what_is_there():
+    rng, true, covered = np.random.default_rng(2), [], []
+    for seed in range(150):
+        labels = np.arange(80) % 2
+        shared = rng.normal(size=(80, 4)) + 1.0 * np.where(labels, 1, -1)[:, None]
+        other = shared + rng.normal(size=(80, 4))  # the same windows, noisier
+        found = sccs_difference(shared, other, labels, seed=seed, resamples=100)
+        true.append(found["diff"])
+        covered.append((found["diff_low"], found["diff_high"]))
+    inside = [low <= np.mean(true) <= high for low, high in covered]
+    assert 0.9 <= np.mean(inside) and np.mean(true) < -0.02
 
 
 def test_an_interval_is_repeatable_and_its_point_is_sccs():

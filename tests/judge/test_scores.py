@@ -4,8 +4,19 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import t, ttest_1samp
 
-from simcsp.judge.scores import TEST_TO_TRAIN, classification_scores, corrected_ttest
+from simcsp.judge.scores import (
+    TEST_TO_TRAIN,
+    called_rates,
+    classification_scores,
+    corrected_ttest,
+    equivalence_test,
+    f1_at_prevalence,
+    threshold_scores,
+)
 
 
 def test_classification_scores_of_a_case_done_by_hand():
@@ -44,3 +55,37 @@ def test_corrected_ttest_is_more_careful_than_the_plain_one():
 def test_corrected_ttest_says_nothing_where_there_is_nothing_to_say():
     assert corrected_ttest(np.array([0.1])) == {"diff": 0.1, "low": None, "high": None, "p": None}
     assert corrected_ttest(np.array([0.1, 0.1]))["p"] is None
+
+
+# -- equivalence, and F1 at another prevalence -------------------------------------------------------------------------
+
+
+@given(st.integers(0, 10_000), st.integers(3, 12), st.floats(-0.03, 0.03))
+def test_equivalence_is_two_one_sided_tests(seed, n, shift):
+    differences = np.random.default_rng(seed).normal(shift, 0.01, n)
+    below = ttest_1samp(differences, -0.01, alternative="greater").pvalue
+    above = ttest_1samp(differences, 0.01, alternative="less").pvalue
+    assert equivalence_test(differences, 0.01, 0.0) == pytest.approx(max(below, above), abs=1e-12)
+
+
+def test_equivalence_goes_with_the_90_per_cent_interval():
+    differences = np.random.default_rng(1).normal(0.002, 0.01, 10)
+    error = differences.std(ddof=1) * np.sqrt(1 / 10 + 2 / 7)
+    edge = abs(differences.mean()) + t.ppf(0.95, 9) * error
+    assert equivalence_test(differences, edge * 1.001) < 0.05 < equivalence_test(differences, edge * 0.999)
+
+
+def test_equivalence_of_equal_differences_and_of_one():
+    assert equivalence_test(np.array([0.1]), 0.01) is None
+    assert equivalence_test(np.full(5, 0.005), 0.01) == 0.0 and equivalence_test(np.full(5, 0.02), 0.01) == 1.0
+
+
+@given(st.integers(0, 10_000))
+def test_f1_at_its_own_prevalence_is_f1_and_falls_with_rarer_sites(seed):
+    rng = np.random.default_rng(seed)
+    labels = np.append([0, 1], rng.integers(0, 2, 50))
+    probabilities = rng.uniform(size=52)
+    rates, f1 = called_rates(labels, probabilities), threshold_scores(labels, probabilities, 0.5)["f1"]
+    assert f1_at_prevalence(rates["tpr"], rates["fpr"], labels.mean()) == pytest.approx(f1)
+    if rates["tpr"] > 0:
+        assert f1_at_prevalence(rates["tpr"], rates["fpr"], labels.mean() / 2) < f1 + 1e-12

@@ -1,12 +1,33 @@
 """What scores stand on: GC content, k-mer counts, and a regression on them."""
 
+from types import SimpleNamespace
+
 import numpy as np
+import pytest
+import torch
+from conftest import write_species
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
-from simcsp.labels.floors import KmerLogistic, gc_content, kmer_counts
-from simcsp.text.alphabet import encode
+from simcsp.labels import floors
+from simcsp.labels.cnn import SmallCnn, build_network, parameter_count, widest
+from simcsp.labels.floors import (
+    LINEAR_CS,
+    KmerLogistic,
+    Labelled,
+    SiteLinear,
+    annotated_sites,
+    fit_annotation_floor,
+    gc_content,
+    kmer_counts,
+    linear_features,
+)
+from simcsp.text.alphabet import decode, encode
+from utils.arms import OF_ANNOTATION
+from utils.config import DataConfig, EvaluateConfig
+from utils.errors import InputError
 
 
 def rows(*texts):
@@ -40,3 +61,118 @@ def test_kmer_regression_learns_what_is_in_the_composition():
     sites = np.array(["donor"] * 200)
     probabilities = KmerLogistic(2).fit(ids[:100], labels[:100], sites[:100]).predict(ids[100:])
     assert roc_auc_score(labels[100:], probabilities) > 0.9
+
+
+# -- the linear model --------------------------------------------------------------------------------------------------
+
+
+def planted(count, rng, length=60, hidden="CA"):
+    """Windows with GT after or AG before their centre; sites have `hidden` seven bases off it, on the side of the
+    intron."""
+    labels, donor = np.arange(count) % 2, np.arange(count) % 4 < 2
+    texts, centre = [], length // 2
+    for label, is_donor in zip(labels, donor):
+        bases = list(rng.choice(list("ACGT"), length))
+        bases[centre - 2 : centre + 2] = "CCGT" if is_donor else "AGCC"
+        if label:
+            at = centre + 7 if is_donor else centre - 9
+            bases[at : at + len(hidden)] = hidden
+        texts.append("".join(bases))
+    return rows(*texts), labels, np.where(donor, "donor", "acceptor")
+
+
+def test_linear_features_are_dinucleotides_by_place_and_root_counts_crossed_with_the_type_shown():
+    ids = rows("ACGTACGTAAGTACGNACGT", "ACGTACGTAGCCACGTACGT", "CCCCCCCCCCCCCCCCCCCC")  # GT, AG and neither
+    ids[0, 10:12] = encode("GT")
+    x = linear_features(ids).toarray()
+    plain = 19 * 16 + 2 * 64
+    assert x.shape == (3, 2 * plain + 2)
+    assert x[:, -2:].tolist() == [[1, 0], [0, 1], [0, 0]]
+    assert x[0, plain : 2 * plain].sum() == x[1, :plain].sum() == x[2].sum() == 0
+    pairs = x[1, plain : plain + 19 * 16].reshape(19, 16)
+    assert (pairs.sum(axis=1) == 1).all() and pairs[0, 4 * 0 + 1] == 1  # AC first
+    assert (x[0, : 19 * 16].reshape(19, 16).sum(axis=1) == 0).sum() == 2  # the two that hold the N
+    assert np.allclose(x[1, plain + 19 * 16 : 2 * plain], np.sqrt(kmer_counts(ids, 3)[1]))
+
+
+def test_the_linear_model_finds_pairs_off_the_site_and_its_c_is_the_best_on_validation():
+    rng = np.random.default_rng(1)
+    train, val, test = (planted(count, rng) for count in (400, 200, 200))
+    floor = SiteLinear().fit(train[0], train[1], val[0], val[1])
+    assert roc_auc_score(test[1], floor.predict(test[0])) > 0.9
+    aucs = []
+    for c in LINEAR_CS:
+        fit = LogisticRegression(C=c, max_iter=1000).fit(linear_features(train[0]), train[1])
+        aucs.append(roc_auc_score(val[1], fit.decision_function(linear_features(val[0]))))
+    assert floor.facts == {"C": LINEAR_CS[int(np.argmax(aucs))]}
+
+
+# -- the network -------------------------------------------------------------------------------------------------------
+
+
+def test_the_network_has_about_as_many_parameters_as_asked_at_any_length():
+    for length, parameters in ((60, 20_000), (100, 110_000), (400, 110_000), (400, 1_000_000)):
+        width = widest(length, parameters)
+        assert parameter_count(build_network(length, width)) <= parameters
+        assert parameter_count(build_network(length, width + 1)) > parameters
+        assert parameter_count(build_network(length, width)) > 0.7 * parameters
+
+
+def test_the_network_learns_keeps_its_best_epoch_and_is_a_function_of_its_seed(monkeypatch):
+    monkeypatch.setattr("simcsp.labels.cnn.MAX_EPOCHS", 12)
+    rng = np.random.default_rng(2)
+    train, val, test = (planted(count, rng, hidden="CACA") for count in (600, 200, 200))
+
+    def fit(seed):
+        return SmallCnn(30_000, seed).fit(train[0], train[1], val[0], val[1])
+
+    before = torch.random.get_rng_state()
+    floor = fit(3)
+    assert torch.equal(before, torch.random.get_rng_state())
+    assert roc_auc_score(test[1], floor.predict(test[0])) > 0.8
+    assert floor.facts["epochs"] <= 12 and 1 <= floor.facts["best_epoch"] <= floor.facts["epochs"]
+    assert floor.facts["hit_limit"] == (floor.facts["epochs"] - floor.facts["best_epoch"] < 10)
+    assert np.array_equal(fit(3).predict(test[0]), floor.predict(test[0]))
+    assert not np.allclose(fit(4).predict(test[0]), floor.predict(test[0]))
+
+
+# -- the text's own annotation -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def annotated(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("annotated")
+    write_species(folder, "one", 1)
+    files = {"fasta": [str(folder / "one.fa")], "annotation": [str(folder / "one.gtf")]}
+    return DataConfig(context=40, cache=str(folder / "cache"), sampling="strided", window=20, **files)
+
+
+def test_annotated_sites_are_cut_to_the_context_with_four_decoys_each(annotated):
+    found = annotated_sites(annotated, 0)
+    assert found.ids.shape == (2 * 30 * 5, 40) and found.labels.sum() == 60
+    donors = found.ids[(found.labels == 1) & (found.sites == "donor")]
+    assert len(donors) == 30 and all(decode(row)[20:26] == "GTAAGT" for row in donors)
+
+
+@pytest.mark.parametrize("arm", OF_ANNOTATION)
+def test_floors_of_the_annotation_need_no_label_and_give_even_odds(annotated, arm):
+    sites = annotated_sites(annotated, 0)
+    predict = fit_annotation_floor(arm, EvaluateConfig(pwm_flank=10), sites, 0)
+    p = predict(sites.ids)
+    assert roc_auc_score(sites.labels, p) > 0.99
+    assert ((p > 0.5) == sites.labels).mean() > 0.85
+
+
+def test_even_odds_undo_the_share_of_decoys(monkeypatch):
+    sites = Labelled(np.zeros((10, 4), np.uint8), np.array([1, 1] + [0] * 8), np.array(["donor"] * 10))
+    stand_in = SimpleNamespace(fit=lambda *given: SimpleNamespace(predict=lambda ids: np.array([0.2, 0.5, 0.8])))
+    monkeypatch.setattr(floors, "WeightMatrix", lambda flank: stand_in)
+    found = fit_annotation_floor("annotation", EvaluateConfig(), sites, 0)(sites.ids)
+    assert found == pytest.approx([0.5, 0.8, 16 / 17])
+
+
+def test_an_annotation_floor_without_annotation_is_refused_in_one_line():
+    for data in (DataConfig(), DataConfig(fasta=["a.fa"])):
+        with pytest.raises(InputError, match="annotation and annotation_linear are fitted on") as error:
+            annotated_sites(data, 0)
+        assert "\n" not in str(error.value)

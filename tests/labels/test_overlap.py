@@ -1,29 +1,14 @@
-"""Shared k-mers and coordinates: how much of the evaluation lies in the pre-training text."""
-
-import os
-from pathlib import Path
+"""How much of the evaluation lies in the pre-training text, by coordinates and by shared k-mers."""
 
 import numpy as np
 import pytest
-from conftest import other_strand, random_bases, write_fasta
+from conftest import other_strand, random_bases
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import simcsp.text.kmers
 from simcsp.labels.overlap import overlap_report, sites_in_text
-from simcsp.labels.spliceator import load_benchmark, load_training
-from simcsp.text.alphabet import N, decode, encode
-from simcsp.text.kmers import KmerSet, kmer_hashes, positions_in_text, shared_kmers, shared_windows, similar_to_training
-from simcsp.text.store import open_store
-
-
-def kmers_of(text, k):
-    """Start and letters of each k-mer of a string, those with an N left out."""
-    return [(i, text[i : i + k]) for i in range(len(text) - k + 1) if "N" not in text[i : i + k]]
-
-
-def either_strand(texts, k):
-    return {kmer for text in texts for strand in (text, other_strand(text)) for _, kmer in kmers_of(strand, k)}
+from simcsp.text.alphabet import encode
 
 
 def stack(texts):
@@ -34,126 +19,6 @@ def stack(texts):
 def small_pieces(monkeypatch):
     monkeypatch.setattr(simcsp.text.kmers, "_PIECE", 7)
     monkeypatch.setattr(simcsp.text.kmers, "_BLOCK", 2)
-
-
-# Few letters, so that short k-mers are often shared.
-few_letters = st.text("AACGTN", min_size=0, max_size=40)
-windows_of_10 = st.lists(st.text("AACGTN", min_size=10, max_size=10), min_size=1, max_size=6)
-
-
-# -- hashes ------------------------------------------------------------------------------------------------------------
-
-
-@given(few_letters, st.integers(1, 12))
-def test_hashes_are_equal_where_the_k_mers_are_and_known_where_they_hold_no_n(text, k):
-    hashes, known = kmer_hashes(encode(text), k)
-    kmers = [text[i : i + k] for i in range(len(text) - k + 1)]
-    assert hashes.shape == known.shape == (len(kmers),)
-    assert known.tolist() == ["N" not in kmer for kmer in kmers]
-    assert len(set(zip(hashes.tolist(), kmers))) == len(set(hashes.tolist())) == len(set(kmers))
-
-
-def test_windows_and_text_give_the_same_hashes():
-    text = encode(random_bases(np.random.default_rng(0), 500) + "N" + random_bases(np.random.default_rng(1), 99))
-    hashes, known = kmer_hashes(text)
-    of_rows, known_rows = kmer_hashes(text.reshape(4, 150))
-    for row in range(4):
-        assert np.array_equal(of_rows[row], hashes[150 * row :][:71])
-        assert np.array_equal(known_rows[row], known[150 * row :][:71])
-
-
-def test_no_two_of_a_million_k_mers_collide():
-    hashes, _ = kmer_hashes(np.random.default_rng(0).integers(6, 10, 1_000_000).astype(np.uint8))
-    assert len(set(hashes.tolist())) == len(hashes)
-    repeats = ["AC" * 40, "CA" * 40, "ACAC" * 19 + "CACA", "A" * 80, "A" * 79 + "C", "C" + "A" * 79, "AAC" * 26 + "AA"]
-    assert len(set(kmer_hashes(stack(repeats))[0].ravel().tolist())) == len(repeats)
-
-
-# -- look-up -----------------------------------------------------------------------------------------------------------
-
-
-def test_a_set_finds_all_of_its_k_mers_and_nothing_else():
-    rng = np.random.default_rng(0)
-    inside, outside = np.unique(rng.integers(2**64, size=200_000, dtype=np.uint64)), np.arange(100_000, dtype=np.uint64)
-    kmers = KmerSet(inside, 80)
-    mixed = rng.permutation(np.concatenate([inside, outside, ~outside]))
-    where, index = kmers.find(mixed, np.ones(len(mixed), dtype=bool))
-    assert np.array_equal(kmers.hashes[index], mixed[where])
-    assert np.array_equal(np.sort(mixed[where]), inside)
-    where, _ = kmers.find(mixed, np.arange(len(mixed)) % 2 == 0)
-    assert (where % 2 == 0).all() and len(where) == np.isin(mixed[::2], inside).sum()
-    passed = kmers._pass(~outside) > 0  # one probe; all three leave about one in a thousand
-    assert passed.mean() < 0.15
-
-
-def test_a_set_of_nothing_finds_nothing():
-    kmers = KmerSet.of([encode("ACGT")[None]], 80)
-    assert len(kmers.hashes) == 0
-    assert not positions_in_text(kmers, encode("ACGT" * 50)).any()
-    assert not shared_windows(np.empty((0, 100), dtype=np.uint8), [encode("ACGT" * 50)]).any()
-
-
-# -- windows and text --------------------------------------------------------------------------------------------------
-
-
-@given(windows_of_10, st.lists(few_letters, max_size=4), st.integers(3, 11))
-@settings(max_examples=150)
-def test_shared_windows_agree_with_brute_force(texts, pieces, k):
-    wanted = either_strand(pieces, k)
-    expected = [any(kmer in wanted for _, kmer in kmers_of(text, k)) for text in texts]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(simcsp.text.kmers, "_PIECE", 7)
-        patch.setattr(simcsp.text.kmers, "_BLOCK", 2)
-        assert shared_windows(stack(texts), map(encode, pieces), k).tolist() == expected
-
-
-@given(windows_of_10, few_letters, st.integers(3, 11))
-@settings(max_examples=150)
-def test_positions_agree_with_brute_force_and_masking_them_leaves_nothing_shared(texts, piece, k):
-    wanted = either_strand(texts, k)
-    expected = np.zeros(len(piece), dtype=bool)
-    for start, kmer in kmers_of(piece, k):
-        expected[start : start + k] |= kmer in wanted
-    text = encode(piece).copy()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(simcsp.text.kmers, "_PIECE", 7)
-        covered = positions_in_text(KmerSet.of([stack(texts)], k), text)
-    assert covered.tolist() == expected.tolist()
-    text[covered] = N
-    assert not shared_windows(stack(texts), [text], k).any()
-
-
-def test_80_bases_are_shared_79_are_not_nor_80_across_two_records(tmp_path):
-    rng = np.random.default_rng(2)
-    a, b = random_bases(rng, 400), random_bases(rng, 400)
-    store = open_store([write_fasta(tmp_path / "text.fa", {"a": a, "b": b})], tmp_path)
-    around = [random_bases(rng, 20) for _ in range(6)]
-    windows = [
-        around[0] + a[100:180],
-        other_strand(around[1] + a[100:180]),
-        around[2] + a[100:179] + "N",
-        around[3] + a[-40:] + b[:40],
-        around[4] + b[-80:],
-        around[5] + b[:80],
-    ]
-    windows[2] = windows[2].replace("N", "ACGT"["TGCA".index(a[179])])
-    records = [store.ids[record.offset : record.offset + record.length] for record in store.records]
-    assert shared_windows(stack(windows), records).tolist() == [True, True, False, False, True, True]
-    assert shared_windows(stack(windows), [store.ids]).tolist() == [True, True, False, True, True, True]
-
-
-def test_a_long_text_is_read_piece_by_piece_without_a_seam():
-    rng = np.random.default_rng(3)
-    text = rng.integers(6, 10, 3 * simcsp.text.kmers._PIECE).astype(np.uint8)
-    starts = np.concatenate(
-        [simcsp.text.kmers._PIECE - np.arange(81), 2 * simcsp.text.kmers._PIECE + np.arange(-40, 41), [0]]
-    )
-    windows = text[starts[:, None] + np.arange(80)]
-    assert shared_windows(windows, [text]).all()
-    covered = positions_in_text(KmerSet.of([windows]), text)
-    expected = np.zeros(len(text), dtype=bool)
-    expected[starts[:, None] + np.arange(80)] = True
-    assert np.array_equal(covered, expected)
 
 
 # -- coordinates -------------------------------------------------------------------------------------------------------
@@ -204,41 +69,3 @@ def test_the_report_says_each_part_in_a_sentence_and_reads_the_text_once(small_p
         "short: windows of 60 nt cannot share 80 bases, so their overlap with the text is not known.",
     ]
     assert [part.share for part in report[:3]] == [1 / 3, 0.75, 0] and np.isnan(report[3].share)
-
-
-# -- real data ---------------------------------------------------------------------------------------------------------
-
-needs_real_data = pytest.mark.skipif(not os.environ.get("SIMCSP_REAL_DATA"), reason="SIMCSP_REAL_DATA is not set")
-
-
-@needs_real_data
-def test_held_out_human_windows_share_as_much_with_the_training_windows_as_recorded():
-    folder = Path(os.environ["SIMCSP_REAL_DATA"]) / "spliceator"
-    trained, held_out = load_training(folder, "GS_1", 400), load_benchmark(folder, "Human", 400)
-    shares = []
-    for site in ("donor", "acceptor"):
-        train, test = trained.take(trained.of_site(site)), held_out.take(held_out.of_site(site))
-        padded = np.pad(test.ids, ((0, 0), (100, 100)), constant_values=N)
-        kmers = shared_kmers(np.concatenate([train.ids, padded]))
-        like = similar_to_training(kmers, np.arange(len(train)), len(train) + np.arange(len(test)))
-        shares.append((like[test.labels == 1].mean(), like[test.labels == 0].mean()))
-        # The training windows as one text, an N between two of them, shares the same and what the other strand does.
-        either = shared_windows(test.ids, [np.pad(train.ids, ((0, 0), (0, 1)), constant_values=N).ravel()])
-        assert either[like].all() and 0 < either.mean() - like.mean() < 0.05
-    # Counted with Python sets of strings as well: .018 and .1425 of the donors.
-    assert shares[0] == pytest.approx((0.018125, 0.1425), abs=1e-9)
-    assert 0.01 < shares[1][0] < 0.03 and shares[1][1] == pytest.approx(0.15, abs=0.03)
-
-
-@needs_real_data
-def test_windows_of_the_genome_lie_in_it_and_are_gone_once_masked(tmp_path):
-    store = open_store([Path(os.environ["SIMCSP_REAL_DATA"]) / "human/chr9.hg38.fa.gz"], tmp_path)
-    text = np.asarray(store.ids).copy()
-    starts = np.random.default_rng(0).integers(100_000, 900_000, 50)
-    windows = text[starts[:, None] + np.arange(400)]
-    known = np.array(["N" not in decode(ids) for ids in windows])
-    assert known.any() and shared_windows(windows, [text])[known].all()
-    covered = positions_in_text(KmerSet.of([windows]), text)
-    assert covered[starts[known][:, None] + np.arange(400)].all()
-    text[covered] = N
-    assert not shared_windows(windows, [text]).any()

@@ -25,7 +25,9 @@ ARMS = {
     "pwm": 1.5,
     "baseline": 0.5,
     "best_sccs": 0.8,
+    "last": 0.7,
     "control_best_sccs": 0.6,
+    "control_last": 0.65,
 }  # how well each tells the classes apart
 
 
@@ -76,7 +78,7 @@ def summary_of(folder, metric="test/f1"):
 
 def f1_of(*configs):
     """The comparison in F1 without the files."""
-    table = compare(merge(label_runs(list(configs))).scores)
+    table = compare(merge(label_runs(list(configs))).scores, 0.01)
     return table[table["metric"] == "test/f1"].set_index("arm")
 
 
@@ -96,28 +98,32 @@ def test_the_table_has_the_contract_s_columns_and_the_adjusted_p(single):
     assert COLUMNS[:11] == tuple("arm,site,dataset,metric,mean,sd,n,diff,low,high,p".split(","))
     f1 = summary_of(folder)
     assert list(f1.index) == list(ARMS) and (f1["n"] == FOLDS).all()
-    others = ["pwm", "best_sccs", "control_best_sccs"]
-    assert f1.loc[others, "p_holm"].tolist() == pytest.approx(holm(f1.loc[others, "p"].to_numpy()), rel=1e-4)
-    assert (f1.loc[others, "n_paired"] == FOLDS).all() and f1.loc["baseline", ["n_paired", "p_holm"]].isna().all()
-    assert summary_of(folder, "test/auc")["p_holm"].isna().all()
+    adjusted = pd.read_csv(folder / "contrasts.csv").dropna(subset="p_holm")
+    secondary = {("best_sccs", "control_best_sccs"), ("best_sccs", "baseline"), ("last", "baseline")}
+    assert set(zip(adjusted["arm"], adjusted["reference"])) == secondary and len(adjusted) == 2 * len(secondary)
+    assert adjusted["p_holm"].tolist() == pytest.approx(holm(adjusted["p"].to_numpy()), rel=1e-3)
+    assert f1.index[f1["p_holm"].notna()].tolist() == ["best_sccs", "last"]  # not floors and controls
+    assert (f1["n_paired"].drop("baseline") == FOLDS).all() and np.isnan(f1.loc["baseline", "n_paired"])
 
 
 def test_the_primary_contrast_stands_first(single):
     folder, terminal = single
     contrasts = pd.read_csv(folder / "contrasts.csv")
-    assert contrasts["primary"].tolist() == [True, False, False, False]
+    assert contrasts["primary"].tolist() == [True, True] + [False] * (len(contrasts) - 2)
+    assert contrasts["metric"].tolist()[:2] == ["test/f1", "test/auc"]
     first = contrasts.iloc[0]
-    assert (first["arm"], first["reference"], first["n"]) == ("best_sccs", "control_best_sccs", FOLDS)
+    assert (first["arm"], first["reference"], first["n"]) == ("last", "control_last", FOLDS)
     values = {
         arm: [json.loads(path.read_text())["metrics"]["test/f1"] for path in sorted(folds)]
         for arm, folds in ((arm, folder.parent.glob(f"finetune/{arm}/*/*/*/summary.json")) for arm in ARMS)
     }
-    expected = corrected_ttest(np.subtract(values["best_sccs"], values["control_best_sccs"]), 60 / 100)
+    expected = corrected_ttest(np.subtract(values["last"], values["control_last"]), 60 / 100)
     assert first[["diff", "low", "high", "p"]].tolist() == pytest.approx(list(expected.values()), rel=1e-4)
     text = (folder / "report.md").read_text()
     verdict = re.search(r"> \*\*(.*)\*\*", text)[1]
-    assert f"{abs(first['diff']):.4f}" in verdict and verdict in terminal
-    assert text.index(verdict) < text.index("## Warnings") < text.index("## All other comparisons")
+    assert f"last - control_last = {first['diff']:+.3f} F1 [" in verdict and verdict in terminal.splitlines()
+    below = text.index(f"- last minus control_last: F1 {first['diff']:+.4f}")
+    assert text.index(verdict) < below < text.index("## Warnings") < text.index("## All other comparisons")
 
 
 def test_report_warns_of_floors_and_of_what_was_picked_where_it_is_measured(single):
@@ -165,6 +171,33 @@ def test_the_page_needs_no_other_file(single):
     assert len(aligned) > 20  # numbers
 
 
+def test_names_in_a_page_are_shown_and_never_run(tmp_path):
+    name = "<script>alert(1)<b>`[x](javascript:0)|"
+    config = pretrained(make_run(tmp_path, name))
+    other = make_run(tmp_path, "other<img src=x>", arms={"baseline": 0.5})
+    for configs, titles in (([config], [name]), ([config, other], [name, "other<img src=x>"])):
+        out = tmp_path / f"page{len(configs)}"
+        write_report(*configs, out=out)
+        page = Page((out / "report.html").read_text())
+        assert not {tag for tag, _ in page.tags} & {"script", "b", "a"}
+        images = [attributes["src"] for tag, attributes in page.tags if tag == "img"]
+        assert images and all(source.startswith("data:image/png;base64,") for source in images)
+        assert f"{' + '.join(titles)}: comparison of arms" in page.text
+
+
+def test_a_window_of_two_folds_counts_once_a_fold_and_its_two_models_are_an_ensemble(single):
+    folder, _ = single
+    tables = [pd.read_csv(path) for path in sorted(folder.parent.glob("finetune/last/*/*/*/predictions.csv"))]
+    everything = pd.concat(tables)
+    pooled = classification_scores(everything["label"].to_numpy(), everything["probability"].to_numpy())
+    assert summary_of(folder, "pooled/f1").loc["last", "mean"] == pytest.approx(pooled["f1"], rel=1e-5)
+    both = everything.groupby("window")[["label", "probability"]].mean()
+    assert (everything.groupby("window").size() == 2).all()
+    mean = classification_scores(both["label"].to_numpy(), both["probability"].to_numpy())
+    assert summary_of(folder, "ensemble of 2/auc").loc["last", "mean"] == pytest.approx(mean["auc"], rel=1e-5)
+    assert "ensemble of 2 F1" in (folder / "report.md").read_text()
+
+
 def test_the_baseline_alone_has_a_report(tmp_path):
     config = make_run(tmp_path, "one", arms={"baseline": 0.5})
     assert "No verdict" in write_report(config)
@@ -174,12 +207,12 @@ def test_the_baseline_alone_has_a_report(tmp_path):
 
 def test_a_missing_fold_is_counted_and_named(tmp_path, call, capsys):
     config = pretrained(make_run(tmp_path, "one"))
-    (config.folder / "finetune/best_sccs/both/seed0/fold03/summary.json").unlink()
+    (config.folder / "finetune/last/both/seed0/fold03/summary.json").unlink()
     call(evaluate, "report", config.folder)
-    assert "Folds missing: best_sccs has 4 of 5 (both seed 0 fold 3 not finished)" in capsys.readouterr().out
+    assert "Folds missing: last has 4 of 5 (both seed 0 fold 3 not finished)" in capsys.readouterr().out
     f1 = summary_of(config.folder / "report")
-    assert (f1.loc["best_sccs", "n"], f1.loc["baseline", "n"]) == (4, 5)
-    assert (f1.loc["best_sccs", "n_paired"], f1.loc["pwm", "n_paired"]) == (4, 5)
+    assert (f1.loc["last", "n"], f1.loc["baseline", "n"]) == (4, 5)
+    assert (f1.loc["last", "n_paired"], f1.loc["pwm", "n_paired"]) == (4, 5)
     text = (config.folder / "report/report.md").read_text()
     assert "4 folds x seeds" in text.split("## Warnings")[0]
 
@@ -213,19 +246,19 @@ def test_report_warns_of_overlap_selection_and_leaks(tmp_path):
 
 def test_runs_are_merged_and_what_they_share_stands_once(tmp_path, call, capsys):
     one = pretrained(make_run(tmp_path, "one"))
-    arms = {"baseline": ARMS["baseline"], "best_sccs": 1.2, "last": 1.0}
+    arms = {"baseline": ARMS["baseline"], "best_sccs": 1.2, "best_nmi": 1.0}
     two = pretrained(make_run(tmp_path, "two", arms, {"pretrain.lr": 5e-4}))
     call(evaluate, "report", one.folder, two.folder)
     folder = tmp_path / "runs/one+two/report"
     assert str(folder / "summary.csv") in capsys.readouterr().out.splitlines()[-1]
     f1 = summary_of(folder)
-    assert set(f1.index) == {*ARMS, "two:best_sccs", "last"} and (f1["n"] == FOLDS).all()
+    assert set(f1.index) == {*ARMS, "two:best_sccs", "best_nmi"} and (f1["n"] == FOLDS).all()
     for name, run in {"best_sccs": one, "two:best_sccs": two}.items():
         alone = f1_of(run).loc["best_sccs"]
         for column in ("mean", "sd", "diff", "low", "high", "p"):
             assert f1.loc[name, column] == pytest.approx(alone[column], rel=1e-4)
     contrasts = pd.read_csv(folder / "contrasts.csv")
-    assert contrasts.iloc[0][["arm", "reference", "primary"]].tolist() == ["best_sccs", "control_best_sccs", True]
+    assert contrasts.iloc[0][["arm", "reference", "primary"]].tolist() == ["last", "control_last", True]
     assert ("two:best_sccs", "control_best_sccs") not in set(zip(contrasts["arm"], contrasts["reference"]))
     text = (folder / "report.md").read_text()
     assert "| `pretrain.lr` | `0.001` | `0.0005` |" in text and "| two | `best_sccs` | `two:best_sccs` |" in text

@@ -1,4 +1,4 @@
-"""The statistics of the comparison and the sentence that they give, from made-up folds."""
+"""The statistics of the comparison and what they come to in words, from made-up folds."""
 
 import json
 from types import SimpleNamespace
@@ -8,33 +8,49 @@ import pandas as pd
 import pytest
 
 from benchmarks.simulate_verdict import operating_characteristics
+from simcsp.judge.distance import Distance
 from simcsp.judge.scores import corrected_ttest, holm, smallest_difference
 from simcsp.report.collect import Study
-from simcsp.report.verdict import compare, find_contrasts, judge
+from simcsp.report.verdict import compare, find_contrasts, judge, paired_test
 from utils.arms import OF_PRETRAINING
 
 FOLDS = 10
 SPREAD = np.random.default_rng(0).normal(0, 0.01, FOLDS)
 
 
-def study(tmp_path, arms, objective="simcse", site="both"):
-    """A study of one run: {arm: its F1 above .8, a number (the same spread of differences is added) or one a fold}."""
-    (tmp_path / "pretrain").mkdir()
+def study(tmp_path, arms, objective="simcse", site="both", auc=None, pretrain_seed=-1, windows=0):
+    """A study of one run: {arm: its F1 above .8, a number (the same spread of differences is added) or one a fold}.
+
+    auc: the same for AUC; None: half of what F1 is above .8.
+    """
+    (tmp_path / "pretrain").mkdir(exist_ok=True)
     (tmp_path / "pretrain/summary.json").write_text(json.dumps({"objective": objective}))
-    rng, rows = np.random.default_rng(1), []
+    rng, rows, predictions = np.random.default_rng(1), [], []
     for arm, gain in arms.items():
-        values = 0.8 + (gain + rng.normal(0, 0.01, FOLDS) if np.isscalar(gain) else np.array(gain))
-        for fold, value in enumerate(values):
-            job = {"run": "x", "arm": arm, "site": site, "seed": 0, "fold": fold, "ratio": 2 / 7}
-            rows.append({**job, "metric": "test/f1", "value": value})
-    runs = {"x": SimpleNamespace(folder=tmp_path)}
-    return Study(runs, pd.DataFrame(rows), pd.DataFrame(), {("x", arm): arm for arm in arms})
+        gain = gain + rng.normal(0, 0.01, FOLDS) if np.isscalar(gain) else np.array(gain)
+        for fold in range(FOLDS):
+            job = {"run": "x", "arm": arm, "site": site, "pretrain_seed": pretrain_seed, "train_windows": windows}
+            job |= {"draw": 0, "seed": 0, "fold": fold, "ratio": 2 / 7, "val": 300, "hit_limit": False}
+            scores = {"test/f1": 0.8 + gain[fold], "val/auc": 0.9}
+            scores["test/auc"] = 0.9 + (gain[fold] / 2 if auc is None else auc[arm][fold])
+            rows += [{**job, "metric": metric, "value": value} for metric, value in scores.items()]
+            predictions += [{**job, "window": f"w{i}", "label": i, "probability": 0.1 + 0.8 * i} for i in (0, 1)]
+    runs = {"x": SimpleNamespace(folder=tmp_path, evaluate=SimpleNamespace(smallest_effect=0.01))}
+    return Study(runs, pd.DataFrame(rows), pd.DataFrame(predictions), {("x", arm): arm for arm in arms})
 
 
-def sentence(made):
-    verdict = judge(made, find_contrasts(made))
-    assert verdict.sentence.endswith(".") and "nan" not in verdict.sentence and "None" not in verdict.sentence
-    return verdict.outcome, verdict.sentence
+def changed(made, scores=None, predictions=None):
+    """The study with other scores or predictions."""
+    scores = made.scores if scores is None else scores
+    return Study(made.runs, scores, made.predictions if predictions is None else predictions, made.names)
+
+
+def words(made, distances=None):
+    """Outcome, headline, and the sentences below it as one text."""
+    verdict = judge(made, find_contrasts(made), distances)
+    text = " ".join([verdict.headline, *verdict.details])
+    assert "nan" not in text and "None" not in text and len(verdict.headline) < 140
+    return verdict.outcome, verdict.headline, " ".join(verdict.details)
 
 
 # -- Holm, and the smallest difference ---------------------------------------------------------------------------------
@@ -70,121 +86,231 @@ def test_the_corrected_test_finds_the_smallest_difference_in_four_cases_of_five(
     assert np.mean(found) == pytest.approx(0.8, abs=0.03)
 
 
-# -- which contrasts, and their adjustment -----------------------------------------------------------------------------
+# -- which contrasts, their unit and their adjustment ------------------------------------------------------------------
 
 
-def test_the_primary_contrast_is_against_the_control_and_the_rest_is_adjusted_together(tmp_path):
-    arms = ("pwm", "baseline", "best_sccs", "last", "control_best_sccs", "control_last")
+def test_the_primary_contrast_is_last_against_its_control_and_floors_are_not_adjusted_for(tmp_path):
+    arms = ("pwm", "fresh", "baseline", "best_sccs", "last", "control_best_sccs", "control_last")
     made = study(tmp_path, dict.fromkeys(arms, 0.0))
-    primary, *others = find_contrasts(made)
-    assert (primary.arm, primary.reference, primary.p_holm) == ("best_sccs", "control_best_sccs", None)
-    to_baseline = {(arm, "baseline") for arm in arms if arm != "baseline"}
-    assert {(c.arm, c.reference) for c in others} == to_baseline | {("last", "control_last")}
-    assert len(others) == len(to_baseline) + 1
-    assert [c.p_holm for c in others] == pytest.approx(holm(np.array([c.p for c in others])))
-    f1 = made.scores.pivot(index="fold", columns="arm", values="value")
-    differences = (f1["best_sccs"] - f1["control_best_sccs"]).to_numpy()
+    primary, of_auc, *others = find_contrasts(made)
+    assert (primary.arm, primary.reference, primary.metric) == ("last", "control_last", "test/f1")
+    assert (of_auc.arm, of_auc.reference, of_auc.metric) == ("last", "control_last", "test/auc")
+    assert primary.primary and of_auc.primary and primary.p_holm is of_auc.p_holm is None
+    assert not any(c.primary for c in others)
+    adjusted = [c for c in others if c.p_holm is not None]
+    secondary = {("last", "baseline"), ("best_sccs", "baseline"), ("best_sccs", "control_best_sccs")}
+    assert {(c.arm, c.reference) for c in adjusted} == secondary and len(adjusted) == 2 * len(secondary)
+    assert [c.p_holm for c in adjusted] == pytest.approx(holm(np.array([c.p for c in adjusted])))
+    described = {(c.arm, c.reference) for c in others if c.p_holm is None}
+    assert described == {(arm, "baseline") for arm in ("pwm", "fresh", "control_best_sccs", "control_last")}
+    f1 = made.scores[made.scores["metric"] == "test/f1"].pivot(index="fold", columns="arm", values="value")
+    differences = (f1["last"] - f1["control_last"]).to_numpy()
     for key, value in corrected_ttest(differences, 2 / 7).items():
         assert getattr(primary, key) == pytest.approx(value), key
     assert primary.smallest == pytest.approx(smallest_difference(differences.std(ddof=1), FOLDS, 2 / 7))
-    assert primary.n == FOLDS and not any(c.primary for c in others)
+    assert (primary.n, primary.unit, primary.fold_low) == (FOLDS, "folds x seeds", None)
 
 
 def test_without_a_control_the_primary_contrast_is_against_the_baseline(tmp_path):
-    primary, *others = find_contrasts(study(tmp_path, dict.fromkeys(("baseline", *OF_PRETRAINING), 0.0)))
-    assert (primary.arm, primary.reference, primary.control) == ("best_sccs", "baseline", False)
-    assert {c.arm for c in others} == {"best_nmi", "last"}
+    primary, _, *others = find_contrasts(study(tmp_path, dict.fromkeys(("baseline", *OF_PRETRAINING), 0.0)))
+    assert (primary.arm, primary.reference, primary.control) == ("last", "baseline", False)
+    assert {c.arm for c in others} == {"best_nmi", "best_sccs"}
 
 
 def test_only_folds_that_both_arms_have_are_paired(tmp_path):
-    made = study(tmp_path, {"baseline": 0.0, "best_sccs": 0.0})
-    scores = made.scores[~((made.scores["arm"] == "best_sccs") & (made.scores["fold"] == 3))]
+    made = study(tmp_path, {"baseline": 0.0, "last": 0.0})
+    scores = made.scores[~((made.scores["arm"] == "last") & (made.scores["fold"] == 3))]
     scores = scores[~((scores["arm"] == "baseline") & (scores["fold"] == 7))]
-    row = compare(scores).set_index("arm").loc["best_sccs"]
+    row = compare(scores, 0.01).set_index(["arm", "metric"]).loc["last", "test/f1"]
     assert (row["n"], row["n_paired"]) == (FOLDS - 1, FOLDS - 2)
 
 
-# -- the sentence ------------------------------------------------------------------------------------------------------
+def seeded(tmp_path, gains):
+    """`last` and its control of several pre-training seeds, and a baseline of none: {seed: gain of last}."""
+    base = study(tmp_path, {"baseline": 0.0})
+    tables = [base.scores]
+    for seed, gain in gains.items():
+        arms = {"control_last": np.zeros(FOLDS), "last": gain + SPREAD}
+        tables.append(study(tmp_path, arms, pretrain_seed=seed).scores)
+    names = {("x", arm): arm for arm in ("baseline", "last", "control_last")}
+    return Study(base.runs, pd.concat(tables, ignore_index=True), base.predictions, names)
+
+
+def test_several_pretraining_seeds_are_the_unit_and_folds_stand_beside_them(tmp_path):
+    gains = {0: 0.03, 1: 0.01, 2: 0.05}
+    made = seeded(tmp_path, gains)
+    primary = find_contrasts(made)[0]
+    by_seed = np.array(list(gains.values())) + SPREAD.mean()
+    assert (primary.n, primary.unit) == (3, "pre-training seeds")
+    for key, value in corrected_ttest(by_seed, 0.0).items():
+        assert getattr(primary, key) == pytest.approx(value), key
+    folds = corrected_ttest(np.mean(list(gains.values())) + SPREAD, 2 / 7)
+    assert (primary.fold_low, primary.fold_high) == pytest.approx((folds["low"], folds["high"]))
+    outcome, headline, below = words(made)
+    assert "3 pre-training seeds" in below and "over folds alone F1" in below and "One pre-training seed" not in below
+    assert (outcome == "higher") == (primary.p < 0.05)
+    to_baseline = paired_test(made.scores, "last", "baseline", "both", "test/f1", 0, 0.01)
+    assert (to_baseline["n"], to_baseline["unit"]) == (3, "pre-training seeds")  # it has no seed: paired with each
+
+
+def test_draws_of_few_training_windows_are_averaged_within_a_fold_and_compared_by_size(tmp_path):
+    whole = study(tmp_path, {"control_last": 0.0, "last": 0.0})
+    few = study(tmp_path, {"control_last": np.zeros(FOLDS), "last": 0.1 + SPREAD}, windows=50).scores
+    again = few.assign(draw=1, value=few["value"] + np.where(few["arm"] == "last", 0.02, 0.0))
+    made = changed(whole, pd.concat([whole.scores, few, again], ignore_index=True))
+    contrasts = [c for c in find_contrasts(made) if c.metric == "test/f1"]
+    assert [(c.windows, c.primary) for c in contrasts] == [(0, True), (50, False)]
+    assert contrasts[1].n == FOLDS and contrasts[1].diff == pytest.approx(0.11 + SPREAD.mean())
+    assert (compare(made.scores, 0.01)["n"] == FOLDS).all()  # the table is about all windows
+
+
+def test_what_was_measured_before_finetuning_has_no_spread_over_folds(tmp_path):
+    made = study(tmp_path, {"baseline": 0.0, "last": 0.0})
+    before = made.scores[made.scores["metric"] == "test/f1"].assign(metric="before/sccs")
+    rows = compare(pd.concat([made.scores, before]), 0.01).set_index(["arm", "metric"])
+    row = rows.loc["last", "before/sccs"]
+    assert row["n"] == 1 and row[["sd", "diff", "low", "p", "n_paired"]].isna().all()
+    assert row["mean"] == pytest.approx(rows.loc[("last", "test/f1"), "mean"])
+
+
+# -- the words ---------------------------------------------------------------------------------------------------------
 
 BASE = np.zeros(FOLDS)
 
 
+def test_the_first_line_is_the_difference_and_its_interval(tmp_path):
+    made = study(tmp_path, {"baseline": BASE, "control_last": SPREAD[::-1], "last": SPREAD})
+    outcome, headline, below = words(made)
+    one = find_contrasts(made)[0]
+    assert outcome == "no difference"
+    numbers = f"{one.diff:+.3f} F1 [{one.low:+.3f}, {one.high:+.3f}]"
+    assert headline == f"No difference seen: last - control_last = {numbers}"
+    smallest = smallest_difference((SPREAD - SPREAD[::-1]).std(ddof=1), FOLDS, 2 / 7)
+    assert f"Minimum detectable effect at 80 % power: {smallest:.4f} F1" in below
+    assert "One pre-training seed" in below and "Against the baseline no difference is seen" in below
+
+
+def test_a_null_says_whether_what_matters_is_ruled_out(tmp_path):
+    wide = study(tmp_path, {"control_last": SPREAD[::-1], "last": SPREAD})
+    assert "F1 not shown to be equal within ±0.01" in words(wide)[2]
+    narrow = study(tmp_path, {"control_last": BASE, "last": SPREAD / 20})
+    assert "F1 equal within ±0.01 (two one-sided tests, p " in words(narrow)[2]
+
+
 def test_contrast_that_beats_its_control_helped(tmp_path):
-    arms = {"baseline": BASE, "control_best_sccs": 0.01 + SPREAD[::-1], "best_sccs": 0.06 + SPREAD}
-    outcome, text = sentence(study(tmp_path, arms))
-    assert outcome == "higher" and text.startswith("Contrast helped: best_sccs is 0.0500 above control_best_sccs in F1")
-    assert "which its control" in text and "does not explain; against the baseline a gain is seen (+0.0" in text
+    arms = {"baseline": BASE, "control_last": 0.01 + SPREAD[::-1], "last": 0.06 + SPREAD}
+    outcome, headline, below = words(study(tmp_path, arms))
+    assert outcome == "higher" and headline.startswith("Contrast helped: last - control_last = +0.050 F1 [")
+    assert "Against the baseline a gain is seen (+0.0" in below and "the control has +0.0" in below
 
 
 def test_contrast_above_a_control_that_does_harm_is_no_gain(tmp_path):
-    arms = {"baseline": BASE, "control_best_sccs": SPREAD[::-1] - 0.2, "best_sccs": SPREAD - 0.06}
-    outcome, text = sentence(study(tmp_path, arms))
-    assert outcome == "higher" and "a loss is seen" in text and "less harm than the control rather than a gain" in text
+    arms = {"baseline": BASE, "control_last": SPREAD[::-1] - 0.2, "last": SPREAD - 0.06}
+    outcome, _, below = words(study(tmp_path, arms))
+    assert outcome == "higher" and "a loss is seen" in below and "less harm than the control, which is no gain" in below
 
 
 def test_contrast_below_its_control_harmed(tmp_path):
-    arms = {"baseline": BASE, "control_best_sccs": 0.06 + SPREAD[::-1], "best_sccs": SPREAD}
-    outcome, text = sentence(study(tmp_path, arms))
-    assert outcome == "lower" and text.startswith("Contrast harmed: best_sccs is 0.0600 below control_best_sccs")
-    assert "against the baseline no difference is seen" in text
+    arms = {"baseline": BASE, "control_last": 0.06 + SPREAD[::-1], "last": SPREAD}
+    outcome, headline, below = words(study(tmp_path, arms))
+    assert outcome == "lower" and headline.startswith("Contrast harmed: last - control_last = -0.060 F1 [")
+    assert "Against the baseline no difference is seen" in below
 
 
 def test_a_gain_that_the_control_shares_is_not_put_down_to_contrast(tmp_path):
-    arms = {"baseline": BASE, "control_best_sccs": 0.05 + SPREAD[::-1], "best_sccs": 0.05 + SPREAD}
-    outcome, text = sentence(study(tmp_path, arms))
-    assert outcome == "no difference" and text.startswith("No difference between contrast and its control")
+    arms = {"baseline": BASE, "control_last": 0.05 + SPREAD[::-1], "last": 0.05 + SPREAD}
+    outcome, headline, below = words(study(tmp_path, arms))
     gain = (0.05 + SPREAD).mean()
-    assert f"does gain on the baseline ({gain:+.4f}, Holm p" in text and f"the control has {gain:+.4f})" in text
-    assert "more text or the choice by labelled windows" in text
+    assert outcome == "no difference" and headline.startswith("No difference seen")
+    assert f"a gain is seen ({gain:+.4f} F1, Holm p" in below and f"the control has {gain:+.4f})" in below
+    assert "More text alone, which the control has as well" in below
 
 
-def test_no_difference_says_what_could_have_been_seen(tmp_path):
-    made = study(tmp_path, {"baseline": BASE, "control_best_sccs": SPREAD[::-1], "best_sccs": SPREAD})
-    outcome, text = sentence(made)
-    assert outcome == "no difference" and text.startswith("No difference seen")
-    smallest = smallest_difference((SPREAD - SPREAD[::-1]).std(ddof=1), FOLDS, 2 / 7)
-    assert f"finds a true difference of {smallest:.4f} in four cases of five" in text
-
-
-@pytest.mark.parametrize("gain, begin", [(0.05, "A gain after"), (-0.05, "A loss after"), (0.0, "No difference seen")])
-def test_without_a_control_the_sentence_names_no_cause(tmp_path, gain, begin):
-    outcome, text = sentence(study(tmp_path, {"baseline": BASE, "best_sccs": gain + SPREAD}))
-    assert text.startswith(begin) and "helped" not in text and "harmed" not in text
-    assert "no control was run" in text and "contrast cannot be told from more DNA" in text
+@pytest.mark.parametrize("gain, begin", [(0.05, "Higher after"), (-0.05, "Lower after"), (0.0, "No difference seen")])
+def test_without_a_control_the_words_name_no_cause(tmp_path, gain, begin):
+    outcome, headline, below = words(study(tmp_path, {"baseline": BASE, "last": gain + SPREAD}))
+    assert headline.startswith(begin) and "helped" not in headline and "harmed" not in headline
+    assert "No control was run" in below and "contrast cannot be told from more DNA" in below
     assert outcome == {0.05: "higher", -0.05: "lower", 0.0: "no difference"}[gain]
 
 
+def test_endpoints_that_disagree_are_a_mixed_verdict(tmp_path):
+    auc = {"control_last": BASE, "last": SPREAD}
+    made = study(tmp_path, {"control_last": BASE, "last": 0.05 + SPREAD}, auc=auc)
+    outcome, headline, _ = words(made)
+    assert outcome == "mixed" and headline.startswith("Mixed: F1 higher, AUC no difference: last - control_last = +0.0")
+    assert "AUC [" in headline and "F1 [" in headline
+
+
+def test_f1_at_the_validation_threshold_stands_beside_that_at_one_half(tmp_path):
+    made = study(tmp_path, {"control_last": BASE, "last": 0.05 + SPREAD})
+    assert "threshold" not in words(made)[2]  # folds of earlier versions do not have it
+    tuned = made.scores[made.scores["metric"] == "test/f1"].assign(metric="test/f1_tuned")
+    tuned["value"] += np.where(tuned["arm"] == "last", -0.02, 0.0)
+    scores = pd.concat([made.scores, tuned])
+    gain = 0.03 + SPREAD.mean()
+    assert f"F1 at the threshold that is best on validation: {gain:+.4f} [" in words(changed(made, scores))[2]
+
+
+def test_the_distance_from_the_start_is_said(tmp_path):
+    made = study(tmp_path, {"control_last": BASE, "last": SPREAD})
+    found = words(made, {"last": Distance(150, 0.0379, 0.819, 0.832), "control_last": Distance(150, 0.01)})[2]
+    assert "last is step 150 (weights changed by 3.79%, cosine 0.819 and CKA 0.832 to the start)" in found
+    assert "control_last is step 150 (weights changed by 1.00%)" in found
+
+
+@pytest.mark.parametrize("arm", ["last", "control_last"])
+def test_an_arm_at_chance_makes_the_verdict_not_interpretable(tmp_path, arm):
+    made = study(tmp_path, {"baseline": BASE, "control_last": BASE, "last": SPREAD})
+    mine = (made.scores["arm"] == arm) & (made.scores["metric"] == "val/auc")
+    outcome, headline, _ = words(changed(made, made.scores.assign(value=made.scores["value"].where(~mine, 0.51))))
+    assert outcome == "not interpretable"
+    assert headline == f"Not interpretable: {arm} did not learn (validation AUC 0.51, chance)"
+    other = (made.scores["arm"] == "baseline") & (made.scores["metric"] == "val/auc")
+    assert (
+        words(changed(made, made.scores.assign(value=made.scores["value"].where(~other, 0.51))))[0] == "no difference"
+    )
+
+
+def test_an_arm_that_calls_one_class_makes_the_verdict_not_interpretable(tmp_path):
+    made = study(tmp_path, {"control_last": BASE, "last": SPREAD})
+    flat = made.predictions["probability"].where(made.predictions["arm"] != "last", 0.2)
+    outcome, headline, _ = words(changed(made, predictions=made.predictions.assign(probability=flat)))
+    assert outcome == "not interpretable"
+    assert headline == f"Not interpretable: last did not learn (all one class in {FOLDS} folds)"
+
+
 def test_too_few_folds_give_no_verdict(tmp_path):
-    made = study(tmp_path, {"baseline": BASE, "best_sccs": 0.05 + SPREAD})
+    made = study(tmp_path, {"baseline": BASE, "last": 0.05 + SPREAD})
     for folds, part in ((1, "have one finished fold in common (F1 differs by +0.0"), (0, "have no finished fold")):
         few = made.scores[(made.scores["arm"] == "baseline") | (made.scores["fold"] < folds)]
-        few = few if folds else pd.concat([few, made.scores[made.scores["arm"] == "best_sccs"].assign(fold=99)])
-        outcome, text = sentence(Study(made.runs, few, made.predictions, made.names))
-        assert outcome == "undecided" and text.startswith("No verdict") and part in text
+        few = few if folds else pd.concat([few, made.scores[made.scores["arm"] == "last"].assign(fold=99)])
+        outcome, headline, _ = words(changed(made, few))
+        assert outcome == "undecided" and headline.startswith("No verdict") and part in headline
 
 
 def test_equal_folds_give_no_verdict(tmp_path):
-    made = study(tmp_path, {"baseline": SPREAD, "best_sccs": SPREAD})
-    outcome, text = sentence(made)
-    assert outcome == "undecided" and f"have the same F1 in all {FOLDS} folds" in text
+    made = study(tmp_path, {"baseline": SPREAD, "last": SPREAD})
+    outcome, headline, _ = words(made)
+    assert outcome == "undecided" and f"have the same F1 in all {FOLDS} folds" in headline
     assert find_contrasts(made)[0].p is None
 
 
 def test_without_an_arm_of_contrast_there_is_none(tmp_path):
-    outcome, text = sentence(study(tmp_path, {"pwm": 0.0, "baseline": 0.0}))
-    assert outcome == "none" and "no arm with contrastive pre-training" in text
+    outcome, headline, _ = words(study(tmp_path, {"pwm": 0.0, "baseline": 0.0}))
+    assert outcome == "none" and "no arm with contrastive pre-training" in headline
 
 
 def test_masked_lm_in_the_place_of_contrast_is_no_contrast(tmp_path):
-    made = study(tmp_path, {"baseline": BASE, "best_sccs": 0.05 + SPREAD}, objective="mlm")
-    outcome, text = sentence(made)
-    assert outcome == "none" and "pretrain.objective is mlm" in text
+    made = study(tmp_path, {"baseline": BASE, "last": 0.05 + SPREAD}, objective="mlm")
+    outcome, headline, _ = words(made)
+    assert outcome == "none" and "pretrain.objective is mlm" in headline
     assert find_contrasts(made)[0].p_holm is not None  # it is compared all the same, as one of the rest
 
 
-def test_another_arm_of_contrast_is_not_the_primary_one(tmp_path):
-    outcome, text = sentence(study(tmp_path, {"baseline": BASE, "last": 0.05 + SPREAD}))
-    assert outcome == "none" and "the primary comparison" in text and "last" in text
+def test_a_chosen_checkpoint_is_not_the_primary_arm(tmp_path):
+    outcome, headline, below = words(study(tmp_path, {"baseline": BASE, "best_sccs": 0.05 + SPREAD}))
+    assert outcome == "none" and "last has not been fine-tuned" in headline and "best_sccs" in below
 
 
 # -- simulated studies -------------------------------------------------------------------------------------------------

@@ -186,21 +186,10 @@ def test_the_comparison_table_is_the_paired_corrected_test(finished):
 def test_a_missing_fold_is_left_out_of_both_sides_and_n_says_so(finished):
     scores, _ = collect_folds(finished.run)
     less = scores[~((scores["arm"] == "fresh") & (scores["fold"] == 2))]
-    row = compare(less).query("arm == 'fresh' and metric == 'test/auc'").iloc[0]
+    row = compare(less, 0.01).query("arm == 'fresh' and metric == 'test/auc'").iloc[0]
     assert row["n"] == FOLDS - 1
     auc = scores[scores["metric"] == "test/auc"].pivot(index="fold", columns="arm", values="value").drop(index=2)
     assert row["diff"] == pytest.approx((auc["fresh"] - auc["baseline"]).mean())
-
-
-def test_pooled_scores_count_a_window_once(finished):
-    tables = [pd.read_csv(path) for path in finished.run.glob("finetune/baseline/both/seed0/*/predictions.csv")]
-    everything = pd.concat(tables)
-    assert everything["window"].duplicated().any()  # each window is tested in two folds
-    once = everything.groupby("window").mean(numeric_only=True)
-    expected = classification_scores(once["label"].to_numpy(), once["probability"].to_numpy())
-    table = pd.read_csv(finished.run / "report/summary.csv").query("arm == 'baseline'").set_index("metric")
-    assert table.loc["pooled/f1", "mean"] == pytest.approx(expected["f1"], abs=1e-5)
-    assert table.loc["pooled/auc", "mean"] == pytest.approx(expected["auc"], abs=1e-5)
 
 
 def test_the_report_says_that_the_data_are_synthetic_and_shows_its_figures(finished):

@@ -34,17 +34,19 @@ from conftest import (
 )
 from safetensors.torch import load_file
 from scipy.stats import t
+from sklearn.metrics import f1_score, roc_auc_score
 from transformers import BertConfig, BertForMaskedLM
 
 import finetune
 import pretrain
-from simcsp.judge.scores import classification_scores
+from simcsp.judge.scores import best_threshold, classification_scores
 from simcsp.labels.splits import load_windows
 from simcsp.model.checkpoint import load_backbone
 from utils.config import ModelConfig, load_config, read_config
 
 ARMS = ["pwm", "kmer", "fresh", "baseline", "best_sccs"]
-FOLD_METRICS = {f"test/{key}" for key in ("f1", "auc", "ap", "accuracy", "mcc", "f1_distinct")}
+FOLD_METRICS = {f"test/{key}" for key in ("f1", "auc", "ap", "accuracy", "mcc", "f1_tuned", "threshold")}
+FOLD_METRICS |= {f"test/{rate}{part}" for rate in ("tpr", "fpr") for part in ("", "_distinct")} | {"test/f1_distinct"}
 FOLD_METRICS |= {"val/auc", "val/f1", "val/ap"}
 
 
@@ -67,7 +69,8 @@ def predictions(folder):
 def test_a_pretraining_leaves_all_that_the_design_promises(finished, stage, steps, logged):
     folder = finished.run / stage
     assert {path.name.split(".tfevents")[0] for path in folder.iterdir()} == {
-        *("config.yaml", "env.json", "train.log", "metrics.jsonl", "events.out", "checkpoints", "summary.json")
+        *("config.yaml", "env.json", "train.log", "metrics.jsonl", "events.out", "checkpoints", "summary.json"),
+        *("pictures", "projector", "projector_config.pbtxt"),
     }
     validated = sorted({0, *range(3, steps, 3), steps})
     names = {path.name for path in (folder / "checkpoints").iterdir()}
@@ -135,6 +138,13 @@ def test_scores_are_those_of_the_predictions(finished):
         table, metrics = predictions(folder), read_json(folder / "summary.json")["metrics"]
         again = classification_scores(table["label"].to_numpy(), table["probability"].to_numpy())
         assert {key: metrics[f"test/{key}"] for key in again} == pytest.approx(again, abs=1e-6)
+        validation = pd.read_csv(folder / "validation.csv")
+        threshold = best_threshold(validation["label"].to_numpy(), validation["probability"].to_numpy())
+        assert metrics["test/threshold"] == pytest.approx(threshold, abs=1e-6)
+        called = (table["probability"] > threshold).to_numpy()
+        assert metrics["test/f1_tuned"] == pytest.approx(f1_score(table["label"], called))
+        of_validation = roc_auc_score(validation["label"], validation["probability"])
+        assert metrics["val/auc"] == pytest.approx(of_validation, abs=1e-6)  # of the epoch that was chosen
 
 
 def test_all_arms_are_tested_on_the_windows_of_the_saved_splits(finished):
@@ -207,13 +217,16 @@ def test_intervals_follow_the_test_to_train_ratio_of_the_folds(finished):
     assert row["high"] - row["low"] == pytest.approx(2 * t.ppf(0.975, FOLDS - 1) * error, rel=0.05)
 
 
-def test_a_window_tested_twice_counts_once_in_the_pooled_scores(finished):
+def test_a_window_tested_twice_counts_twice_in_the_pooled_scores_and_once_in_the_ensemble(finished):
     tables = pd.concat([predictions(folder) for folder in folds_of(finished.run, "kmer")])
     assert (tables["window"].value_counts() == 2).all()
     once = tables.groupby("window").agg(label=("label", "first"), probability=("probability", "mean"))
     table = pd.read_csv(finished.run / "report/summary.csv")
-    pooled = table[(table["arm"] == "kmer") & (table["metric"] == "pooled/f1")]["mean"].item()
-    assert pooled == pytest.approx(classification_scores(once["label"], once["probability"])["f1"], abs=1e-5)
+    mine = table[table["arm"] == "kmer"].set_index("metric")["mean"]
+    for name, expected in (("pooled", tables), ("ensemble of 2", once)):
+        scores = classification_scores(expected["label"].to_numpy(), expected["probability"].to_numpy())
+        assert mine[f"{name}/f1"] == pytest.approx(scores["f1"], abs=1e-5)
+        assert mine[f"{name}/auc"] == pytest.approx(scores["auc"], abs=1e-5)
 
 
 def test_the_report_and_the_terminal_say_that_the_data_are_synthetic(finished):

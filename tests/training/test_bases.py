@@ -209,7 +209,7 @@ def test_a_checkpoint_gives_the_same_scores_and_a_foreign_folder_is_refused(tmp_
         ({"folds": [2]}, "there is no fold 2"),
         ({"windows": 4}, "bases.windows needs data.spliceator"),
         ({"annotation": []}, "bases.annotation must name a file for each"),
-        ({"arms": ["pwm"]}, "trains encoders"),
+        ({"arms": ["pwm"]}, "pwm labels windows"),
         ({"kernel": 4}, "must be odd"),
         ({"arms": ["fresh"], "tile": 40}, "longer than the checkpoint takes"),
     ],

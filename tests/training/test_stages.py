@@ -117,7 +117,7 @@ def test_a_contrast_batch_that_no_fold_can_fill_is_refused_before_anything_is_tr
     assert no_summary(tmp_path)
 
 
-@pytest.mark.parametrize("flag", [("stages", "[probe]"), ("layerwise_lr_decay", "0"), ("layerwise_lr_decay", "1.1")])
+@pytest.mark.parametrize("flag", [("stages", "[tail]"), ("layerwise_lr_decay", "0"), ("layerwise_lr_decay", "1.1")])
 def test_values_out_of_range_are_refused_in_one_line(tiny_data, tmp_path, call, capsys, flag):
     line = refusal(call, capsys, finetune, tiny_config(tmp_path, tiny_data), f"--finetune.{flag[0]}", flag[1])
     assert f"finetune.{flag[0]}" in line

@@ -424,7 +424,7 @@ def test_only_what_changed_nothing_is_dropped_and_only_in_a_run_folder(tmp_path,
     (tmp_path / "env.json").write_text("{}")
     path.write_text(EARLIER.replace("objective: mlm", "objective: simcse"))
     refused([str(path)], "mlm.objective")
-    monkeypatch.setattr(config_module, "RETIRED", {"data.gone": False})
+    monkeypatch.setitem(config_module.RETIRED, "data.gone", False)
     for value, taken in (("false", True), ("true", False)):
         path.write_text(EARLIER.replace("corpus: fasta", f"corpus: fasta, gone: {value}"))
         read_config(path) if taken else refused([str(path)], "unknown key data.gone")

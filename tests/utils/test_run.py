@@ -93,7 +93,7 @@ def test_a_kill_while_a_checkpoint_is_replaced_leaves_the_old_or_the_new(tmp_pat
     with pytest.raises(Crash):
         fill(best, "new")
     monkeypatch.undo()
-    RunFolder(tmp_path / "stage", {}, {}, "cpu")
+    RunFolder(tmp_path / "stage", {}, {}, "cpu").begin()
     assert (best / "weights").read_text() == found
     assert not list(run.checkpoints.glob("*.old"))
 
@@ -114,8 +114,8 @@ CONFIG = {"name": "x", "pretrain": {"lr": 1e-4, "steps": 8}}
 INPUTS = {"text": "abc", "start checkpoint": "def"}
 
 
-def open_run(folder, config=CONFIG, inputs=INPUTS):
-    run = RunFolder(folder / "stage", config, inputs, "cpu")
+def open_run(folder, config=CONFIG, inputs=INPUTS, events=True):
+    run = RunFolder(folder / "stage", config, inputs, "cpu", events)
     run.begin()
     return run
 
@@ -124,6 +124,7 @@ def test_a_stage_that_has_not_begun_leaves_nothing(tmp_path):
     RunFolder(tmp_path / "stage", CONFIG, INPUTS, "cpu")
     assert not list(tmp_path.iterdir())
     assert sorted(path.name for path in open_run(tmp_path, CONFIG | {"seed": 1}).path.iterdir()) == [
+        ".lock",
         "config.yaml",
         "env.json",
     ]
@@ -199,6 +200,32 @@ def test_rewinding_forgets_later_rows_here_and_in_tensorboard(tmp_path):
     assert run.metrics() == [] and scalars(run.path) == {}
 
 
+def test_pictures_stay_with_the_steps_that_are_kept_and_floors_are_level_lines(tmp_path):
+    run = open_run(tmp_path)
+    run.record(0, {"floor/sccs_gc": 0.1})
+    for step in (0, 5, 10):
+        run.record(step, {"val/sccs": step / 100, "train/loss": 1.0})
+        run.picture(step, {"cosine": np.linspace(-1, 1, 50) * step / 10})
+    run.close()
+    run = open_run(tmp_path)
+    run.rewind(5)
+    run.close()
+    events = EventAccumulator(str(run.path), size_guidance={"histograms": 0})
+    events.Reload()
+    assert [event.step for event in events.Histograms("cosine")] == [0, 5]
+    assert sorted(path.stem for path in (run.path / "pictures").iterdir()) == ["000000", "000005"]
+    assert scalars(run.path)["floor/sccs_gc"] == [(0, pytest.approx(0.1)), (5, pytest.approx(0.1))]
+
+
+def test_a_run_without_events_writes_the_rest(tmp_path):
+    run = open_run(tmp_path, events=False)
+    run.record(1, {"train/loss": 0.5})
+    run.picture(1, {"cosine": np.zeros(3)})
+    run.rewind(1)
+    run.finish({"metrics": {"train/loss": 0.5}}, {"lr": 1e-4})
+    assert len(run.metrics()) == 1 and not list(run.path.glob("events*")) and not (run.path / "pictures").exists()
+
+
 def test_the_saved_state_comes_back_as_it_was_and_a_kill_keeps_the_one_before(tmp_path, monkeypatch):
     run = open_run(tmp_path)
     assert run.load_state() is None
@@ -215,10 +242,11 @@ def test_the_summary_means_done_and_takes_the_place_of_the_state(tmp_path):
     run = open_run(tmp_path)
     run.save_state({"step": 3})
     run.finish({"metrics": {"val/sccs": 0.5, "p": None}}, {"lr": 1e-4, "arms": ["a"]})
-    assert run.finished and open_run(tmp_path).finished
-    assert open_run(tmp_path).summary == {"metrics": {"val/sccs": 0.5, "p": None}}
+    again = RunFolder(run.path, CONFIG, INPUTS, "cpu")
+    assert run.finished and again.finished
+    assert again.summary == {"metrics": {"val/sccs": 0.5, "p": None}}
     assert run.load_state() is None
-    assert scalars(run.path) == {"hparam/val/sccs": [(0, 0.5)]}
+    assert scalars(run.path) == {}  # HPARAMS reads the last point of the curves that it names
 
 
 # -- signals, errors, devices ------------------------------------------------------------------------------------------
@@ -291,6 +319,12 @@ def terminate():
     os.kill(os.getpid(), signal.SIGTERM)
 
 
+def parse_once(monkeypatch, script, path):
+    """Parsing is half of what a start of the tiny run takes."""
+    config = load_config([str(path)])
+    monkeypatch.setattr(script, "load_config", lambda *args, **kwargs: config)
+
+
 def stop_ever_later(monkeypatch, runs, places):
     """Kill the n-th start at its n-th event: a call of `places` or a rename in the run folder.
 
@@ -349,6 +383,7 @@ def test_pretraining_killed_again_and_again_at_ever_later_moments_equals_a_strai
             (RunFolder, "finish"),
             (pretraining, "save"),
         ]
+        parse_once(patch, pretrain, config)
         start, state = stop_ever_later(patch, tmp_path / "runs", places)
         while not start(lambda: call(pretrain, config)):
             assert state.starts < 60
@@ -517,7 +552,7 @@ def assert_same_folds(run, other, folds):
 
 
 FOLDS_0_1 = {"finetune.arms": ["baseline"], "finetune.folds": [0, 1]}
-SHARED = {"finetune.arms": ["baseline"], "finetune.select_epoch": "shared"}
+SHARED = {"finetune.arms": ["baseline"], "finetune.select_epoch": "shared", "finetune.batch_size": 16}
 
 
 @pytest.fixture(scope="module")
@@ -534,6 +569,7 @@ def test_fine_tuning_killed_again_and_again_at_ever_later_moments_equals_a_strai
     config = pretrained_copy(tmp_path, finished, tiny_data, FOLDS_0_1)
     with monkeypatch.context() as patch:
         places = [(fold, "train_pass"), (finetuning, "score_fold"), (RunFolder, "record")]
+        parse_once(patch, finetune, config)
         start, state = stop_ever_later(patch, tmp_path / "runs/tiny/finetune", places)
         while not start(lambda: call(finetune, config)):
             assert state.starts < 60
@@ -596,6 +632,7 @@ def test_shared_fine_tuning_killed_again_and_again_at_ever_later_moments_equals_
     config = pretrained_copy(tmp_path, finished, tiny_data, SHARED)
     with monkeypatch.context() as patch:
         places = [(fold, "train_pass"), (finetuning, "keep_best"), (RunFolder, "record")]
+        parse_once(patch, finetune, config)
         start, state = stop_ever_later(patch, tmp_path / "runs/tiny/finetune", places)
         while not start(lambda: call(finetune, config)):
             assert state.starts < 60
@@ -644,21 +681,18 @@ def test_folds_are_independent_jobs(finished, no_report, tiny_data, tmp_path, ca
 DECIDES = ("seed", "precision", "model.hidden_dropout_prob", "data.context", "evaluate.sccs_pairs")
 
 
-@pytest.mark.parametrize("field", [*DECIDES, "data.window", "pretrain.lr"])
-def test_what_decides_a_pretraining_is_in_its_config(finished, field):
-    assert_saved(finished, finished.run / "pretrain", field)
-
-
-@pytest.mark.parametrize("field", [*DECIDES, "data.folds", "finetune.lr"])
-def test_what_decides_a_fold_is_in_its_config(finished, field):
-    assert_saved(finished, fold_folders(finished.run)[0], field)
-
-
-def assert_saved(finished, stage, field):
-    """The field stands in the stage's config.yaml, so that another value is refused and the file can be passed back."""
-    saved = flatten(yaml.safe_load((stage / "config.yaml").read_text()))
-    assert field in saved
-    assert saved[field] == flatten(to_dict(load_config([str(finished.config)])))[field]
+@pytest.mark.parametrize(
+    "stage, fields",
+    [
+        ("pretrain", [*DECIDES, "data.window", "pretrain.lr"]),
+        ("finetune/baseline/both/seed0/fold00", [*DECIDES, "data.folds", "finetune.lr"]),
+    ],
+)
+def test_what_decides_a_result_is_in_its_config(finished, stage, fields):
+    """So that another value is refused and the file can be passed back."""
+    saved = flatten(yaml.safe_load((finished.run / stage / "config.yaml").read_text()))
+    given = flatten(to_dict(load_config([str(finished.config)])))
+    assert {field: saved.get(field) for field in fields} == {field: given[field] for field in fields}
 
 
 def test_other_motif_sites_are_another_input(own_data, tmp_path):

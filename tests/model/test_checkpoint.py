@@ -1,4 +1,4 @@
-"""Loading encoders: what is accepted, what is refused, and that everybody gets the same vectors from a checkpoint."""
+"""Checkpoints: ours and SpliceBERT's, what they keep, and what is refused."""
 
 import json
 
@@ -12,8 +12,8 @@ from transformers import BertConfig, BertForMaskedLM
 
 from simcsp.model.checkpoint import load_backbone, save_checkpoint
 from simcsp.model.classifier import Classifier, load_classifier, predict, save_classifier
-from simcsp.model.embedding import embed, embed_centre, embed_twice
-from simcsp.model.encoder import check_length, fresh_like, hidden_states, pool
+from simcsp.model.embedding import embed
+from simcsp.model.encoder import fresh_like
 from simcsp.text.alphabet import VOCAB, add_special_tokens, encode
 from utils.config import ModelConfig
 from utils.errors import InputError
@@ -261,82 +261,3 @@ def test_a_safetensors_file_with_a_missing_key_is_refused(tmp_path):
     del weights["bert.embeddings.LayerNorm.weight"]
     save_file(weights, path, {"format": "pt"})
     refused(tmp_path, "1 keys missing .*LayerNorm.weight")
-
-
-# -- vectors -----------------------------------------------------------------------------------------------------------
-
-
-def test_layers_are_counted_from_the_embeddings():
-    bert = fresh()[0].bert.eval()
-    tokens = torch.from_numpy(add_special_tokens(windows())).int()
-    with torch.no_grad():
-        everything = bert(input_ids=tokens, output_hidden_states=True).hidden_states
-        assert torch.equal(hidden_states(bert, tokens, 0), bert.embeddings(input_ids=tokens))
-        for layer in range(3):
-            assert torch.equal(hidden_states(bert, tokens, layer), everything[layer])
-        assert torch.equal(hidden_states(bert, tokens), everything[2])
-    with pytest.raises(InputError, match="layer 3 does not exist: the encoder has 2 blocks"):
-        hidden_states(bert, tokens, 3)
-
-
-def test_pooling_against_hand_written_vectors():
-    states = torch.tensor([[[1.0, 10.0], [2.0, 20.0], [4.0, 40.0], [100.0, 1000.0]]])  # [CLS], two bases, [SEP]
-    assert pool(states, "cls").tolist() == [[1.0, 10.0]]
-    assert pool(states, "mean").tolist() == [[3.0, 30.0]]
-    assert pool(torch.cat([states, states[:, :1]], dim=1)[:, [0, 1, 3, 4, 2, 0]], "centre").tolist() == [[50.5, 505.0]]
-    with pytest.raises(InputError, match="model.pooling 'max' is unknown"):
-        pool(states, "max")
-
-
-def test_windows_longer_than_the_positions_are_refused_with_the_field():
-    model = fresh()[0]
-    check_length(model, 62, "data.context")
-    with pytest.raises(InputError, match=r"data.context \(63 nt\) is longer than the checkpoint takes \(62 nt"):
-        check_length(model, 63, "data.context")
-
-
-def test_vectors_do_not_depend_on_the_batch_nor_change_the_model():
-    bert = fresh()[0].bert.train()
-    ids = windows(7)
-    together = embed(bert, ids, "mean", 7)
-    assert bert.training
-    one_by_one = np.concatenate([embed(bert, ids[i : i + 1], "mean", 3) for i in range(7)])
-    np.testing.assert_allclose(together, one_by_one, atol=1e-6)
-    assert together.shape == (7, 16) and together.dtype == np.float32
-
-
-def test_two_views_differ_by_dropout_alone_and_leave_the_generators_as_they_were():
-    bert = fresh()[0].bert
-    before = torch.get_rng_state()
-    first, second = embed_twice(bert, windows(), "mean", 6, seed=4)
-    assert torch.equal(torch.get_rng_state(), before)
-    assert not np.allclose(first, second)
-    again = embed_twice(bert, windows(), "mean", 6, seed=4)
-    assert np.array_equal(first, again[0]) and np.array_equal(second, again[1])
-    without, dropout = embed_twice(
-        fresh(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)[0].bert, windows(), "mean", 6, 4
-    )
-    assert np.array_equal(without, dropout)
-
-
-@pytest.mark.parametrize("layer", [0, 1, None])
-def test_the_centre_is_the_two_bases_about_the_middle(layer):
-    bert = fresh()[0].bert.eval()
-    ids = windows(3, 40)
-    found = embed_centre(bert, ids, layer, 2)
-    with torch.no_grad():
-        states = hidden_states(bert, torch.from_numpy(add_special_tokens(ids)).int(), layer).numpy()
-    # bases 19 and 20, counted from 0, are tokens 20 and 21 after [CLS]
-    np.testing.assert_allclose(found, np.concatenate([states[:, 20], states[:, 21]], axis=1), atol=1e-6)
-
-
-def test_the_embedding_of_the_centre_tells_its_bases_apart():
-    # layer 0 without positions would be a function of the two bases alone: same bases, same vector
-    bert = fresh()[0].bert
-    ids = windows(2, 40)
-    ids[1, 19:21] = ids[0, 19:21]
-    same = embed_centre(bert, ids, 0, 2)
-    np.testing.assert_array_equal(same[0], same[1])
-    ids[1, 20] = 6 + (ids[1, 20] - 5) % 4  # another base
-    other = embed_centre(bert, ids, 0, 2)
-    assert np.array_equal(other[0][:16], other[1][:16]) and not np.allclose(other[0][16:], other[1][16:])

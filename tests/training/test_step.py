@@ -1,6 +1,7 @@
-"""One step of pre-training: views, negatives, the masked copy, the projection head, and where bases are masked."""
+"""One step of pre-training: two dropout passes, views, negatives, the masked copy, and the projection head."""
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -11,15 +12,15 @@ from safetensors.torch import load_file
 from transformers import BertConfig, BertForMaskedLM
 
 import pretrain
+from simcsp.model.checkpoint import load_backbone
 from simcsp.model.encoder import window_vectors
 from simcsp.text.alphabet import CLS, SEP, add_special_tokens, encode, reverse_complement
 from simcsp.text.kmers import near_duplicates
-from simcsp.text.weight_matrix import site_scores
-from simcsp.training.masking import IGNORED, corrupt, site_weights
+from simcsp.training.masking import IGNORED, choose_random, corrupt
 from simcsp.training.objectives import dcl, info_nce
 from simcsp.training.pretraining import Training
 from simcsp.training.step import Learner, masked_loss, step_loss
-from utils.config import PretrainConfig
+from utils.config import ModelConfig, PretrainConfig
 
 CPU = torch.device("cpu")
 
@@ -124,22 +125,60 @@ def test_the_weighted_sum_adds_the_loss_of_a_masked_copy(model):
     assert summed == pytest.approx(plain + 0.5 * float(masked), rel=1e-5)
 
 
-def test_bases_of_a_likely_site_weigh_more_and_no_site_spans_two_windows():
-    matrices = {}
-    for site, motif, at in (("donor", "CAGGTAAGT", 17), ("acceptor", "TTCTTTTCAG", 10)):
-        table = np.full((40, 4), -0.5, dtype=np.float32)
-        for i, letter in enumerate(motif):
-            table[at + i, "ACGT".index(letter)] = 2.0
-        matrices[site] = table.ravel()
-    windows = [put("A" * 80, 37, "CAGGTAAGT"), "A" * 80, "C" * 79 + "G", "T" + "C" * 79]
-    tokens = add_special_tokens(np.stack([encode(window) for window in windows]))
-    found = site_weights(tokens, matrices)
-    assert found.shape == tokens.shape
-    assert np.flatnonzero(found[0] == 5).tolist() == list(range(1 + 37, 1 + 46))  # -3 to +6 about the boundary at 40
-    assert [np.flatnonzero(row == 5).tolist() for row in found[1:]] == [[], [], []]
-    assert (
-        np.isfinite(site_scores(encode(windows[0]), matrices)).sum() == 3
-    )  # GT and AG about 40, the GT and the AG of AAGT
+# -- an encoder as it is trained ---------------------------------------------------------------------------------------
+
+
+def learner(objective, dropout=0.1):
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    rates = {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
+    model, _, _ = load_backbone(ModelConfig(max_position_embeddings=64, **sizes, **rates))
+    return Learner(model, "mean", objective).train()
+
+
+def bases(n=8):
+    rng = np.random.default_rng(0)
+    return np.stack([encode(random_bases(rng, 40)) for _ in range(n)])
+
+
+def step_of(model, objective, ids, seed=0):
+    torch.manual_seed(7)
+    stage = PretrainConfig(objective=objective, temperature=0.1)
+    return step_loss(model, stage, ids, np.random.default_rng(seed), torch.device("cpu"))
+
+
+def test_simcse_compares_two_dropout_passes_of_the_same_windows():
+    model = learner("simcse")
+    loss, _ = step_of(model, "simcse", bases())
+    torch.manual_seed(7)
+    tokens = torch.from_numpy(add_special_tokens(bases())).int()
+    vectors = model(torch.cat([tokens, tokens]))
+    assert not torch.allclose(vectors[:8], vectors[8:])
+    assert float(loss.detach()) == pytest.approx(float(info_nce(vectors[:8], vectors[8:], 0.1).detach()), rel=1e-5)
+
+
+def test_without_dropout_every_view_finds_its_partner():
+    _, accuracy = step_of(learner("simcse", dropout=0.0), "simcse", bases())
+    assert float(accuracy) == 1.0
+
+
+def test_simcse_learns_from_real_bases_and_not_from_rows_that_are_all_alike():
+    model = learner("simcse", dropout=0.0)
+    loss, _ = step_of(model, "simcse", np.repeat(bases(1), 8, axis=0))
+    assert float(loss.detach()) == pytest.approx(math.log(8), rel=1e-5)
+    assert float(step_of(model, "simcse", bases())[0].detach()) < 0.999 * math.log(8)
+
+
+def test_mlm_is_the_cross_entropy_of_the_asked_bases_alone():
+    model = learner("mlm", dropout=0.0)
+    loss, accuracy = step_of(model, "mlm", bases(), seed=5)
+    rng, whole = np.random.default_rng(5), add_special_tokens(bases())
+    tokens, targets = corrupt(whole, choose_random(whole, 0.15, rng), rng)
+    logits = model(torch.from_numpy(tokens).int()).log_softmax(-1)
+    rows, columns = np.nonzero(targets != IGNORED)
+    wanted = targets[rows, columns]
+    assert float(loss.detach()) == pytest.approx(-float(logits[rows, columns, wanted].detach().mean()), rel=1e-5)
+    assert float(accuracy) == pytest.approx((logits.argmax(-1).numpy()[rows, columns] == wanted).mean())
 
 
 # -- in a run ----------------------------------------------------------------------------------------------------------

@@ -1,0 +1,34 @@
+"""Tables as text: Markdown, and aligned columns for a terminal."""
+
+from __future__ import annotations
+
+import re
+
+
+def markdown_table(rows: list[list[str]]) -> str:
+    """A Markdown table, its header first; columns of numbers are aligned to the right."""
+    head, *body = rows
+    numeric = [all(re.match(r"[+-]?[\d.]|$", row[i]) for row in body) for i in range(len(head))]
+    rules = ["---:" if right else "---" for right in numeric]
+    return "\n".join("| " + " | ".join(row) + " |" for row in (head, rules, *body))
+
+
+def aligned(rows: list[list[str]]) -> list[str]:
+    """Lines with columns as wide as their widest cell."""
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
+
+
+def score_table(rows: dict[str, dict[str, float]]) -> str:
+    """{row: {column: score}} as aligned columns; a score that a row does not have stays empty."""
+    columns = list(dict.fromkeys(key for scores in rows.values() for key in scores))
+    width = max(map(len, rows))
+    lines = [" ".join([" " * width, *(f"{column:>12}" for column in columns)])]
+    for name, scores in rows.items():
+        cells = (_cell(scores[column]) if column in scores else " " * 12 for column in columns)
+        lines.append(" ".join([f"{name:<{width}}", *cells]))
+    return "\n".join(lines)
+
+
+def _cell(value: float) -> str:
+    return f"{value:12,d}" if isinstance(value, int) else f"{value:12.4f}"

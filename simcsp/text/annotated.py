@@ -1,0 +1,153 @@
+"""The corpus annotated: crops centred on the text's own annotated sites and on GT / AG that no annotation calls one.
+
+Four classes, several species as one: a decoy shares its two bases with the sites of its type, so that telling the
+classes apart is more than reading GT or AG.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+
+from simcsp.text.alphabet import reverse_complement
+from simcsp.text.sampler import Intervals, acceptable
+from simcsp.text.sites import SITES, boundaries, motif_boundaries
+from simcsp.text.species import annotated_introns, by_source, join_intervals, source_shares
+from simcsp.text.store import TokenStore, strand_ids
+from utils.config import DataConfig
+from utils.errors import InputError
+
+SITE_CLASSES = ("donor", "acceptor", "GT decoy", "AG decoy")
+"""Index = class; the first two are sites."""
+FEWEST_SITES = 10  # of a type, over all species: below, there is nothing to learn from
+
+
+def annotated_crops(
+    data: DataConfig, store: TokenStore, seed: int, max_shift: int = 0
+) -> tuple[Intervals, np.ndarray, dict[str, object]]:
+    """Crops of data.window + 2 max_shift nt on the sense strand, the site's boundary at their centre.
+
+    Returns them as intervals, their classes [n] (index into SITE_CLASSES), and facts for the manifest. The odds give
+    each class a quarter, and each species its share of it (data.species_weights; by default its number of sites).
+    Sites without their GT / AG, beyond the end of a record, or hidden (data.max_n_share) are left out. seed: of the
+    decoys, data.decoys for each site, drawn from the strands and records that have sites.
+    """
+    parts, classes, sources, left_out = [], [], [], 0
+    for number in range(len(data.fasta)):
+        part, of_part, lost = _crops_of_source(data, store, number, seed, data.window + 2 * max_shift)
+        parts.append(part)
+        classes.append(of_part)
+        sources.append(np.full(len(of_part), number))
+        left_out += lost
+    joined, cls, source = join_intervals(parts), np.concatenate(classes), np.concatenate(sources)
+    for number, name in enumerate(SITE_CLASSES):
+        if (count := int((cls == number).sum())) < FEWEST_SITES:
+            raise InputError(
+                f"data.annotation: only {count} {name}s on the records to train on leave a whole crop of {data.window} "
+                f"nt, at least {FEWEST_SITES} are needed (data.records, data.max_n_share, data.hide decide which)"
+            )
+    counts = np.array([[((source == i) & (cls == j)).sum() for j in range(4)] for i in range(len(parts))])
+    shares = source_shares(data, counts[:, :2].sum(axis=1).astype(float))
+    _check_counts(data, counts, shares)
+    odds = (shares[:, None] / 4 / np.maximum(counts, 1))[source, cls]
+    facts = {
+        "shares": by_source(store, shares),
+        "classes": {name: counts[:, number].tolist() for number, name in enumerate(SITE_CLASSES)},  # by source
+        "annotated_sites_left_out": left_out,
+    }
+    return Intervals(joined.start, joined.length, joined.minus, odds), cls, facts
+
+
+def _check_counts(data: DataConfig, counts: np.ndarray, shares: np.ndarray) -> None:
+    for number, class_number in np.argwhere((counts == 0) & (shares[:, None] > 0)).tolist():
+        raise InputError(
+            f"data.annotation: {data.annotation[number]} gives no {SITE_CLASSES[class_number]} with a whole crop of "
+            f"{data.window} nt: leave that FASTA out"
+        )
+
+
+def _crops_of_source(
+    data: DataConfig, store: TokenStore, number: int, seed: int, length: int
+) -> tuple[Intervals, np.ndarray, int]:
+    """Crops of one FASTA, their classes, and how many annotated sites were left out."""
+    rng, half = np.random.default_rng([seed, 5, number]), length // 2
+    known = annotated_introns(store, data, number)
+    starts, minus, classes, annotated = [], [], [], 0
+    for i, (site, rows) in enumerate(boundaries(store, known).items()):
+        annotated += len(rows)
+        strands = np.unique(rows[:, :2], axis=0).tolist()
+        share = -(-data.decoys * len(rows) // max(len(strands), 1))
+        for record, reverse in strands:
+            row = store.records[record]
+            ids = strand_ids(store, row.name, bool(reverse))
+            own = rows[(rows[:, 0] == record) & (rows[:, 1] == reverse), 2]
+            places = motif_boundaries(ids, site)
+            places = places[(places >= half) & (places <= len(ids) - half)]
+            others = np.setdiff1d(places, own)
+            decoys = rng.choice(others, min(share, len(others)), replace=False)
+            for kind, at in ((i, np.intersect1d(places, own)), (i + len(SITES), np.sort(decoys))):
+                first = row.length - at - half if reverse else at - half
+                starts.append(row.offset + first)
+                minus.append(np.full(len(at), bool(reverse)))
+                classes.append(np.full(len(at), kind))
+    if not starts:
+        raise InputError(f"data.annotation: {data.annotation[number]} has no intron on the records to train on")
+    start, cls = np.concatenate(starts), np.concatenate(classes)
+    kept = acceptable(store, start, length, data.max_n_share, data.max_repeat_share)
+    start, cls, reverse = start[kept], cls[kept], np.concatenate(minus)[kept]
+    crops = Intervals(start, np.full(len(start), length), reverse, np.ones(len(start)))
+    return crops, cls, annotated - int((cls < len(SITES)).sum())
+
+
+class SiteSampler:
+    """Crops with classes, batch by batch: a pure function of (seed, step), as WindowSampler is.
+
+    Every batch holds each class and species at its share, to within one crop, and no crop twice.
+    """
+
+    def __init__(self, store: TokenStore, intervals: Intervals, classes: np.ndarray, seed: int = 0) -> None:
+        self.store, self.intervals, self.seed = store, intervals, seed
+        self.classes_of = classes
+        self.length = int(intervals.length[0])
+        offsets = np.array([record.offset for record in store.records])
+        source = np.array([record.source for record in store.records])
+        source = source[np.searchsorted(offsets, intervals.start, side="right") - 1]
+        groups = np.unique(np.stack([classes, source]), axis=1).T
+        self._members = [np.flatnonzero((classes == kind) & (source == number)) for kind, number in groups.tolist()]
+        odds = np.array([intervals.odds[members].sum() for members in self._members])
+        self._edges = np.append(0.0, np.cumsum(odds) / odds.sum())
+
+    def __len__(self) -> int:
+        """Distinct crops."""
+        return len(self.intervals)
+
+    @property
+    def classes_sha256(self) -> str:
+        """Hash of the classes of all crops."""
+        return hashlib.sha256(np.ascontiguousarray(self.classes_of, dtype=np.int64)).hexdigest()
+
+    def batch(self, step: int, batch_size: int) -> np.ndarray:
+        """The crops of a training step, uint8 [batch_size, length], on their sense strand."""
+        index = self._index(step, batch_size)
+        windows = self.store.windows(self.intervals.start[index], self.length)
+        minus = self.intervals.minus[index]
+        windows[minus] = reverse_complement(windows[minus])
+        return windows
+
+    def classes(self, step: int, batch_size: int) -> np.ndarray:
+        """Their classes, int64 [batch_size]: index into SITE_CLASSES."""
+        return self.classes_of[self._index(step, batch_size)]
+
+    def _index(self, step: int, batch_size: int) -> np.ndarray:
+        rng = np.random.default_rng([self.seed, 1, step])
+        # systematic sampling: whole numbers of crops whose mean over steps is the share
+        counts = np.diff(np.floor(self._edges * batch_size + rng.random())).astype(int)
+        for members, count in zip(self._members, counts):
+            if count > len(members):
+                raise InputError(
+                    f"batch_size ({batch_size}): a batch takes {count} different crops of one class and species, and "
+                    f"the text has {len(members)}: lower it, raise data.decoys, or even out data.species_weights"
+                )
+        drawn = [rng.choice(members, count, replace=False) for members, count in zip(self._members, counts)]
+        return np.concatenate(drawn)

@@ -1,0 +1,152 @@
+"""What TensorBoard shows besides curves: pictures of each validation, the projector, and a run for each arm."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from torch.utils.tensorboard import SummaryWriter
+
+from simcsp.judge.clustering import lay_out, principal_components
+from simcsp.labels.motifs import Motifs
+from simcsp.training.validation import Seen, Validation
+from utils.arms import finished_folds
+from utils.files import read_json, write_text
+from utils.run import RunFolder, read_metrics, show_hyperparameters
+
+matplotlib.use("Agg")  # files only: there may be no screen
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7")  # of Okabe and Ito: apart for all kinds of colour vision
+MOST_PAIRS, MOST_VECTORS, COMPONENTS, LEAST_SITES = 500, 500, 32, 30
+LAYOUT = {
+    "Pre-training": {
+        "loss": ["Multiline", ["train/loss"]],
+        "SCCS with its interval and floors": ["Multiline", ["val/sccs(_low|_high)?$", "floor/sccs_.*"]],
+        "NMI and its floors": ["Multiline", ["val/nmi$", "floor/nmi_.*"]],
+    },
+    "Fine-tuning": {
+        "F1 on the test windows of each fold (step = fold)": ["Multiline", ["test/f1$"]],
+        "validation AUC by epoch: mean, least and most of the folds": [
+            "Margin",
+            ["val_auc/mean", "val_auc/least", "val_auc/most"],
+        ],
+    },
+}
+"""The page that the tab CUSTOM SCALARS opens on."""
+_SCORES = {"val/auc": "val_auc", "val/f1": "val_f1", "train/loss": "loss"}
+
+
+# -- pictures of a validation ------------------------------------------------------------------------------------------
+
+
+def show_validation(run: RunFolder, step: int, validation: Validation, seen: Seen) -> None:
+    """Histograms of cosines within and between the classes, and the motif sites in UMAP's plane."""
+    distributions, image = {}, None
+    if seen.vectors is not None:
+        same, other = class_cosines(seen.vectors, validation.labels, validation.seed)
+        distributions = {"cosine/same class": same, "cosine/different class": other}
+    most = validation.settings.umap_sites
+    if seen.states is not None and min(most, len(seen.states)) >= LEAST_SITES:
+        image = draw_sites(seen.states, validation.motifs, most, validation.seed, f"step {step}")
+    run.picture(step, distributions, image)
+
+
+def class_cosines(vectors: np.ndarray, labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Cosines of at most MOST_PAIRS random pairs of vectors [n, hidden] of the same class, and of different classes."""
+    rng = np.random.default_rng(seed)
+    left, right = rng.integers(0, len(vectors), (2, 8 * MOST_PAIRS))
+    left, right = left[left != right], right[left != right]
+    unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    cosines, same = (unit[left] * unit[right]).sum(axis=1), labels[left] == labels[right]
+    return cosines[same][:MOST_PAIRS], cosines[~same][:MOST_PAIRS]
+
+
+def draw_sites(states: np.ndarray, motifs: Motifs, most: int, seed: int, title: str) -> bytes:
+    """PNG of UMAP's layout of at most `most` sites, coloured by label."""
+    chosen = np.linspace(0, len(states) - 1, min(most, len(states))).astype(int)
+    points, labels = lay_out(states[chosen], seed), motifs.labels[chosen]
+    figure = Figure(figsize=(4, 3.4), layout="constrained")
+    axis = figure.add_subplot()
+    for i, label in enumerate(sorted(set(labels))):
+        axis.scatter(*points[labels == label].T, s=5, linewidths=0, color=COLOURS[i % len(COLOURS)], label=label)
+    axis.set_title(title, fontsize=9)
+    axis.set_xticks([])
+    axis.set_yticks([])
+    axis.legend(fontsize=7, markerscale=2)
+    png = io.BytesIO()
+    figure.savefig(png, format="png", dpi=90)
+    return png.getvalue()
+
+
+def show_vectors(run: RunFolder, validation: Validation, seen: Seen, name: str) -> None:
+    """Add an encoder to the run's PROJECTOR: labelled vectors of selection windows, by their first components."""
+    if seen.vectors is None:
+        return
+    folder, chosen = run.path / "projector", np.linspace(0, len(seen.vectors) - 1, MOST_VECTORS).astype(int)
+    chosen = np.unique(chosen)
+    points = principal_components(seen.vectors[chosen])[:, :COMPONENTS]
+    lines = ("\t".join(f"{value:.4g}" for value in row) for row in points)
+    write_text(folder / f"{name}.tsv", "\n".join(lines) + "\n")
+    labels = np.where(validation.labels[chosen] == 1, "site", "no site")
+    write_text(folder / "labels.tsv", "\n".join(labels) + "\n")
+    entries = [
+        f'embeddings {{\n  tensor_name: "{path.stem}"\n  tensor_path: "projector/{path.name}"\n'
+        '  metadata_path: "projector/labels.tsv"\n}\n'
+        for path in sorted(folder.glob("*.tsv"), reverse=True)  # start before last
+        if path.name != "labels.tsv"
+    ]
+    write_text(run.path / "projector_config.pbtxt", "".join(entries))
+
+
+# -- arms --------------------------------------------------------------------------------------------------------------
+
+
+def show_arm(folder: Path, arm: str) -> None:
+    """TensorBoard's run of an arm, in `folder`/finetune/<arm>, from what is finished of it; made anew each time.
+
+    Means over folds and seeds by epoch with the least and the most of them, F1 and AUC of each fold, precision and
+    recall of all test windows together, settings and final F1. folder: of the run.
+    """
+    folds = [(path, read_json(path / "summary.json", "train it anew")) for path in finished_folds(folder, arm)]
+    whole = [(path, summary) for path, summary in folds if not summary.get("train_windows")]
+    by_site: dict[str, list] = {}
+    for path, summary in whole or folds:
+        by_site.setdefault(summary["site"], []).append((path, summary))
+    for events in (folder / "finetune" / arm).glob("events.out.tfevents.*"):
+        events.unlink()
+    if not folds:
+        return
+    with SummaryWriter(str(folder / "finetune" / arm)) as writer:
+        writer.add_custom_scalars(LAYOUT)
+        writer.add_text("config", f"```yaml\n{(folds[0][0] / 'config.yaml').read_text()}\n```")
+        for site, mine in by_site.items():
+            prefix = "" if len(by_site) == 1 else f"{site}/"
+            _show_epochs(writer, prefix, [read_metrics(path) for path, _ in mine])
+            _show_scores(writer, prefix, mine)
+        show_hyperparameters(writer, {"arm": arm, "folds": len(folds)}, ["final/f1", "final/auc"])
+
+
+def _show_epochs(writer: SummaryWriter, prefix: str, fits: list[list[dict[str, float]]]) -> None:
+    """Mean, least and most of the fits at each epoch that at least half of them have."""
+    rows = pd.DataFrame([row for fit in fits for row in fit if "train/loss" in row])
+    for key, name in _SCORES.items():
+        if key not in rows:
+            continue
+        table = rows.groupby("step")[key].agg(["mean", "min", "max", "count"])
+        for row in table[2 * table["count"] >= len(fits)].itertuples():
+            for part, value in (("mean", row.mean), ("least", row.min), ("most", row.max)):
+                writer.add_scalar(f"{prefix}{name}/{part}", value, row.Index)
+
+
+def _show_scores(writer: SummaryWriter, prefix: str, folds: list[tuple[Path, dict]]) -> None:
+    """F1 and AUC of each fold (mean over seeds), their means, and the curve of precision against recall."""
+    scores = pd.DataFrame([{"fold": summary["fold"], **summary["metrics"]} for _, summary in folds])
+    for metric in ("f1", "auc"):
+        for fold, value in scores.groupby("fold")[f"test/{metric}"].mean().items():
+            writer.add_scalar(f"{prefix}test/{metric}", value, fold)
+        writer.add_scalar(f"{prefix}final/{metric}", scores[f"test/{metric}"].mean())
+    table = pd.concat([pd.read_csv(path / "predictions.csv") for path, _ in folds])
+    writer.add_pr_curve(f"{prefix}test windows", table["label"].to_numpy(), table["probability"].to_numpy())

@@ -1,0 +1,43 @@
+"""The frozen-encoder probe: a logistic regression on an arm's pooled vectors, cheap enough for thousands of fits."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.preprocessing import StandardScaler
+
+from simcsp.judge.scores import classification_scores
+from simcsp.training.fold import Fold, Job, Start, Study, copy_encoder, encode, summarise
+
+CS = (0.001, 0.01, 0.1, 1.0)  # inverse strengths of L2 on standardised vectors that are tried
+
+
+def start_vectors(study: Study, job: Job, start: Start) -> np.ndarray:
+    """Vectors float32 [windows, hidden] of the arm's encoder: once an arm; of fresh weights once a seed and fold."""
+    key = (job.seed, job.fold) if start.fresh else None
+    if start.vectors is None or start.vectors_of != key:
+        start.vectors = encode(study, copy_encoder(study, job, start), start.pooling, study.ids)
+        start.vectors_of = key
+    return start.vectors
+
+
+def fit_probe(study: Study, fold: Fold, start: Start) -> None:
+    """Fit on the training windows, pick C by validation AUC, score the test windows once; no model is kept."""
+    began = time.perf_counter()
+    vectors, labels = start_vectors(study, fold.job, start), study.windows.labels
+    train, val = fold.parts["train"], fold.parts["val"]
+    scaler = StandardScaler().fit(vectors[train])
+    x = {part: scaler.transform(vectors[index]) for part, index in fold.parts.items()}
+    fits = [LogisticRegression(C=c, max_iter=1000).fit(x["train"], labels[train]) for c in CS]
+    best = max(fits, key=lambda fit: roc_auc_score(labels[val], fit.decision_function(x["val"])))  # the first of equals
+    on_validation, on_test = (best.predict_proba(x[part])[:, 1] for part in ("val", "test"))
+    scores = classification_scores(labels[val], on_validation)
+    study.stop_if_asked()
+    fold.run.begin()
+    fold.run.rewind(-1)
+    validation = {f"val/{key}": scores[key] for key in ("auc", "f1", "ap")}
+    seconds = time.perf_counter() - began
+    summarise(study, fold, on_test, on_validation, validation, seconds, {"C": best.C})

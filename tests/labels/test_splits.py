@@ -1,0 +1,317 @@
+"""The published folds, folds that keep near-duplicates together, and splits that are saved."""
+
+import itertools
+
+import numpy as np
+import pytest
+from conftest import PER_CLASS, random_bases, write_windows
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.model_selection import ShuffleSplit, StratifiedKFold
+
+from simcsp.labels.spliceator import Windows, load_training
+from simcsp.labels.splits import (
+    grouped_folds,
+    make_splits,
+    published_folds,
+    read_splits,
+    save_or_load_splits,
+    simcsp_folds,
+    subset,
+)
+from simcsp.text.alphabet import N, decode, encode
+from simcsp.text.kmers import near_duplicate_groups
+from utils.errors import InputError
+
+PARTS = ("train", "val", "test")
+
+
+@pytest.fixture(scope="module")
+def tiny(tiny_data):
+    return load_training(tiny_data / "spliceator", "GS_1", 40)
+
+
+def make_windows(sequences, labels=None, sites=None):
+    """Windows from strings; without labels and sites, the four strata take turns."""
+    n = len(sequences)
+    labels = np.arange(n) % 2 if labels is None else np.array(labels)
+    sites = np.array(["donor", "acceptor"])[np.arange(n) // 2 % 2] if sites is None else np.array(sites)
+    names = np.array([f"{site}_{i:05d}" for i, site in enumerate(sites)])
+    return Windows(np.stack([encode(s) for s in sequences]), labels, sites, names, np.array(["x"] * n))
+
+
+# -- subset ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_part_of_the_windows_is_stratified_and_in_file_order(tiny):
+    part = subset(tiny, 100, 2020)
+    assert len(part) == 100
+    for site, label in itertools.product(("donor", "acceptor"), (0, 1)):
+        assert ((part.sites == site) & (part.labels == label)).sum() == 25
+    assert [name for name in tiny.names if name in set(part.names)] == part.names.tolist()
+    assert subset(tiny, 100, 2020).sha256 == part.sha256 != subset(tiny, 100, 1).sha256
+    assert subset(tiny, None, 0) is tiny
+
+
+@pytest.mark.parametrize("max_windows", [1, 3, 4 * PER_CLASS - 1])
+def test_a_part_too_small_or_too_large_to_stratify_works_or_is_refused(tiny, max_windows):
+    try:
+        assert len(subset(tiny, max_windows, 2020)) == max_windows
+    except InputError as error:
+        assert "data.max_windows" in str(error)
+
+
+# -- folds as published ------------------------------------------------------------------------------------------------
+
+
+@given(st.integers(10, 60), st.integers(10, 60), st.integers(0, 5000))
+@settings(max_examples=25)
+def test_published_folds_are_scikit_learn_s_rotated_index_for_index(positives, negatives, seed):
+    labels = np.repeat([1, 0], [positives, negatives])
+    parts = [part for _, part in StratifiedKFold(10, shuffle=True, random_state=seed).split(labels, labels)]
+    folds = published_folds(labels, seed)
+    assert len(folds) == 10
+    for k, fold in enumerate(folds):
+        assert fold["val"].tolist() == parts[k].tolist()
+        assert fold["test"].tolist() == [*parts[(k + 1) % 10], *parts[(k + 2) % 10]]
+        assert fold["train"].tolist() == [i for step in range(3, 10) for i in parts[(k + step) % 10]]
+        assert set(fold) == set(PARTS)
+
+
+def test_published_folds_test_every_window_twice():
+    folds = published_folds(np.repeat([1, 0], [57, 43]))
+    for part, times in (("train", 7), ("val", 1), ("test", 2)):
+        assert (np.bincount(np.concatenate([fold[part] for fold in folds])) == times).all()
+
+
+@given(st.integers(20, 80), st.integers(20, 80), st.integers(0, 5000))
+@settings(max_examples=25)
+def test_simcsp_folds_are_scikit_learn_s_index_for_index(positives, negatives, seed):
+    labels = np.repeat([1, 0], [positives, negatives])
+    folds = simcsp_folds(labels, seed)
+    splitter = StratifiedKFold(5, shuffle=True, random_state=seed)
+    for fold, (rest, test) in zip(folds, splitter.split(labels, labels), strict=True):
+        train, val = next(ShuffleSplit(1, train_size=0.875, random_state=seed).split(rest))
+        assert fold["test"].tolist() == test.tolist()
+        assert fold["train"].tolist() == rest[train].tolist()
+        assert fold["val"].tolist() == rest[val].tolist()
+
+
+def test_simcsp_folds_are_70_10_20_and_test_every_window_once():
+    folds = simcsp_folds(np.repeat([1, 0], [500, 500]))
+    assert [[len(fold[part]) for part in PARTS] for fold in folds] == [[700, 100, 200]] * 5
+    assert sorted(np.concatenate([fold["test"] for fold in folds])) == list(range(1000))
+
+
+@pytest.mark.parametrize("method, folds_of", [("published", published_folds), ("simcsp", simcsp_folds)])
+def test_published_methods_cut_each_site_type_on_its_own_and_set_nothing_aside_at_share_0(tiny, method, folds_of):
+    splits = make_splits(tiny, method, 4, 0.0, 2020)
+    assert len(splits.selection) == 0
+    for site in ("donor", "acceptor", "both"):
+        index = tiny.of_site(site)
+        for fold, expected in zip(splits.folds[site], folds_of(tiny.labels[index], 2020), strict=True):
+            assert all(np.array_equal(fold[part], index[expected[part]]) for part in PARTS)
+
+
+# -- folds of groups ---------------------------------------------------------------------------------------------------
+
+
+def planted(n_families, rng):
+    """Strata in turns; windows 6 i and 6 i + 3 share 90 bases, hence across labels and site types."""
+    sequences = [random_bases(rng, 120) for _ in range(6 * n_families)]
+    for i in range(n_families):
+        sequences[6 * i + 3] = sequences[6 * i + 3][:10] + sequences[6 * i][:90] + sequences[6 * i + 3][100:]
+    return sequences
+
+
+def kmers_of(windows, index):
+    return {text[i : i + 80] for text in map(decode, windows.ids[index]) for i in range(len(text) - 79)}
+
+
+def test_grouped_folds_share_no_80_mer_between_parts_nor_with_the_selection():
+    windows = make_windows(planted(40, np.random.default_rng(0)))
+    splits = make_splits(windows, "grouped", 5, 0.1, 2020)
+    shared = near_duplicate_groups(windows.ids)
+    assert len(np.unique(shared)) == 200  # 40 of the 240 windows have a partner
+    assert 16 <= len(splits.selection) <= 34
+    selection = kmers_of(windows, splits.selection)
+    for fold in splits.folds["both"]:
+        parts = [kmers_of(windows, fold[part]) for part in PARTS] + [selection]
+        for one, other in itertools.combinations(parts, 2):
+            assert not one & other
+    # across site types too: a donor fold is never trained on what an acceptor fold of that number tests
+    for k in range(5):
+        train, test = (kmers_of(windows, splits.folds[s][k][p]) for s, p in (("donor", "train"), ("acceptor", "test")))
+        assert not train & test
+
+
+def test_the_same_windows_are_parted_without_grouping():
+    # What the test above would see if `grouped` did nothing.
+    windows = make_windows(planted(40, np.random.default_rng(0)))
+    fold = make_splits(windows, "published", 10, 0.0, 2020).folds["both"][0]
+    assert kmers_of(windows, fold["train"]) & kmers_of(windows, fold["test"])
+
+
+def test_grouped_folds_rotate_stratify_and_use_every_window():
+    windows = make_windows(planted(40, np.random.default_rng(0)))
+    splits = make_splits(windows, "grouped", 5, 0.1, 2020)
+    rest = np.setdiff1d(np.arange(len(windows)), splits.selection)
+    for site in ("donor", "acceptor", "both"):
+        mine = np.intersect1d(rest, windows.of_site(site))
+        folds = splits.folds[site]
+        for part, times in (("train", 2), ("val", 1), ("test", 2)):
+            index, counts = np.unique(np.concatenate([fold[part] for fold in folds]), return_counts=True)
+            assert index.tolist() == mine.tolist() and (counts == times).all()
+        for fold in folds:
+            for part in PARTS:
+                assert 0.3 < windows.labels[fold[part]].mean() < 0.7
+
+
+def test_grouped_folds_keep_groups_whole():
+    rng = np.random.default_rng(3)
+    groups, strata = rng.integers(0, 60, 200), rng.integers(0, 4, 200)
+    for fold in grouped_folds(strata, groups, 5, 0):
+        parts = [set(groups[fold[part]]) for part in PARTS]
+        assert not any(one & other for one, other in itertools.combinations(parts, 2))
+
+
+@given(st.integers(4, 8), st.integers(0, 100), st.lists(st.integers(1, 12), max_size=12))
+@settings(max_examples=30)
+def test_grouped_folds_are_balanced_to_a_window_a_stratum_when_most_groups_are_single(num_folds, seed, sizes):
+    rng = np.random.default_rng(seed)
+    groups = np.concatenate([np.repeat(np.arange(len(sizes)), sizes), np.arange(1000, 1400)]).astype(int)
+    strata = np.array(["w", "x", "y", "z"])[rng.choice(4, len(groups), p=[0.4, 0.3, 0.2, 0.1])]
+    folds = grouped_folds(strata, groups, num_folds, seed)
+    for again, fold in zip(grouped_folds(strata, groups, num_folds, seed), folds, strict=True):
+        assert all(np.array_equal(again[part], fold[part]) for part in PARTS)
+    for stratum in "wxyz":
+        held = [(strata[fold["val"]] == stratum).sum() for fold in folds]
+        assert max(held) - min(held) <= 1
+    sizes = [len(fold["val"]) for fold in folds]
+    assert max(sizes) - min(sizes) <= 4
+
+
+def test_grouped_folds_of_another_seed_are_others():
+    groups, strata = np.arange(100), np.arange(100) % 2
+    first, second = (grouped_folds(strata, groups, 5, seed)[0]["val"] for seed in (0, 1))
+    assert set(first) != set(second)
+
+
+# -- too few windows ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method, count", [("grouped", 7), ("published", 10), ("simcsp", 5)])
+def test_a_class_with_fewer_windows_than_folds_is_refused_with_the_field(method, count):
+    rng = np.random.default_rng(0)
+    labels = [1] * 30 + [0] * 30 + [1] * 30 + [0] * (count - 1)
+    sites = ["donor"] * 60 + ["acceptor"] * (30 + count - 1)
+    windows = make_windows([random_bases(rng, 90) for _ in labels], labels, sites)
+    message = rf"data.folds \({method}\): only {count - 1} acceptor negative windows, at least {count} are needed"
+    with pytest.raises(InputError, match=message):
+        make_splits(windows, method, 7, 0.0, 2020)
+
+
+def test_a_class_that_the_selection_leaves_too_small_is_refused_with_the_field():
+    rng = np.random.default_rng(0)
+    windows = make_windows([random_bases(rng, 90) for _ in range(40)])
+    with pytest.raises(InputError, match="data.folds .published. after data.selection_share: only [0-9] "):
+        make_splits(windows, "published", 10, 0.5, 2020)
+
+
+@pytest.mark.parametrize("share", [0.001, 0.05, 0.99])
+def test_a_selection_share_that_cannot_hold_every_class_is_rounded_up_or_refused_with_the_field(share):
+    rng = np.random.default_rng(0)
+    windows = make_windows([random_bases(rng, 90) for _ in range(48)])
+    try:
+        chosen = windows.take(make_splits(windows, "grouped", 4, share, 2020).selection)
+    except InputError as error:
+        assert "data.selection_share" in str(error)
+    else:
+        assert len(set(zip(chosen.sites, chosen.labels))) == 4
+
+
+def test_a_class_of_nothing_but_near_duplicates_is_refused_with_the_field():
+    rng = np.random.default_rng(0)
+    sequences = [random_bases(rng, 90) for _ in range(60)]
+    for i in range(3, 60, 4):  # acceptor negatives
+        sequences[i] = sequences[3]
+    with pytest.raises(InputError, match="data.selection_share|data.folds"):
+        make_splits(make_windows(sequences), "grouped", 4, 0.1, 2020)
+
+
+# -- saved splits ------------------------------------------------------------------------------------------------------
+
+
+def same_splits(first, second):
+    return np.array_equal(first.selection, second.selection) and all(
+        np.array_equal(one[part], other[part])
+        for site in first.folds
+        for one, other in zip(first.folds[site], second.folds[site], strict=True)
+        for part in PARTS
+    )
+
+
+@pytest.mark.parametrize("method", ["grouped", "published", "simcsp"])
+def test_splits_are_made_once_and_read_back_the_same(tiny, tmp_path, monkeypatch, method):
+    made = make_splits(tiny, method, 5, 0.1, 2020)
+    first = save_or_load_splits(tmp_path, tiny, method, 5, 0.1, 2020)
+    files = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert sorted(files) == ["acceptor.csv", "both.csv", "donor.csv", "splits.json"]
+    monkeypatch.setattr("simcsp.labels.splits.make_splits", None)  # would fail if called
+    again = save_or_load_splits(tmp_path, tiny, method, 5, 0.1, 2020)
+    assert same_splits(first, again)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == files
+    assert set(made.selection) == set(first.selection)
+    for site, folds in made.folds.items():
+        for fold, saved in zip(folds, first.folds[site], strict=True):
+            assert all(set(fold[part]) == set(saved[part]) for part in PARTS)
+
+
+@pytest.mark.parametrize("method", ["grouped", "published", "simcsp"])
+def test_reading_splits_writes_nothing_and_finds_those_that_would_be_saved(tiny, tmp_path, method):
+    read = read_splits(tmp_path / "splits", tiny, method, 5, 0.1, 2020)
+    assert not list(tmp_path.iterdir())
+    saved = save_or_load_splits(tmp_path / "splits", tiny, method, 5, 0.1, 2020)
+    assert same_splits(read, saved)
+    assert same_splits(read_splits(tmp_path / "splits", tiny, method, 5, 0.1, 2020), saved)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"seed": 2021}, "split_seed was 2020, now 2021"),
+        ({"method": "published"}, "folds was grouped, now published"),
+        ({"num_folds": 6}, "num_folds was 5, now 6"),
+        ({"selection_share": 0.2}, "selection_share was 0.1, now 0.2"),
+    ],
+)
+def test_saved_splits_of_other_settings_are_refused_with_the_difference(tiny, tmp_path, change, message):
+    settings = {"method": "grouped", "num_folds": 5, "selection_share": 0.1, "seed": 2020}
+    save_or_load_splits(tmp_path, tiny, **settings)
+    with pytest.raises(InputError, match=message):
+        save_or_load_splits(tmp_path, tiny, **{**settings, **change})
+
+
+def test_saved_splits_of_other_data_are_refused_with_the_difference(tiny, tmp_path):
+    save_or_load_splits(tmp_path, tiny, "published", 10, 0.1, 2020)
+    ids = tiny.ids.copy()
+    ids[0, 0] = N
+    other = Windows(ids, tiny.labels, tiny.sites, tiny.names, tiny.groups)
+    with pytest.raises(InputError, match="data_sha256 was"):
+        save_or_load_splits(tmp_path, other, "published", 10, 0.1, 2020)
+    with pytest.raises(InputError, match=f"windows was {len(tiny)}, now {len(tiny) - 1}"):
+        save_or_load_splits(tmp_path, tiny.take(np.arange(len(tiny) - 1)), "published", 10, 0.1, 2020)
+
+
+def test_splits_cut_off_while_being_saved_are_made_again(tiny, tmp_path):
+    first = save_or_load_splits(tmp_path, tiny, "grouped", 5, 0.1, 2020)
+    (tmp_path / "splits.json").unlink()
+    (tmp_path / "both.csv").write_text("window,la")
+    assert same_splits(save_or_load_splits(tmp_path, tiny, "grouped", 5, 0.1, 2020), first)
+
+
+def test_identity_of_windows_follows_bases_labels_sites_and_names(tiny, tmp_path):
+    write_windows(tmp_path, np.random.default_rng(1))
+    assert load_training(tmp_path / "spliceator", "GS_1", 40).sha256 != tiny.sha256
+    flipped = Windows(tiny.ids, 1 - tiny.labels, tiny.sites, tiny.names, tiny.groups)
+    assert flipped.sha256 != tiny.sha256

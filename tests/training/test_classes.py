@@ -1,0 +1,139 @@
+"""Objectives on annotated text: supervised contrast and cross-entropy of sites and decoys, and their control."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import assert_same_run, tiny_config, weights, write_species
+
+import pretrain
+from simcsp.model.checkpoint import load_backbone
+from simcsp.text.alphabet import A, add_special_tokens
+from simcsp.training.objectives import sup_con
+from simcsp.training.pretraining import Training
+from simcsp.training.step import Learner, step_loss
+from utils.config import ModelConfig, PretrainConfig
+
+SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    sizes = ModelConfig(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, max_position_embeddings=64, **SIZES)
+    return load_backbone(sizes)[0]
+
+
+def windows(count=12, length=30, seed=0):
+    return np.random.default_rng(seed).integers(A, A + 4, size=(count, length), dtype=np.uint8)
+
+
+CLASSES = np.arange(12) % 4
+
+
+def test_supcon_is_the_supervised_contrast_of_one_view(model):
+    stage = PretrainConfig(objective="supcon", temperature=0.2)
+    learner = Learner(model, "centre", "supcon").eval()
+    loss, accuracy = step_loss(learner, stage, windows(), np.random.default_rng(1), CPU, classes=CLASSES)
+    with torch.no_grad():
+        vectors = learner(torch.from_numpy(add_special_tokens(windows())).int())
+        unit = F.normalize(vectors, dim=1)
+    assert float(loss.detach()) == pytest.approx(float(sup_con(vectors, torch.from_numpy(CLASSES), 0.2)), abs=1e-6)
+    nearest = [max((j for j in range(12) if j != i), key=lambda j: float(unit[i] @ unit[j])) for i in range(12)]
+    assert float(accuracy) == pytest.approx((CLASSES[nearest] == CLASSES).mean())
+
+
+def test_classify_is_cross_entropy_with_a_linear_head_that_no_checkpoint_holds(model):
+    stage = PretrainConfig(objective="classify")
+    learner = Learner(model, "centre", "classify").eval()
+    loss, accuracy = step_loss(learner, stage, windows(), np.random.default_rng(1), CPU, classes=CLASSES)
+    with torch.no_grad():
+        logits = learner(torch.from_numpy(add_special_tokens(windows())).int())
+    assert logits.shape == (12, 4)
+    assert float(loss.detach()) == pytest.approx(float(F.cross_entropy(logits, torch.from_numpy(CLASSES))), abs=1e-6)
+    assert float(accuracy) == pytest.approx(float((logits.argmax(1) == torch.from_numpy(CLASSES)).float().mean()))
+
+
+@pytest.mark.parametrize("objective", ["supcon", "classify"])
+def test_mini_batches_and_a_masked_copy_give_the_same_loss(model, objective):
+    losses = []
+    for size in (None, 5):
+        stage = PretrainConfig(objective=objective, mini_batch_size=size, mlm_weight=0.3, max_shift=2)
+        torch.manual_seed(1)
+        learner = Learner(model, "mean", objective)
+        loss, _ = step_loss(learner, stage, windows(), np.random.default_rng(1), CPU, classes=CLASSES)
+        losses.append(float(loss.detach()))
+    assert losses[0] == pytest.approx(losses[1], abs=1e-6)
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("text")
+    write_species(folder, "one", 1)
+    write_species(folder, "two", 2)
+    return folder
+
+
+def annotated_config(folder, data, text, **changes):
+    names = ("one", "two")
+    files = {"fasta": [str(text / f"{name}.fa") for name in names], "records": None, "corpus": "annotated"}
+    files["annotation"] = [str(text / f"{name}.gtf") for name in names]
+    values = {f"data.{key}": value for key, value in files.items()}
+    values |= {"mlm.steps": 0, "pretrain.objective": "supcon", "pretrain.temperature": 0.1, **changes}
+    return tiny_config(folder, data, values)
+
+
+@pytest.mark.parametrize("objective", ["supcon", "classify"])
+def test_training_learns_the_classes_and_its_control_reads_the_same_crops(
+    tiny_data, text, tmp_path, call, monkeypatch, objective
+):
+    seen = {}
+    advance = Training.advance
+
+    def spy(self, ids, rng, classes=None):
+        seen.setdefault(self.stage.objective, []).append((ids, classes))
+        return advance(self, ids, rng, classes)
+
+    monkeypatch.setattr(Training, "advance", spy)
+    more = {"pretrain.steps": 100, "pretrain.batch_size": 32, "pretrain.eval_steps": 100, "pretrain.lr": 3e-3}
+    more |= {"pretrain.logging_steps": 20, "pretrain.lr_scheduler_type": "constant_with_warmup"}
+    more |= {"model.position_init": "sinusoidal", "model.initializer_range": 0.2}
+    config = annotated_config(
+        tmp_path, tiny_data, text, **more, **{"pretrain.objective": objective, "pretrain.control": True}
+    )
+    call(pretrain, config)
+    run = tmp_path / "runs/tiny"
+    rows = [json.loads(line) for line in (run / "pretrain/metrics.jsonl").read_text().splitlines()]
+    accuracy = [row["train/accuracy"] for row in rows if "train/accuracy" in row]
+    assert accuracy[-1] > 0.36 > accuracy[0]  # chance is .25
+    assert json.loads((run / "control/summary.json").read_text())["objective"] == "mlm"
+    for (one, classes), (other, _) in zip(seen[objective], seen["mlm"], strict=True):
+        assert np.array_equal(one, other) and classes is not None
+    facts = json.loads((run / "corpus.json").read_text())
+    assert facts["classes"]["donor"] == [30, 30] and facts["corpus"] == "annotated"
+    assert "classes" in json.loads((run / "pretrain/env.json").read_text())["inputs"]
+    assert not [key for key in weights(run / "pretrain") if "head" in key]
+
+
+@pytest.mark.parametrize("objective", ["supcon", "classify"])
+def test_a_stopped_run_goes_on_as_if_it_had_not(tiny_data, text, tmp_path, call, monkeypatch, objective):
+    more = {"pretrain.objective": objective, "pretrain.steps": 6}
+    straight = annotated_config(tmp_path / "straight", tiny_data, text, **more)
+    call(pretrain, straight)
+    stopped = annotated_config(tmp_path / "stopped", tiny_data, text, **more)
+    advance = Training.advance
+
+    def crash(self, *given):
+        if self.step == 4:
+            raise KeyError("a kill")
+        return advance(self, *given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Training, "advance", crash)
+        with pytest.raises(KeyError):
+            call(pretrain, stopped)
+    call(pretrain, stopped)
+    assert_same_run(*(tmp_path / name / "runs/tiny/pretrain" for name in ("straight", "stopped")))

@@ -1,0 +1,188 @@
+"""Fine-tuning on a part of the training windows, by draws that all arms share, and the frozen-encoder probe."""
+
+import dataclasses
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import assert_same_run, tiny_config
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.preprocessing import StandardScaler
+
+from commands.sources import fold_folders
+from simcsp.labels.splits import draw_training, load_windows
+from simcsp.model.checkpoint import load_backbone, save_checkpoint
+from simcsp.model.embedding import embed
+from simcsp.training.finetuning import run_jobs
+from simcsp.training.fold import hit_limit
+from simcsp.training.probe import CS
+from utils.arms import finished_folds, job_of
+from utils.config import FinetuneConfig, ModelConfig, find_faults, load_config
+from utils.errors import InputError
+
+SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory):
+    torch.manual_seed(7)
+    model, _, _ = load_backbone(ModelConfig(max_position_embeddings=64, initializer_range=0.2, **SIZES))
+    folder = tmp_path_factory.mktemp("start")
+    save_checkpoint(model, folder, "mean")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def config(start, tiny_data, tmp_path_factory):
+    changes = {"finetune.arms": ["pwm", f"mine={start}"], "finetune.folds": [0, 1], "finetune.max_epochs": 2}
+    changes |= {"mlm.steps": 0, "pretrain.steps": 0}
+    return load_config([str(tiny_config(tmp_path_factory.mktemp("config"), tiny_data, changes))])
+
+
+@pytest.fixture
+def run(config, tmp_path):
+    """run('name', **changes of the finetune section) -> the run folder."""
+
+    def fit(name, **changes):
+        settings = dataclasses.replace(config.finetune, **changes)
+        ours = dataclasses.replace(config, runs=str(tmp_path / name), finetune=settings)
+        run_jobs(ours, SimpleNamespace(asked=False))
+        return ours.folder
+
+    return fit
+
+
+def summary_of(folder):
+    return json.loads((folder / "summary.json").read_text())
+
+
+def test_a_draw_keeps_the_strata_at_their_shares_and_depends_on_nothing_else():
+    strata = np.array(["a"] * 60 + ["b"] * 30 + ["c"] * 10)
+    train = np.arange(5, 95)
+    drawn = draw_training(train, strata, 30, (1, 2, 30, 0))
+    assert np.array_equal(drawn, np.unique(drawn)) and set(drawn) <= set(train)
+    counts = [int((strata[drawn] == stratum).sum()) for stratum in "abc"]
+    assert sum(counts) == 30 and np.abs(np.array(counts) - np.array([55, 30, 5]) / 3).max() <= 1
+    assert np.array_equal(drawn, draw_training(train, strata, 30, (1, 2, 30, 0)))
+    assert not np.array_equal(drawn, draw_training(train, strata, 30, (1, 2, 30, 1)))
+    assert draw_training(train, strata, None, (1, 2, 0, 0)) is train
+
+
+def test_only_the_training_part_is_cut_by_draws_that_arms_share(run, config):
+    folder = run("few", train_windows=[12, None], draws=2)
+    folds = finished_folds(folder)
+    assert {str(path.relative_to(folder)) for path in folds if "fold00" in path.name and "mine" in str(path)} == {
+        "finetune/mine/both/seed0/fold00",
+        "finetune/mine/both/windows12/draw0/seed0/fold00",
+        "finetune/mine/both/windows12/draw1/seed0/fold00",
+    }
+    assert len(folds) == 2 * 2 * 3
+    _, splits = load_windows(config.data, folder)
+    for path in folds:
+        summary, parts = summary_of(path), splits.folds["both"][summary_of(path)["fold"]]
+        sizes = {part: len(index) for part, index in parts.items()}
+        cut = summary["train_windows"]
+        assert summary["windows"] | {"test_distinct": 0} == sizes | {"train": cut or sizes["train"], "test_distinct": 0}
+        assert summary["draw"] in ((0, 1) if cut else (0,)) and summary["pretrain_seed"] is None
+        assert job_of(path) == {key: summary[key] for key in ("arm", "site", "seed", "fold")}
+    table = pd.concat(
+        [
+            pd.read_csv(path / "predictions.csv").assign(**{key: summary_of(path)[key] for key in ("arm", "draw")})
+            for path in folds
+            if summary_of(path)["train_windows"]
+        ]
+    )
+    per_draw = table[table["arm"] == "pwm"].pivot_table(index=["window", "fold"], columns="draw", values="probability")
+    assert not np.allclose(per_draw[0], per_draw[1])
+    assert fold_folders(folder) == finished_folds(folder, "mine")[:2]  # of all windows: no draw among them
+
+
+def test_all_windows_beside_few_are_what_they_are_alone(run):
+    alone, beside = run("alone"), run("beside", train_windows=[12, None], draws=3)
+    for path in finished_folds(alone, "mine"):
+        assert_same_run(path, beside / path.relative_to(alone))
+
+
+def test_more_draws_later_leave_the_finished_ones_as_they_are(run):
+    folder = run("grow", train_windows=[12], draws=1)
+    before = {path: (path / "predictions.csv").stat().st_mtime_ns for path in finished_folds(folder)}
+    run("grow", train_windows=[12, 16], draws=2)
+    assert len(finished_folds(folder)) == 4 * len(before)
+    assert all((path / "predictions.csv").stat().st_mtime_ns == time for path, time in before.items())
+
+
+def test_the_probe_is_a_logistic_regression_whose_c_validation_picks(run, config, start):
+    folder = run("probe", stages=["probe"], train_windows=[40], draws=1, arms=[f"mine={start}", "fresh"])
+    windows, splits = load_windows(config.data, folder)
+    model, pooling, _ = load_backbone(ModelConfig(source=str(start)))
+    vectors, labels = embed(model.bert, windows.crop(config.data.context), pooling, 64), windows.labels
+    for path in finished_folds(folder, "mine"):
+        summary = summary_of(path)
+        parts = splits.folds["both"][summary["fold"]]
+        seed = (config.data.split_seed, summary["fold"], 40, 0)
+        train = draw_training(parts["train"], windows.strata, 40, seed)
+        scaler, probabilities, aucs = StandardScaler().fit(vectors[train]), [], []
+        for c in CS:
+            fit = LogisticRegression(C=c, max_iter=1000).fit(scaler.transform(vectors[train]), labels[train])
+            probabilities.append(fit.predict_proba(scaler.transform(vectors[parts["test"]]))[:, 1])
+            validation = fit.decision_function(scaler.transform(vectors[parts["val"]]))
+            aucs.append(roc_auc_score(labels[parts["val"]], validation))
+        assert summary["C"] == CS[int(np.argmax(aucs))]
+        predicted = pd.read_csv(path / "predictions.csv").set_index("window")["probability"]
+        assert np.allclose(predicted[windows.names[parts["test"]]], probabilities[int(np.argmax(aucs))], atol=1e-5)
+        assert not (path / "checkpoints").exists()
+    fresh = [pd.read_csv(path / "predictions.csv") for path in finished_folds(folder, "fresh")]
+    assert len(fresh) == 2
+
+
+def test_a_probe_of_fresh_weights_has_those_of_its_seed_and_fold(run):
+    many = run("many", stages=["probe"], arms=["fresh"], train_windows=[20, None], draws=2)
+    one = run("one", stages=["probe"], arms=["fresh"], folds=[1], train_windows=[20], draws=2)
+    for path in finished_folds(one):
+        ours = (path / "predictions.csv").read_bytes()
+        assert ours == (many / path.relative_to(one) / "predictions.csv").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "aucs, best, stages, hit",
+    [
+        ([0.5, 0.6, 0.7], 3, ["full"], True),  # still rising at its limit
+        ([0.7, 0.6, 0.5], 1, ["full"], False),  # patience ran out in the last epoch
+        ([0.5, 0.7], 2, ["full"], False),  # not at the limit: stopped elsewhere
+        ([0.5, 0.5, 0.6, 0.7, 0.8], 5, ["head", "full"], True),
+        ([0.5, 0.9, 0.6, 0.7], 2, ["head", "full"], False),
+    ],
+)
+def test_a_fit_says_when_it_hit_its_limit(aucs, best, stages, hit):
+    rows = [{"step": i + 1, "val/auc": auc} for i, auc in enumerate(aucs)]
+    if len(stages) > 1:
+        rows = [row | {"train/stage": 1 if row["step"] <= 2 else 2} for row in rows]
+    settings = FinetuneConfig(stages=stages, max_epochs=3, head_epochs=2, patience=2)
+    assert hit_limit(rows, best, settings) is hit
+
+
+def test_the_summary_says_whether_the_limit_was_hit(run):
+    assert {summary_of(path)["hit_limit"] for path in finished_folds(run("short", max_epochs=1), "mine")} == {True}
+
+
+def test_what_cannot_work_is_refused_in_one_line(run, config):
+    for changes, message in (
+        ({"train_windows": [3]}, r"finetune.train_windows \(3\) must be 4"),
+        ({"train_windows": [100000]}, r"finetune.train_windows \(100000\) must be 4 .* to \d+"),
+    ):
+        with pytest.raises(InputError, match=message) as error:
+            run("bad", **changes)
+        assert "\n" not in str(error.value)
+
+    def fault(**changes):
+        settings = dataclasses.replace(config.finetune, **changes)
+        return "; ".join(find_faults(dataclasses.replace(config, finetune=settings)))
+
+    assert "probe stands alone" in fault(stages=["full", "probe"])
+    assert "null alone" in fault(draws=3)
+    assert "is empty" in fault(train_windows=[])
+    assert "names null more than once" in fault(train_windows=[None, None])
