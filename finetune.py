@@ -6,6 +6,7 @@
 Writes runs/<name>/finetune/<arm>/<site>/seedN/foldNN and runs/<name>/report. Run again to resume; folds, arms and seeds
 are independent jobs (`--finetune.folds [3]`), joined by `python evaluate.py report runs/<name>`.
 `--finetune.stages [supcon, head, full]`: supervised contrast, the head on a frozen encoder, everything; or some of it.
+`--finetune.task bases`: models that label every base of annotated genomes (section bases), in place of windows.
 """
 
 from __future__ import annotations
@@ -13,18 +14,25 @@ from __future__ import annotations
 import sys
 
 from utils.config import load_config
-from utils.errors import run_script
+from utils.errors import InputError, run_script
 
 
 def main() -> None:
     config = load_config(sys.argv[1:], hidden=("mlm", "pretrain"))
     # After the arguments are known to be right: these imports take seconds.
+    from simcsp.report.table import score_table
+    from simcsp.training.bases import run_bases
     from simcsp.training.finetuning import run_folds, search_settings
     from utils.run import StopSignal
 
     stop = StopSignal()
+    if config.search.trials and config.finetune.task == "bases":
+        raise InputError("search.trials: a search is for finetune.task windows; set it to 0")
     if config.search.trials:
         print(search_settings(config, stop), flush=True)
+        return
+    if config.finetune.task == "bases":
+        print(score_table(run_bases(config, stop)), flush=True)
         return
     run_folds(config, stop)
     from simcsp.report.write import write_report

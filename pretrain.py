@@ -15,7 +15,7 @@ from utils.errors import InputError, run_script
 
 
 def main() -> None:
-    config = load_config(sys.argv[1:], hidden=("finetune",))
+    config = load_config(sys.argv[1:], hidden=("finetune", "bases"))
     if not (config.mlm.steps or config.pretrain.steps):
         raise InputError("pretrain.steps is 0 and so is mlm.steps: nothing to train")
     if config.search.trials:

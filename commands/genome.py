@@ -7,7 +7,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -16,31 +16,44 @@ from typing import NoReturn, TextIO
 from tqdm import tqdm
 
 from commands.sources import config_of, enclosing_run, fold_folders
-from simcsp.genome.scan import Ensemble, Scored, candidates, find_spans, load_ensemble, score_sites
-from simcsp.genome.tracks import FORMATS, write_scores
-from simcsp.genome.truth import Truth, read_truth, within
+from simcsp.genome.scan import Ensemble, Scored, candidates, find_spans, label_sites, load_ensemble, score_sites
+from simcsp.genome.tracks import FORMATS, write_bigwigs, write_scores
+from simcsp.genome.truth import Truth, within
 from simcsp.genome.variants import COLUMNS as VARIANT_COLUMNS
 from simcsp.genome.variants import count_variants, effects, row_of
 from simcsp.labels.splits import has_training_windows, training_windows
+from simcsp.model.bases import BASES_CONFIG, Labeller, load_bases
 from simcsp.report.table import score_table
+from simcsp.text.known_introns import read_truth
 from simcsp.text.sites import SITES
 from simcsp.text.store import TokenStore, open_store
 from utils.arms import BASELINE, HEAD_FILE, job_of
-from utils.config import Config
+from utils.config import DEFAULT_CONFIG, Config, load_config
 from utils.device import build_accelerator
 from utils.errors import InputError
 from utils.files import written_aside
 
+PROJECT = Path(__file__).parents[1]
+BOXED = PROJECT / "models/simcsp-small-bases"
+"""The model of bases that predict uses where no SOURCE is given."""
+Spans = list[tuple[int, int, int]]
+UNTYPED_VCF = (
+    "--vcf: {} was fitted on both types of site and cannot tell a donor from an acceptor, which gains and losses are "
+    "of: leave SOURCE out to use models/simcsp-small-bases, or fine-tune with --finetune.sites [donor, acceptor]"
+)
 PREDICT_HELP = """\
-Scores every GT (donor) and AG (acceptor) of a genome, on both strands, by the mean of a run's folds; or, with --vcf,
-what variants change. SOURCE: a run folder, an arm, one fold or one classifier checkpoint. Whatever else is given goes
-to the run's config (--device cuda, --evaluate.batch_size 256); CONFIG.yaml: for a checkpoint from elsewhere."""
+Scores every GT (donor) and AG (acceptor) of a genome, on both strands; or, with --vcf, what variants change.
+SOURCE: a model of bases (default: models/simcsp-small-bases), or classifiers of windows: a run folder, an arm, one fold
+or one checkpoint, of whose folds the mean is taken. Whatever else is given goes to the config (--device cuda);
+CONFIG.yaml: for a checkpoint from elsewhere."""
 
+SUFFIXES = {"bed": "bed", "bedgraph": "bedgraph", "bg": "bedgraph", "bw": "bigwig", "bigwig": "bigwig"}
 PREDICT_NOTES = """\
 Positions are 1-based and those of the exon's base at the boundary (exon ends of a GTF, SpliceAI). Sites whose window
-reaches beyond the record or holds too many N (data.max_n_share) are left out and counted. --vcf writes for each allele
-SpliceAI's columns: DS_AG, DS_AL, DS_DG, DS_DL, gain and loss of the best acceptor and donor, DP_* where from POS, and
-beside them ST_* strand and SD_* standard deviation over the folds. A site without its GT or AG scores 0."""
+reaches beyond the record or holds too many N (data.max_n_share) are left out and counted (classifiers of windows).
+--vcf writes the VCF with INFO SimCSP, laid out as SpliceAI's: ALLELE|SYMBOL|DS_AG|DS_AL|DS_DG|DS_DL|DP_AG|DP_AL|DP_DG|
+DP_DL, gain and loss of the best acceptor and donor, and where from POS. Classifiers of windows fitted on one type each
+write a table of the same columns, with ST_* strand and SD_* standard deviation over the folds."""
 
 
 class FlagParser(argparse.ArgumentParser):
@@ -54,9 +67,7 @@ def read_flags(words: list[str]) -> tuple[argparse.Namespace, list[str]]:
     """The flags of predict, and the words for the config: any other --name with its value."""
     layout = argparse.RawDescriptionHelpFormatter
     parser = FlagParser("evaluate.py predict", None, PREDICT_HELP, PREDICT_NOTES, formatter_class=layout)
-    parser.add_argument("source", type=Path, metavar="SOURCE")
-    parser.add_argument("genome", type=Path, metavar="GENOME.fa[.gz]")
-    parser.add_argument("config", nargs="?", metavar="CONFIG.yaml")
+    parser.add_argument("inputs", nargs="+", type=Path, metavar="[SOURCE] GENOME.fa[.gz] [CONFIG.yaml]")
     share, natural = number_between(float, 0, 1), number_between(int, 0, 10_000)
     flags = [
         parser.add_argument("--out", type=Path, help="file to write, gzipped where it ends in .gz (default: stdout)"),
@@ -67,8 +78,10 @@ def read_flags(words: list[str]) -> tuple[argparse.Namespace, list[str]]:
         parser.add_argument("--arm", help="of a run with several (default: baseline)"),
         parser.add_argument("--site", choices=(*SITES, "both"), help="use the models fitted on this"),
         parser.add_argument("--truth", type=Path, help="GTF, GFF3 or table of introns: AP and recall on this genome"),
-        parser.add_argument("--vcf", type=Path, help="variants: a VCF, or a table chrom, pos, ref, alt"),
+        parser.add_argument("--vcf", type=Path, help="variants: VCF or BCF, - for stdin"),
         parser.add_argument("--flank", type=natural, default=50, help="--vcf: nt about a variant (default 50)"),
+        parser.add_argument("--annotation", type=Path, help="--vcf: GTF or GFF3, gives gene and strand"),
+        parser.add_argument("--mask", action="store_true", help="--vcf: no gain of annotated, no loss of other sites"),
         parser.add_argument("--strict", action="store_true", help="--vcf: stop where REF is not what the FASTA has"),
     ]
     names = {"-h", "--help"}.union(*(flag.option_strings for flag in flags))
@@ -79,6 +92,7 @@ def read_flags(words: list[str]) -> tuple[argparse.Namespace, list[str]]:
         else:
             own.append(word)
     asked = parser.parse_args(own)
+    asked.source, asked.genome, asked.config = split_inputs(asked.inputs)
     if asked.out is not None and asked.out.is_dir():
         raise InputError(f"--out {asked.out} is a folder: give the name of a file")
     if asked.vcf is not None:
@@ -87,10 +101,27 @@ def read_flags(words: list[str]) -> tuple[argparse.Namespace, list[str]]:
                 raise InputError(f"predict: --{name} is for the sites of a genome; it does not go with --vcf")
         if asked.sites == "all":
             raise InputError("predict: --sites all does not go with --vcf, which compares GT and AG sites")
+    if asked.mask and asked.annotation is None:
+        raise InputError("--mask needs --annotation: annotated sites are what it looks at")
+    if asked.annotation is not None and asked.vcf is None:
+        raise InputError("--annotation goes with --vcf; --truth compares scores with annotation")
     if asked.format is None:
         suffix = "" if asked.out is None else asked.out.name.removesuffix(".gz").rpartition(".")[2].lower()
-        asked.format = {"bed": "bed", "bedgraph": "bedgraph", "bg": "bedgraph"}.get(suffix, "tsv")
+        asked.format = SUFFIXES.get(suffix, "tsv")
+    if asked.format == "bigwig" and asked.out is None:
+        raise InputError("--format bigwig writes a file for each type and strand: give --out NAME.bw")
     return asked, others
+
+
+def split_inputs(inputs: list[Path]) -> tuple[Path, Path, Path | None]:
+    """(source, genome, config) of the words without a flag: a folder that comes first is the source."""
+    config = inputs[-1] if inputs[-1].suffix in (".yaml", ".yml") else None
+    places = inputs if config is None else inputs[:-1]
+    if len(places) == 1 and not places[0].is_dir():
+        return BOXED, places[0], config
+    if len(places) != 2:
+        raise InputError("predict: expected [SOURCE] GENOME.fa[.gz] [CONFIG.yaml] (see predict --help)")
+    return *places, config
 
 
 def number_between(kind: type[float] | type[int], low: float, high: float) -> Callable[[str], float]:
@@ -107,26 +138,50 @@ def number_between(kind: type[float] | type[int], low: float, high: float) -> Ca
 
 
 def show_predict(words: list[str]) -> None:
-    """Scores of a genome's sites, or of the variants in it, from the models of one arm."""
+    """Scores of a genome's sites, or of the variants in it, from a model of bases or the models of one arm."""
     asked, others = read_flags(words)
     if not asked.source.is_dir():
         raise InputError(f"{asked.source} does not exist: give a run folder (runs/demo), a fold or a checkpoint")
-    config = config_of(asked.source, [*([asked.config] if asked.config else []), *others])
-    folders, described = choose_models(asked.source, asked.arm, asked.site)
+    of_bases = (asked.source / BASES_CONFIG).is_file()
+    given = [str(asked.config)] if asked.config else []
+    if of_bases:
+        config = load_config([*(given or [str(PROJECT / DEFAULT_CONFIG)]), *others])
+    else:
+        config = config_of(asked.source, [*given, *others])
     accelerator = build_accelerator(config.device, config.precision)
-    own_size = any(word.split("=")[0] == "--evaluate.batch_size" for word in others)
-    batch_size = config.evaluate.batch_size if own_size else None
-    ensemble = load_ensemble(folders, config, accelerator.device, batch_size, accelerator.autocast)
     silent = asked.out is None and asked.truth is not None  # the table is what was asked for
     to_stdout = asked.out is None and not silent
     say = partial(print, file=sys.stderr if to_stdout else sys.stdout, flush=True)
-    store = open_store([asked.genome], config.data.cache)
     skipped: Counter[str] = Counter()
-    prepare = prepare_sites if asked.vcf is None else prepare_variants
-    write = prepare(asked, config, store, ensemble, skipped)
-    say(f"{described}, windows of {ensemble.length} nt, {ensemble.batch_size} a batch on {accelerator.device}")
-    with nullcontext(sys.stdout) if asked.out is None else written_aside(asked.out) as handle:
-        ending = write(None if silent else handle)
+    if of_bases:
+        labeller = Labeller(*load_bases(asked.source), accelerator.device, accelerator.autocast)
+        labeller.model.to(accelerator.device)
+        described = f"{asked.source}: every base at once, on {accelerator.device}"
+        store = open_store([asked.genome], config.data.cache)
+        if asked.vcf is None:
+            write = prepare_sites(asked, config, store, bases_scan(asked, store, labeller), skipped)
+        else:
+            write = prepare_vcf(asked, store, labeller, skipped)
+    else:
+        folders, described = choose_models(asked.source, asked.arm, asked.site)
+        if asked.vcf is not None and "both" in folders:
+            raise InputError(UNTYPED_VCF.format(asked.source))
+        own_size = any(word.split("=")[0] == "--evaluate.batch_size" for word in others)
+        batch_size = config.evaluate.batch_size if own_size else None
+        ensemble = load_ensemble(folders, config, accelerator.device, batch_size, accelerator.autocast)
+        described += f", windows of {ensemble.length} nt, {ensemble.batch_size} a batch on {accelerator.device}"
+        store = open_store([asked.genome], config.data.cache)
+        if asked.vcf is None:
+            write = prepare_sites(asked, config, store, windows_scan(asked, config, store, ensemble, skipped), skipped)
+        else:
+            write = prepare_variants(asked, config, store, ensemble, skipped)
+    say(described)
+    by_itself = asked.format == "bigwig" or (of_bases and asked.vcf is not None)  # its library opens the file
+    if asked.out is None or by_itself:
+        ending = write(sys.stdout if to_stdout else None)
+    else:
+        with written_aside(asked.out) as handle:
+            ending = write(handle)
     for reason, count in skipped.items():
         if count:
             say(f"{count:,} left out: {reason}")
@@ -158,20 +213,54 @@ def choose_models(source: Path, arm: str | None, site: str | None) -> tuple[dict
     return folders, f"{source}: {arm}, mean of {counts}"
 
 
-def prepare_sites(
+@dataclass(frozen=True)
+class Scan:
+    """How sites are scored. blocks: spans (record, first, last position) -> (scored sites, positions passed).
+
+    members: models that score a site, at most; window: nt about a site that a score needs, 0 for a model of bases;
+    typed: whether a score tells a donor from an acceptor.
+    """
+
+    blocks: Callable[[Spans], Iterator[tuple[Scored, int]]]
+    members: int
+    window: int
+    typed: bool
+
+
+def bases_scan(asked: argparse.Namespace, store: TokenStore, labeller: Labeller) -> Scan:
+    """The scan of a model of bases."""
+    types = [asked.site] if asked.site in SITES else SITES
+    return Scan(lambda spans: label_sites(store, spans, labeller, types, asked.sites == "all"), 1, 0, True)
+
+
+def windows_scan(
     asked: argparse.Namespace, config: Config, store: TokenStore, ensemble: Ensemble, skipped: Counter[str]
+) -> Scan:
+    """The scan of models of windows."""
+
+    def blocks(spans: Spans) -> Iterator[tuple[Scored, int]]:
+        every, max_n_share = asked.sites == "all", config.data.max_n_share
+        for sites, passed in candidates(store, spans, ensemble.types, ensemble.length, every, max_n_share, skipped):
+            yield score_sites(store, sites, ensemble), passed
+
+    return Scan(blocks, ensemble.members, ensemble.length, ensemble.typed)
+
+
+def prepare_sites(
+    asked: argparse.Namespace, config: Config, store: TokenStore, scan: Scan, skipped: Counter[str]
 ) -> Callable[[TextIO | None], str]:
     """Check what was asked; returns what writes the scores (None: nowhere), shows the table and says what was done."""
     spans = find_spans(asked.region, store)
-    short = [store.records[number].name for number, *_ in spans if store.records[number].length < ensemble.length]
+    short = [store.records[number].name for number, *_ in spans if store.records[number].length < scan.window]
     if short:
         names = f"{', '.join(short[:3])}{', ...' if len(short) > 3 else ''}"
-        skipped[f"records shorter than the window of {ensemble.length} nt ({names})"] = len(short)
+        skipped[f"records shorter than the window of {scan.window} nt ({names})"] = len(short)
     truth = None
     if asked.truth is not None:
         annotated = within(read_truth(asked.truth, store), spans, store)
-        training = training_windows(config.data)[0] if has_training_windows(config.data) else None
-        truth = Truth(annotated, store, training, ensemble.length, config.evaluate.pwm_flank)
+        known = (asked.config is not None or scan.window) and has_training_windows(config.data)
+        training = training_windows(config.data)[0] if known else None
+        truth = Truth(annotated, store, training, scan.window or config.data.context, config.evaluate.pwm_flank)
     total = sum(last - first + 1 for _, first, last in spans)
 
     def write(handle: TextIO | None) -> str:
@@ -179,25 +268,26 @@ def prepare_sites(
 
         def blocks() -> Iterator[Scored]:
             nonlocal count
-            every, max_n_share = asked.sites == "all", config.data.max_n_share
-            for sites, passed in candidates(store, spans, ensemble.types, ensemble.length, every, max_n_share, skipped):
-                block = score_sites(store, sites, ensemble)
+            for block, passed in scan.blocks(spans):
                 count += len(block)
-                if truth is not None:
+                if truth is not None and len(block):
                     truth.add(block)
                 progress.advance(passed)
                 yield block.take(block.mean >= asked.min_score)
 
-        if handle is None:
+        if asked.format == "bigwig":
+            written, files = write_bigwigs(asked.out.with_suffix(""), store, blocks())
+        elif handle is None:
             written = sum(map(len, blocks()))
         else:
             scratch = asked.out.parent if asked.out else None
-            written = write_scores(handle, asked.format, store, blocks(), ensemble.members, scratch)
+            written = write_scores(handle, asked.format, store, blocks(), scan.members, scratch, scan.typed)
         minutes = progress.close()
         if truth is not None:
             show_truth(truth, asked.truth, config.data.spliceator)
         least = f", {written:,} of them at least {asked.min_score:g}" if asked.min_score else ""
-        return f"{count:,} sites{least} in {total / 1e6:.3f} Mb, {total / 1e6 / minutes:.3f} Mb a minute"
+        tracks = f", in {', '.join(path.name for path in files)}" if asked.format == "bigwig" else ""
+        return f"{count:,} sites{least} in {total / 1e6:.3f} Mb, {total / 1e6 / minutes:.3f} Mb a minute{tracks}"
 
     return write
 
@@ -217,6 +307,29 @@ def show_truth(truth: Truth, path: Path, training: str | None) -> None:
             f"the training windows (data.spliceator: {training}) are not there: no weight matrix to compare with, and "
             "candidates that the models were trained on are not left out"
         )
+
+
+def prepare_vcf(
+    asked: argparse.Namespace, store: TokenStore, labeller: Labeller, skipped: Counter[str]
+) -> Callable[[None], str]:
+    """Check the files; returns what writes the VCF with its scores, and says what was done."""
+    from simcsp.genome.vcf import Effects, annotate, read_genes  # pysam takes a while
+
+    if str(asked.vcf) != "-" and not asked.vcf.is_file():
+        raise InputError(f"--vcf {asked.vcf} does not exist")
+    genes = None if asked.annotation is None else read_genes(asked.annotation, store)
+    effects = Effects(store, labeller, asked.flank, genes, asked.mask, asked.strict)
+
+    def write(_: TextIO | None) -> str:
+        progress = Progress(None, "variants")
+        for passed in annotate(str(asked.vcf), asked.out, effects, skipped):
+            progress.advance(passed)
+        minutes = progress.close()
+        left_out = sum(skipped.values())
+        done = progress.done
+        return f"{done - left_out:,} of {done:,} alleles scored, {done / minutes / 60:,.1f} a second"
+
+    return write
 
 
 def prepare_variants(
@@ -241,11 +354,11 @@ def prepare_variants(
 
 
 class Progress:
-    """A bar on a terminal; elsewhere a line a minute on stderr."""
+    """A bar on a terminal; elsewhere a line a minute on stderr. total: None where it is not known beforehand."""
 
     INTERVAL = 60.0  # seconds
 
-    def __init__(self, total: int, unit: str) -> None:
+    def __init__(self, total: int | None, unit: str) -> None:
         self.total, self.unit, self.done = total, unit, 0
         self.began = self.shown = time.perf_counter()
         hidden = not sys.stderr.isatty()
@@ -259,8 +372,10 @@ class Progress:
         if self.bar.disable and now - self.shown >= self.INTERVAL:
             self.shown = now
             minutes = (now - self.began) / 60
-            left = minutes * (self.total - self.done) / self.done
-            line = f"{self.done:>14,} of {self.total:,} {self.unit} {minutes:8.1f} min {left:8.1f} min left"
+            line = f"{self.done:>14,} {self.unit} {minutes:8.1f} min"
+            if self.total is not None:
+                left = minutes * (self.total - self.done) / max(self.done, 1)
+                line = f"{self.done:>14,} of {self.total:,} {self.unit} {minutes:8.1f} min {left:8.1f} min left"
             print(line, file=sys.stderr, flush=True)
 
     def close(self) -> float:

@@ -262,6 +262,9 @@ class PretrainConfig:
 class FinetuneConfig:
     """Cross-validated classifier of splice sites, the same for every arm."""
 
+    task: Literal["windows", "bases"] = "windows"
+    """windows: Spliceator's, a site or none at the centre; bases: neither, acceptor or donor for every base of
+    annotated genomes (section bases), with the arms, folds and seeds of this section."""
     arms: list[str] = field(
         default_factory=lambda: ["pwm", "kmer", "fresh", "baseline", "best_sccs", "best_nmi", "last"]
     )
@@ -327,6 +330,49 @@ class FinetuneConfig:
     """A TensorBoard run for each fold too; there is one for each arm in any case."""
     nmi_folds: NonNegativeInt = 1
     """NMI after fine-tuning is measured in the first this many folds (each needs the motif sites encoded anew)."""
+
+
+@dataclass
+class BasesConfig:
+    """Classifier of every base (finetune.task bases); the arm cnn is the one without an encoder."""
+
+    fasta: list[str] = field(default_factory=list)
+    """FASTA files, whose records have names of their own."""
+    annotation: list[str] = field(default_factory=list)
+    """GTF, GFF3 or table of introns of each FASTA, in the same order."""
+    parts: list[list[str]] = field(default_factory=list)
+    """Records held out together: fold k is tested on part k, selects and calibrates on part k + 1, and trains on the
+    other parts, and on the records that are in none."""
+    ignore: list[str] = field(default_factory=list)
+    """Records that are left out altogether (another build of one that is held out)."""
+    tile: PositiveInt = 126
+    """nt that the encoder reads at once; at most what it takes."""
+    freeze_encoder: bool = True
+    """Train the convolutions alone."""
+    channels: PositiveInt = 32
+    """Width of the convolutions."""
+    kernel: PositiveInt = 11
+    """Bases that a convolution joins; odd."""
+    dilations: list[PositiveInt] = field(default_factory=lambda: [1, 1, 4, 10])
+    """Of each residual block of two convolutions: the model sees 2 x (kernel // 2) x their sum on either side."""
+    dropout: Share = 0.1
+    """Share of a block's channels that are left out, at random, in training."""
+    steps: PositiveInt = 6000
+    """Optimiser steps."""
+    eval_steps: PositiveInt = 1000
+    """Steps between validations; the one of the best mean AP is kept."""
+    lr: PositiveFloat = 4e-3
+    """Learning rate of AdamW at its peak, after 100 steps; then a cosine to 0."""
+    weight_decay: NonNegativeFloat = 0.01
+    """AdamW's decay."""
+    tiles: PositiveInt = 6
+    """Tiles of a stretch of genome; the labels of its outer tiles are not learnt from."""
+    stretches: PositiveInt = 8
+    """Stretches of genome a step, of either strand."""
+    site_share: ClosedUnitInterval = 0.4
+    """Share of them that are drawn about a site."""
+    windows: NonNegativeInt = 24
+    """Windows of Spliceator (data.spliceator) a step, of which the centre alone is labelled; 0: none."""
 
 
 @dataclass
@@ -407,6 +453,7 @@ class Config:
     mlm: MlmConfig = field(default_factory=MlmConfig)
     pretrain: PretrainConfig = field(default_factory=PretrainConfig)
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
+    bases: BasesConfig = field(default_factory=BasesConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     search: SearchConfig = field(default_factory=SearchConfig)
 
@@ -422,7 +469,7 @@ class Config:
 
 
 SECTIONS = tuple(item.name for item in dataclasses.fields(Config) if dataclasses.is_dataclass(item.default_factory))
-"""model, data, mlm, pretrain, finetune, evaluate, search."""
+"""model, data, mlm, pretrain, finetune, bases, evaluate, search."""
 OF_CONTRAST = {item.name for item in dataclasses.fields(PretrainConfig)} - {
     item.name for item in dataclasses.fields(MlmConfig)
 }
@@ -758,6 +805,7 @@ def find_faults(config: Config, one_job: bool = False) -> list[str]:
         *_name_and_number_faults(config),
         *_finetune_faults(config.finetune, config.data, one_job),
         *_seed_faults(config),
+        *_bases_faults(config),
         *_stage_faults(config, "mlm", "mlm"),
         *_stage_faults(config, "pretrain", config.pretrain.objective),
     ]
@@ -870,6 +918,25 @@ def _finetune_faults(finetune: FinetuneConfig, data: DataConfig, one_job: bool) 
         )
     if "supcon" in finetune.stages and finetune.supcon_batch_size < 2:
         yield "finetune.supcon_batch_size must be at least 2: supcon compares the windows of a batch"
+
+
+def _bases_faults(config: Config) -> Iterator[str]:
+    bases = config.bases
+    if config.finetune.task == "windows":
+        return
+    if not bases.fasta or len(bases.fasta) != len(bases.annotation):
+        yield f"bases.annotation must name a file for each of bases.fasta ({len(bases.fasta)}), and at least one"
+    if len(bases.parts) < 2 or not all(bases.parts):
+        yield "bases.parts must name the records of at least two parts: one to test on, one to select on"
+    names = [name for part in bases.parts for name in part] + bases.ignore
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        yield f"bases.parts, bases.ignore: {', '.join(repeated)} in more than one of them: folds would overlap"
+    if bases.kernel % 2 == 0:
+        yield f"bases.kernel ({bases.kernel}) must be odd: a base lies at its middle"
+    if bases.tiles < 3:
+        yield f"bases.tiles ({bases.tiles}) must be at least 3: the outer two are not learnt from"
+    if bases.windows and config.data.spliceator is None:
+        yield "bases.windows needs data.spliceator (or set bases.windows to 0)"
 
 
 def is_plain_name(name: str) -> bool:

@@ -1,7 +1,7 @@
-"""What a trained classifier says about a genome: every GT and AG (or every position), both strands, by the mean of the
-folds' models.
+"""What a trained model says about a genome: every GT and AG (or every position), both strands.
 
-The model sees the window [b - length / 2, b + length / 2) about boundary b on the strand of the site, as it saw
+A model of bases labels a chunk of the record at once. Models of windows score site by site, by the mean of the folds':
+each sees the window [b - length / 2, b + length / 2) about boundary b on the strand of the site, as it saw
 Spliceator's: a donor's GT begins after the centre, an acceptor's AG ends before it.
 """
 
@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from simcsp.model.bases import TYPES, Labeller
 from simcsp.model.classifier import Classifier, load_classifier, predict
 from simcsp.model.embedding import Autocast
 from simcsp.model.encoder import check_length
@@ -151,13 +152,15 @@ def cut_windows(store: TokenStore, sites: Sites, length: int) -> np.ndarray:
 class Ensemble:
     """Fine-tuned models of one arm; the score of a site is the mean of their P(site).
 
-    groups: (types of site that they score, models). length: nt of a window.
+    groups: (types of site that they score, models). length: nt of a window. typed: whether a score is that of a site
+    of this type; models fitted on both types cannot tell a donor from an acceptor.
     """
 
     groups: list[tuple[tuple[str, ...], list[Classifier]]]
     length: int
     batch_size: int
     autocast: Autocast = nullcontext
+    typed: bool = True
 
     @property
     def types(self) -> tuple[str, ...]:
@@ -216,7 +219,7 @@ def load_ensemble(
             model.eval()
         loaded.append((tuple(types), models))
     batch_size = batch_size or max(_TOKENS[device.type] // (length + 2), 1)
-    return Ensemble(loaded, length, batch_size, autocast)
+    return Ensemble(loaded, length, batch_size, autocast, typed="both" not in groups)
 
 
 # -- scores, and files of them -----------------------------------------------------------------------------------------
@@ -242,3 +245,37 @@ def score_sites(store: TokenStore, sites: Sites, ensemble: Ensemble) -> Scored:
     """The ensemble's scores of sites whose windows lie in the store."""
     windows = cut_windows(store, sites, ensemble.length)
     return Scored(sites, *mean_and_sd(ensemble.score(windows, TYPE[sites.kind])))
+
+
+def label_sites(
+    store: TokenStore, spans: Sequence[tuple[int, int, int]], labeller: Labeller, types: Sequence[str], every: bool
+) -> Iterator[tuple[Scored, int]]:
+    """(scored sites, positions passed) of the spans (record, first, last position) by a model of bases, ascending.
+
+    A site's score is that of the exon's base at its boundary. Chunks lie on a grid of the record, whatever the spans,
+    so a score does not depend on the region that is asked for.
+    """
+    for number, first, last in spans:
+        record = store.records[number]
+        for chunk in range((first - 1) // labeller.chunk, (last - 1) // labeller.chunk + 1):
+            start = chunk * labeller.chunk
+            low, high = max(first, start + 1), min(last, start + labeller.chunk)
+            sites = _motifs_between(store, number, low, high, types, every)
+            if len(sites):
+                chances = labeller.probabilities(labeller.chunk_odds(store, record, chunk))
+                column = (TYPE[sites.kind] == TYPES[1]).astype(np.intp)
+                mean = chances[MINUS[sites.kind].astype(np.intp), sites.position - 1 - start, column]
+                yield Scored(sites, mean.astype(np.float64), np.full(len(sites), np.nan)), high - low + 1
+            else:
+                yield Scored(sites, np.zeros(0), np.zeros(0)), high - low + 1
+
+
+def _motifs_between(store: TokenStore, number: int, low: int, high: int, types: Sequence[str], every: bool) -> Sites:
+    """Sites of one record whose position is in [low, high], and whose exon's base is known."""
+    record = store.records[number]
+    begin, end = max(low - 4, 0), min(high + 4, record.length)
+    ids = store.fetch(record.name, begin, end)
+    boundary, kind = find_sites(ids, types, every)
+    sites = Sites(np.full(len(boundary), number), boundary + begin, kind)
+    sites = sites.take((sites.position >= low) & (sites.position <= high))
+    return sites.take(ids[sites.position - 1 - begin] != N)

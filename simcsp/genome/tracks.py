@@ -1,7 +1,8 @@
-"""Scores of sites as TSV, BED or bedGraph."""
+"""Scores of sites as TSV, BED, bedGraph or bigWig."""
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -13,35 +14,45 @@ import numpy as np
 
 from simcsp.genome.scan import Scored, joined_sites
 from simcsp.text.alphabet import decode, reverse_complement
-from simcsp.text.sites import KINDS, MINUS
+from simcsp.text.sites import KINDS, MINUS, Kind
 from simcsp.text.store import TokenStore
+from utils.errors import InputError
 
-FORMATS = ("tsv", "bed", "bedgraph")
+FORMATS = ("tsv", "bed", "bedgraph", "bigwig")
+UNTYPED = "site"
+"""What a site is called by models that cannot tell a donor from an acceptor."""
 COLUMNS = ("chrom", "position", "strand", "type", "score", "sd", "motif")
 
 
 def write_scores(
-    handle: TextIO, form: str, store: TokenStore, blocks: Iterator[Scored], members: int, scratch: Path | None = None
+    handle: TextIO,
+    form: str,
+    store: TokenStore,
+    blocks: Iterator[Scored],
+    members: int,
+    scratch: Path | None = None,
+    typed: bool = True,
 ) -> int:
     """Write blocks that ascend by position as they come; returns the number of sites.
 
     form: tsv, COLUMNS under a header line, by position. bed: six columns, the two motif bases, by start; score 1000 x
     mean, name TYPE|MEAN|SD. bedgraph: for each type and strand a track of the mean and one of the sd, at the exon's
     base, so that no two entries of a track overlap; tracks wait in `scratch` (None: the system's place) to be joined.
-    sd is NA where a single model scores (bedgraph: no such track).
+    sd is NA where a single model scores (bedgraph: no such track). typed: otherwise the models cannot tell a donor from
+    an acceptor, and the type is given as `site`.
     """
     if form == "bedgraph":
-        return _write_tracks(handle, store, blocks, members, scratch)
+        return _write_tracks(handle, store, blocks, members, scratch, typed)
     if form == "tsv":
         handle.write("\t".join(COLUMNS) + "\n")
     count = 0
     for block in blocks if form == "tsv" else _by_start(blocks):
-        handle.writelines(_tsv_rows(store, block) if form == "tsv" else _bed_rows(store, block))
+        handle.writelines((_tsv_rows if form == "tsv" else _bed_rows)(store, block, typed))
         count += len(block)
     return count
 
 
-def _tsv_rows(store: TokenStore, block: Scored) -> Iterator[str]:
+def _tsv_rows(store: TokenStore, block: Scored, typed: bool) -> Iterator[str]:
     sites = block.sites
     offsets = np.array([record.offset for record in store.records])[sites.record]
     motifs = store.windows(offsets + sites.motif_start, 2)
@@ -51,14 +62,18 @@ def _tsv_rows(store: TokenStore, block: Scored) -> Iterator[str]:
     for i, (record, position, number) in enumerate(zip(sites.record, sites.position, sites.kind)):
         kind, motif = KINDS[number], letters[2 * i : 2 * i + 2]
         numbers = f"{block.mean[i]:.4f}\t{spread(block.sd[i])}"
-        yield f"{store.records[record].name}\t{position}\t{kind.strand}\t{kind.type}\t{numbers}\t{motif}\n"
+        yield f"{store.records[record].name}\t{position}\t{kind.strand}\t{_type_of(kind, typed)}\t{numbers}\t{motif}\n"
 
 
-def _bed_rows(store: TokenStore, block: Scored) -> Iterator[str]:
+def _bed_rows(store: TokenStore, block: Scored, typed: bool) -> Iterator[str]:
     for i, (record, start, number) in enumerate(zip(block.sites.record, block.sites.motif_start, block.sites.kind)):
         kind, mean = KINDS[number], block.mean[i]
-        name = f"{kind.type}|{mean:.4f}|{spread(block.sd[i])}"
+        name = f"{_type_of(kind, typed)}|{mean:.4f}|{spread(block.sd[i])}"
         yield (f"{store.records[record].name}\t{start}\t{start + 2}\t{name}\t{round(1000 * mean)}\t{kind.strand}\n")
+
+
+def _type_of(kind: Kind, typed: bool) -> str:
+    return kind.type if typed else UNTYPED
 
 
 def spread(sd: float) -> str:
@@ -89,7 +104,7 @@ def _joined_scores(first: Scored, second: Scored) -> Scored:
 
 
 def _write_tracks(
-    handle: TextIO, store: TokenStore, blocks: Iterator[Scored], members: int, scratch: Path | None
+    handle: TextIO, store: TokenStore, blocks: Iterator[Scored], members: int, scratch: Path | None, typed: bool
 ) -> int:
     whats = ("mean", "sd") if members > 1 else ("mean",)
     count = 0
@@ -111,8 +126,41 @@ def _write_tracks(
         for (number, what), track in tracks.items():
             if track.tell():
                 kind = KINDS[number]
-                described = f"{what} of P({kind.type}) over {members} model{'s' * (members > 1)}, {kind.strand} strand"
-                handle.write(f'track type=bedGraph name="{kind.type} {kind.strand} {what}" description="{described}"\n')
+                name = kind.type if typed else f"{UNTYPED} at {'GT' if kind.type == 'donor' else 'AG'}"
+                described = f"{what} of P({name}) over {members} model{'s' * (members > 1)}, {kind.strand} strand"
+                handle.write(f'track type=bedGraph name="{name} {kind.strand} {what}" description="{described}"\n')
                 track.seek(0)
                 shutil.copyfileobj(track, handle)
     return count
+
+
+def write_bigwigs(stem: Path, store: TokenStore, blocks: Iterator[Scored]) -> tuple[int, list[Path]]:
+    """bigWig tracks STEM.TYPE.plus.bw and STEM.TYPE.minus.bw of the mean, at the exon's base; (sites, files).
+
+    Raises InputError where pybigtools is not installed.
+    """
+    try:
+        import pybigtools
+    except ImportError:
+        raise InputError("--format bigwig needs pybigtools: pip install pybigtools") from None
+    values: dict[int, list[tuple[np.ndarray, ...]]] = {number: [] for number in range(len(KINDS))}
+    count = 0
+    for block in blocks:
+        count += len(block)
+        for number, parts in values.items():
+            mine = block.sites.kind == number
+            parts.append((block.sites.record[mine], block.sites.position[mine], block.mean[mine].astype(np.float32)))
+    lengths = {record.name: record.length for record in store.records}
+    names, written = [record.name for record in store.records], []
+    for number, parts in values.items():
+        kind = KINDS[number]
+        record, position, mean = (np.concatenate(column) for column in zip(*parts)) if parts else ((), (), ())
+        if len(record):
+            path = stem.with_name(f"{stem.name}.{kind.type}.{'plus' if kind.strand == '+' else 'minus'}.bw")
+            aside = path.with_name(f"{path.stem}.{os.getpid()}.tmp.bw")
+            rows = zip(record.tolist(), position.tolist(), mean.tolist())
+            track = pybigtools.open(str(aside), "w")
+            track.write(lengths, ((names[r], p - 1, p, value) for r, p, value in rows))
+            os.replace(aside, path)
+            written.append(path)
+    return count, written

@@ -2,46 +2,17 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Collection, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import numpy as np
-from sklearn.metrics import average_precision_score, precision_recall_curve
 
 from simcsp.genome.scan import Scored, cut_windows
+from simcsp.judge.scores import score_against
 from simcsp.labels.spliceator import Windows
-from simcsp.text.annotation import introns, other_spelling, read_annotation
 from simcsp.text.kmers import KMER, KmerSet, kmer_hashes
-from simcsp.text.sites import MINUS, SITES, TYPE, Sites, intron_ends
+from simcsp.text.sites import MINUS, SITES, TYPE, Sites
 from simcsp.text.store import TokenStore
 from simcsp.text.weight_matrix import WeightMatrix
-from utils.errors import InputError
-from utils.files import is_whole_number, open_binary
-
-# -- against annotation ------------------------------------------------------------------------------------------------
-
-
-def read_truth(path: str | Path, store: TokenStore) -> dict[tuple[str, str], np.ndarray]:
-    """{(record, type): int64 [n, 2] of boundary and minus strand (0 or 1), each once} of annotated introns.
-
-    path: GTF or GFF3, or a table of introns: record, start, end (0-based, half-open), strand, and more columns or not;
-    a header line may come first. Plain or gzipped. Raises InputError with file and line for what is malformed, lies
-    beyond its record or has names that the FASTA has not.
-    """
-    lengths = {record.name: record.length for record in store.records}
-    if _columns(path) == 9:
-        rows = [
-            (intron.chrom, intron.start, intron.end, intron.strand)
-            for intron in introns(read_annotation(path, lengths))
-        ]
-    else:
-        rows = list(_intron_rows(path, lengths))
-    ends: dict[tuple[str, str], set[tuple[int, int]]] = {}
-    for name, start, end, strand in rows:
-        for kind, boundary in zip(SITES, intron_ends(start, end, strand)):
-            ends.setdefault((name, kind), set()).add((boundary, int(strand == "-")))
-    return {key: np.array(sorted(found), dtype=np.int64) for key, found in ends.items()}
 
 
 def within(
@@ -59,65 +30,6 @@ def within(
                 inside |= (first <= position) & (position <= last)
         kept[name, kind] = sites[inside]
     return kept
-
-
-def _columns(path: str | Path) -> int:
-    """Tab-separated columns of the first line that is no comment; 0 in an empty file."""
-    with open_binary(path) as handle:
-        for line in io.TextIOWrapper(handle, encoding="utf-8", errors="replace"):
-            if line.strip() and not line.startswith(("#", "track", "browser")):
-                return len(line.split("\t"))
-    return 0
-
-
-def _intron_rows(path: str | Path, lengths: dict[str, int]) -> Iterator[tuple[str, int, int, str]]:
-    names = set()
-    with open_binary(path) as handle:
-        for number, line in enumerate(io.TextIOWrapper(handle, encoding="utf-8", errors="replace"), start=1):
-            fields = line.split()
-            if not fields or line.startswith("#") or (not names and fields[1:2] and not is_whole_number(fields[1])):
-                continue  # the header
-            if len(fields) < 4 or not all(map(is_whole_number, fields[1:3])) or fields[3] not in ("+", "-"):
-                raise InputError(
-                    f"{path}, line {number}: expected record, start, end, strand of an intron, or a GTF or GFF3"
-                )
-            name, start, end = fields[0], int(fields[1]), int(fields[2])
-            names.add(name)
-            if name not in lengths:
-                continue
-            if not start < end <= lengths[name]:
-                raise InputError(
-                    f"{path}, line {number}: {start} to {end} is no stretch of {name} ({lengths[name]} nt)"
-                )
-            yield name, start, end, fields[3]
-    if not names & lengths.keys():
-        raise InputError(foreign_names(path, names, lengths))
-
-
-def foreign_names(path: str | Path, names: Collection[str], known: Collection[str]) -> str:
-    """What to say of a file none of whose record names are in the FASTA."""
-    if not names:
-        return f"{path} holds no row: the file is empty or of another kind"
-    for name in sorted(names):
-        if (twin := other_spelling(name, known)) is not None:
-            return f"{path}: record {name!r} is {twin!r} in the FASTA: give both files the same names"
-    return (
-        f"{path}: no record in common with the FASTA ({min(names)!r} here, {next(iter(known))!r} there): "
-        "take the files of one assembly"
-    )
-
-
-def score_against(labels: np.ndarray, scores: np.ndarray, discovery: float = 0.1) -> dict[str, float]:
-    """How well scores [n] find the sites among candidates, labels [n] in {0, 1} with a 1 among them.
-
-    ap: average precision. recall: the largest share of the sites found at a threshold where at most `discovery` of the
-    calls are false (recall at 10 % false discovery).
-    """
-    precision, recall, _ = precision_recall_curve(labels, scores)
-    return {
-        "ap": float(average_precision_score(labels, scores)),
-        "recall": float(recall[precision >= 1 - discovery].max()),
-    }
 
 
 class Truth:

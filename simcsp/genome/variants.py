@@ -18,8 +18,8 @@ import numpy as np
 
 from simcsp.genome.scan import Ensemble, mean_and_sd, n_counts
 from simcsp.genome.tracks import spread
-from simcsp.genome.truth import foreign_names
 from simcsp.text.alphabet import decode, encode, reverse_complement
+from simcsp.text.known_introns import foreign_names
 from simcsp.text.sites import EXON_LEFT, KINDS, MINUS, TYPE, find_sites
 from simcsp.text.store import TokenStore
 from utils.errors import InputError

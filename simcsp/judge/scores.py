@@ -7,7 +7,7 @@ import math
 import numpy as np
 from scipy.optimize import brentq
 from scipy.stats import nct, t
-from sklearn.metrics import average_precision_score, roc_auc_score
+from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
 ROUNDING = 1e-12  # differences that spread less than this are equal
 TEST_TO_TRAIN = 2 / 7  # of the published schemes; with another data.num_folds the caller gives the folds' own
@@ -39,6 +39,22 @@ def threshold_scores(labels: np.ndarray, probabilities: np.ndarray, threshold: f
         "f1": 2 * hits / (called_n + sites_n) if called_n + sites_n else 0.0,
         "accuracy": 1 - (called_n + sites_n - 2 * hits) / n,
         "mcc": (n * hits - called_n * sites_n) / math.sqrt(spread) if spread else 0.0,
+    }
+
+
+def score_against(labels: np.ndarray, scores: np.ndarray, discovery: float = 0.1) -> dict[str, float]:
+    """How well scores [n] find the sites among candidates, labels [n] in {0, 1} with a 1 among them.
+
+    ap: average precision. recall: the largest share of the sites found at a threshold where at most `discovery` of the
+    calls are false (recall at 10 % false discovery). topk: the share of sites among the k best candidates, of which k
+    are sites (Jaganathan et al. 2019); of candidates with equal scores the first count as better.
+    """
+    precision, recall, _ = precision_recall_curve(labels, scores)
+    sites = int(np.sum(labels))
+    return {
+        "ap": float(average_precision_score(labels, scores)),
+        "recall": float(recall[precision >= 1 - discovery].max()),
+        "topk": float(labels[np.argsort(-scores, kind="stable")[:sites]].sum() / sites),
     }
 
 

@@ -24,6 +24,7 @@ SHORTEST_INTRON = 20
 # some); where more than this share of the transcripts has none, the rows were dropped, or exons name the wrong thing.
 MOST_ORPHANS = 0.5
 _GTF_ID = {key: re.compile(rf'(?:^|;)\s*{key} "([^"]+)"') for key in ("gene_id", "transcript_id")}
+_SYMBOL = re.compile(r'(?:^|;)\s*(?:gene_name "([^"]+)"|Name=([^;]+))')
 _GFF3_ID = {key: re.compile(rf"(?:^|;)\s*{key}=([^;]+)") for key in ("ID", "Parent")}
 
 
@@ -96,6 +97,17 @@ def read_annotation(path: str | Path, lengths: dict[str, int]) -> list[Transcrip
         exons.add(row, lengths)
     exons.check_names(lengths)
     return exons.transcripts()
+
+
+def read_symbols(path: str | Path) -> dict[str, str]:
+    """{gene ID: gene_name or Name} of a GTF or GFF3, of the genes that have one."""
+    symbols = {}
+    for row in _rows(path):
+        found = _SYMBOL.search(row.attributes)
+        gene = _GTF_ID["gene_id"].search(row.attributes) or _GFF3_ID["ID"].search(row.attributes)
+        if found and gene:
+            symbols.setdefault(gene[1].strip(), (found[1] or found[2]).strip())
+    return symbols
 
 
 class _Row(NamedTuple):

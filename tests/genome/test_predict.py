@@ -19,11 +19,12 @@ import commands.sources
 import evaluate
 import simcsp.genome.scan
 from simcsp.genome.scan import candidates, find_spans
-from simcsp.genome.truth import read_truth, score_against
 from simcsp.genome.variants import COLUMNS, read_variants
+from simcsp.judge.scores import score_against
 from simcsp.model.checkpoint import load_backbone
 from simcsp.model.classifier import Classifier, load_classifier, predict, save_classifier
 from simcsp.text.alphabet import decode, encode
+from simcsp.text.known_introns import read_truth
 from simcsp.text.sites import KINDS
 from simcsp.text.store import open_store
 from utils.config import load_config, to_yaml
@@ -69,9 +70,17 @@ def each_config_is_parsed_once():
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
-    """Three folds fitted on both types; neither their training windows nor their text exist."""
+    """Three folds for each type of site; neither their training windows nor their text exist."""
     folder = tmp_path_factory.mktemp("predict")
-    return make_run(folder, folder / "gone", {"baseline/both": 3, "last/both": 1})
+    jobs = {"baseline/donor": 3, "baseline/acceptor": 3, "last/donor": 1, "last/acceptor": 1}
+    return make_run(folder, folder / "gone", jobs)
+
+
+@pytest.fixture(scope="module")
+def untyped(tmp_path_factory) -> Path:
+    """Two folds fitted on both types."""
+    folder = tmp_path_factory.mktemp("untyped")
+    return make_run(folder, folder / "gone", {"baseline/both": 2})
 
 
 @pytest.fixture(scope="module")
@@ -109,12 +118,17 @@ def plain_sites(genome: dict[str, str], every: bool = False) -> dict[tuple[str, 
     return found
 
 
-def plain_scores(run: Path, windows: list[str]) -> np.ndarray:
+def plain_scores(run: Path, windows: list[str], kinds: list[str]) -> np.ndarray:
     """[folds, n] of the baseline."""
-    config = load_config([str(run / "finetune/baseline/both/seed0/fold00/config.yaml")])
-    ids = np.stack([encode(window) for window in windows])
-    folds = sorted(run.glob("finetune/baseline/both/seed0/*/checkpoints/best"))
-    return np.stack([predict(load_classifier(fold, config.model, 0.1), ids, 64) for fold in folds])
+    config = load_config([str(run / "finetune/baseline/donor/seed0/fold00/config.yaml")])
+    ids, kinds = np.stack([encode(window) for window in windows]), np.array(kinds)
+    scores = np.empty((3, len(ids)), np.float32)
+    for kind in ("donor", "acceptor"):
+        folds = sorted(run.glob(f"finetune/baseline/{kind}/seed0/*/checkpoints/best"))
+        for number, fold in enumerate(folds):
+            mine = kinds == kind
+            scores[number, mine] = predict(load_classifier(fold, config.model, 0.1), ids[mine], 64)
+    return scores
 
 
 @pytest.mark.parametrize("sites", ["motifs", "all"])
@@ -125,7 +139,7 @@ def test_every_site_is_found_and_scored_as_a_plain_loop_does(sites, run, genome,
     expected = plain_sites(genome, every=sites == "all")
     keys = list(zip(table["chrom"], table["position"], table["strand"], table["type"]))
     assert len(keys) == len(set(keys)) and set(keys) == set(expected)
-    scores = plain_scores(run, [expected[key] for key in keys])
+    scores = plain_scores(run, [expected[key] for key in keys], [key[3] for key in keys])
     assert np.ptp(scores) > 0.3
     assert table["score"].to_numpy() == pytest.approx(scores.mean(axis=0), abs=5.1e-5)
     assert table["sd"].to_numpy() == pytest.approx(scores.std(axis=0, ddof=1), abs=5.1e-5)
@@ -144,8 +158,8 @@ def test_scores_do_not_depend_on_the_batch_size(run, fasta, genome, call, tmp_pa
     texts = {(tmp_path / f"{name}.tsv").read_text() for name in (1, 7, 64, "own")}
     assert len(texts) == 1
     windows = np.stack([encode(window) for window in plain_sites(genome).values()])
-    config = load_config([str(run / "finetune/baseline/both/seed0/fold00/config.yaml")])
-    model = load_classifier(run / "finetune/baseline/both/seed0/fold00/checkpoints/best", config.model, 0.1)
+    config = load_config([str(run / "finetune/baseline/donor/seed0/fold00/config.yaml")])
+    model = load_classifier(run / "finetune/baseline/donor/seed0/fold00/checkpoints/best", config.model, 0.1)
     one, many = predict(model, windows, 1), predict(model, windows, 50)
     assert np.abs(one - many).max() < 1e-6
 
@@ -198,13 +212,13 @@ def test_min_score_and_regions_are_parts_of_the_whole(run, fasta, call, capsys, 
     call(evaluate, "predict", run, fasta)
     said = capsys.readouterr()
     assert said.out == (tmp_path / "whole.tsv").read_text()
-    assert "baseline, mean of 3 fitted on both" in said.err and "Mb a minute" in said.err
+    assert "baseline, mean of 3 fitted on acceptor, 3 fitted on donor" in said.err and "Mb a minute" in said.err
     assert "1 left out: records shorter than the window of 20 nt (short)" in said.err
     assert "beyond the record" in said.err and "more than 5% of the window is N" in said.err
 
 
 def test_models_are_chosen_by_arm_site_fold_and_checkpoint(run, fasta, tmp_path, call, capsys):
-    fold = run / "finetune/baseline/both/seed0/fold01"
+    fold = run / "finetune/baseline/donor/seed0/fold01"
     tables = [predicted(call, source, fasta, tmp_path / "scores.tsv") for source in (fold, fold / "checkpoints/best")]
     pd.testing.assert_frame_equal(*tables)
     assert tables[0]["sd"].isna().all()
@@ -213,7 +227,8 @@ def test_models_are_chosen_by_arm_site_fold_and_checkpoint(run, fasta, tmp_path,
         predicted(call, run / "finetune/last", fasta, tmp_path / "scores.tsv"),
     ]
     pd.testing.assert_frame_equal(*by_arm)
-    assert not np.allclose(by_arm[0]["score"], tables[0]["score"])
+    donors = by_arm[0][by_arm[0]["type"] == "donor"]
+    assert len(donors) == len(tables[0]) and not np.allclose(donors["score"], tables[0]["score"])
 
     mixed = make_run(tmp_path, tmp_path / "gone", {"baseline/donor": 2, "baseline/acceptor": 3, "baseline/both": 1})
     every = predicted(call, mixed, fasta, tmp_path / "scores.tsv")
@@ -226,6 +241,18 @@ def test_models_are_chosen_by_arm_site_fold_and_checkpoint(run, fasta, tmp_path,
 
 def test_a_model_of_a_larger_context_than_it_takes_is_refused(run, fasta, call, capsys):
     assert "data.context (64 nt" in refusal(call, capsys, evaluate, "predict", run, fasta, "--data.context", 64)
+
+
+def test_models_fitted_on_both_types_name_none_and_take_no_variants(untyped, fasta, call, capsys, tmp_path):
+    table = predicted(call, untyped, fasta, tmp_path / "scores.tsv")
+    assert set(table["type"]) == {"site"} and set(table["motif"]) == {"GT", "AG"}
+    call(evaluate, "predict", untyped, fasta, "--out", tmp_path / "scores.bed")
+    assert {line.split("\t")[3].split("|")[0] for line in open(tmp_path / "scores.bed")} == {"site"}
+    call(evaluate, "predict", untyped, fasta, "--out", tmp_path / "scores.bedgraph")
+    tracks = {line.split('"')[1] for line in open(tmp_path / "scores.bedgraph") if line.startswith("track")}
+    assert tracks == {f"site at {motif} {s} {what}" for motif in ("GT", "AG") for s in "+-" for what in ("mean", "sd")}
+    line = refusal(call, capsys, evaluate, "predict", untyped, fasta, "--vcf", "v.vcf")
+    assert "cannot tell a donor from an acceptor" in line and "models/simcsp-small-bases" in line
 
 
 # -- variants ----------------------------------------------------------------------------------------------------------
@@ -377,7 +404,9 @@ def test_score_against_is_what_counting_says():
     found = score_against(labels, scores)
     assert found["recall"] == pytest.approx(best) and 0 < best < 1
     assert found["ap"] == pytest.approx(sum(precision * count for precision, count in precisions) / labels.sum())
+    assert found["topk"] == labels[np.argsort(-scores, kind="stable")][: labels.sum()].mean()
     assert score_against(np.array([0, 1]), np.array([0.9, 0.1]))["recall"] == 0.0
+    assert score_against(np.array([0, 1, 1, 0]), np.array([0.8, 0.9, 0.1, 0.2]))["topk"] == 0.5
 
 
 def test_truth_scores_each_record_beside_the_weight_matrix(tiny_data, call, capsys, tmp_path):
@@ -421,8 +450,11 @@ def test_truth_scores_each_record_beside_the_weight_matrix(tiny_data, call, caps
     assert rows[0] == rows[1]
     whole = predicted(call, run, fasta, tmp_path / "scores.tsv")
     for kind in ("donor", "acceptor"):
-        annotated, candidates_, trained_, sites, ap, recall, pwm_ap, pwm_recall = map(float, rows[0][f"one {kind}"])
-        mine = whole[(whole["type"] == kind) & (whole["chrom"] == "one")]
+        annotated, candidates_, trained_, sites, ap, recall, _, pwm_ap, pwm_recall, _ = map(
+            float, rows[0][f"one {kind}"]
+        )
+        motif = {"donor": "GT", "acceptor": "AG"}[kind]  # these models name no type
+        mine = whole[(whole["motif"] == motif) & (whole["chrom"] == "one")]
         assert annotated == sites == 4 and candidates_ + trained_ == len(mine)
         ends = {(s if (kind == "donor") == (d == "+") else e, d) for s, e, d in introns}
         exon_is_left = (mine["strand"] == "+") == (kind == "donor")
@@ -467,7 +499,7 @@ def test_truth_without_the_training_windows_has_no_weight_matrix_and_says_so(
     call(evaluate, "predict", run, fasta, "--truth", tmp_path / "introns.tsv")
     said = capsys.readouterr().out
     donor = truth_rows(said)["one donor"]
-    assert list(donor) == ["annotated", "candidates", "sites", "ap", "recall"] and donor["annotated"] == 1
+    assert list(donor) == ["annotated", "candidates", "sites", "ap", "recall", "topk"] and donor["annotated"] == 1
     assert "training windows" in said and "are not there: no weight matrix" in said
 
 
@@ -500,7 +532,7 @@ def test_truth_without_a_candidate_is_said(run, fasta, call, capsys, tmp_path):
         (["--region", "one:9-5"], "counted from 1"),
         (["--region", "one:900-950"], "has 460 nt only"),
         (["--arm", "pwm"], "finished classifiers of baseline, last"),
-        (["--site", "donor"], "no finished classifier of baseline fitted on it"),
+        (["--site", "both"], "no finished classifier of baseline fitted on it"),
         (["--min_score", "2"], "not between 0 and 1"),
         (["--min_score", "x"], "invalid float value"),
         (["--format", "gff"], "invalid choice"),
@@ -519,7 +551,7 @@ def test_wrong_flags_are_refused_in_one_line(words, part, run, fasta, call, caps
 
 def test_wrong_places_are_refused_in_one_line(run, fasta, call, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert "required: GENOME.fa[.gz]" in refusal(call, capsys, evaluate, "predict", run)
+    assert "expected [SOURCE] GENOME.fa" in refusal(call, capsys, evaluate, "predict", run)
     assert "nowhere does not exist" in refusal(call, capsys, evaluate, "predict", "nowhere", fasta)
     assert "FASTA nowhere.fa does not exist" in refusal(call, capsys, evaluate, "predict", run, "nowhere.fa")
 

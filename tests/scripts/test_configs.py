@@ -66,7 +66,7 @@ def toy(path: Path, folder: Path, data: Path) -> Path:
         values["data"].pop(field, None)
     if "motif_bed" in values["data"]:
         values["data"] |= {key.split(".")[1]: value for key, value in motif_settings(data).items()}
-    if "annotation" in values["data"]:
+    if "annotation" in values["data"] or "bases" in values:
         records = dict(re.findall(r">(\w+)\n([^>]*)", (data / "genome.fa").read_text()))
         records = {name: lines.replace("\n", "") for name, lines in records.items()}
         genes, starts = "", range(20, 2700, 500)  # of genes of two exons of 41 nt, with GT and AG on their introns
@@ -76,6 +76,11 @@ def toy(path: Path, folder: Path, data: Path) -> Path:
         values["data"]["fasta"] = [str(write_fasta(folder / "annotated.fa", records))]
         (folder / "genes.gtf").write_text(genes)
         values["data"] |= {"annotation": [str(folder / "genes.gtf")], "hide": "nothing", "scorer": "annotation"}
+    if "bases" in values:
+        values["bases"] |= {"fasta": values["data"]["fasta"], "annotation": values["data"]["annotation"]}
+        values["bases"] |= {"parts": [["tiny1"], ["tiny2"]], "ignore": [], "tile": 20, "tiles": 3, "dilations": [1]}
+        values["bases"] |= {"steps": 2, "stretches": 4, "windows": 4}
+        values["data"] |= {"annotation": [], "scorer": "pwm"}
     for stage in ("mlm", "pretrain"):
         if values.get(stage, {"steps": stage == "pretrain"}).get("steps", 12656):
             values[stage] = values.get(stage, {}) | {"steps": 3, "batch_size": 8, "warmup_steps": 1, "eval_steps": 2}
@@ -110,6 +115,9 @@ def test_a_config_runs_at_toy_size(path, tiny_data, tmp_path, call):
         call(pretrain, config)
     if settings.search.trials:
         assert (tmp_path / "runs" / path.stem / "search/best.yaml").is_file()
+    elif settings.finetune.task == "bases":
+        call(finetune, config)
+        assert len(list((tmp_path / "runs" / path.stem).glob("finetune/*/bases/seed0/fold00/summary.json"))) == 2
     elif "finetune" in values_of(path):
         call(finetune, config)
         assert (tmp_path / "runs" / path.stem / "report/summary.csv").is_file()

@@ -1,0 +1,101 @@
+"""Annotated genomes in which every base of both strands has a label, and how they are held out.
+
+Labels: 0 neither, 1 acceptor, 2 donor, at the exon's base of the boundary. Both strands of every record are labelled:
+what is antisense or intergenic is neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from simcsp.labels.spliceator import Windows
+from simcsp.text.alphabet import N
+from simcsp.text.kmers import KmerSet, positions_in_text, shared_windows
+from simcsp.text.known_introns import read_truth
+from simcsp.text.store import TokenStore, open_store
+from utils.config import BasesConfig
+from utils.errors import InputError
+
+UNLABELLED = -100
+"""What cross-entropy leaves out."""
+LABEL = {"acceptor": 1, "donor": 2}
+
+
+@dataclass(frozen=True)
+class Genome:
+    """A store with its annotated sites.
+
+    sites: {record: int64 [n, 3] of minus (0 or 1), exon's base (0-based, on the forward strand), label}.
+    """
+
+    store: TokenStore
+    sites: dict[str, np.ndarray]
+
+    def labels(self, name: str, start: int, end: int, minus: int) -> np.ndarray:
+        """int64 [end - start] of [start, end) of a record on one strand, as that strand is read; N is unlabelled."""
+        labels = np.zeros(end - start, dtype=np.int64)
+        rows = self.sites[name]
+        mine = rows[(rows[:, 0] == minus) & (rows[:, 1] >= start) & (rows[:, 1] < end)]
+        labels[mine[:, 1] - start] = mine[:, 2]
+        labels[self.store.fetch(name, start, end) == N] = UNLABELLED
+        return labels[::-1].copy() if minus else labels
+
+
+def read_genome(settings: BasesConfig, cache: str) -> Genome:
+    """The annotated genomes of a config.
+
+    Raises InputError where files do not fit, for a record of parts or ignore that no FASTA has, and for a part without
+    both types of site.
+    """
+    store = open_store(settings.fasta, cache)
+    rows: dict[str, list[tuple[int, int, int]]] = {record.name: [] for record in store.records}
+    for path in settings.annotation:
+        for (name, kind), sites in read_truth(path, store).items():
+            for boundary, minus in sites.tolist():
+                exon_is_left = (kind == "donor") == (not minus)
+                rows[name].append((minus, boundary - exon_is_left, LABEL[kind]))
+    sites = {name: np.array(sorted(set(found)), dtype=np.int64).reshape(-1, 3) for name, found in rows.items()}
+    genome = Genome(store, sites)
+    for field, names in [("parts", part) for part in settings.parts] + [("ignore", settings.ignore)]:
+        if unknown := [name for name in names if name not in store.by_name]:
+            raise InputError(
+                f"bases.{field}: no record {unknown[0]!r} in {', '.join(settings.fasta)}: its first is "
+                f"{store.records[0].name!r}"
+            )
+        kinds = {label for name in names for label in sites[name][:, 2].tolist()}
+        if field == "parts" and kinds != set(LABEL.values()):
+            raise InputError(
+                f"bases.parts [{', '.join(names)}]: no annotated sites of both types on these records, so nothing can "
+                "be measured there"
+            )
+    return genome
+
+
+def fold_records(settings: BasesConfig, store: TokenStore, fold: int) -> dict[str, list[str]]:
+    """{'train', 'val', 'test'} -> names of records. Raises InputError where no record is left to train on."""
+    parts = settings.parts
+    held_out = {"test": parts[fold], "val": parts[(fold + 1) % len(parts)]}
+    without = {*held_out["test"], *held_out["val"], *settings.ignore}
+    train = [record.name for record in store.records if record.name not in without]
+    if not train:
+        raise InputError("bases.parts: no record is left to train on")
+    return {"train": train, **held_out}
+
+
+def distinct_windows(windows: Windows, store: TokenStore, held_out: Sequence[str]) -> Windows:
+    """The windows that share no 80 bases in a row, on either strand, with the records that are held out."""
+    texts = [store.fetch(name, 0, store.by_name[name].length) for name in held_out]
+    return windows.take(~shared_windows(windows.ids, texts))
+
+
+def shared_with(genome: Genome, train: Sequence[str], held_out: Sequence[str]) -> dict[str, np.ndarray]:
+    """{record to train on: bool [length]}: bases in 80 in a row that a held-out record has too, on either strand.
+
+    Paralogues and overlapping pieces of another build are thus kept apart.
+    """
+    store = genome.store
+    kmers = KmerSet.of([store.fetch(name, 0, store.by_name[name].length)[None] for name in held_out])
+    return {name: positions_in_text(kmers, store.fetch(name, 0, store.by_name[name].length)) for name in train}

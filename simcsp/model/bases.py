@@ -1,0 +1,221 @@
+"""The model that labels every base of a text at once: neither, acceptor or donor, at the exon's base of the boundary.
+
+The bases, with the hidden states of an encoder beside them or not, go through residual blocks of dilated convolutions
+(SpliceAI's: Jaganathan et al., Cell 176, 535-548, 2019), which see beyond the few bases that the encoder takes at once.
+
+A checkpoint is bases.json (sizes, calibration) and bases.safetensors; with an encoder it is also that one's
+save_pretrained folder.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import BertModel
+
+from simcsp.model.checkpoint import load_backbone, save_checkpoint
+from simcsp.model.embedding import Autocast
+from simcsp.model.encoder import DEFAULT_POOLING, check_length, hidden_states
+from simcsp.model.weights import read_json
+from simcsp.text.alphabet import CLS, SEP, A, N, T, reverse_complement
+from simcsp.text.store import Record, TokenStore
+from utils.config import ModelConfig
+from utils.errors import InputError
+from utils.files import write_json
+
+BASES_FILE, BASES_CONFIG = "bases.safetensors", "bases.json"
+CLASSES = ("neither", "acceptor", "donor")
+TYPES = CLASSES[1:]
+_LETTERS = T - A + 1
+_CHUNK_TILES = 64
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Sizes of a `BaseClassifier`. tile: nt that the encoder reads at once; dilations: one a block."""
+
+    tile: int = 126
+    channels: int = 32
+    kernel: int = 11
+    dilations: list[int] = field(default_factory=lambda: [1, 1, 4, 10])
+
+    @property
+    def reach(self) -> int:
+        """nt on either side that the label of a base depends on, but for what the encoder sees beyond."""
+        return sum(2 * (self.kernel // 2) * dilation for dilation in self.dilations)
+
+    @property
+    def flank(self) -> int:
+        """nt on either side of a text that are thrown away: whole tiles that cover the reach and a base's own tile."""
+        return -(-self.reach // self.tile) * self.tile
+
+
+class Block(nn.Module):
+    """Two dilated convolutions beside a shortcut; [batch, channels, 1, length] to the same. dropout: of channels."""
+
+    def __init__(self, channels: int, kernel: int, dilation: int, dropout: float) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout2d(dropout)
+        reach = kernel // 2 * dilation
+        self.norms = nn.ModuleList(nn.BatchNorm2d(channels) for _ in range(2))
+        self.convolutions = nn.ModuleList(
+            nn.Conv2d(channels, channels, (1, kernel), padding=(0, reach), dilation=(1, dilation)) for _ in range(2)
+        )
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        changed = states
+        for norm, convolve in zip(self.norms, self.convolutions):
+            changed = convolve(F.relu(norm(changed)))
+        return states + self.dropout(changed)
+
+
+class BaseClassifier(nn.Module):
+    """Logits of CLASSES for every base of a text.
+
+    bert: None is the arm without an encoder. It reads tiles side by side, so that each base is encoded once; frozen:
+    it is not trained. Convolutions run in two dimensions, one of size 1: channels-last memory, four times as fast on a
+    CPU, serves those alone.
+    """
+
+    def __init__(self, bert: BertModel | None, shape: Shape, frozen: bool = True, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.bert, self.shape, self.frozen = bert, shape, frozen
+        if bert is not None:
+            check_length(bert, shape.tile, "bases.tile")
+            bert.requires_grad_(not frozen)
+        inputs = _LETTERS + (0 if bert is None else bert.config.hidden_size)
+        self.stem = nn.Conv2d(inputs, shape.channels, (1, 1))
+        sizes = [(shape.channels, shape.kernel, dilation, dropout) for dilation in shape.dilations]
+        self.blocks = nn.Sequential(*(Block(*size) for size in sizes))
+        self.norm = nn.BatchNorm2d(shape.channels)
+        self.head = nn.Conv2d(shape.channels, len(CLASSES), (1, 1))
+        with torch.no_grad():  # one base in thousands is a site
+            self.head.bias.copy_(torch.tensor([3.0, -3.0, -3.0]))
+        for layer in (self.stem, self.blocks):
+            layer.to(memory_format=torch.channels_last)
+
+    def train(self, mode: bool = True) -> BaseClassifier:
+        """Training mode; a frozen encoder has no dropout."""
+        super().train(mode)
+        if self.bert is not None and self.frozen:
+            self.bert.eval()
+        return self
+
+    def encode(self, ids: torch.Tensor) -> torch.Tensor:
+        """The encoder's hidden states [batch, length, hidden] of ids [batch, length], a multiple of the tile."""
+        batch, length = ids.shape
+        tokens = F.pad(ids.reshape(-1, self.shape.tile).int(), (1, 1))
+        tokens[:, 0], tokens[:, -1] = CLS, SEP
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            return hidden_states(self.bert, tokens)[:, 1:-1].reshape(batch, length, -1)
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        """Logits [batch, length, 3] of ids uint8 [batch, length]; N is a base without a letter."""
+        letters = torch.arange(A, T + 1, device=ids.device, dtype=ids.dtype)
+        inputs = (ids[..., None] == letters).float()
+        if self.bert is not None:
+            inputs = torch.cat([inputs, self.encode(ids).float()], dim=-1)
+        states = inputs.transpose(1, 2)[:, :, None].contiguous(memory_format=torch.channels_last)
+        states = F.relu(self.norm(self.blocks(self.stem(states))))
+        return self.head(states)[:, :, 0].transpose(1, 2)
+
+
+# -- checkpoints -------------------------------------------------------------------------------------------------------
+
+
+def save_bases(model: BaseClassifier, calibration: np.ndarray, folder: Path) -> None:
+    """Fill a folder. calibration: float [2, 2], slope and offset of the log-odds of acceptors and of donors."""
+    if model.bert is not None:
+        save_checkpoint(model.bert, folder, getattr(model.bert.config, "pooling", DEFAULT_POOLING))
+    own = {key: value.contiguous() for key, value in model.state_dict().items() if not key.startswith("bert.")}
+    save_file(own, folder / BASES_FILE)
+    rows = {kind: {"slope": float(a), "offset": float(b)} for kind, (a, b) in zip(TYPES, calibration)}
+    encoder = model.bert is not None
+    write_json(
+        folder / BASES_CONFIG,
+        {"classes": CLASSES, "encoder": encoder, **dataclasses.asdict(model.shape), "calibration": rows},
+    )
+
+
+def load_bases(folder: Path) -> tuple[BaseClassifier, np.ndarray]:
+    """(model in evaluation mode, calibration [2, 2]) of a checkpoint folder.
+
+    Raises InputError for a folder of another kind, and for files that do not belong together.
+    """
+    if not (folder / BASES_CONFIG).is_file() or not (folder / BASES_FILE).is_file():
+        raise InputError(f"{folder} has no {BASES_CONFIG} with {BASES_FILE}: it holds no model that labels every base")
+    values = read_json(folder / BASES_CONFIG)
+    try:
+        shape = Shape(**{item.name: values[item.name] for item in dataclasses.fields(Shape)})
+        calibration = np.array([[values["calibration"][kind][key] for key in ("slope", "offset")] for kind in TYPES])
+        bert = None
+        if values["encoder"]:
+            none = ModelConfig(source=str(folder), hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+            bert = load_backbone(none)[0].bert
+        model = BaseClassifier(bert, shape)
+        missing, unknown = model.load_state_dict(load_file(folder / BASES_FILE), strict=False)
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise InputError(f"{folder}: {BASES_CONFIG} and {BASES_FILE} do not fit ({str(error)[:200]})") from None
+    if unknown or [key for key in missing if not key.startswith("bert.")]:
+        raise InputError(f"{folder}: {BASES_FILE} lacks or has other weights than {BASES_CONFIG} asks for")
+    return model.eval(), calibration
+
+
+# -- labels of a genome ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Labeller:
+    """A model at work. Every pass takes a text of one and the same shape, so that a score depends on nothing else."""
+
+    model: BaseClassifier
+    calibration: np.ndarray
+    device: torch.device
+    autocast: Autocast = nullcontext
+
+    @property
+    def chunk(self) -> int:
+        """Bases labelled at a time: chunks lie on a grid from each record's first base on."""
+        return _CHUNK_TILES * self.model.shape.tile
+
+    def log_odds(self, texts: np.ndarray) -> np.ndarray:
+        """Raw log-odds of acceptor and donor against neither, float32 [n, length, 2], of ids [n, length], as read."""
+        with torch.no_grad(), self.autocast():
+            logits = self.model(torch.from_numpy(np.ascontiguousarray(texts)).to(self.device)).float()
+        return (logits[..., 1:] - logits[..., :1]).cpu().numpy()
+
+    def both_strands(self, ids: np.ndarray) -> np.ndarray:
+        """Raw log-odds float32 [2, length, 2] of a text uint8 [length]: strand (+, -), base of the text, type."""
+        odds = self.log_odds(np.stack([ids, reverse_complement(ids)]))
+        return np.stack([odds[0], odds[1, ::-1]])
+
+    def chunk_odds(self, store: TokenStore, record: Record, number: int) -> np.ndarray:
+        """Raw log-odds float32 [2, bases, 2] of the record's chunk of this number; what lies beyond it counts as N."""
+        start, flank = number * self.chunk, self.model.shape.flank
+        ids = padded(store, record, start - flank, start + self.chunk + flank)
+        odds = self.both_strands(ids)[:, flank : flank + self.chunk]
+        return odds[:, : record.length - start]
+
+    def probabilities(self, odds: np.ndarray) -> np.ndarray:
+        """Calibrated P(acceptor), P(donor) of raw log-odds [..., 2]; with P(neither) they sum to 1."""
+        calibrated = odds.astype(np.float64) * self.calibration[:, 0] + self.calibration[:, 1]
+        top = np.maximum(calibrated.max(axis=-1, keepdims=True), 0.0)
+        likely = np.exp(calibrated - top)
+        return (likely / (np.exp(-top) + likely.sum(axis=-1, keepdims=True))).astype(np.float32)
+
+
+def padded(store: TokenStore, record: Record, start: int, end: int) -> np.ndarray:
+    """Ids uint8 [end - start] of a stretch of a record, N where it has none."""
+    ids = np.full(end - start, N, dtype=np.uint8)
+    first, last = max(start, 0), min(end, record.length)
+    if first < last:
+        ids[first - start : last - start] = store.fetch(record.name, first, last)
+    return ids

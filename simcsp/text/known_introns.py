@@ -1,0 +1,83 @@
+"""Annotated splice sites of a genome, from a GTF, a GFF3 or a table of introns."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from simcsp.text.annotation import introns, other_spelling, read_annotation
+from simcsp.text.sites import SITES, intron_ends
+from simcsp.text.store import TokenStore
+from utils.errors import InputError
+from utils.files import is_whole_number, open_binary
+
+
+def read_truth(path: str | Path, store: TokenStore) -> dict[tuple[str, str], np.ndarray]:
+    """{(record, type): int64 [n, 2] of boundary and minus strand (0 or 1), each once} of annotated introns.
+
+    path: GTF or GFF3, or a table of introns: record, start, end (0-based, half-open), strand, and more columns or not;
+    a header line may come first. Plain or gzipped. Raises InputError with file and line for what is malformed, lies
+    beyond its record or has names that the FASTA has not.
+    """
+    lengths = {record.name: record.length for record in store.records}
+    if _columns(path) == 9:
+        rows = [
+            (intron.chrom, intron.start, intron.end, intron.strand)
+            for intron in introns(read_annotation(path, lengths))
+        ]
+    else:
+        rows = list(_intron_rows(path, lengths))
+    ends: dict[tuple[str, str], set[tuple[int, int]]] = {}
+    for name, start, end, strand in rows:
+        for kind, boundary in zip(SITES, intron_ends(start, end, strand)):
+            ends.setdefault((name, kind), set()).add((boundary, int(strand == "-")))
+    return {key: np.array(sorted(found), dtype=np.int64) for key, found in ends.items()}
+
+
+def _columns(path: str | Path) -> int:
+    """Tab-separated columns of the first line that is no comment; 0 in an empty file."""
+    with open_binary(path) as handle:
+        for line in io.TextIOWrapper(handle, encoding="utf-8", errors="replace"):
+            if line.strip() and not line.startswith(("#", "track", "browser")):
+                return len(line.split("\t"))
+    return 0
+
+
+def _intron_rows(path: str | Path, lengths: dict[str, int]) -> Iterator[tuple[str, int, int, str]]:
+    names = set()
+    with open_binary(path) as handle:
+        for number, line in enumerate(io.TextIOWrapper(handle, encoding="utf-8", errors="replace"), start=1):
+            fields = line.split()
+            if not fields or line.startswith("#") or (not names and fields[1:2] and not is_whole_number(fields[1])):
+                continue  # the header
+            if len(fields) < 4 or not all(map(is_whole_number, fields[1:3])) or fields[3] not in ("+", "-"):
+                raise InputError(
+                    f"{path}, line {number}: expected record, start, end, strand of an intron, or a GTF or GFF3"
+                )
+            name, start, end = fields[0], int(fields[1]), int(fields[2])
+            names.add(name)
+            if name not in lengths:
+                continue
+            if not start < end <= lengths[name]:
+                raise InputError(
+                    f"{path}, line {number}: {start} to {end} is no stretch of {name} ({lengths[name]} nt)"
+                )
+            yield name, start, end, fields[3]
+    if not names & lengths.keys():
+        raise InputError(foreign_names(path, names, lengths))
+
+
+def foreign_names(path: str | Path, names: Collection[str], known: Collection[str]) -> str:
+    """What to say of a file none of whose record names are in the FASTA."""
+    if not names:
+        return f"{path} holds no row: the file is empty or of another kind"
+    for name in sorted(names):
+        if (twin := other_spelling(name, known)) is not None:
+            return f"{path}: record {name!r} is {twin!r} in the FASTA: give both files the same names"
+    return (
+        f"{path}: no record in common with the FASTA ({min(names)!r} here, {next(iter(known))!r} there): "
+        "take the files of one assembly"
+    )

@@ -1,0 +1,229 @@
+"""Models that label every base: labels from annotation, folds of records, exact resume, checkpoints."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from conftest import other_strand, put, random_bases, refusal, write_fasta
+
+import finetune
+from simcsp.judge.scores import score_against
+from simcsp.labels.bases import UNLABELLED, read_genome
+from simcsp.model.bases import BaseClassifier, Labeller, Shape, load_bases, save_bases
+from simcsp.text.alphabet import N, encode, reverse_complement
+from simcsp.training import bases as training
+from utils.config import BasesConfig, load_config
+from utils.errors import Interrupted
+from utils.run import StopSignal
+
+LEFT, RIGHT = "CAGGTAAGT", "TTCTTTCTTTTCAGG"  # a donor's exon ends after its 3rd base, an acceptor's begins at its 15th
+
+
+def with_introns(bases, introns):
+    for start, end, strand in introns:
+        first, second = (LEFT, RIGHT) if strand == "+" else (other_strand(RIGHT), other_strand(LEFT))
+        bases = put(bases, start - (3 if strand == "+" else 1), first)
+        bases = put(bases, end - (14 if strand == "+" else 6), second)
+    return bases
+
+
+@pytest.fixture(scope="module")
+def annotated(tmp_path_factory):
+    """Four records of 3,000 nt with ten introns each, as FASTA and table; {record: bases}."""
+    folder, rng = tmp_path_factory.mktemp("annotated"), np.random.default_rng(0)
+    records, rows = {}, ["record\tstart\tend\tstrand"]
+    for name in ("a", "b", "c", "d"):
+        introns = [(100 + 280 * i, 230 + 280 * i, "+-"[i % 2]) for i in range(10)]
+        records[name] = with_introns(random_bases(rng, 3000), introns)
+        rows += [f"{name}\t{start}\t{end}\t{strand}" for start, end, strand in introns]
+    (folder / "introns.tsv").write_text("\n".join(rows) + "\n")
+    return write_fasta(folder / "genome.fa", records), folder / "introns.tsv", records
+
+
+def config_file(folder, annotated, **changes):
+    values = {
+        "name": "bases",
+        "runs": str(folder / "runs"),
+        "device": "cpu",
+        "precision": "fp32",
+        "model": {
+            "hidden_size": 8,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "intermediate_size": 8,
+            "max_position_embeddings": 32,
+        },
+        "data": {"cache": str(folder / "cache"), "context": 20},
+        "pretrain": {"steps": 0},
+        "mlm": {"steps": 0},
+        "finetune": {"task": "bases", "arms": ["cnn"], "folds": [0]},
+        "bases": {
+            "fasta": [str(annotated[0])],
+            "annotation": [str(annotated[1])],
+            "parts": [["a"], ["b"]],
+            "tile": 30,
+            "channels": 16,
+            "kernel": 9,
+            "dilations": [1, 2],
+            "steps": 60,
+            "eval_steps": 20,
+            "tiles": 6,
+            "windows": 0,
+        },
+    }
+    for key, value in changes.items():
+        values["bases" if key in BasesConfig.__dataclass_fields__ else "finetune"][key] = value
+    path = folder / "bases.yaml"
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+def test_labels_are_at_the_exons_bases_of_both_strands(annotated, tmp_path):
+    fasta, table, records = annotated
+    genome = read_genome(BasesConfig(fasta=[str(fasta)], annotation=[str(table)], parts=[["a"], ["b"]]), tmp_path)
+    for minus in (0, 1):
+        read = other_strand(records["a"]) if minus else records["a"]
+        labels = genome.labels("a", 0, 3000, minus)
+        for label, before, after in ((2, "CAG", "GTAAGT"), (1, "TTCTTTCTTTTCAG", "G")):
+            places = np.flatnonzero(labels == label)
+            assert len(places) == 5
+            for place in places:
+                at = place + 1 if label == 2 else place
+                assert read[at - len(before) : at] == before and read[at : at + len(after)] == after
+        part = genome.labels("a", 200, 700, minus)
+        assert np.array_equal(part, labels[2300:2800] if minus else labels[200:700])
+
+
+def test_a_stretch_has_the_labels_of_its_strand_and_hidden_bases_none(annotated, tmp_path):
+    config = load_config([str(config_file(tmp_path, annotated))])
+    genome = read_genome(config.bases, tmp_path)
+    text = training.build_text(config, genome, 0)
+    assert text.records == ["c", "d"]
+    text.hidden["c"][:] = True
+    rng, seen = np.random.default_rng(0), set()
+    for _ in range(20):
+        for ids, labels in zip(*training.draw_stretches(text, config.bases, rng)):
+            assert (labels[:30] == UNLABELLED).all() and (labels[-30:] == UNLABELLED).all()
+            for place in np.flatnonzero(labels > 0):
+                motif = ids[place + 1 : place + 3] if labels[place] == 2 else ids[place - 2 : place]
+                assert np.array_equal(motif, encode("GT" if labels[place] == 2 else "AG")) or N in motif
+                seen.add(int(labels[place]))
+    assert seen == {1, 2}
+    text.hidden["d"][:] = True
+    assert (training.draw_stretches(text, config.bases, rng)[1] == UNLABELLED).all()
+
+
+def test_what_a_held_out_record_has_too_is_not_learnt_from(annotated, tmp_path):
+    fasta, table, records = annotated
+    twin = write_fasta(tmp_path / "twin.fa", records | {"c": records["c"][:1000] + other_strand(records["a"][500:700])})
+    rows = [line for line in table.read_text().splitlines() if not line.startswith("c") or int(line.split()[2]) < 900]
+    (tmp_path / "t.tsv").write_text("\n".join(rows) + "\n")
+    config = load_config([str(config_file(tmp_path, (twin, tmp_path / "t.tsv")))])
+    text = training.build_text(config, read_genome(config.bases, tmp_path), 0)
+    assert text.hidden["c"][1000:].all() and not text.hidden["c"][:990].any() and not text.hidden["d"].any()
+
+
+@pytest.mark.parametrize("arm", ["cnn", "fresh"])
+def test_training_learns_selects_and_resumes_bit_for_bit(arm, annotated, call, tmp_path, monkeypatch):
+    path = config_file(tmp_path, annotated, arms=[arm], steps=60 if arm == "cnn" else 20, eval_steps=10)
+    call(finetune, path, "--name", "whole")
+    stop, count, loss_of = StopSignal(), [], training.step_loss
+
+    def stops_at_15(*words):
+        count.append(1)
+        stop.asked = len(count) == 15
+        return loss_of(*words)
+
+    monkeypatch.setattr(training, "step_loss", stops_at_15)
+    with pytest.raises(Interrupted):
+        training.run_bases(load_config([str(path), "--name", "stopped"]), stop)
+    monkeypatch.setattr(training, "step_loss", loss_of)
+    call(finetune, path, "--name", "stopped")
+    one, two = (tmp_path / f"runs/{name}/finetune/{arm}/bases/seed0/fold00" for name in ("whole", "stopped"))
+    first, second = (json.loads((folder / "summary.json").read_text()) for folder in (one, two))
+    assert first["metrics"] == second["metrics"] and first["best_step"] == second["best_step"]
+    assert set(first["metrics"]) >= {"test/ap", "test/ap_donor", "test/topk_acceptor", "test/recall", "val/ap"}
+    file = "checkpoints/best/bases.safetensors"
+    assert (one / file).read_bytes() == (two / file).read_bytes()
+    if arm == "cnn":
+        assert first["metrics"]["test/ap"] > 0.3  # a site in 300 bases
+    else:
+        assert (one / "checkpoints/best/model.safetensors").is_file()
+
+
+def test_windows_are_labelled_at_their_sites_base_alone(tiny_data, annotated, tmp_path):
+    path = config_file(tmp_path, annotated, windows=40)
+    values = yaml.safe_load(path.read_text())
+    values["data"]["spliceator"] = str(tiny_data / "spliceator")
+    path.write_text(yaml.safe_dump(values))
+    config = load_config([str(path)])
+    text = training.build_text(config, read_genome(config.bases, tmp_path), 0)
+    ids, labels = training.draw_windows(text, config.bases, np.random.default_rng(0))
+    assert ids.shape == labels.shape == (40, 90) and ((labels != UNLABELLED).sum(axis=1) == 1).all()
+    donors, acceptors = (np.argwhere(labels == label) for label in (2, 1))
+    assert len(donors) > 3 and len(acceptors) > 3
+    for row, place in donors:
+        assert np.array_equal(ids[row, place - 2 : place + 7], encode(LEFT))
+    for row, place in acceptors:
+        assert np.array_equal(ids[row, place - 14 : place + 1], encode(RIGHT))
+
+
+def test_calibration_gives_back_the_frequencies():
+    rng = np.random.default_rng(0)
+    odds = rng.normal(-3, 2, (200_000, 2)).astype(np.float32)
+    odds[:, 1] = -20
+    chance = 1 / (1 + np.exp(-(0.5 * odds[:, 0] - 1)))
+    labels = (rng.random(len(odds)) < chance).astype(np.int64)
+    labels[0] = 2
+    slope, offset = training.calibrate(odds, labels)[0]
+    assert slope == pytest.approx(0.5, abs=0.02) and offset == pytest.approx(-1, abs=0.05)
+    labeller = Labeller(BaseClassifier(None, Shape()), np.array([[0.5, -1.0], [1.0, 0.0]]), torch.device("cpu"))
+    assert labeller.probabilities(odds)[:, 0] == pytest.approx(chance, abs=1e-4)
+    many = labeller.probabilities(rng.normal(0, 30, (1000, 2)))
+    assert (many.sum(axis=1) <= 1 + 1e-6).all() and (many >= 0).all() and np.isfinite(many).all()
+
+
+def test_a_checkpoint_gives_the_same_scores_and_a_foreign_folder_is_refused(tmp_path):
+    torch.manual_seed(0)
+    model = BaseClassifier(None, Shape(tile=20, channels=8, kernel=5, dilations=[1, 3])).eval()
+    calibration = np.array([[0.9, -1.0], [1.1, 0.5]])
+    (tmp_path / "m").mkdir()
+    save_bases(model, calibration, tmp_path / "m")
+    again, read = load_bases(tmp_path / "m")
+    ids = torch.randint(5, 10, (2, 100), dtype=torch.uint8)
+    assert torch.equal(model(ids), again(ids)) and np.array_equal(read, calibration)
+    strands = Labeller(again, read, torch.device("cpu")).both_strands(ids[0].numpy())
+    turned = Labeller(again, read, torch.device("cpu")).both_strands(reverse_complement(ids[0].numpy()))
+    assert strands == pytest.approx(turned[::-1, ::-1], abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    "changes, part",
+    [
+        ({"parts": [["a"], ["mars"]]}, "no record 'mars'"),
+        ({"parts": [["a"], ["a", "b"]]}, "a in more than one of them"),
+        ({"parts": [["a"]]}, "at least two parts"),
+        ({"parts": [["a", "b"], ["c", "d"]]}, "no record is left to train on"),
+        ({"folds": [2]}, "there is no fold 2"),
+        ({"windows": 4}, "bases.windows needs data.spliceator"),
+        ({"annotation": []}, "bases.annotation must name a file for each"),
+        ({"arms": ["pwm"]}, "pwm labels windows"),
+        ({"kernel": 4}, "must be odd"),
+        ({"arms": ["fresh"], "tile": 40}, "longer than the checkpoint takes"),
+    ],
+)
+def test_what_cannot_be_trained_on_is_refused(changes, part, annotated, call, capsys, tmp_path):
+    assert part in refusal(call, capsys, finetune, config_file(tmp_path, annotated, **changes))
+
+
+def test_a_part_without_a_site_is_refused(annotated, call, capsys, tmp_path):
+    fasta, table, records = annotated
+    bare = write_fasta(tmp_path / "bare.fa", records | {"e": random_bases(np.random.default_rng(5), 500)})
+    path = config_file(tmp_path, (bare, table), parts=[["a"], ["e"]])
+    assert "no annotated sites of both types" in refusal(call, capsys, finetune, path)
+
+
+def test_top_k_counts_the_best_as_many_as_there_are_sites():
+    assert score_against(np.array([0, 1, 1, 0]), np.array([0.8, 0.9, 0.1, 0.2]))["topk"] == 0.5
