@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import sys
 
-from utils.config import load_config
 from utils.errors import InputError, run_script
+from utils.parse import load_config
 
 
 def main() -> None:

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import sys
 
-from utils.config import Config, load_config
+from utils.config import Config
 from utils.errors import InputError, run_script
+from utils.parse import load_config
 
 
 def main() -> None:

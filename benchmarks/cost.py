@@ -49,9 +49,10 @@ from simcsp.model.checkpoint import load_backbone
 from simcsp.report.write import write_report
 from simcsp.text.alphabet import A, T
 from simcsp.training.pretraining import Training
-from utils.config import EvaluateConfig, ModelConfig, PretrainConfig, read_config
+from utils.config import EvaluateConfig, ModelConfig, PretrainConfig
 from utils.errors import InputError, run_script
 from utils.files import read_json, write_json
+from utils.parse import read_config
 
 ROOT = Path(__file__).resolve().parent.parent
 WINDOW = 40  # nt, of growth

@@ -28,10 +28,11 @@ from simcsp.text.known_introns import read_truth
 from simcsp.text.sites import SITES
 from simcsp.text.store import TokenStore, open_store
 from utils.arms import BASELINE, HEAD_FILE, job_of
-from utils.config import DEFAULT_CONFIG, Config, load_config
+from utils.config import DEFAULT_CONFIG, Config
 from utils.device import build_accelerator
 from utils.errors import InputError
 from utils.files import written_aside
+from utils.parse import load_config
 
 PROJECT = Path(__file__).parents[1]
 BOXED = PROJECT / "models/simcsp-small-bases"

@@ -25,9 +25,10 @@ from simcsp.labels.splits import load_windows, selection_windows
 from simcsp.report.relation import write_relation
 from simcsp.report.write import write_report
 from simcsp.training.finetuning import run_folds
-from utils.config import Config, FinetuneConfig, load_config
+from utils.config import Config, FinetuneConfig
 from utils.device import build_accelerator
 from utils.errors import InputError
+from utils.parse import load_config
 from utils.run import StopSignal, stop_if_asked
 
 

@@ -16,8 +16,9 @@ from utils.arms import (
     job_of,
     stage_folders,
 )
-from utils.config import Config, load_config
+from utils.config import Config
 from utils.errors import InputError
+from utils.parse import load_config
 
 
 def split_sources(words: list[str]) -> tuple[list[Path], list[str]]:

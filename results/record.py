@@ -18,12 +18,12 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from utils.config import read_saved  # noqa: E402
 from utils.errors import (
     InputError,  # noqa: E402
     run_script,  # noqa: E402
 )
 from utils.files import read_json, read_table, write_text  # noqa: E402
+from utils.parse import read_saved
 
 TABLE = Path(__file__).with_name("results.csv")
 OURS = "run here"

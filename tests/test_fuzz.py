@@ -26,9 +26,10 @@ from simcsp.text.alphabet import encode
 from simcsp.text.annotation import read_annotation
 from simcsp.text.fasta import fasta_pieces
 from simcsp.text.store import open_store
-from utils.config import ModelConfig, load_config
+from utils.config import ModelConfig
 from utils.errors import InputError
 from utils.files import read_json, read_table
+from utils.parse import load_config
 from utils.run import RunFolder, read_metrics
 
 pytestmark = pytest.mark.slow

@@ -32,7 +32,7 @@ from simcsp.text.store import open_store
 from simcsp.text.weight_matrix import WeightMatrix
 from simcsp.training.finetuning import run_folds
 from simcsp.training.objectives import info_nce
-from utils.config import load_config
+from utils.parse import load_config
 from utils.run import StopSignal
 
 FOLDS = 6

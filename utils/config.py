@@ -1,25 +1,19 @@
-"""One YAML = one experiment: the dataclasses that hold it, their defaults (nowhere else) and their parser.
-
-Order of precedence: dataclass defaults, then the base that the YAML file `extends`, then the file, then
-`--section.field value`. Unknown keys, wrong types and impossible values are one InputError that names every field.
-`to_yaml` gives a file that can be passed back.
+"""One YAML = one experiment: the dataclasses that hold it, their defaults (nowhere else), and the
+values that cannot go together.
 """
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import difflib
 import functools
-import json
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import jsonargparse
 import yaml
 from jsonargparse.typing import (
     ClosedUnitInterval,
@@ -32,7 +26,6 @@ from jsonargparse.typing import (
 )
 
 from utils.errors import InputError
-from utils.files import check_hash, read_json
 
 DEFAULT_CONFIG = "configs/demo.yaml"
 # Below 1 so that something is left to train on; 0 means none is set aside.
@@ -485,175 +478,6 @@ RETIRED = {
 """Fields that earlier versions had, and the value under which they changed nothing."""
 CONFIG_HASH = "config_sha256"  # in env.json
 PLAIN = "a letter or digit, then letters, digits, . _ - + @ or spaces, at most 100 bytes"
-REFUSED = (jsonargparse.ArgumentError, TypeError, ValueError)
-"""What jsonargparse raises for values that it does not take."""
-
-
-def build_parser(hidden: Sequence[str] = (), described: bool = False) -> jsonargparse.ArgumentParser:
-    """A parser of flags (`--section.field value`) whose errors are exceptions.
-
-    hidden: sections left out of --help. described: read the fields' docstrings, which --help alone needs and which
-    takes as long as all the rest.
-    """
-    jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=described)
-    about = {name: type(getattr(Config(), name)).__doc__ for name in SECTIONS if name not in hidden}
-    usage = [
-        "%(prog)s [CONFIG.yaml] [--section.field value ...]",
-        "",
-        f"CONFIG.yaml is the experiment (default: {DEFAULT_CONFIG}); flags override it, and --name gives the",
-        "changed experiment a run folder of its own. The fields of each section, with their defaults, are below:",
-        "",
-        *(f"  {name:<9} {text}" for name, text in about.items()),
-    ]
-    parser = jsonargparse.ArgumentParser(exit_on_error=False, usage="\n".join(usage))
-    parser.add_argument("--config", action="config", help=f"YAML of the experiment (default: {DEFAULT_CONFIG})")
-    parser.add_class_arguments(Config)
-    for action in parser._actions:
-        if action.dest.partition(".")[0] in hidden:
-            action.help = argparse.SUPPRESS
-    return parser
-
-
-def load_config(argv: Sequence[str], hidden: Sequence[str] = ()) -> Config:
-    """Read the command line of a script into a checked Config.
-
-    argv: arguments after the script's name; the first may be a YAML file, else configs/demo.yaml is read. hidden:
-    sections that the script does not use, which --help leaves out; they are taken all the same.
-    Raises InputError for a missing file, unknown keys, wrong types and impossible values, all of them in one message.
-    """
-    if "-h" in argv or "--help" in argv:
-        build_parser(hidden, described=True).parse_args(["--help"])
-    parser = build_parser(hidden)
-    path, flags = _split_words(argv)
-    files = read_files(path)
-    one_job = (path.parent / "env.json").is_file()
-    if one_job:
-        _check_saved(path)
-        files = [(name, upgrade(values)) for name, values in files]
-    faults: dict[str, str] = {}
-    for name, values in files:
-        faults |= {key: f"config {name}: {reason}" for key, reason in _value_faults(parser, values).items()}
-    values = functools.reduce(merge, (_without(values, faults) for _, values in files))
-    of_flags = _flag_faults(parser, flags)
-    taken = [word for group in flags if group[0] not in of_flags for word in group]
-    faults |= {_field_of(flag): reason for flag, reason in of_flags.items()}
-    namespace = parser.instantiate(parser.parse_args(taken, namespace=parser.parse_object(values)))
-    config = _plain_numbers(Config(**{item.name: getattr(namespace, item.name) for item in dataclasses.fields(Config)}))
-    if config.name is None:
-        config.name = path.stem
-    about = {*faults, *filter(None, map(_nearest, faults))}  # what was meant there is not known
-    found = [fault for fault in find_faults(config, one_job) if not any(key in fault for key in about)]
-    _refuse([*faults.values(), *found])
-    return config
-
-
-def read_config(path: Path) -> Config:
-    """The resolved config of a finished or running stage."""
-    return load_config([str(path)])
-
-
-def read_saved(path: Path) -> dict[str, Any]:
-    """The values of a config saved in a run folder, as today's fields have them; what they say is not checked."""
-    _check_saved(path)
-    return upgrade(_read_values(path))
-
-
-def _check_saved(path: Path) -> None:
-    """Refuse a config that is not the one which the env.json beside it was written with."""
-    env = path.with_name("env.json")
-    if path.is_file() and env.is_file():
-        remedy = "restore it from a copy, or delete the folder that it lies in and train that anew"
-        check_hash(path, read_json(env, remedy).get(CONFIG_HASH), remedy)
-
-
-# -- files -------------------------------------------------------------------------------------------------------------
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML whose numbers may be written 1e-4 (YAML 1.2), whose dates stay text, and that refuses a repeated key."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        lines: dict[Any, int] = {}
-        for key, _ in node.value:
-            line = key.start_mark.line + 1
-            if isinstance(key, yaml.ScalarNode) and lines.setdefault((key.tag, key.value), line) != line:
-                first = lines[key.tag, key.value]
-                raise InputError(f"config {self.name}, line {line}: {key.value} is given twice, first in line {first}")
-        return super().construct_mapping(node, deep)
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in pairs if tag != "tag:yaml.org,2002:timestamp"]
-    for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
-
-
-def read_files(path: Path) -> list[tuple[Path, dict[str, Any]]]:
-    """[(file, its values)] of a YAML and all that it extends, the outermost base first.
-
-    `extends` is the path of the base, relative to the file that names it. Raises InputError for a file that is missing,
-    empty, no YAML mapping, or that extends itself by way of others.
-    """
-    files: list[tuple[Path, dict[str, Any]]] = []
-    while True:
-        values = _read_values(path)
-        base = values.pop("extends", None)
-        files.insert(0, (path, values))
-        if base is None:
-            return files
-        if not isinstance(base, str):
-            raise InputError(f"config {path}: extends is {base!r}, expected the path of one YAML file")
-        named_by, path = path, path.parent / base
-        if not path.is_file():
-            raise InputError(f"config {named_by}: extends {base}, but {path} does not exist")
-        if path.resolve() in [file.resolve() for file, _ in files]:
-            chain = " -> ".join(str(file) for file in (*(file for file, _ in reversed(files)), path))
-            raise InputError(f"config {named_by}: extends goes in a circle, {chain}")
-
-
-def _read_values(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise InputError(f"config {path} does not exist: give the path of a YAML file, for example {DEFAULT_CONFIG}")
-    try:
-        loader = _Loader(path.read_text())
-        loader.name = str(path)
-        values = loader.get_single_data()
-    except UnicodeDecodeError:
-        raise InputError(f"config {path} is no text file: expected YAML") from None
-    except yaml.MarkedYAMLError as error:
-        raise InputError(f"config {path}, line {error.problem_mark.line + 1}: {error.problem}") from None
-    except yaml.YAMLError as error:  # characters that YAML does not allow
-        raise InputError(f"config {path}: {' '.join(str(error).split())}") from None
-    try:
-        json.dumps(values, default=str, skipkeys=True)
-    except ValueError:
-        raise InputError(f"config {path} holds a YAML anchor that contains itself") from None
-    if values is None:
-        raise InputError(f"config {path} is empty: it needs at least a data section (see {DEFAULT_CONFIG})")
-    if not isinstance(values, dict):
-        raise InputError(
-            f"config {path} holds {str(values)[:40]!r}, expected sections of fields (see {DEFAULT_CONFIG})"
-        )
-    for name in SECTIONS:
-        if name in values and not isinstance(values[name], dict):
-            raise InputError(f"config {path}: {name} is {values[name]!r}, expected a section of fields")
-    return values
-
-
-def merge(base: dict[str, Any], values: dict[str, Any], depth: int = 3) -> dict[str, Any]:
-    """`values` laid over `base`: mappings are merged, all else is replaced, lists too.
-
-    depth: of mappings that are merged. Three are sections, fields, and the fields of search.space, whose ranges are
-    replaced whole: {choices: ...} laid over {low: ..., high: ...} must not leave both.
-    """
-    merged = base | values
-    for key in base.keys() & values.keys():
-        if depth > 1 and isinstance(base[key], dict) and isinstance(values[key], dict):
-            merged[key] = merge(base[key], values[key], depth - 1)
-    return merged
 
 
 def upgrade(values: dict[str, Any]) -> dict[str, Any]:
@@ -664,7 +488,7 @@ def upgrade(values: dict[str, Any]) -> dict[str, Any]:
     values = {name: dict(value) if isinstance(value, dict) else value for name, value in values.items()}
     for key, unused in RETIRED.items():
         section, name = key.split(".")
-        if key not in _known() and values.get(section, {}).get(name) == unused:
+        if key not in known_fields() and values.get(section, {}).get(name) == unused:
             del values[section][name]
     mlm = values.get("mlm", {})
     if mlm.get("objective") == "mlm":
@@ -674,117 +498,29 @@ def upgrade(values: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
-# -- what is wrong with them -------------------------------------------------------------------------------------------
-
-
-def _split_words(argv: Sequence[str]) -> tuple[Path, list[list[str]]]:
-    """(YAML file, [[flag, its words ...], ...]) of a command line."""
-    words = list(argv)
-    if words and not words[0].startswith("-"):
-        words = ["--config", *words]
-    groups: list[list[str]] = []
-    for word in words:
-        if word.startswith("--") or not groups:
-            groups.append([word])
-        else:
-            groups[-1].append(word)
-    given = [group for group in groups if _field_of(group[0]) == "config"]
-    flags = [group for group in groups if group not in given]
-    if not given:
-        return Path(DEFAULT_CONFIG), flags
-    paths = [word for group in given for word in (*group[0].split("=", 1)[1:], *group[1:])]
-    if len(paths) != 1:
-        raise InputError(
-            f"expected one YAML file, got {' '.join(paths) or 'none'}: a YAML names its base by `extends:`"
-        )
-    return Path(paths[0]), flags
-
-
-def _field_of(flag: str) -> str:
-    """--pretrain.lr=1e-4 -> pretrain.lr; --data.fasta+ (one more) -> data.fasta."""
-    return flag.partition("=")[0].removeprefix("--").removesuffix("+")
-
-
 @functools.cache
-def _known() -> tuple[str, ...]:
+def known_fields() -> tuple[str, ...]:
     defaults = to_dict(Config())
     return (*defaults, *(f"{section}.{name}" for section in SECTIONS for name in defaults[section]))
 
 
-def _nearest(key: str) -> str | None:
+def nearest_field(key: str) -> str | None:
     """The field that an unknown key may have been meant for."""
     section, _, name = key.rpartition(".")
     if section == "mlm" and name in OF_CONTRAST:
         return f"pretrain.{name}"
-    alike = [known for known in _known() if known.rpartition(".")[2] == name]
-    return next(iter(difflib.get_close_matches(key, _known(), 1, 0.75) or alike), None)
+    alike = [known for known in known_fields() if known.rpartition(".")[2] == name]
+    return next(iter(difflib.get_close_matches(key, known_fields(), 1, 0.75) or alike), None)
 
 
-def _unknown(key: str) -> str:
-    nearest = _nearest(key)
+def unknown_field(key: str) -> str:
+    nearest = nearest_field(key)
     if key.startswith("mlm.") and nearest == f"pretrain.{key.removeprefix('mlm.')}":
         return f"{key} does not apply to masked bases alone: there is {nearest}"
     return f"unknown key {key}" + (f": did you mean {nearest}?" if nearest else "")
 
 
-def _value_faults(parser: jsonargparse.ArgumentParser, values: dict[str, Any]) -> dict[str, str]:
-    """{field: what is wrong with it} of one file's values, in their order."""
-    fields = list(_fields(values))
-    faults = {key: _unknown(key) for key, _ in fields if key not in _known()}
-    faults |= _type_faults(parser, [field for field in fields if field[0] not in faults])
-    return {key: faults[key] for key, _ in fields if key in faults}
-
-
-def _type_faults(parser: jsonargparse.ArgumentParser, fields: list[tuple[str, Any]]) -> dict[str, str]:
-    """{field: what is wrong with its value} of known fields. The parser names one fault alone, so halves are tried."""
-    values: dict[str, Any] = {}
-    for key, value in fields:
-        section, _, name = key.rpartition(".")
-        (values.setdefault(section, {}) if section else values)[name] = value
-    try:
-        parser.parse_object(values)
-        return {}
-    except REFUSED as error:
-        if len(fields) == 1:
-            return {fields[0][0]: _first_reason(str(error))}
-    half = len(fields) // 2
-    return _type_faults(parser, fields[:half]) | _type_faults(parser, fields[half:])
-
-
-def _flag_faults(parser: jsonargparse.ArgumentParser, groups: list[list[str]]) -> dict[str, str]:
-    """{flag: what is wrong with it} of a command line."""
-    faults = {}
-    for flag, *words in groups:
-        key = _field_of(flag)
-        known = not flag.startswith("--") or key in (*_known(), "print_config") or key.startswith("search.space.")
-        try:
-            if not known:
-                faults[flag] = _unknown(key)
-            elif key != "print_config":
-                parser.parse_args([flag, *words])
-        except REFUSED as error:
-            faults[flag] = _first_reason(str(error))
-    return faults
-
-
-def _fields(values: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    for name, value in values.items():
-        if name in SECTIONS:
-            yield from ((f"{name}.{key}", part) for key, part in value.items())
-        else:
-            yield str(name), value
-
-
-def _without(values: dict[str, Any], keys: dict[str, str]) -> dict[str, Any]:
-    kept: dict[str, Any] = {}
-    for key, value in _fields(values):
-        section, _, name = key.rpartition(".")
-        if key not in keys:
-            (kept.setdefault(section, {}) if section else kept)[name] = value
-    return kept
-
-
-def _refuse(faults: list[str]) -> None:
+def refuse_faults(faults: list[str]) -> None:
     if len(faults) == 1:
         raise InputError(faults[0])
     if faults:
@@ -794,7 +530,7 @@ def _refuse(faults: list[str]) -> None:
 
 def check(config: Config) -> None:
     """Refuse combinations that cannot work, naming the fields of all of them. Raises InputError."""
-    _refuse(find_faults(config))
+    refuse_faults(find_faults(config))
 
 
 def find_faults(config: Config, one_job: bool = False) -> list[str]:
@@ -963,19 +699,3 @@ def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = value
     return flat
-
-
-def _plain_numbers(config: Config) -> Config:
-    """jsonargparse's restricted numbers are classes of their own, which YAML cannot write: back to int and float."""
-    values = json.loads(json.dumps(dataclasses.asdict(config)))
-    sections = {item.name: getattr(config, item.name) for item in dataclasses.fields(Config)}
-    for name, section in sections.items():
-        if dataclasses.is_dataclass(section):
-            values[name] = type(section)(**values[name])
-    return Config(**values)
-
-
-def _first_reason(message: str) -> str:
-    """jsonargparse explains over many lines; the reader wants the key and the reason."""
-    lines = [line.strip(" -") for line in message.splitlines() if line.strip(" -")]
-    return "; ".join(lines)[:400]

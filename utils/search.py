@@ -18,9 +18,10 @@ from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.study import MaxTrialsCallback
 from optuna.trial import TrialState
 
-from utils.config import Config, flatten, load_config, to_dict
+from utils.config import Config, flatten, to_dict
 from utils.errors import InputError, Interrupted
 from utils.files import write_text
+from utils.parse import load_config
 from utils.run import StopSignal, stop_if_asked
 
 HEARTBEAT, GRACE = 20, 60  # seconds: a worker that has not been heard of for so long is dead, and its trial is retried

@@ -9,8 +9,9 @@ import pandas as pd
 from simcsp.report.collect import JOB, Study, main_size, near_duplicate_share
 from simcsp.report.verdict import ENDPOINT
 from utils.arms import BASELINE, FLOORS, HEAD_FILE, OF_CONTROL, OF_PRETRAINING
-from utils.config import Config, read_saved
+from utils.config import Config
 from utils.files import read_json
+from utils.parse import read_saved
 from utils.run import REMEDY
 
 SYNTHETIC = "Synthetic data (data/demo.py): these numbers show that the pipeline runs, and say nothing about biology."

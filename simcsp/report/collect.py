@@ -12,9 +12,10 @@ import pandas as pd
 
 from simcsp.judge.scores import TEST_TO_TRAIN
 from utils.arms import ARMS, BASELINE, CONTROL, checkpoint_of, finished_folds, stage_folders
-from utils.config import Config, flatten, read_saved, to_dict
+from utils.config import Config, flatten, to_dict
 from utils.errors import InputError
 from utils.files import check_hash, read_json, read_table
+from utils.parse import read_saved
 from utils.run import PREDICTIONS, REMEDY, read_metrics
 
 CROSS_VALIDATION = "spliceator"  # the dataset of the test folds

@@ -27,8 +27,9 @@ from simcsp.text.alphabet import decode, encode
 from simcsp.text.known_introns import read_truth
 from simcsp.text.sites import KINDS
 from simcsp.text.store import open_store
-from utils.config import load_config, to_yaml
+from utils.config import to_yaml
 from utils.errors import InputError
+from utils.parse import load_config
 
 CONTEXT = 20  # of tiny_config
 HALF = CONTEXT // 2

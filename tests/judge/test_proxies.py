@@ -26,8 +26,8 @@ from simcsp.labels.splits import load_windows, selection_windows
 from simcsp.model.checkpoint import load_backbone, save_checkpoint
 from simcsp.text.alphabet import decode, encode
 from simcsp.text.weight_matrix import one_hot
-from utils.config import load_config
 from utils.errors import InputError
+from utils.parse import load_config
 
 
 @pytest.fixture(scope="module")

@@ -21,8 +21,8 @@ from simcsp.labels.motifs import load_motifs
 from simcsp.model.checkpoint import load_backbone
 from simcsp.report.relation import plain_sentence
 from simcsp.training import finetuning
-from utils.config import load_config
 from utils.files import read_json, write_checksums, write_json
+from utils.parse import load_config
 from utils.run import read_metrics
 
 QUICK = ("--finetune.folds", "[0,1]", "--finetune.max_epochs", "1")

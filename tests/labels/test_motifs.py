@@ -16,8 +16,8 @@ from simcsp.text.alphabet import decode
 from simcsp.text.annotation import introns, read_annotation
 from simcsp.text.fasta import fasta_pieces
 from simcsp.text.store import open_store
-from utils.config import load_config
 from utils.errors import InputError
+from utils.parse import load_config
 
 
 def load(bed, fasta, cache, window=40, **options):

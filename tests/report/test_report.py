@@ -20,7 +20,8 @@ from simcsp.report.collect import label_runs, merge
 from simcsp.report.plots import arm_styles, score_plot
 from simcsp.report.verdict import COLUMNS, compare
 from simcsp.report.write import lay_out, write_report
-from utils.config import load_config, to_yaml
+from utils.config import to_yaml
+from utils.parse import load_config
 
 FOLDS, PART = 5, 30  # fold k is tested on parts k and k + 1, of 30 windows each
 ARMS = {

@@ -17,8 +17,8 @@ from simcsp.model.checkpoint import load_backbone, save_checkpoint
 from simcsp.report.collect import collect_folds
 from simcsp.report.verdict import COLUMNS, compare
 from simcsp.report.write import write_report
-from utils.config import load_config
 from utils.files import read_json, write_json
+from utils.parse import load_config
 
 
 def table_of(text):

@@ -41,8 +41,9 @@ import pretrain
 from simcsp.judge.scores import best_threshold, classification_scores
 from simcsp.labels.splits import load_windows
 from simcsp.model.checkpoint import load_backbone
-from utils.config import ModelConfig, load_config, read_config
+from utils.config import ModelConfig
 from utils.files import read_json, write_json
+from utils.parse import load_config, read_config
 
 ARMS = ["pwm", "kmer", "fresh", "baseline", "best_sccs"]
 FOLD_METRICS = {f"test/{key}" for key in ("f1", "auc", "ap", "accuracy", "mcc", "f1_tuned", "threshold")}

@@ -14,8 +14,9 @@ from simcsp.labels.bases import UNLABELLED, read_genome
 from simcsp.model.bases import BaseClassifier, Labeller, Shape, load_bases, save_bases
 from simcsp.text.alphabet import N, encode, reverse_complement
 from simcsp.training import bases as training
-from utils.config import BasesConfig, load_config
+from utils.config import BasesConfig
 from utils.errors import Interrupted
+from utils.parse import load_config
 from utils.run import StopSignal
 
 LEFT, RIGHT = "CAGGTAAGT", "TTCTTTCTTTTCAGG"  # a donor's exon ends after its 3rd base, an acceptor's begins at its 15th

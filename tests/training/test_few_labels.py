@@ -21,8 +21,9 @@ from simcsp.training.finetuning import run_jobs
 from simcsp.training.fold import hit_limit
 from simcsp.training.probe import CS
 from utils.arms import finished_folds, job_of
-from utils.config import FinetuneConfig, ModelConfig, find_faults, load_config
+from utils.config import FinetuneConfig, ModelConfig, find_faults
 from utils.errors import InputError
+from utils.parse import load_config
 
 SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
 

@@ -11,7 +11,8 @@ import finetune
 import pretrain
 from commands.sources import encoders, fold_folders, job_of
 from utils.arms import finished_folds, stage_folders
-from utils.config import find_faults, load_config
+from utils.config import find_faults
+from utils.parse import load_config
 
 CHANGES = {"pretrain.control": True, "pretrain.steps": 4, "finetune.max_epochs": 1, "finetune.folds": [0]}
 CHANGES |= {"finetune.arms": ["pwm", "fresh", "baseline", "last", "control_last"]}

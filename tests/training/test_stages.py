@@ -20,8 +20,9 @@ from simcsp.model.classifier import Classifier, layer_groups, load_classifier, p
 from simcsp.model.encoder import fresh_like, window_vectors
 from simcsp.text.alphabet import A
 from simcsp.training import finetuning, fold
-from utils.config import FinetuneConfig, ModelConfig, check, load_config
+from utils.config import FinetuneConfig, ModelConfig, check
 from utils.errors import InputError, Interrupted
+from utils.parse import load_config
 from utils.run import RunFolder
 
 SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}

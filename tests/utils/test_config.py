@@ -8,19 +8,9 @@ from conftest import ROOT
 
 from simcsp.training.pretraining import stage_config, stages
 from utils import config as config_module
-from utils.config import (
-    OF_CONTRAST,
-    Config,
-    FinetuneConfig,
-    PretrainConfig,
-    check,
-    flatten,
-    load_config,
-    read_config,
-    to_dict,
-    to_yaml,
-)
+from utils.config import OF_CONTRAST, Config, FinetuneConfig, PretrainConfig, check, flatten, to_dict, to_yaml
 from utils.errors import InputError
+from utils.parse import load_config, read_config
 from utils.run import RunFolder
 
 MINIMAL = {"mlm": {"steps": 0}, "pretrain": {"steps": 0}}  # nothing to train needs no data

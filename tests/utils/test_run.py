@@ -28,10 +28,11 @@ import pretrain
 from simcsp.report import write
 from simcsp.training import finetuning, fold, pretraining
 from simcsp.training.validation import build_validation
-from utils.config import flatten, load_config, to_dict
+from utils.config import flatten, to_dict
 from utils.device import build_accelerator, take_step
 from utils.errors import InputError, Interrupted, run_script
 from utils.files import replace_folder, sha256_folder, write_json, write_text
+from utils.parse import load_config
 from utils.run import RunFolder, StopSignal, read_metrics
 
 # -- files -------------------------------------------------------------------------------------------------------------

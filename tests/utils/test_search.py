@@ -18,8 +18,8 @@ import pretrain
 from simcsp.labels.splits import load_windows
 from simcsp.training import fold
 from utils import search
-from utils.config import load_config
 from utils.errors import InputError
+from utils.parse import load_config
 from utils.run import StopSignal
 
 SPACE = {
