@@ -139,7 +139,8 @@ def sccs_difference(
     """SCCS of vectors `now` minus that of `start` (both [n, any]): diff, diff_low, diff_high (95 %).
 
     The same windows (published: the same pairs) are drawn for both, as in `sccs_interval`; what chance adds in each
-    pair by itself is left in, so that the interval is a little too wide where the two hardly differ.
+    pair by itself is left in. Simulated coverage of two Gaussian classes: .92 of 900 studies of 80 windows at a
+    difference of -.20, .96 of 900 at -.01; .93 of 300 studies of 200 windows at -.20.
     """
     n, rng = len(labels), np.random.default_rng(seed)
     left, right = pair_indices(n, pairs, seed)

@@ -255,8 +255,8 @@ def test_a_difference_is_paired_and_so_known_better_than_its_two_parts():
 
 
 def test_the_interval_of_a_difference_covers_what_is_there():
-    rng, true, covered = np.random.default_rng(2), [], []
-    for seed in range(150):
+    rng, true, covered = np.random.default_rng(0), [], []
+    for seed in range(300):
         labels = np.arange(80) % 2
         shared = rng.normal(size=(80, 4)) + 1.0 * np.where(labels, 1, -1)[:, None]
         other = shared + rng.normal(size=(80, 4))  # the same windows, noisier
@@ -264,7 +264,8 @@ def test_the_interval_of_a_difference_covers_what_is_there():
         true.append(found["diff"])
         covered.append((found["diff_low"], found["diff_high"]))
     inside = [low <= np.mean(true) <= high for low, high in covered]
-    assert 0.9 <= np.mean(inside) and np.mean(true) < -0.02
+    assert 0.868 <= np.mean(inside) <= 0.99  # .916 in 900 studies, less three standard errors of 300
+    assert np.mean(true) < -0.02
 
 
 def test_an_interval_is_repeatable_and_its_point_is_sccs():
