@@ -623,6 +623,9 @@ def _seed_faults(config: Config) -> Iterator[str]:
 
 
 def _finetune_faults(finetune: FinetuneConfig, data: DataConfig, one_job: bool) -> Iterator[str]:
+    if empty := [name for name in ("arms", "sites", "seeds", "stages") if getattr(finetune, name) is None]:
+        yield from (f"finetune.{name} is null: name at least one" for name in empty)
+        return
     for name in ("arms", "sites", "folds", "seeds", "train_windows"):
         values = getattr(finetune, name)
         shown = f"finetune.{name} ([{', '.join(map(str, values or ()))}])"
@@ -631,7 +634,7 @@ def _finetune_faults(finetune: FinetuneConfig, data: DataConfig, one_job: bool) 
         names = ["null" if value is None else str(value).partition("=")[0] for value in values or ()]
         if repeated := sorted({value for value in names if names.count(value) > 1}):
             yield f"{shown} names {', '.join(repeated)} more than once"
-    for arm in finetune.arms or ():
+    for arm in finetune.arms:
         if not is_plain_name(arm.partition("=")[0]) or "\0" in arm or "\n" in arm:
             yield f"finetune.arms: {arm!r} does not begin with a plain name: {PLAIN}"
     stages = f"finetune.stages ([{', '.join(finetune.stages)}])"
