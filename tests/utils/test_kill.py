@@ -134,7 +134,13 @@ def test_a_report_killed_at_random_is_written_whole_by_the_next(straight, capsys
 
 
 def test_a_search_killed_at_random_goes_on_to_its_number_of_trials(tiny_data, tmp_path, capsys):
-    changes = {"mlm.steps": 0, "finetune.arms": ["fresh"], "finetune.folds": [0], "finetune.max_epochs": 2}
+    changes = {
+        "mlm.steps": 0,
+        "pretrain.steps": 0,
+        "finetune.arms": ["fresh"],
+        "finetune.folds": [0],
+        "finetune.max_epochs": 2,
+    }
     space = {"finetune.lr": {"low": 1e-3, "high": 1e-2, "log": True}}
     config = tiny_config(tmp_path, tiny_data, changes | {"search.trials": 3, "search.space": space})
     rng, killed = np.random.default_rng(), 0
