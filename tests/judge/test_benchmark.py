@@ -39,7 +39,7 @@ from simcsp.labels.spliceator import Windows, load_benchmark
 from simcsp.labels.splits import load_windows
 from simcsp.report.plots import plt, reliability_plot
 from simcsp.text.alphabet import encode
-from utils.config import EvaluateConfig
+from utils.config import CONFIG_HASH, EvaluateConfig
 from utils.files import read_json, sha256_file, write_json
 from utils.parse import load_config
 
@@ -436,6 +436,8 @@ def bundle(run, windows_gone):
         values = yaml.safe_load(path.read_text())
         values["data"]["spliceator"] = "./nowhere"
         path.write_text(yaml.safe_dump(values))
+        env = path.with_name("env.json")
+        write_json(env, read_json(env) | {CONFIG_HASH: sha256_file(path)})
     return {path: path.stat().st_mtime_ns for path in run.rglob("*")}
 
 

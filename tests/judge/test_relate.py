@@ -21,7 +21,8 @@ from simcsp.labels.motifs import load_motifs
 from simcsp.model.checkpoint import load_backbone
 from simcsp.report.relation import plain_sentence
 from simcsp.training import finetuning
-from utils.files import read_json, write_checksums, write_json
+from utils.config import CONFIG_HASH
+from utils.files import read_json, sha256_file, write_checksums, write_json
 from utils.parse import load_config
 from utils.run import read_metrics
 
@@ -259,6 +260,8 @@ def test_runs_that_cannot_be_compared_are_refused_in_one_line(own_run, call, cap
     splits.write_text(text)
     for config in other.glob("finetune/*/*/*/*/config.yaml"):
         config.write_text(config.read_text().replace("lr: 0.003", "lr: 0.001"))
+        env = config.with_name("env.json")
+        write_json(env, read_json(env) | {CONFIG_HASH: sha256_file(config)})
     line = refusal(call, capsys, evaluate, "relate", own_run, other, *QUICK)
     assert "finetune.lr is 0.003 there and 0.001 here" in line
     line = refusal(call, capsys, evaluate, "relate", own_run, "--finetune.sites", "[both,donor]")

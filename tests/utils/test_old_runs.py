@@ -51,4 +51,5 @@ def test_its_models_predict_and_are_scored_anew(old_run, call, capsys):
     call(evaluate, "predict", fold, "data/genome.fa", "--out", "sites.tsv")
     assert len((old_run.parents[1] / "sites.tsv").read_text().splitlines()) > 100
     call(evaluate, "classify", fold)
-    assert "largest difference to the recorded probabilities: 0.0e+00" in capsys.readouterr().out
+    difference = capsys.readouterr().out.split("largest difference to the recorded probabilities: ")[1]
+    assert float(difference) < 1e-6  # another processor rounds otherwise
