@@ -17,7 +17,6 @@ from conftest import ROOT
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from simcsp.genome.truth import read_truth
 from simcsp.genome.variants import read_variants
 from simcsp.labels.motifs import read_bed, read_cut
 from simcsp.labels.spliceator import read_rows
@@ -25,6 +24,7 @@ from simcsp.model.checkpoint import load_backbone
 from simcsp.text.alphabet import encode
 from simcsp.text.annotation import read_annotation
 from simcsp.text.fasta import fasta_pieces
+from simcsp.text.known_introns import read_truth
 from simcsp.text.store import open_store
 from utils.config import ModelConfig
 from utils.errors import InputError

@@ -62,12 +62,12 @@ def test_the_benchmarks_load(windows):
         assert len(benchmark) == 6_400 and benchmark.labels.mean() == 0.5
 
 
-def test_about_11_percent_of_the_negatives_have_a_near_duplicate_within_their_type(windows):
+def test_about_16_percent_of_the_negatives_have_a_near_duplicate_within_their_type(windows):
     for site in ("donor", "acceptor"):
         ids = windows.crop(400)[(windows.sites == site) & (windows.labels == 0)]
         groups = near_duplicate_groups(ids)
         share = (np.bincount(groups)[groups] > 1).mean()
-        assert share == pytest.approx(0.11, abs=0.02)
+        assert share == pytest.approx(0.16, abs=0.02)  # .11 on the strand that they are written on
 
 
 @pytest.mark.slow

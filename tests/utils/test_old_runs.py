@@ -52,4 +52,6 @@ def test_its_models_predict_and_are_scored_anew(old_run, call, capsys):
     assert len((old_run.parents[1] / "sites.tsv").read_text().splitlines()) > 100
     call(evaluate, "classify", fold)
     difference = capsys.readouterr().out.split("largest difference to the recorded probabilities: ")[1]
-    assert float(difference) < 1e-6  # another processor rounds otherwise
+    assert (
+        float(difference) < 1e-6
+    )  # predictions.csv has nine digits, and attention at few tokens is computed otherwise now
