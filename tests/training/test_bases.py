@@ -1,6 +1,7 @@
 """Models that label every base: labels from annotation, folds of records, exact resume, checkpoints."""
 
 import json
+import signal
 
 import numpy as np
 import pytest
@@ -133,7 +134,7 @@ def test_training_learns_selects_and_resumes_bit_for_bit(arm, annotated, call, t
 
     def stops_at_15(*words):
         count.append(1)
-        stop.asked = len(count) == 15
+        stop.number = signal.SIGTERM if len(count) == 15 else 0
         return loss_of(*words)
 
     monkeypatch.setattr(training, "step_loss", stops_at_15)
