@@ -21,7 +21,7 @@ from simcsp.model.encoder import fresh_like
 from simcsp.text.alphabet import N, reverse_complement
 from simcsp.training.optimizer import build_optimizer, decay_groups
 from utils.arms import FLOORS, resolve_arms
-from utils.config import BasesConfig, Config, ModelConfig, flatten, to_dict
+from utils.config import BasesConfig, Config, ModelConfig, to_dict
 from utils.device import build_accelerator, pack_state, take_step, unpack_state
 from utils.errors import InputError
 from utils.files import replace_folder, sha256_folder
@@ -240,7 +240,7 @@ def fit_bases(
     sizes = {"arm": run.path.parts[-4], "site": SITE, "seed": seed, "fold": fold, "best_step": best["step"]}
     parameters = sum(weights.numel() for weights in model.parameters())
     seconds = round(time.perf_counter() - began, 1)
-    run.finish({**sizes, "parameters": parameters, "seconds": seconds, "metrics": metrics}, flatten(run.config))
+    run.finish({**sizes, "parameters": parameters, "seconds": seconds, "metrics": metrics}, sizes)
     shown = "  ".join(f"{kind} AP {scores[f'ap_{kind}']:.4f} top-k {scores[f'topk_{kind}']:.4f}" for kind in TYPES)
     run.log(f"{sizes['arm']:<10} seed {seed} fold {fold:02d}  {shown}")
     accelerator.free_memory()
