@@ -6,7 +6,6 @@ unknown key, a wrong type or an impossible value is an InputError that names the
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import functools
 import json
@@ -40,7 +39,7 @@ REFUSED = (jsonargparse.ArgumentError, TypeError, ValueError)
 def build_parser(hidden: Sequence[str] = (), described: bool = False) -> jsonargparse.ArgumentParser:
     """A parser of flags (`--section.field value`) whose errors are exceptions.
 
-    hidden: sections left out of --help. described: read the fields' docstrings, which --help alone needs and which
+    hidden: sections that --help leaves out. described: read the fields' docstrings, which --help alone needs and which
     takes as long as all the rest.
     """
     jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=described)
@@ -55,10 +54,7 @@ def build_parser(hidden: Sequence[str] = (), described: bool = False) -> jsonarg
     ]
     parser = jsonargparse.ArgumentParser(exit_on_error=False, usage="\n".join(usage))
     parser.add_argument("--config", action="config", help=f"YAML of the experiment (default: {DEFAULT_CONFIG})")
-    parser.add_class_arguments(Config)
-    for action in parser._actions:
-        if action.dest.partition(".")[0] in hidden:
-            action.help = argparse.SUPPRESS
+    parser.add_class_arguments(Config, skip=set(hidden) if described else None)
     return parser
 
 
@@ -85,7 +81,7 @@ def load_config(argv: Sequence[str], hidden: Sequence[str] = ()) -> Config:
     of_flags = _flag_faults(parser, flags)
     taken = [word for group in flags if group[0] not in of_flags for word in group]
     faults |= {_field_of(flag): reason for flag, reason in of_flags.items()}
-    namespace = parser.instantiate(parser.parse_args(taken, namespace=parser.parse_object(values)))
+    namespace = parser.instantiate(parser.parse_args(taken, namespace=parser.parse_object(values, defaults=False)))
     config = _plain_numbers(Config(**{item.name: getattr(namespace, item.name) for item in dataclasses.fields(Config)}))
     if config.name is None:
         config.name = path.stem
@@ -244,7 +240,7 @@ def _type_faults(parser: jsonargparse.ArgumentParser, fields: list[tuple[str, An
         section, _, name = key.rpartition(".")
         (values.setdefault(section, {}) if section else values)[name] = value
     try:
-        parser.parse_object(values)
+        parser.parse_object(values, defaults=False)
         return {}
     except REFUSED as error:
         if len(fields) == 1:
@@ -263,7 +259,7 @@ def _flag_faults(parser: jsonargparse.ArgumentParser, groups: list[list[str]]) -
             if not known:
                 faults[flag] = unknown_field(key)
             elif key != "print_config":
-                parser.parse_args([flag, *words])
+                parser.parse_args([flag, *words], defaults=False)
         except REFUSED as error:
             faults[flag] = _first_reason(str(error))
     return faults
