@@ -137,9 +137,16 @@ def _sites_between(
 
 
 def cut_windows(store: TokenStore, sites: Sites, length: int) -> np.ndarray:
-    """uint8 [n, length]: what the model sees of each site, on its strand."""
-    offsets = np.array([record.offset for record in store.records])[sites.record]
-    windows = store.windows(offsets + sites.boundary - length // 2, length)
+    """uint8 [n, length]: what is about each site, on its strand; N beyond the ends of its record."""
+    records = [store.records[number] for number in sites.record]
+    first = sites.boundary - length // 2
+    inside = (first >= 0) & (first + length <= np.array([record.length for record in records], dtype=np.int64))
+    offsets = np.array([record.offset for record in records], dtype=np.int64)
+    windows = np.full((len(sites), length), N, dtype=np.uint8)
+    windows[inside] = store.windows((offsets + first)[inside], length)
+    for i in np.flatnonzero(~inside):
+        begin, end = max(first[i], 0), min(first[i] + length, records[i].length)
+        windows[i, begin - first[i] : end - first[i]] = store.fetch(records[i].name, begin, end)
     minus = MINUS[sites.kind]
     windows[minus] = reverse_complement(windows[minus])
     return windows

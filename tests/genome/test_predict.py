@@ -18,14 +18,14 @@ import commands.genome
 import commands.sources
 import evaluate
 import simcsp.genome.scan
-from simcsp.genome.scan import candidates, find_spans
+from simcsp.genome.scan import candidates, cut_windows, find_spans
 from simcsp.genome.variants import COLUMNS, read_variants
 from simcsp.judge.scores import score_against
 from simcsp.model.checkpoint import load_backbone
 from simcsp.model.classifier import Classifier, load_classifier, predict, save_classifier
 from simcsp.text.alphabet import decode, encode
 from simcsp.text.known_introns import read_truth
-from simcsp.text.sites import KINDS
+from simcsp.text.sites import KINDS, Sites
 from simcsp.text.store import open_store
 from utils.config import to_yaml
 from utils.errors import InputError
@@ -602,3 +602,30 @@ def test_annotated_introns_begin_and_end_at_candidates(tmp_path):
     for kind in found:
         sites = {(name, *row) for (name, of), rows in truth.items() if of == kind for row in rows.tolist()}
         assert len(sites) > 500 and len(sites & found[kind]) > 0.97 * len(sites)
+
+
+def test_windows_reach_no_further_than_their_record(tmp_path):
+    store = open_store([write_fasta(tmp_path / "two.fa", {"a": "AAAAGTCC", "b": "TTTTTTTT"})], tmp_path / "cache")
+    sites = Sites(np.array([0, 0, 0]), np.array([4, 8, 1]), np.array([0, 0, 1]))  # the last on the reverse strand
+    assert [decode(ids) for ids in cut_windows(store, sites, 8)] == ["AAAAGTCC", "GTCCNNNN", "CTTTTNNN"]
+
+
+def test_the_model_of_bases_is_held_against_annotation_to_the_ends_of_a_record(call, capsys, tmp_path):
+    rng = np.random.default_rng(5)
+    text = random_bases(rng, 3000)
+    text = "AGGTAAGT" + text[8:-4] + "CAGG"  # GT and AG nearer to the ends than any window
+    fasta = write_fasta(tmp_path / "one.fa", {"a": text, "b": random_bases(rng, 500)})
+    (tmp_path / "introns.tsv").write_text("a\t2\t2999\t+\n")
+    call(
+        evaluate,
+        "predict",
+        fasta,
+        "--truth",
+        tmp_path / "introns.tsv",
+        "--out",
+        tmp_path / "s.bed",
+        "--precision",
+        "fp32",
+    )
+    row = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("a donor")).split()
+    assert row[2] == "1" and "pwm" not in " ".join(row)
