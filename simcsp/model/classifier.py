@@ -7,6 +7,7 @@ head beside it in head.safetensors.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -47,13 +48,29 @@ class Classifier(nn.Module):
 
 def predict(model: Classifier, ids: np.ndarray, batch_size: int, autocast: Autocast = nullcontext) -> np.ndarray:
     """P(site), float32 [n], of windows uint8 [n, length], in evaluation mode."""
+    return _run(model, ids, batch_size, autocast, torch.sigmoid)
+
+
+def predict_logits(model: Classifier, ids: np.ndarray, batch_size: int, autocast: Autocast = nullcontext) -> np.ndarray:
+    """Logits, float32 [n], of windows uint8 [n, length], in evaluation mode: P(site) near 1 would be rounded."""
+    return _run(model, ids, batch_size, autocast, torch.Tensor.float)
+
+
+@torch.no_grad()
+def _run(
+    model: Classifier,
+    ids: np.ndarray,
+    batch_size: int,
+    autocast: Autocast,
+    read: Callable[[torch.Tensor], torch.Tensor],
+) -> np.ndarray:
+    """What `read` makes of the logits [batch] of windows uint8 [n, length], float32 [n], in evaluation mode."""
     was_training = model.training
     model.eval()
     parts = []
-    with torch.no_grad():
-        for tokens in token_batches(ids, batch_size, model.bert.device):
-            with autocast():
-                parts.append(model(tokens).float().sigmoid().cpu())
+    for tokens in token_batches(ids, batch_size, model.bert.device):
+        with autocast():
+            parts.append(read(model(tokens).float()).cpu())
     model.train(was_training)
     return torch.cat(parts).numpy()
 

@@ -1,0 +1,59 @@
+"""The picture of an in-silico mutagenesis: a logo of what supports the call, and every substitution below it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import logomaker
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from simcsp.judge.mutagenesis import LETTERS
+
+matplotlib.use("Agg")  # files only: there may be no screen
+_COLOURS = dict(zip(LETTERS, ("#009E73", "#0072B2", "#E69F00", "#D55E00")))  # of Okabe and Ito
+
+
+@dataclass(frozen=True)
+class Mutagenesis:
+    """heights, drops: float [places, 4] of `logo_heights` and `mean_drops`; offsets [places]: of each place from the
+    boundary of exon and intron, which lies before offset 0; windows: how many were asked about."""
+
+    heights: np.ndarray
+    drops: np.ndarray
+    offsets: np.ndarray
+    windows: int
+
+
+def mutagenesis_plot(panels: dict[str, Mutagenesis], title: str) -> Figure:
+    """One column a kind of site: the logo above, the mean drop of the logit by place and new base below."""
+    widths = [max(len(panel.offsets), 12) for panel in panels.values()]
+    figure, axes = plt.subplots(
+        2, len(panels), figsize=(0.16 * sum(widths) + 2.5, 5), squeeze=False, sharex="col", sharey="row",
+        width_ratios=widths, height_ratios=(3, 2), layout="constrained",
+    )  # fmt: skip
+    most = max(np.nanmax(np.abs(panel.drops)) for panel in panels.values()) or 1.0
+    for (name, panel), (above, below) in zip(panels.items(), axes.T):
+        at = np.arange(len(panel.offsets))
+        logomaker.Logo(pd.DataFrame(panel.heights, index=at, columns=list(LETTERS)), ax=above, color_scheme=_COLOURS)
+        above.set_title(f"{name} ({panel.windows:,} true sites)", fontsize=10)
+        image = below.imshow(panel.drops.T, aspect="auto", cmap="PuOr_r", vmin=-most, vmax=most)
+        below.set_yticks(range(len(LETTERS)), list(LETTERS))
+        shown = [i for i in at if _name(panel.offsets[i]) == -1 or _name(panel.offsets[i]) % 5 == 0 or i == 0]
+        below.set_xticks(shown, [f"{_name(panel.offsets[i]):+d}" for i in shown], fontsize=8)
+        below.set_xlabel("position from the boundary (-1: last base before it)")
+        for axis in (above, below):
+            axis.axvline(np.searchsorted(panel.offsets, 0) - 0.5, color="black", linewidth=1, linestyle=":")
+    axes[0, 0].set_ylabel("mean drop of the logit")
+    axes[1, 0].set_ylabel("changed to")
+    figure.colorbar(image, ax=axes[1], label="mean drop of the logit")
+    figure.suptitle(title)
+    return figure
+
+
+def _name(offset: int) -> int:
+    """Positions as splice sites are written: -1 is the last base before the boundary, +1 the first after; no 0."""
+    return int(offset) + (offset >= 0)
