@@ -183,13 +183,19 @@ def read_cut(path: str | Path, window: int) -> Motifs:
 
 
 def load_motifs(data: DataConfig) -> Motifs | None:
-    """The motif sites of a run, or None where the config names no BED."""
+    """The motif sites of a run, or None where the config names no BED.
+
+    Raises InputError where a half has sites of one label only: a single cluster would agree with them perfectly.
+    """
     if data.motif_bed is None:
         return None
     if data.motif_bed.endswith(".npz"):
-        return read_cut(data.motif_bed, data.motif_window)
-    store = open_store([data.motif_fasta], data.cache)
-    return cut_motifs(read_bed(data.motif_bed), store, data.motif_window, data.motif_bed)
+        sites = read_cut(data.motif_bed, data.motif_window)
+    else:
+        store = open_store([data.motif_fasta], data.cache)
+        sites = cut_motifs(read_bed(data.motif_bed), store, data.motif_window, data.motif_bed)
+    _require_two_labels(sites, f"data.motif_bed ({data.motif_bed})", "")
+    return sites
 
 
 def spliceator_sites(windows: Windows, length: int) -> Motifs:
@@ -218,6 +224,7 @@ def load_nmi_sites(config: Config) -> tuple[Motifs, str]:
     if config.evaluate.nmi_sites == "spliceator":
         chosen = selection_windows(*read_windows(config.data, config.folder))
         sites = spliceator_sites(chosen, config.data.context)
+        _require_two_labels(sites, "evaluate.nmi_sites (spliceator)", ", raise data.selection_share")
         phrase = f"{len(sites.labels)} of {len(chosen)} selection windows, those with GT or AG at the site"
     else:
         sites = load_motifs(config.data)
@@ -227,17 +234,19 @@ def load_nmi_sites(config: Config) -> tuple[Motifs, str]:
                 "or --evaluate.nmi_sites spliceator"
             )
         phrase = f"{len(sites.labels)} motif sites"
-    halves = motif_half(sites.labels)
-    for half in ("gt", "ag"):
-        found = np.unique(sites.labels[halves == half])
-        if len(found) < 2:
-            raise InputError(
-                f"evaluate.nmi_sites ({config.evaluate.nmi_sites}): the {half.upper()} half has sites of "
-                f"{len(found)} label(s), {', '.join(found) or 'none'}: NMI compares at least two"
-                + (", raise data.selection_share" if config.evaluate.nmi_sites == "spliceator" else "")
-            )
     if len(sites.labels) < config.evaluate.nmi_clusters:
         raise InputError(
             f"evaluate.nmi_clusters ({config.evaluate.nmi_clusters}) is more than there are sites ({len(sites.labels)})"
         )
     return sites, phrase
+
+
+def _require_two_labels(sites: Motifs, field: str, remedy: str) -> None:
+    halves = motif_half(sites.labels)
+    for half in ("gt", "ag"):
+        found = np.unique(sites.labels[halves == half])
+        if len(found) < 2:
+            raise InputError(
+                f"{field}: the {half.upper()} half has sites of {len(found)} label(s), {', '.join(found) or 'none'}: "
+                f"NMI compares at least two{remedy}"
+            )
