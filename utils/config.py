@@ -5,8 +5,6 @@ values that cannot go together.
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import functools
 import math
 import re
 from collections.abc import Iterator
@@ -24,8 +22,6 @@ from jsonargparse.typing import (
     PositiveInt,
     restricted_number_type,
 )
-
-from utils.errors import InputError
 
 DEFAULT_CONFIG = "configs/demo.yaml"
 # Below 1 so that something is left to train on; 0 means none is set aside.
@@ -170,43 +166,6 @@ class MlmConfig:
     batch_size: PositiveInt = 512
     """Windows a step."""
     mini_batch_size: PositiveInt | None = None
-    """Windows that go through the encoder at once; null: the whole batch. Loss and gradients are
-    those of the whole batch, memory is that of the mini-batch, time that of one more forward pass (GradCache)."""
-    lr: PositiveFloat = 1e-4
-    """Peak learning rate of AdamW."""
-    weight_decay: NonNegativeFloat = 1e-6
-    """AdamW's decoupled decay, on weight matrices only."""
-    warmup_steps: NonNegativeInt = 500
-    """Steps of linear warm-up."""
-    lr_scheduler_type: Literal["linear", "cosine", "constant_with_warmup"] = "linear"
-    """Decay after the warm-up, as transformers names it."""
-    max_grad_norm: PositiveFloat = 1.0
-    """Gradients are clipped to this norm."""
-    mlm_probability: OpenUnitInterval = 0.15
-    """Share of bases to predict."""
-    masking: Literal["random", "sites"] = "random"
-    """Each base alike; sites: more about likely splice sites, by matrices fitted on data.annotation."""
-    eval_steps: PositiveInt = 250
-    """Validate (SCCS, NMI) and save every this many steps; also before step 0 and at the end."""
-    logging_steps: PositiveInt = 10
-    """Steps between logged losses."""
-    save_total_limit: NonNegativeInt = 20
-    """Checkpoints of single validations kept, the newest; best and last are kept besides."""
-
-
-@dataclass
-class PretrainConfig:
-    """The contrast on unlabelled text, or masked bases instead of it."""
-
-    objective: Literal["mlm", "simcse", "dcl", "supcon", "classify"] = "simcse"
-    """mlm: masked bases; simcse: two dropout passes of a window against the other windows of the batch (InfoNCE); dcl:
-    the same without the positive in the denominator. Of data.corpus annotated: supcon, supervised contrast of donor,
-    acceptor and the decoys of either; classify, cross-entropy of these classes with a linear head for training only."""
-    steps: NonNegativeInt = 12656
-    """Optimiser steps; 0 skips the stage."""
-    batch_size: PositiveInt = 512
-    """Windows a step."""
-    mini_batch_size: PositiveInt | None = None
     """Windows that go through the encoder at once, with all their views; null: the whole batch. Loss and gradients are
     those of the whole batch, memory is that of the mini-batch, time that of one more forward pass (GradCache)."""
     lr: PositiveFloat = 1e-4
@@ -219,6 +178,28 @@ class PretrainConfig:
     """Decay after the warm-up, as transformers names it."""
     max_grad_norm: PositiveFloat = 1.0
     """Gradients are clipped to this norm."""
+    mlm_probability: OpenUnitInterval = 0.15
+    """Masked bases: share of bases to predict."""
+    masking: Literal["random", "sites"] = "random"
+    """Masked bases: each alike; sites: more about likely splice sites, by matrices fitted on data.annotation."""
+    eval_steps: PositiveInt = 250
+    """Validate (SCCS, NMI) and save every this many steps; also before step 0 and at the end."""
+    logging_steps: PositiveInt = 10
+    """Steps between logged losses."""
+    save_total_limit: NonNegativeInt = 20
+    """Checkpoints of single validations kept, the newest; best and last are kept besides."""
+
+
+@dataclass
+class PretrainConfig(MlmConfig):
+    """The contrast on unlabelled text, or masked bases instead of it: the fields of mlm and its own."""
+
+    steps: NonNegativeInt = 12656
+    """Optimiser steps; 0 skips the stage."""
+    objective: Literal["mlm", "simcse", "dcl", "supcon", "classify"] = "simcse"
+    """mlm: masked bases; simcse: two dropout passes of a window against the other windows of the batch (InfoNCE); dcl:
+    the same without the positive in the denominator. Of data.corpus annotated: supcon, supervised contrast of donor,
+    acceptor and the decoys of either; classify, cross-entropy of these classes with a linear head for training only."""
     temperature: PositiveFloat = 0.05
     """simcse, dcl, supcon: cosine similarities are divided by this."""
     projection_head: bool = False
@@ -233,16 +214,6 @@ class PretrainConfig:
     """All but mlm: share of bases substituted in each view."""
     mlm_weight: NonNegativeFloat = 0.0
     """All but mlm: weight of the masked-base loss of a further, masked copy of the batch (SimCSE has .1)."""
-    mlm_probability: OpenUnitInterval = 0.15
-    """mlm: share of bases to predict."""
-    masking: Literal["random", "sites"] = "random"
-    """mlm: each base alike; sites: more about likely splice sites, by matrices fitted on data.annotation."""
-    eval_steps: PositiveInt = 250
-    """Validate (SCCS, NMI) and save every this many steps; also before step 0 and at the end."""
-    logging_steps: PositiveInt = 10
-    """Steps between logged losses."""
-    save_total_limit: NonNegativeInt = 20
-    """Checkpoints of single validations kept, the newest; best and last are kept besides."""
     seeds: list[Seed] | None = None
     """Several pre-training seeds in one run folder, each with its control where there is one; weights, windows, masks
     and dropout differ, the text and what is validated on do not. null: `seed` alone. The stage mlm runs once."""
@@ -463,74 +434,7 @@ class Config:
 
 SECTIONS = tuple(item.name for item in dataclasses.fields(Config) if dataclasses.is_dataclass(item.default_factory))
 """model, data, mlm, pretrain, finetune, bases, evaluate, search."""
-OF_CONTRAST = {item.name for item in dataclasses.fields(PretrainConfig)} - {
-    item.name for item in dataclasses.fields(MlmConfig)
-}
-"""Fields of pretrain that mean nothing to masked bases."""
-RETIRED = {
-    "data.legacy_keep_n": False,
-    "data.legacy_strand_offset": False,
-    "evaluate.legacy_logit_threshold": False,
-    "evaluate.mlm_places": 4000,
-    "mlm.site_factor": 5.0,
-    "pretrain.site_factor": 5.0,
-}
-"""Fields that earlier versions had, and the value under which they changed nothing."""
-CONFIG_HASH = "config_sha256"  # in env.json
 PLAIN = "a letter or digit, then letters, digits, . _ - + @ or spaces, at most 100 bytes"
-
-
-def upgrade(values: dict[str, Any]) -> dict[str, Any]:
-    """The values of a config saved in a run folder, perhaps by an earlier version, as today's fields have them.
-
-    Fields that are no more are dropped where they changed nothing; elsewhere they stay, and are refused as unknown.
-    """
-    values = {name: dict(value) if isinstance(value, dict) else value for name, value in values.items()}
-    for key, unused in RETIRED.items():
-        section, name = key.split(".")
-        if key not in known_fields() and values.get(section, {}).get(name) == unused:
-            del values[section][name]
-    mlm = values.get("mlm", {})
-    if mlm.get("objective") == "mlm":
-        if "pretrain" not in values:  # how far views move decides which windows both stages read
-            values["pretrain"] = {"steps": 0, "max_shift": mlm.get("max_shift", 0)}
-        values["mlm"] = {name: value for name, value in mlm.items() if name not in OF_CONTRAST}
-    return values
-
-
-@functools.cache
-def known_fields() -> tuple[str, ...]:
-    defaults = to_dict(Config())
-    return (*defaults, *(f"{section}.{name}" for section in SECTIONS for name in defaults[section]))
-
-
-def nearest_field(key: str) -> str | None:
-    """The field that an unknown key may have been meant for."""
-    section, _, name = key.rpartition(".")
-    if section == "mlm" and name in OF_CONTRAST:
-        return f"pretrain.{name}"
-    alike = [known for known in known_fields() if known.rpartition(".")[2] == name]
-    return next(iter(difflib.get_close_matches(key, known_fields(), 1, 0.75) or alike), None)
-
-
-def unknown_field(key: str) -> str:
-    nearest = nearest_field(key)
-    if key.startswith("mlm.") and nearest == f"pretrain.{key.removeprefix('mlm.')}":
-        return f"{key} does not apply to masked bases alone: there is {nearest}"
-    return f"unknown key {key}" + (f": did you mean {nearest}?" if nearest else "")
-
-
-def refuse_faults(faults: list[str]) -> None:
-    if len(faults) == 1:
-        raise InputError(faults[0])
-    if faults:
-        numbered = "; ".join(f"({number}) {fault}" for number, fault in enumerate(faults, 1))
-        raise InputError(f"{len(faults)} faults: {numbered}")
-
-
-def check(config: Config) -> None:
-    """Refuse combinations that cannot work, naming the fields of all of them. Raises InputError."""
-    refuse_faults(find_faults(config))
 
 
 def find_faults(config: Config, one_job: bool = False) -> list[str]:

@@ -7,6 +7,7 @@ unknown key, a wrong type or an impossible value is an InputError that names the
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import functools
 import json
 import re
@@ -17,23 +18,24 @@ from typing import Any
 import jsonargparse
 import yaml
 
-from utils.config import (
-    CONFIG_HASH,
-    DEFAULT_CONFIG,
-    SECTIONS,
-    Config,
-    find_faults,
-    known_fields,
-    nearest_field,
-    refuse_faults,
-    unknown_field,
-    upgrade,
-)
+from utils.config import DEFAULT_CONFIG, SECTIONS, Config, MlmConfig, PretrainConfig, find_faults, to_dict
 from utils.errors import InputError
 from utils.files import check_hash, read_json
 
 REFUSED = (jsonargparse.ArgumentError, TypeError, ValueError)
 """What jsonargparse raises for values that it does not take."""
+CONFIG_HASH = "config_sha256"  # in env.json
+OF_CONTRAST = set(PretrainConfig.__annotations__) - set(MlmConfig.__annotations__)
+"""Fields of pretrain that mean nothing to masked bases."""
+RETIRED = {
+    "data.legacy_keep_n": False,
+    "data.legacy_strand_offset": False,
+    "evaluate.legacy_logit_threshold": False,
+    "evaluate.mlm_places": 4000,
+    "mlm.site_factor": 5.0,
+    "pretrain.site_factor": 5.0,
+}
+"""Fields that earlier versions had, and the value under which they changed nothing."""
 
 
 def build_parser(hidden: Sequence[str] = (), described: bool = False) -> jsonargparse.ArgumentParser:
@@ -108,6 +110,54 @@ def _check_saved(path: Path) -> None:
     if path.is_file() and env.is_file():
         remedy = "restore it from a copy, or delete the folder that it lies in and train that anew"
         check_hash(path, read_json(env, remedy).get(CONFIG_HASH), remedy)
+
+
+def upgrade(values: dict[str, Any]) -> dict[str, Any]:
+    """The values of a config saved in a run folder, perhaps by an earlier version, as today's fields have them.
+
+    Fields that are no more are dropped where they changed nothing; elsewhere they stay, and are refused as unknown.
+    """
+    values = {name: dict(value) if isinstance(value, dict) else value for name, value in values.items()}
+    for key, unused in RETIRED.items():
+        section, name = key.split(".")
+        if key not in known_fields() and values.get(section, {}).get(name) == unused:
+            del values[section][name]
+    mlm = values.get("mlm", {})
+    if mlm.get("objective") == "mlm":
+        if "pretrain" not in values:  # how far views move decides which windows both stages read
+            values["pretrain"] = {"steps": 0, "max_shift": mlm.get("max_shift", 0)}
+        values["mlm"] = {name: value for name, value in mlm.items() if name not in OF_CONTRAST}
+    return values
+
+
+@functools.cache
+def known_fields() -> tuple[str, ...]:
+    defaults = to_dict(Config())
+    return (*defaults, *(f"{section}.{name}" for section in SECTIONS for name in defaults[section]))
+
+
+def nearest_field(key: str) -> str | None:
+    """The field that an unknown key may have been meant for."""
+    section, _, name = key.rpartition(".")
+    if section == "mlm" and name in OF_CONTRAST:
+        return f"pretrain.{name}"
+    alike = [known for known in known_fields() if known.rpartition(".")[2] == name]
+    return next(iter(difflib.get_close_matches(key, known_fields(), 1, 0.75) or alike), None)
+
+
+def unknown_field(key: str) -> str:
+    nearest = nearest_field(key)
+    if key.startswith("mlm.") and nearest == f"pretrain.{key.removeprefix('mlm.')}":
+        return f"{key} does not apply to masked bases alone: there is {nearest}"
+    return f"unknown key {key}" + (f": did you mean {nearest}?" if nearest else "")
+
+
+def refuse_faults(faults: list[str]) -> None:
+    if len(faults) == 1:
+        raise InputError(faults[0])
+    if faults:
+        numbered = "; ".join(f"({number}) {fault}" for number, fault in enumerate(faults, 1))
+        raise InputError(f"{len(faults)} faults: {numbered}")
 
 
 class _Loader(yaml.SafeLoader):

@@ -31,7 +31,7 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 from tqdm import tqdm
 
-from utils.config import CONFIG_HASH, Config, to_dict
+from utils.config import Config, to_dict
 from utils.errors import InputError, Interrupted, Stopped
 from utils.files import (
     append_line,
@@ -44,7 +44,7 @@ from utils.files import (
     write_json,
     write_text,
 )
-from utils.parse import read_saved
+from utils.parse import CONFIG_HASH, read_saved
 
 FORMAT = 2
 """Of run folders, in env.json. 1, which says nothing there: without checksums. Both are read; a later one is not."""

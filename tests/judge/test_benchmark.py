@@ -39,9 +39,9 @@ from simcsp.labels.spliceator import Windows, load_benchmark
 from simcsp.labels.splits import load_windows
 from simcsp.report.plots import plt, reliability_plot
 from simcsp.text.alphabet import encode
-from utils.config import CONFIG_HASH, EvaluateConfig
+from utils.config import EvaluateConfig
 from utils.files import read_json, sha256_file, write_json
-from utils.parse import load_config
+from utils.parse import CONFIG_HASH, load_config
 
 TINY_SPECIES = ("Danio", "Human")
 PER_FILE = 20

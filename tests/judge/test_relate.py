@@ -21,9 +21,8 @@ from simcsp.labels.motifs import load_motifs
 from simcsp.model.checkpoint import load_backbone
 from simcsp.report.relation import plain_sentence
 from simcsp.training import finetuning
-from utils.config import CONFIG_HASH
 from utils.files import read_json, sha256_file, write_checksums, write_json
-from utils.parse import load_config
+from utils.parse import CONFIG_HASH, load_config
 from utils.run import read_metrics
 
 QUICK = ("--finetune.folds", "[0,1]", "--finetune.max_epochs", "1")

@@ -20,9 +20,9 @@ from simcsp.model.classifier import Classifier, layer_groups, load_classifier, p
 from simcsp.model.encoder import fresh_like, window_vectors
 from simcsp.text.alphabet import A
 from simcsp.training import finetuning, fold
-from utils.config import FinetuneConfig, ModelConfig, check
+from utils.config import FinetuneConfig, ModelConfig, find_faults
 from utils.errors import InputError, Interrupted
-from utils.parse import load_config
+from utils.parse import load_config, refuse_faults
 from utils.run import RunFolder
 
 SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
@@ -89,7 +89,7 @@ def changed(config, **changes):
 
 def test_stages_in_their_order_are_taken(config):
     for stages in ("head", "full", "head full", "supcon head", "supcon full", "supcon head full"):
-        check(changed(config, stages=stages.split()))
+        refuse_faults(find_faults(changed(config, stages=stages.split())))
 
 
 def test_by_default_everything_is_trained_at_one_rate():
@@ -109,7 +109,7 @@ def test_by_default_everything_is_trained_at_one_rate():
 )
 def test_stages_that_cannot_work_are_refused_by_name(config, changes, words):
     with pytest.raises(InputError) as error:
-        check(changed(config, **changes))
+        refuse_faults(find_faults(changed(config, **changes)))
     assert all(word in str(error.value) for word in words), error.value
 
 

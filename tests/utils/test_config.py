@@ -7,10 +7,10 @@ import yaml
 from conftest import ROOT
 
 from simcsp.training.pretraining import stage_config, stages
-from utils import config as config_module
-from utils.config import OF_CONTRAST, Config, FinetuneConfig, PretrainConfig, check, flatten, to_dict, to_yaml
+from utils import parse as parse_module
+from utils.config import Config, FinetuneConfig, PretrainConfig, find_faults, flatten, to_dict, to_yaml
 from utils.errors import InputError
-from utils.parse import load_config, read_config
+from utils.parse import OF_CONTRAST, load_config, read_config, refuse_faults
 from utils.run import RunFolder
 
 MINIMAL = {"mlm": {"steps": 0}, "pretrain": {"steps": 0}}  # nothing to train needs no data
@@ -250,9 +250,9 @@ def test_a_missing_file_is_refused_by_name(tmp_path):
 
 
 def test_what_does_not_train_needs_no_data():
-    check(dataclasses.replace(Config(name="x"), pretrain=PretrainConfig(steps=0)))
+    refuse_faults(find_faults(dataclasses.replace(Config(name="x"), pretrain=PretrainConfig(steps=0))))
     with pytest.raises(InputError, match="data.fasta"):
-        check(Config(name="x"))
+        refuse_faults(find_faults(Config(name="x")))
 
 
 def test_all_faults_of_a_config_are_told_at_once(write):
@@ -264,7 +264,7 @@ def test_all_faults_of_a_config_are_told_at_once(write):
     with pytest.raises(InputError, match=r"^2 faults: \(1\) data.context .*; \(2\) name "):
         config = Config(name="a/b", pretrain=PretrainConfig(steps=0))
         config.data.context = 401
-        check(config)
+        refuse_faults(find_faults(config))
 
 
 @pytest.mark.parametrize(
@@ -414,7 +414,7 @@ def test_only_what_changed_nothing_is_dropped_and_only_in_a_run_folder(tmp_path,
     (tmp_path / "env.json").write_text("{}")
     path.write_text(EARLIER.replace("objective: mlm", "objective: simcse"))
     refused([str(path)], "mlm.objective")
-    monkeypatch.setitem(config_module.RETIRED, "data.gone", False)
+    monkeypatch.setitem(parse_module.RETIRED, "data.gone", False)
     for value, taken in (("false", True), ("true", False)):
         path.write_text(EARLIER.replace("corpus: fasta", f"corpus: fasta, gone: {value}"))
         read_config(path) if taken else refused([str(path)], "unknown key data.gone")
