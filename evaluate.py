@@ -7,7 +7,7 @@
     python evaluate.py mlm       SOURCE ...   masked-base accuracy by region on a held-out record, beside its neighbours
     python evaluate.py classify  SOURCE ...   test scores of fine-tuned folds, computed anew from their checkpoints
     python evaluate.py benchmark SOURCE ...   benchmark species: each fold's model, their mean ensemble, the floors
-    python evaluate.py relate    RUN [RUN ...] [CONFIG.yaml] ...   do SCCS, NMI and a probe of checkpoints tell F1?
+    python evaluate.py relate    RUN [RUN ...] [CONFIG.yaml] ...   do SCCS, NMI and a probe tell F1 and AUC?
     python evaluate.py predict   SOURCE GENOME.fa [--help]   score every GT / AG of a genome, or what variants change
     python evaluate.py report    RUN [RUN ...] [--out FOLDER]   the comparison of arms: RUN/report, runs/A+B/report
 

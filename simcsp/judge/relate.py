@@ -1,5 +1,5 @@
-"""Experiment 1: do the proxies of pre-training checkpoints (SCCS, NMI, probe AUC) tell F1 after fine-tuning from them?
-The checkpoints of runs, their proxies, rank correlations with intervals, and the text that says it.
+"""Experiment 1: do the proxies of pre-training checkpoints (SCCS, NMI, probe AUC) tell F1 and AUC after fine-tuning
+from them? The checkpoints of runs, their proxies, and rank correlations with intervals.
 """
 
 from __future__ import annotations
@@ -19,13 +19,16 @@ from simcsp.labels.motifs import Motifs
 from simcsp.labels.spliceator import Windows
 from simcsp.model.checkpoint import load_backbone
 from simcsp.model.encoder import MIX, check_length, read_pooling
-from utils.config import Config, flatten, to_dict
+from utils.arms import finished_folds, stage_folders
+from utils.config import Config, FinetuneConfig, flatten, to_dict
 from utils.errors import InputError
 from utils.files import read_json, replace_folder, sha256_folder, write_json
 
 FOLDER = "relate"  # of a run: what relate writes there
 HEADLINES = {"sccs": "SCCS", "nmi": "NMI", "probe": "probe AUC"}
 """Proxies as they are watched in training: of the pooling and layer that the checkpoint records."""
+OUTCOMES = {"f1": "F1", "auc": "AUC"}
+"""What the proxies are to tell: means over the test parts of the fits from a checkpoint."""
 AFTER = ("after/sccs", "after/nmi")
 FEWEST_CHECKPOINTS = 4  # with fewer a rank correlation takes a handful of values and its interval says nothing
 FEWEST_RUNS = 3  # from here on runs are resampled, and the result is more than exploratory
@@ -35,10 +38,12 @@ MEASURES = ("spearman", "kendall")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One kept checkpoint of a run. stage: 'pretrain' or 'control'; objective: 'start' at step 0."""
+    """One kept checkpoint of a run. stage: 'pretrain' or 'control'; seed: that of its pre-training, None where the run
+    has one; objective: 'start' at step 0."""
 
     run: Path
     stage: str
+    seed: int | None
     step: int
     objective: str
     folder: Path
@@ -46,8 +51,14 @@ class Checkpoint:
 
     @property
     def arm(self) -> str:
-        """Its name among the arms of fine-tuning, such as 'pretrain-000025'."""
-        return f"{self.stage}-{self.step:06d}"
+        """Its name among the arms of fine-tuning, such as 'pretrain-000025' or 'pretrain-seed3-000025'."""
+        seed = "" if self.seed is None else f"-seed{self.seed}"
+        return f"{self.stage}{seed}-{self.step:06d}"
+
+    @property
+    def unit(self) -> str:
+        """What is independent of other units: a run, or one pre-training seed of it with its control."""
+        return str(self.run) if self.seed is None else f"{self.run}:{self.seed}"
 
 
 # -- checkpoints and their proxies -------------------------------------------------------------------------------------
@@ -61,17 +72,16 @@ def find_checkpoints(runs: Sequence[Path]) -> list[Checkpoint]:
     """
     found: dict[str, Checkpoint] = {}
     for run in runs:
-        if not (run / "pretrain/summary.json").is_file():
+        stages = [(stage, *of) for stage in ("pretrain", "control") for of in stage_folders(run, stage).items()]
+        finished = [(stage, seed, path) for stage, seed, path in stages if (path / "summary.json").is_file()]
+        if not any(stage == "pretrain" for stage, _, _ in finished):
             raise InputError(f"{run}/pretrain is not finished: relate needs the checkpoints of a run of pretrain.sh")
-        for stage in ("pretrain", "control"):
-            path = run / stage / "summary.json"
-            if not path.is_file():  # a run need not have a control
-                continue
-            summary = read_json(path)
-            for folder, step in _steps(path.parent / "checkpoints", summary):
+        for stage, seed, path in finished:
+            summary = read_json(path / "summary.json")
+            for folder, step in _steps(path / "checkpoints", summary):
                 digest = sha256_folder(folder)
                 objective = summary["objective"] if step else "start"
-                found.setdefault(digest, Checkpoint(run, stage, step, objective, folder, digest))
+                found.setdefault(digest, Checkpoint(run, stage, seed, step, objective, folder, digest))
     return list(found.values())
 
 
@@ -186,25 +196,30 @@ def proxy_columns(scores: dict[str, Any], nmi_layer: int | None) -> dict[str, An
 
 
 def finetuned_scores(checkpoint: Checkpoint, config: Config) -> dict[str, float]:
-    """f1, f1_sd, f1_n, auc over the folds and seeds that the config asks for; SCCS and NMI before and after.
+    """n, f1, f1_sd, auc, auc_sd over the fits that the config asks for; SCCS and NMI before and after.
 
     Those before are of the same test windows and sites as those after. NaN where nothing was measured.
     """
     settings = config.finetune
-    folder = checkpoint.run / FOLDER / f"finetune/{checkpoint.arm}/{settings.sites[0]}"
-    summaries = [read_json(path) for path in sorted(folder.glob("seed*/fold*/summary.json"))]
-    scores = pd.DataFrame(
-        [
-            summary["metrics"]
-            for summary in summaries
-            if summary["seed"] in settings.seeds and (settings.folds is None or summary["fold"] in settings.folds)
-        ]
-    )
-    f1 = scores["test/f1"]
-    found = {"f1": f1.mean(), "f1_sd": f1.std(ddof=1), "f1_n": len(f1), "auc": scores["test/auc"].mean()}
+    folders = finished_folds(checkpoint.run / FOLDER, checkpoint.arm, settings.sites[0])
+    summaries = [read_json(folder / "summary.json") for folder in folders]
+    scores = pd.DataFrame([summary["metrics"] for summary in summaries if _asked_for(summary, settings)])
+    found = {"n": len(scores)}
+    for outcome in OUTCOMES:
+        values = scores[f"test/{outcome}"]
+        found |= {outcome: values.mean(), f"{outcome}_sd": values.std(ddof=1)}
     for metric in ("before/sccs", "after/sccs", "before/nmi", "after/nmi"):
         found[metric] = scores[metric].mean() if metric in scores else np.nan
     return found
+
+
+def _asked_for(summary: dict[str, Any], settings: FinetuneConfig) -> bool:
+    return (
+        summary["seed"] in settings.seeds
+        and (settings.folds is None or summary["fold"] in settings.folds)
+        and summary.get("train_windows") in settings.train_windows
+        and (summary.get("draw") or 0) < settings.draws
+    )
 
 
 def drop_weights(run: Path) -> None:
@@ -234,42 +249,44 @@ def rank_correlations(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> dict
         return {name: of(0, 1) / np.sqrt(of(0, 0) * of(1, 1)) for name, of in products.items()}
 
 
-def resample(runs: np.ndarray, seed: int) -> np.ndarray:
+def resample(units: np.ndarray, seed: int) -> np.ndarray:
     """How often each checkpoint is in each bootstrap sample, [RESAMPLES, n]: whole runs are drawn where there are
-    FEWEST_RUNS of them, since checkpoints of one run are not independent, else checkpoints. runs: [n]."""
-    units, unit = np.unique(runs, return_inverse=True)
-    if len(units) < FEWEST_RUNS:
-        unit = np.arange(len(runs))
+    FEWEST_RUNS of them, since checkpoints of one run are not independent, else checkpoints. units: [n], the run or
+    pre-training seed of each."""
+    names, unit = np.unique(units, return_inverse=True)
+    if len(names) < FEWEST_RUNS:
+        unit = np.arange(len(units))
     count = unit.max() + 1
     drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=RESAMPLES)
     return drawn[:, unit].astype(float)
 
 
 def correlate(table: pd.DataFrame, seed: int) -> pd.DataFrame:
-    """Spearman and Kendall of each proxy with f1, with 95 % percentile bootstrap intervals.
+    """Spearman and Kendall of each proxy with each outcome, with 95 % percentile bootstrap intervals.
 
-    table: as of `relate_table`. Columns: proxy, checkpoints, runs, spearman, spearman_low, spearman_high, kendall,
-    kendall_low, kendall_high, resampled ('runs' or 'checkpoints'), remark (why there is no correlation).
+    table: as of `relate_table`. Columns: outcome, proxy, checkpoints, runs, spearman, spearman_low, spearman_high,
+    kendall, kendall_low, kendall_high, resampled ('runs' or 'checkpoints'), remark (why there is no correlation).
+    A run of several pre-training seeds counts as so many runs.
     """
     proxies = [name for name in table if name.partition("_")[0] in HEADLINES and table[name].notna().any()]
     proxies += [name for name in AFTER if table[name].notna().any()]
-    return pd.DataFrame([_correlation(proxy, table, seed) for proxy in proxies])
+    return pd.DataFrame([_correlation(outcome, proxy, table, seed) for outcome in OUTCOMES for proxy in proxies])
 
 
-def _correlation(proxy: str, table: pd.DataFrame, seed: int) -> dict[str, Any]:
+def _correlation(outcome: str, proxy: str, table: pd.DataFrame, seed: int) -> dict[str, Any]:
     mine = table[table[proxy].notna()]
-    x, y = mine[proxy].to_numpy(), mine["f1"].to_numpy()
-    runs = mine["run"].nunique()
-    row = {"proxy": proxy, "checkpoints": len(mine), "runs": runs}
+    x, y = mine[proxy].to_numpy(), mine[outcome].to_numpy()
+    runs = mine["unit"].nunique()
+    row = {"outcome": outcome, "proxy": proxy, "checkpoints": len(mine), "runs": runs}
     row |= {f"{name}{part}": np.nan for name in MEASURES for part in ("", "_low", "_high")}
     row |= {"resampled": "runs" if runs >= FEWEST_RUNS else "checkpoints", "remark": ""}
     if len(mine) < FEWEST_CHECKPOINTS:
         return row | {"remark": f"fewer than {FEWEST_CHECKPOINTS} checkpoints"}
-    for values, what in ((x, "the proxy"), (y, "F1")):
+    for values, what in ((x, "the proxy"), (y, OUTCOMES[outcome])):
         if (values == values[0]).all():
             return row | {"remark": f"{what} is the same for all"}
     here = rank_correlations(x, y, np.ones((1, len(mine))))
-    resampled = rank_correlations(x, y, resample(mine["run"].to_numpy(), seed))
+    resampled = rank_correlations(x, y, resample(mine["unit"].to_numpy(), seed))
     for name in MEASURES:
         low, high = np.nanpercentile(resampled[name], [2.5, 97.5])
         row |= {name: here[name][0], f"{name}_low": low, f"{name}_high": high}
@@ -282,13 +299,13 @@ def _correlation(proxy: str, table: pd.DataFrame, seed: int) -> dict[str, Any]:
 def relate_table(
     checkpoints: list[Checkpoint], proxies: list[dict[str, Any]], configs: dict[Path, Config]
 ) -> pd.DataFrame:
-    """One row a checkpoint: run, stage, step, objective, its proxies, its scores after fine-tuning.
+    """One row a checkpoint: run, stage, seed, unit, step, objective, its proxies, its scores after fine-tuning.
 
     proxies: `proxy_columns` of each checkpoint.
     """
     rows = []
     for checkpoint, columns in zip(checkpoints, proxies):
-        start = {"run": str(checkpoint.run), "stage": checkpoint.stage, "step": checkpoint.step}
-        start["objective"] = checkpoint.objective
+        start = {"run": str(checkpoint.run), "stage": checkpoint.stage, "seed": checkpoint.seed}
+        start |= {"unit": checkpoint.unit, "step": checkpoint.step, "objective": checkpoint.objective}
         rows.append(start | columns | finetuned_scores(checkpoint, configs[checkpoint.run]))
     return pd.DataFrame(rows)

@@ -275,29 +275,33 @@ def reliability_plot(
     return figure
 
 
-def proxy_scatter(table: pd.DataFrame, proxies: dict[str, str], title: str) -> Figure:
-    """F1 against each proxy, one panel a proxy: a point a checkpoint, its step as colour, its run as marker.
+def proxy_scatter(table: pd.DataFrame, proxies: dict[str, str], outcomes: dict[str, str], title: str) -> Figure:
+    """Each outcome (a row of panels) against each proxy (a column): a point a checkpoint, its step as colour, its run
+    as marker.
 
-    table: columns run, stage, step, f1, f1_sd (NaN: no error bar) and those of `proxies`, {column: label}. Checkpoints
-    of a control are hollow. Bars are one standard deviation over folds and seeds.
+    table: columns run, stage, step, each outcome with its sd (NaN: no error bar), and each proxy; outcomes and proxies
+    are {column: label}. Checkpoints of a control are hollow. Bars are one standard deviation over fits.
     """
-    count = len(proxies)
-    figure, axes = plt.subplots(1, count, figsize=(4.6 * count, 4.2), squeeze=False, sharey=True, layout="constrained")
+    rows, columns = len(outcomes), len(proxies)
+    size = (4.6 * columns, 4.2 * rows)
+    figure, grid = plt.subplots(rows, columns, figsize=size, squeeze=False, sharey="row", layout="constrained")
     norm = plt.Normalize(0, max(1, table["step"].max()))
-    for axis, (proxy, label) in zip(axes[0], proxies.items()):
-        axis.errorbar(table[proxy], table["f1"], table["f1_sd"], fmt="none", ecolor=_GREY, elinewidth=0.8, alpha=0.5)
-        for i, (run, mine) in enumerate(table.groupby("run", sort=False)):
-            marker, edges = _MARKERS[i % len(_MARKERS)], plt.cm.viridis(norm(mine["step"]))
-            faces = np.where((mine["stage"] == "control").to_numpy()[:, None], 1.0, edges)
-            axis.scatter(mine[proxy], mine["f1"], c=faces, edgecolors=edges, marker=marker, zorder=3)
-            axis.scatter([], [], color=_GREY, marker=marker, label=run)
-        if (table["stage"] == "control").any():
-            axis.scatter([], [], facecolors="none", edgecolors=_GREY, label="hollow: control")
-        axis.set_xlabel(f"{label} before fine-tuning")
-        axis.grid(alpha=0.3)
-    axes[0, 0].set_ylabel("F1 on the test folds (± sd)")
-    axes[0, 0].legend(fontsize=8)
-    figure.colorbar(plt.cm.ScalarMappable(norm, "viridis"), ax=axes, label="optimiser step")
+    for axes, (outcome, outcome_label) in zip(grid, outcomes.items()):
+        for axis, (proxy, label) in zip(axes, proxies.items()):
+            bars = {"fmt": "none", "ecolor": _GREY, "elinewidth": 0.8, "alpha": 0.5}
+            axis.errorbar(table[proxy], table[outcome], table[f"{outcome}_sd"], **bars)
+            for i, (run, mine) in enumerate(table.groupby("run", sort=False)):
+                marker, edges = _MARKERS[i % len(_MARKERS)], plt.cm.viridis(norm(mine["step"]))
+                faces = np.where((mine["stage"] == "control").to_numpy()[:, None], 1.0, edges)
+                axis.scatter(mine[proxy], mine[outcome], c=faces, edgecolors=edges, marker=marker, zorder=3)
+                axis.scatter([], [], color=_GREY, marker=marker, label=run)
+            if (table["stage"] == "control").any():
+                axis.scatter([], [], facecolors="none", edgecolors=_GREY, label="hollow: control")
+            axis.set_xlabel(f"{label} before fine-tuning")
+            axis.grid(alpha=0.3)
+        axes[0].set_ylabel(f"{outcome_label} on the test folds (± sd)")
+    grid[0, 0].legend(fontsize=8)
+    figure.colorbar(plt.cm.ScalarMappable(norm, "viridis"), ax=grid, label="optimiser step")
     figure.suptitle(title)
     return figure
 

@@ -1,4 +1,4 @@
-"""Do the proxies tell F1? The outcome of `relate` as text and figure."""
+"""Do the proxies tell F1 and AUC? The outcome of `relate` as text and figure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from simcsp.judge.relate import AFTER, FEWEST_RUNS, FOLDER, HEADLINES, MEASURES, RESAMPLES, correlate
+from simcsp.judge.relate import AFTER, FEWEST_RUNS, FOLDER, HEADLINES, MEASURES, OUTCOMES, RESAMPLES, correlate
 from simcsp.report.caveats import SYNTHETIC, is_synthetic
 from simcsp.report.plots import plt, proxy_scatter, save_figure
 from simcsp.report.table import markdown_table
@@ -27,14 +27,18 @@ def write_relation(table: pd.DataFrame, config: Config, run: Path) -> str:
     write_text(out / "correlations.csv", correlations.to_csv(index=False, float_format="%.6g"))
     suffix = " (synthetic data)" if is_synthetic(run) else ""
     there = {proxy: label for proxy, label in HEADLINES.items() if table[proxy].notna().any()}
-    figure = proxy_scatter(table, there, f"F1 after fine-tuning against proxies before it{suffix}")
+    figure = proxy_scatter(table, there, OUTCOMES, f"Scores after fine-tuning against proxies before it{suffix}")
     save_figure(figure, out / "relate.png")
     plt.close(figure)
     verdict = plain_sentence(correlations)
-    parts = [f"# {run.name}: do the proxies tell F1?", *([f"> {SYNTHETIC}"] if suffix else []), f"**{verdict}**"]
-    parts += [spread_sentence(table), _caveat(table["run"].nunique())]
-    parts += ["## Rank correlation with F1", _correlation_table(correlations), _how(config)]
-    parts += ["![F1 against each proxy](relate.png)", "## Checkpoints", _checkpoint_table(table)]
+    parts = [
+        f"# {run.name}: do the proxies tell F1 and AUC?",
+        *([f"> {SYNTHETIC}"] if suffix else []),
+        f"**{verdict}**",
+    ]
+    parts += [spread_sentence(table), _caveat(table["unit"].nunique())]
+    parts += ["## Rank correlations", _correlation_table(correlations), _how(config)]
+    parts += ["![F1 and AUC against each proxy](relate.png)", "## Checkpoints", _checkpoint_table(table)]
     write_text(out / "relate.md", "\n\n".join(parts) + "\n")
     lines = [verdict, spread_sentence(table), *([SYNTHETIC] if suffix else [])]
     return "\n".join([*lines, f"relate: {out}/relate.md, relate.csv, correlations.csv, relate.png"])
@@ -48,14 +52,14 @@ def plain_sentence(correlations: pd.DataFrame) -> str:
     runs, checkpoints = rows["runs"].max(), rows["checkpoints"].max()
     said = []
     for row in rows.to_dict("records"):
-        name = HEADLINES[row["proxy"]]
+        name, outcome = HEADLINES[row["proxy"]], OUTCOMES[row["outcome"]]
         if row["remark"]:
-            said.append(f"{name} has no correlation with F1 ({row['remark']})")
+            said.append(f"{name} has no correlation with {outcome} ({row['remark']})")
             continue
-        verb = "does not tell F1"
+        verb = "does not tell"
         if row["spearman_low"] > 0 or row["spearman_high"] < 0:
-            verb = "tells F1" if row["spearman"] > 0 else "runs against F1"
-        said.append(f"{name} {verb} (Spearman {_interval(row, 'spearman')})")
+            verb = "tells" if row["spearman"] > 0 else "runs against"
+        said.append(f"{name} {verb} {outcome} (Spearman {_interval(row, 'spearman')})")
     kind = "exploratory: fewer than three runs" if runs < FEWEST_RUNS else "intervals over runs"
     return (
         f"Over {_count(checkpoints, 'checkpoint')} of {_count(runs, 'run')}, before fine-tuning "
@@ -66,7 +70,7 @@ def plain_sentence(correlations: pd.DataFrame) -> str:
 def spread_sentence(table: pd.DataFrame) -> str:
     """How far F1 differs between checkpoints, against its spread over the folds of one."""
     text = f"F1 of the checkpoints goes from {table['f1'].min():.4f} to {table['f1'].max():.4f}"
-    folds = int(table["f1_n"].min())
+    folds = int(table["n"].min())
     if folds < 2:
         return f"{text}, each from one fit alone, so that its own error is not known."
     return f"{text}; over the {folds} fits of one checkpoint its standard deviation is {table['f1_sd'].median():.4f}."
@@ -92,31 +96,34 @@ def _how(config: Config) -> str:
     settings = config.finetune
     folds = "all folds" if settings.folds is None else f"folds {', '.join(map(str, settings.folds))}"
     seeds = ", ".join(map(str, settings.seeds))
+    counts = ", ".join("all" if count is None else f"{count:,}" for count in settings.train_windows)
     return (
         f"SCCS and probe are of the selection windows, NMI of the motif sites, all before fine-tuning but those called "
         f"after/. Rows without a layer are as training watches them: the checkpoint's own pooling. Each checkpoint was "
-        f"fine-tuned on site: {settings.sites[0]}, {folds}, seeds {seeds}, stages {', '.join(settings.stages)}, at "
-        f"most {settings.max_epochs} epochs. Intervals: 95 %, percentile bootstrap, {RESAMPLES:,} samples; they hold "
-        "for one row at a time, and a table of many layers has some that leave out 0 by chance. F1 was used to choose "
-        "nothing."
+        f"fine-tuned on site: {settings.sites[0]}, {folds}, seeds {seeds}, {counts} training windows "
+        f"({settings.draws} draws), stages {', '.join(settings.stages)}, at most {settings.max_epochs} epochs. "
+        f"Intervals: 95 %, percentile bootstrap, {RESAMPLES:,} samples; they hold for one row at a "
+        "time, and a table of many layers has some that leave out 0 by chance. Test scores were used to choose nothing."
     )
 
 
 def _correlation_table(correlations: pd.DataFrame) -> str:
-    rows = [["proxy", "Spearman [95 %]", "Kendall [95 %]", "checkpoints", "runs", "resampled", "remark"]]
+    rows = [["outcome", "proxy", "Spearman [95 %]", "Kendall [95 %]", "checkpoints", "runs", "resampled", "remark"]]
     for row in correlations.to_dict("records"):
         cells = ["" if row["remark"] else _interval(row, name) for name in MEASURES]
-        rows.append([row["proxy"], *cells, str(row["checkpoints"]), str(row["runs"]), row["resampled"], row["remark"]])
+        names = [OUTCOMES[row["outcome"]], row["proxy"]]
+        rows.append([*names, *cells, str(row["checkpoints"]), str(row["runs"]), row["resampled"], row["remark"]])
     return markdown_table(rows)
 
 
 def _checkpoint_table(table: pd.DataFrame) -> str:
-    rows = [["run", "stage", "step", "objective", *HEADLINES.values(), "F1", "AUC", "SCCS after", "NMI after"]]
+    rows = [["run", "stage", "seed", "step", "objective", *HEADLINES.values(), "F1", "AUC", "SCCS after", "NMI after"]]
     for row in table.to_dict("records"):
-        f1 = f"{row['f1']:.4f}" + (f" ± {row['f1_sd']:.4f}" if row["f1_n"] > 1 else "")
+        f1 = f"{row['f1']:.4f}" + (f" ± {row['f1_sd']:.4f}" if row["n"] > 1 else "")
         proxies = [_number(row[proxy]) for proxy in HEADLINES]
         after = [_number(row[metric]) for metric in AFTER]
-        start = [row["run"], row["stage"], str(row["step"]), row["objective"]]
+        seed = "" if pd.isna(row["seed"]) else str(int(row["seed"]))
+        start = [row["run"], row["stage"], seed, str(row["step"]), row["objective"]]
         rows.append([*start, *proxies, f1, f"{row['auc']:.4f}", *after])
     return markdown_table(rows)
 

@@ -51,9 +51,9 @@ def another_run(run, name):
 def made_up(runs, per_run, seed=0):
     """A table as relate makes it, of proxies and F1 that have nothing to do with each other."""
     rng, n = np.random.default_rng(seed), runs * per_run
-    columns = ("sccs", "nmi", "probe", "sccs_layer0", "after/sccs", "after/nmi", "f1")
+    columns = ("sccs", "nmi", "probe", "sccs_layer0", "after/sccs", "after/nmi", "f1", "auc")
     table = pd.DataFrame({name: rng.normal(size=n) for name in columns})
-    return table.assign(run=np.repeat([f"run{i}" for i in range(runs)], per_run))
+    return table.assign(unit=np.repeat([f"run{i}" for i in range(runs)], per_run))
 
 
 # -- correlations ------------------------------------------------------------------------------------------------------
@@ -86,7 +86,8 @@ def test_intervals_hold_zero_for_what_is_unrelated_and_leave_it_out_for_what_is_
     table = made_up(1, 40)
     table["probe"] = table["f1"] + 0.1 * table["nmi"]
     found = correlate(table, seed=0)
-    rows = found.set_index("proxy")
+    assert list(found["outcome"]) == ["f1"] * 6 + ["auc"] * 6
+    rows = found[found["outcome"] == "f1"].set_index("proxy")
     assert list(rows.index) == ["sccs", "nmi", "probe", "sccs_layer0", "after/sccs", "after/nmi"]
     for proxy, row in rows.iterrows():
         assert row["spearman_low"] <= row["spearman"] <= row["spearman_high"]
@@ -119,7 +120,7 @@ def test_too_few_checkpoints_and_a_constant_have_no_correlation_and_the_sentence
         correlate(table.assign(f1=0.9), seed=0)
     )
     table.loc[:3, "nmi"] = np.nan  # two are left
-    assert correlate(table, seed=0).set_index("proxy").loc["nmi", "remark"] == "fewer than 4 checkpoints"
+    assert (correlate(table, seed=0).set_index("proxy").loc["nmi", "remark"] == "fewer than 4 checkpoints").all()
 
 
 # -- checkpoints -------------------------------------------------------------------------------------------------------
@@ -145,6 +146,16 @@ def test_the_steps_of_a_control_count_and_its_start_does_not(own_run):
     found = find_checkpoints([own_run])
     assert [c.step for c in found if c.stage == "control"] == STEPS[1:]
     assert {c.objective for c in found if c.stage == "control"} == {"mlm"}
+
+
+def test_pretraining_seeds_of_a_run_are_so_many_runs(own_run):
+    other = another_run(own_run, "other")
+    for seed, pretrain in enumerate((own_run / "pretrain", other / "pretrain")):
+        shutil.move(pretrain, own_run / f"seeds/seed{seed}")
+    (own_run / "seeds").rename(own_run / "pretrain")
+    found = find_checkpoints([own_run])
+    assert [c.arm for c in found] == [f"pretrain-seed{seed}-{step:06d}" for seed in (0, 1) for step in STEPS]
+    assert {c.unit for c in found} == {f"{own_run}:0", f"{own_run}:1"}
 
 
 # -- the command -------------------------------------------------------------------------------------------------------
@@ -190,18 +201,20 @@ def test_relate_measures_finetunes_and_correlates_and_goes_on_where_it_was(
         folds = [json.loads((folder / f"fold0{k}/summary.json").read_text()) for k in (0, 1)]
         f1 = [fold["metrics"]["test/f1"] for fold in folds]
         assert (row["f1"], row["f1_sd"]) == pytest.approx((np.mean(f1), np.std(f1, ddof=1)), abs=1e-5)
-        assert row["f1_n"] == 2 and all(fold["epochs"] == 1 for fold in folds)
+        assert row["n"] == 2 and all(fold["epochs"] == 1 for fold in folds)
         assert row["after/nmi"] == pytest.approx(folds[0]["metrics"]["after/nmi"], abs=1e-5)  # of nmi_folds 1
 
     # correlations of every layer, and the plain sentence
-    rows = pd.read_csv(own_run / "relate/correlations.csv").set_index("proxy")
+    rows = pd.read_csv(own_run / "relate/correlations.csv")
+    assert set(rows["outcome"]) == {"f1", "auc"}
+    rows = rows[rows["outcome"] == "f1"].set_index("proxy")
     layers = {f"{proxy}_layer{layer}" for proxy in ("sccs", "nmi", "probe") for layer in range(3)}
     assert set(rows.index) == layers | {"sccs", "nmi", "probe", "after/sccs", "after/nmi"}
     for proxy, row in rows[rows["remark"].isna()].iterrows():
         assert row["kendall"] == pytest.approx(kendalltau(table[proxy], table["f1"])[0], abs=1e-4)
     assert "Over 4 checkpoints of 1 run, before fine-tuning SCCS " in out and "exploratory" in out
     text = (own_run / "relate/relate.md").read_text()
-    assert "Synthetic data" in text and "not independent" in text and "F1 was used to choose nothing" in text
+    assert "Synthetic data" in text and "not independent" in text and "scores were used to choose nothing" in text
     assert (own_run / "relate/relate.png").read_bytes().startswith(b"\x89PNG")
     assert not list((own_run / "relate").rglob("*.safetensors"))  # no models that others would take for the run's
 
