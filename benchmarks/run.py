@@ -2,8 +2,9 @@
 """Speed side by side with what a user would run instead: one table.
 
     python benchmarks/run.py [--only NAME ...] [--size splicebert|small] [--pairs 5] [--windows 8] [--clock wall|cpu]
-                             [--device auto|cpu|cuda] [--json FILE]
+                             [--device auto|cpu|cuda]
 
+Theirs is the library at its best: fast attention, fused AdamW, the same number format, dropout alike on both sides.
 Both sides of a row run on the same inputs, warm, in turns (ours, theirs, theirs, ours, ...), so that whatever else the
 machine does hits both; a ratio is the median over the pairs of theirs / ours. Ours runs in this process, theirs in
 one of its own: our scripts have glibc keep freed memory on a CPU (`keep_freed_memory`), which theirs must not profit
@@ -11,15 +12,9 @@ from. Before anything is timed, both sides have to give the same output from the
 float32; a row that does not is an error.
 
 --clock cpu takes the processor's seconds of the process that works instead of the wall's: on a machine that is busy
-with other work they are the better ones, with one thread. `loader`, whose work is in several processes, keeps to
-the wall. On a GPU all rows do, the clock waits for what the GPU was asked to do, and a row says how much of its
-memory either side took at most.
-
-Ceiling: the rate of a large matrix product, measured before every row in the number format that both sides use.
-Operations of a training step: 6 x parameters of the linear layers + 12 x layers x length x hidden per token; of a
-forward pass a third of that. They are those of the work as defined, the same for both sides: a side that gets by with
-fewer shows a larger share. Weights are fresh, of SpliceBERT's sizes by default. `nmi` needs scanpy, which wants other
-versions than ours: $SIMCSP_SCANPY_PYTHON names an interpreter that has it.
+with other work they are the better ones, with one thread. On a GPU the clock waits for what the GPU was asked to do,
+and a row says how much of its memory either side took at most. Weights are fresh, of SpliceBERT's sizes by default.
+`nmi` needs scanpy, which wants other versions than ours: $SIMCSP_SCANPY_PYTHON names an interpreter that has it.
 """
 
 from __future__ import annotations
@@ -41,9 +36,7 @@ import numpy as np
 import torch
 import transformers
 from torch import nn
-from torch.utils.data import DataLoader, Dataset
 from transformers import (
-    AutoTokenizer,
     BertConfig,
     BertForSequenceClassification,
     BertModel,
@@ -60,8 +53,6 @@ from simcsp.model.checkpoint import load_backbone
 from simcsp.model.classifier import Classifier, layer_groups
 from simcsp.model.embedding import embed
 from simcsp.text.alphabet import VOCAB, add_special_tokens, decode
-from simcsp.text.sampler import WindowSampler
-from simcsp.text.store import open_store
 from simcsp.training.pretraining import Training
 from simcsp.training.step import Learner, step_loss
 from utils.config import ModelConfig, PretrainConfig
@@ -88,8 +79,6 @@ class Size:
     """Windows encoded at a time."""
     sites: int
     """Sites that NMI clusters."""
-    bases: int
-    """Length of the FASTA file that is read."""
 
 
 def _model(hidden: int, layers: int, heads: int, positions: int) -> ModelConfig:
@@ -109,8 +98,8 @@ def _model(hidden: int, layers: int, heads: int, positions: int) -> ModelConfig:
 
 
 SIZES = {
-    "splicebert": Size(_model(512, 6, 16, 512), 510, 400, 16, 20_000, 2_000_000),
-    "small": Size(_model(64, 2, 4, 128), 126, 60, 16, 1_000, 50_000),
+    "splicebert": Size(_model(512, 6, 16, 512), 510, 400, 16, 20_000),
+    "small": Size(_model(64, 2, 4, 128), 126, 60, 16, 1_000),
 }
 
 
@@ -123,33 +112,25 @@ class Row:
     ours: str
     theirs: str
     seconds: list[tuple[float, float]]
-    operations: float | None = None
-    """Floating-point operations of the work, None where it is not matrix products that take the time."""
     windows: int | None = None
     """Windows that the work takes in, where that says something."""
     remark: str = ""
+    peaks: list[float] = dataclasses.field(default_factory=list)
+    """GiB of a GPU that ours and theirs took."""
 
-    @property
-    def ratios(self) -> list[float]:
-        return [theirs / ours for ours, theirs in self.seconds]
-
-    def values(self, ceiling: float) -> dict[str, object]:
-        """The row as plain values. ceiling: operations a second."""
-        ours, theirs = np.median(self.seconds, axis=0)
-        share = {} if self.operations is None else {"share_ours": self.operations / ours / ceiling}
-        share |= {} if self.operations is None else {"share_theirs": self.operations / theirs / ceiling}
-        share |= {} if self.windows is None else {"windows_per_second": self.windows / ours}
-        return {
-            **{key: getattr(self, key) for key in ("name", "work", "ours", "theirs", "remark", "operations")},
-            "pairs": len(self.seconds),
-            **{"ratio": float(np.median(self.ratios)), "low": min(self.ratios), "high": max(self.ratios)},
-            **{"seconds_ours": float(ours), "seconds_theirs": float(theirs)},
-            **{key: float(value) for key, value in share.items()},
-        }
+    def cells(self) -> list[str]:
+        """Name, work, both sides, ratio, spread, pairs, seconds, remarks."""
+        (ours, theirs), ratios = np.median(self.seconds, axis=0), [theirs / ours for ours, theirs in self.seconds]
+        remarks = [self.remark] if self.remark else []
+        remarks += [f"{self.windows / ours:.3g} windows/s"] if self.windows else []
+        remarks += ["peak {:.2f} / {:.2f} GiB".format(*self.peaks)] if self.peaks else []
+        numbers = [f"{np.median(ratios):.2f}", f"{min(ratios):.2f} to {max(ratios):.2f}", str(len(ratios))]
+        seconds = f"{ours:.3g} / {theirs:.3g}"
+        return [self.name, self.work, self.ours, self.theirs, *numbers, seconds, ", ".join(remarks)]
 
 
 class Bench:
-    """What all rows share: sizes, device, number format, and the rate of matrix products."""
+    """What all rows share: sizes, device and number format."""
 
     def __init__(
         self,
@@ -169,24 +150,10 @@ class Bench:
         self.peaks: list[float] = []  # GiB of a GPU that ours and theirs took in the last comparison
         self.command: list[str] | None = None
         self.twin: Twin | None = None
-        rates = {dtype: self.product_rate(dtype, 512) for dtype in (torch.float32, torch.bfloat16)}
-        self.bf16_share = rates[torch.bfloat16] / rates[torch.float32]
-        self.precision = "bf16" if self.bf16_share > 1 else "fp32"
-        self.accelerator = build_accelerator(device, self.precision)
+        self.accelerator = build_accelerator(device, "auto")
+        self.precision = "fp32" if self.accelerator.mixed_precision == "no" else self.accelerator.mixed_precision
         self.device, self._exact = self.accelerator.device, False
-        self.ceiling = 0.0
         self.rng = np.random.default_rng(0)
-
-    def measure_ceiling(self) -> None:
-        """The best seen so far: others on the machine can only lower it."""
-        dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
-        self.ceiling = max(self.ceiling, *(self.product_rate(dtype, 8192 if self.gpu else 2048) for _ in range(3)))
-
-    def product_rate(self, dtype: torch.dtype, n: int) -> float:
-        """Operations a second of an n x n x n matrix product."""
-        left, right = (torch.ones(n, n, dtype=dtype, device="cuda" if self.gpu else "cpu") for _ in range(2))
-        left @ right
-        return 2 * n**3 / seconds(lambda: left @ right, self.now)
 
     def autocast(self) -> contextlib.AbstractContextManager:
         """The number format of a timed side at its best; float32 while outputs are compared."""
@@ -213,16 +180,10 @@ class Bench:
             torch.cuda.synchronize()
         return CLOCKS[self.clock]()
 
-    def compare(
-        self, ours: Callable[[], object], theirs: Callable[[], object], now: Callable[[], float] | None = None
-    ) -> list[tuple[float, float]]:
-        """Seconds of both, in turns: ours, theirs, theirs, ours, ours, ... A side may return its own, as a float.
-
-        now: another clock than that of all rows.
-        """
-        now = now or self.now
+    def compare(self, ours: Callable[[], object], theirs: Callable[[], object]) -> list[tuple[float, float]]:
+        """Seconds of both, in turns: ours, theirs, theirs, ours, ours, ... A side may return its own, as a float."""
         if self.serving:
-            serve(theirs, now, self.peak)
+            serve(theirs, self.now, self.peak)
             return [(1.0, 1.0)]  # the process that asks has the numbers
         if self.command:
             self.twin = self.twin or Twin(self.command)
@@ -230,7 +191,7 @@ class Bench:
             theirs()
         ours()
         self.peak()  # of the warm-up and before
-        turns = {"ours": lambda: seconds(ours, now), "theirs": lambda: seconds(theirs, now)}
+        turns = {"ours": lambda: seconds(ours, self.now), "theirs": lambda: seconds(theirs, self.now)}
         turns |= {"theirs": self.twin.turn} if self.twin else {}
         pairs = []
         for pair in range(self.pairs):
@@ -257,13 +218,6 @@ class Bench:
         torch.manual_seed(0)
         return load_backbone(self.size.model)[0].to(self.device)
 
-    def operations(self, tokens: int, length: int, passes: int = 3) -> float:
-        """Of `passes` forward passes (a training step is worth three) over tokens in rows of `length`."""
-        model = self.size.model
-        hidden, layers = model.hidden_size, model.num_hidden_layers
-        linear = layers * (4 * hidden**2 + 2 * hidden * model.intermediate_size)
-        return passes * tokens * (2 * linear + 4 * layers * length * hidden)
-
     def saved_encoder(self) -> Path:
         """A folder as a user has it: the weights of `masked_lm`, and a tokenizer of single bases parted by spaces."""
         folder = self.folder / "encoder"
@@ -275,12 +229,12 @@ class Bench:
             (folder / "tokenizer_config.json").write_text(json.dumps(settings))
         return folder
 
-    def sentence_model(self, attention: str):
-        """The encoder in sentence-transformers, [CLS] pooled."""
+    def sentence_model(self):
+        """The encoder in sentence-transformers, fast attention, [CLS] pooled."""
         from sentence_transformers import SentenceTransformer
         from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 
-        encoder = Transformer(str(self.saved_encoder()), model_kwargs={"attn_implementation": attention})
+        encoder = Transformer(str(self.saved_encoder()), model_kwargs={"attn_implementation": "sdpa"})
         pooling = Pooling(encoder.get_embedding_dimension(), "cls")
         return SentenceTransformer(modules=[encoder, pooling], device=self.device.type)
 
@@ -364,36 +318,24 @@ def spaced(ids: np.ndarray) -> list[str]:
 
 
 def contrast(bench: Bench) -> Iterator[Row]:
-    """The step of pre-training against the published one, corrected: spaced bases, eager attention, fp32."""
-    yield from _contrast(bench, "contrast", "eager", [(DROPOUT, DROPOUT), (0.0, DROPOUT)])
-
-
-def contrast_best(bench: Bench) -> Iterator[Row]:
-    """The same against sentence-transformers at its best here, dropout alike on both sides."""
-    yield from _contrast(bench, "contrast_best", "sdpa", [(DROPOUT, DROPOUT), (0.0, 0.0)])
-
-
-def _contrast(bench: Bench, name: str, attention: str, attention_dropouts: list[tuple[float, float]]) -> Iterator[Row]:
+    """The step of pre-training against sentence-transformers', with and without attention dropout."""
     from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
     from sentence_transformers.util import batch_to_device
 
-    best = attention == "sdpa"
     stage = PretrainConfig(batch_size=bench.windows)
     ids = bench.bases(bench.windows, bench.size.window)
     text = spaced(ids)
     training = Training(bench.masked_lm(), "cls", stage, bench.accelerator)
-    sentences = bench.sentence_model(attention).train()
+    sentences = bench.sentence_model().train()
     loss = MultipleNegativesRankingLoss(sentences, scale=1 / stage.temperature)
-    optimizer = torch.optim.AdamW(
-        sentences.parameters(), lr=stage.lr, weight_decay=stage.weight_decay, fused=best or None
-    )
+    optimizer = torch.optim.AdamW(sentences.parameters(), lr=stage.lr, weight_decay=stage.weight_decay, fused=True)
 
     def ours() -> None:
         training.advance(ids, bench.rng)
 
     def their_loss() -> torch.Tensor:
         features = [batch_to_device(sentences.preprocess(text), bench.device) for _ in range(2)]
-        with bench.autocast() if best else contextlib.nullcontext():
+        with bench.autocast():
             return loss(features, torch.arange(len(text), device=bench.device))
 
     def theirs() -> None:
@@ -413,19 +355,15 @@ def _contrast(bench: Bench, name: str, attention: str, attention_dropouts: list[
     require_equal("loss of a contrastive step", our_loss.detach(), found.detach())
     require_equal("gradients of a contrastive step", gradients(training.model.bert), gradients(sentences[0].model))
 
-    tokens = 2 * ids.shape[0] * (ids.shape[1] + 2)
-    for mine, others in attention_dropouts:
-        set_dropout(training.model, DROPOUT, mine)
-        set_dropout(sentences, DROPOUT, others)
-        number = bench.precision if best else "fp32"
+    for attention in (DROPOUT, 0.0):
+        set_dropout(training.model, DROPOUT, attention)
+        set_dropout(sentences, DROPOUT, attention)
         yield Row(
-            f"{name}{'' if mine else '_no_attention_dropout'}",
+            f"contrast{'' if attention else '_no_attention_dropout'}",
             f"one contrastive step, {len(ids)} windows x 2 views x {ids.shape[1] + 2} tokens",
-            f"{bench.precision}, dropout {DROPOUT}, of attention {mine}",
-            f"transformers {number} {attention} + sentence-transformers' MultipleNegativesRankingLoss, "
-            f"dropout {DROPOUT}, of attention {others}",
+            f"{bench.precision}, dropout {DROPOUT}, of attention {attention}",
+            "transformers sdpa + sentence-transformers' MultipleNegativesRankingLoss",
             bench.compare(ours, theirs),
-            bench.operations(tokens, ids.shape[1] + 2),
             len(ids),
         )
 
@@ -442,13 +380,13 @@ def labelled_batch(bench: Bench) -> tuple[torch.Tensor, torch.Tensor]:
     return tokens.to(bench.device), labels.to(bench.device)
 
 
-def build_classifiers(bench: Bench, attention: str) -> tuple[Classifier, BertForSequenceClassification]:
+def build_classifiers(bench: Bench) -> tuple[Classifier, BertForSequenceClassification]:
     """Ours and transformers' with the same weights, encoder and head."""
     torch.manual_seed(1)
     ours = Classifier(bench.masked_lm().bert, "cls", DROPOUT)
     config = BertConfig.from_dict(ours.bert.config.to_dict() | {"num_labels": 1})
     config.problem_type = "multi_label_classification"  # cross-entropy; one label means squared error to transformers
-    config._attn_implementation = attention
+    config._attn_implementation = "sdpa"
     theirs = BertForSequenceClassification(config)
     theirs.bert.load_state_dict(ours.bert.state_dict(), strict=False)
     theirs.bert.pooler.dense.load_state_dict(ours.head[0].state_dict())
@@ -476,37 +414,9 @@ def our_finetune_step(
 
 
 def finetune(bench: Bench) -> Iterator[Row]:
-    """One step against the published script's: eager attention, fp32 on a CPU, an attention mask of ones."""
-    tokens, labels = labelled_batch(bench)
-    model, published = build_classifiers(bench, "eager")
-    require_same_step(model, published, tokens, labels)
-    step = our_finetune_step(bench, model, tokens, labels)
-    optimizer = torch.optim.AdamW(published.parameters(), lr=LR, weight_decay=WEIGHT_DECAY)
-
-    def theirs() -> None:
-        inputs = {"input_ids": tokens.long(), "attention_mask": torch.ones_like(tokens, dtype=torch.long)}
-        logits = published(**inputs).logits.squeeze(1)
-        loss = nn.functional.binary_cross_entropy_with_logits(logits, labels)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-
-    for mine in (DROPOUT, 0.0):
-        set_dropout(model, DROPOUT, mine)
-        set_dropout(published.train(), DROPOUT, DROPOUT)
-        yield _finetune_row(
-            bench,
-            "finetune",
-            mine,
-            f"the published step: fp32 eager, dropout {DROPOUT}, of attention {DROPOUT}",
-            bench.compare(step, theirs),
-        )
-
-
-def finetune_trainer(bench: Bench) -> Iterator[Row]:
     """One step against the transformers Trainer at its best: its fast attention, fused AdamW, no logs or files."""
     tokens, labels = labelled_batch(bench)
-    model, theirs = build_classifiers(bench, "sdpa")
+    model, theirs = build_classifiers(bench)
     require_same_step(model, theirs, tokens, labels)
     step = our_finetune_step(bench, model, tokens, labels)
     items = [{"input_ids": row.long(), "labels": label[None]} for row, label in zip(tokens.cpu(), labels.cpu())]
@@ -537,12 +447,14 @@ def finetune_trainer(bench: Bench) -> Iterator[Row]:
     for attention in (DROPOUT, 0.0):
         set_dropout(model, DROPOUT, attention)
         set_dropout(theirs, DROPOUT, attention)
-        yield _finetune_row(
-            bench,
-            "finetune_trainer",
-            attention,
-            f"transformers' Trainer: {bench.precision} sdpa, fused AdamW, dropout {DROPOUT}, of attention {attention}",
+        length = bench.size.context + 2
+        yield Row(
+            f"finetune{'' if attention else '_no_attention_dropout'}",
+            f"one fine-tuning step, {FINETUNE_BATCH} windows x {length} tokens",
+            f"{bench.precision}, dropout {DROPOUT}, of attention {attention}",
+            "transformers' Trainer: sdpa, fused AdamW",
             bench.compare(step, their_step),
+            FINETUNE_BATCH,
         )
 
 
@@ -574,54 +486,14 @@ def require_same_step(
     model.zero_grad(), theirs.zero_grad()
 
 
-def _finetune_row(bench: Bench, name: str, attention: float, theirs: str, seconds: list[tuple[float, float]]) -> Row:
-    length = bench.size.context + 2
-    return Row(
-        f"{name}{'' if attention else '_no_attention_dropout'}",
-        f"one fine-tuning step, {FINETUNE_BATCH} windows x {length} tokens",
-        f"{bench.precision}, dropout {DROPOUT}, of attention {attention}",
-        theirs,
-        seconds,
-        bench.operations(FINETUNE_BATCH * length, length),
-        FINETUNE_BATCH,
-    )
-
-
 # -- evaluation --------------------------------------------------------------------------------------------------------
 
 
 def encode(bench: Bench) -> Iterator[Row]:
-    """Windows to vectors against the published loop, which tokenizes strings, at its two batch sizes."""
+    """Windows to vectors against sentence-transformers' `encode`, at its default batch size."""
     ids = bench.bases(bench.size.encoded, bench.size.window)
     text, ours = spaced(ids), our_encoder(bench, ids)
-    tokenizer = AutoTokenizer.from_pretrained(bench.saved_encoder())
-    model = BertModel.from_pretrained(bench.saved_encoder(), attn_implementation="eager").eval()
-    model.to(bench.device)
-    for batch_size in (8, 16):
-
-        @torch.no_grad()
-        def theirs(batch_size: int = batch_size) -> np.ndarray:
-            parts = []
-            for start in range(0, len(text), batch_size):
-                inputs = tokenizer(text[start : start + batch_size], padding=True, return_tensors="pt")
-                parts.append(model(**inputs.to(bench.device)).last_hidden_state[:, 0].cpu().numpy())
-            return np.concatenate(parts)
-
-        with bench.exact():
-            require_equal("vectors of windows", ours(), theirs())
-        yield _encode_row(
-            bench,
-            f"encode_{batch_size}",
-            f"the published loop: fp32 eager, batch {batch_size}, tokenized strings",
-            bench.compare(ours, theirs),
-        )
-
-
-def encode_best(bench: Bench) -> Iterator[Row]:
-    """The same against sentence-transformers' `encode`, its fast attention, at its default batch size."""
-    ids = bench.bases(bench.size.encoded, bench.size.window)
-    text, ours = spaced(ids), our_encoder(bench, ids)
-    sentences = bench.sentence_model("sdpa")
+    sentences = bench.sentence_model()
 
     def theirs() -> np.ndarray:
         with bench.autocast():
@@ -629,31 +501,19 @@ def encode_best(bench: Bench) -> Iterator[Row]:
 
     with bench.exact():
         require_equal("vectors of windows", ours(), theirs())
-    yield _encode_row(
-        bench,
-        "encode_best",
-        f"sentence-transformers' encode: {bench.precision} sdpa, batch 32, tokenized strings",
+    yield Row(
+        "encode",
+        f"encode {len(ids)} windows x {bench.size.window + 2} tokens",
+        f"{bench.precision}, no dropout",
+        "sentence-transformers' encode: sdpa, batch 32, tokenized strings",
         bench.compare(ours, theirs),
+        len(ids),
     )
 
 
 def our_encoder(bench: Bench, ids: np.ndarray, batch_size: int = 64) -> Callable[[], np.ndarray]:
     bert = bench.masked_lm().bert
     return lambda: embed(bert, ids, "cls", batch_size, bench.autocast)
-
-
-def _encode_row(bench: Bench, name: str, theirs: str, seconds: list[tuple[float, float]]) -> Row:
-    count, length = bench.size.encoded, bench.size.window + 2
-    operations = bench.operations(count * length, length, passes=1)
-    return Row(
-        name,
-        f"encode {count} windows x {length} tokens",
-        f"{bench.precision}, no dropout",
-        theirs,
-        seconds,
-        operations,
-        count,
-    )
 
 
 # -- NMI ---------------------------------------------------------------------------------------------------------------
@@ -707,87 +567,15 @@ def mixed_sites(bench: Bench) -> tuple[np.ndarray, np.ndarray]:
     return states, names[kind % 4]
 
 
-# -- the loader --------------------------------------------------------------------------------------------------------
-
-
-class TokenizedWindows(Dataset):
-    """What the tutorials do: sequences as strings, each tokenized when it is asked for."""
-
-    def __init__(self, fasta: Path, window: int, tokenizer: object) -> None:
-        sequence = "".join(line.strip() for line in fasta.read_text().splitlines() if not line.startswith(">"))
-        self.windows = [sequence[i : i + window] for i in range(0, len(sequence) - window + 1, window)]
-        self.tokenizer = tokenizer
-
-    def __len__(self) -> int:
-        return len(self.windows)
-
-    def __getitem__(self, index: int) -> torch.Tensor:
-        return self.tokenizer(" ".join(self.windows[index].upper()), return_tensors="pt")["input_ids"][0]
-
-
-def loader(bench: Bench) -> Iterator[Row]:
-    """FASTA to batches of ids: ours with reading the file, theirs with the file read and its four workers started."""
-    window, batch_size = bench.size.window, 64
-    fasta = bench.folder / "text.fa"
-    sequence = decode(bench.bases(1, bench.size.bases)[0])
-    fasta.write_text(">text\n" + "\n".join(sequence[i : i + 60] for i in range(0, len(sequence), 60)) + "\n")
-    tokenizer = AutoTokenizer.from_pretrained(bench.saved_encoder())
-    data = TokenizedWindows(fasta, window, tokenizer)
-    batches = DataLoader(data, batch_size, shuffle=True, num_workers=4, persistent_workers=True)
-    last, caches = -(-len(data) // batch_size), iter(range(1_000))
-
-    def ours() -> list[torch.Tensor]:
-        store = open_store([fasta], bench.folder / f"cache{next(caches)}")
-        text = WindowSampler(store, window, "strided", both_strands=False, max_n_share=1.0)
-        steps = len(text) // batch_size
-        return [torch.from_numpy(add_special_tokens(text.batch(step, batch_size))) for step in range(steps)]
-
-    def theirs() -> list[torch.Tensor]:
-        return list(batches)
-
-    mine, others = (torch.cat(side()).numpy() for side in (ours, theirs))
-    known = {row.astype(np.uint8).tobytes() for row in others}
-    if not all(row.tobytes() in known for row in mine) or len(data) - len(mine) >= batch_size:
-        raise InputError("benchmarks/run.py: the loaders read different windows, so they cannot be compared")
-    remark = _loader_share(bench, fasta)
-    yield Row(
-        "loader",
-        f"FASTA of {len(sequence) / 1e6:g} Mb to {last} batches of {batch_size} windows x {window + 2} tokens",
-        "memory-mapped ids, one process, reading the FASTA included",
-        "a tokenizer call an item in a Dataset, 4 workers that are running already, FASTA in memory",
-        bench.compare(ours, theirs, time.perf_counter),
-        remark=remark,
-    )
-
-
-def _loader_share(bench: Bench, fasta: Path) -> str:
-    """Seconds of a training batch as a share of the training step on it."""
-    store = open_store([fasta], bench.folder / "cache")
-    text = WindowSampler(store, bench.size.window)
-    training = Training(bench.masked_lm(), "cls", PretrainConfig(batch_size=bench.windows), bench.accelerator)
-    shares = []
-    for step in range(1 + bench.pairs):
-        times = [bench.now()]
-        ids = text.batch(step, bench.windows)
-        times.append(bench.now())
-        training.advance(ids, bench.rng)
-        times.append(bench.now())
-        shares.append((times[1] - times[0]) / (times[2] - times[0]))
-    return f"loading is {np.median(shares[1:]):.2%} of a contrastive step of {bench.windows} windows"
-
-
 # -- the table ---------------------------------------------------------------------------------------------------------
 
 ROWS: dict[str, Callable[[Bench], Iterator[Row]]] = {
     "contrast": contrast,
-    "contrast_best": contrast_best,
     "finetune": finetune,
-    "finetune_trainer": finetune_trainer,
     "encode": encode,
-    "encode_best": encode_best,
     "nmi": nmi_sites,
-    "loader": loader,
 }
+COLUMNS = ["row", "work", "ours", "against", "ratio", "spread", "pairs", "s ours / theirs", ""]
 
 
 def main() -> None:
@@ -798,82 +586,25 @@ def main() -> None:
     parser.add_argument("--clock", choices=CLOCKS, default="wall")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="auto: a GPU if there is one")
     parser.add_argument("--windows", type=int, default=8, help="of a contrastive step")
-    parser.add_argument("--json", type=Path, help="also write the rows to this file")
     parser.add_argument("--serve", action="store_true", help="run their side of one row when asked on stdin")
     options = parser.parse_args()
+    size, clock, serving = SIZES[options.size], options.clock, options.serve
     transformers.logging.set_verbosity_error()
     warnings.filterwarnings("ignore", category=FutureWarning)
-    warnings.filterwarnings("ignore", message="This DataLoader will create")  # 4 workers are what it is compared with
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(
-            SIZES[options.size],
-            options.pairs,
-            options.windows,
-            Path(folder),
-            options.clock,
-            options.serve,
-            options.device,
-        )
-        values, done = {}, []
+        bench = Bench(size, options.pairs, options.windows, Path(folder), clock, serving, options.device)
+        rows = []
         for name in options.only:
             bench.begin_row([sys.executable, *sys.argv, "--only", name, "--serve"])  # the last --only counts
-            bench.measure_ceiling()
             for row in ROWS[name](bench):
-                done.append((row, {"peak_gib": bench.peaks} if bench.gpu else {}))
-                rows = [row.values(bench.ceiling) | more for row, more in done]  # the ceiling may have risen since
-                values = {"machine": machine(bench), "rows": rows}
-                print(line(rows[-1]), flush=True)
-                if options.json and not options.serve:  # after every row: the next may take long
-                    options.json.write_text(json.dumps(values, indent=1) + "\n")
+                rows.append(dataclasses.replace(row, peaks=bench.peaks if bench.gpu else []))
+                print(", ".join(rows[-1].cells()), flush=True)
         bench.begin_row(None)
-    if values:
-        print(f"\n{table(values)}")
-
-
-def machine(bench: Bench) -> dict[str, object]:
-    """What the numbers depend on."""
-    return {
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "device": torch.cuda.get_device_name() if bench.gpu else "cpu",
-        "threads": torch.get_num_threads(),
-        "clock": bench.clock,
-        "precision": bench.precision,
-        "ceiling_gflops": bench.ceiling / 1e9,
-        "bf16_share": bench.bf16_share,
-    }
-
-
-def line(row: dict[str, object]) -> str:
-    share = (
-        f", {row['share_ours']:.0%} of the ceiling (theirs {row['share_theirs']:.0%})" if "share_ours" in row else ""
-    )
-    return f"{row['name']}: {row['ratio']:.2f} x ({row['low']:.2f} to {row['high']:.2f}, {row['pairs']} pairs){share}"
-
-
-def table(values: dict[str, object]) -> str:
-    """Markdown."""
-    here = values["machine"]
-    used = "used" if here["precision"] == "bf16" else "not used"
-    lines = [
-        f"torch {here['torch']}, transformers {here['transformers']}, {here['device']}, "
-        f"{here['threads']} thread(s), {here['clock']} "
-        f"clock; matrix products reach {here['ceiling_gflops']:.0f} GFLOP/s in {here['precision']}; bf16 runs at "
-        f"{here['bf16_share']:.3f} of fp32's rate here and is {used}.",
-        "",
-        "| row | work | ours | against | ratio | spread | pairs | s ours / theirs | of the ceiling | |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
-    for row in values["rows"]:
-        share = f"{row['share_ours']:.2f} / {row['share_theirs']:.2f}" if "share_ours" in row else ""
-        cells = [row["name"], row["work"], row["ours"], row["theirs"], f"{row['ratio']:.2f}"]
-        cells += [f"{row['low']:.2f} to {row['high']:.2f}", str(row["pairs"])]
-        remarks = [row["remark"]] if row["remark"] else []
-        remarks += [f"{row['windows_per_second']:.3g} windows/s"] if "windows_per_second" in row else []
-        remarks += ["peak {:.2f} / {:.2f} GiB".format(*row["peak_gib"])] if row.get("peak_gib") else []
-        cells += [f"{row['seconds_ours']:.3g} / {row['seconds_theirs']:.3g}", share, ", ".join(remarks)]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+    device = torch.cuda.get_device_name() if bench.gpu else "cpu"
+    print(f"\ntorch {torch.__version__}, transformers {transformers.__version__}, {device}, ", end="")
+    print(f"{torch.get_num_threads()} thread(s), {clock} clock, {bench.precision}\n")
+    for cells in (COLUMNS, ["---"] * len(COLUMNS), *(row.cells() for row in rows)):
+        print(f"| {' | '.join(cells)} |")
 
 
 if __name__ == "__main__":
