@@ -7,12 +7,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from simcsp.genome.scan import Scored, cut_windows
-from simcsp.judge.scores import score_against
+from simcsp.judge.scores import ap_interval, score_against
 from simcsp.labels.spliceator import Windows
 from simcsp.text.kmers import KMER, KmerSet, kmer_hashes
 from simcsp.text.sites import MINUS, SITES, TYPE, Sites
 from simcsp.text.store import TokenStore
 from simcsp.text.weight_matrix import WeightMatrix
+
+BLOCK = 10_000  # nt resampled together for the interval of AP: about a gene
 
 
 def within(
@@ -37,7 +39,7 @@ class Truth:
 
     Candidates whose window shares 80 bases in a row (or all of it, where it is shorter) with a training window of the
     run, as its models saw them, are left out. Where the training windows are not there (None), there is no weight
-    matrix, and nothing is left out. Holds nine bytes or so for each candidate.
+    matrix, and nothing is left out. Holds 17 bytes or so for each candidate.
     """
 
     def __init__(
@@ -76,7 +78,8 @@ class Truth:
                     labels = self._labels(name, kind, block.sites.take(mine))
                     scores = [block.mean[mine]]
                     scores += [self.floors[kind].predict(windows[mine])] if kind in self.floors else []
-                    row = (labels, trained[mine], *(values.astype(np.float32) for values in scores))
+                    place = number * (1 << 32) + block.sites.boundary[mine] // BLOCK
+                    row = (labels, trained[mine], place, *(values.astype(np.float32) for values in scores))
                     self.seen.setdefault((name, kind), []).append(row)
 
     def _trained(self, windows: np.ndarray) -> np.ndarray:
@@ -95,11 +98,13 @@ class Truth:
         return np.isin(2 * sites.boundary + MINUS[sites.kind], 2 * known[:, 0] + known[:, 1])
 
     def table(self) -> dict[str, dict[str, float]]:
-        """{'record type': annotated, candidates, sites, ap, recall, pwm_ap, pwm_recall}, and of all records together.
+        """{'record type': annotated, candidates, sites, ap, recall, topk, ap_low, ap_high, and the first three of the
+        matrix as pwm_*}, and of all records together.
 
         annotated: all sites that were given. candidates, sites: those that were scored and share nothing with the
-        training windows; sites are annotated ones. trained: candidates left out because they do. Scores are missing
-        where there is no site.
+        training windows; sites are annotated ones. trained: candidates left out because they do. ap_low, ap_high: 95 %
+        interval, blocks of 10 kb resampled; missing where all sites lie in one. Scores are missing where there is no
+        site.
         """
         rows = {}
         names = list(dict.fromkeys(name for name, _ in self.seen))
@@ -108,7 +113,7 @@ class Truth:
                 parts = [part for name in group for part in self.seen.get((name, kind), [])]
                 if not parts:
                     continue
-                labels, trained, mean, *floor = (np.concatenate(column) for column in zip(*parts))
+                labels, trained, place, mean, *floor = (np.concatenate(column) for column in zip(*parts))
                 new = ~trained
                 row = rows[f"{label} {kind}"] = {
                     "annotated": sum(len(self.annotated.get((name, kind), ())) for name in group),
@@ -119,6 +124,8 @@ class Truth:
                 if not row["sites"]:
                     continue
                 row |= score_against(labels[new], mean[new])
+                interval = ap_interval(labels[new], mean[new], place[new], seed=0)
+                row |= dict(zip(("ap_low", "ap_high"), interval or ()))
                 for scores in floor:  # none where there are no training windows
                     row |= {f"pwm_{key}": value for key, value in score_against(labels[new], scores[new]).items()}
         return rows

@@ -7,9 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import t, ttest_1samp
+from sklearn.metrics import average_precision_score
 
 from simcsp.judge.scores import (
     TEST_TO_TRAIN,
+    ap_interval,
     called_rates,
     classification_scores,
     corrected_ttest,
@@ -89,3 +91,19 @@ def test_f1_at_its_own_prevalence_is_f1_and_falls_with_rarer_sites(seed):
     assert f1_at_prevalence(rates["tpr"], rates["fpr"], labels.mean()) == pytest.approx(f1)
     if rates["tpr"] > 0:
         assert f1_at_prevalence(rates["tpr"], rates["fpr"], labels.mean() / 2) < f1 + 1e-12
+
+
+def test_the_interval_of_average_precision_is_that_of_resampled_blocks():
+    rng = np.random.default_rng(4)
+    blocks = np.repeat(np.arange(12), 40)
+    labels = (rng.random(480) < 0.05 * (blocks % 3)).astype(int)
+    scores = np.round(labels + rng.normal(size=480), 1)  # ties
+    draws = np.random.default_rng(5)
+    expected = []
+    for _ in range(200):
+        times = draws.multinomial(12, np.full(12, 1 / 12))[blocks]
+        expected.append(average_precision_score(np.repeat(labels, times), np.repeat(scores, times)))
+    found = ap_interval(labels, scores, blocks + 7, seed=5, samples=200)
+    assert found == pytest.approx(np.quantile(expected, [0.025, 0.975]))
+    assert found[0] < average_precision_score(labels, scores) < found[1]
+    assert ap_interval(labels, scores, np.zeros(480), seed=5) is None
