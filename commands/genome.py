@@ -6,7 +6,8 @@ import argparse
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -16,7 +17,9 @@ from typing import NoReturn, TextIO
 from tqdm import tqdm
 
 from commands.sources import config_of, enclosing_run, fold_folders
-from simcsp.genome.scan import Ensemble, Scored, candidates, find_spans, label_sites, load_ensemble, score_sites
+from simcsp.genome.regions import Span, find_spans, gene_spans
+from simcsp.genome.resume import scan_on
+from simcsp.genome.scan import Ensemble, Scored, candidates, label_sites, load_ensemble, score_sites
 from simcsp.genome.tracks import FORMATS, write_bigwigs, write_scores
 from simcsp.genome.truth import Truth, within
 from simcsp.genome.variants import COLUMNS as VARIANT_COLUMNS
@@ -31,13 +34,13 @@ from utils.arms import BASELINE, HEAD_FILE, job_of
 from utils.config import DEFAULT_CONFIG, Config
 from utils.device import build_accelerator
 from utils.errors import InputError
-from utils.files import written_aside
+from utils.files import sha256_file, sha256_folder, written_aside
+from utils.journal import Journal
 from utils.parse import load_config
 
 PROJECT = Path(__file__).parents[1]
 BOXED = PROJECT / "models/simcsp-small-bases"
 """The model of bases that predict uses where no SOURCE is given."""
-Spans = list[tuple[int, int, int]]
 UNTYPED_VCF = (
     "--vcf: {} was fitted on both types of site and cannot tell a donor from an acceptor, which gains and losses are "
     "of: leave SOURCE out to use models/simcsp-small-bases, or fine-tune with --finetune.sites [donor, acceptor]"
@@ -52,6 +55,7 @@ SUFFIXES = {"bed": "bed", "bedgraph": "bedgraph", "bg": "bedgraph", "bw": "bigwi
 PREDICT_NOTES = """\
 Positions are 1-based and those of the exon's base at the boundary (exon ends of a GTF, SpliceAI). Sites whose window
 reaches beyond the record or holds too many N (data.max_n_share) are left out and counted (classifiers of windows).
+Where --out is given, a command that was stopped goes on when it is given again, from what stands in OUT.partial.
 --vcf writes the VCF with INFO SimCSP, laid out as SpliceAI's: ALLELE|SYMBOL|DS_AG|DS_AL|DS_DG|DS_DL|DP_AG|DP_AL|DP_DG|
 DP_DL, gain and loss of the best acceptor and donor, and where from POS. Classifiers of windows fitted on one type each
 write a table of the same columns, with ST_* strand and SD_* standard deviation over the folds."""
@@ -75,13 +79,20 @@ def read_flags(words: list[str]) -> tuple[argparse.Namespace, list[str]]:
         parser.add_argument("--format", choices=FORMATS, help="default: what --out ends in, else tsv"),
         parser.add_argument("--sites", choices=("motifs", "all"), default="motifs", help="GT and AG, or any position"),
         parser.add_argument("--min_score", type=share, default=0.0, help="write sites of at least this score"),
-        parser.add_argument("--region", action="append", default=[], metavar="CHROM[:START-END]", help="repeatable"),
+        parser.add_argument(
+            "--region",
+            action="append",
+            default=[],
+            metavar="CHROM[:START-END]",
+            help="or a gene of --annotation",
+        ),
+        parser.add_argument("--regions_file", type=Path, metavar="BED", help="regions, plain or gzipped"),
         parser.add_argument("--arm", help="of a run with several (default: baseline)"),
         parser.add_argument("--site", choices=(*SITES, "both"), help="use the models fitted on this"),
         parser.add_argument("--truth", type=Path, help="GTF, GFF3 or table of introns: AP and recall on this genome"),
         parser.add_argument("--vcf", type=Path, help="variants: VCF or BCF, - for stdin"),
         parser.add_argument("--flank", type=natural, default=50, help="--vcf: nt about a variant (default 50)"),
-        parser.add_argument("--annotation", type=Path, help="--vcf: GTF or GFF3, gives gene and strand"),
+        parser.add_argument("--annotation", type=Path, help="GTF or GFF3: whole genes; --vcf: their names and strands"),
         parser.add_argument("--mask", action="store_true", help="--vcf: no gain of annotated, no loss of other sites"),
         parser.add_argument("--strict", action="store_true", help="--vcf: stop where REF is not what the FASTA has"),
     ]
@@ -97,15 +108,15 @@ def read_flags(words: list[str]) -> tuple[argparse.Namespace, list[str]]:
     if asked.out is not None and asked.out.is_dir():
         raise InputError(f"--out {asked.out} is a folder: give the name of a file")
     if asked.vcf is not None:
-        for name in ("format", "region", "truth", "min_score"):
+        for name in ("format", "region", "regions_file", "truth", "min_score"):
             if getattr(asked, name) not in (None, [], 0.0, "tsv"):
                 raise InputError(f"predict: --{name} is for the sites of a genome; it does not go with --vcf")
         if asked.sites == "all":
             raise InputError("predict: --sites all does not go with --vcf, which compares GT and AG sites")
     if asked.mask and asked.annotation is None:
         raise InputError("--mask needs --annotation: annotated sites are what it looks at")
-    if asked.annotation is not None and asked.vcf is None:
-        raise InputError("--annotation goes with --vcf; --truth compares scores with annotation")
+    if asked.annotation is not None and asked.regions_file is not None:
+        raise InputError("predict: --regions_file and --annotation both say which regions: give one of them")
     if asked.format is None:
         suffix = "" if asked.out is None else asked.out.name.removesuffix(".gz").rpartition(".")[2].lower()
         asked.format = SUFFIXES.get(suffix, "tsv")
@@ -154,15 +165,17 @@ def show_predict(words: list[str]) -> None:
     to_stdout = asked.out is None and not silent
     say = partial(print, file=sys.stderr if to_stdout else sys.stdout, flush=True)
     skipped: Counter[str] = Counter()
+    job = {"--device or --precision": [str(accelerator.device.type), str(accelerator.mixed_precision)]}
     if of_bases:
         labeller = Labeller(*load_bases(asked.source), accelerator.device, accelerator.autocast)
         labeller.model.to(accelerator.device)
         described = f"{asked.source}: every base at once, on {accelerator.device}"
+        job["model"] = sha256_folder(asked.source)
         store = open_store([asked.genome], config.data.cache)
         if asked.vcf is None:
-            write = prepare_sites(asked, config, store, bases_scan(asked, store, labeller), skipped)
+            write = prepare_sites(asked, config, store, bases_scan(asked, store, labeller), skipped, job)
         else:
-            write = prepare_vcf(asked, store, labeller, skipped)
+            write = prepare_vcf(asked, store, labeller, skipped, job)
     else:
         folders, described = choose_models(asked.source, asked.arm, asked.site)
         if asked.vcf is not None and "both" in folders:
@@ -171,22 +184,44 @@ def show_predict(words: list[str]) -> None:
         batch_size = config.evaluate.batch_size if own_size else None
         ensemble = load_ensemble(folders, config, accelerator.device, batch_size, accelerator.autocast)
         described += f", windows of {ensemble.length} nt, {ensemble.batch_size} a batch on {accelerator.device}"
+        job["model"] = {site: [sha256_folder(folder) for folder in members] for site, members in folders.items()}
+        job["data.context, max_n_share or batch size"] = [ensemble.length, config.data.max_n_share, ensemble.batch_size]
         store = open_store([asked.genome], config.data.cache)
         if asked.vcf is None:
-            write = prepare_sites(asked, config, store, windows_scan(asked, config, store, ensemble, skipped), skipped)
+            scan = windows_scan(asked, config, store, ensemble, skipped)
+            write = prepare_sites(asked, config, store, scan, skipped, job)
         else:
             write = prepare_variants(asked, config, store, ensemble, skipped)
     say(described)
     by_itself = asked.format == "bigwig" or (of_bases and asked.vcf is not None)  # its library opens the file
-    if asked.out is None or by_itself:
-        ending = write(sys.stdout if to_stdout else None)
-    else:
-        with written_aside(asked.out) as handle:
-            ending = write(handle)
+    with resuming(asked, of_bases, {**job, "FASTA": store.sha256}) as journal:
+        if asked.out is None or by_itself:
+            ending = write(sys.stdout if to_stdout else None, journal)
+        else:
+            with written_aside(asked.out) as handle:
+                ending = write(handle, journal)
     for reason, count in skipped.items():
         if count:
             say(f"{count:,} left out: {reason}")
     say(ending if asked.out is None else f"{asked.out}: {ending}")
+
+
+@contextmanager
+def resuming(asked: argparse.Namespace, of_bases: bool, job: dict[str, object]) -> Iterator[Journal | None]:
+    """The journal OUT.partial of what goes to a file, removed when that is whole, or cannot be made of this input.
+
+    None where nothing can be gone on with: stdout, variants of stdin, and the table of variants.
+    """
+    if asked.out is None or (asked.vcf is not None and (str(asked.vcf) == "-" or not of_bases)):
+        yield None
+        return
+    with Journal(asked.out.with_name(f"{asked.out.name}.partial"), job) as journal:
+        try:
+            yield journal
+        except (InputError, FloatingPointError):
+            journal.remove()
+            raise
+        journal.remove()
 
 
 def choose_models(source: Path, arm: str | None, site: str | None) -> tuple[dict[str, list[Path]], str]:
@@ -222,7 +257,7 @@ class Scan:
     typed: whether a score tells a donor from an acceptor.
     """
 
-    blocks: Callable[[Spans], Iterator[tuple[Scored, int]]]
+    blocks: Callable[[Sequence[Span]], Iterator[tuple[Scored, int]]]
     members: int
     window: int
     typed: bool
@@ -239,7 +274,7 @@ def windows_scan(
 ) -> Scan:
     """The scan of models of windows."""
 
-    def blocks(spans: Spans) -> Iterator[tuple[Scored, int]]:
+    def blocks(spans: Sequence[Span]) -> Iterator[tuple[Scored, int]]:
         every, max_n_share = asked.sites == "all", config.data.max_n_share
         for sites, passed in candidates(store, spans, ensemble.types, ensemble.length, every, max_n_share, skipped):
             yield score_sites(store, sites, ensemble), passed
@@ -248,10 +283,19 @@ def windows_scan(
 
 
 def prepare_sites(
-    asked: argparse.Namespace, config: Config, store: TokenStore, scan: Scan, skipped: Counter[str]
-) -> Callable[[TextIO | None], str]:
-    """Check what was asked; returns what writes the scores (None: nowhere), shows the table and says what was done."""
-    spans = find_spans(asked.region, store)
+    asked: argparse.Namespace,
+    config: Config,
+    store: TokenStore,
+    scan: Scan,
+    skipped: Counter[str],
+    job: dict[str, object],
+) -> Callable[[TextIO | None, Journal | None], str]:
+    """Check what was asked; returns what writes the scores (None: nowhere), shows the table and says what was done.
+
+    job: is told what the scores depend on.
+    """
+    genes = None if asked.annotation is None else gene_spans(asked.annotation, store)
+    spans = find_spans(asked.region, store, asked.regions_file, genes)
     short = [store.records[number].name for number, *_ in spans if store.records[number].length < scan.window]
     if short:
         names = f"{', '.join(short[:3])}{', ...' if len(short) > 3 else ''}"
@@ -263,17 +307,19 @@ def prepare_sites(
         training = training_windows(config.data)[0] if known else None
         truth = Truth(annotated, store, training, scan.window or config.data.context, config.evaluate.pwm_flank)
     total = sum(last - first + 1 for _, first, last in spans)
+    least = 0.0 if truth else asked.min_score  # of what the journal keeps
+    job |= {"--region": spans, "--sites": asked.sites, "--site": asked.site, "--min_score or --truth": least}
 
-    def write(handle: TextIO | None) -> str:
+    def write(handle: TextIO | None, journal: Journal | None) -> str:
         progress, count = Progress(total, "b"), 0
 
         def blocks() -> Iterator[Scored]:
             nonlocal count
-            for block, passed in scan.blocks(spans):
-                count += len(block)
+            for block, scored, passed in scan_on(scan.blocks, spans, least, skipped, journal):
+                count += scored
                 if truth is not None and len(block):
                     truth.add(block)
-                progress.advance(passed)
+                progress.advance(passed, journal is not None and journal.replaying)
                 yield block.take(block.mean >= asked.min_score)
 
         if asked.format == "bigwig":
@@ -283,12 +329,12 @@ def prepare_sites(
         else:
             scratch = asked.out.parent if asked.out else None
             written = write_scores(handle, asked.format, store, blocks(), scan.members, scratch, scan.typed)
-        minutes = progress.close()
+        speed = progress.close()
         if truth is not None:
             show_truth(truth, asked.truth, config.data.spliceator)
-        least = f", {written:,} of them at least {asked.min_score:g}" if asked.min_score else ""
+        above = f", {written:,} of them at least {asked.min_score:g}" if asked.min_score else ""
         tracks = f", in {', '.join(path.name for path in files)}" if asked.format == "bigwig" else ""
-        return f"{count:,} sites{least} in {total / 1e6:.3f} Mb, {total / 1e6 / minutes:.3f} Mb a minute{tracks}"
+        return f"{count:,} sites{above} in {total / 1e6:.3f} Mb, {speed / 1e6:.3f} Mb a minute{tracks}"
 
     return write
 
@@ -311,35 +357,45 @@ def show_truth(truth: Truth, path: Path, training: str | None) -> None:
 
 
 def prepare_vcf(
-    asked: argparse.Namespace, store: TokenStore, labeller: Labeller, skipped: Counter[str]
-) -> Callable[[None], str]:
-    """Check the files; returns what writes the VCF with its scores, and says what was done."""
+    asked: argparse.Namespace,
+    store: TokenStore,
+    labeller: Labeller,
+    skipped: Counter[str],
+    job: dict[str, object],
+) -> Callable[[None, Journal | None], str]:
+    """Check the files; returns what writes the VCF with its scores, and says what was done.
+
+    job: is told what they are.
+    """
     from simcsp.genome.vcf import Effects, annotate, read_genes  # pysam takes a while
 
     if str(asked.vcf) != "-" and not asked.vcf.is_file():
         raise InputError(f"--vcf {asked.vcf} does not exist")
     genes = None if asked.annotation is None else read_genes(asked.annotation, store)
     effects = Effects(store, labeller, asked.flank, genes, asked.mask, asked.strict)
+    for name in ("vcf", "annotation"):
+        path = getattr(asked, name)
+        job[f"--{name}"] = sha256_file(path) if path is not None and path.is_file() else None
+    job |= {f"--{name}": getattr(asked, name) for name in ("flank", "mask", "strict")}
 
-    def write(_: TextIO | None) -> str:
+    def write(_: TextIO | None, journal: Journal | None) -> str:
         progress = Progress(None, "variants")
-        for passed in annotate(str(asked.vcf), asked.out, effects, skipped):
-            progress.advance(passed)
-        minutes = progress.close()
-        left_out = sum(skipped.values())
+        for passed in annotate(str(asked.vcf), asked.out, effects, skipped, journal):
+            progress.advance(passed, journal is not None and journal.replaying)
+        speed = progress.close()
         done = progress.done
-        return f"{done - left_out:,} of {done:,} alleles scored, {done / minutes / 60:,.1f} a second"
+        return f"{done - sum(skipped.values()):,} of {done:,} alleles scored, {speed / 60:,.1f} a second"
 
     return write
 
 
 def prepare_variants(
     asked: argparse.Namespace, config: Config, store: TokenStore, ensemble: Ensemble, skipped: Counter[str]
-) -> Callable[[TextIO], str]:
+) -> Callable[[TextIO, None], str]:
     """Check the variants; returns what writes a row for each allele that can be scored, and says what was done."""
     total = count_variants(asked.vcf, store)
 
-    def write(handle: TextIO) -> str:
+    def write(handle: TextIO, _: Journal | None) -> str:
         progress, written = Progress(total, "variants"), 0
         handle.write("\t".join(VARIANT_COLUMNS) + "\n")
         for rows, passed in effects(
@@ -348,8 +404,7 @@ def prepare_variants(
             handle.writelines(row_of(*row) for row in rows)
             written += len(rows)
             progress.advance(passed)
-        minutes = progress.close()
-        return f"{written:,} of {total:,} alleles scored, {total / minutes:,.0f} a minute"
+        return f"{written:,} of {total:,} alleles scored, {progress.close():,.0f} a minute"
 
     return write
 
@@ -360,14 +415,22 @@ class Progress:
     INTERVAL = 60.0  # seconds
 
     def __init__(self, total: int | None, unit: str) -> None:
-        self.total, self.unit, self.done = total, unit, 0
+        self.total, self.unit, self.done, self.before = total, unit, 0, 0
         self.began = self.shown = time.perf_counter()
         hidden = not sys.stderr.isatty()
         self.bar = tqdm(total=total, desc="predict", unit=unit, unit_scale=True, disable=hidden, dynamic_ncols=True)
 
-    def advance(self, count: int) -> None:
-        """So many more are done."""
+    def advance(self, count: int, was_done: bool = False) -> None:
+        """So many more are done. was_done: by a command that was stopped."""
         self.done += count
+        if was_done:
+            self.before = self.done
+            self.began = self.shown = time.perf_counter()
+            self.bar.initial = self.bar.n = self.done
+            self.bar.start_t = self.bar.last_print_t = time.time()
+            return
+        if self.done - count == self.before > 0:
+            self.bar.write(f"goes on after {self.before:,} {self.unit}", file=sys.stderr)
         self.bar.update(count)
         now = time.perf_counter()
         if self.bar.disable and now - self.shown >= self.INTERVAL:
@@ -375,11 +438,11 @@ class Progress:
             minutes = (now - self.began) / 60
             line = f"{self.done:>14,} {self.unit} {minutes:8.1f} min"
             if self.total is not None:
-                left = minutes * (self.total - self.done) / max(self.done, 1)
+                left = minutes * (self.total - self.done) / max(self.done - self.before, 1)
                 line = f"{self.done:>14,} of {self.total:,} {self.unit} {minutes:8.1f} min {left:8.1f} min left"
             print(line, file=sys.stderr, flush=True)
 
     def close(self) -> float:
-        """Minutes that it took."""
+        """How many a minute, of those that this command did."""
         self.bar.close()
-        return (time.perf_counter() - self.began) / 60
+        return 60 * (self.done - self.before) / (time.perf_counter() - self.began)

@@ -7,6 +7,7 @@ import fcntl
 import glob
 import gzip
 import hashlib
+import io
 import json
 import os
 import platform
@@ -102,16 +103,17 @@ def read_table(path: Path, columns: Iterable[str], remedy: str = "restore it fro
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, suffix: str = "") -> Iterator[Path]:
     """A path beside `path` to write a file to, which takes its place when the block ends well and else is removed.
 
+    suffix: what its name must end in, for a library that looks at it.
     Whoever reads `path` sees the old file or the new, never half of one, after a kill and after a power cut too: file
     and folder are flushed to the disk. What killed processes of this machine left of it is removed.
     """
     with _disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         _clear_leftovers(path)
-        aside = _aside(path)
+        aside = _aside(path, suffix)
         try:
             yield aside
             _flush(aside)
@@ -173,8 +175,11 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
 @contextmanager
 def written_aside(path: Path) -> Iterator[TextIO]:
     """A text file that appears under its name only when the block ends well; gzipped where the name ends in .gz."""
-    with replacing(path) as aside, gzip.open(aside, "wt") if path.suffix == ".gz" else open(aside, "w") as handle:
-        yield handle
+    with replacing(path) as aside, open(aside, "wb") as raw:
+        # without time and name in the header: the same text gives the same bytes
+        binary = gzip.GzipFile("", "wb", fileobj=raw, mtime=0) if path.suffix == ".gz" else raw
+        with io.TextIOWrapper(binary, encoding="utf-8", newline="\n") as handle:
+            yield handle
 
 
 def append_line(path: Path, line: str) -> None:
@@ -183,14 +188,15 @@ def append_line(path: Path, line: str) -> None:
         handle.write(f"{line}\n")
 
 
-def _aside(path: Path) -> Path:
+def _aside(path: Path, suffix: str = "") -> Path:
     """Where this process writes what is to become `path`: no process of this or another machine has the same."""
-    return path.with_name(f"{path.name}.{platform.node()}.{os.getpid()}.tmp")
+    return path.with_name(f"{path.name}.{platform.node()}.{os.getpid()}.tmp{suffix}")
 
 
 def _clear_leftovers(path: Path) -> None:
-    for left in path.parent.glob(f"{glob.escape(path.name)}.{glob.escape(platform.node())}.*.tmp"):
-        number = left.name.split(".")[-2]
+    begin = f"{path.name}.{platform.node()}."
+    for left in path.parent.glob(f"{glob.escape(begin)}*.tmp*"):
+        number = left.name.removeprefix(begin).partition(".")[0]
         if number.isdecimal() and int(number) != os.getpid() and not _is_running(int(number)):
             _remove(left)
 

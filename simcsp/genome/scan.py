@@ -16,17 +16,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from simcsp.genome.regions import Span
 from simcsp.model.bases import TYPES, Labeller
 from simcsp.model.classifier import Classifier, load_classifier, predict
 from simcsp.model.embedding import Autocast
 from simcsp.model.encoder import check_length
 from simcsp.text.alphabet import N, reverse_complement
-from simcsp.text.annotation import other_spelling
 from simcsp.text.sites import MINUS, TYPE, Sites, find_sites
 from simcsp.text.store import TokenStore
 from utils.config import Config
-from utils.errors import InputError
-from utils.files import is_whole_number
 
 _STRETCH = 1 << 16  # positions searched at a time
 _BLOCK = 1 << 14  # sites scored at a time, at least: memory is bounded, and few batches are left part empty
@@ -39,46 +37,9 @@ def n_counts(ids: np.ndarray, length: int) -> np.ndarray:
     return total[length:] - total[:-length]
 
 
-def find_spans(regions: Sequence[str], store: TokenStore) -> list[tuple[int, int, int]]:
-    """(record, first, last position) to be searched, in the store's order, each position once; no region: all.
-
-    regions: 'chr1', or 'chr1:1,000-2,000' (counted from 1, both ends included). Raises InputError for a record that the
-    FASTA lacks, or numbers that are no stretch of it.
-    """
-    if not regions:
-        return [(number, 1, record.length) for number, record in enumerate(store.records)]
-    spans: list[tuple[int, int, int]] = []
-    for number, first, last in sorted(_parse_region(word, store) for word in regions):
-        if spans and spans[-1][0] == number and first <= spans[-1][2] + 1:
-            spans[-1] = (number, spans[-1][1], max(last, spans[-1][2]))
-        else:
-            spans.append((number, first, last))
-    return spans
-
-
-def _parse_region(word: str, store: TokenStore) -> tuple[int, int, int]:
-    name, colon, stretch = (word, "", "") if word in store.by_name else word.rpartition(":")
-    name = name if colon else word
-    if name not in store.by_name:
-        twin = other_spelling(name, store.by_name)
-        hint = f"it is {twin!r} there" if twin else f"its first record is {store.records[0].name!r}"
-        raise InputError(f"--region {word}: no record {name!r} in {', '.join(store.manifest['sources'])}: {hint}")
-    record = store.by_name[name]
-    number = store.records.index(record)
-    if not colon:
-        return number, 1, record.length
-    start, dash, end = stretch.replace(",", "").partition("-")
-    end = end if dash else start
-    if not (is_whole_number(start) and is_whole_number(end)) or not 1 <= int(start) <= int(end):
-        raise InputError(f"--region {word}: expected NAME:START-END, counted from 1, both ends included")
-    if int(start) > record.length:
-        raise InputError(f"--region {word}: {name} has {record.length} nt only")
-    return number, int(start), min(int(end), record.length)
-
-
 def candidates(
     store: TokenStore,
-    spans: Sequence[tuple[int, int, int]],
+    spans: Sequence[Span],
     types: Sequence[str],
     length: int,
     every: bool,
@@ -193,7 +154,9 @@ class Ensemble:
             _, first, inverse = np.unique(rows, return_index=True, return_inverse=True)
             distinct = windows[mine[first]]
             for number, model in enumerate(models):
-                scores[number, mine] = predict(model, distinct, self.batch_size, self.autocast)[inverse]
+                chances = predict(model, distinct, self.batch_size, self.autocast)
+                check_numbers(chances, f"windows of a {' or '.join(of_types)}")
+                scores[number, mine] = chances[inverse]
         return scores
 
 
@@ -232,6 +195,14 @@ def load_ensemble(
 # -- scores, and files of them -----------------------------------------------------------------------------------------
 
 
+def check_numbers(scores: np.ndarray, where: str) -> None:
+    """Raises FloatingPointError where a score is no number."""
+    if np.isnan(scores).any():
+        raise FloatingPointError(
+            f"the model gives NaN for {where}: damaged weights, or too large for the precision (--precision fp32)"
+        )
+
+
 @dataclass(frozen=True)
 class Scored:
     """Sites with the mean and the standard deviation of the models' P(site), float64 [n]."""
@@ -255,26 +226,29 @@ def score_sites(store: TokenStore, sites: Sites, ensemble: Ensemble) -> Scored:
 
 
 def label_sites(
-    store: TokenStore, spans: Sequence[tuple[int, int, int]], labeller: Labeller, types: Sequence[str], every: bool
+    store: TokenStore, spans: Sequence[Span], labeller: Labeller, types: Sequence[str], every: bool
 ) -> Iterator[tuple[Scored, int]]:
     """(scored sites, positions passed) of the spans (record, first, last position) by a model of bases, ascending.
 
     A site's score is that of the exon's base at its boundary. Chunks lie on a grid of the record, whatever the spans,
     so a score does not depend on the region that is asked for.
     """
+    known: tuple[int, int] | None = None  # record and chunk whose chances are at hand: short regions share them
     for number, first, last in spans:
         record = store.records[number]
         for chunk in range((first - 1) // labeller.chunk, (last - 1) // labeller.chunk + 1):
             start = chunk * labeller.chunk
             low, high = max(first, start + 1), min(last, start + labeller.chunk)
             sites = _motifs_between(store, number, low, high, types, every)
+            mean = np.zeros(0, np.float32)
             if len(sites):
-                chances = labeller.probabilities(labeller.chunk_odds(store, record, chunk))
+                if known != (number, chunk):
+                    chances = labeller.probabilities(labeller.chunk_odds(store, record, chunk))
+                    known = number, chunk
                 column = (TYPE[sites.kind] == TYPES[1]).astype(np.intp)
                 mean = chances[MINUS[sites.kind].astype(np.intp), sites.position - 1 - start, column]
-                yield Scored(sites, mean.astype(np.float64), np.full(len(sites), np.nan)), high - low + 1
-            else:
-                yield Scored(sites, np.zeros(0), np.zeros(0)), high - low + 1
+                check_numbers(mean, f"{record.name}:{low}-{high}")
+            yield Scored(sites, mean.astype(np.float64), np.full(len(sites), np.nan)), high - low + 1
 
 
 def _motifs_between(store: TokenStore, number: int, low: int, high: int, types: Sequence[str], every: bool) -> Sites:

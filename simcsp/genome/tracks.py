@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from simcsp.text.alphabet import decode, reverse_complement
 from simcsp.text.sites import KINDS, MINUS, Kind
 from simcsp.text.store import TokenStore
 from utils.errors import InputError
+from utils.files import replacing
 
 FORMATS = ("tsv", "bed", "bedgraph", "bigwig")
 UNTYPED = "site"
@@ -157,10 +157,8 @@ def write_bigwigs(stem: Path, store: TokenStore, blocks: Iterator[Scored]) -> tu
         record, position, mean = (np.concatenate(column) for column in zip(*parts)) if parts else ((), (), ())
         if len(record):
             path = stem.with_name(f"{stem.name}.{kind.type}.{'plus' if kind.strand == '+' else 'minus'}.bw")
-            aside = path.with_name(f"{path.stem}.{os.getpid()}.tmp.bw")
             rows = zip(record.tolist(), position.tolist(), mean.tolist())
-            track = pybigtools.open(str(aside), "w")
-            track.write(lengths, ((names[r], p - 1, p, value) for r, p, value in rows))
-            os.replace(aside, path)
+            with replacing(path, ".bw") as aside:
+                pybigtools.open(str(aside), "w").write(lengths, ((names[r], p - 1, p, value) for r, p, value in rows))
             written.append(path)
     return count, written

@@ -7,12 +7,14 @@ texts of one and the same length, so that neither its neighbours in the file nor
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +22,14 @@ import numpy as np
 import pysam
 import pysam.bcftools
 
+from simcsp.genome.scan import check_numbers
 from simcsp.model.bases import Labeller, padded
 from simcsp.text.alphabet import ENCODE, UNK
 from simcsp.text.annotation import GeneBody, gene_bodies, other_spelling, read_annotation, read_symbols
 from simcsp.text.store import Record, TokenStore
 from utils.errors import InputError
+from utils.files import replacing
+from utils.journal import Journal
 
 FIELD = "SimCSP"
 LAYOUT = "ALLELE|SYMBOL|DS_AG|DS_AL|DS_DG|DS_DL|DP_AG|DP_AL|DP_DG|DP_DL"
@@ -32,6 +37,7 @@ MISMATCHES = 0.05
 """Share of alleles whose REF may differ from the FASTA: more says that the two are of different builds."""
 _LEAST_MISMATCHES = 3
 _CHECK_EVERY = 1000
+_ROWS = 64  # an entry of the journal
 
 
 @dataclass(frozen=True)
@@ -158,7 +164,9 @@ class Effects:
         return before[:, at - self.flank : beyond + self.flank], after
 
     def _chances(self, ids: np.ndarray) -> np.ndarray:
-        return self.labeller.probabilities(self.labeller.both_strands(ids))
+        chances = self.labeller.probabilities(self.labeller.both_strands(ids))
+        check_numbers(chances, "the text about a variant")
+        return chances
 
     def _best(self, change: np.ndarray, gene: Gene | None, pos: int) -> str:
         """SYMBOL and the eight numbers of an allele; change: [2, length, 2]."""
@@ -219,65 +227,81 @@ def opened(path: str) -> Iterator[Any]:
         yield handle
 
 
-def annotate(path: str, out: Path | None, effects: Effects, skipped: Counter[str]) -> Iterator[int]:
+def annotate(
+    path: str, out: Path | None, effects: Effects, skipped: Counter[str], journal: Journal | None = None
+) -> Iterator[int]:
     """Write every row of a VCF with INFO SimCSP, all else as it is; yields alleles as they are done.
 
     out: None is stdout; .vcf.gz and .bcf are compressed. The file appears under its name when all is written.
-    Raises InputError for a VCF of another build, and for a row that cannot be read.
+    journal: of what was done before the command was stopped. Raises InputError for a VCF of another build, and for a
+    row that cannot be read.
     """
     with opened(path) as variants:
         header = variants.header
         if FIELD not in header.info:  # rows of an annotated file refer to its own line
             header.info.add(FIELD, ".", "String", f"SimCSP's change of splice sites. Format: {LAYOUT}")
-        kind = "" if out is None else out.name.rpartition(".")[2]
-        aside = None if out is None else out.with_name(f"{out.name}.{os.getpid()}.tmp")
-        try:
-            with _writer(aside, kind, header) as write:
-                for row in _rows(path, variants):
-                    alts = row.alts or ()
-                    entries = effects.entries(row.chrom, row.pos, row.ref, alts, skipped)
-                    if entries:
-                        row.info[FIELD] = tuple(entries)
-                    elif FIELD in row.info:
-                        del row.info[FIELD]
-                    write(row)
-                    if effects.seen % _CHECK_EVERY == 0:
-                        effects.check_build()
-                    yield len(alts)
+        with _writer(out, header) as write:
+            for row, entries in _annotated(_rows(path, variants), effects, skipped, journal):
+                if entries:
+                    row.info[FIELD] = tuple(entries)
+                elif FIELD in row.info:
+                    del row.info[FIELD]
+                write(row)
+                yield len(row.alts or ())
             effects.check_build()
-            if out is not None:
-                os.replace(aside, out)
-        finally:
-            if out is not None:
-                aside.unlink(missing_ok=True)
+
+
+def _annotated(
+    rows: Iterator[Any], effects: Effects, skipped: Counter[str], journal: Journal | None
+) -> Iterator[tuple[Any, list[str]]]:
+    """Each row with INFO's values; what stands in the journal is not computed again."""
+    for payload in journal.entries() if journal else ():
+        entry = json.loads(payload)
+        skipped.update(entry["skipped"])
+        effects.seen, effects.mismatched = effects.seen + entry["seen"], effects.mismatched + entry["mismatched"]
+        yield from zip(islice(rows, len(entry["info"])), entry["info"], strict=True)
+    while block := list(islice(rows, _ROWS)):
+        before, seen, mismatched = Counter(skipped), effects.seen, effects.mismatched
+        info = [effects.entries(row.chrom, row.pos, row.ref, row.alts or (), skipped) for row in block]
+        if effects.seen // _CHECK_EVERY > seen // _CHECK_EVERY:
+            effects.check_build()
+        if journal:
+            counts = {"seen": effects.seen - seen, "mismatched": effects.mismatched - mismatched}
+            journal.add(json.dumps({"info": info, "skipped": skipped - before, **counts}).encode())
+        yield from zip(block, info)
 
 
 @contextmanager
-def _writer(aside: Path | None, kind: str, header: Any) -> Iterator[Callable[[Any], None]]:
-    """What writes a row: to stdout (None), as text, compressed in blocks (kind gz) or as BCF (kind bcf).
+def _writer(out: Path | None, header: Any) -> Iterator[Callable[[Any], None]]:
+    """What writes a row: to stdout (None), as text, compressed in blocks (.gz) or as BCF (.bcf).
 
     Rows are written as text, since pysam's own writer stops at, or spoils, rows with tags that the header does not
     declare; BCF is made of the text.
     """
-    if kind == "gz":
-        with pysam.BGZFile(str(aside), "w") as blocks:
-            blocks.write(str(header).encode())
-            yield lambda row: blocks.write(str(row).encode())
+    if out is None:
+        sys.stdout.write(str(header))
+        yield lambda row: sys.stdout.write(str(row))
         return
-    with nullcontext(sys.stdout) if aside is None else open(aside, "w") as text:
-        text.write(str(header))
-        yield lambda row: text.write(str(row))
-    if kind == "bcf":
-        binary = aside.with_suffix(".bcf")
-        try:
-            pysam.bcftools.view("-Ob", "-o", str(binary), str(aside), catch_stdout=False)
-            os.replace(binary, aside)
-        except pysam.SamtoolsError:
-            raise InputError(
-                "a row has a tag that the header does not declare, which BCF cannot hold: write .vcf.gz instead"
-            ) from None
-        finally:
-            binary.unlink(missing_ok=True)
+    with replacing(out) as aside:
+        if out.suffix == ".gz":
+            with pysam.BGZFile(str(aside), "w") as blocks:
+                blocks.write(str(header).encode())
+                yield lambda row: blocks.write(str(row).encode())
+            return
+        with open(aside, "w") as text:
+            text.write(str(header))
+            yield lambda row: text.write(str(row))
+        if out.suffix == ".bcf":
+            binary = aside.with_name(f"{aside.name}.bcf")
+            try:
+                pysam.bcftools.view("--no-version", "-Ob", "-o", str(binary), str(aside), catch_stdout=False)
+                os.replace(binary, aside)
+            except pysam.SamtoolsError:
+                raise InputError(
+                    "a row has a tag that the header does not declare, which BCF cannot hold: write .vcf.gz instead"
+                ) from None
+            finally:
+                binary.unlink(missing_ok=True)
 
 
 def _rows(path: str, variants: Any) -> Iterator[Any]:

@@ -18,7 +18,8 @@ import commands.genome
 import commands.sources
 import evaluate
 import simcsp.genome.scan
-from simcsp.genome.scan import candidates, cut_windows, find_spans
+from simcsp.genome.regions import find_spans
+from simcsp.genome.scan import candidates, cut_windows
 from simcsp.genome.variants import COLUMNS, read_variants
 from simcsp.judge.scores import score_against
 from simcsp.model.checkpoint import load_backbone
@@ -65,6 +66,7 @@ def each_config_is_parsed_once():
         return known[tuple(words)]
 
     patch.setattr(commands.sources, "load_config", remembered)
+    patch.setattr(commands.genome, "load_config", remembered)
     yield
     patch.undo()
 
@@ -576,7 +578,7 @@ def test_nothing_half_written_is_left(run, genome, fasta, call, capsys, tmp_path
     with pytest.raises(KeyboardInterrupt):
         call(evaluate, "predict", run, fasta, "--out", tmp_path / "s.bed")
     assert (tmp_path / "s.bed").read_text() == "before\n"
-    assert {path.name for path in tmp_path.iterdir()} == {"bad.fa", "s.bed"}
+    assert {path.name for path in tmp_path.iterdir()} == {"bad.fa", "s.bed", "s.bed.partial"}
 
 
 def test_help_is_shown(call, capsys):

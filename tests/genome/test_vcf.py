@@ -11,6 +11,7 @@ import pytest
 import torch
 import yaml
 from conftest import ROOT, other_strand, put, random_bases, refusal, write_fasta
+from test_predict import each_config_is_parsed_once  # noqa: F401
 
 import evaluate
 import simcsp.model.bases
@@ -325,7 +326,7 @@ def test_what_is_no_vcf_is_refused(text, part, fasta, call, capsys, tmp_path):
     "words, part",
     [
         (["--mask", "--vcf", "v"], "--mask needs --annotation"),
-        (["--annotation", "g.gtf"], "--annotation goes with --vcf"),
+        (["--annotation", "g.gtf"], "g.gtf does not exist"),
         (["--format", "bigwig"], "give --out NAME.bw"),
         (["--vcf", "nowhere.vcf"], "nowhere.vcf does not exist"),
     ],

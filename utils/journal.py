@@ -1,0 +1,92 @@
+"""What a long command has done so far, entry by entry, in a file from which it goes on after a kill."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import struct
+import time
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+
+from utils.errors import InputError
+
+_HEADER = struct.Struct("<II")  # bytes of an entry, and their CRC-32
+_FLUSH_EVERY = 5.0  # seconds: a power cut costs no more; a kill costs what is not yet an entry
+
+
+class Journal:
+    """Entries of bytes, of which the first says what they are about. One process at a time holds it.
+
+    An entry that a kill cut short is dropped, with what follows it. `replaying`: `entries` has not come to its end.
+    """
+
+    def __init__(self, path: Path, job: dict[str, Any]) -> None:
+        """job: plain values that the entries depend on. A journal that is there is gone on with.
+
+        Raises InputError where it was begun for another job, or another process holds it.
+        """
+        self.path, self.flushed, self.replaying = path, time.monotonic(), False
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.file: BinaryIO = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644), "r+b")
+        try:
+            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self.file.close()
+            raise InputError(f"{path} is in use by another process: wait for it, or give another --out") from None
+        begun = self._read()
+        if begun is None:
+            self.add(json.dumps(job).encode())
+            return
+        known, job = json.loads(begun), json.loads(json.dumps(job))
+        changed = [key for key in {**known, **job} if known.get(key) != job.get(key)]
+        if changed:
+            self.file.close()
+            raise InputError(
+                f"{path} holds the beginning of this work with another {' and another '.join(changed)}: give the same "
+                "command to go on, or delete that file to begin anew"
+            )
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if not self.file.closed:
+            self.file.close()
+
+    def entries(self) -> Iterator[bytes]:
+        """What was added before, in its order; then `add` goes on after it."""
+        self.replaying = True
+        while (payload := self._read()) is not None:
+            yield payload
+        self.replaying = False
+
+    def add(self, payload: bytes) -> None:
+        """Add an entry after those that have been read or added."""
+        self.file.write(_HEADER.pack(len(payload), zlib.crc32(payload)) + payload)
+        self.file.flush()
+        if time.monotonic() - self.flushed >= _FLUSH_EVERY:
+            os.fsync(self.file.fileno())
+            self.flushed = time.monotonic()
+
+    def remove(self) -> None:
+        """Delete it: the work is done."""
+        self.path.unlink()
+        self.file.close()
+
+    def _read(self) -> bytes | None:
+        """The next entry; None at the end, where what is no whole entry is cut off."""
+        start = self.file.tell()
+        header = self.file.read(_HEADER.size)
+        if len(header) == _HEADER.size:
+            size, checksum = _HEADER.unpack(header)
+            payload = self.file.read(size)
+            if len(payload) == size and zlib.crc32(payload) == checksum:
+                return payload
+        self.file.seek(start)
+        self.file.truncate()
+        return None
