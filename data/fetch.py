@@ -4,7 +4,6 @@
     python data/fetch.py list                       # what there is, its size and licence, and whether it is here
     python data/fetch.py list hg19                  # the URLs of one, and where its files go by hand
     python data/fetch.py splicebert spliceator hg19 hg38
-    python data/fetch.py multimolecule/splicebert.510@main    # a port on the hub, owner/name[@revision]
     python data/fetch.py check spliceator           # rows, classes, duplicates of what has arrived
 
 A download goes on where it was cut off. What arrives is compared with the publisher's own checksums and noted in
@@ -41,10 +40,7 @@ from tqdm import tqdm
 # Run as a file, Python looks for modules in data/ only; utils/ lies in the folder above.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from utils.errors import (
-    InputError,  # noqa: E402
-    run_script,  # noqa: E402
-)
+from utils.errors import InputError, run_script  # noqa: E402
 from utils.files import write_text  # noqa: E402
 
 ZENODO = "https://zenodo.org/records/7995778/files"
@@ -69,7 +65,6 @@ SPECIES = {
 
 MODELS = ("SpliceBERT.510nt", "SpliceBERT-human.510nt", "SpliceBERT.1024nt")
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
-WEIGHT_SUFFIXES = (".safetensors", ".bin")
 BEDS = ("hg19.ss-motif.for_umap.bed.gz", "K562.SSE.hg38.for_visualization.bed.gz")
 TRAINING = tuple(
     f"Training_data/{path.format(site)}"
@@ -86,7 +81,6 @@ BENCHMARKS = tuple(
 TRIES = 3  # times that a connection is taken up again after it broke, as long as each brings something
 BLOCK = 1 << 16  # bytes read at a time: what a server that falls silent can cost
 REPORT_SECONDS = 30  # between lines of progress where there is no terminal
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 
 
 # --- what there is ------------------------------------------------------------------------------------------------
@@ -145,7 +139,7 @@ def find(folder: Path, trailing: str) -> Path | None:
 
 def take(path: Path, to: Path) -> None:
     to.parent.mkdir(parents=True, exist_ok=True)
-    if path.is_symlink():  # within the archive (see check_member): its target may be taken elsewhere, so copy
+    if path.is_symlink():  # within the archive (see unpack): its target may be taken elsewhere, so copy
         shutil.copyfile(path, to)
     else:
         os.replace(path, to)
@@ -265,7 +259,6 @@ DATA_SETS = {
         *(ucsc(build, f"species/{build}.fa.gz") for build in SPECIES),
     ),
 }
-HUB_PORTS = ("multimolecule/splicebert", "multimolecule/splicebert.510", "multimolecule/splicebert-human.510")
 
 
 # --- where it goes, and what has arrived --------------------------------------------------------------------------
@@ -347,9 +340,9 @@ def recognise(path: Path, name: str, where: str) -> None:
 class ResumingDownloader:
     """For pooch's `downloader=`: streams into `part` and, if that is there from last time, asks for the rest only.
 
-    Beside the part lies a note of what it is a part of: size, ETag, Last-Modified. The rest is asked for with Range and
-    If-Range; a server that has no ranges, or has another file by now, sends the whole, and so it starts over.
-    Raises InputError, one line that says what to do; the part stays, unless it cannot be of any use.
+    A server that has no ranges sends the whole, and so it starts over. Whether the parts make up the right file is for
+    pooch to say, by the checksum; `part` is named by it, so that no part of another file is built upon.
+    Raises InputError, one line that says what to do; the part stays for the next time.
     """
 
     part: Path
@@ -359,117 +352,51 @@ class ResumingDownloader:
     """What to do where the network does not help."""
 
     def __call__(self, url: str, output_file: str, _: object) -> None:
-        tries = 0
-        while True:
+        for left in reversed(range(TRIES)):
             before = self.size()
             try:
                 self.receive(url)
                 break
-            except (requests.Timeout, urllib3.exceptions.TimeoutError):
-                raise InputError(
-                    f"{url}: no answer for {self.timeout:g} s (--timeout); {self.size()} bytes are here, and the same "
-                    f"command goes on from there; {self.advice}"
-                ) from None
-            except (requests.ConnectionError, urllib3.exceptions.HTTPError) as error:
-                tries += 1
-                if self.size() == before:
-                    raise InputError(f"{url} cannot be reached ({plain(error)}): {self.advice}") from None
-                if tries == TRIES:
-                    raise InputError(
-                        f"{url}: broke off {tries} times, now at byte {self.size()}: the same command goes on there"
-                    ) from None
-            except requests.RequestException as error:
-                raise InputError(f"{url}: {plain(error)}: {self.advice}") from None
+            except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
+                if self.size() > before and left:
+                    continue
+                here = f"; {self.size()} bytes are here, and the same command goes on from there" if self.size() else ""
+                raise InputError(f"{url} cannot be had ({plain(error)}){here}: {self.advice}") from None
         try:
             recognise(self.part, self.name, f"what {url} sent")
             os.replace(self.part, output_file)
         finally:
-            self.forget()
-
-    @property
-    def note(self) -> Path:
-        return self.part.with_name(f"{self.part.name}.json")
+            self.part.unlink(missing_ok=True)
 
     def size(self) -> int:
         return self.part.stat().st_size if self.part.is_file() else 0
 
     def receive(self, url: str) -> None:
-        known = self.read_note()
-        have = self.size() if known else 0
-        if have and have == known["total"]:
-            return  # all of it came last time, and the run ended before it was put in place
-        headers = {"Accept-Encoding": "identity"}
-        if have:
-            headers["Range"] = f"bytes={have}-"
-            if known["etag"] or known["modified"]:
-                headers["If-Range"] = known["etag"] or known["modified"]
+        have = self.size()
+        headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
         with requests.get(url, headers=headers, stream=True, timeout=self.timeout) as response:
-            now = describe(response)
-            if have and not continues(response, have, now, known):
-                self.forget()
-                if response.status_code != 200:
-                    return self.receive(url)
-                have = 0  # the server has no ranges or another file by now, and sends the whole
-            if response.status_code != (206 if have else 200):
-                raise InputError(f"{url}: {response.status_code} {response.reason}: {self.advice}")
-            self.note.write_text(json.dumps(now))
-            self.write(response, have, now["total"])
-
-    def read_note(self) -> dict | None:
-        try:
-            return json.loads(self.note.read_text())
-        except (FileNotFoundError, ValueError):  # none, or the run was killed while it was written
-            return None
-
-    def forget(self) -> None:
-        self.part.unlink(missing_ok=True)
-        self.note.unlink(missing_ok=True)
-
-    def write(self, response: requests.Response, have: int, total: int | None) -> None:
-        free = shutil.disk_usage(self.part.parent).free
-        if total and total - have > free:
-            raise InputError(f"{self.part.parent}: {self.name} needs {total - have} bytes more, {free} are free")
-        bar = tqdm(total=total, initial=have, unit="B", unit_scale=True, desc=self.name, disable=None)
-        spoken = time.monotonic()
-        with bar, open(self.part, "ab" if have else "wb") as out:
-            # decode_content=False: some servers call a .gz file gzip-encoded, and it must not be unzipped on the way.
-            for block in response.raw.stream(BLOCK, decode_content=False):
-                out.write(block)
-                have += len(block)
-                bar.update(len(block))
-                if bar.disable and time.monotonic() - spoken > REPORT_SECONDS:
-                    print(f"{self.name}: {have / 1e6:9.1f} of {total / 1e6 if total else 0:.1f} MB", flush=True)
-                    spoken = time.monotonic()
-        if total and have < total:
-            raise urllib3.exceptions.ProtocolError(f"{have} of {total} bytes")
-
-
-def describe(response: requests.Response) -> dict[str, int | str | None]:
-    """{total, etag, modified} of the whole file that a response brings all or the rest of."""
-    ranges = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+)", response.headers.get("Content-Range", ""))
-    length = ranges[3] if ranges else response.headers.get("Content-Length")
-    etag = response.headers.get("ETag")
-    return {
-        "total": int(length) if length else None,
-        "etag": etag if etag and not etag.startswith("W/") else None,  # a weak one does not promise the same bytes
-        "modified": response.headers.get("Last-Modified"),
-    }
-
-
-def continues(response: requests.Response, have: int, now: dict, known: dict) -> bool:
-    """The response is the rest, from byte `have` on, of the file that is noted; an error says nothing of that."""
-    if response.status_code >= 400:
-        return response.status_code != 416  # no such range: what is here is no beginning of what is there
-    start = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
-    same = all(now[key] == known[key] for key in ("total", "etag") if known[key])
-    return start is not None and int(start[1]) == have and same
+            if have and response.status_code == 416:  # no bytes after these: all had come when the run ended
+                return
+            response.raise_for_status()
+            have = have if response.status_code == 206 else 0
+            total = have + int(response.headers.get("Content-Length", 0)) or None
+            bar = tqdm(total=total, initial=have, unit="B", unit_scale=True, desc=self.name, disable=None)
+            spoken = time.monotonic()
+            with bar, open(self.part, "ab" if have else "wb") as out:
+                # not decoded: some servers call a .gz file gzip-encoded, and it must not be unzipped on the way
+                for block in response.raw.stream(BLOCK, decode_content=False):
+                    out.write(block)
+                    bar.update(len(block))
+                    if bar.disable and time.monotonic() - spoken > REPORT_SECONDS:
+                        print(f"{self.name}: {out.tell() / 1e6:9.1f} of {(total or 0) / 1e6:.1f} MB", flush=True)
+                        spoken = time.monotonic()
 
 
 def plain(error: Exception) -> str:
     """The innermost reason of a network error, without addresses of objects."""
     while isinstance(getattr(error, "reason", None) or (error.args and error.args[0]), Exception):
         error = getattr(error, "reason", None) or error.args[0]
-    return re.sub(r"^.*?object at 0x\w+>:? ?|^\w+\([^)]*\): ", "", str(error)) or type(error).__name__
+    return re.sub(r"^.*?object at 0x\w+>:? ?|^\w+\([^)]*\): | for url: .*$", "", str(error)) or type(error).__name__
 
 
 def by_hand(source: Source, options: Options) -> str:
@@ -482,17 +409,11 @@ def published_md5(source: Source, options: Options) -> tuple[str | None, str]:
     try:
         response = requests.get(url, timeout=options.timeout)
         response.raise_for_status()
-    except requests.Timeout:
-        problem = f"{url}: no answer for {options.timeout:g} s"
-    except requests.HTTPError:
-        problem = f"{url}: {response.status_code} {response.reason}"
-    except requests.RequestException as error:
-        problem = f"{url} cannot be reached ({plain(error)})"
-    else:
-        md5 = find_md5(response.text, source.name)
-        if md5:
+        if md5 := find_md5(response.text, source.name):
             return md5, url
         problem = f"{url} lists no MD5 sum of {source.name}"
+    except requests.RequestException as error:
+        problem = f"{url} cannot be had ({plain(error)})"
     if source.md5:
         print(f"{source.name}: {problem}; using the sum kept in data/fetch.py")
         return source.md5, "data/fetch.py"
@@ -560,8 +481,11 @@ def download(path: Path, source: Source, options: Options, locked: dict | None) 
     options.downloads.mkdir(parents=True, exist_ok=True)
     print(f"{source.name}: from {url}", flush=True)
     advice = f"use --mirror, or {by_hand(source, options)}"
-    downloader = ResumingDownloader(path.with_name(f"{path.name}.part"), path.name, options.timeout, advice)
     known = f"md5:{md5}" if md5 else f"sha256:{locked['sha256']}"
+    part = path.with_name(f"{path.name}.{known.partition(':')[2][:8]}.part")
+    for other in set(options.downloads.glob(f"{path.name}.*.part")) - {part}:
+        other.unlink()
+    downloader = ResumingDownloader(part, path.name, options.timeout, advice)
     try:
         pooch.retrieve(url, known, fname=path.name, path=options.downloads, downloader=downloader)
     except InputError:
@@ -582,28 +506,14 @@ def unpack(archive: Path, to: Path, is_wanted: Callable[[PurePosixPath], bool]) 
     try:
         with tarfile.open(archive, "r:*") as tar:
             for member in tar:
-                check_member(member)
+                tarfile.data_filter(member, str(to))  # refuses links and paths that lead outside, and devices
                 path = PurePosixPath(member.name)
                 if not member.isdir() and is_wanted(path) and not path.name.startswith("._"):  # macOS's own
                     tar.extract(member, to, filter="data")
+    except tarfile.FilterError as error:
+        raise InputError(f"member {error.tarinfo.name!r} is a device or leads outside: do not trust it") from None
     except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise InputError(f"is damaged, cut short or no tar archive ({error}): remove it and fetch it again") from None
-
-
-def check_member(member: tarfile.TarInfo) -> None:
-    """Refuse a member that would be written, or would link, outside the folder it is unpacked into; and devices."""
-    if leaves(member.name):
-        raise InputError(f"member {member.name!r} lies outside the archive: do not trust it")
-    if member.ischr() or member.isblk() or member.isfifo():
-        raise InputError(f"member {member.name!r} is a device: do not trust it")
-    base = posixpath.dirname(member.name) if member.issym() else ""
-    if member.issym() or member.islnk():
-        if member.linkname.startswith("/") or leaves(posixpath.normpath(posixpath.join(base, member.linkname))):
-            raise InputError(f"member {member.name!r} links to {member.linkname!r}, outside: do not trust it")
-
-
-def leaves(path: str) -> bool:
-    return path.startswith("/") or ".." in PurePosixPath(path).parts
 
 
 def install_archive(archive: Path, name: str, options: Options) -> dict[str, int]:
@@ -676,88 +586,9 @@ def outline(entry: dict) -> list[str]:
     return sorted({"/".join(PurePosixPath(path).parts[:2]) for path in entry["installed"]})
 
 
-def fetch_port(name: str, options: Options) -> None:
-    """A checkpoint from the hub, `owner/name[@revision]`, to models/<owner>--<name>; weights checked by the hub's hash.
-
-    The commit is noted in the lock: another revision in the same place is refused. HF_ENDPOINT and HF_TOKEN are
-    respected; --mirror stands in for the hub as <mirror>/huggingface.co.
-    """
-    repository, _, revision = name.partition("@")
-    target = options.data / "models" / repository.replace("/", "--")
-    locked = read_lock(options).get(repository)
-    if locked and revision and revision not in (locked["revision"], locked["commit"]):
-        raise InputError(
-            f"{shown(target)} holds {repository}@{locked['revision']}, not @{revision}: move it away and delete the "
-            f"entry {repository!r} of {shown(options.lock)}"
-        )
-    if is_here(locked, options):
-        print(f"{name}: already here: {shown(target)}, commit {locked['commit']}")
-        return
-    if target.exists():
-        raise InputError(
-            f"{shown(target)} is there, and not as this command left it: name it as model.source if you put it there, "
-            "or move it away and run this again"
-        )
-    # Imported here: it takes a second, which the other data sets need not wait for.
-    import huggingface_hub
-    from huggingface_hub.errors import HTTPError, RevisionNotFoundError
-    from huggingface_hub.utils import disable_progress_bars
-
-    endpoint = options.address("https://huggingface.co") if options.mirror else None
-    advice = f"set HF_ENDPOINT, or put config.json, the weights and the vocabulary into {shown(target)} by hand"
-    aside = options.downloads / target.name
-    if not sys.stderr.isatty():
-        disable_progress_bars()
-    try:
-        api = huggingface_hub.HfApi(endpoint=endpoint)
-        info = api.model_info(repository, revision=revision or None, files_metadata=True, timeout=options.timeout)
-        files = {file.rfilename: file for file in info.siblings}
-        has_safetensors = any(file.endswith(".safetensors") for file in files)
-        patterns = ["*.json", "*.txt", "*.md", "*.safetensors" if has_safetensors else "*.bin"]
-        # A commit, not a name: what model_info lists is what is downloaded, whatever is pushed in between.
-        api.snapshot_download(
-            repository, revision=info.sha, local_dir=aside, allow_patterns=patterns, etag_timeout=options.timeout
-        )
-    except RevisionNotFoundError:
-        raise InputError(f"{name}: the hub has no such revision") from None
-    except (HTTPError, OSError, ValueError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError(f"{name}: cannot be had from the hub ({reason}): {advice}") from None
-    shutil.rmtree(aside / ".cache", ignore_errors=True)  # the hub client's notes for resuming
-    entry = {"url": f"{api.endpoint}/{repository}", "revision": revision or "main", "commit": info.sha}
-    try:
-        entry["sha256"] = check_port(aside, {path: file.lfs.sha256 for path, file in files.items() if file.lfs})
-    except InputError as error:
-        shutil.rmtree(aside)
-        raise InputError(f"{name}: {error}") from None
-    target.parent.mkdir(parents=True, exist_ok=True)
-    os.replace(aside, target)
-    entry["installed"] = {(target / path).relative_to(options.data).as_posix(): n for path, n in sizes(target).items()}
-    record(options, repository, entry)
-    print(f"{name}: commit {info.sha} in {shown(target)}")
-
-
-def check_port(folder: Path, listed: dict[str, str]) -> dict[str, str]:
-    """{weight file: sha256}, each compared with the hub's own list of large files. Raises InputError."""
-    weights = {
-        path.name: pooch.file_hash(str(path)) for path in sorted(folder.iterdir()) if path.suffix in WEIGHT_SUFFIXES
-    }
-    if not weights or not (folder / "config.json").is_file():
-        raise InputError("has no config.json with .safetensors or .bin weights: it is not a checkpoint")
-    for path, sha256 in weights.items():
-        recognise(folder / path, path, path)
-        if listed.get(path, sha256) != sha256:
-            raise InputError(f"{path} has not the sha256 that the hub lists, and was removed: fetch again")
-    return weights
-
-
 def state(name: str, options: Options, lock: dict[str, dict]) -> str:
     """Whether a data set is here, in one or two words."""
-    if name in DATA_SETS:
-        entries = [lock.get(source.name) for source in DATA_SETS[name].sources]
-        places = DATA_SETS[name].places
-    else:
-        entries, places = [lock.get(name)], (f"models/{name.replace('/', '--')}",)
+    entries = [lock.get(source.name) for source in DATA_SETS[name].sources]
     here = [is_here(entry, options) for entry in entries]
     if all(here):
         return "yes"
@@ -765,15 +596,14 @@ def state(name: str, options: Options, lock: dict[str, dict]) -> str:
         return "changed"
     if any(here):
         return f"{sum(here)} of {len(here)}"
-    return "by hand" if any((options.data / place).exists() for place in places) else "no"
+    return "by hand" if any((options.data / place).exists() for place in DATA_SETS[name].places) else "no"
 
 
 def list_all(options: Options) -> None:
     """One row a data set: name, what it is, size, licence, whether it is here."""
     lock = read_lock(options)
-    ports = {name: DataSet("hub port of SpliceBERT", "not recorded", "AGPL-3.0", (), ()) for name in HUB_PORTS}
     rows = [("name", "what", "size", "licence", "here?")]
-    for name, data_set in (DATA_SETS | ports).items():
+    for name, data_set in DATA_SETS.items():
         rows.append((name, data_set.what, data_set.size, data_set.licence, state(name, options, lock)))
     widths = [max(map(len, column)) for column in zip(*rows)]
     for row in rows:
@@ -792,11 +622,13 @@ def list_one(name: str, options: Options) -> None:
             print(f"    arrived:   {lock[source.name]['date']}, sha256 {lock[source.name]['sha256']}")
 
 
-def checked_name(name: str, names: list[str]) -> str:
-    if name not in names:
-        close = difflib.get_close_matches(name, names, n=1)
+def checked_name(name: str) -> str:
+    if name not in DATA_SETS:
+        close = difflib.get_close_matches(name, DATA_SETS, n=1)
         hint = f"did you mean {close[0]}? " if close else ""
-        raise InputError(f"unknown data set {name!r}: {hint}there are {', '.join(names)}, and hub ids (owner/name)")
+        if "/" in name:
+            hint = "a hub id is fetched when it is first used: name it as model.source of the configuration; "
+        raise InputError(f"unknown data set {name!r}: {hint}there are {', '.join(DATA_SETS)}")
     return name
 
 
@@ -805,7 +637,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=description, epilog=examples, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("names", nargs="+", metavar="NAME", help=f"list, check, {', '.join(DATA_SETS)}, or a hub id")
+    parser.add_argument("names", nargs="+", metavar="NAME", help=f"list, check, or {', '.join(DATA_SETS)}")
     parser.add_argument("--data", type=Path, default=Path(__file__).resolve().parent, help="where to put them (data/)")
     parser.add_argument(
         "--mirror", metavar="URL", help="ask URL/<host>/<path> instead of https://<host>/<path>, for checksums as well"
@@ -827,7 +659,7 @@ def main() -> None:
     command, *rest = args.names
     if command == "list":
         for name in rest:
-            list_one(checked_name(name, list(DATA_SETS)), options)
+            list_one(checked_name(name), options)
         if not rest:
             list_all(options)
     elif command == "check":
@@ -837,10 +669,10 @@ def main() -> None:
 
         print(check_training(args.folder or options.data / "spliceator"))
     else:
-        names = [name if HUB_ID.fullmatch(name) else checked_name(name, list(DATA_SETS)) for name in args.names]
+        names = [checked_name(name) for name in args.names]
         try:
             for name in names:
-                fetch(name, options) if name in DATA_SETS else fetch_port(name, options)
+                fetch(name, options)
         except OSError as error:  # disk full, no permission, a folder where a file should be
             raise InputError(f"{error.filename or shown(options.data)}: {error.strerror or error}") from None
 
