@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from simcsp.text.annotation import gene_bodies, other_spelling, read_annotation, read_symbols
+from simcsp.text.reading import is_whole_number, open_binary
 from simcsp.text.store import TokenStore
 from utils.errors import InputError
-from utils.files import is_whole_number, open_binary
 
 Span = tuple[int, int, int]
 """Record (its number in the store), first and last position, counted from 1."""

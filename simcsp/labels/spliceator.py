@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from simcsp.text.alphabet import encode
+from simcsp.text.reading import open_binary
 from simcsp.text.sites import SITES
 from utils.errors import InputError
-from utils.files import open_binary
 
 PUBLISHED_WINDOWS = {
     "donor positive": 10_973,

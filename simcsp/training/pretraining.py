@@ -29,6 +29,7 @@ from simcsp.training.board import LAYOUT, show_validation, show_vectors
 from simcsp.training.health import base_entropy, collapse, stuck
 from simcsp.training.masking import Chooser, build_chooser
 from simcsp.training.optimizer import build_optimizer, decay_groups
+from simcsp.training.search import Report, run_search
 from simcsp.training.step import Learner, step_loss
 from simcsp.training.validation import Validation, build_validation
 from utils.arms import PROXIES, stage_folder
@@ -37,7 +38,6 @@ from utils.device import build_accelerator, check_memory, pack_state, set_seed, 
 from utils.errors import InputError
 from utils.files import read_json, replace_folder, replacing, sha256_folder, write_json
 from utils.run import RunFolder, StopSignal, stop_if_asked
-from utils.search import Report, run_search
 
 DELETE_IT = "delete it, pre-training measures it anew"
 CONFIG_SECTIONS = ("name", "seed", "precision", "model", "data", "evaluate")  # with the stage's own: what decides it

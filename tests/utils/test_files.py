@@ -14,13 +14,13 @@ import torch
 from conftest import ROOT
 from safetensors.torch import save_file
 
+from simcsp.text.reading import is_whole_number
 from utils import files
 from utils.config import Config, find_faults
 from utils.errors import InputError, describe_os_error, run_script
 from utils.files import (
     check_folder,
     check_hash,
-    is_whole_number,
     read_json,
     read_table,
     replace_folder,

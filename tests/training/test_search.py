@@ -16,8 +16,7 @@ from conftest import ROOT, refusal, tiny_config
 import finetune
 import pretrain
 from simcsp.labels.splits import load_windows
-from simcsp.training import fold
-from utils import search
+from simcsp.training import fold, search
 from utils.errors import InputError
 from utils.parse import load_config
 from utils.run import StopSignal
