@@ -17,6 +17,7 @@ from typing import NoReturn, TextIO
 from tqdm import tqdm
 
 from commands.sources import config_of, enclosing_run, fold_folders
+from simcsp.genome.journal import Journal
 from simcsp.genome.regions import Span, find_spans, gene_spans
 from simcsp.genome.resume import scan_on
 from simcsp.genome.scan import Ensemble, Scored, candidates, label_sites, load_ensemble, score_sites
@@ -35,7 +36,6 @@ from utils.config import DEFAULT_CONFIG, Config
 from utils.device import build_accelerator
 from utils.errors import InputError
 from utils.files import sha256_file, sha256_folder, written_aside
-from utils.journal import Journal
 from utils.parse import load_config
 
 PROJECT = Path(__file__).parents[1]

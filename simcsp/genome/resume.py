@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
+from simcsp.genome.journal import Journal
 from simcsp.genome.regions import Span, spans_after
 from simcsp.genome.scan import Scored
 from simcsp.text.sites import Sites
-from utils.journal import Journal
 
 _COLUMNS = (("record", np.int32), ("boundary", np.int64), ("kind", np.uint8))
 

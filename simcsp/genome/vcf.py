@@ -22,6 +22,7 @@ import numpy as np
 import pysam
 import pysam.bcftools
 
+from simcsp.genome.journal import Journal
 from simcsp.genome.scan import check_numbers
 from simcsp.model.bases import Labeller, padded
 from simcsp.text.alphabet import ENCODE, UNK
@@ -29,7 +30,6 @@ from simcsp.text.annotation import GeneBody, gene_bodies, other_spelling, read_a
 from simcsp.text.store import Record, TokenStore
 from utils.errors import InputError
 from utils.files import replacing
-from utils.journal import Journal
 
 FIELD = "SimCSP"
 LAYOUT = "ALLELE|SYMBOL|DS_AG|DS_AL|DS_DG|DS_DL|DP_AG|DP_AL|DP_DG|DP_DL"

@@ -4,8 +4,8 @@ import fcntl
 
 import pytest
 
+from simcsp.genome.journal import Journal
 from utils.errors import InputError
-from utils.journal import Journal
 
 JOB = {"model": "abc", "--region": [(0, 1, 9)]}
 ENTRIES = [b"one", b"", b"two\n" * 5]
