@@ -1,9 +1,10 @@
-"""Dropout that is cheap on a CPU, of hidden states and inside attention.
+"""Attention and dropout that are cheap on a CPU.
 
-Its random bits cost a tenth of torch's. They come from SFC64 under a seed drawn from torch's generator, which thus
+Random bits of dropout cost a tenth of torch's. They come from SFC64 under a seed drawn from torch's generator, which thus
 decides every mask, as it does for any dropout. torch's own attention falls back to a slow path on a CPU as soon as
 dropout is on: here the attention matrix is made, dropped and multiplied some heads at a time, which stay in the
-processor's cache. Everywhere else (a GPU, no dropout, a mask, float64) it is torch's dropout and transformers' sdpa.
+processor's cache. Without dropout it is torch's own, but for the backward pass under bfloat16, which torch computes two
+to twelve times slower than in float32. Everywhere else (a GPU, a mask, float64) it is transformers' sdpa.
 """
 
 from __future__ import annotations
@@ -94,8 +95,35 @@ class BlockedDropout(torch.autograd.Function):
         return *(states.unflatten(0, shape) for states in (of_query, of_key, of_value)), None, None
 
 
+class Float32Gradient(torch.autograd.Function):
+    """torch's attention of query, key, value [batch, heads, tokens, head size] in bfloat16; its gradient in float32."""
+
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float
+    ) -> torch.Tensor:
+        out, logsumexp = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(query, key, value, scale=scaling)
+        ctx.save_for_backward(query, key, value, out, logsumexp)
+        ctx.scaling = scaling
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        *states, logsumexp = ctx.saved_tensors
+        states = [one.float() for one in (gradient, *states)]
+        found = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
+            *states, logsumexp, 0.0, False, scale=ctx.scaling
+        )
+        return *(one.to(gradient.dtype) for one in found), None
+
+
 def _served(states: torch.Tensor, dropped: int) -> bool:
     return states.device.type == "cpu" and states.dtype in (torch.float32, torch.bfloat16) and 0 < dropped < _LEVELS
+
+
+def _is_bfloat16_on_cpu(states: torch.Tensor) -> bool:
+    return states.device.type == "cpu" and states.dtype == torch.bfloat16
 
 
 def _generator() -> np.random.SFC64:
@@ -124,13 +152,16 @@ def attend(
     **more: object,
 ) -> tuple[torch.Tensor, None]:
     """transformers' interface of an attention function: [batch, tokens, heads, head size], and no weights."""
-    dropped = round(dropout * _LEVELS)
-    if attention_mask is not None or not _served(query, dropped):
+    dropped, factor = round(dropout * _LEVELS), query.shape[-1] ** -0.5 if scaling is None else scaling
+    if attention_mask is None and _served(query, dropped):
+        out = BlockedDropout.apply(query, key, value, factor, dropped)
+    elif attention_mask is None and dropped == 0 and query.requires_grad and _is_bfloat16_on_cpu(query):
+        out = Float32Gradient.apply(query, key, value, factor)
+    else:
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **more
         )
-    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
-    return BlockedDropout.apply(query, key, value, scaling, dropped).transpose(1, 2).contiguous(), None
+    return out.transpose(1, 2).contiguous(), None
 
 
 AttentionInterface.register(ATTENTION, attend)

@@ -188,3 +188,21 @@ def test_training_drops_attention_at_some_tokens_too(bert):
     assert not torch.allclose(hidden_states(bert, tokens, None, slice(0, 1)), plain, atol=1e-3)
     bert.eval()
     torch.testing.assert_close(hidden_states(bert, tokens, None, slice(0, 1)), plain, rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("length, places", [(42, 42), (42, 2), (128, 128)])
+def test_without_dropout_bf16_has_torch_s_output_and_a_gradient_nearer_to_the_formula_s(length, places):
+    exact = [part.detach().bfloat16().double().requires_grad_() for part in states(places, 16, others=length)]
+    ours, theirs = ([part.detach().bfloat16().requires_grad_() for part in exact] for _ in range(2))
+    found = attend(MODULE, *ours, None, scaling=SCALING)[0].transpose(1, 2)
+    torch_s = torch.nn.functional.scaled_dot_product_attention(*theirs, scale=SCALING)
+    assert found.grad_fn is not None and torch.equal(found, torch_s)
+    expected = torch.nn.functional.scaled_dot_product_attention(*exact, scale=SCALING)
+    gradient = torch.randn_like(found)
+    for out in (found, torch_s, expected):
+        out.backward(gradient.to(out.dtype))
+    for mine, other, right in zip(ours, theirs, exact):
+        errors = [float((part.grad.double() - right.grad).norm() / right.grad.norm()) for part in (mine, other)]
+        assert mine.grad.dtype == torch.bfloat16 and errors[0] < 0.005 and errors[0] < errors[1]
+    with torch.no_grad():
+        assert torch.equal(attend(MODULE, *ours, None, scaling=SCALING)[0].transpose(1, 2), torch_s)
