@@ -15,10 +15,13 @@ import sys
 
 from utils.errors import InputError, run_script
 from utils.parse import load_config
+from utils.workers import worker_context
 
 
 def main() -> None:
     config = load_config(sys.argv[1:], hidden=("mlm", "pretrain"))
+    if config.processes > 1 and config.finetune.task == "windows" and not config.search.trials:
+        worker_context(config.processes)  # imports beside this process
     # After the arguments are known to be right: these imports take seconds.
     from simcsp.report.table import score_table
     from simcsp.training.bases import run_bases

@@ -28,6 +28,7 @@ DEFAULT_CONFIG = "configs/demo.yaml"
 Share = restricted_number_type("Share", float, [(">=", 0), ("<", 1)])
 Decay = restricted_number_type("Decay", float, [(">", 0), ("<=", 1)])
 Seed = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**32)])  # what numpy's and torch's generators take
+PUBLISHED_FOLDS, SIMCSP_FOLDS = 10, 5
 Stage = Literal["supcon", "head", "full", "probe"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
 """Of fine-tuning, in their order; probe stands alone."""
@@ -155,6 +156,11 @@ class DataConfig:
     """FASTA that the BED's coordinates belong to."""
     motif_window: PositiveInt = 510
     """nt about each motif site that models see."""
+
+    @property
+    def fold_count(self) -> int:
+        """Number of folds: the published rules have numbers of their own."""
+        return {"published": PUBLISHED_FOLDS, "simcsp": SIMCSP_FOLDS}.get(self.folds, self.num_folds)
 
 
 @dataclass
@@ -427,6 +433,12 @@ class Config:
         return Path(self.runs) / str(self.name)
 
     @property
+    def processes(self) -> int:
+        """Workers of finetune: no more than it has folds."""
+        folds = self.finetune.folds
+        return min(self.workers, self.data.fold_count if folds is None else len(folds))
+
+    @property
     def pretrain_seeds(self) -> list[int]:
         """The seeds of the pretrain stage: several have a folder seedN each below the stage's."""
         return [self.seed] if self.pretrain.seeds is None else self.pretrain.seeds
@@ -553,7 +565,7 @@ def _finetune_faults(finetune: FinetuneConfig, data: DataConfig, one_job: bool) 
     shared = finetune.select_epoch == "shared"
     if shared and finetune.stages != ["full"]:
         yield f"{stages}: finetune.select_epoch shared, the published rule, knows the stage full alone"
-    count = {"published": 10, "simcsp": 5}.get(data.folds, data.num_folds)
+    count = data.fold_count
     if shared and not one_job and finetune.folds and not set(range(count)) <= set(finetune.folds):
         yield (
             f"finetune.folds ([{', '.join(map(str, finetune.folds))}]): finetune.select_epoch shared picks one "

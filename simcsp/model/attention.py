@@ -1,10 +1,10 @@
 """Attention and dropout that are cheap on a CPU.
 
-Random bits of dropout cost a tenth of torch's. They come from SFC64 under a seed drawn from torch's generator, which thus
-decides every mask, as it does for any dropout. torch's own attention falls back to a slow path on a CPU as soon as
+Random bits of dropout cost a tenth of torch's. They come from SFC64 under a seed drawn from torch's generator, which
+thus decides every mask, as it does for any dropout. torch's own attention falls back to a slow path on a CPU as soon as
 dropout is on: here the attention matrix is made, dropped and multiplied some heads at a time, which stay in the
-processor's cache. Without dropout it is torch's own, but for the backward pass under bfloat16, which torch computes two
-to twelve times slower than in float32. Everywhere else (a GPU, a mask, float64) it is transformers' sdpa.
+processor's cache. Without dropout it is torch's own, but for the backward pass under bfloat16, which takes torch longer
+than one in float32. Everywhere else (a GPU, a mask, float64) it is transformers' sdpa.
 """
 
 from __future__ import annotations

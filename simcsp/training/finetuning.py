@@ -8,6 +8,8 @@ import os
 import sys
 import threading
 import time
+from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 import numpy as np
@@ -40,8 +42,9 @@ from simcsp.training.search import Report, run_search
 from utils.arms import OF_ANNOTATION, Arm, resolve_arms
 from utils.config import Config, FinetuneConfig, to_dict
 from utils.device import build_accelerator
-from utils.errors import InputError, run_script
+from utils.errors import InputError, Interrupted
 from utils.run import StopSignal, stop_if_asked
+from utils.workers import worker_context
 
 CONFIG_SECTIONS = ("name", "seed", "precision", "model", "data", "evaluate", "finetune")  # what decides a fold's result
 
@@ -229,40 +232,37 @@ def run_workers(config: Config, stop: StopSignal) -> None:
         raise InputError("workers: finetune.select_epoch shared picks one epoch for all folds, which takes one worker")
     resolve_arms(config)  # its errors once, not once a worker
     _, splits = load_windows(config.data, config.folder)
-    folds = fold_numbers(config, splits, settings.sites[0])
-    shares = [folds[i :: config.workers] for i in range(config.workers) if folds[i :: config.workers]]
-    os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // len(shares)))
-    context = multiprocessing.get_context("spawn")
-    running, failures = [], context.SimpleQueue()
-    for i, share in enumerate(shares):
-        part = dataclasses.replace(config, workers=1, finetune=dataclasses.replace(settings, folds=share))
-        running.append(context.Process(target=_worker, args=(part, i, failures)))
-        running[-1].start()
-    while all(process.exitcode in (None, 0) for process in running) and any(process.is_alive() for process in running):
-        if stop.asked:
-            break
-        time.sleep(0.2)
-    for process in running:
-        if stop.asked or any(other.exitcode for other in running):  # stopped, or one has failed: stop the rest
-            process.terminate()
-        process.join()
+    folds, count = fold_numbers(config, splits, settings.sites[0]), config.processes
+    parts = [dataclasses.replace(settings, folds=folds[i::count]) for i in range(count)]
+    with ProcessPoolExecutor(count, worker_context(count), _begin_worker) as pool:
+        configs = [dataclasses.replace(config, workers=1, finetune=part) for part in parts]
+        running = [pool.submit(_work, part, i) for i, part in enumerate(configs)]
+        done, waiting = set(), running
+        while waiting and not stop.asked and not any(share.exception() for share in done):
+            done, waiting = wait(running, timeout=0.2, return_when=FIRST_EXCEPTION)
+        if waiting:  # stopped, or one has failed: stop the rest
+            for process in multiprocessing.active_children():
+                process.terminate()
     stop_if_asked(stop, f"in {config.folder}/finetune, finished folds and epochs are kept")
-    if not failures.empty():
-        raise failures.get()  # the first; the others most likely failed for the same reason
-    if dead := [process.exitcode for process in running if process.exitcode]:
-        sys.exit(f"{sys.argv[0]}: a worker ended with status {dead[0]}: killed, or see its own message above")
+    errors = [share.exception() for share in running if share.exception() is not None]
+    errors.sort(key=lambda error: isinstance(error, (Interrupted, BrokenProcessPool)))  # those follow from another
+    if errors and isinstance(errors[0], BrokenProcessPool):
+        sys.exit(f"{sys.argv[0]}: a worker was killed: is there enough memory? The same command goes on from there")
+    if errors:
+        raise errors[0]
 
 
-def _worker(config: Config, number: int, failures: multiprocessing.SimpleQueue) -> None:
-    def jobs() -> None:
-        try:
-            run_jobs(config, StopSignal(), number)
-        except (InputError, FloatingPointError, OSError) as error:
-            failures.put(error)
-            sys.exit(1)
+_worker_stop: StopSignal | None = None  # of this process, where it is a worker
 
+
+def _begin_worker() -> None:
+    global _worker_stop
+    _worker_stop = StopSignal()
     threading.Thread(target=_die_with_parent, daemon=True).start()
-    run_script(jobs)
+
+
+def _work(config: Config, number: int) -> None:
+    run_jobs(config, _worker_stop, number)
 
 
 def _die_with_parent() -> None:

@@ -1,0 +1,35 @@
+"""Processes that share imports: a server imports once, and every worker is a fork of it."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+from multiprocessing import forkserver
+from multiprocessing.context import ForkServerContext
+
+HEAVY = "simcsp.training.finetuning"
+"""What a worker needs: seconds of imports."""
+
+
+def worker_context(count: int) -> ForkServerContext:
+    """Where `count` workers come from, each with an equal part of the cores that this process may use.
+
+    Starts the server at the first call and returns at once: called early, it imports while its parent does so too.
+    """
+    cores = len(os.sched_getaffinity(0))
+    # Read when numpy, torch and OpenMP are loaded; the server does not take over sys.path.
+    own = {"OMP_NUM_THREADS": str(max(1, cores // count)), "PYTHONPATH": os.pathsep.join(sys.path)}
+    before = {name: os.environ.get(name) for name in own}
+    os.environ.update(own)
+    try:
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload([HEAVY])
+        forkserver.ensure_running()
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+    return context
