@@ -2,6 +2,9 @@
 """Train an encoder on unlabelled genome text, by masked bases or by SimCSE, and watch SCCS and NMI while it trains.
 
     python pretrain.py [CONFIG.yaml] [--section.field value ...]
+    python pretrain.py CONFIG.yaml --dry-run     what it would do, in how much time and memory; writes nothing
+    python pretrain.py --init NEW.yaml [--data.fasta "[FILE]" --data.annotation "[FILE]" --data.spliceator FOLDER]
+                                                 a commented config for data of your own, for this machine
 
 Writes runs/<name>/pretrain (and runs/<name>/mlm where the config has that first stage). Run again to resume.
 """
@@ -9,6 +12,7 @@ Writes runs/<name>/pretrain (and runs/<name>/mlm where the config has that first
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 from utils.config import Config
 from utils.errors import InputError, run_script
@@ -16,20 +20,49 @@ from utils.parse import load_config
 
 
 def main() -> None:
-    config = load_config(sys.argv[1:], hidden=("finetune", "bases"))
+    words = sys.argv[1:]
+    if "--init" in words:
+        init(words)
+        return
+    dry = "--dry-run" in words
+    config = load_config([word for word in words if word != "--dry-run"], ("finetune", "bases"), with_files=True)
     if not (config.mlm.steps or config.pretrain.steps):
         raise InputError("pretrain.steps is 0 and so is mlm.steps: nothing to train")
     if config.search.trials:
         check_search(config)
+    print(f"{config.folder}: the settings are in order; reading libraries, text and labels ...", flush=True)
     # After the arguments are known to be right: these imports take seconds.
-    from simcsp.training.pretraining import open_pretraining, run_stages, search_pretraining
-    from utils.run import StopSignal
+    if dry:
+        from simcsp.training.plan import make_plan
 
-    shared = open_pretraining(config, StopSignal())
-    if config.search.trials:
-        print(search_pretraining(shared), flush=True)
-    else:
-        run_stages(shared, config)
+        print(make_plan(config), flush=True)
+        return
+    from simcsp.training.pretraining import open_pretraining, run_stages, search_pretraining
+    from utils.run import StopSignal, clean_up_refused
+
+    with clean_up_refused(config.folder):
+        shared = open_pretraining(config, StopSignal())
+        if config.search.trials:
+            print(search_pretraining(shared), flush=True)
+        else:
+            run_stages(shared, config)
+
+
+def init(words: list[str]) -> None:
+    """Write a config for this machine: `--init NEW.yaml` and where the data are."""
+    at = words.index("--init")
+    if at + 1 == len(words) or words[at + 1].startswith("-"):
+        raise InputError("--init needs the name of the file to write, for example configs/mine.yaml")
+    from utils.template import write_config
+
+    def has_gpu() -> bool:
+        import torch
+
+        return torch.cuda.is_available()
+
+    path = Path(words[at + 1])
+    write_config(path, words[:at] + words[at + 2 :], has_gpu)
+    print(f"{path}: written. Next: python pretrain.py {path} --dry-run", flush=True)
 
 
 def check_search(config: Config) -> None:

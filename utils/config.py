@@ -5,6 +5,7 @@ values that cannot go together.
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import re
 from collections.abc import Iterator
@@ -178,8 +179,8 @@ class MlmConfig:
     """Peak learning rate of AdamW."""
     weight_decay: NonNegativeFloat = 1e-6
     """AdamW's decoupled decay, on weight matrices only."""
-    warmup_steps: NonNegativeInt = 500
-    """Steps of linear warm-up."""
+    warmup_steps: NonNegativeInt | None = None
+    """Steps of linear warm-up; null: a tenth of the steps, at most 500."""
     lr_scheduler_type: Literal["linear", "cosine", "constant_with_warmup"] = "linear"
     """Decay after the warm-up, as transformers names it."""
     max_grad_norm: PositiveFloat = 1.0
@@ -194,6 +195,11 @@ class MlmConfig:
     """Steps between logged losses."""
     save_total_limit: NonNegativeInt = 20
     """Checkpoints of single validations kept, the newest; best and last are kept besides."""
+
+    @property
+    def warmup(self) -> int:
+        """Steps of warm-up, whether the field gives them or not."""
+        return min(self.steps // 10, 500) if self.warmup_steps is None else self.warmup_steps
 
 
 @dataclass
@@ -449,6 +455,13 @@ SECTIONS = tuple(item.name for item in dataclasses.fields(Config) if dataclasses
 PLAIN = "a letter or digit, then letters, digits, . _ - + @ or spaces, at most 100 bytes"
 
 
+def missing_files(data: DataConfig) -> list[str]:
+    """A line for each file that pre-training would read and that is not there."""
+    named = [(name, path) for name in ("fasta", "annotation") for path in getattr(data, name)]
+    named += [(name, getattr(data, name)) for name in ("spliceator", "motif_bed", "motif_fasta")]
+    return [f"data.{name}: {path} does not exist" for name, path in named if path and not Path(path).exists()]
+
+
 def find_faults(config: Config, one_job: bool = False) -> list[str]:
     """A line for each combination of settings that cannot work. one_job: the config is what one fold has saved."""
     return [
@@ -475,12 +488,24 @@ def _model_faults(config: Config) -> Iterator[str]:
         "context": data.spliceator is not None,
         "motif_window": data.motif_bed is not None,
     }
-    for name in (name for name in used if used[name] and model.source is None):
-        if getattr(data, name) + 2 > model.max_position_embeddings:
+    longest, of = model.max_position_embeddings, f"model.max_position_embeddings ({model.max_position_embeddings})"
+    if model.source is not None:
+        longest, of = positions_of(model.source), f"what {model.source} takes"
+    for name in (name for name in used if used[name] and longest is not None):
+        if getattr(data, name) + 2 > longest:
             yield (
-                f"data.{name} ({getattr(data, name)} nt, and 2 for [CLS] and [SEP]) does not fit in "
-                f"model.max_position_embeddings ({model.max_position_embeddings})"
+                f"data.{name} ({getattr(data, name)} nt) and 2 for [CLS] and [SEP] do not fit in {of}: "
+                f"at most {longest - 2} nt"
             )
+
+
+def positions_of(source: str) -> int | None:
+    """Longest input, in tokens, of a checkpoint folder by its config.json; None where there is none to read."""
+    try:
+        found = json.loads((Path(source) / "config.json").read_text())["max_position_embeddings"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # a hub id, or a folder whose faults whoever loads it says
+    return found if isinstance(found, int) else None
 
 
 def _data_faults(data: DataConfig) -> Iterator[str]:
@@ -510,7 +535,7 @@ def _stage_faults(config: Config, stage: str, objective: str) -> Iterator[str]:
     section = getattr(config, stage)
     if not section.steps:
         return
-    if section.warmup_steps > section.steps:
+    if section.warmup > section.steps:
         yield (
             f"{stage}.warmup_steps ({section.warmup_steps}) is more than {stage}.steps ({section.steps}): "
             "the learning rate would never reach its peak"

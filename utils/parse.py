@@ -18,7 +18,16 @@ from typing import Any
 import jsonargparse
 import yaml
 
-from utils.config import DEFAULT_CONFIG, SECTIONS, Config, MlmConfig, PretrainConfig, find_faults, to_dict
+from utils.config import (
+    DEFAULT_CONFIG,
+    SECTIONS,
+    Config,
+    MlmConfig,
+    PretrainConfig,
+    find_faults,
+    missing_files,
+    to_dict,
+)
 from utils.errors import InputError
 from utils.files import check_hash, read_json
 
@@ -60,11 +69,12 @@ def build_parser(hidden: Sequence[str] = (), described: bool = False) -> jsonarg
     return parser
 
 
-def load_config(argv: Sequence[str], hidden: Sequence[str] = ()) -> Config:
+def load_config(argv: Sequence[str], hidden: Sequence[str] = (), with_files: bool = False) -> Config:
     """Read the command line of a script into a checked Config.
 
     argv: arguments after the script's name; the first may be a YAML file, else configs/demo.yaml is read. hidden:
-    sections that the script does not use, which --help leaves out; they are taken all the same.
+    sections that the script does not use, which --help leaves out; they are taken all the same. with_files: the files
+    that pre-training reads must be there.
     Raises InputError for a missing file, unknown keys, wrong types and impossible values, all of them in one message.
     """
     if "-h" in argv or "--help" in argv:
@@ -89,6 +99,7 @@ def load_config(argv: Sequence[str], hidden: Sequence[str] = ()) -> Config:
         config.name = path.stem
     about = {*faults, *filter(None, map(nearest_field, faults))}  # what was meant there is not known
     found = [fault for fault in find_faults(config, one_job) if not any(key in fault for key in about)]
+    found += missing_files(config.data) if with_files else []
     refuse_faults([*faults.values(), *found])
     return config
 

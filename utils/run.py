@@ -7,18 +7,21 @@ state.pt, and state.previous.pt, the state before that one.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import json
 import os
 import pickle
 import platform
+import shutil
 import signal
 import subprocess
 import sys
 import time
 import zipfile
 import zlib
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -87,6 +90,19 @@ def _git_state() -> dict[str, Any]:
         return {"sha": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
     except (OSError, subprocess.CalledProcessError):  # no git, or a copy without history (Docker image)
         return {"sha": None, "dirty": None}
+
+
+@contextlib.contextmanager
+def clean_up_refused(folder: Path) -> Iterator[None]:
+    """Where a start in a new run folder is refused before a stage has begun, take away what was written there by then:
+    its splits would refuse the mended config."""
+    is_new = not folder.exists()
+    try:
+        yield
+    except InputError:
+        if is_new and not any(folder.rglob("env.json")):
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 class StopSignal:

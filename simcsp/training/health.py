@@ -54,7 +54,7 @@ def stuck(rows: Sequence[dict[str, float]], stage: PretrainConfig, composition: 
     """
     losses = [(row["step"], row["train/loss"]) for row in rows if "train/loss" in row]
     chance = chance_loss(stage, composition)
-    if not losses or chance is None or losses[-1][0] < min(stage.steps, stage.warmup_steps + _PATIENCE):
+    if not losses or chance is None or losses[-1][0] < min(stage.steps, stage.warmup + _PATIENCE):
         return None
     mean = float(np.mean([loss for step, loss in losses if step > losses[-1][0] - _RECENT]))
     margin = 0.0 if stage.objective == "mlm" else 0.02 * chance  # bases differ from their composition by little

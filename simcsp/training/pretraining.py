@@ -154,7 +154,7 @@ class Training:
         self.head = learner.head
         groups = decay_groups(learner, stage.weight_decay)
         optimizer, self.scheduler = build_optimizer(
-            groups, stage.lr, stage.weight_decay, stage.lr_scheduler_type, stage.warmup_steps, stage.steps
+            groups, stage.lr, stage.weight_decay, stage.lr_scheduler_type, stage.warmup, stage.steps
         )
         self.learner, self.optimizer = accelerator.prepare(learner, optimizer)
         self.step = 0
@@ -237,7 +237,7 @@ def run_stage(
     model, pooling, remarks = load_backbone(source, need_mlm_head=stage.objective == "mlm")
     check_length(model, config.data.window, "data.window")
     shared.validation.check(model)
-    check_step_memory(model.config, name, stage, config.data.window, accelerator.device)
+    check_step(shared, model.config, name, stage, config.data.window)
     model.to(accelerator.device)
     choose = build_chooser(stage, config.data, shared.corpus, config.seed)
     training = Training(model, pooling, stage, accelerator, choose)
@@ -259,9 +259,9 @@ def run_stage(
     return path
 
 
-def check_step_memory(model: BertConfig, name: str, stage: PretrainConfig, window: int, device: torch.device) -> None:
-    """Refuse a step that cannot fit: weights, gradients and AdamW's two moments, and the activations in half precision
-    of the windows that go through the encoder at once."""
+def step_memory(model: BertConfig, stage: PretrainConfig, window: int) -> float:
+    """Bytes that a step takes at least: weights, gradients and AdamW's two moments, and the activations in half
+    precision of the windows that go through the encoder at once."""
     views = 1 if stage.objective == "mlm" else 2 + stage.reverse_complement_negatives
     at_once = min(stage.mini_batch_size or stage.batch_size, stage.batch_size)
     hidden, inner, layers = model.hidden_size, model.intermediate_size, model.num_hidden_layers
@@ -269,19 +269,27 @@ def check_step_memory(model: BertConfig, name: str, stage: PretrainConfig, windo
     activations = 2.0 * at_once * views * (window + 2) * layers * (2 * hidden + inner)
     vectors = 4.0 * stage.batch_size * views * ((window + 2) + hidden)
     similarities = 0.0 if stage.objective == "mlm" else 4.0 * stage.batch_size**2
+    return 16.0 * weights + activations + vectors + similarities
+
+
+def check_step(shared: Pretraining, model: BertConfig, name: str, stage: PretrainConfig, window: int) -> None:
+    """Refuse a batch that cannot fit into memory, or that the text does not fill, before the stage has a folder."""
+    at_once = min(stage.mini_batch_size or stage.batch_size, stage.batch_size)
     check_memory(
-        16.0 * weights + activations + vectors + similarities,
+        step_memory(model, stage, window),
         f"{name}.batch_size ({stage.batch_size}), {at_once} windows at once (see {name}.mini_batch_size)",
-        device,
+        shared.accelerator.device,
     )
+    shared.text.batch(0, stage.batch_size)
 
 
 def stage_config(config: Config, name: str, stage: PretrainConfig, source: ModelConfig) -> dict[str, object]:
     """The part of the config that decides a stage's result; valid as a config of its own."""
     values = to_dict(dataclasses.replace(config, model=source))
     kept = {key: values[key] for key in CONFIG_SECTIONS}
-    # whether a control or other seeds follow changes nothing
-    settings = dataclasses.asdict(dataclasses.replace(stage, control=False, seeds=None))
+    # whether a control or other seeds follow changes nothing, nor who chose the warm-up
+    decided = dataclasses.replace(stage, control=False, seeds=None, warmup_steps=stage.warmup)
+    settings = dataclasses.asdict(decided)
     if name != "mlm":
         return kept | {"mlm": {"steps": 0}, "pretrain": settings}
     of_mlm = {item.name: settings[item.name] for item in dataclasses.fields(MlmConfig)}

@@ -362,7 +362,7 @@ BAD_DATA = {
     "CSV cut": (lambda d: cut(d / DONORS, -70), {}, [f"POS_donor_600.csv, line {PER_CLASS}"]),
     "CSV letter": (lambda d: replace(d / DONORS, ";", ";*"), {}, ["POS_donor_600.csv, line 1", "'*' at base 1"]),
     "CSV short window": (None, {"data.context": 122, "model.max_position_embeddings": 200}, ["line 1", "(122 nt)"]),
-    "CSV folder": (None, {"data.spliceator": "/nowhere"}, ["/nowhere", "POS_donor_600.csv does not exist"]),
+    "CSV folder": (None, {"data.spliceator": "/nowhere"}, ["data.spliceator: /nowhere does not exist"]),
     "class too small": (
         lambda d: keep_rows(d / DONORS, 3),
         {},
