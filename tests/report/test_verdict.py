@@ -142,15 +142,31 @@ def test_several_pretraining_seeds_are_the_unit_and_folds_stand_beside_them(tmp_
     primary = find_contrasts(made)[0]
     by_seed = np.array(list(gains.values())) + SPREAD.mean()
     assert (primary.n, primary.unit) == (3, "pre-training seeds")
-    for key, value in corrected_ttest(by_seed, 0.0).items():
-        assert getattr(primary, key) == pytest.approx(value), key
-    folds = corrected_ttest(np.mean(list(gains.values())) + SPREAD, 2 / 7)
+    seeds, folds = corrected_ttest(by_seed, 0.0), corrected_ttest(np.mean(list(gains.values())) + SPREAD, 2 / 7)
+    for key in ("diff", "low", "high"):
+        assert getattr(primary, key) == pytest.approx(seeds[key]), key
+    assert primary.p == pytest.approx(max(seeds["p"], folds["p"]))  # must hold for other seeds and for other windows
     assert (primary.fold_low, primary.fold_high) == pytest.approx((folds["low"], folds["high"]))
     outcome, headline, below = words(made)
     assert "3 pre-training seeds" in below and "over folds alone F1" in below and "One pre-training seed" not in below
     assert (outcome == "higher") == (primary.p < 0.05)
     to_baseline = paired_test(made.scores, "last", "baseline", "both", "test/f1", 0, 0.01)
     assert (to_baseline["n"], to_baseline["unit"]) == (3, "pre-training seeds")  # it has no seed: paired with each
+
+
+def test_seeds_that_agree_about_windows_that_differ_are_no_difference(tmp_path):
+    uneven = np.where(np.arange(FOLDS) % 2, 0.2, -0.18)  # folds disagree, seeds do not
+    base = study(tmp_path, {"baseline": 0.0})
+    tables = [
+        study(tmp_path, {"control_last": np.zeros(FOLDS), "last": 0.001 * seed + uneven}, pretrain_seed=seed).scores
+        for seed in range(3)
+    ]
+    names = {("x", arm): arm for arm in ("baseline", "last", "control_last")}
+    made = Study(base.runs, pd.concat([base.scores, *tables], ignore_index=True), base.predictions, names)
+    primary = find_contrasts(made)[0]
+    assert corrected_ttest(uneven.mean() + 0.001 * np.arange(3), 0.0)["p"] < 0.05 < primary.p
+    assert primary.equivalent > 0.05 and primary.fold_low < 0 < primary.low < primary.fold_high
+    assert words(made)[0] == "no difference"
 
 
 def test_draws_of_few_training_windows_are_averaged_within_a_fold_and_compared_by_size(tmp_path):
