@@ -3,26 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from conftest import random_bases
+from standins import fresh, windows
 
-from simcsp.model.checkpoint import load_backbone
 from simcsp.model.embedding import embed, embed_centre, embed_twice
 from simcsp.model.encoder import check_length, hidden_states, pool
-from simcsp.text.alphabet import add_special_tokens, encode
-from utils.config import ModelConfig
+from simcsp.text.alphabet import add_special_tokens
 from utils.errors import InputError
-
-SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
-
-
-def fresh(seed=0, **changes):
-    torch.manual_seed(seed)
-    return load_backbone(ModelConfig(max_position_embeddings=64, **SIZES, **changes))
-
-
-def windows(n=6, length=40):
-    rng = np.random.default_rng(0)
-    return np.stack([encode(random_bases(rng, length)) for _ in range(n)])
 
 
 def test_layers_are_counted_from_the_embeddings():

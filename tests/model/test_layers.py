@@ -5,10 +5,11 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import random_bases, tiny_config
+from conftest import tiny_config
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
+from standins import windows
 
 import finetune
 import pretrain
@@ -17,7 +18,7 @@ from simcsp.model.checkpoint import load_backbone, save_checkpoint
 from simcsp.model.classifier import Classifier, load_classifier, predict, save_classifier
 from simcsp.model.embedding import embed, embed_layers, embed_twice
 from simcsp.model.encoder import POOLING_KINDS, fresh_like, mix_weights, pool, read_pooling, window_vectors
-from simcsp.text.alphabet import add_special_tokens, encode
+from simcsp.text.alphabet import add_special_tokens
 from simcsp.training.objectives import info_nce
 from simcsp.training.step import Learner
 from utils.config import ModelConfig
@@ -39,11 +40,6 @@ def of_word(word):
     """The two config fields of a pooling's word."""
     kind, layer = read_pooling(word)
     return {"pooling": kind, "pooling_layer": layer}
-
-
-def windows(n=6, length=40):
-    rng = np.random.default_rng(0)
-    return np.stack([encode(random_bases(rng, length)) for _ in range(n)])
 
 
 def tokens(length=40):
@@ -197,6 +193,7 @@ def test_checkpoints_from_before_layers_were_chosen_still_load(tmp_path, recorde
         ("mean", {"pooling_layer": "mix"}, "mean@mix"),
         ("mean@mix", {"pooling_layer": 2}, "mean@2"),
         ("mean@2", {"pooling": "mean"}, "mean@2"),
+        ("mean", {"pooling": "cls"}, "cls"),
     ],
 )
 def test_kind_and_layer_of_the_config_each_override_the_checkpoint_and_that_is_said(

@@ -1,7 +1,4 @@
-"""Weights from elsewhere: SpliceBERT's folders, multimolecule's layout, hub ids, and files that are no weights.
-
-The stand-ins carry the true names, config fields and token orders; their weights are random.
-"""
+"""Weights from elsewhere: SpliceBERT's folders, multimolecule's layout, hub ids, and files that are no weights."""
 
 import contextlib
 import hashlib
@@ -18,7 +15,8 @@ import pytest
 import torch
 from conftest import random_bases
 from safetensors.torch import save_file
-from transformers import BertConfig, BertForMaskedLM
+from standins import SHARED, SMALL, change_weights, splicebert, write_zenodo
+from torch import nn
 
 from simcsp.model.checkpoint import load_backbone, resolve_source, save_checkpoint
 from simcsp.model.layouts import MULTIMOLECULE_ROWS, MULTIMOLECULE_VOCAB, convert_multimolecule
@@ -26,39 +24,12 @@ from simcsp.text.alphabet import VOCAB, add_special_tokens, encode
 from utils.config import ModelConfig
 from utils.errors import InputError
 
-SMALL = {
-    "hidden_size": 16,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 32,
-    "max_position_embeddings": 64,
-}
 TRUE = {
     "hidden_size": 512,
     "num_hidden_layers": 6,
     "num_attention_heads": 16,
     "intermediate_size": 2048,
     "max_position_embeddings": 512,
-}
-SHARED = {
-    "hidden_act": "gelu",
-    "initializer_range": 0.02,
-    "layer_norm_eps": 1e-12,
-    "output_hidden_states": True,
-    "pad_token_id": 0,
-    "position_embedding_type": "absolute",
-    "torch_dtype": "float32",
-    "type_vocab_size": 2,
-    "use_cache": True,
-}
-ZENODO_CONFIG = SHARED | {
-    "architectures": ["BertForMaskedLM"],
-    "attention_probs_dropout_prob": 0.1,
-    "classifier_dropout": None,
-    "hidden_dropout_prob": 0.1,
-    "model_type": "bert",
-    "transformers_version": "4.18.0",
-    "vocab_size": 10,
 }
 MULTIMOLECULE_CONFIG = SHARED | {
     "architectures": ["SpliceBertForPreTraining"],
@@ -82,27 +53,6 @@ MULTIMOLECULE_CONFIG = SHARED | {
 }
 # multimolecule's id of each of our tokens, written out by hand
 THEIR_ID = {"[PAD]": 0, "[UNK]": 3, "[CLS]": 1, "[SEP]": 2, "[MASK]": 4, "N": 10, "A": 6, "C": 7, "G": 8, "T": 9}
-
-
-def splicebert(sizes=SMALL, seed=1, **changes):
-    """A model of SpliceBERT's structure. No weight is left at 0 or 1, so that none can be mixed up unseen."""
-    torch.manual_seed(seed)
-    model = BertForMaskedLM(BertConfig(vocab_size=10, **sizes, **changes)).eval()
-    with torch.no_grad():
-        for weight in model.parameters():
-            weight += 0.02 * torch.randn_like(weight)
-    return model
-
-
-def write_zenodo(folder, model, **changes):
-    """As on Zenodo: pytorch_model.bin with tied weights and position_ids, no pooler, output_hidden_states on."""
-    folder.mkdir(parents=True, exist_ok=True)
-    sizes = {key: getattr(model.config, key) for key in SMALL}
-    positions = torch.arange(sizes["max_position_embeddings"])[None]
-    torch.save(model.state_dict() | {"bert.embeddings.position_ids": positions}, folder / "pytorch_model.bin")
-    (folder / "config.json").write_text(json.dumps(ZENODO_CONFIG | sizes | changes))
-    (folder / "vocab.txt").write_text("\n".join(VOCAB) + "\n")
-    return folder
 
 
 def write_multimolecule(folder, model, rows=26, prefix="model.", file="model.safetensors", **changes):
@@ -218,6 +168,7 @@ def test_settings_that_change_vectors_come_over(tmp_path, write, rates):
     ]
     model, remarks = load(tmp_path, hidden_dropout_prob=0.25, attention_probs_dropout_prob=0.5)
     assert (model.config.hidden_dropout_prob, model.config.attention_probs_dropout_prob) == (0.25, 0.5)
+    assert {part.p for part in model.modules() if isinstance(part, nn.Dropout)} == {0.25, 0.5}
     assert not any("changed" in remark for remark in remarks)
 
 
@@ -344,12 +295,6 @@ def test_line_ends_of_another_system_are_fine(tmp_path, start):
 
 
 # -- layouts that do not add up ----------------------------------------------------------------------------------------
-
-
-def change_weights(folder, change):
-    weights = torch.load(folder / "pytorch_model.bin")
-    change(weights)
-    torch.save(weights, folder / "pytorch_model.bin")
 
 
 @pytest.mark.parametrize(
