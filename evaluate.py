@@ -9,6 +9,7 @@
     python evaluate.py benchmark SOURCE ...   benchmark species: each fold's model, their mean ensemble, the floors
     python evaluate.py relate    RUN [RUN ...] [CONFIG.yaml] ...   do SCCS, NMI and a probe tell F1 and AUC?
     python evaluate.py predict   SOURCE GENOME.fa [--help]   score every GT / AG of a genome, or what variants change
+    python evaluate.py status    [RUNS]   every run in a folder (runs): stage, progress, alive or not, disk, headline
     python evaluate.py report    RUN [RUN ...] [--out FOLDER]   the comparison of arms: RUN/report, runs/A+B/report
 
 SOURCE is a run folder (runs/demo), anything inside one (a fold, a checkpoint), or a checkpoint folder from elsewhere.
@@ -31,6 +32,7 @@ MODULES = {
     **dict.fromkeys(("classify", "benchmark"), "commands.classifiers"),
     **dict.fromkeys(("relate", "report"), "commands.runs"),
     "predict": "commands.genome",
+    "status": "commands.status",
 }
 OF_RUNS = ("relate", "report")  # they take several folders
 
@@ -48,6 +50,9 @@ def main() -> None:
         return
     if {"-h", "--help"} & set(words):
         print(usage_of(name))
+        return
+    if name == "status":
+        command_of(name)(words)
         return
     if not words or words[0].startswith("-"):
         raise InputError(f"{name} needs a run folder or a checkpoint folder, for example runs/demo")

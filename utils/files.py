@@ -326,6 +326,18 @@ def release_lock(path: Path) -> None:
         os.close(handle)
 
 
+def lock_holder(path: Path) -> str | None:
+    """Who holds a lock file, in words; None where nobody does. The file is only read."""
+    try:
+        with open(path, "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # released with the file
+    except FileNotFoundError:
+        return None
+    except BlockingIOError:
+        return _holder(path.read_bytes())
+    return None
+
+
 def _is_same_file(handle: int, path: Path) -> bool:
     try:
         return os.path.samestat(os.fstat(handle), os.stat(path))

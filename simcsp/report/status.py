@@ -1,0 +1,150 @@
+"""How far every run of a folder is, and whether anybody works on it: from its files and locks, in a moment."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from utils.arms import PROXIES, finished_folds, job_of
+from utils.errors import InputError
+from utils.files import lock_holder, read_json
+
+_PRETRAINING = ("mlm", "pretrain", "control")
+_NO_SIGN = "nothing yet"
+
+
+@dataclass(frozen=True)
+class Status:
+    """A run in words. stage: the one that it is in, or ended with; state: running (who), stopped (when) or done."""
+
+    name: str
+    stage: str
+    progress: str
+    headline: str
+    state: str
+    size: int
+
+    @property
+    def cells(self) -> list[str]:
+        """A row of the table."""
+        return [self.name, self.stage, self.progress, self.state, f"{self.size / 1e6:,.1f} MB", self.headline]
+
+
+HEADER = ["run", "stage", "progress", "state", "disk", "headline"]
+
+
+def list_runs(folder: Path) -> list[Status]:
+    """Every run in a folder, or the folder itself where it is one. Raises InputError where there is none."""
+    runs = [folder] if is_run(folder) else [path for path in sorted(folder.iterdir()) if is_run(path)]
+    if not runs:
+        raise InputError(f"{folder} holds no run: give the folder in which runs are (runs), or one of them (runs/demo)")
+    return [status_of(run) for run in runs]
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder has a stage in it, begun or done."""
+    patterns = ("finetune/*", "pretrain*/env.json", "pretrain/seed*/env.json", "mlm/env.json", "search/*")
+    return folder.is_dir() and any(next(folder.glob(pattern), None) is not None for pattern in patterns)
+
+
+def status_of(run: Path) -> Status:
+    """The status of one run: of the first stage that is not done, else of the last."""
+    begun = [
+        path.parent for name in _PRETRAINING for part in ("", "/seed*") for path in run.glob(f"{name}{part}/env.json")
+    ]
+    unfinished = [stage for stage in begun if not (stage / "summary.json").is_file()]
+    fits, done = list(run.glob("finetune/*/*/**/fold*/env.json")), finished_folds(run)
+    waiting = len(fits) - len(done)
+    if (run / "search").is_dir():
+        trials, best = sum(path.is_dir() for path in (run / "search").glob("trial*")), run / "search/best.yaml"
+        said = (
+            "search",
+            f"{trials} trials",
+            best.read_text().splitlines()[0].lstrip("# ") if best.is_file() else _NO_SIGN,
+        )
+    elif unfinished or not fits:
+        stage = unfinished[0] if unfinished else begun[-1]
+        said = (str(stage.relative_to(run)), *_pretraining(stage))
+    else:
+        progress = f"fits done: {len(done)}" + (f", begun: {waiting}" if waiting else "")
+        said = ("finetune", progress, _verdict(run) or _scores(done))
+    return Status(run.name, *said, _state(run, bool(unfinished or waiting)), _size(run))
+
+
+def _pretraining(stage: Path) -> tuple[str, str]:
+    """(progress, headline) of a stage of pre-training."""
+    if not (stage / "config.yaml").is_file():
+        return "", _NO_SIGN
+    config = yaml.safe_load((stage / "config.yaml").read_text())
+    steps = config["mlm" if stage.name == "mlm" else "pretrain"]["steps"]
+    rows = _rows(stage)
+    step = max((row["step"] for row in rows), default=0)
+    latest: dict[str, float] = {}
+    for row in rows:
+        latest |= row
+    said = [f"loss {latest['train/loss']:.4f}"] if "train/loss" in latest else []
+    for proxy in PROXIES:
+        values = [row[f"val/{proxy}"] for row in rows if f"val/{proxy}" in row]
+        said += [f"{proxy.upper()} {values[0]:.3f} -> {values[-1]:.3f}"] if values else []
+    return f"step {step:,} of {steps:,} ({step / max(steps, 1):.0%})", ", ".join(said) or _NO_SIGN
+
+
+def _rows(stage: Path) -> list[dict]:
+    """metrics.jsonl as far as it can be read: its last line may be half written by now."""
+    path, rows = stage / "metrics.jsonl", []
+    for line in path.read_text().splitlines() if path.is_file() else []:
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            break
+    return rows
+
+
+def _scores(folds: list[Path]) -> str:
+    """Mean F1 of each arm over the fits that are done."""
+    values: dict[str, list[float]] = defaultdict(list)
+    for path in folds:
+        metrics = read_json(path / "summary.json")["metrics"]
+        if "test/f1" in metrics:
+            values[str(job_of(path)["arm"]).partition(":")[0]].append(metrics["test/f1"])
+    means = ", ".join(f"{arm} {sum(found) / len(found):.3f} ({len(found)})" for arm, found in values.items())
+    return f"F1 {means}" if means else _NO_SIGN
+
+
+def _verdict(run: Path) -> str | None:
+    """The first line of the report, where there is one."""
+    path = run / "report/report.md"
+    if not path.is_file():
+        return None
+    lines = [line for line in path.read_text().splitlines() if line.startswith("> ")]
+    return lines[0].strip("> *") if lines else None
+
+
+def _state(run: Path, unfinished: bool) -> str:
+    """Who works on it, by the locks; else whether it is done, or when it was last heard of."""
+    holders = [holder for lock in run.rglob(".lock") if (holder := lock_holder(lock)) is not None]
+    if holders:
+        return f"running, {holders[0]}" + (f", and {len(holders) - 1} more" if holders[1:] else "")
+    if not unfinished:
+        return "done"
+    signs = [path.stat().st_mtime for name in ("env.json", "metrics.jsonl") for path in run.rglob(name)]
+    minutes = max(0.0, time.time() - max(signs)) / 60
+    return "stopped, {}".format(f"{minutes:.0f} min ago" if minutes < 120 else f"{minutes / 60:.0f} h ago")
+
+
+def _size(run: Path) -> int:
+    """Bytes of all files; one that goes while it is looked at counts nothing."""
+    total = 0
+    for folder, _, names in os.walk(run):
+        for name in names:
+            try:
+                total += os.lstat(os.path.join(folder, name)).st_size
+            except FileNotFoundError:
+                continue
+    return total
