@@ -30,7 +30,7 @@ from simcsp.labels.spliceator import Windows, benchmark_species, load_benchmark
 from simcsp.labels.splits import fold_count, has_training_windows, read_windows
 from simcsp.report.plots import plt, reliability_plot, save_figure
 from simcsp.report.table import score_table
-from utils.arms import FLOORS, HEAD_FILE, job_of
+from utils.arms import FLOORS, holds_classifier, job_of
 from utils.config import Config
 from utils.device import build_accelerator
 from utils.errors import InputError
@@ -64,7 +64,7 @@ def show_benchmark(source: Path, config: Config) -> None:
     """
     sets = load_benchmarks(config)
     accelerator = build_accelerator(config.device, config.precision)
-    if (source / HEAD_FILE).is_file():
+    if holds_classifier(source):
         fold = source.resolve().parents[1]
         if not (fold / "summary.json").is_file():
             print("a checkpoint outside a run: no validation windows are known to pick a threshold on, so it is .5")

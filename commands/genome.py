@@ -31,7 +31,7 @@ from simcsp.report.table import score_table
 from simcsp.text.known_introns import read_truth
 from simcsp.text.sites import SITES
 from simcsp.text.store import TokenStore, open_store
-from utils.arms import BASELINE, HEAD_FILE, job_of
+from utils.arms import BASELINE, holds_classifier, job_of
 from utils.config import DEFAULT_CONFIG, Config
 from utils.device import build_accelerator
 from utils.errors import InputError
@@ -226,7 +226,7 @@ def resuming(asked: argparse.Namespace, of_bases: bool, job: dict[str, object]) 
 
 def choose_models(source: Path, arm: str | None, site: str | None) -> tuple[dict[str, list[Path]], str]:
     """{what they were fitted on: classifier checkpoints} of one arm, and a line that says which."""
-    if (source / HEAD_FILE).is_file():  # one checkpoint: in its fold, or from elsewhere
+    if holds_classifier(source):  # one checkpoint: in its fold, or from elsewhere
         inside = enclosing_run(source) is not None
         known = str(job_of(source.resolve().parents[1])["site"]) if inside else site or "both"
         if site not in (None, known):

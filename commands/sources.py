@@ -9,10 +9,10 @@ from pathlib import Path
 from utils.arms import (
     BASELINE,
     FLOORS,
-    HEAD_FILE,
     OF_CONTROL,
     OF_PRETRAINING,
     checkpoint_of,
+    holds_classifier,
     job_of,
     stage_folders,
 )
@@ -90,7 +90,7 @@ def fold_folders(source: Path, floors: bool = False) -> list[Path]:
     usable = [
         folder
         for folder in found
-        if (folder / "checkpoints/best" / HEAD_FILE).is_file() or (floors and job_of(folder)["arm"] in FLOORS)
+        if holds_classifier(folder / "checkpoints/best") or (floors and job_of(folder)["arm"] in FLOORS)
     ]
     if not usable:
         raise InputError(f"{source} holds no finished classifier: run finetune.sh first")

@@ -9,7 +9,10 @@ from pathlib import Path
 from utils.config import Config, ModelConfig
 from utils.errors import InputError
 
-HEAD_FILE = "head.safetensors"  # beside the encoder in the checkpoint of a classifier
+HEAD_FILE = "head.safetensors"
+"""Beside the encoder in the checkpoint of a classifier that no class of transformers holds."""
+PLAIN_CLASSIFIER = "BertForSequenceClassification"
+"""The class of those that it holds: encoder and head are in one file."""
 OF_ANNOTATION = ("annotation", "annotation_linear")
 """Floors that are fitted on the text's own annotated sites, and on no label."""
 FLOORS = ("pwm", "kmer", "linear", "cnn", *OF_ANNOTATION)
@@ -31,6 +34,14 @@ def checkpoint_of(arm: str) -> tuple[str, str]:
     if arm == BASELINE:
         return "pretrain", "start"
     return ("control", arm.removeprefix(CONTROL)) if arm.startswith(CONTROL) else ("pretrain", arm)
+
+
+def holds_classifier(folder: Path) -> bool:
+    """Whether a checkpoint folder is that of a classifier of windows, and not of an encoder alone."""
+    if (folder / HEAD_FILE).is_file():
+        return True
+    config = folder / "config.json"
+    return config.is_file() and f'"{PLAIN_CLASSIFIER}"' in config.read_text(encoding="utf-8", errors="replace")
 
 
 @dataclass(frozen=True)

@@ -323,10 +323,13 @@ class BasesConfig:
     """Records that are left out altogether (another build of one that is held out)."""
     tile: PositiveInt = 126
     """nt that the encoder reads at once; at most what it takes."""
+    edge: NonNegativeInt = 0
+    """nt on either side of a tile whose hidden states are thrown away: tiles overlap by twice as many."""
     freeze_encoder: bool = True
-    """Train the convolutions alone."""
-    channels: PositiveInt = 32
-    """Width of the convolutions."""
+    """Train the convolutions, or the linear layer, alone."""
+    channels: NonNegativeInt = 32
+    """Width of the convolutions; 0: none, a linear layer on the hidden states, which any BertForTokenClassification
+    loads."""
     kernel: PositiveInt = 11
     """Bases that a convolution joins; odd."""
     dilations: list[PositiveInt] = field(default_factory=lambda: [1, 1, 4, 10])
@@ -611,6 +614,10 @@ def _bases_faults(config: Config) -> Iterator[str]:
     names = [name for part in bases.parts for name in part] + bases.ignore
     if repeated := sorted({name for name in names if names.count(name) > 1}):
         yield f"bases.parts, bases.ignore: {', '.join(repeated)} in more than one of them: folds would overlap"
+    if 2 * bases.edge >= bases.tile:
+        yield f"bases.edge ({bases.edge}) leaves nothing of bases.tile ({bases.tile}): twice it must be less"
+    if not bases.channels and "cnn" in config.finetune.arms:
+        yield "bases.channels is 0, a linear layer on an encoder, but finetune.arms has cnn, which has no encoder"
     if bases.kernel % 2 == 0:
         yield f"bases.kernel ({bases.kernel}) must be odd: a base lies at its middle"
     if bases.tiles < 3:

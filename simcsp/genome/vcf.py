@@ -69,8 +69,8 @@ class Effects:
         self.store, self.labeller, self.flank, self.genes, self.mask = store, labeller, flank, genes, mask
         self.strict = strict
         shape = labeller.model.shape
-        self.half = -(-(flank + shape.reach + shape.tile) // shape.tile) * shape.tile
-        self.longest = self.half - flank - shape.reach
+        self.half = -(-(flank + shape.reach + shape.tile) // shape.step) * shape.step
+        self.longest = self.half - flank - shape.reach - -(-shape.edge // shape.step) * shape.step
         self.known: dict[str, Record | None] = {}
         self.seen = self.mismatched = 0
 

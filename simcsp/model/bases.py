@@ -2,9 +2,11 @@
 
 The bases, with the hidden states of an encoder beside them or not, go through residual blocks of dilated convolutions
 (SpliceAI's: Jaganathan et al., Cell 176, 535-548, 2019), which see beyond the few bases that the encoder takes at once.
+Or a linear layer stands on the hidden states alone.
 
-A checkpoint is bases.json (sizes, calibration) and bases.safetensors; with an encoder it is also that one's
-save_pretrained folder.
+A checkpoint is bases.json (sizes, calibration) beside the weights. Those of an encoder with a linear layer are a plain
+`BertForTokenClassification`, whose softmax is the calibrated P; convolutions, which no class of transformers has, are
+in bases.safetensors, beside the save_pretrained folder of their encoder where there is one.
 """
 
 from __future__ import annotations
@@ -17,14 +19,14 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
-from transformers import BertModel
+from transformers import BertConfig, BertForTokenClassification, BertModel
 
 from simcsp.model.checkpoint import load_backbone, save_checkpoint
 from simcsp.model.embedding import Autocast
-from simcsp.model.encoder import DEFAULT_POOLING, check_length, hidden_states
-from simcsp.model.weights import read_json
+from simcsp.model.encoder import DEFAULT_POOLING, MIX_WEIGHTS, check_length, hidden_states, read_pooling
+from simcsp.model.weights import read_json, read_weights, weight_file_of
 from simcsp.text.alphabet import CLS, SEP, A, N, T, reverse_complement
 from simcsp.text.store import Record, TokenStore
 from utils.config import ModelConfig
@@ -34,28 +36,43 @@ from utils.files import write_json
 BASES_FILE, BASES_CONFIG = "bases.safetensors", "bases.json"
 CLASSES = ("neither", "acceptor", "donor")
 TYPES = CLASSES[1:]
+IDENTITY = np.array([[1.0, 0.0], [1.0, 0.0]])
+"""The calibration of log-odds that are calibrated, or are to be."""
 _LETTERS = T - A + 1
 _CHUNK_TILES = 64
 
 
 @dataclass(frozen=True)
 class Shape:
-    """Sizes of a `BaseClassifier`. tile: nt that the encoder reads at once; dilations: one a block."""
+    """Sizes of a `BaseClassifier`. tile: nt that the encoder reads at once; edge: of them, nt on either side whose
+    hidden states are thrown away, so that tiles overlap; channels: 0 is a linear layer on the hidden states, without
+    convolutions; dilations: one a block."""
 
     tile: int = 126
     channels: int = 32
     kernel: int = 11
     dilations: list[int] = field(default_factory=lambda: [1, 1, 4, 10])
+    edge: int = 0
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether the model is an encoder with a linear layer."""
+        return self.channels == 0
+
+    @property
+    def step(self) -> int:
+        """nt from one tile to the next: the grid that scores lie on."""
+        return self.tile - 2 * self.edge
 
     @property
     def reach(self) -> int:
         """nt on either side that the label of a base depends on, but for what the encoder sees beyond."""
-        return sum(2 * (self.kernel // 2) * dilation for dilation in self.dilations)
+        return 0 if self.is_linear else sum(2 * (self.kernel // 2) * dilation for dilation in self.dilations)
 
     @property
     def flank(self) -> int:
-        """nt on either side of a text that are thrown away: whole tiles that cover the reach and a base's own tile."""
-        return -(-self.reach // self.tile) * self.tile
+        """nt on either side of a text that are thrown away: whole steps that cover the reach and a base's own tile."""
+        return -(-(self.reach + self.edge) // self.step) * self.step
 
 
 class Block(nn.Module):
@@ -91,16 +108,27 @@ class BaseClassifier(nn.Module):
         if bert is not None:
             check_length(bert, shape.tile, "bases.tile")
             bert.requires_grad_(not frozen)
+        if shape.is_linear:
+            if bert is None:
+                raise InputError("bases.channels 0 is a linear layer on an encoder: the arm without one has nothing")
+            self.dropout = nn.Dropout(dropout)
+            self.head = nn.Linear(bert.config.hidden_size, len(CLASSES))
+            nn.init.normal_(self.head.weight, std=bert.config.initializer_range)
+            self._favour_neither()
+            return
         inputs = _LETTERS + (0 if bert is None else bert.config.hidden_size)
         self.stem = nn.Conv2d(inputs, shape.channels, (1, 1))
         sizes = [(shape.channels, shape.kernel, dilation, dropout) for dilation in shape.dilations]
         self.blocks = nn.Sequential(*(Block(*size) for size in sizes))
         self.norm = nn.BatchNorm2d(shape.channels)
         self.head = nn.Conv2d(shape.channels, len(CLASSES), (1, 1))
-        with torch.no_grad():  # one base in thousands is a site
-            self.head.bias.copy_(torch.tensor([3.0, -3.0, -3.0]))
+        self._favour_neither()
         for layer in (self.stem, self.blocks):
             layer.to(memory_format=torch.channels_last)
+
+    def _favour_neither(self) -> None:
+        with torch.no_grad():  # one base in thousands is a site
+            self.head.bias.copy_(torch.tensor([3.0, -3.0, -3.0]))
 
     def train(self, mode: bool = True) -> BaseClassifier:
         """Training mode; a frozen encoder has no dropout."""
@@ -110,15 +138,22 @@ class BaseClassifier(nn.Module):
         return self
 
     def encode(self, ids: torch.Tensor) -> torch.Tensor:
-        """The encoder's hidden states [batch, length, hidden] of ids [batch, length], a multiple of the tile."""
-        batch, length = ids.shape
-        tokens = F.pad(ids.reshape(-1, self.shape.tile).int(), (1, 1))
+        """The encoder's hidden states [batch, length, hidden] of ids [batch, length]; beyond them the text is N.
+
+        Tiles begin `edge` nt before each multiple of the step.
+        """
+        (batch, length), shape = ids.shape, self.shape
+        text = F.pad(ids, (shape.edge, shape.edge + -length % shape.step), value=N)
+        tokens = F.pad(text.unfold(1, shape.tile, shape.step).reshape(-1, shape.tile).int(), (1, 1))
         tokens[:, 0], tokens[:, -1] = CLS, SEP
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            return hidden_states(self.bert, tokens)[:, 1:-1].reshape(batch, length, -1)
+            states = hidden_states(self.bert, tokens)[:, 1 + shape.edge : 1 + shape.edge + shape.step]
+        return states.reshape(batch, -1, states.shape[-1])[:, :length]
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
         """Logits [batch, length, 3] of ids uint8 [batch, length]; N is a base without a letter."""
+        if self.shape.is_linear:
+            return self.head(self.dropout(self.encode(ids)))
         letters = torch.arange(A, T + 1, device=ids.device, dtype=ids.dtype)
         inputs = (ids[..., None] == letters).float()
         if self.bert is not None:
@@ -133,10 +168,14 @@ class BaseClassifier(nn.Module):
 
 def save_bases(model: BaseClassifier, calibration: np.ndarray, folder: Path) -> None:
     """Fill a folder. calibration: float [2, 2], slope and offset of the log-odds of acceptors and of donors."""
-    if model.bert is not None:
+    if model.shape.is_linear:
+        _save_linear(model, calibration, folder)
+        calibration = IDENTITY
+    elif model.bert is not None:
         save_checkpoint(model.bert, folder, getattr(model.bert.config, "pooling", DEFAULT_POOLING))
     own = {key: value.contiguous() for key, value in model.state_dict().items() if not key.startswith("bert.")}
-    save_file(own, folder / BASES_FILE)
+    if not model.shape.is_linear:
+        save_file(own, folder / BASES_FILE)
     rows = {kind: {"slope": float(a), "offset": float(b)} for kind, (a, b) in zip(TYPES, calibration)}
     encoder = model.bert is not None
     write_json(
@@ -145,28 +184,61 @@ def save_bases(model: BaseClassifier, calibration: np.ndarray, folder: Path) -> 
     )
 
 
+def _save_linear(model: BaseClassifier, calibration: np.ndarray, folder: Path) -> None:
+    """A `BertForTokenClassification` whose softmax is the calibrated P: the logit of neither is 0, those of acceptor
+    and donor are their calibrated log-odds against it, which are linear in the hidden states too."""
+    names = dict(enumerate(CLASSES))
+    config = BertConfig.from_dict({**model.bert.config.to_dict(), "id2label": names, "num_labels": len(CLASSES)})
+    config.label2id = {name: number for number, name in names.items()}
+    with torch.random.fork_rng(devices=[]):  # its fresh weights must not move the numbers that training draws
+        plain = BertForTokenClassification(config)
+    plain.bert.load_state_dict({key: value for key, value in model.bert.state_dict().items() if key != MIX_WEIGHTS})
+    weight, bias = (value.detach().double().cpu() for value in (model.head.weight, model.head.bias))
+    slope, offset = torch.from_numpy(np.asarray(calibration, dtype=np.float64)).T
+    with torch.no_grad():
+        plain.classifier.weight.zero_()[1:] = slope[:, None] * (weight[1:] - weight[0])
+        plain.classifier.bias.zero_()[1:] = slope * (bias[1:] - bias[0]) + offset
+    pooling = read_pooling(getattr(model.bert.config, "pooling", DEFAULT_POOLING))
+    save_checkpoint(plain, folder, pooling.kind)
+
+
 def load_bases(folder: Path) -> tuple[BaseClassifier, np.ndarray]:
     """(model in evaluation mode, calibration [2, 2]) of a checkpoint folder.
 
     Raises InputError for a folder of another kind, and for files that do not belong together.
     """
-    if not (folder / BASES_CONFIG).is_file() or not (folder / BASES_FILE).is_file():
-        raise InputError(f"{folder} has no {BASES_CONFIG} with {BASES_FILE}: it holds no model that labels every base")
+    if not (folder / BASES_CONFIG).is_file():
+        raise InputError(
+            f"{folder} has no {BASES_CONFIG}: it holds no model that labels every base, such as finetune.task bases "
+            "trains (one of windows scores a site at the centre of each)"
+        )
     values = read_json(folder / BASES_CONFIG)
     try:
+        values = {"edge": 0} | values  # which earlier versions did not have
         shape = Shape(**{item.name: values[item.name] for item in dataclasses.fields(Shape)})
+        weights = _own_weights(folder, shape)
         calibration = np.array([[values["calibration"][kind][key] for key in ("slope", "offset")] for kind in TYPES])
         bert = None
         if values["encoder"]:
             none = ModelConfig(source=str(folder), hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
             bert = load_backbone(none)[0].bert
         model = BaseClassifier(bert, shape)
-        missing, unknown = model.load_state_dict(load_file(folder / BASES_FILE), strict=False)
+        missing, unknown = model.load_state_dict(weights, strict=False)
     except (KeyError, TypeError, RuntimeError) as error:
         raise InputError(f"{folder}: {BASES_CONFIG} and {BASES_FILE} do not fit ({str(error)[:200]})") from None
     if unknown or [key for key in missing if not key.startswith("bert.")]:
         raise InputError(f"{folder}: {BASES_FILE} lacks or has other weights than {BASES_CONFIG} asks for")
     return model.eval(), calibration
+
+
+def _own_weights(folder: Path, shape: Shape) -> dict[str, torch.Tensor]:
+    """The weights of a model of bases but for its encoder's."""
+    if shape.is_linear:
+        weights = read_weights(weight_file_of(folder))
+        return {f"head.{part}": weights[f"classifier.{part}"] for part in ("weight", "bias")}
+    if not (folder / BASES_FILE).is_file():
+        raise InputError(f"{folder} has no {BASES_FILE}, which belongs to its {BASES_CONFIG}: restore it from a copy")
+    return read_weights(folder / BASES_FILE)
 
 
 # -- labels of a genome ------------------------------------------------------------------------------------------------
@@ -184,7 +256,7 @@ class Labeller:
     @property
     def chunk(self) -> int:
         """Bases labelled at a time: chunks lie on a grid from each record's first base on."""
-        return _CHUNK_TILES * self.model.shape.tile
+        return _CHUNK_TILES * self.model.shape.step
 
     def log_odds(self, texts: np.ndarray) -> np.ndarray:
         """Raw log-odds of acceptor and donor against neither, float32 [n, length, 2], of ids [n, length], as read."""

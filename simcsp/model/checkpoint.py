@@ -55,7 +55,7 @@ from utils.errors import InputError
 from utils.files import check_folder, write_checksums
 
 # Keys that published BERT checkpoints may hold beyond or short of ours, and that change no vector:
-_EXPECTED_UNEXPECTED = ("bert.pooler.", "pooler.", "cls.seq_relationship.", "position_ids")
+_EXPECTED_UNEXPECTED = ("bert.pooler.", "pooler.", "cls.seq_relationship.", "position_ids", "classifier.")
 _CONFIG_FILES = ("config.json", "vocab.txt", "tokenizer.json", "tokenizer_config.json")
 _HUB_ID = re.compile(r"(?P<repo>\w[\w.-]*/[\w.-]+)(@(?P<revision>[\w./-]+))?")
 

@@ -1,7 +1,8 @@
 """The splice-site classifier: an encoder, SpliceBERT's head on its pooled vector, and its checkpoint folder.
 
-A checkpoint is a plain save_pretrained folder of the encoder (so everything that reads encoders reads it too) with the
-head beside it in head.safetensors.
+A checkpoint is a plain save_pretrained folder, so that everything that reads encoders reads it too. Where [CLS] of the
+last layer is pooled it is a `BertForSequenceClassification`, whose softmax is P(site); other poolings no class of
+transformers has, so the encoder's folder has the head beside it in head.safetensors.
 """
 
 from __future__ import annotations
@@ -16,17 +17,20 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import nn
-from transformers import BertModel
+from transformers import BertConfig, BertForSequenceClassification, BertModel
 
 from simcsp.model.attention import Dropout
 from simcsp.model.checkpoint import load_backbone, save_checkpoint
 from simcsp.model.embedding import Autocast, token_batches
 from simcsp.model.encoder import window_vectors
-from simcsp.model.weights import read_weights
-from utils.arms import HEAD_FILE
+from simcsp.model.weights import read_weights, weight_file_of
+from utils.arms import HEAD_FILE, holds_classifier
 from utils.config import ModelConfig, Stage
 from utils.errors import InputError
 from utils.files import check_folder, write_checksums
+
+PLAIN_POOLING = "cls"
+"""Of the last layer: what BERT's own pooler reads."""
 
 
 class Classifier(nn.Module):
@@ -94,14 +98,35 @@ def layer_groups(model: Classifier, stage: Stage, lr: float, decay: float) -> li
 
 def save_classifier(model: Classifier, folder: Path) -> None:
     """Fill a folder with the encoder and its head."""
+    if model.pooling == PLAIN_POOLING:
+        save_checkpoint(_plain(model), folder, model.pooling)
+        return
     save_checkpoint(model.bert, folder, model.pooling)
     save_file({key: value.contiguous() for key, value in model.head.state_dict().items()}, folder / HEAD_FILE)
     write_checksums(folder)
 
 
+def _plain(model: Classifier) -> BertForSequenceClassification:
+    """The same classifier in transformers' terms: the logit of what is no site is 0."""
+    names = {0: "other", 1: "site"}
+    settings = {**model.bert.config.to_dict(), "id2label": names, "classifier_dropout": model.head[2].p}
+    with torch.random.fork_rng(devices=[]):  # its fresh weights must not move the numbers that training draws
+        plain = BertForSequenceClassification(BertConfig.from_dict(settings))
+    plain.config.label2id = {name: number for number, name in names.items()}
+    plain.bert.load_state_dict(model.bert.state_dict() | _named(model.head[0], "pooler.dense"))
+    with torch.no_grad():
+        plain.classifier.weight.zero_()[1] = model.head[3].weight[0]
+        plain.classifier.bias.zero_()[1] = model.head[3].bias[0]
+    return plain
+
+
+def _named(layer: nn.Linear, name: str) -> dict[str, torch.Tensor]:
+    return {f"{name}.{key}": value for key, value in layer.state_dict().items()}
+
+
 def load_classifier(folder: Path, config: ModelConfig, dropout: float) -> Classifier:
     """A classifier from its checkpoint folder. Raises InputError for a folder that holds an encoder alone."""
-    if not (folder / HEAD_FILE).is_file():
+    if not holds_classifier(folder):
         raise InputError(f"{folder} has no {HEAD_FILE}: it is an encoder, not a classifier; fine-tune it first")
     encoder = ModelConfig(
         source=str(folder),
@@ -112,7 +137,7 @@ def load_classifier(folder: Path, config: ModelConfig, dropout: float) -> Classi
     model = Classifier(masked_lm.bert, pooling, dropout)
     weights, expected = read_head(folder), model.head.state_dict()
     if {key: value.shape for key, value in weights.items()} != {key: value.shape for key, value in expected.items()}:
-        raise InputError(f"{folder / HEAD_FILE} does not fit the encoder beside it: take both from one fold")
+        raise InputError(f"{folder}: the head does not fit the encoder beside it: take both from one fold")
     model.head.load_state_dict(weights)
     return model
 
@@ -120,4 +145,12 @@ def load_classifier(folder: Path, config: ModelConfig, dropout: float) -> Classi
 def read_head(folder: Path) -> dict[str, torch.Tensor]:
     """The weights of a classifier's head. Raises InputError for a file that is not what was written."""
     check_folder(folder)
-    return read_weights(folder / HEAD_FILE)
+    if (folder / HEAD_FILE).is_file():
+        return read_weights(folder / HEAD_FILE)
+    weights = read_weights(weight_file_of(folder))
+    try:
+        head = {f"0.{part}": weights[f"bert.pooler.dense.{part}"] for part in ("weight", "bias")}
+        rows = {f"3.{part}": weights[f"classifier.{part}"] for part in ("weight", "bias")}
+    except KeyError as error:
+        raise InputError(f"{folder}: the weights have no {error}, as its config.json says: restore both") from None
+    return head | {key: value[1:] - value[:1] for key, value in rows.items()}

@@ -8,7 +8,7 @@ import pandas as pd
 
 from simcsp.report.collect import JOB, Study, main_size, near_duplicate_share
 from simcsp.report.verdict import ENDPOINT
-from utils.arms import BASELINE, FLOORS, HEAD_FILE, OF_CONTROL, OF_PRETRAINING
+from utils.arms import BASELINE, FLOORS, OF_CONTROL, OF_PRETRAINING, holds_classifier
 from utils.config import Config
 from utils.files import read_json
 from utils.parse import read_saved
@@ -158,6 +158,6 @@ def leaks(config: Config) -> list[str]:
         sentence = (
             f"`{arm}` starts from {source}, a fine-tuned classifier: windows that it was trained on may be tested here."
         )
-        if source and (Path(source) / HEAD_FILE).is_file() and sentence not in found:
+        if source and holds_classifier(Path(source)) and sentence not in found:
             found.append(sentence)
     return found

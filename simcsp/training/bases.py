@@ -15,7 +15,7 @@ from sklearn.linear_model import LogisticRegression
 from simcsp.judge.scores import score_against
 from simcsp.labels.bases import UNLABELLED, Genome, distinct_windows, fold_records, read_genome, shared_with
 from simcsp.labels.splits import training_windows
-from simcsp.model.bases import CLASSES, TYPES, BaseClassifier, Labeller, Shape, load_bases, padded, save_bases
+from simcsp.model.bases import CLASSES, IDENTITY, TYPES, BaseClassifier, Labeller, Shape, load_bases, padded, save_bases
 from simcsp.model.checkpoint import load_backbone, resolve_source
 from simcsp.model.encoder import fresh_like
 from simcsp.text.alphabet import N, reverse_complement
@@ -31,7 +31,6 @@ CNN = "cnn"
 """The arm without an encoder."""
 SITE = "bases"
 """What stands in the place of a type of site in a run's folders."""
-UNCALIBRATED = np.array([[1.0, 0.0], [1.0, 0.0]])
 _WARMUP = 100  # steps
 _MAX_N_SHARE = 0.05  # of a stretch
 _MAX_GRAD_NORM = 1.0
@@ -220,7 +219,7 @@ def fit_bases(
         total += loss.item()
         step += 1
         if step % settings.eval_steps == 0 or step == settings.steps:
-            labeller = Labeller(model.eval(), UNCALIBRATED, device, accelerator.autocast)
+            labeller = Labeller(model.eval(), IDENTITY, device, accelerator.autocast)
             odds, labels = label_records(labeller, text.genome, records["val"])
             scores = score_types(odds, labels)
             done = (step - 1) % settings.eval_steps + 1
@@ -255,7 +254,7 @@ def build_model(settings: BasesConfig, source: ModelConfig | None, fresh: bool, 
         torch.manual_seed(seed)
         bert = (fresh_like(encoder.config) if fresh else encoder).bert
     torch.manual_seed(int(np.random.SeedSequence([seed, fold]).generate_state(1)[0]))
-    shape = Shape(settings.tile, settings.channels, settings.kernel, settings.dilations)
+    shape = Shape(settings.tile, settings.channels, settings.kernel, settings.dilations, settings.edge)
     return BaseClassifier(bert, shape, settings.freeze_encoder, settings.dropout)
 
 

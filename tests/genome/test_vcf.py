@@ -25,24 +25,28 @@ from utils.config import ModelConfig
 FP32 = ("--precision", "fp32", "--device", "cpu")
 
 
-def save_random(folder, encoder):
+def save_random(folder, encoder, linear=False):
+    """A model of bases with random weights. linear: an encoder that reads overlapping tiles, with a linear layer."""
     torch.manual_seed(1)
     bert = None
     if encoder:
         sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
         bert = load_backbone(ModelConfig(**sizes, max_position_embeddings=22, initializer_range=0.5))[0].bert
-    model = BaseClassifier(bert, Shape(tile=20, channels=8, kernel=5, dilations=[1, 3])).eval()
+    shape = Shape(20, 0, 5, [], edge=3) if linear else Shape(tile=20, channels=8, kernel=5, dilations=[1, 3])
+    model = BaseClassifier(bert, shape).eval()
     with torch.no_grad():
         model.head.weight.normal_(std=2.0)
         model.head.bias.zero_()
+        if linear:  # hidden states of random weights are alike
+            model.head.bias -= model(torch.randint(6, 10, (1, 140), dtype=torch.uint8)).mean(dim=(0, 1))
     folder.mkdir()
     save_bases(model, np.array([[0.8, -0.5], [1.2, 0.3]]), folder)
     return folder
 
 
-@pytest.fixture(scope="module", params=["cnn", "encoder"])
+@pytest.fixture(scope="module", params=["cnn", "encoder", "linear"])
 def model(request, tmp_path_factory):
-    return save_random(tmp_path_factory.mktemp("model") / "m", request.param == "encoder")
+    return save_random(tmp_path_factory.mktemp("model") / "m", request.param != "cnn", request.param == "linear")
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +77,7 @@ def whole_record(model, bases):
     network, calibration = load_bases(model)
     labeller = Labeller(network, calibration, torch.device("cpu"))
     before = 2 * network.shape.flank
-    after = before + -len(bases) % network.shape.tile
+    after = before + -len(bases) % network.shape.step
     text = encode("N" * before + bases + "N" * after)
     return labeller.probabilities(labeller.both_strands(text))[:, before : before + len(bases)]
 
@@ -191,10 +195,19 @@ def plain_change(model, bases, pos, ref, alt, flank):
     return changes
 
 
-@pytest.mark.parametrize("width, alt", [(1, "other"), (1, "{}GTAAGTCC"), (6, "{}"), (3, "CAGGT")])
-def test_changes_are_those_of_the_changed_record(width, alt, tmp_path_factory, genome, fasta, tmp_path):
-    model = save_random(tmp_path / "m", encoder=False)
-    bases, pos, flank = genome["chr1"], 501, 15
+@pytest.mark.parametrize(
+    "linear, pos, width, alt",
+    [
+        (False, 501, 1, "other"),
+        (False, 501, 1, "{}GTAAGTCC"),
+        (False, 501, 6, "{}"),
+        (False, 501, 3, "CAGGT"),
+        (True, 505, 1, "other"),  # where the tiles about the variant are those of the record
+    ],
+)
+def test_changes_are_those_of_the_changed_record(linear, pos, width, alt, genome, fasta, tmp_path):
+    model = save_random(tmp_path / "m", linear, linear)
+    bases, flank = genome["chr1"], 15
     ref = bases[pos - 1 : pos - 1 + width]
     alt = {"A": "C", "C": "G", "G": "T", "T": "A"}[ref] if alt == "other" else alt.format(ref[0])
     effects = Effects(open_store([fasta], tmp_path), Labeller(*load_bases(model), torch.device("cpu")), flank)
