@@ -16,10 +16,10 @@ import yaml
 from conftest import ROOT
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from readers import accepted, check_bed, check_csv, check_fasta, check_vcf
 
 from simcsp.genome.variants import read_variants
-from simcsp.labels.motifs import read_bed, read_cut
-from simcsp.labels.spliceator import read_rows
+from simcsp.labels.motifs import read_cut
 from simcsp.model.checkpoint import load_backbone
 from simcsp.text.alphabet import encode
 from simcsp.text.annotation import read_annotation
@@ -27,7 +27,6 @@ from simcsp.text.fasta import fasta_pieces
 from simcsp.text.known_introns import read_truth
 from simcsp.text.store import open_store
 from utils.config import ModelConfig
-from utils.errors import InputError
 from utils.files import read_json, read_table
 from utils.parse import load_config
 from utils.run import RunFolder, read_metrics
@@ -58,15 +57,6 @@ JUNK = [
     ";",
     "\x85",
 ]
-
-
-def accepted(read):
-    """What a reader gives, or None where it refuses with one line; anything else that it raises is a finding."""
-    try:
-        return read()
-    except InputError as error:
-        assert "\n" not in " ".join(str(error).split()) and str(error)
-        return None
 
 
 def field(*good):
@@ -117,6 +107,7 @@ LINE = st.one_of(
 def test_fasta(tmp_path, lines, ending, zipped):
     path, content = tmp_path / "a.fa", ending.join(lines).encode("utf-8", "surrogatepass")
     path.write_bytes(gzip.compress(content) if zipped else content)
+    check_fasta(path)
     pieces = accepted(lambda: list(fasta_pieces(path)))
     if pieces is None:
         return
@@ -166,13 +157,7 @@ BED = table(
 def test_bed(tmp_path, text):
     path = tmp_path / "a.bed"
     path.write_bytes(text.encode("utf-8", "surrogatepass"))
-    sites = accepted(lambda: read_bed(path))
-    if not sites:
-        return
-    lines = [line for line in path.read_text(errors="replace").split("\n") if line.strip()]
-    lines = [line for line in lines if not line.startswith(("#", "track", "browser"))]
-    expected = [(int(row[1]), int(row[2]), row[5].rstrip("\r")) for row in (line.split("\t") for line in lines)]
-    assert [(site.start, site.end, site.strand) for site in sites] == expected
+    check_bed(path)
 
 
 @fuzz
@@ -180,9 +165,7 @@ def test_bed(tmp_path, text):
 def test_spliceator(tmp_path, text):
     path = tmp_path / "a.csv"
     path.write_bytes(text.encode("utf-8", "surrogatepass"))
-    rows = accepted(lambda: list(read_rows(path)))
-    for group, sequence, where in rows or ():
-        assert "_" not in group and len(sequence) >= 0 and where.startswith(str(path))
+    check_csv(path)
 
 
 VCF = table(
@@ -199,6 +182,7 @@ HEADER = (
 def test_vcf(tmp_path, text, with_header):
     path = tmp_path / "a.vcf"
     path.write_bytes(((HEADER if with_header else "") + text).encode("utf-8", "surrogatepass"))
+    check_vcf(path)
     variants = accepted(lambda: list(read_variants(path)))
     if not variants or not with_header:
         return

@@ -567,9 +567,6 @@ def _seed_faults(config: Config) -> Iterator[str]:
 
 
 def _finetune_faults(finetune: FinetuneConfig, data: DataConfig, one_job: bool) -> Iterator[str]:
-    if empty := [name for name in ("arms", "sites", "seeds", "stages") if getattr(finetune, name) is None]:
-        yield from (f"finetune.{name} is null: name at least one" for name in empty)
-        return
     for name in ("arms", "sites", "folds", "seeds", "train_windows"):
         values = getattr(finetune, name)
         shown = f"finetune.{name} ([{', '.join(map(str, values or ()))}])"

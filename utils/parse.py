@@ -11,6 +11,7 @@ import difflib
 import functools
 import json
 import re
+import typing
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -97,11 +98,28 @@ def load_config(argv: Sequence[str], hidden: Sequence[str] = (), with_files: boo
     config = _plain_numbers(Config(**{item.name: getattr(namespace, item.name) for item in dataclasses.fields(Config)}))
     if config.name is None:
         config.name = path.stem
+    faults |= _without_nulls(config)
     about = {*faults, *filter(None, map(nearest_field, faults))}  # what was meant there is not known
     found = [fault for fault in find_faults(config, one_job) if not any(key in fault for key in about)]
     found += missing_files(config.data) if with_files else []
     refuse_faults([*faults.values(), *found])
     return config
+
+
+def _without_nulls(config: Config) -> dict[str, str]:
+    """{field: what is wrong} of those that are null and need a value, which then have their defaults again.
+
+    jsonargparse takes null for any field, as not given.
+    """
+    faults, default = {}, Config()
+    for prefix, section in (("", config), *((f"{name}.", getattr(config, name)) for name in SECTIONS)):
+        of_defaults = getattr(default, prefix[:-1]) if prefix else default
+        for name, hint in typing.get_type_hints(type(section)).items():
+            if getattr(section, name) is None and type(None) not in typing.get_args(hint):
+                value = getattr(of_defaults, name)
+                faults[f"{prefix}{name}"] = f"{prefix}{name} is null: give it a value (its default is {value})"
+                setattr(section, name, value)
+    return faults
 
 
 def read_config(path: Path) -> Config:

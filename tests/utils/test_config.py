@@ -438,3 +438,13 @@ def test_help_begins_with_a_short_usage_and_has_the_sections_of_its_script(capsy
     usage = text.split("options:")[0]
     assert len(usage.strip().splitlines()) <= 12 and "[CONFIG.yaml] [--section.field value ...]" in usage
     assert "--pretrain.temperature" in text and "--finetune." not in text and "  finetune " not in usage
+
+
+def test_null_is_refused_where_a_value_is_needed_with_all_other_faults(write):
+    path = write({"seed": None, "data": {"context": None, "spliceator": None}, "finetune": {"arms": None, "lr": "x"}})
+    with pytest.raises(InputError) as error:
+        load_config([path])
+    said = str(error.value)
+    for part in ("seed is null: give it a value (its default is 0)", "data.context is null", "finetune.lr"):
+        assert part in said
+    assert "finetune.arms is null" in said and "spliceator" not in said

@@ -412,13 +412,6 @@ def test_names_that_are_no_plain_folders_are_refused(name):
     assert any(fault.startswith("finetune.arms: ") for fault in find_faults(config))
 
 
-@pytest.mark.parametrize("name", ["arms", "sites", "seeds", "stages"])
-def test_a_list_that_is_null_is_refused(name):
-    config = Config(name="a")
-    setattr(config.finetune, name, None)
-    assert f"finetune.{name} is null: name at least one" in find_faults(config)
-
-
 @pytest.mark.parametrize("name", ["demo", "simcsp-lr2e-5", "Über_1.2+b", "a b", "trial0001"])
 def test_plain_names_are_taken(name):
     config = Config(name=name)

@@ -1,0 +1,182 @@
+"""What each reader of files gives, against a plain reading of the same bytes by other means.
+
+Shared by test_fuzz.py (made-up rows), test_fuzz_cases.py (what was once found) and, by hand, a coverage-guided fuzzer:
+
+    pip install atheris && python tests/readers.py fasta|bed|csv|vcf FOLDER -max_total_time=600
+
+FOLDER keeps the inputs that reached new code. Input that a reader takes otherwise than the plain reading, or refuses in
+anything but one line, is written to FOLDER.findings, and the search goes on.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import hashlib
+import importlib
+import io
+import os
+import sys
+import traceback
+from pathlib import Path
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+    import atheris
+
+    with atheris.instrument_imports(include=["simcsp.text", "simcsp.labels", "simcsp.genome.variants", "utils.files"]):
+        for module in ("text.fasta", "labels.motifs", "labels.spliceator", "genome.variants"):
+            importlib.import_module(f"simcsp.{module}")
+
+import pandas as pd
+
+from simcsp.genome.variants import read_variants
+from simcsp.labels.motifs import read_bed
+from simcsp.labels.spliceator import read_rows
+from simcsp.text import fasta
+from simcsp.text.alphabet import decode
+from utils.errors import InputError
+
+IUPAC = dict(zip("ACGTU", "ACGTT")) | dict.fromkeys("NRYSWKMBDHV", "N")
+
+
+def accepted(read):
+    """What a reader gives, or None where it refuses with one line; anything else that it raises is a finding."""
+    try:
+        return read()
+    except InputError as error:
+        assert str(error) and "\n" not in " ".join(str(error).split())
+        return None
+
+
+def content_of(path: Path) -> bytes:
+    """The bytes of a file, unpacked where it is gzipped."""
+    content = path.read_bytes()
+    return gzip.decompress(content) if content.startswith(b"\x1f\x8b") else content
+
+
+def lines_of(path: Path) -> list[str]:
+    """The lines of a text file, as editors count them."""
+    return content_of(path).decode("utf-8", "replace").replace("\r\n", "\n").replace("\r", "\n").split("\n")
+
+
+def columns_of(path: Path, separator: str, skipped: tuple[str, ...]) -> pd.DataFrame:
+    """The fields of a file as pandas has them, all text, without blank lines and those that begin with `skipped`."""
+    kept = [line for line in lines_of(path) if line.strip() and not line.startswith(skipped)]
+    width = max(line.count(separator) for line in kept) + 1
+    text = io.StringIO("\n".join(kept))
+    options = {"header": None, "names": range(width), "dtype": str, "keep_default_na": False}
+    return pd.read_csv(text, sep=separator, quoting=csv.QUOTE_NONE, lineterminator="\n", **options)
+
+
+def check_fasta(path: Path) -> None:
+    """Names, bases and lower case are those of a reading line by line, however the file is cut into pieces."""
+    pieces = accepted(lambda: list(fasta.fasta_pieces(path)))
+    if pieces is None:
+        return
+    found, expected, name = {}, {}, ""
+    for record, ids, lower in pieces:
+        found[record] = found.get(record, "") + "".join(
+            base.lower() if low else base for base, low in zip(decode(ids), lower)
+        )
+    for line in content_of(path).split(b"\n"):
+        if line.startswith(b">"):
+            name = line[1:].split()[0].decode("utf-8", "replace")
+            expected[name] = ""
+        else:
+            letters = line.replace(b"\r", b"").decode("ascii")
+            expected[name] = expected.get(name, "") + "".join(
+                IUPAC[letter.upper()].lower() if letter.islower() else IUPAC[letter] for letter in letters
+            )
+    assert found == {name: bases for name, bases in expected.items() if name}
+
+
+def check_bed(path: Path) -> None:
+    """Sites are the rows that pandas reads."""
+    sites = accepted(lambda: read_bed(path))
+    if sites is None:
+        return
+    rows = columns_of(path, "\t", ("#", "track", "browser"))
+    found = [(one.chrom, one.start, one.end, one.label, one.strand) for one in sites]
+    labels = rows[3].str.rpartition("|")[2]
+    assert found == list(zip(rows[0], rows[1].astype(int), rows[2].astype(int), labels, rows[5]))
+    assert all(end - start == 2 for _, start, end, _, _ in found)
+
+
+def check_csv(path: Path) -> None:
+    """Rows of Spliceator's files are those that pandas reads."""
+    rows = accepted(lambda: list(read_rows(path)))
+    if not rows:
+        return
+    table = columns_of(path, ";", ("ID_uniprot",))
+    table = table.astype(object).reindex(columns=range(max(3, table.shape[1]))).fillna("")
+    sequences = table[2].where(table[1].str.len() < 100, table[1])
+    groups = table[0].str.rpartition("_")[2]
+    for (group, sequence, _), line, expected, name in zip(rows, table.index, sequences, groups, strict=True):
+        assert (group.strip(), sequence.strip()) == (name.strip(), expected.strip()), line
+
+
+def check_vcf(path: Path) -> None:
+    """Alleles are those of the rows, one by one; of a VCF and of a table of four columns."""
+    variants = accepted(lambda: list(read_variants(path)))
+    if not variants:
+        return
+    lines, expected, of_vcf = [line for line in lines_of(path) if line.strip()], [], None
+    for line in lines:
+        first = line.split()[0].lower()
+        if line.startswith("##"):
+            continue
+        if of_vcf is None and first in ("#chrom", "chrom", "#chr", "chr"):
+            of_vcf = line.split()[2:3] in (["ID"], ["id"], ["Id"], ["iD"])
+        elif not line.startswith("#"):
+            of_vcf = line.count("\t") >= 7 if of_vcf is None else of_vcf
+            chrom, pos, *rest = line.split("\t") if of_vcf else line.split()
+            ref, alts = rest[1:3] if of_vcf else rest
+            expected += [(chrom, int(pos), ref, alt) for alt in alts.split(",")]
+    assert [(one.chrom, one.pos, one.ref, one.alt) for one in variants] == expected
+
+
+CHECKS = {"fasta": check_fasta, "bed": check_bed, "csv": check_csv, "vcf": check_vcf}
+SEEDS = {
+    "fasta": [b"\x04>a x\nACGTN\nacgu\n>b\r\nRYK\r\n", b"\x01>a\nAC\n>bb c\nGT", b"\x09\n\n>a\n\nA\n"],
+    "bed": [b"\0#x\ntiny\t60\t62\tx|GT(donor)\t.\t+\n", b"\0browser\nc\t0\t2\tAG(acceptor)\t\t-\r\n"],
+    "csv": [b"\0ID_uniprot;Position;Sequence;Type\na_HUMAN;0;ACGT;FP\n", b"\0a_b_c;" + b"ACGTN" * 21 + b";True\n"],
+    "vcf": [
+        b"\0##fileformat=VCFv4.2\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\nc\t5\t.\tA\tC,<DEL>\t.\t.\t.\n",
+        b"\0chrom pos ref alt\nc 70 ACG *\n",
+        b"\0c\t1\t.\tA\t.\t.\t.\t.\n",
+    ],
+}
+
+
+def main() -> None:
+    """Look for input that a check does not pass, guided by the branches that it takes."""
+    name, corpus = sys.argv[1], Path(sys.argv[2])
+    findings, known = corpus.with_name(f"{corpus.name}.findings"), set()
+    for folder in (corpus, findings):
+        folder.mkdir(parents=True, exist_ok=True)
+    for i, seed in enumerate(SEEDS[name]):
+        (corpus / f"seed{i}").write_bytes(seed)
+    path = corpus.with_name(f"{corpus.name}.{os.getpid()}")
+
+    def try_one(data: bytes) -> None:
+        path.write_bytes(data[1:])
+        fasta.READ_SIZE = 1 + data[0] if data else 1 << 22  # pieces end anywhere
+        try:
+            CHECKS[name](path)
+        except Exception as error:
+            last = traceback.extract_tb(error.__traceback__)[-1]
+            if (last.filename, last.lineno) not in known:
+                known.add((last.filename, last.lineno))
+                (findings / hashlib.sha256(data).hexdigest()[:12]).write_bytes(data)
+                (findings / "log").open("a").write(f"{last.filename}:{last.lineno} {error!r:.300}\n{data!r}\n")
+
+    atheris.Setup([sys.argv[0], str(corpus), *sys.argv[3:]], try_one)
+    try:
+        atheris.Fuzz()
+    finally:
+        path.unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    main()
