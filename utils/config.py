@@ -334,6 +334,8 @@ class BasesConfig:
     """Bases that a convolution joins; odd."""
     dilations: list[PositiveInt] = field(default_factory=lambda: [1, 1, 4, 10])
     """Of each residual block of two convolutions: the model sees 2 x (kernel // 2) x their sum on either side."""
+    members: PositiveInt = 1
+    """Networks of convolutions that are trained side by side on the same text; their mean is the model."""
     dropout: Share = 0.1
     """Share of a block's channels that are left out, at random, in training."""
     steps: PositiveInt = 6000
@@ -350,8 +352,14 @@ class BasesConfig:
     """Stretches of genome a step, of either strand."""
     site_share: ClosedUnitInterval = 0.4
     """Share of them that are drawn about a site."""
+    margin: PositiveInt | None = None
+    """nt about annotated sites that stretches come from, of either strand: for annotation that lacks genes, whose sites
+    would be learnt as neither; null: all of the records."""
     windows: NonNegativeInt = 24
     """Windows of Spliceator (data.spliceator) a step, of which the centre alone is labelled; 0: none."""
+    background: NonNegativeInt = 0
+    """Windows a step of which every base is taken as neither: decoys on either strand, sites read backwards; for decoys
+    that are drawn from all of a genome, where one base in some 16,000 is a site; 0: none."""
 
 
 @dataclass
@@ -619,8 +627,9 @@ def _bases_faults(config: Config) -> Iterator[str]:
         yield f"bases.kernel ({bases.kernel}) must be odd: a base lies at its middle"
     if bases.tiles < 3:
         yield f"bases.tiles ({bases.tiles}) must be at least 3: the outer two are not learnt from"
-    if bases.windows and config.data.spliceator is None:
-        yield "bases.windows needs data.spliceator (or set bases.windows to 0)"
+    for name in ("windows", "background"):
+        if getattr(bases, name) and config.data.spliceator is None:
+            yield f"bases.{name} needs data.spliceator (or set bases.{name} to 0)"
 
 
 def is_plain_name(name: str) -> bool:

@@ -46,13 +46,14 @@ _CHUNK_TILES = 64
 class Shape:
     """Sizes of a `BaseClassifier`. tile: nt that the encoder reads at once; edge: of them, nt on either side whose
     hidden states are thrown away, so that tiles overlap; channels: 0 is a linear layer on the hidden states, without
-    convolutions; dilations: one a block."""
+    convolutions; dilations: one a block; members: networks of convolutions side by side, of which the mean is taken."""
 
     tile: int = 126
     channels: int = 32
     kernel: int = 11
     dilations: list[int] = field(default_factory=lambda: [1, 1, 4, 10])
     edge: int = 0
+    members: int = 1
 
     @property
     def is_linear(self) -> bool:
@@ -76,15 +77,17 @@ class Shape:
 
 
 class Block(nn.Module):
-    """Two dilated convolutions beside a shortcut; [batch, channels, 1, length] to the same. dropout: of channels."""
+    """Two dilated convolutions beside a shortcut; [batch, channels, 1, length] to the same. dropout: of channels;
+    members: groups of channels that know nothing of one another."""
 
-    def __init__(self, channels: int, kernel: int, dilation: int, dropout: float) -> None:
+    def __init__(self, channels: int, kernel: int, dilation: int, dropout: float, members: int) -> None:
         super().__init__()
         self.dropout = nn.Dropout2d(dropout)
         reach = kernel // 2 * dilation
         self.norms = nn.ModuleList(nn.BatchNorm2d(channels) for _ in range(2))
         self.convolutions = nn.ModuleList(
-            nn.Conv2d(channels, channels, (1, kernel), padding=(0, reach), dilation=(1, dilation)) for _ in range(2)
+            nn.Conv2d(channels, channels, (1, kernel), padding=(0, reach), dilation=(1, dilation), groups=members)
+            for _ in range(2)
         )
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
@@ -117,18 +120,19 @@ class BaseClassifier(nn.Module):
             self._favour_neither()
             return
         inputs = _LETTERS + (0 if bert is None else bert.config.hidden_size)
-        self.stem = nn.Conv2d(inputs, shape.channels, (1, 1))
-        sizes = [(shape.channels, shape.kernel, dilation, dropout) for dilation in shape.dilations]
+        width = shape.channels * shape.members
+        self.stem = nn.Conv2d(inputs, width, (1, 1))
+        sizes = [(width, shape.kernel, dilation, dropout, shape.members) for dilation in shape.dilations]
         self.blocks = nn.Sequential(*(Block(*size) for size in sizes))
-        self.norm = nn.BatchNorm2d(shape.channels)
-        self.head = nn.Conv2d(shape.channels, len(CLASSES), (1, 1))
+        self.norm = nn.BatchNorm2d(width)
+        self.head = nn.Conv2d(width, len(CLASSES) * shape.members, (1, 1), groups=shape.members)
         self._favour_neither()
         for layer in (self.stem, self.blocks):
             layer.to(memory_format=torch.channels_last)
 
     def _favour_neither(self) -> None:
         with torch.no_grad():  # one base in thousands is a site
-            self.head.bias.copy_(torch.tensor([3.0, -3.0, -3.0]))
+            self.head.bias.copy_(torch.tensor([3.0, -3.0, -3.0] * self.shape.members))
 
     def train(self, mode: bool = True) -> BaseClassifier:
         """Training mode; a frozen encoder has no dropout."""
@@ -152,15 +156,19 @@ class BaseClassifier(nn.Module):
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
         """Logits [batch, length, 3] of ids uint8 [batch, length]; N is a base without a letter."""
+        return self.each(ids).mean(dim=2)
+
+    def each(self, ids: torch.Tensor) -> torch.Tensor:
+        """Logits [batch, length, members, 3]."""
         if self.shape.is_linear:
-            return self.head(self.dropout(self.encode(ids)))
+            return self.head(self.dropout(self.encode(ids)))[:, :, None]
         letters = torch.arange(A, T + 1, device=ids.device, dtype=ids.dtype)
         inputs = (ids[..., None] == letters).float()
         if self.bert is not None:
             inputs = torch.cat([inputs, self.encode(ids).float()], dim=-1)
         states = inputs.transpose(1, 2)[:, :, None].contiguous(memory_format=torch.channels_last)
         states = F.relu(self.norm(self.blocks(self.stem(states))))
-        return self.head(states)[:, :, 0].transpose(1, 2)
+        return self.head(states)[:, :, 0].transpose(1, 2).unflatten(2, (self.shape.members, len(CLASSES)))
 
 
 # -- checkpoints -------------------------------------------------------------------------------------------------------
@@ -214,7 +222,7 @@ def load_bases(folder: Path) -> tuple[BaseClassifier, np.ndarray]:
         )
     values = read_json(folder / BASES_CONFIG)
     try:
-        values = {"edge": 0} | values  # which earlier versions did not have
+        values = {"edge": 0, "members": 1} | values  # which earlier versions did not have
         shape = Shape(**{item.name: values[item.name] for item in dataclasses.fields(Shape)})
         weights = _own_weights(folder, shape)
         calibration = np.array([[values["calibration"][kind][key] for key in ("slope", "offset")] for kind in TYPES])

@@ -110,7 +110,7 @@ def build_text(config: Config, genome: Genome, fold: int) -> Text:
         raise InputError("bases.parts: the records that are left to train on have no annotated site")
     sizes = np.array([genome.store.by_name[name].length for name in train])
     windows = None
-    if settings.windows:
+    if settings.windows or settings.background:
         chosen = distinct_windows(training_windows(config.data)[0], genome.store, held_out)
         length = min(3 * settings.tile, chosen.ids.shape[1] // settings.tile * settings.tile)
         if not length:
@@ -125,7 +125,8 @@ def build_text(config: Config, genome: Genome, fold: int) -> Text:
 def draw_stretches(text: Text, settings: BasesConfig, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """ids uint8 [stretches, tiles x tile] and labels int64 alike, as their strand is read; outer tiles are unlabelled.
 
-    Half of the stretches lose up to a tile of text at either end, so that scores do not hang on the widest context.
+    Under a margin those that are not drawn about a site lie near one, on either strand. Half of the stretches lose
+    up to a tile of text at either end, so that scores do not hang on the widest context.
     """
     tile, length = settings.tile, settings.tiles * settings.tile
     ids, labels = [], []
@@ -133,6 +134,10 @@ def draw_stretches(text: Text, settings: BasesConfig, rng: np.random.Generator) 
         if rng.random() < settings.site_share:
             number, minus, base, _ = text.sites[rng.integers(len(text.sites))].tolist()
             start = base - tile - int(rng.integers(length - 2 * tile))
+        elif settings.margin is not None:
+            number, _, base, _ = text.sites[rng.integers(len(text.sites))].tolist()
+            minus = int(rng.integers(2))
+            start = base - length // 2 + int(rng.integers(-settings.margin, settings.margin + 1))
         else:
             number, minus = int(rng.choice(len(text.sizes), p=text.sizes / text.sizes.sum())), int(rng.integers(2))
             start = int(rng.integers(text.sizes[number]))
@@ -172,6 +177,21 @@ def draw_windows(text: Text, settings: BasesConfig, rng: np.random.Generator) ->
     labels = np.full(cut.shape, UNLABELLED)
     inside = places[index] - start
     labels[np.arange(len(index)), inside] = kinds[index]
+    return cut, labels
+
+
+def draw_background(text: Text, settings: BasesConfig, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """ids uint8 [background, whole tiles] of windows without a site, and labels: neither, but for half a tile at the
+    ends. Windows of sites are read backwards, decoys on either strand."""
+    ids, _, kinds = text.windows
+    length = ids.shape[1] // settings.tile * settings.tile
+    index = rng.integers(len(ids), size=settings.background)
+    start = rng.integers(ids.shape[1] - length + 1, size=settings.background)
+    cut = np.lib.stride_tricks.sliding_window_view(ids, length, axis=1)[index, start]
+    turned = (kinds[index] > 0) | (rng.random(settings.background) < 0.5)
+    cut = np.where(turned[:, None], reverse_complement(cut), cut)
+    labels = np.where(cut == N, UNLABELLED, 0)
+    labels[:, : settings.tile // 2], labels[:, -(settings.tile // 2) :] = UNLABELLED, UNLABELLED
     return cut, labels
 
 
@@ -254,25 +274,28 @@ def build_model(settings: BasesConfig, source: ModelConfig | None, fresh: bool, 
         torch.manual_seed(seed)
         bert = (fresh_like(encoder.config) if fresh else encoder).bert
     torch.manual_seed(int(np.random.SeedSequence([seed, fold]).generate_state(1)[0]))
-    shape = Shape(settings.tile, settings.channels, settings.kernel, settings.dilations, settings.edge)
+    sizes = settings.tile, settings.channels, settings.kernel, settings.dilations, settings.edge, settings.members
+    shape = Shape(*sizes)
     return BaseClassifier(bert, shape, settings.freeze_encoder, settings.dropout)
 
 
 def step_loss(
     learner: torch.nn.Module, text: Text, settings: BasesConfig, rng: np.random.Generator, accelerator: Accelerator
 ) -> torch.Tensor:
-    """Cross-entropy of all labelled bases of a step's stretches and windows, summed, per stretch or window."""
+    """Cross-entropy of all labelled bases of a step's stretches and windows, summed, per stretch or window; each member
+    has its own, and their mean is taken."""
     drawn = [draw_stretches(text, settings, rng)]
-    drawn += [draw_windows(text, settings, rng)] if text.windows is not None else []
+    drawn += [draw_windows(text, settings, rng)] if settings.windows else []
+    drawn += [draw_background(text, settings, rng)] if settings.background else []
     total = 0.0
     for ids, labels in drawn:
         with accelerator.autocast():
-            logits = learner(torch.from_numpy(ids).to(accelerator.device)).float()
-        targets = torch.from_numpy(labels).to(accelerator.device)
+            logits = learner.each(torch.from_numpy(ids).to(accelerator.device)).float()
+        targets = torch.from_numpy(labels).to(accelerator.device)[..., None].expand(logits.shape[:-1])
         total = total + F.cross_entropy(
-            logits.flatten(0, 1), targets.flatten(), ignore_index=UNLABELLED, reduction="sum"
+            logits.flatten(0, 2), targets.flatten(), ignore_index=UNLABELLED, reduction="sum"
         )
-    return total / sum(len(ids) for ids, _ in drawn)
+    return total / sum(len(ids) for ids, _ in drawn) / logits.shape[2]
 
 
 # -- held-out records --------------------------------------------------------------------------------------------------

@@ -172,6 +172,34 @@ def test_windows_are_labelled_at_their_sites_base_alone(tiny_data, annotated, tm
         assert np.array_equal(ids[row, place - 14 : place + 1], encode(RIGHT))
 
 
+def test_background_holds_no_site_and_stretches_keep_to_the_margin(tiny_data, annotated, tmp_path):
+    path = config_file(tmp_path, annotated, background=30, margin=40, site_share=0.0)
+    values = yaml.safe_load(path.read_text())
+    values["data"]["spliceator"] = str(tiny_data / "spliceator")
+    path.write_text(yaml.safe_dump(values))
+    config = load_config([str(path)])
+    text = training.build_text(config, read_genome(config.bases, tmp_path), 0)
+    windows, places, kinds = text.windows
+    ids, labels = training.draw_background(text, config.bases, np.random.default_rng(0))
+    ends = config.bases.tile // 2
+    assert len(ids) == 30 and (labels[:, ends:-ends] == 0).all()
+    assert (labels[:, :ends] == UNLABELLED).all() and (labels[:, -ends:] == UNLABELLED).all()
+    rows = {
+        bytes(row)
+        for row in np.lib.stride_tricks.sliding_window_view(windows[kinds > 0], ids.shape[1], 1).reshape(
+            -1, ids.shape[1]
+        )
+    }
+    assert not any(bytes(row) in rows for row in ids) and any(bytes(reverse_complement(row)) in rows for row in ids)
+    text.sites[:, 2] = 1500  # all at one base
+    first = encode(annotated[2]["c"] + annotated[2]["d"])
+    for row, known in zip(*training.draw_stretches(text, config.bases, np.random.default_rng(0))):
+        middle = row[(known != UNLABELLED)][15:-15]
+        both = [bytes(middle), bytes(reverse_complement(middle))]
+        at = max(bytes(first).find(piece) for piece in both) % 3000
+        assert at >= 0 and abs(at + len(middle) / 2 - 1500) <= 40 + len(middle) and any(p in bytes(first) for p in both)
+
+
 def test_calibration_gives_back_the_frequencies():
     rng = np.random.default_rng(0)
     odds = rng.normal(-3, 2, (200_000, 2)).astype(np.float32)
