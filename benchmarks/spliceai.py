@@ -23,6 +23,7 @@ import os
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -49,6 +50,7 @@ CONTEXT = 5000  # nt on either side that SpliceAI's networks read
 PIECE = 100_000  # nt of a turn
 DISTANCE = 50  # nt on either side of a variant in which changes are looked for
 LETTERS = "ACGT"
+Scorer = Callable[[np.ndarray, str], np.ndarray]
 
 
 class SpliceAI:
@@ -181,7 +183,7 @@ def record_candidates(genome: Genome, name: str) -> np.ndarray:
     return found
 
 
-def score_record(genome: Genome, name: str, score) -> np.ndarray:
+def score_record(genome: Genome, name: str, score: Scorer) -> np.ndarray:
     """float32 [2, n, 2] of a scorer (ids [n], type -> [n + 1] at boundaries), at the exon's bases, forward strand."""
     length = genome.store.by_name[name].length
     odds = np.full((2, length, len(TYPES)), -np.inf, dtype=np.float32)
@@ -193,7 +195,7 @@ def score_record(genome: Genome, name: str, score) -> np.ndarray:
     return np.nan_to_num(odds, neginf=-1e3)
 
 
-def floor_scorers(asked: argparse.Namespace) -> dict:
+def floor_scorers(asked: argparse.Namespace) -> dict[str, Scorer]:
     """{name: scorer} of the weight matrix and of snap's models, as asked for."""
     scorers = {}
     if asked.windows is not None:
@@ -211,14 +213,14 @@ def floor_scorers(asked: argparse.Namespace) -> dict:
 
 
 def read_snap(path: Path, kind: str) -> tuple[np.ndarray, int]:
-    """(log2 odds [places, 64 or 4 ** (k + 1)], place of the motif's first base) of a weight array in a snap model."""
+    """(log2 odds [places, 4 ** (order + 1)], place of the motif's first base) of a weight array in a snap model."""
     lines = path.read_text().splitlines()
     motif = {"donor": "GT", "acceptor": "AG"}[kind]
     try:
         at = next(i for i, line in enumerate(lines) if line.startswith(f"{kind.capitalize()} SDT"))
         at = next(i for i in range(at, len(lines)) if lines[i].split()[:2] == [motif, "SAM"])
         tables, names = [], []
-        while (words := lines[at + 1].split())[1:2] == ["LUT"]:
+        while at + 1 < len(lines) and (words := lines[at + 1].split())[1:2] == ["LUT"]:
             rows = 4 ** (int(words[2]) - 1)
             names.append(words[0])
             tables.append([float(v) for line in lines[at + 2 : at + 2 + rows] for v in line.split()])

@@ -229,9 +229,29 @@ def test_a_checkpoint_gives_the_same_scores_and_a_foreign_folder_is_refused(tmp_
     assert strands == pytest.approx(turned[::-1, ::-1], abs=1e-5)
 
 
+def test_members_know_nothing_of_one_another_and_their_mean_is_the_model(tmp_path):
+    torch.manual_seed(0)
+    model = BaseClassifier(None, Shape(tile=20, channels=8, kernel=5, dilations=[1, 3], members=3)).eval()
+    ids = torch.randint(5, 10, (2, 60), dtype=torch.uint8)
+    before = model.each(ids)
+    assert before.shape == (2, 60, 3, 3) and torch.equal(model(ids), before.mean(dim=2))
+    assert not torch.allclose(before[:, :, 0], before[:, :, 1])
+    with torch.no_grad():
+        model.blocks[0].convolutions[0].weight[8:16] += 1  # of the second
+    changed = [not torch.equal(model.each(ids)[:, :, member], before[:, :, member]) for member in range(3)]
+    assert changed == [False, True, False]
+    one = BaseClassifier(None, Shape(tile=20, channels=8, kernel=5, dilations=[1])).eval()
+    save_bases(one, np.eye(2)[::-1], tmp_path)
+    values = json.loads((tmp_path / "bases.json").read_text())
+    assert values.pop("members") == 1  # folders of earlier versions say nothing of it
+    (tmp_path / "bases.json").write_text(json.dumps(values))
+    assert torch.equal(load_bases(tmp_path)[0](ids), one(ids))
+
+
 @pytest.mark.parametrize(
     "changes, part",
     [
+        ({"background": 4}, "bases.background needs data.spliceator"),
         ({"parts": [["a"], ["mars"]]}, "no record 'mars'"),
         ({"parts": [["a"], ["a", "b"]]}, "a in more than one of them"),
         ({"parts": [["a"]]}, "at least two parts"),
