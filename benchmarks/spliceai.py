@@ -87,8 +87,8 @@ class SpliceAI:
 class Ours:
     """A model of bases as predict runs it."""
 
-    def __init__(self, folder: Path) -> None:
-        accelerator = build_accelerator("auto", "auto")
+    def __init__(self, folder: Path, precision: str) -> None:
+        accelerator = build_accelerator("auto", precision)
         model, calibration = load_bases(folder)
         self.labeller = Labeller(model.to(accelerator.device), calibration, accelerator.device, accelerator.autocast)
         self.name, self.context = folder.name, model.shape.reach
@@ -106,7 +106,7 @@ class Ours:
 
 def compare_scan(asked: argparse.Namespace, genome: Genome) -> None:
     """The table of scan."""
-    sides = [Ours(asked.model)] + ([SpliceAI(asked.networks)] if asked.networks else [])
+    sides = [Ours(asked.model, asked.precision)] + ([SpliceAI(asked.networks)] if asked.networks else [])
     chunk = sides[0].labeller.chunk
     piece = max(1, PIECE // chunk) * chunk
     pieces: dict[str, list[np.ndarray]] = {side.name: [] for side in sides}
@@ -321,7 +321,7 @@ def our_effect(effects: Effects, row: tuple) -> tuple[np.ndarray, np.ndarray]:
 
 def compare_variants(asked: argparse.Namespace, genome: Genome) -> None:
     """Where SpliceAI sees a change of .2 or more: how often ours has the same sign (and .05 or more) and place."""
-    networks, ours = SpliceAI(asked.networks), Ours(asked.model)
+    networks, ours = SpliceAI(asked.networks), Ours(asked.model, asked.precision)
     effects = Effects(genome.store, ours.labeller, DISTANCE)
     names = ("AG", "AL", "DG", "DL")
     lines = [

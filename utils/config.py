@@ -621,6 +621,8 @@ def _bases_faults(config: Config) -> Iterator[str]:
         yield f"bases.parts, bases.ignore: {', '.join(repeated)} in more than one of them: folds would overlap"
     if 2 * bases.edge >= bases.tile:
         yield f"bases.edge ({bases.edge}) leaves nothing of bases.tile ({bases.tile}): twice it must be less"
+    if not bases.channels and bases.members > 1:
+        yield f"bases.members is {bases.members}, but bases.channels 0 is one linear layer: set bases.members to 1"
     if not bases.channels and "cnn" in config.finetune.arms:
         yield "bases.channels is 0, a linear layer on an encoder, but finetune.arms has cnn, which has no encoder"
     if bases.kernel % 2 == 0:

@@ -65,7 +65,7 @@ def test_snap_s_array_scores_its_motif_on_both_strands(place, snap):
 
 def test_the_table_of_our_side_and_the_floor(place, snap, capsys, monkeypatch):
     words = ["scan", place / "genome.fa", place / "introns.tsv", "--model", place / "model", "--networks"]
-    words += ["--snap", snap, "--cache", place]
+    words += ["--snap", snap, "--cache", place, "--precision", "fp32"]
     monkeypatch.setattr(sys, "argv", ["spliceai.py", *map(str, words)])
     spliceai.main()
     table = capsys.readouterr().out

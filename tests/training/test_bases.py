@@ -251,6 +251,7 @@ def test_members_know_nothing_of_one_another_and_their_mean_is_the_model(tmp_pat
 @pytest.mark.parametrize(
     "changes, part",
     [
+        ({"channels": 0, "arms": ["fresh"], "members": 2}, "bases.members is 2"),
         ({"background": 4}, "bases.background needs data.spliceator"),
         ({"parts": [["a"], ["mars"]]}, "no record 'mars'"),
         ({"parts": [["a"], ["a", "b"]]}, "a in more than one of them"),
