@@ -365,6 +365,7 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("genome", help="FASTA")
     parser.add_argument("annotation", help="GTF, GFF3 or table of introns of it")
     parser.add_argument("--model", type=Path, default=ROOT / "models/simcsp-small-bases", help="of bases")
+    parser.add_argument("--precision", default="auto", help="of our model; SpliceAI's networks run in float32")
     parser.add_argument(
         "--networks", type=int, nargs="*", choices=range(1, 6), default=[1], help="none: without SpliceAI"
     )
