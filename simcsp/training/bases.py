@@ -20,7 +20,7 @@ from simcsp.model.checkpoint import load_backbone, resolve_source
 from simcsp.model.encoder import fresh_like
 from simcsp.text.alphabet import N, reverse_complement
 from simcsp.training.optimizer import build_optimizer, decay_groups
-from utils.arms import FLOORS, resolve_arms
+from utils.arms import FLOORS, Arm, resolve_arms
 from utils.config import BasesConfig, Config, ModelConfig, to_dict
 from utils.device import build_accelerator, pack_state, take_step, unpack_state
 from utils.errors import InputError
@@ -56,8 +56,8 @@ class Text:
 def run_bases(config: Config, stop: StopSignal) -> dict[str, dict[str, float]]:
     """Every arm, seed and fold; {'arm seed fold': test scores}. Finished ones are read, not run again."""
     settings, accelerator = config.finetune, build_accelerator(config.device, config.precision)
-    arms = {arm.name: arm.source for arm in resolve_arms(config)}
-    if unfit := [name for name in arms if name in FLOORS and name != CNN]:
+    arms = resolve_arms(config)
+    if unfit := [arm.name for arm in arms if arm.name in FLOORS and arm.name != CNN]:
         raise InputError(f"finetune.arms: {unfit[0]} labels windows; finetune.task bases trains encoders and {CNN}")
     genome = read_genome(config.bases, config.data.cache)
     folds = range(len(config.bases.parts)) if settings.folds is None else settings.folds
@@ -67,30 +67,32 @@ def run_bases(config: Config, stop: StopSignal) -> dict[str, dict[str, float]]:
     for seed in settings.seeds:
         for fold in folds:
             text = None
-            for arm, source in arms.items():
-                run = open_job(config, genome, arm, source, seed, fold, str(accelerator.device))
+            for arm in arms:
+                run = open_job(config, genome, arm, seed, fold, str(accelerator.device))
                 if not run.finished:
                     text = text or build_text(config, genome, fold)
-                    fit_bases(config, text, run, accelerator, source, arm == "fresh", seed, fold, stop)
+                    fit_bases(config, text, run, accelerator, arm, seed, fold, stop)
                 metrics = run.summary["metrics"]
-                row = rows[f"{arm} seed {seed} fold {fold}"] = {}
+                of_seed = f":pretrain{arm.pretrain_seed}" if arm.several else ""
+                row = rows[f"{arm.name}{of_seed} seed {seed} fold {fold}"] = {}
                 for kind in TYPES:
                     row |= {f"{kind} {key}": metrics[f"test/{key}_{kind}"] for key in ("ap", "recall", "topk")}
     return rows
 
 
-def open_job(
-    config: Config, genome: Genome, arm: str, source: ModelConfig | None, seed: int, fold: int, device: str
-) -> RunFolder:
-    """The folder of one fit, runs/<name>/finetune/<arm>/bases/seedN/foldNN."""
+def open_job(config: Config, genome: Genome, arm: Arm, seed: int, fold: int, device: str) -> RunFolder:
+    """The folder of one fit, runs/<name>/finetune/<arm>/bases/[pretrainN/]seedN/foldNN."""
     values = to_dict(config)
     kept = {key: values[key] for key in CONFIG_SECTIONS}
-    kept["finetune"] = {"task": "bases", "arms": [arm], "seeds": [seed], "folds": [fold]}
+    kept["finetune"] = {"task": "bases", "arms": [arm.name], "seeds": [seed], "folds": [fold]}
     kept["data"] = {"spliceator": config.data.spliceator}
     inputs = {"genome": genome.store.sha256}
-    if source is not None and source.source is not None:
-        inputs["start checkpoint"] = sha256_folder(resolve_source(source.source))
-    return RunFolder(config.folder / f"finetune/{arm}/{SITE}/seed{seed}/fold{fold:02d}", kept, inputs, device)
+    if arm.source is not None and arm.source.source is not None:
+        inputs["start checkpoint"] = sha256_folder(resolve_source(arm.source.source))
+    path = config.folder / "finetune" / arm.name / SITE
+    if arm.several:
+        path /= f"pretrain{arm.pretrain_seed}"
+    return RunFolder(path / f"seed{seed}/fold{fold:02d}", kept, inputs, device)
 
 
 # -- the text of a fold ------------------------------------------------------------------------------------------------
@@ -203,15 +205,14 @@ def fit_bases(
     text: Text,
     run: RunFolder,
     accelerator: Accelerator,
-    source: ModelConfig | None,
-    fresh: bool,
+    arm: Arm,
     seed: int,
     fold: int,
     stop: StopSignal,
 ) -> None:
     """Train, keep the weights of the best validation, calibrate them there, score the test records once."""
     began, settings, device = time.perf_counter(), config.bases, accelerator.device
-    model = build_model(settings, source, fresh, seed, fold).to(device)
+    model = build_model(settings, arm.source, arm.name == "fresh", seed, fold).to(device)
     trained = [
         {**g, "params": [p for p in g["params"] if p.requires_grad]} for g in decay_groups(model, settings.weight_decay)
     ]
@@ -256,7 +257,9 @@ def fit_bases(
     labeller = Labeller(model.to(device), calibration, device, accelerator.autocast)
     scores = score_types(*label_records(labeller, text.genome, records["test"]))
     metrics = {f"test/{key}": value for key, value in scores.items()} | {"val/ap": best["ap"]}
-    sizes = {"arm": run.path.parts[-4], "site": SITE, "seed": seed, "fold": fold, "best_step": best["step"]}
+    sizes = {"arm": arm.name, "site": SITE, "seed": seed, "fold": fold, "best_step": best["step"]}
+    if arm.several:
+        sizes["pretrain_seed"] = arm.pretrain_seed
     parameters = sum(weights.numel() for weights in model.parameters())
     seconds = round(time.perf_counter() - began, 1)
     run.finish({**sizes, "parameters": parameters, "seconds": seconds, "metrics": metrics}, sizes)

@@ -15,6 +15,7 @@ from simcsp.labels.bases import UNLABELLED, read_genome
 from simcsp.model.bases import BaseClassifier, Labeller, Shape, load_bases, save_bases
 from simcsp.text.alphabet import N, encode, reverse_complement
 from simcsp.training import bases as training
+from utils.arms import Arm, finished_folds, job_of
 from utils.config import BasesConfig
 from utils.errors import Interrupted
 from utils.parse import load_config
@@ -153,6 +154,15 @@ def test_training_learns_selects_and_resumes_bit_for_bit(arm, annotated, call, t
         assert first["metrics"]["test/ap"] > 0.3  # a site in 300 bases
     else:
         assert (one / "checkpoints/best/model.safetensors").is_file()
+
+
+def test_an_arm_of_several_pretraining_seeds_is_a_fit_each(annotated, tmp_path, monkeypatch):
+    config = load_config([str(config_file(tmp_path, annotated, steps=1, eval_steps=1))])
+    monkeypatch.setattr(training, "resolve_arms", lambda _: [Arm("cnn", None, seed, True) for seed in (0, 3)])
+    rows = training.run_bases(config, StopSignal())
+    assert list(rows) == ["cnn:pretrain0 seed 0 fold 0", "cnn:pretrain3 seed 0 fold 0"]
+    fits = [job_of(folder) for folder in finished_folds(config.folder)]
+    assert [fit["arm"] for fit in fits] == ["cnn:pretrain0", "cnn:pretrain3"]
 
 
 def test_windows_are_labelled_at_their_sites_base_alone(tiny_data, annotated, tmp_path):
