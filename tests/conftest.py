@@ -144,6 +144,18 @@ def write_data(folder: Path, seed: int = 0) -> Path:
     return folder
 
 
+def make_windows(sequences, labels=None, sites=None):
+    """Windows from strings; without labels and sites, the four strata take turns."""
+    from simcsp.labels.spliceator import Windows
+    from simcsp.text.alphabet import encode
+
+    n = len(sequences)
+    labels = np.arange(n) % 2 if labels is None else np.array(labels)
+    sites = np.array(["donor", "acceptor"])[np.arange(n) // 2 % 2] if sites is None else np.array(sites)
+    names = np.array([f"{site}_{i:05d}" for i, site in enumerate(sites)])
+    return Windows(np.stack([encode(s) for s in sequences]), labels, sites, names, np.array(["x"] * n))
+
+
 @pytest.fixture(scope="session")
 def tiny_data(tmp_path_factory) -> Path:
     """Folder with spliceator/, genome.fa and motifs.bed. Read it, copy it (see `own_data`), never change it."""
@@ -263,6 +275,30 @@ def finished(tiny_data, tmp_path_factory) -> SimpleNamespace:
 def no_summary(folder: Path) -> bool:
     """Nothing under `folder` looks finished."""
     return not list(folder.rglob("summary.json"))
+
+
+class Crash(Exception):
+    """Stands for a kill."""
+
+
+def crash(*args: object, **kwargs: object) -> None:
+    raise Crash
+
+
+@pytest.fixture(scope="session")
+def start(tmp_path_factory) -> Path:
+    """A checkpoint to fine-tune. Never change it."""
+    import torch
+
+    from simcsp.model.checkpoint import load_backbone, save_checkpoint
+    from utils.config import ModelConfig
+
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    torch.manual_seed(7)
+    model, _, _ = load_backbone(ModelConfig(max_position_embeddings=64, initializer_range=0.2, **sizes))
+    folder = tmp_path_factory.mktemp("start")
+    save_checkpoint(model, folder, "mean")
+    return folder
 
 
 # -- comparing runs ----------------------------------------------------------------------------------------------------

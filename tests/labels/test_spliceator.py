@@ -5,10 +5,10 @@ import itertools
 
 import numpy as np
 import pytest
-from conftest import LENGTH, NEGATIVE, PER_CLASS, POSITIVE, random_bases
+from conftest import LENGTH, NEGATIVE, PER_CLASS, POSITIVE, make_windows, random_bases
 
 from simcsp.labels.spliceator import Windows, benchmark_species, dedup, load_benchmark, load_training
-from simcsp.text.alphabet import decode, encode
+from simcsp.text.alphabet import decode
 from utils.errors import InputError
 
 
@@ -19,15 +19,6 @@ def rewrite(path, change):
 @pytest.fixture(scope="module")
 def tiny(tiny_data):
     return load_training(tiny_data / "spliceator", "GS_1", 40)
-
-
-def make_windows(sequences, labels=None, sites=None):
-    """Windows from strings; without labels and sites, the four strata take turns."""
-    n = len(sequences)
-    labels = np.arange(n) % 2 if labels is None else np.array(labels)
-    sites = np.array(["donor", "acceptor"])[np.arange(n) // 2 % 2] if sites is None else np.array(sites)
-    names = np.array([f"{site}_{i:05d}" for i, site in enumerate(sites)])
-    return Windows(np.stack([encode(s) for s in sequences]), labels, sites, names, np.array(["x"] * n))
 
 
 # -- reading -----------------------------------------------------------------------------------------------------------

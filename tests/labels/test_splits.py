@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from conftest import PER_CLASS, random_bases, write_windows
+from conftest import PER_CLASS, make_windows, random_bases, write_windows
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.model_selection import ShuffleSplit, StratifiedKFold
@@ -19,7 +19,7 @@ from simcsp.labels.splits import (
     simcsp_folds,
     subset,
 )
-from simcsp.text.alphabet import N, decode, encode
+from simcsp.text.alphabet import N, decode
 from simcsp.text.kmers import near_duplicate_groups
 from utils.errors import InputError
 
@@ -29,15 +29,6 @@ PARTS = ("train", "val", "test")
 @pytest.fixture(scope="module")
 def tiny(tiny_data):
     return load_training(tiny_data / "spliceator", "GS_1", 40)
-
-
-def make_windows(sequences, labels=None, sites=None):
-    """Windows from strings; without labels and sites, the four strata take turns."""
-    n = len(sequences)
-    labels = np.arange(n) % 2 if labels is None else np.array(labels)
-    sites = np.array(["donor", "acceptor"])[np.arange(n) // 2 % 2] if sites is None else np.array(sites)
-    names = np.array([f"{site}_{i:05d}" for i, site in enumerate(sites)])
-    return Windows(np.stack([encode(s) for s in sequences]), labels, sites, names, np.array(["x"] * n))
 
 
 # -- subset ------------------------------------------------------------------------------------------------------------

@@ -4,7 +4,6 @@ import dataclasses
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -12,10 +11,8 @@ from conftest import FOLDS, LENGTH, motif_settings, refusal, tiny_config
 
 import evaluate
 import pretrain
-from simcsp.judge.scores import classification_scores, corrected_ttest
+from simcsp.judge.scores import classification_scores
 from simcsp.model.checkpoint import load_backbone, save_checkpoint
-from simcsp.report.collect import collect_folds
-from simcsp.report.verdict import COLUMNS, compare
 from simcsp.report.write import write_report
 from utils.files import read_json, write_json
 from utils.parse import load_config
@@ -163,34 +160,6 @@ def test_benchmark_scores_folds_and_their_mean_and_enters_the_report(finished, t
     reported = summary[(summary["dataset"] == "Danio") & (summary["arm"] == "baseline")].set_index("metric")["mean"]
     assert reported["test/auc"] == pytest.approx(mine["value"].mean(), abs=1e-4)
     assert reported["ensemble/auc"] == pytest.approx(ensemble, abs=1e-4)
-
-
-def test_the_comparison_table_is_the_paired_corrected_test(finished):
-    table = pd.read_csv(finished.run / "report/summary.csv")
-    assert tuple(table.columns) == COLUMNS
-    scores, _ = collect_folds(finished.run)
-    f1 = scores[scores["metric"] == "test/f1"].pivot(index="fold", columns="arm", values="value")
-    rows = table[(table["metric"] == "test/f1") & (table["dataset"] == "spliceator")].set_index("arm")
-    assert set(rows.index) == set(f1.columns)
-    for arm in f1.columns:
-        assert rows.loc[arm, "mean"] == pytest.approx(f1[arm].mean(), abs=1e-5) and rows.loc[arm, "n"] == FOLDS
-        if arm == "baseline":
-            assert rows.loc[arm, ["diff", "low", "high", "p"]].isna().all()
-            continue
-        expected = corrected_ttest((f1[arm] - f1["baseline"]).to_numpy(), scores["ratio"].mean())
-        for key, value in expected.items():
-            assert (
-                np.isnan(rows.loc[arm, key]) if value is None else rows.loc[arm, key] == pytest.approx(value, abs=1e-4)
-            )
-
-
-def test_a_missing_fold_is_left_out_of_both_sides_and_n_says_so(finished):
-    scores, _ = collect_folds(finished.run)
-    less = scores[~((scores["arm"] == "fresh") & (scores["fold"] == 2))]
-    row = compare(less, 0.01).query("arm == 'fresh' and metric == 'test/auc'").iloc[0]
-    assert row["n"] == FOLDS - 1
-    auc = scores[scores["metric"] == "test/auc"].pivot(index="fold", columns="arm", values="value").drop(index=2)
-    assert row["diff"] == pytest.approx((auc["fresh"] - auc["baseline"]).mean())
 
 
 def test_the_report_says_that_the_data_are_synthetic_and_shows_its_figures(finished):

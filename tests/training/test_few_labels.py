@@ -7,7 +7,6 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from conftest import assert_same_run, tiny_config
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
@@ -15,7 +14,7 @@ from sklearn.preprocessing import StandardScaler
 
 from commands.sources import fold_folders
 from simcsp.labels.splits import draw_training, load_windows
-from simcsp.model.checkpoint import load_backbone, save_checkpoint
+from simcsp.model.checkpoint import load_backbone
 from simcsp.model.embedding import embed
 from simcsp.training.finetuning import run_jobs
 from simcsp.training.fold import hit_limit
@@ -24,17 +23,6 @@ from utils.arms import finished_folds, job_of
 from utils.config import FinetuneConfig, ModelConfig, find_faults
 from utils.errors import InputError
 from utils.parse import load_config
-
-SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
-
-
-@pytest.fixture(scope="module")
-def start(tmp_path_factory):
-    torch.manual_seed(7)
-    model, _, _ = load_backbone(ModelConfig(max_position_embeddings=64, initializer_range=0.2, **SIZES))
-    folder = tmp_path_factory.mktemp("start")
-    save_checkpoint(model, folder, "mean")
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -10,12 +10,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import assert_same_run, metrics_without_clock, no_summary, refusal, tiny_config
+from conftest import Crash, assert_same_run, metrics_without_clock, no_summary, refusal, tiny_config
 from safetensors.torch import load_file
 
 import finetune
 from simcsp.labels.splits import load_windows
-from simcsp.model.checkpoint import load_backbone, save_checkpoint
+from simcsp.model.checkpoint import load_backbone
 from simcsp.model.classifier import Classifier, layer_groups, load_classifier, predict
 from simcsp.model.encoder import fresh_like, window_vectors
 from simcsp.text.alphabet import A
@@ -27,20 +27,6 @@ from utils.run import RunFolder
 
 SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
 WINDOWS = 240
-
-
-class Crash(Exception):
-    """Stands for a kill."""
-
-
-@pytest.fixture(scope="module")
-def start(tmp_path_factory):
-    """A checkpoint to fine-tune."""
-    torch.manual_seed(7)
-    model, _, _ = load_backbone(ModelConfig(max_position_embeddings=64, initializer_range=0.2, **SIZES))
-    folder = tmp_path_factory.mktemp("start")
-    save_checkpoint(model, folder, "mean")
-    return folder
 
 
 @pytest.fixture(scope="module")

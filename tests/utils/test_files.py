@@ -1,8 +1,10 @@
 """Files: written whole or not at all, damage named, one process a folder."""
 
+import itertools
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -49,11 +51,58 @@ def test_a_file_whose_writing_fails_stays_as_it_was_and_leaves_nothing_beside_it
     assert path.read_text() == "old" and names(tmp_path) == ["a.txt"]
 
 
-def test_a_folder_whose_filling_fails_leaves_nothing_beside_it(tmp_path):
+def test_json_refuses_what_is_no_number(tmp_path):
+    with pytest.raises(ValueError):
+        write_json(tmp_path / "a.json", {"loss": float("nan")})
+    assert not (tmp_path / "a.json").exists()
+
+
+def fill(path, text):
+    with replace_folder(path) as folder:
+        (folder / "weights").write_text(text)
+
+
+def test_a_folder_is_replaced_as_a_whole(tmp_path):
+    fill(tmp_path / "best", "old")
+    fill(tmp_path / "best", "new")
+    assert (tmp_path / "best/weights").read_text() == "new"
+    assert [path.name for path in tmp_path.iterdir()] == ["best"]
+
+
+def test_a_folder_whose_filling_fails_stays_as_it_was(tmp_path):
+    fill(tmp_path / "best", "old")
     with pytest.raises(ZeroDivisionError), replace_folder(tmp_path / "best") as folder:
         (folder / "weights").write_text("half")
         raise ZeroDivisionError
-    assert names(tmp_path) == []
+    assert (tmp_path / "best/weights").read_text() == "old" and names(tmp_path) == ["best"]
+    fill(tmp_path / "best", "new")  # what was left behind is not in the way
+    assert (tmp_path / "best/weights").read_text() == "new"
+
+
+@pytest.mark.parametrize("renames, found", [(0, "old"), (1, "old"), (2, "new")])
+def test_a_kill_while_a_checkpoint_is_replaced_leaves_the_old_or_the_new(tmp_path, monkeypatch, renames, found):
+    run = RunFolder(tmp_path / "stage", {}, {}, "cpu")
+    best = run.checkpoints / "best"
+    fill(best, "old")
+    real, done = os.rename, itertools.count()
+    monkeypatch.setattr(os, "rename", lambda *a: real(*a) if next(done) < renames else 1 / 0)
+    monkeypatch.setattr(shutil, "rmtree", lambda path, **_: 1 / 0 if Path(path).exists() and renames == 2 else None)
+    with pytest.raises(ZeroDivisionError):
+        fill(best, "new")
+    monkeypatch.undo()
+    RunFolder(tmp_path / "stage", {}, {}, "cpu").begin()
+    assert (best / "weights").read_text() == found
+    assert not list(run.checkpoints.glob("*.old"))
+
+
+def test_the_hash_of_a_folder_follows_names_and_bytes(tmp_path):
+    hashes = []
+    for name, text in (("a", "1"), ("a", "2"), ("b", "1"), ("a", "1")):
+        folder = tmp_path / str(len(hashes))
+        (folder / "sub").mkdir(parents=True)
+        (folder / "sub" / name).write_text(text)
+        hashes.append(sha256_folder(folder))
+    assert len(set(hashes)) == 3 and hashes[0] == hashes[3]
 
 
 def test_file_and_folder_are_flushed_before_and_after_the_rename(tmp_path, monkeypatch):

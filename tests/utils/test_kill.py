@@ -176,16 +176,19 @@ def test_a_second_pretraining_of_the_same_folder_is_told_who_is_there_and_the_fi
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_stop_of_fine_tuning_with_workers_says_what_to_do_and_leaves_no_process(
-    straight, tiny_data, tmp_path, number
-):
+@pytest.mark.parametrize("script", ["pretrain.py", "finetune.py"])
+def test_a_stop_says_what_to_do_and_leaves_no_process(straight, tiny_data, tmp_path, script, number):
     reference, _, changes = straight
-    config = tiny_config(tmp_path, tiny_data, changes)
-    subprocess.run(["cp", "-r", reference / "runs", tmp_path], check=True)
-    subprocess.run(["rm", "-rf", tmp_path / "runs/tiny/finetune"], check=True)
-    process = start(tmp_path, "finetune.py", config)
-    assert wait_for(lambda: any(tmp_path.glob("runs/tiny/finetune/fresh/*/*/*/env.json")), 120)
+    if script == "pretrain.py":
+        changes, begun = changes | {"pretrain.steps": 3000, "pretrain.eval_steps": 1000}, "pretrain/metrics.jsonl"
+    else:
+        subprocess.run(["cp", "-r", reference / "runs", tmp_path], check=True)
+        subprocess.run(["rm", "-rf", tmp_path / "runs/tiny/finetune"], check=True)
+        begun = "finetune/fresh/*/*/*/env.json"
+    process = start(tmp_path, script, tiny_config(tmp_path, tiny_data, changes))
+    assert wait_for(lambda: any(tmp_path.glob(f"runs/tiny/{begun}")), 120)
     process.send_signal(number)
     assert process.wait(timeout=60) == 128 + number
-    assert "the same command goes on from there" in (tmp_path / "script.log").read_text()
+    said = (tmp_path / "script.log").read_text()
+    assert "the same command goes on from there" in said and "Traceback" not in said
     assert wait_for(lambda: not processes_of(tmp_path), 20)

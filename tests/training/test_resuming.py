@@ -1,0 +1,446 @@
+"""Resuming: a run stopped anywhere and started again equals one never stopped, bit for bit."""
+
+import itertools
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from contextlib import nullcontext
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from conftest import (
+    FOLDS,
+    ROOT,
+    Crash,
+    assert_same_run,
+    crash,
+    metrics_without_clock,
+    motif_settings,
+    tiny_config,
+    weights,
+)
+from safetensors.torch import load_file
+
+import finetune
+import pretrain
+from simcsp.report import write
+from simcsp.training import finetuning, fold, pretraining
+from simcsp.training.validation import build_validation
+from utils.config import flatten, to_dict
+from utils.device import take_step
+from utils.errors import Interrupted
+from utils.parse import load_config
+from utils.run import RunFolder, read_metrics
+
+# -- resuming pre-training ---------------------------------------------------------------------------------------------
+
+STAGES = ("mlm", "pretrain")
+
+
+def at_call(monkeypatch, owner, name, number, action):
+    """Do something before the number-th call (from 1) of a function of a class or module."""
+    real, calls = getattr(owner, name), itertools.count(1)
+
+    def wrapper(*args, **kwargs):
+        if next(calls) == number:
+            action()
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(owner, name, wrapper)
+
+
+def terminate():
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def parse_once(monkeypatch, script, path):
+    """Parsing is half of what a start of the tiny run takes."""
+    config = load_config([str(path)])
+    monkeypatch.setattr(script, "load_config", lambda *args, **kwargs: config)
+
+
+def stop_ever_later(monkeypatch, runs, places):
+    """Kill the n-th start at its n-th event: a call of `places` or a rename in the run folder.
+
+    Returns what each start must be wrapped in, and the number of the start.
+    """
+    state = SimpleNamespace(starts=0, left=0)
+
+    def event():
+        state.left -= 1
+        if state.left < 0:
+            raise Crash
+
+    def counted(real, is_ours=lambda args: True):
+        def wrapper(*args, **kwargs):
+            if is_ours(args):
+                event()
+            return real(*args, **kwargs)
+
+        return wrapper
+
+    for owner, name in places:
+        monkeypatch.setattr(owner, name, counted(getattr(owner, name)))
+    for name in ("rename", "replace"):
+        monkeypatch.setattr(os, name, counted(getattr(os, name), lambda args: str(runs) in str(args[0])))
+
+    def start(action):
+        """True when the start came to its end."""
+        state.starts += 1
+        state.left = state.starts
+        try:
+            action()
+        except Crash:
+            return False
+        return True
+
+    return start, state
+
+
+def test_two_processes_train_the_same_from_the_same_seed_and_another_seed_differs(finished, tiny_data, tmp_path, call):
+    call(pretrain, tiny_config(tmp_path, tiny_data))
+    for stage in STAGES:
+        assert_same_run(tmp_path / "runs/tiny" / stage, finished.run / stage)
+    call(pretrain, tiny_config(tmp_path / "other", tiny_data, {"seed": 1}))
+    other = metrics_without_clock(tmp_path / "other/runs/tiny/mlm")
+    assert other != metrics_without_clock(finished.run / "mlm")
+
+
+def test_pretraining_killed_again_and_again_at_ever_later_moments_equals_a_straight_run(
+    finished, tiny_data, tmp_path, call, monkeypatch
+):
+    config = tiny_config(tmp_path, tiny_data)
+    with monkeypatch.context() as patch:
+        places = [
+            (pretraining.Training, "advance"),
+            (RunFolder, "record"),
+            (RunFolder, "finish"),
+            (pretraining, "save"),
+        ]
+        parse_once(patch, pretrain, config)
+        start, state = stop_ever_later(patch, tmp_path / "runs", places)
+        while not start(lambda: call(pretrain, config)):
+            assert state.starts < 60
+    assert state.starts > 10
+    for stage in STAGES:
+        assert_same_run(tmp_path / "runs/tiny" / stage, finished.run / stage)
+
+
+@pytest.mark.parametrize("step", [2, 9, 12], ids=lambda step: f"in step {step}")
+def test_pretraining_asked_to_stop_saves_that_very_step_and_goes_on_from_it(
+    finished, tiny_data, tmp_path, call, monkeypatch, step
+):
+    config = tiny_config(tmp_path, tiny_data)
+    stage, within = (STAGES[0], step) if step <= 4 else (STAGES[1], step - 4)
+    with monkeypatch.context() as patch:
+        at_call(patch, pretraining.Training, "advance", step, terminate)
+        with pytest.raises(Interrupted, match=f"stopped at step {within} of"):
+            call(pretrain, config)
+    folder = tmp_path / "runs/tiny" / stage
+    assert not (folder / "summary.json").exists()
+    assert torch.load(folder / "state.pt", weights_only=True)["step"] == within
+    steps = SimpleNamespace(taken=0)
+    with monkeypatch.context() as patch:
+        real = pretraining.Training.advance
+
+        def advance(*args):
+            steps.taken += 1
+            return real(*args)
+
+        patch.setattr(pretraining.Training, "advance", advance)
+        call(pretrain, config)
+    assert steps.taken == 12 - step  # nothing is done twice
+    for stage in STAGES:
+        assert_same_run(tmp_path / "runs/tiny" / stage, finished.run / stage)
+
+
+def test_pretraining_killed_by_the_system_and_started_again_equals_a_straight_run(finished, tiny_data, tmp_path, call):
+    config = tiny_config(tmp_path, tiny_data)
+    kill = (
+        "import itertools, os, signal, pretrain\n"
+        "from simcsp.training.pretraining import Training\n"
+        "real, calls = Training.advance, itertools.count(1)\n"
+        "def advance(*args):\n"
+        "    if next(calls) == 9: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    return real(*args)\n"
+        "Training.advance = advance\n"
+        "pretrain.main()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", kill, str(config)], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, timeout=300
+    )
+    assert done.returncode == -signal.SIGKILL
+    assert not (tmp_path / "runs/tiny/pretrain/summary.json").exists()
+    call(pretrain, config)
+    for stage in STAGES:
+        assert_same_run(tmp_path / "runs/tiny" / stage, finished.run / stage)
+
+
+def test_pretraining_with_nmi_killed_in_between_equals_a_straight_run(tiny_data, tmp_path, call, monkeypatch):
+    changes = motif_settings(tiny_data) | {"mlm.steps": 0, "pretrain.steps": 6, "data.sampling": "strided"}
+    call(pretrain, tiny_config(tmp_path / "straight", tiny_data, changes))
+    config = tiny_config(tmp_path / "killed", tiny_data, changes)
+    with monkeypatch.context() as patch:
+        at_call(patch, pretraining.Training, "advance", 5, crash)
+        with pytest.raises(Crash):
+            call(pretrain, config)
+    call(pretrain, config)
+    straight, killed = (tmp_path / f"{name}/runs/tiny/pretrain" for name in ("straight", "killed"))
+    assert_same_run(straight, killed)
+    summary = json.loads((straight / "summary.json").read_text())
+    assert set(summary["best"]) == {"sccs", "nmi"}
+    assert {"floor/nmi_one_hot_10", "floor/nmi_gc", "floor/nmi_fresh"} <= set(summary["floors"])
+
+
+# -- what fp16's loss scaler skips -------------------------------------------------------------------------------------
+
+
+def half_precision(*_):
+    """An fp16 accelerator on the CPU, with torch's own loss scaler; its first scale is one that every gradient
+    overflows."""
+    accelerator = Accelerator(mixed_precision="fp16", cpu=True)
+    accelerator.native_amp = True  # which accelerate has for GPUs only
+    accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40, backoff_factor=2.0**-30)
+    return accelerator
+
+
+@pytest.fixture
+def fp16(monkeypatch):
+    """Both scripts train in fp16. accelerate keeps one precision a process, so what was there is forgotten."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    for module in (pretraining, finetuning):
+        monkeypatch.setattr(module, "build_accelerator", half_precision)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def test_pretraining_goes_on_where_fp16_gradients_overflow(finished, tiny_data, tmp_path, call, fp16):
+    call(pretrain, tiny_config(tmp_path, tiny_data, {"mlm.steps": 0, "pretrain.logging_steps": 1}))
+    rows = [row for row in read_metrics(tmp_path / "runs/tiny/pretrain") if "train/loss" in row]
+    assert [row["train/skipped_steps"] for row in rows] == [1] + [0] * 7
+    assert ["train/grad_norm" in row for row in rows] == [False] + [True] * 7
+    rates = [row["train/lr"] for row in rows]
+    assert rates[0] == 0 and rates[1] == 1e-3 and rates[7] == pytest.approx(1e-3 / 7)  # the schedule waited as well
+    start, last = (
+        load_file(tmp_path / f"runs/tiny/pretrain/checkpoints/{name}/model.safetensors") for name in ("start", "last")
+    )
+    assert any(not torch.equal(start[key], last[key]) for key in start)
+    full = [row for row in read_metrics(finished.run / "pretrain") if "train/loss" in row]
+    assert all("train/grad_norm" in row and "train/skipped_steps" not in row for row in full)
+
+
+def test_means_leave_the_norm_of_a_skipped_step_out(finished, tiny_data, tmp_path, call, fp16):
+    call(pretrain, tiny_config(tmp_path, tiny_data, {"mlm.steps": 0, "pretrain.logging_steps": 4}))
+    rows = [row for row in read_metrics(tmp_path / "runs/tiny/pretrain") if "train/loss" in row]
+    assert [row["train/skipped_steps"] for row in rows] == [1, 0]
+    assert all(0 < row["train/grad_norm"] < 100 for row in rows)
+
+
+@pytest.mark.parametrize("clip", [None, 1.0])
+def test_fine_tuning_goes_on_where_fp16_gradients_overflow(finished, no_report, tiny_data, tmp_path, call, fp16, clip):
+    changes = {"finetune.arms": ["baseline"], "finetune.folds": [0], "finetune.max_grad_norm": clip}
+    config = pretrained_copy(tmp_path, finished, tiny_data, changes | {"finetune.lr_scheduler_type": "linear"})
+    call(finetune, config)
+    (fold,) = fold_folders(tmp_path / "runs/tiny")
+    rows = read_metrics(fold)
+    assert [row["train/skipped_steps"] for row in rows] == [1] + [0] * (len(rows) - 1)
+    steps = len(pd.read_csv(tmp_path / "runs/tiny/splits/both.csv").query("fold00 == 'train'")) // 4
+    assert rows[0]["train/lr"] == pytest.approx(3e-3 * (1 - (steps - 1) / (3 * steps)))  # the schedule waited as well
+    full = read_metrics(finished.run / "finetune/baseline/both/seed0/fold00")
+    assert all("train/skipped_steps" not in row for row in full)
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_an_overflow_moves_neither_weights_nor_schedule(fused, fp16):
+    accelerator, weight = half_precision(), torch.nn.Parameter(torch.ones(3))
+    inner = torch.optim.AdamW([weight], lr=0.1, fused=fused)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(inner, lambda step: 1 / (1 + step))
+    optimizer = accelerator.prepare(inner)
+    for bad, rate in ((float("inf"), 0.1), (float("nan"), 0.1), (1.0, 0.05)):
+        accelerator.backward((weight * torch.tensor([1.0, 1.0, bad])).sum())
+        assert take_step(accelerator, optimizer, scheduler) == (bad != 1)
+        assert torch.equal(weight.detach(), torch.ones(3)) == (bad != 1)
+        assert scheduler.get_last_lr() == [rate] and weight.grad is None
+
+
+# -- resuming fine-tuning ----------------------------------------------------------------------------------------------
+
+
+def pretrained_copy(folder, finished, data, changes):
+    """A config in a folder of its own, with the finished pre-training but no fine-tuning."""
+    config = tiny_config(folder, data, changes)
+    for stage in STAGES:
+        shutil.copytree(finished.run / stage, folder / "runs/tiny" / stage)
+    return config
+
+
+def fold_folders(run, arm="baseline"):
+    return sorted((run / "finetune" / arm).glob("*/seed*/fold*"))
+
+
+def assert_same_folds(run, other, folds):
+    mine = fold_folders(run)
+    assert len(mine) == folds
+    for folder in mine:
+        assert_same_run(folder, other / folder.relative_to(run))
+
+
+FOLDS_0_1 = {"finetune.arms": ["baseline"], "finetune.folds": [0, 1]}
+SHARED = {"finetune.arms": ["baseline"], "finetune.select_epoch": "shared", "finetune.batch_size": 16}
+
+
+@pytest.fixture(scope="module")
+def no_report():
+    """The report is made from finished folds; it takes seconds, and is not what these tests are about."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(write, "write_report", lambda config: "")
+        yield
+
+
+def test_fine_tuning_killed_again_and_again_at_ever_later_moments_equals_a_straight_run(
+    finished, no_report, tiny_data, tmp_path, call, monkeypatch
+):
+    config = pretrained_copy(tmp_path, finished, tiny_data, FOLDS_0_1)
+    with monkeypatch.context() as patch:
+        places = [(fold, "train_pass"), (finetuning, "score_fold"), (RunFolder, "record")]
+        parse_once(patch, finetune, config)
+        start, state = stop_ever_later(patch, tmp_path / "runs/tiny/finetune", places)
+        while not start(lambda: call(finetune, config)):
+            assert state.starts < 60
+    assert state.starts > 6
+    assert_same_folds(tmp_path / "runs/tiny", finished.run, folds=2)
+
+
+def test_fine_tuning_asked_to_stop_within_an_epoch_equals_a_straight_run(
+    finished, no_report, tiny_data, tmp_path, call, monkeypatch
+):
+    config = pretrained_copy(tmp_path, finished, tiny_data, FOLDS_0_1)
+    with monkeypatch.context() as patch:
+        batches = json.loads((fold_folders(finished.run)[0] / "summary.json").read_text())["windows"]["train"] // 4
+        at_call(patch, fold.F, "binary_cross_entropy_with_logits", batches + 3, terminate)
+        with pytest.raises(Interrupted, match="stopped in .*fold00, epoch 2"):
+            call(finetune, config)
+    call(finetune, config)
+    assert_same_folds(tmp_path / "runs/tiny", finished.run, folds=2)
+
+
+@pytest.fixture(scope="module")
+def shared(finished, no_report, tiny_data, tmp_path_factory):
+    """A straight run under the published rule, one epoch for all folds."""
+    folder = tmp_path_factory.mktemp("shared")
+    config = pretrained_copy(folder, finished, tiny_data, SHARED)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["finetune.py", str(config)])
+        handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+        finetune.main()
+        signal.signal(signal.SIGINT, handlers[0])
+        signal.signal(signal.SIGTERM, handlers[1])
+    return folder / "runs/tiny"
+
+
+def test_the_shared_epoch_is_the_one_of_the_best_mean_validation_auc(shared):
+    rows = [metrics_without_clock(folder) for folder in fold_folders(shared)]
+    means = [np.mean([row["val/auc"] for row in epoch]) for epoch in zip(*rows, strict=True)]
+    for folder in fold_folders(shared):
+        summary = json.loads((folder / "summary.json").read_text())
+        assert summary["best_epoch"] == int(np.argmax(means)) + 1
+        assert summary["metrics"]["val/auc"] == metrics_without_clock(folder)[summary["best_epoch"] - 1]["val/auc"]
+
+
+def test_shared_fine_tuning_killed_after_some_folds_of_an_epoch_equals_a_straight_run(
+    shared, finished, no_report, tiny_data, tmp_path, call, monkeypatch
+):
+    config = pretrained_copy(tmp_path, finished, tiny_data, SHARED)
+    with monkeypatch.context() as patch:
+        at_call(patch, fold, "train_pass", FOLDS + 2, crash)  # fold 0 is through epoch 2, fold 1 is not
+        with pytest.raises(Crash):
+            call(finetune, config)
+    call(finetune, config)
+    assert_same_folds(tmp_path / "runs/tiny", shared, folds=FOLDS)
+
+
+@pytest.mark.slow
+def test_shared_fine_tuning_killed_again_and_again_at_ever_later_moments_equals_a_straight_run(
+    shared, finished, no_report, tiny_data, tmp_path, call, monkeypatch
+):
+    config = pretrained_copy(tmp_path, finished, tiny_data, SHARED)
+    with monkeypatch.context() as patch:
+        places = [(fold, "train_pass"), (finetuning, "keep_best"), (RunFolder, "record")]
+        parse_once(patch, finetune, config)
+        start, state = stop_ever_later(patch, tmp_path / "runs/tiny/finetune", places)
+        while not start(lambda: call(finetune, config)):
+            assert state.starts < 60
+    assert_same_folds(tmp_path / "runs/tiny", shared, folds=FOLDS)
+
+
+@pytest.mark.parametrize(
+    "place, number",
+    [((fold, "train_pass"), FOLDS + 2), ((finetuning, "score_fold"), 2)],
+    ids=["after some folds of an epoch", "between two summaries"],
+)
+def test_shared_fine_tuning_killed_after_its_best_epoch_keeps_that_of_all_folds(
+    finished, no_report, tiny_data, tmp_path, call, monkeypatch, place, number
+):
+    # Validation AUC .5 .5 1 in fold 1, 1 0 0 in the others: epoch 1 is the best of all, epoch 3 that of fold 1 alone.
+    aucs = {number: (0.5, 0.5, 1.0) if number == 1 else (1.0, 0.0, 0.0) for number in range(FOLDS)}
+
+    def scripted(study, fit, index):
+        (number,) = (i for i, parts in enumerate(study.splits.folds["both"]) if np.array_equal(parts["val"], index))
+        labels, auc = study.windows.labels[index].astype(float), aucs[number][fit.epoch - 1]
+        return labels * auc + (1 - labels) * (1 - auc)
+
+    monkeypatch.setattr(fold, "predict_part", scripted)
+    config = pretrained_copy(tmp_path, finished, tiny_data, SHARED)
+    with monkeypatch.context() as patch:
+        at_call(patch, *place, number, crash)
+        with pytest.raises(Crash):
+            call(finetune, config)
+    best = [weights(folder) for folder in fold_folders(tmp_path / "runs/tiny")]
+    call(finetune, config)
+    for folder, before, auc in zip(fold_folders(tmp_path / "runs/tiny"), best, (1.0, 0.5, 1.0, 1.0), strict=True):
+        summary = json.loads((folder / "summary.json").read_text())
+        assert summary["best_epoch"] == 1 and summary["metrics"]["val/auc"] == auc
+        assert weights(folder) == before
+
+
+def test_folds_are_independent_jobs(finished, no_report, tiny_data, tmp_path, call):
+    call(finetune, pretrained_copy(tmp_path, finished, tiny_data, FOLDS_0_1), "--finetune.folds", "[1]")
+    assert [folder.name for folder in fold_folders(tmp_path / "runs/tiny")] == ["fold01"]
+    assert_same_folds(tmp_path / "runs/tiny", finished.run, folds=1)
+
+
+# -- what decides a result is held against the run folder --------------------------------------------------------------
+
+
+DECIDES = ("seed", "precision", "model.hidden_dropout_prob", "data.context", "evaluate.sccs_pairs")
+
+
+@pytest.mark.parametrize(
+    "stage, fields",
+    [
+        ("pretrain", [*DECIDES, "data.window", "pretrain.lr"]),
+        ("finetune/baseline/both/seed0/fold00", [*DECIDES, "data.folds", "finetune.lr"]),
+    ],
+)
+def test_what_decides_a_result_is_in_its_config(finished, stage, fields):
+    """So that another value is refused and the file can be passed back."""
+    saved = flatten(yaml.safe_load((finished.run / stage / "config.yaml").read_text()))
+    given = flatten(to_dict(load_config([str(finished.config)])))
+    assert {field: saved.get(field) for field in fields} == {field: given[field] for field in fields}
+
+
+def test_other_motif_sites_are_another_input(own_data, tmp_path):
+    config = load_config([str(tiny_config(tmp_path, own_data, motif_settings(own_data)))])
+    before = build_validation(config, nullcontext).inputs
+    bed = own_data / "motifs.bed"
+    bed.write_text("".join(bed.read_text().splitlines(keepends=True)[:-4]))
+    assert build_validation(config, nullcontext).inputs != before
