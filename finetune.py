@@ -22,6 +22,7 @@ def main() -> None:
     config = load_config(sys.argv[1:], hidden=("mlm", "pretrain"))
     if config.processes > 1 and config.finetune.task == "windows" and not config.search.trials:
         worker_context(config.processes)  # imports beside this process
+    print(f"{config.folder}: the settings are in order; reading libraries and labels ...", flush=True)
     # After the arguments are known to be right: these imports take seconds.
     from simcsp.report.table import score_table
     from simcsp.training.bases import run_bases

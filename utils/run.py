@@ -202,8 +202,8 @@ class RunFolder:
     def log(self, message: str, show: bool = True) -> None:
         """One line to train.log, and to the terminal above any progress bar."""
         append_line(self.path / "train.log", f"{time.strftime('%Y-%m-%d %H:%M:%S')} {message}")
-        if show:
-            tqdm.write(message)
+        if show:  # in a terminal the rest of the line goes: it may hold the bar of another worker
+            tqdm.write(f"{message}\033[K" if sys.stdout.isatty() else message)
 
     def record(self, step: int, values: dict[str, float]) -> None:
         """Append one row to metrics.jsonl and show it in TensorBoard. Raises FloatingPointError on NaN or infinity."""

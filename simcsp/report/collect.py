@@ -242,40 +242,47 @@ def differing_settings(runs: Mapping[str, Config]) -> dict[str, list[Any]]:
 def proxy_values(study: Study) -> pd.DataFrame:
     """SCCS and NMI of the pre-training checkpoints, of the controls', and of the floors.
 
-    Columns run, arm, dataset, metric, value. What two runs share (the floors, the start) stands once.
+    Columns run, arm, dataset, metric, value (the mean over pre-training seeds), seeds (a value each). What two runs
+    share (the floors, the start) stands once.
     """
     rows: list[dict[str, Any]] = []
-    known: dict[tuple[str, str], float] = {}
+    known: dict[tuple[str, str], list[float]] = {}
     for run, config in study.runs.items():
-        for arm, dataset, metric, value in _proxies_of(config.folder):
+        for (arm, dataset, metric), seeds in _proxies_of(config.folder).items():
             name = study.names.get((run, arm), arm)
-            if known.get((name, metric), value) != value:
+            if known.get((name, metric), seeds) != seeds:
                 name = f"{run}:{arm}"
             if (name, metric) not in known:
-                known[name, metric] = value
-                rows.append({"run": run, "arm": name, "dataset": dataset, "metric": metric, "value": value})
-    return pd.DataFrame(rows, columns=["run", "arm", "dataset", "metric", "value"])
+                known[name, metric] = seeds
+                row = {"run": run, "arm": name, "dataset": dataset, "metric": metric}
+                rows.append(row | {"value": float(np.mean(seeds)), "seeds": seeds})
+    return pd.DataFrame(rows, columns=["run", "arm", "dataset", "metric", "value", "seeds"])
 
 
-def _proxies_of(folder: Path) -> list[tuple[str, str, str, float]]:
-    """(arm or floor, dataset, metric, value) of one run."""
-    rows = []
+def _proxies_of(folder: Path) -> dict[tuple[str, str, str], list[float]]:
+    """{(arm or floor, dataset, metric): values} of one run, one for each pre-training seed that differs in it: the
+    start is the same for all."""
+    rows: dict[tuple[str, str, str], list[float]] = {}
     for stage, prefix in (("pretrain", ""), ("control", CONTROL)):
-        path = folder / stage / "summary.json"
-        if not path.is_file():
-            continue
-        summary = read_json(path, REMEDY)
-        validations = {row["step"]: row for row in read_metrics(path.parent) if "val/sccs" in row or "val/nmi" in row}
-        steps = {f"{prefix}last": summary["steps"]} if prefix else {BASELINE: 0, "last": summary["steps"]}
-        steps |= {f"{prefix}best_{proxy}": best["step"] for proxy, best in summary["best"].items()}
-        floors = {} if prefix else summary["floors"]  # both stages measure the same ones
-        for proxy, dataset in (("sccs", "selection"), ("nmi", "motifs")):
-            key = f"val/{proxy}"
-            values = {arm: validations[step][key] for arm, step in steps.items() if key in validations[step]}
-            start = f"floor/{proxy}_"
-            values |= {name.removeprefix(start): value for name, value in floors.items() if name.startswith(start)}
-            rows += [(arm, dataset, key, value) for arm, value in values.items()]
-    return rows
+        for path in stage_folders(folder, stage).values():
+            if (path / "summary.json").is_file():
+                for key, value in _proxies_of_stage(path, prefix):
+                    rows.setdefault(key, []).append(value)
+    return {key: values[:1] if len(set(values)) == 1 else values for key, values in rows.items()}
+
+
+def _proxies_of_stage(path: Path, prefix: str) -> Iterator[tuple[tuple[str, str, str], float]]:
+    """((arm or floor, dataset, metric), value) of one finished stage."""
+    summary = read_json(path / "summary.json", REMEDY)
+    validations = {row["step"]: row for row in read_metrics(path) if "val/sccs" in row or "val/nmi" in row}
+    steps = {f"{prefix}last": summary["steps"]} if prefix else {BASELINE: 0, "last": summary["steps"]}
+    steps |= {f"{prefix}best_{proxy}": best["step"] for proxy, best in summary["best"].items()}
+    floors = {} if prefix else summary["floors"]  # both stages measure the same ones
+    for proxy, dataset in (("sccs", "selection"), ("nmi", "motifs")):
+        key, start = f"val/{proxy}", f"floor/{proxy}_"
+        values = {arm: validations[step][key] for arm, step in steps.items() if key in validations[step]}
+        values |= {name.removeprefix(start): value for name, value in floors.items() if name.startswith(start)}
+        yield from (((arm, dataset, key), value) for arm, value in values.items())
 
 
 def benchmark_values(study: Study) -> pd.DataFrame:

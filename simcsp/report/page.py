@@ -43,7 +43,9 @@ REFERENCES = """\
    5233 (2019).
 6. Two one-sided tests: Schuirmann, *A comparison of the two one-sided tests procedure and the power approach*, Journal
    of Pharmacokinetics and Biopharmaceutics 15, 657 (1987).
-7. CKA: Kornblith, Norouzi, Lee and Hinton, *Similarity of neural network representations revisited*, ICML (2019)."""
+7. CKA: Kornblith, Norouzi, Lee and Hinton, *Similarity of neural network representations revisited*, ICML (2019).
+8. Zhou and Troyanskaya, *Predicting effects of noncoding variants with deep learning-based sequence model*, Nature
+   Methods 12, 931 (2015)."""
 CAPTIONS = {
     "differences": "Differences in F1 with their 95 % intervals (not adjusted); the primary contrast in colour.",
     "f1": "F1 on the test folds, one dot a fold; boxes (median, quartiles) from five folds on.",
@@ -52,12 +54,15 @@ CAPTIONS = {
     "grey band holds 95 % of the bins of a perfectly calibrated model.",
     "learning": "Mean over folds by epoch; the band reaches from the lowest fold to the highest.",
     "labels": "Mean over folds against the number of labelled windows; bands: ± sd over draws and pre-training seeds.",
-    "proxies": "SCCS with its 95 % interval and NMI ± its sd over seeds of Leiden (where measured); level: the start; "
-    "grey: the floors.",
+    "proxies": "SCCS with its 95 % interval and NMI ± its sd over seeds of Leiden [5] (where measured; of several "
+    "pre-training seeds mean and range); level: the start; grey: the floors.",
     "umap": "UMAP [4] lays the motif sites out in a plane so that sites with similar hidden states lie near each "
-    "other: neighbourhoods mean something, sizes of groups and distances between them mean little. Left the labels, "
-    "right the clusters of Leiden [5], which puts sites together that are near neighbours more often than chance would "
-    "have it. NMI compares these clusters, made in 128 dimensions before the plane, with the labels.",
+    "other: neighbourhoods mean something, sizes of groups and distances between them mean little. Left the encoder as "
+    "pre-training left it, right after fine-tuning on the first fold.",
+    "mutagenesis": "In-silico mutagenesis [8] of true sites among the test windows of the first fold: every base is "
+    "replaced by each other one, and the logit compared. Above: a letter's height is the mean drop over its three "
+    "substitutions times the share of sites that have it; below zero, the base speaks against a site. Below: the mean "
+    "drop by position and new base.",
 }
 
 
@@ -77,7 +82,7 @@ def to_markdown(
         parts += ["## Warnings", "\n".join(f"- {sentence}" for sentence in caveats)]
     for site in dict.fromkeys(table.loc[table["dataset"] == CROSS_VALIDATION, "site"]):
         parts += [f"## Splice-site classification, site: {site}", markdown_table(_cells(table, site))]
-    parts += [HOW_TO_READ, *_figures(figures, "labels", "f1", "curves", "calibration", "learning")]
+    parts += [HOW_TO_READ, *_figures(figures, "labels", "f1", "curves", "calibration", "mutagenesis", "learning")]
     others = [contrast for contrast in contrasts if not contrast.primary]
     if others:
         parts += ["## All other comparisons", contrast_table(others, adjusted=True)]

@@ -179,8 +179,8 @@ def proxy_curves(
 ) -> Figure:
     """SCCS and NMI against steps with their error, the start as a level, the floors as dashed lines.
 
-    validations: {stage: columns step, sccs, nmi (either may be missing); sccs_low, sccs_high (95 %), nmi_sd where they
-    were measured}. floors: {'sccs_gc': value, ...}. ceilings: the most each proxy could be.
+    validations: {stage: columns step, sccs, nmi (either may be missing); sccs_low, sccs_high, nmi_low, nmi_high: the
+    band about each, where there is one}. floors: {'sccs_gc': value, ...}. ceilings: the most each proxy could be.
     """
     first = next(iter(validations.values()))
     proxies = {"sccs": "SCCS of the selection windows", "nmi": "NMI of the motif sites"}
@@ -191,8 +191,6 @@ def proxy_curves(
             values = table[proxy]
             axis.plot(table["step"], values, "o-", color=colour, markersize=3, label=stage, zorder=3)
             low, high = table.get(f"{proxy}_low"), table.get(f"{proxy}_high")
-            if f"{proxy}_sd" in table:
-                low, high = values - table[f"{proxy}_sd"], values + table[f"{proxy}_sd"]
             if low is not None:
                 axis.fill_between(table["step"], low, high, color=colour, alpha=0.15, linewidth=0)
         axis.axhline(first[proxy].iloc[0], color="black", linewidth=1, label="start")
@@ -207,23 +205,27 @@ def proxy_curves(
     return figure
 
 
-def umap_panels(panels: list[tuple[str, np.ndarray, np.ndarray, np.ndarray]], title: str) -> Figure:
-    """One row an encoder: UMAP coloured by label and by Leiden cluster.
+def umap_panels(rows: list[tuple[str, dict[str, np.ndarray], np.ndarray]], title: str) -> Figure:
+    """A row an arm: UMAP of the sites before and after fine-tuning, coloured by label.
 
-    panels: (name, points [n, 2], labels [n], clusters [n]).
+    rows: (arm, {'before', 'after': points [n, 2]; either may be missing}, labels [n]).
     """
-    figure, axes = plt.subplots(len(panels), 2, figsize=(11, 4.4 * len(panels)), squeeze=False, layout="constrained")
-    for (name, points, labels, clusters), (left, right) in zip(panels, axes):
-        for i, label in enumerate(sorted(set(labels))):
-            mine = points[labels == label]
-            left.scatter(*mine.T, s=6, color=_COLOURS[1 + i % 6], label=label, linewidths=0, rasterized=True)
-        right.scatter(*points.T, s=6, c=clusters, cmap="tab20", linewidths=0, rasterized=True)
-        left.set_title(f"{name}: by label")
-        right.set_title(f"{name}: by Leiden cluster ({len(set(clusters))})")
-        left.legend(fontsize=8, markerscale=2)
-        for axis in (left, right):
+    whens = [when for when in ("before", "after") if any(when in points for _, points, _ in rows)]
+    size = (4.6 * len(whens) + 1.8, 3.8 * len(rows) + 0.4)
+    figure, axes = plt.subplots(len(rows), len(whens), figsize=size, squeeze=False, layout="constrained")
+    for (arm, points, labels), line in zip(rows, axes):
+        for when, axis in zip(whens, line):
             axis.set_xticks([])
             axis.set_yticks([])
+            if when not in points:
+                axis.axis("off")
+                continue
+            for i, label in enumerate(sorted(set(labels))):
+                colour = _COLOURS[1 + i % 6]
+                axis.scatter(*points[when][labels == label].T, s=6, color=colour, label=label, linewidths=0)
+            axis.set_title(f"{arm}, {when} fine-tuning", fontsize=10)
+    handles, names = next(axis for axis in axes.flat if axis.collections).get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside right upper", fontsize=8, markerscale=2)
     figure.suptitle(title)
     return figure
 

@@ -9,12 +9,8 @@ from pathlib import Path
 import pandas as pd
 from torch.utils.tensorboard import SummaryWriter
 
-from simcsp.judge.clustering import lay_out, leiden
 from simcsp.judge.sccs import SCCS_CEILING
 from simcsp.judge.scores import classification_scores
-from simcsp.labels.motifs import load_motifs
-from simcsp.model.checkpoint import load_backbone
-from simcsp.model.embedding import embed_centre
 from simcsp.report.caveats import find_caveats, is_synthetic
 from simcsp.report.collect import (
     CROSS_VALIDATION,
@@ -26,6 +22,7 @@ from simcsp.report.collect import (
     label_runs,
     main_size,
     merge,
+    objective_of,
     proxy_values,
 )
 from simcsp.report.page import to_html, to_markdown, to_terminal
@@ -39,8 +36,8 @@ from simcsp.report.plots import (
     reliability_plot,
     save_figure,
     score_plot,
-    umap_panels,
 )
+from simcsp.report.seen import draw_seen
 from simcsp.report.travel import measure_distances
 from simcsp.report.verdict import (
     COLUMNS,
@@ -55,12 +52,13 @@ from simcsp.report.verdict import (
     table_row,
 )
 from simcsp.training.board import show_arm
-from utils.arms import BASELINE, CONTROL, FLOORS, checkpoint_of, finished_folds
-from utils.config import Config, ModelConfig
+from utils.arms import BASELINE, CONTROL, FLOORS, PROXIES, finished_folds, stage_folders
+from utils.config import Config
 from utils.errors import InputError
 from utils.files import read_json, write_text
 from utils.run import read_metrics
 
+PROXY_KEYS = {f"val/{proxy}" for proxy in PROXIES}
 _LONGEST_NAME = 120  # of a folder that joins the names of several runs
 
 
@@ -141,7 +139,7 @@ def proxy_rows(study: Study) -> pd.DataFrame:
     """SCCS and NMI of the pre-training checkpoints and of the floors, as rows of summary.csv."""
     values = proxy_values(study)
     rows = [
-        table_row(row.arm, "both", row.dataset, row.metric, pd.Series([row.value]), {})
+        table_row(row.arm, "both", row.dataset, row.metric, pd.Series(row.seeds), {})
         for row in values.itertuples(index=False)
     ]
     return pd.DataFrame(rows, columns=COLUMNS)
@@ -186,11 +184,11 @@ def draw(study: Study, contrasts: pd.DataFrame, title: str, out: Path) -> list[s
         figures["labels"] = label_curves(sizes, arms, floors, f"{title}: label efficiency{suffix}")
     alone = len(study.runs) == 1
     for run, config in study.runs.items():
-        if (config.folder / "pretrain/summary.json").is_file():
+        if objective_of(config) is not None:
             name = "proxies" if alone else f"proxies-{safe_name(run)}"
             figures[name] = draw_proxies(config, suffix)
-            if alone and config.data.motif_bed is not None:  # takes a minute each; a run's own report has it
-                figures["umap"] = draw_umap(config, suffix)
+        if alone:  # takes a minute: a run's own report has it
+            figures |= draw_seen(config, suffix, out / "mutagenesis.npz")
     for name, figure in figures.items():
         save_figure(figure, out / f"{name}.png")
         plt.close(figure)
@@ -250,28 +248,33 @@ def safe_name(run: str) -> str:
 
 
 def draw_proxies(config: Config, suffix: str) -> plt.Figure:
-    """SCCS and NMI while pre-training, those of the control beside them."""
-    summary, tables = read_json(config.folder / "pretrain/summary.json", REMEDY), {}
+    """SCCS and NMI while pre-training, those of the control beside them; of several seeds mean and range."""
+    tables, floors = {}, {}
     for stage in ("pretrain", "control"):
-        rows = [row for row in read_metrics(config.folder / stage) if "val/sccs" in row or "val/nmi" in row]
-        if rows:
-            tables[stage] = pd.DataFrame(rows).rename(columns=lambda name: name.removeprefix("val/"))
-    floors = {key.removeprefix("floor/"): value for key, value in summary["floors"].items()}
+        folders = [path for path in stage_folders(config.folder, stage).values() if (path / "summary.json").is_file()]
+        seeds = [pd.DataFrame(row for row in read_metrics(path) if PROXY_KEYS & set(row)) for path in folders]
+        if seeds:
+            tables[stage] = _band_of_seeds(
+                [seed.rename(columns=lambda name: name.removeprefix("val/")) for seed in seeds]
+            )
+            floors = floors or read_json(folders[0] / "summary.json", REMEDY)["floors"]
+    floors = {key.removeprefix("floor/"): value for key, value in floors.items()}
     bound = tables["pretrain"].get("nmi_bound", pd.Series([0.0])).max()
     ceilings = {"sccs": SCCS_CEILING, "nmi": bound}
     return proxy_curves(tables, floors, ceilings, f"{config.name}: proxies while pre-training{suffix}")
 
 
-def draw_umap(config: Config, suffix: str) -> plt.Figure:
-    """UMAP (McInnes et al. 2018) of the motif sites for the start, the end of contrast and that of its control."""
-    motifs, panels = load_motifs(config.data), []
-    for arm in (BASELINE, PRIMARY_ARM, f"{CONTROL}{PRIMARY_ARM}"):
-        stage, checkpoint = checkpoint_of(arm)
-        folder = config.folder / stage / "checkpoints" / checkpoint
-        if not folder.is_dir():
-            continue
-        model, _, _ = load_backbone(ModelConfig(source=str(folder)))
-        states = embed_centre(model.bert, motifs.ids, config.evaluate.nmi_layer, config.evaluate.batch_size)
-        points, clusters = lay_out(states, config.seed), leiden(states, seed=config.seed)
-        panels.append((arm, points, motifs.labels, clusters))
-    return umap_panels(panels, f"{config.name}: motif sites{suffix}")
+def _band_of_seeds(seeds: list[pd.DataFrame]) -> pd.DataFrame:
+    """Validations by step with a band about each proxy: of one seed its own error, of several the range of them."""
+    if len(seeds) == 1:
+        table = seeds[0].copy()
+        if "nmi_sd" in table:
+            table["nmi_low"], table["nmi_high"] = table["nmi"] - table["nmi_sd"], table["nmi"] + table["nmi_sd"]
+        return table
+    by_step = pd.concat(seeds).groupby("step")
+    table = by_step.mean(numeric_only=True).reset_index()
+    for proxy in (proxy for proxy in PROXIES if proxy in table):
+        table[f"{proxy}_low"], table[f"{proxy}_high"] = (
+            getattr(by_step[proxy], end)().to_numpy() for end in ("min", "max")
+        )
+    return table

@@ -15,11 +15,12 @@ import torch
 from conftest import refusal, tiny_config
 
 import evaluate
+from simcsp.judge.clustering import lay_out
 from simcsp.judge.scores import classification_scores, corrected_ttest, holm
 from simcsp.report.collect import label_runs, merge
 from simcsp.report.plots import arm_styles, score_plot
 from simcsp.report.verdict import COLUMNS, compare
-from simcsp.report.write import lay_out, write_report
+from simcsp.report.write import write_report
 from utils.config import to_yaml
 from utils.parse import load_config
 
