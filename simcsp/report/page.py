@@ -257,6 +257,7 @@ td:first-child, th:first-child { position: sticky; left: 0; background: var(--pa
 th:first-child { background: var(--soft); }
 img { display: block; max-width: 100%; height: auto; background: #fff; border-radius: 4px; }
 p > em:only-child { font-size: .9rem; }
+@media (max-width: 40rem) { p:has(> img) { overflow-x: auto; } img { max-width: none; width: 44rem; } }
 li { margin: .3rem 0; }
 """
 

@@ -211,7 +211,7 @@ def umap_panels(rows: list[tuple[str, dict[str, np.ndarray], np.ndarray]], title
     rows: (arm, {'before', 'after': points [n, 2]; either may be missing}, labels [n]).
     """
     whens = [when for when in ("before", "after") if any(when in points for _, points, _ in rows)]
-    size = (4.6 * len(whens) + 1.8, 3.8 * len(rows) + 0.4)
+    size = (4.0 * len(whens) + 1.8, 3.0 * len(rows) + 0.4)
     figure, axes = plt.subplots(len(rows), len(whens), figsize=size, squeeze=False, layout="constrained")
     for (arm, points, labels), line in zip(rows, axes):
         for when, axis in zip(whens, line):

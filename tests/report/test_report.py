@@ -66,11 +66,11 @@ def make_run(folder, name, arms=None, changes=None, folds=range(FOLDS), digest="
     return config
 
 
-def pretrained(config, best=("sccs",), objective="simcse"):
-    """Add a finished pretrain stage: SCCS .1 at the start, .2 at step 5, .15 at the end; the floor gc has .18."""
-    folder = config.folder / "pretrain"
-    folder.mkdir()
-    rows = [{"step": step, "val/sccs": value} for step, value in ((0, 0.1), (5, 0.2), (8, 0.15))]
+def pretrained(config, best=("sccs",), objective="simcse", where="pretrain", end=0.15):
+    """Add a finished pretrain stage: SCCS .1 at the start, .2 at step 5, `end` at the end; the floor gc has .18."""
+    folder = config.folder / where
+    folder.mkdir(parents=True)
+    rows = [{"step": step, "val/sccs": value} for step, value in ((0, 0.1), (5, 0.2), (8, end))]
     (folder / "metrics.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     summary = {"objective": objective, "steps": 8, "best": {proxy: {"step": 5, "value": 0.2} for proxy in best}}
     (folder / "summary.json").write_text(json.dumps(summary | {"floors": {"floor/sccs_gc": 0.18}}))
@@ -273,6 +273,18 @@ def test_report_warns_of_overlap_selection_and_leaks(tmp_path):
     assert "finetune.select_epoch is shared" in text
     assert "the NMI of best_nmi before fine-tuning is the best of all validations on the very sites" in text
     assert "data.folds is published: 25.0% of the test windows share 80 bases" in text
+
+
+def test_proxies_of_several_pretraining_seeds_are_their_mean_with_its_spread(tmp_path):
+    config = make_run(tmp_path, "seeds")
+    for seed, end in ((1, 0.11), (2, 0.13)):
+        pretrained(config, where=f"pretrain/seed{seed}", end=end)
+    write_report(config)
+    sccs = summary_of(config.folder / "report", "val/sccs")
+    assert sccs.loc["last", "mean"] == pytest.approx(0.12) and sccs.loc["last", "n"] == 2
+    assert sccs.loc["last", "sd"] == pytest.approx(0.02 / 2**0.5, rel=1e-4)
+    assert sccs.loc["baseline", ["mean", "n"]].tolist() == [0.1, 1]  # one start for all seeds
+    assert (config.folder / "report/proxies.svg").is_file()
 
 
 # -- several runs ------------------------------------------------------------------------------------------------------
