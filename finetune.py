@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import sys
 
+from simcsp.training.workers import worker_context
 from utils.errors import InputError, run_script
 from utils.parse import load_config
-from utils.workers import worker_context
 
 
 def main() -> None:

@@ -53,7 +53,7 @@ def init(words: list[str]) -> None:
     at = words.index("--init")
     if at + 1 == len(words) or words[at + 1].startswith("-"):
         raise InputError("--init needs the name of the file to write, for example configs/mine.yaml")
-    from utils.template import write_config
+    from simcsp.training.template import write_config
 
     def has_gpu() -> bool:
         import torch

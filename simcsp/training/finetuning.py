@@ -39,12 +39,12 @@ from simcsp.training.fold import (
 )
 from simcsp.training.probe import fit_probe
 from simcsp.training.search import Report, run_search
+from simcsp.training.workers import worker_context
 from utils.arms import OF_ANNOTATION, Arm, resolve_arms
 from utils.config import Config, FinetuneConfig, to_dict
 from utils.device import build_accelerator
 from utils.errors import InputError, Interrupted
 from utils.run import StopSignal, stop_if_asked
-from utils.workers import worker_context
 
 CONFIG_SECTIONS = ("name", "seed", "precision", "model", "data", "evaluate", "finetune")  # what decides a fold's result
 
