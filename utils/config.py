@@ -412,7 +412,8 @@ class SearchConfig:
     """What pretrain.py's trials maximise at their last validation; probe_auc: that of a logistic regression on the
     vectors of the selection windows. Those of finetune.py: mean validation AUC."""
     storage: str | None = None
-    """File or database URL that processes and machines share; null: runs/<name>/search/study.db."""
+    """File (optuna's journal, on NFS too) or database URL that processes and machines share; null:
+    runs/<name>/search/study.journal."""
     startup_trials: PositiveInt = 5
     """Random trials before TPE proposes, and before the median prunes."""
     space: dict[str, Any] = field(default_factory=dict)

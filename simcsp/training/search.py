@@ -14,17 +14,19 @@ from typing import Any
 
 import optuna
 import yaml
-from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage, RetryHeartbeatStaleTrialCallback
+from optuna.storages.journal import JournalFileBackend
 from optuna.study import MaxTrialsCallback
 from optuna.trial import TrialState
 
 from utils.config import Config, flatten, to_dict
 from utils.errors import InputError, Interrupted
-from utils.files import write_text
+from utils.files import release_lock, take_lock, write_text
 from utils.parse import load_config
 from utils.run import StopSignal, stop_if_asked
 
-HEARTBEAT, GRACE = 20, 60  # seconds: a worker that has not been heard of for so long is dead, and its trial is retried
+HEARTBEAT, GRACE = 20, 60  # seconds, of a database: a worker not heard of for so long is dead, and its trial retried
+MAX_RETRY = 3  # of a trial: its settings may be what kills processes
 FOLDER = "folder"  # user attribute of a trial: the number whose run folder it goes on in
 Report = Callable[[int, float], None]
 """(step, value): tell the study how a trial is doing; raises optuna.TrialPruned where it is below the median."""
@@ -51,6 +53,14 @@ def run_search(
         frozen = study.get_trials(deepcopy=False)[trial.number]
         number = trial.user_attrs.get(FOLDER, RetryHeartbeatStaleTrialCallback.retried_trial_number(frozen))
         number = trial.number if number is None else number
+        lock = lock_of(config, trial.number)
+        take_lock(lock)  # it dies with this process, however that ends
+        try:
+            return run_locked(trial, number)
+        finally:
+            release_lock(lock)
+
+    def run_locked(trial: optuna.Trial, number: int) -> float:
         mine = trial_config(config, number, suggest(trial, config))
 
         def report(step: int, value: float) -> None:
@@ -68,9 +78,40 @@ def run_search(
         stop_if_asked(stop, f"after trial {number} in {config.folder}/search")
         return value
 
+    take_over(study, config)
     if len(study.get_trials(states=done)) < config.search.trials:
-        study.optimize(run_trial, callbacks=[MaxTrialsCallback(config.search.trials, states=done)], gc_after_trial=True)
+        enough = MaxTrialsCallback(config.search.trials, states=done)
+        study.optimize(run_trial, callbacks=[enough, lambda *_: take_over(study, config)], gc_after_trial=True)
     return describe(config, metric, study)
+
+
+def lock_of(config: Config, number: int) -> Path:
+    """The file that the process of a trial holds a lock on."""
+    return config.folder / f"search/trial{number:04d}.lock"
+
+
+def take_over(study: optuna.Study, config: Config) -> None:
+    """Have the trials of dead processes run again, in their run folders: those whose lock nobody holds.
+
+    Of a journal, which has no heartbeats as a database has. A trial without a lock file has not begun, or has ended.
+    """
+    if "://" in storage_of(config):
+        return
+    for trial in study.get_trials(states=(TrialState.RUNNING,)):
+        lock = lock_of(config, trial.number)
+        if not lock.is_file():
+            continue
+        try:
+            take_lock(lock)
+        except InputError:  # its process lives
+            continue
+        try:
+            folders = [other.user_attrs.get(FOLDER, other.number) for other in study.get_trials(deepcopy=False)]
+            study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+            if folders.count(folders[trial.number]) <= MAX_RETRY:
+                study.enqueue_trial(trial.params, user_attrs={FOLDER: folders[trial.number]})
+        finally:
+            release_lock(lock)
 
 
 def open_study(config: Config) -> optuna.Study:
@@ -78,19 +119,9 @@ def open_study(config: Config) -> optuna.Study:
     for name in ("optuna", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # heartbeat and constant_liar, since 2021
-    storage = config.search.storage
-    if storage is None:
-        storage = str(config.folder / "search/study.db")
-    if "://" not in storage:
-        Path(storage).parent.mkdir(parents=True, exist_ok=True)
-        storage = f"sqlite:///{storage}"
+    storage = storage_of(config)
     try:
-        backend = RDBStorage(
-            storage,
-            heartbeat_interval=HEARTBEAT,
-            grace_period=GRACE,
-            heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(max_retry=3),
-        )
+        backend = open_storage(storage)
     except Exception as error:  # whatever the database's driver raises
         reason = str(error).splitlines()[0][:200]
         raise InputError(f"search.storage ({storage}) cannot be opened: {reason}") from None
@@ -102,6 +133,23 @@ def open_study(config: Config) -> optuna.Study:
         sampler=optuna.samplers.TPESampler(n_startup_trials=config.search.startup_trials, constant_liar=True),
         pruner=optuna.pruners.MedianPruner(n_startup_trials=config.search.startup_trials),
     )
+
+
+def storage_of(config: Config) -> str:
+    """File of a journal, or URL of a database: what the config names, else in the run folder."""
+    before = config.folder / "search/study.db"  # of earlier versions
+    return config.search.storage or (f"sqlite:///{before}" if before.is_file() else str(before.with_suffix(".journal")))
+
+
+def open_storage(storage: str) -> BaseStorage:
+    """A database by its URL, or a journal: a file to which every process appends, on NFS too."""
+    if "://" in storage:
+        retry = RetryHeartbeatStaleTrialCallback(max_retry=MAX_RETRY)
+        return RDBStorage(
+            storage, heartbeat_interval=HEARTBEAT, grace_period=GRACE, heartbeat_stale_trial_callback=retry
+        )
+    Path(storage).parent.mkdir(parents=True, exist_ok=True)
+    return JournalStorage(JournalFileBackend(storage))
 
 
 def check_space(config: Config, sections: tuple[str, ...]) -> None:

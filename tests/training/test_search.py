@@ -32,7 +32,7 @@ CHANGES = {"mlm.steps": 0, "search.trials": 3, "search.startup_trials": 2, "sear
 
 
 def study_of(folder):
-    return optuna.load_study(study_name="tiny", storage=f"sqlite:///{folder}/runs/tiny/search/study.db")
+    return optuna.load_study(study_name="tiny", storage=search.open_storage(f"{folder}/runs/tiny/search/study.journal"))
 
 
 def test_a_search_can_maximise_what_a_linear_probe_reads(tiny_data, tmp_path, call):
@@ -180,9 +180,48 @@ def test_a_trial_below_the_median_is_pruned(tiny_data, tmp_path):
     assert seen.count((0.1, 1)) == 1 and (0.1, 3) not in seen and (0.7, 3) in seen
 
 
+def test_a_journal_s_trial_is_taken_over_when_its_process_is_dead_and_not_before(tiny_data, tmp_path):
+    config = load_config([str(tiny_config(tmp_path, tiny_data, CHANGES))])
+    study = search.open_study(config)
+    trials = [study.ask() for _ in range(3)]
+    for trial in trials:
+        search.suggest(trial, config)
+    code = "import sys, time; from pathlib import Path; from utils.files import take_lock\n"
+    code += "for name in sys.argv[1:]: take_lock(Path(name))\nprint('locked', flush=True); time.sleep(600)"
+    locks = [str(search.lock_of(config, trial.number)) for trial in trials[:2]]  # the third has not begun
+    holders = [subprocess.Popen([sys.executable, "-c", code, lock], cwd=ROOT, stdout=subprocess.PIPE) for lock in locks]
+    try:
+        assert [holder.stdout.readline() for holder in holders] == [b"locked\n"] * 2
+        search.take_over(study, config)
+        assert [trial.state.name for trial in study.trials] == ["RUNNING"] * 3
+        holders[0].kill()
+        holders[0].wait()
+        search.take_over(study, config)
+        search.take_over(study, config)
+    finally:
+        for holder in holders:
+            holder.kill()
+            holder.wait()
+    assert [trial.state.name for trial in study.trials] == ["FAIL", "RUNNING", "RUNNING", "WAITING"]
+    again = study.ask()
+    assert again.user_attrs == {search.FOLDER: 0} and search.suggest(again, config) == study.trials[0].params
+
+
+def test_a_study_of_an_earlier_version_goes_on_in_its_database(tiny_data, tmp_path):
+    config = load_config([str(tiny_config(tmp_path, tiny_data, CHANGES))])
+    before = config.folder / "search/study.db"
+    before.parent.mkdir(parents=True)
+    optuna.create_study(study_name="tiny", storage=f"sqlite:///{before}", direction="maximize").ask()
+    assert len(search.open_study(config).trials) == 1 and not before.with_suffix(".journal").exists()
+
+
 @pytest.mark.slow
-def test_the_trial_of_a_killed_worker_goes_on_in_its_folder(tiny_data, tmp_path, call):
+@pytest.mark.parametrize("storage", ["journal", "database"])
+def test_the_trial_of_a_killed_worker_goes_on_in_its_folder(tiny_data, tmp_path, call, storage):
     changes = CHANGES | {"search.trials": 1, "pretrain.steps": 3000, "pretrain.eval_steps": 5}
+    database = tmp_path / "study.db"
+    if storage == "database":
+        changes["search.storage"] = f"sqlite:///{database}"
     config = tiny_config(tmp_path, tiny_data, changes)
     state = tmp_path / "runs/tiny/search/trial0000/pretrain/state.pt"
     worker = subprocess.Popen([sys.executable, str(ROOT / "pretrain.py"), str(config)], stdout=subprocess.DEVNULL)
@@ -195,15 +234,17 @@ def test_the_trial_of_a_killed_worker_goes_on_in_its_folder(tiny_data, tmp_path,
         os.kill(worker.pid, signal.SIGKILL)
         worker.wait()
     begun = yaml.safe_load((state.parent / "config.yaml").read_text())["pretrain"]["lr"]
-    with sqlite3.connect(tmp_path / "runs/tiny/search/study.db") as database:  # as if it had been silent for long
-        database.execute("UPDATE trial_heartbeats SET heartbeat = datetime('now', '-1 hour')")
+    if storage == "database":
+        with sqlite3.connect(database) as connection:  # as if it had been silent for long
+            connection.execute("UPDATE trial_heartbeats SET heartbeat = datetime('now', '-1 hour')")
     resumed = []
 
     def objective(trial, report):
         resumed.append((trial.name, trial.pretrain.lr))
         return 0.5
 
-    search.run_search(load_config([str(config)]), "val/sccs", STAGE, objective, StopSignal())
+    loaded = load_config([str(config)])
+    search.run_search(loaded, "val/sccs", STAGE, objective, StopSignal())
     assert resumed == [("trial0000", pytest.approx(begun))]
-    states = [trial.state.name for trial in study_of(tmp_path).trials]
+    states = [trial.state.name for trial in search.open_study(loaded).trials]
     assert states == ["FAIL", "COMPLETE"]
