@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import pytest
 from conftest import ROOT, refusal
 
-from data import fetch
+from data import fetch, sources
 from utils.errors import run_script
 
 GENOME = gzip.compress(b">chr1\n" + b"ACGTACGTTA" * 30_000, compresslevel=0)  # 300 kB: several blocks on the wire
@@ -158,17 +158,17 @@ def archive(files: dict[str, bytes], *members: tarfile.TarInfo) -> bytes:
     return out.getvalue()
 
 
-def models(prefix: str = "models", names: tuple[str, ...] = fetch.MODELS) -> dict[str, bytes]:
+def models(prefix: str = "models", names: tuple[str, ...] = sources.MODELS) -> dict[str, bytes]:
     contents = {"config.json": b"{}", "pytorch_model.bin": b"PK weights", "vocab.txt": b"[PAD]\n"}
     return {f"{prefix}/{name}/{file}": name.encode() + content for name in names for file, content in contents.items()}
 
 
 def windows(folder: str = "data/spliceator", benchmarks: str = "Benchmarks") -> dict[str, bytes]:
-    names = [*fetch.TRAINING, *(name.replace("Benchmarks", benchmarks) for name in fetch.BENCHMARKS)]
+    names = [*sources.TRAINING, *(name.replace("Benchmarks", benchmarks) for name in sources.BENCHMARKS)]
     return {f"{folder}/{name}": name.encode() for name in names}
 
 
-BEDS = {f"data/{name}": gzip.compress(name.encode()) for name in fetch.BEDS}
+BEDS = {f"data/{name}": gzip.compress(name.encode()) for name in sources.BEDS}
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
@@ -420,12 +420,12 @@ def test_without_a_list_a_file_put_there_by_hand_is_taken_with_a_remark(get, ser
     get("spliceator")
     assert "unchecked" in capsys.readouterr().out
     assert lock_of(data)["data.tar.gz"]["checked"] == "nothing"
-    assert (data / "spliceator" / fetch.TRAINING[0]).is_file()
+    assert (data / "spliceator" / sources.TRAINING[0]).is_file()
 
 
 def test_without_a_list_the_kept_sum_stands_in(refused, server, data, capsys):
     put_by_hand(data, "hg19.fa.gz", GENOME)
-    assert "but data/fetch.py says 806c0239" in refused("hg19")
+    assert "but data/sources.py says 806c0239" in refused("hg19")
 
 
 def test_an_archive_that_is_in_the_lock_unpacks_again_without_network(get, server, data):
@@ -448,15 +448,15 @@ def test_an_archive_that_is_in_the_lock_unpacks_again_without_network(get, serve
 def test_models_are_found_wherever_they_lie(get, server, data, prefix):
     server.put(MODELS, archive(models(prefix) | {"models/._SpliceBERT.510nt": b"mac", "models/README.md": b"x"}))
     get("splicebert")
-    expected = {f"models/{name}/{file}" for name in fetch.MODELS for file in ("config.json", "pytorch_model.bin")}
-    expected |= {f"models/{name}/vocab.txt" for name in fetch.MODELS}
+    expected = {f"models/{name}/{file}" for name in sources.MODELS for file in ("config.json", "pytorch_model.bin")}
+    expected |= {f"models/{name}/vocab.txt" for name in sources.MODELS}
     assert leftovers(data) == expected | {"downloads/models.tar.gz", "fetch.lock.json"}
-    for name in fetch.MODELS:
+    for name in sources.MODELS:
         assert (data / "models" / name / "pytorch_model.bin").read_bytes() == name.encode() + b"PK weights"
 
 
 def test_models_that_are_not_in_the_archive_are_named(get, refused, server, data, capsys):
-    server.put(MODELS, archive(models(names=fetch.MODELS[:2])))
+    server.put(MODELS, archive(models(names=sources.MODELS[:2])))
     get("splicebert")
     assert "not in models.tar.gz: SpliceBERT.1024nt" in capsys.readouterr().out
 
@@ -479,11 +479,11 @@ def test_spliceator_is_found_wherever_it_lies(get, server, data, capsys, layout)
     }[layout]
     server.put(DATA, archive(files | {"data/large.h5": b"not wanted"}))
     get("spliceator")
-    expected = {f"spliceator/{name}": name.encode() for name in fetch.TRAINING}
+    expected = {f"spliceator/{name}": name.encode() for name in sources.TRAINING}
     got = files_of(data)
     assert {name: got.get(name) for name in expected} == expected
-    assert {f"spliceator/{name}" for name in fetch.BENCHMARKS} <= set(got)
-    assert {name: got.get(name) for name in fetch.BEDS} == {Path(k).name: v for k, v in BEDS.items()}
+    assert {f"spliceator/{name}" for name in sources.BENCHMARKS} <= set(got)
+    assert {name: got.get(name) for name in sources.BEDS} == {Path(k).name: v for k, v in BEDS.items()}
     assert len(got) == 4 + 16 + 2 + 2
     assert "not in" not in capsys.readouterr().out
     asked = len(server.requests)
@@ -494,7 +494,7 @@ def test_spliceator_is_found_wherever_it_lies(get, server, data, capsys, layout)
 def test_beds_that_are_not_in_the_archive_are_named(get, server, data, capsys):
     server.put(DATA, archive(windows()))
     get("spliceator")
-    assert f"not in data.tar.gz: {', '.join(fetch.BEDS)}" in capsys.readouterr().out
+    assert f"not in data.tar.gz: {', '.join(sources.BEDS)}" in capsys.readouterr().out
 
 
 def link(name: str, target: str, kind: bytes) -> tarfile.TarInfo:
@@ -570,12 +570,12 @@ def test_a_folder_that_is_there_and_differs_is_left_alone(refused, server, data)
 
 def test_a_killed_installation_is_completed(get, server, data):
     server.put(MODELS, archive(models()))
-    for name, content in models(names=fetch.MODELS[:1]).items():  # the first rename had been done
+    for name, content in models(names=sources.MODELS[:1]).items():  # the first rename had been done
         (data / name).parent.mkdir(parents=True, exist_ok=True)
         (data / name).write_bytes(content)
     (data / ".unpack-splicebert/found").mkdir(parents=True)
     get("splicebert")
-    assert {f"models/{name}/config.json" for name in fetch.MODELS} <= leftovers(data)
+    assert {f"models/{name}/config.json" for name in sources.MODELS} <= leftovers(data)
     assert not (data / ".unpack-splicebert").exists()
 
 
@@ -594,7 +594,7 @@ def test_list_says_what_is_here(get, server, data, capsys):
     here = {row.split()[0]: row[header.index("here?") :] for row in rows if row[header.index("here?") :]}
     assert here["hg19"] == "yes" and here["hg38"] == "by hand" and here["splicebert"] == "changed"
     assert here["gencode-hg38"] == "no"
-    assert set(fetch.DATA_SETS) <= set(here)
+    assert set(sources.DATA_SETS) <= set(here)
     get("list", "hg38")
     told = capsys.readouterr().out
     assert f"{server.url}/hgdownload.soe.ucsc.edu/goldenPath/hg38/bigZips/hg38.fa.gz" in told
@@ -602,21 +602,21 @@ def test_list_says_what_is_here(get, server, data, capsys):
 
 
 def test_multi_species_goes_on_with_the_genomes_that_are_missing(get, refused, server, data):
-    for build in fetch.SPECIES:
+    for build in sources.SPECIES:
         server.put(HG19.replace("hg19", build), gzip.compress(build.encode()))
-    last = HG19.replace("hg19", list(fetch.SPECIES)[-1])
+    last = HG19.replace("hg19", list(sources.SPECIES)[-1])
     content = server.files.pop(last)
     assert "404" in refused("multi-species")
     server.files[last] = content
     get("multi-species")
-    assert {f"species/{build}.fa.gz" for build in fetch.SPECIES} <= leftovers(data)
-    assert all(len(server.asked(HG19.replace("hg19", build))) == 1 for build in list(fetch.SPECIES)[:-1])
+    assert {f"species/{build}.fa.gz" for build in sources.SPECIES} <= leftovers(data)
+    assert all(len(server.asked(HG19.replace("hg19", build))) == 1 for build in list(sources.SPECIES)[:-1])
 
 
 def test_every_data_set_is_whole():
-    names = [source.name for data_set in fetch.DATA_SETS.values() for source in data_set.sources]
+    names = [source.name for data_set in sources.DATA_SETS.values() for source in data_set.sources]
     assert len(names) == len(set(names))  # they are the keys of the lock
-    for data_set in fetch.DATA_SETS.values():
+    for data_set in sources.DATA_SETS.values():
         assert all(source.to or data_set.arrange for source in data_set.sources)
         assert all(
             urlsplit(url).scheme == "https" for source in data_set.sources for url in (source.url, source.checksums)
