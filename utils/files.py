@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 
 CHECKSUMS = "checksums.json"
 """In a checkpoint folder: the SHA-256 of every other file."""
+CARD = "README.md"
+"""In a checkpoint folder: the model card."""
+CARD_TAG = "simcsp"
+"""Among the tags of our cards, by which they are told from those of other checkpoints."""
 _SEAL = "checksum"  # key of a JSON object: SHA-256 of the rest of it
 _UNWRITABLE = re.compile(r"\(os error (\d+)\)")  # as safetensors says it
 
@@ -245,15 +249,25 @@ def sha256_folder(folder: Path) -> str:
 
     The tokenizer's files do not count where we wrote them: they say nothing that the vocabulary's size does not, and
     checkpoints of older versions, whose hash stands in the runs begun from them, may be given them later. Nor do the
-    checksums.
+    checksums, and the header of a model card that is ours.
     """
     digest = hashlib.sha256()
     settings = folder / "tokenizer_config.json"
     ours = settings.is_file() and '"written_by": "simcsp"' in settings.read_text(encoding="utf-8", errors="replace")
     skipped = (CHECKSUMS, *(("tokenizer.json", settings.name) if ours else ()))
     for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in skipped):
-        digest.update(f"{path.relative_to(folder)} {sha256_file(path)}\n".encode())
+        digest.update(f"{path.relative_to(folder)} {_hash_of_member(path)}\n".encode())
     return digest.hexdigest()
+
+
+def _hash_of_member(path: Path) -> str:
+    """SHA-256 of a file; of a model card of ours without its YAML header."""
+    if path.name == CARD:
+        card = path.read_bytes()
+        header, end, body = card.partition(b"\n---\n")
+        if end and header.startswith(b"---\n") and CARD_TAG.encode() in header:
+            return hashlib.sha256(body.lstrip(b"\n")).hexdigest()
+    return sha256_file(path)
 
 
 def check_hash(path: Path, expected: str | None, remedy: str) -> None:

@@ -16,6 +16,7 @@ from simcsp.judge.scores import score_against
 from simcsp.labels.bases import UNLABELLED, Genome, distinct_windows, fold_records, read_genome, shared_with
 from simcsp.labels.splits import training_windows
 from simcsp.model.bases import CLASSES, IDENTITY, TYPES, BaseClassifier, Labeller, Shape, load_bases, padded, save_bases
+from simcsp.model.card import write_card
 from simcsp.model.checkpoint import load_backbone, resolve_source
 from simcsp.model.encoder import fresh_like
 from simcsp.text.alphabet import N, reverse_complement
@@ -262,6 +263,9 @@ def fit_bases(
         sizes["pretrain_seed"] = arm.pretrain_seed
     parameters = sum(weights.numel() for weights in model.parameters())
     seconds = round(time.perf_counter() - began, 1)
+    name, start = f"{config.name}: {sizes['arm']}", None if source is None or fresh else source.source
+    data = {"genome": settings.fasta, "annotation": settings.annotation, "windows": config.data.spliceator}
+    write_card(run.checkpoints / "best", name, start, data, f"records {', '.join(records['test'])}", metrics)
     run.finish({**sizes, "parameters": parameters, "seconds": seconds, "metrics": metrics}, sizes)
     shown = "  ".join(f"{kind} AP {scores[f'ap_{kind}']:.4f} top-k {scores[f'topk_{kind}']:.4f}" for kind in TYPES)
     run.log(f"{sizes['arm']:<10} seed {seed} fold {fold:02d}  {shown}")

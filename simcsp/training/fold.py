@@ -25,6 +25,7 @@ from simcsp.labels.floors import Labelled, Predict, fit_floor
 from simcsp.labels.motifs import Motifs
 from simcsp.labels.spliceator import Windows
 from simcsp.labels.splits import Splits, draw_training
+from simcsp.model.card import write_card
 from simcsp.model.checkpoint import load_backbone, resolve_source
 from simcsp.model.classifier import Classifier, layer_groups, load_classifier, predict, read_head, save_classifier
 from simcsp.model.embedding import embed
@@ -595,6 +596,11 @@ def summarise(
     result["warnings"] = [sign for sign in signs if sign is not None]
     for sign in result["warnings"]:
         fold.run.log(f"warning: {fold.run.path}: {sign}")
+    best = fold.run.checkpoints / "best"
+    if best.is_dir():  # floors have none
+        data = {"arm": job.arm.name, "sites": job.site, "fold": job.fold, "training windows": sizes["train"]}
+        source = job.arm.source.source if job.arm.source else None
+        write_card(best, f"{study.folder.name}: {job.arm.name}", source, data, "the test windows of its fold", scores)
     fold.run.finish(result, {"arm": job.arm.name, "site": job.site, "seed": job.seed, "fold": job.fold})
     study.bar.update()
     line = f"{job.arm.name:<10} {job.site:<8} seed {job.seed} fold {job.fold:02d}  "

@@ -17,6 +17,7 @@ from tqdm import tqdm
 from transformers import BertConfig, BertForMaskedLM
 
 from simcsp.labels.overlap import hidden_windows, measure_overlap
+from simcsp.model.card import write_card
 from simcsp.model.checkpoint import load_backbone, resolve_source, save_checkpoint
 from simcsp.model.classifier import load_classifier, predict
 from simcsp.model.encoder import check_length
@@ -443,6 +444,21 @@ def warn(run: RunFolder, training: Training, text: WindowSampler) -> None:
             run.log(f"warning: {run.path}: {sentence}")
 
 
+def write_cards(run: RunFolder, config: Config, name: str, training: Training) -> None:
+    """A model card for every checkpoint, with what was measured at its step."""
+    rows = {row["step"]: row for row in run.metrics() if any(key.startswith("val/") for key in row)}
+    steps = {f"best_{proxy}": best["step"] for proxy, best in training.best.items()}
+    steps |= {"start": 0, "last": training.step}
+    data = {"objective": training.stage.objective, "text": config.data.fasta or config.data.dataset}
+    for folder in sorted(run.checkpoints.iterdir()):
+        step = steps.get(folder.name)
+        if step is None and folder.name.startswith("step-"):
+            step = int(folder.name.removeprefix("step-"))
+        title, facts = f"{config.name}: {name}, {folder.name}", data | {"corpus": config.data.corpus, "step": step}
+        scores = rows.get(step, {})
+        write_card(folder, title, config.model.source, facts, "the selection windows and motif sites", scores)
+
+
 def finish(run: RunFolder, config: Config, name: str, training: Training, text: WindowSampler) -> None:
     """Keep the last weights, write the summary, say where everything lives."""
     save(run, training, "last")
@@ -465,6 +481,7 @@ def finish(run: RunFolder, config: Config, name: str, training: Training, text: 
         "metrics": {"train/loss": losses[-1], **scores},
         "warnings": list(find_warnings(run, training, text).values()),
     }
+    write_cards(run, config, name, training)
     run.finish(summary, settings_shown(config, name, training.stage))
     run.log(f"{run.path}: {headline(summary)}")
 

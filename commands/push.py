@@ -1,0 +1,64 @@
+"""push: a checkpoint with its model card to the hub."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import NoReturn
+
+from simcsp.model.card import card_data
+from simcsp.model.weights import weight_file_of
+from utils.errors import InputError
+from utils.files import CARD, check_folder
+
+FILES = ("*.json", "*.safetensors", "vocab.txt", CARD)
+"""What of a checkpoint folder is uploaded."""
+
+
+class FlagParser(argparse.ArgumentParser):
+    """argparse whose errors are InputErrors."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"push: {message} (see push --help)")
+
+
+def show_push(words: list[str]) -> None:
+    """Upload a checkpoint folder, card and all, to a repository of the hub, which is made where there is none."""
+    about = "Uploads a checkpoint folder to the hub (or HF_ENDPOINT), as whom `hf auth login` or HF_TOKEN says."
+    parser = FlagParser("evaluate.py push", None, about)
+    parser.add_argument("folder", type=Path, help="a checkpoint: config.json, weights, README.md")
+    parser.add_argument("repository", help="owner/name")
+    parser.add_argument("--private", action="store_true", help="where it is made")
+    asked = parser.parse_args(words)
+    folder = asked.folder
+    if not folder.is_dir():
+        raise InputError(f"{folder} does not exist: give a checkpoint folder, such as .../checkpoints/best")
+    if not (folder / "bases.json").is_file():
+        weight_file_of(folder)
+    check_folder(folder)
+    data = card_data(folder / CARD) if (folder / CARD).is_file() else None
+    if data is None or not data.license:
+        raise InputError(
+            f"{folder / CARD} is no model card with a licence in its YAML header: checkpoints have one when their "
+            "training has ended; write one by hand, or train on"
+        )
+    print(upload(folder, asked.repository, asked.private))
+
+
+def upload(folder: Path, repository: str, private: bool) -> str:
+    """The address of what was uploaded. Raises InputError for what the hub, or the way there, refuses."""
+    from huggingface_hub import HfApi
+
+    api = HfApi()
+    try:
+        repository = api.create_repo(repository, private=private or None, exist_ok=True).repo_id
+        done = api.upload_folder(
+            repo_id=repository, folder_path=folder, allow_patterns=list(FILES), commit_message="Model from SimCSP"
+        )
+    except Exception as error:  # the hub's client also lets through what its HTTP library raises, which has changed
+        reason = " ".join(str(error).split())[:300]
+        raise InputError(
+            f"push: {repository} cannot be uploaded to {api.endpoint} ({reason}): check the name, the connection and "
+            "`hf auth login`"
+        ) from None
+    return str(done.commit_url)

@@ -1,0 +1,137 @@
+"""Model cards: README.md of a checkpoint, with the YAML front matter that the hub and its search read."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from simcsp.model.bases import BASES_CONFIG
+from utils.arms import HEAD_FILE, PLAIN_CLASSIFIER, holds_classifier
+from utils.files import CARD, CARD_TAG, write_text
+
+TAGS = [CARD_TAG, "biology", "genomics", "dna", "splice-site"]
+METRICS = {  # of a summary -> type on the hub, name
+    "test/f1": ("f1", "F1"),
+    "test/auc": ("roc_auc", "AUC"),
+    "test/ap": ("average_precision", "AP"),
+    "test/ap_donor": ("average_precision", "AP donor"),
+    "test/ap_acceptor": ("average_precision", "AP acceptor"),
+    "test/topk_donor": ("top_k_accuracy", "top-k donor"),
+    "test/topk_acceptor": ("top_k_accuracy", "top-k acceptor"),
+    "val/sccs": ("sccs", "SCCS"),
+    "val/nmi": ("nmi", "NMI"),
+    "val/loss": ("loss", "loss"),
+}
+UNKNOWN_LICENSE = "other"
+"""Of a model that was begun from one whose card names none."""
+
+
+class Kind(NamedTuple):
+    """What a checkpoint is: the hub's task, a sentence, and how it is loaded."""
+
+    task: str
+    about: str
+    use: str
+
+
+def kind_of(folder: Path) -> Kind:
+    """What a checkpoint folder holds."""
+    name = folder.name
+    plain = f'"{PLAIN_CLASSIFIER}"' in _text(folder / "config.json")
+    if (folder / BASES_CONFIG).is_file():
+        about = "Labels every base of both strands as neither, acceptor or donor, at the exon's base of the boundary."
+        if '"BertForTokenClassification"' in _text(folder / "config.json"):
+            return Kind("token-classification", about, _pipeline("token-classification", name))
+        return Kind(
+            "token-classification",
+            f"{about} It has convolutions that no class of transformers has: `evaluate.py predict` of SimCSP loads it.",
+            f"python evaluate.py predict {name} genome.fa.gz --out scores.bed",
+        )
+    if holds_classifier(folder):
+        about = "P(splice site) of windows of DNA with the boundary at their centre."
+        if plain:
+            return Kind("text-classification", about, _pipeline("text-classification", name))
+        return Kind(
+            "text-classification",
+            f"{about} Its pooling no class of transformers has: AutoModel loads the encoder alone, "
+            f"`simcsp.model.classifier.load_classifier` encoder and head (`{HEAD_FILE}`).",
+            f"python evaluate.py predict {name} genome.fa.gz --out scores.bed",
+        )
+    return Kind(
+        "fill-mask" if "MaskedLM" in _text(folder / "config.json") else "feature-extraction",
+        "A BERT over single nucleotides with SpliceBERT's ten-row vocabulary; [CLS] bases [SEP], one token a base.",
+        f'from transformers import AutoModel, AutoTokenizer\nmodel = AutoModel.from_pretrained("{name}")\n'
+        f'tokenizer = AutoTokenizer.from_pretrained("{name}")',
+    )
+
+
+def _pipeline(task: str, name: str) -> str:
+    return f'from transformers import pipeline\nlabel = pipeline("{task}", model="{name}")\nlabel("ACGTACGT")'
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+
+
+def license_of(source: str | None) -> str:
+    """The licence that a model has from the one it was begun with; mit, this project's, for fresh weights."""
+    if source is None:
+        return "mit"
+    card = Path(source) / CARD
+    return (card_data(card).license or UNKNOWN_LICENSE) if card.is_file() else UNKNOWN_LICENSE
+
+
+def card_data(path: Path) -> ModelCardData:
+    """The front matter of a card; empty where it has none, or none that the hub could read."""
+    try:
+        return ModelCard.load(path, ignore_metadata_errors=True).data
+    except ValueError:
+        return ModelCardData()
+
+
+def write_card(
+    folder: Path, name: str, source: str | None, data: Mapping[str, Any], measured_on: str, scores: Mapping[str, Any]
+) -> None:
+    """Put README.md into a checkpoint folder.
+
+    source: what training began from, None for fresh weights. data: {what: file or value} of the training, of which
+    folders are left out; measured_on: on what the scores, {'test/f1': value}, were measured. Scores that METRICS
+    does not know, and such as are no number, are left out.
+    """
+    kind = kind_of(folder)
+    known = {key: float(scores[key]) for key in METRICS if _is_number(scores.get(key))}
+    results = [
+        EvalResult(kind.task, "windows", measured_on, METRICS[key][0], round(value, 4), metric_name=METRICS[key][1])
+        for key, value in known.items()
+    ]
+    header = ModelCardData(
+        license=license_of(source),
+        library_name="transformers",
+        pipeline_tag=kind.task,
+        tags=TAGS,
+        model_name=name,
+        eval_results=results or None,
+        ignore_metadata_errors=True,
+    )
+    rows = [f"| begun from | {Path(source).name if source else 'fresh weights'} |"]
+    rows += [f"| {what} | {_shown(value)} |" for what, value in data.items() if value not in (None, [], "")]
+    table = [f"| {METRICS[key][1]} | {value:.4f} |" for key, value in known.items()]
+    lines = [f"# {name}", "", kind.about, "", "## Training", "", "| | |", "|---|---|", *rows, ""]
+    if table:
+        lines += ["## Scores", "", f"On {measured_on}.", "", "| | |", "|---|---|", *table, ""]
+    lines += ["## Use", "", "```", kind.use, "```", ""]
+    write_text(folder / CARD, f"---\n{header.to_yaml()}\n---\n\n" + "\n".join(lines))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and math.isfinite(value)
+
+
+def _shown(value: Any) -> str:
+    """A value without the folders of this machine."""
+    values = value if isinstance(value, (list, tuple)) else [value]
+    return ", ".join(Path(item).name if isinstance(item, str) and "/" in item else str(item) for item in values)

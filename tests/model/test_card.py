@@ -1,0 +1,169 @@
+"""Model cards, and their upload to a stand-in of the hub's HTTP interface on this machine."""
+
+import base64
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import pytest
+from conftest import ROOT, refusal
+from huggingface_hub import ModelCard
+from test_plain import LENGTH, SIZES, encoder
+
+import evaluate
+from simcsp.model.bases import BaseClassifier, Shape, save_bases
+from simcsp.model.card import license_of, write_card
+from simcsp.model.checkpoint import load_backbone, save_checkpoint
+from simcsp.model.classifier import Classifier, save_classifier
+from utils.config import ModelConfig
+from utils.files import sha256_folder
+
+BOXED = ["simcsp-small", "simcsp-small-splice", "simcsp-small-bases"]
+
+
+def saved(kind, folder):
+    folder.mkdir()
+    if kind == "fill-mask":
+        model = load_backbone(ModelConfig(**SIZES, max_position_embeddings=LENGTH + 2))[0]
+        save_checkpoint(model, folder, "mean")
+    elif kind == "token-classification":
+        save_bases(BaseClassifier(encoder(LENGTH + 2), Shape(LENGTH, 0, 11, [])), np.eye(2), folder)
+    else:
+        save_classifier(Classifier(encoder(LENGTH + 2), "cls", 0.1), folder)
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["fill-mask", "token-classification", "text-classification"])
+def test_a_card_says_what_the_hub_reads_and_no_folder_of_this_machine(kind, tmp_path):
+    folder = saved(kind, tmp_path / "m")
+    facts = {"text": ["/home/someone/genome.fa.gz", "b.fa"], "step": 7, "nothing": None}
+    scores = {"test/f1": 0.91234, "test/auc": float("nan"), "val/sccs": 0.5, "test/threshold": 0.4}
+    write_card(folder, "demo: last", None, facts, "the test windows", scores)
+    card = ModelCard.load(folder / "README.md")
+    assert card.data.license == "mit" and card.data.pipeline_tag == kind and "simcsp" in card.data.tags
+    found = {(result.metric_type, result.metric_value) for result in card.data.eval_results}
+    assert found == {("f1", 0.9123), ("sccs", 0.5)} and card.data.model_name == "demo: last"
+    assert "genome.fa.gz, b.fa" in card.text and "someone" not in card.content and "nothing" not in card.text
+    assert license_of(str(folder)) == "mit" and license_of(str(tmp_path)) == "other"
+
+
+def test_a_header_that_is_given_later_leaves_a_checkpoint_what_it_was(tmp_path):
+    folder = saved("fill-mask", tmp_path / "m")
+    (folder / "README.md").write_text("# m\n\nText.\n")
+    before = sha256_folder(folder)
+    (folder / "README.md").write_text("---\nlicense: mit\ntags: [simcsp]\n---\n\n# m\n\nText.\n")
+    assert sha256_folder(folder) == before
+    (folder / "README.md").write_text("---\nlicense: mit\n---\n\n# m\n\nText.\n")
+    assert sha256_folder(folder) != before  # another's
+
+
+@pytest.mark.parametrize("name", BOXED)
+def test_boxed_models_have_a_card_that_the_hub_reads(name):
+    card = ModelCard.load(ROOT / "models" / name / "README.md")
+    assert card.data.license == "mit" and "simcsp" in card.data.tags and card.data.eval_results
+    assert all(0 < result.metric_value < 2 for result in card.data.eval_results)
+
+
+def test_cards_of_a_finished_run(finished):
+    for checkpoint in sorted(finished.run.glob("pretrain/checkpoints/*")):
+        card = ModelCard.load(checkpoint / "README.md")
+        assert card.data.license and "val/sccs" not in card.text and "| objective |" in card.text
+        assert {result.metric_type for result in card.data.eval_results} >= {"sccs"}
+    best = sorted(finished.run.glob("finetune/baseline/*/seed0/fold*/checkpoints/best"))
+    metrics = json.loads((best[0].parents[1] / "summary.json").read_text())["metrics"]
+    card = ModelCard.load(best[0] / "README.md")
+    measured = {result.metric_type: result.metric_value for result in card.data.eval_results}
+    assert measured["f1"] == round(metrics["test/f1"], 4) and measured["roc_auc"] == round(metrics["test/auc"], 4)
+
+
+# -- the hub -----------------------------------------------------------------------------------------------------------
+
+
+class Hub(BaseHTTPRequestHandler):
+    """As much of the hub as an upload of small files asks for. The server holds `files`, `calls` and `refuse`."""
+
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        hub = self.server
+        hub.calls.append((self.path, self.headers.get("Authorization")))
+        if hub.refuse:
+            return self.answer({"error": "Invalid username or password."}, hub.refuse)
+        if self.path == "/api/repos/create":
+            hub.created = json.loads(body)
+            return self.answer({"url": f"{hub.address}/{hub.created['organization']}/{hub.created['name']}"})
+        if self.path == "/api/validate-yaml":
+            hub.validated = json.loads(body)["content"]
+            return self.answer({"errors": [], "warnings": []})
+        if "/preupload/" in self.path:
+            files = [
+                {"path": f["path"], "uploadMode": "regular", "shouldIgnore": False} for f in json.loads(body)["files"]
+            ]
+            return self.answer({"files": files})
+        assert "/commit/" in self.path
+        for line in body.splitlines():
+            entry = json.loads(line)
+            if entry["key"] == "file":
+                hub.files[entry["value"]["path"]] = base64.b64decode(entry["value"]["content"])
+        return self.answer({"commitUrl": f"{hub.address}/me/m/commit/abc", "commitOid": "abc", "success": True})
+
+    def do_GET(self):
+        self.answer(
+            {"id": "me/m", "siblings": [], "sha": "abc", "private": False, "tags": [], "downloads": 0, "likes": 0}
+        )
+
+    def answer(self, value, status=200):
+        content = json.dumps(value).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    server.address = f"http://127.0.0.1:{server.server_port}"
+    server.files, server.calls, server.refuse = {}, [], None
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    import huggingface_hub.constants
+    import huggingface_hub.hf_api
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", server.address)
+    monkeypatch.setenv("HF_TOKEN", "hf_test")
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_push_uploads_a_checkpoint_with_its_card_and_nothing_else(hub, tmp_path, call, capsys):
+    folder = saved("token-classification", tmp_path / "m")
+    write_card(folder, "m", None, {}, "nothing", {})
+    (folder / "optimizer.pt").write_bytes(b"x")
+    call(evaluate, "push", folder, "me/m")
+    assert capsys.readouterr().out.strip() == f"{hub.address}/me/m/commit/abc"
+    assert hub.created["name"] == "m" and hub.created["organization"] == "me"
+    names = {"README.md", "bases.json", "checksums.json", "config.json", "model.safetensors", "tokenizer.json"}
+    assert set(hub.files) == names | {"tokenizer_config.json"}
+    assert all(hub.files[name] == (folder / name).read_bytes() for name in hub.files)
+    assert all(token == "Bearer hf_test" for _, token in hub.calls)
+    hub.refuse = 401
+    assert f"me/m cannot be uploaded to {hub.address} (" in refusal(call, capsys, evaluate, "push", folder, "me/m")
+
+
+def test_push_refuses_what_is_no_checkpoint_or_has_no_licence(tmp_path, call, capsys):
+    assert "nowhere does not exist" in refusal(call, capsys, evaluate, "push", "nowhere", "me/m")
+    assert "has no weights" in refusal(call, capsys, evaluate, "push", tmp_path, "me/m")
+    folder = saved("text-classification", tmp_path / "m")
+    assert "no model card with a licence" in refusal(call, capsys, evaluate, "push", folder, "me/m")
+    assert "push: " in refusal(call, capsys, evaluate, "push", folder)
+    write_card(folder, "m", None, {}, "nothing", {})
+    (folder / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:-1] + b"x")
+    assert "is not what was written" in refusal(call, capsys, evaluate, "push", folder, "me/m")
