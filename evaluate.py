@@ -9,6 +9,7 @@
     python evaluate.py benchmark SOURCE ...   benchmark species: each fold's model, their mean ensemble, the floors
     python evaluate.py relate    RUN [RUN ...] [CONFIG.yaml] ...   do SCCS, NMI and a probe tell F1 and AUC?
     python evaluate.py predict   SOURCE GENOME.fa [--help]   score every GT / AG of a genome, or what variants change
+    python evaluate.py explain   SOURCE GENOME.fa [--help]   which bases calls of sites rest on, as logo and heat map
     python evaluate.py push      CHECKPOINT OWNER/NAME [--private]   a checkpoint with its model card to the hub
     python evaluate.py status    [RUNS]   every run in a folder (runs): stage, progress, alive or not, disk, headline
     python evaluate.py report    RUN [RUN ...] [--out FOLDER]   the comparison of arms: RUN/report, runs/A+B/report
@@ -33,10 +34,11 @@ MODULES = {
     **dict.fromkeys(("classify", "benchmark"), "commands.classifiers"),
     **dict.fromkeys(("relate", "report"), "commands.runs"),
     "predict": "commands.genome",
+    "explain": "commands.explain",
     "push": "commands.push",
     "status": "commands.status",
 }
-OF_FLAGS = ("predict", "push")
+OF_FLAGS = ("predict", "explain", "push")
 OF_RUNS = ("relate", "report")  # they take several folders
 
 

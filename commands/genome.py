@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 from pathlib import Path
-from typing import NoReturn, TextIO
+from typing import TextIO
 
+from accelerate import Accelerator
 from tqdm import tqdm
 
+from commands.flags import FlagParser, number_between
 from commands.sources import config_of, enclosing_run, fold_folders
 from simcsp.genome.journal import Journal
 from simcsp.genome.regions import Span, find_spans, gene_spans
@@ -61,50 +62,28 @@ DP_DL, gain and loss of the best acceptor and donor, and where from POS. Classif
 write a table of the same columns, with ST_* strand and SD_* standard deviation over the folds."""
 
 
-class FlagParser(argparse.ArgumentParser):
-    """argparse whose errors are InputErrors."""
-
-    def error(self, message: str) -> NoReturn:
-        raise InputError(f"predict: {message} (see predict --help)")
-
-
 def read_flags(words: list[str]) -> tuple[argparse.Namespace, list[str]]:
     """The flags of predict, and the words for the config: any other --name with its value."""
-    layout = argparse.RawDescriptionHelpFormatter
-    parser = FlagParser("evaluate.py predict", None, PREDICT_HELP, PREDICT_NOTES, formatter_class=layout)
+    parser = FlagParser("predict", PREDICT_HELP, PREDICT_NOTES)
     parser.add_argument("inputs", nargs="+", type=Path, metavar="[SOURCE] GENOME.fa[.gz] [CONFIG.yaml]")
     share, natural = number_between(float, 0, 1), number_between(int, 0, 10_000)
-    flags = [
-        parser.add_argument("--out", type=Path, help="file to write, gzipped where it ends in .gz (default: stdout)"),
-        parser.add_argument("--format", choices=FORMATS, help="default: what --out ends in, else tsv"),
-        parser.add_argument("--sites", choices=("motifs", "all"), default="motifs", help="GT and AG, or any position"),
-        parser.add_argument("--min_score", type=share, default=0.0, help="write sites of at least this score"),
-        parser.add_argument(
-            "--region",
-            action="append",
-            default=[],
-            metavar="CHROM[:START-END]",
-            help="or a gene of --annotation",
-        ),
-        parser.add_argument("--regions_file", type=Path, metavar="BED", help="regions, plain or gzipped"),
-        parser.add_argument("--arm", help="of a run with several (default: baseline)"),
-        parser.add_argument("--site", choices=(*SITES, "both"), help="use the models fitted on this"),
-        parser.add_argument("--truth", type=Path, help="GTF, GFF3 or table of introns: AP and recall on this genome"),
-        parser.add_argument("--vcf", type=Path, help="variants: VCF or BCF, - for stdin"),
-        parser.add_argument("--flank", type=natural, default=50, help="--vcf: nt about a variant (default 50)"),
-        parser.add_argument("--annotation", type=Path, help="GTF or GFF3: whole genes; --vcf: their names and strands"),
-        parser.add_argument("--mask", action="store_true", help="--vcf: no gain of annotated, no loss of other sites"),
-        parser.add_argument("--strict", action="store_true", help="--vcf: stop where REF is not what the FASTA has"),
-    ]
-    names = {"-h", "--help"}.union(*(flag.option_strings for flag in flags))
-    own, others, left = [], [], iter(words)
-    for word in left:
-        if word.startswith("--") and word.partition("=")[0] not in names:
-            others += [word] if "=" in word else [word, *islice(left, 1)]
-        else:
-            own.append(word)
-    asked = parser.parse_args(own)
-    asked.source, asked.genome, asked.config = split_inputs(asked.inputs)
+    add = parser.add_argument
+    add("--out", type=Path, help="file to write, gzipped where it ends in .gz (default: stdout)")
+    add("--format", choices=FORMATS, help="default: what --out ends in, else tsv")
+    add("--sites", choices=("motifs", "all"), default="motifs", help="GT and AG, or any position")
+    add("--min_score", type=share, default=0.0, help="write sites of at least this score")
+    add("--region", action="append", default=[], metavar="CHROM[:START-END]", help="or a gene of --annotation")
+    add("--regions_file", type=Path, metavar="BED", help="regions, plain or gzipped")
+    add("--arm", help="of a run with several (default: baseline)")
+    add("--site", choices=(*SITES, "both"), help="use the models fitted on this")
+    add("--truth", type=Path, help="GTF, GFF3 or table of introns: AP and recall on this genome")
+    add("--vcf", type=Path, help="variants: VCF or BCF, - for stdin")
+    add("--flank", type=natural, default=50, help="--vcf: nt about a variant (default 50)")
+    add("--annotation", type=Path, help="GTF or GFF3: whole genes; --vcf: their names and strands")
+    add("--mask", action="store_true", help="--vcf: no gain of annotated, no loss of other sites")
+    add("--strict", action="store_true", help="--vcf: stop where REF is not what the FASTA has")
+    asked, others = parser.read(words)
+    asked.source, asked.genome, asked.config = split_inputs("predict", asked.inputs)
     if asked.out is not None and asked.out.is_dir():
         raise InputError(f"--out {asked.out} is a folder: give the name of a file")
     if asked.vcf is not None:
@@ -125,41 +104,43 @@ def read_flags(words: list[str]) -> tuple[argparse.Namespace, list[str]]:
     return asked, others
 
 
-def split_inputs(inputs: list[Path]) -> tuple[Path, Path, Path | None]:
+def split_inputs(command: str, inputs: list[Path]) -> tuple[Path, Path, Path | None]:
     """(source, genome, config) of the words without a flag: a folder that comes first is the source."""
     config = inputs[-1] if inputs[-1].suffix in (".yaml", ".yml") else None
     places = inputs if config is None else inputs[:-1]
     if len(places) == 1 and not places[0].is_dir():
         return BOXED, places[0], config
     if len(places) != 2:
-        raise InputError("predict: expected [SOURCE] GENOME.fa[.gz] [CONFIG.yaml] (see predict --help)")
+        raise InputError(f"{command}: expected [SOURCE] GENOME.fa[.gz] [CONFIG.yaml] (see {command} --help)")
+    if not places[0].is_dir():
+        raise InputError(f"{places[0]} does not exist: give a run folder (runs/demo), a fold or a checkpoint")
     return *places, config
 
 
-def number_between(kind: type[float] | type[int], low: float, high: float) -> Callable[[str], float]:
-    """What argparse reads such a number with."""
+def is_of_bases(source: Path) -> bool:
+    """Whether a folder holds a model of bases."""
+    return (source / BASES_CONFIG).is_file()
 
-    def read(word: str) -> float:
-        value = kind(word)
-        if not low <= value <= high:
-            raise argparse.ArgumentTypeError(f"{word} is not between {low} and {high}")
-        return value
 
-    read.__name__ = kind.__name__  # argparse names it where the word is no number
-    return read
+def model_config(source: Path, given: Path | None, words: list[str]) -> Config:
+    """The config that a model works under: that of its run, or the one given."""
+    files = [str(given)] if given else []
+    if is_of_bases(source):
+        return load_config([*(files or [str(PROJECT / DEFAULT_CONFIG)]), *words])
+    return config_of(source, [*files, *words])
+
+
+def load_labeller(source: Path, accelerator: Accelerator) -> Labeller:
+    """A model of bases on its device."""
+    labeller = Labeller(*load_bases(source), accelerator.device, accelerator.autocast)
+    labeller.model.to(accelerator.device)
+    return labeller
 
 
 def show_predict(words: list[str]) -> None:
     """Scores of a genome's sites, or of the variants in it, from a model of bases or the models of one arm."""
     asked, others = read_flags(words)
-    if not asked.source.is_dir():
-        raise InputError(f"{asked.source} does not exist: give a run folder (runs/demo), a fold or a checkpoint")
-    of_bases = (asked.source / BASES_CONFIG).is_file()
-    given = [str(asked.config)] if asked.config else []
-    if of_bases:
-        config = load_config([*(given or [str(PROJECT / DEFAULT_CONFIG)]), *others])
-    else:
-        config = config_of(asked.source, [*given, *others])
+    of_bases, config = is_of_bases(asked.source), model_config(asked.source, asked.config, others)
     accelerator = build_accelerator(config.device, config.precision)
     silent = asked.out is None and asked.truth is not None  # the table is what was asked for
     to_stdout = asked.out is None and not silent
@@ -167,8 +148,7 @@ def show_predict(words: list[str]) -> None:
     skipped: Counter[str] = Counter()
     job = {"--device or --precision": [str(accelerator.device.type), str(accelerator.mixed_precision)]}
     if of_bases:
-        labeller = Labeller(*load_bases(asked.source), accelerator.device, accelerator.autocast)
-        labeller.model.to(accelerator.device)
+        labeller = load_labeller(asked.source, accelerator)
         described = f"{asked.source}: every base at once, on {accelerator.device}"
         job["model"] = sha256_folder(asked.source)
         store = open_store([asked.genome], config.data.cache)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
-from typing import NoReturn
 
+from commands.flags import FlagParser
 from simcsp.model.card import card_data
 from simcsp.model.weights import weight_file_of
 from utils.errors import InputError
@@ -15,17 +14,10 @@ FILES = ("*.json", "*.safetensors", "vocab.txt", CARD)
 """What of a checkpoint folder is uploaded."""
 
 
-class FlagParser(argparse.ArgumentParser):
-    """argparse whose errors are InputErrors."""
-
-    def error(self, message: str) -> NoReturn:
-        raise InputError(f"push: {message} (see push --help)")
-
-
 def show_push(words: list[str]) -> None:
     """Upload a checkpoint folder, card and all, to a repository of the hub, which is made where there is none."""
     about = "Uploads a checkpoint folder to the hub (or HF_ENDPOINT), as whom `hf auth login` or HF_TOKEN says."
-    parser = FlagParser("evaluate.py push", None, about)
+    parser = FlagParser("push", about)
     parser.add_argument("folder", type=Path, help="a checkpoint: config.json, weights, README.md")
     parser.add_argument("repository", help="owner/name")
     parser.add_argument("--private", action="store_true", help="where it is made")

@@ -263,7 +263,7 @@ def fit_bases(
         sizes["pretrain_seed"] = arm.pretrain_seed
     parameters = sum(weights.numel() for weights in model.parameters())
     seconds = round(time.perf_counter() - began, 1)
-    name, start = f"{config.name}: {sizes['arm']}", None if source is None or fresh else source.source
+    name, start = f"{config.name}: {arm.name}", arm.source.source if arm.source and arm.name != "fresh" else None
     data = {"genome": settings.fasta, "annotation": settings.annotation, "windows": config.data.spliceator}
     write_card(run.checkpoints / "best", name, start, data, f"records {', '.join(records['test'])}", metrics)
     run.finish({**sizes, "parameters": parameters, "seconds": seconds, "metrics": metrics}, sizes)

@@ -1,0 +1,81 @@
+"""explain: which bases a model's calls of splice sites rest on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from commands.flags import FlagParser, number_between
+from commands.genome import choose_models, is_of_bases, load_labeller, model_config, split_inputs
+from simcsp.genome.explain import PLACES, annotated_sites, bases_score, strongest, windows_score
+from simcsp.genome.regions import find_spans
+from simcsp.genome.scan import load_ensemble
+from simcsp.judge.mutagenesis import LETTERS, logo_heights, mean_drops, substitution_drops
+from simcsp.text.known_introns import read_truth
+from simcsp.text.sites import SITES
+from simcsp.text.store import open_store
+from utils.device import build_accelerator
+from utils.errors import InputError
+from utils.files import replacing, written_aside
+
+HELP = """\
+In-silico mutagenesis of annotated sites: what the score (a logit) of a site loses when one base is another. Writes a
+logo of the bases that support the call above the mean of every substitution, and the numbers beside it as TSV.
+SOURCE as in predict. The sites of the highest scores are taken, since those are what the model has learnt."""
+
+
+def show_explain(words: list[str]) -> None:
+    """A picture of the bases that calls rest on, and a table of the numbers."""
+    parser = FlagParser("explain", HELP)
+    parser.add_argument("inputs", nargs="+", type=Path, metavar="[SOURCE] GENOME.fa[.gz] [CONFIG.yaml]")
+    parser.add_argument("--annotation", type=Path, required=True, help="GTF, GFF3 or table of introns: the sites")
+    parser.add_argument("--out", type=Path, required=True, help="picture, .png, .svg or .pdf")
+    parser.add_argument("--region", action="append", default=[], metavar="CHROM[:START-END]", help="repeatable")
+    parser.add_argument("--limit", type=number_between(int, 1, 100_000), default=100, help="sites of a type (100)")
+    asked, others = parser.read(words)
+    if asked.out.suffix not in (".png", ".svg", ".pdf"):
+        raise InputError(f"explain: --out {asked.out} must end in .png, .svg or .pdf")
+    source, genome, given = split_inputs("explain", asked.inputs)
+    config = model_config(source, given, others)
+    accelerator = build_accelerator(config.device, config.precision)
+    if is_of_bases(source):
+        labeller = load_labeller(source, accelerator)
+        scorers = {kind: bases_score(labeller, kind) for kind in SITES}
+    else:
+        folders, _ = choose_models(source, None, None)
+        ensemble = load_ensemble(folders, config, accelerator.device, None, accelerator.autocast)
+        scorers = {kind: windows_score(ensemble, kind) for kind in ensemble.types}
+    store = open_store([genome], config.data.cache)
+    spans, annotated = find_spans(asked.region, store), read_truth(asked.annotation, store)
+    from simcsp.report.logo import Mutagenesis, mutagenesis_plot  # matplotlib takes a while
+
+    panels, rows = {}, []
+    for kind, (score, length) in scorers.items():
+        sites = annotated_sites(annotated, spans, store, kind, length)
+        if not len(sites):
+            raise InputError(
+                f"explain: no {kind} of {asked.annotation} lies in the regions, {length // 2} nt from its record's ends"
+            )
+        windows, logits = strongest(store, sites, score, length, asked.limit)
+        before, after = (min(reach, length // 2) for reach in PLACES[kind])
+        offsets = np.arange(-before, after)
+        drops = substitution_drops(score, windows, offsets + length // 2)
+        heights = logo_heights(windows, drops, offsets + length // 2)
+        mean = mean_drops(windows, drops, offsets + length // 2)
+        panels[kind] = Mutagenesis(heights, mean, offsets, len(windows))
+        top = np.argsort(-heights.sum(axis=1))[:6]
+        shown = ", ".join(f"{offsets[i] + (offsets[i] >= 0):+d} {LETTERS[heights[i].argmax()]}" for i in sorted(top))
+        print(
+            f"{kind}: {len(windows)} of {len(sites)} sites, logits {logits[-1]:.2f} to {logits[0]:.2f}; most at {shown}"
+        )
+        for offset, height, drop in zip(offsets, heights, mean):
+            rows += [(kind, offset + (offset >= 0), *pair) for pair in zip(LETTERS, height, drop)]
+    figure = mutagenesis_plot(panels, f"In-silico mutagenesis, {source.name}")
+    with replacing(asked.out, asked.out.suffix) as aside:
+        figure.savefig(aside, dpi=150)
+    table = pd.DataFrame(rows, columns=["type", "position", "base", "height", "drop"])
+    with written_aside(asked.out.with_suffix(".tsv")) as handle:
+        table.to_csv(handle, sep="\t", index=False, float_format="%.4f", na_rep="NA")
+    print(f"{asked.out}, {asked.out.with_suffix('.tsv')}")
