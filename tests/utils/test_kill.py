@@ -1,28 +1,93 @@
 """Killed anywhere, again and again, and started again: nothing is lost, and the end is that of a run never killed.
 
-Slow; `bash tests/run.sh -m slow tests/utils/test_kill.py -s` prints how many were tried and how many survived.
+Slow: 60 kills of training, 40 of the other commands. `bash tests/run.sh -m slow tests/utils/test_kill.py -s` prints how
+many were tried and how many survived; KILL_TRIALS=20 before it tries a third.
 """
 
+import importlib
+import json
 import os
+import shutil
 import signal
-import subprocess
 import sys
 import time
+import traceback
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT, assert_same_run, start_script, tiny_config
+from conftest import assert_same_run, random_bases, tiny_config, write_fasta
 
-TRIALS = int(os.environ.get("KILL_TRIALS", 20))
+from utils.errors import run_script
+
+TRIALS = int(os.environ.get("KILL_TRIALS", 60))
+IMPORTED = ("pretrain", "finetune", "evaluate", "optuna", "simcsp.training.pretraining", "simcsp.training.finetuning")
+IMPORTED += ("simcsp.report.write", "commands.classifiers", "commands.encoders", "commands.genome", "commands.runs")
 pytestmark = pytest.mark.slow
 
 
-def start(folder, *words):
-    """A script in a process group of its own, so that a kill may take the script alone or its workers too."""
-    command = [sys.executable, str(ROOT / words[0]), *map(str, words[1:])]
-    log = open(folder / "script.log", "a")
-    return subprocess.Popen(command, cwd=folder, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+class Started:
+    """A script in a process group of its own, so that a kill may take the script alone or its workers too.
+
+    A fork of this process, which has imported what the script will: what is killed is work, not seconds of imports.
+    """
+
+    def __init__(self, folder, script, words):
+        for name in IMPORTED:
+            importlib.import_module(name)
+        self.status, self.pid = None, os.fork()
+        if self.pid == 0:
+            os._exit(self._run(folder, script, words))
+
+    @staticmethod
+    def _run(folder, script, words):
+        try:
+            os.setsid()
+            os.chdir(folder)
+            log = os.open("script.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+            os.dup2(log, 1)
+            os.dup2(log, 2)
+            sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", buffering=1, closefd=False)
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            main = importlib.import_module(Path(script).stem)
+            sys.modules["__main__"], sys.argv = main, [script, *map(str, words)]  # the workers import it
+            run_script(main.main)
+            return 0
+        except SystemExit as exit:
+            if isinstance(exit.code, str):
+                print(exit.code, file=sys.stderr)
+            return exit.code if isinstance(exit.code, int) else 1
+        except BaseException:
+            traceback.print_exc()
+            return 1
+        finally:
+            sys.stdout.flush()
+
+    def poll(self):
+        """Its exit status, or None while it runs."""
+        if self.status is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            self.status = os.waitstatus_to_exitcode(status) if pid else None
+        return self.status
+
+    def wait(self, seconds=900):
+        wait_for(lambda: self.poll() is not None, seconds)
+        assert self.status is not None, "it did not end"
+        return self.status
+
+    def send_signal(self, number):
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+
+def start(folder, script, *words):
+    return Started(folder, script, words)
+
+
+def finish(folder, script, *words):
+    """Run a script to its end, which must be a good one."""
+    assert start(folder, script, *words).wait() == 0, (folder / "script.log").read_text()[-2000:]
 
 
 def processes_of(folder):
@@ -44,6 +109,23 @@ def wait_for(condition, seconds):
     return condition()
 
 
+def contents(run):
+    """Bytes of every file of a run but those of its report, whose figures hold dates."""
+    return {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and path.parent != run / "report"}
+
+
+def kill_at_random(folder, words, kills, longest, rng):
+    """Start a script and kill it `longest` seconds later or earlier, again and again; number of kills."""
+    killed = 0
+    for _ in range(kills):
+        process = start(folder, *words)
+        time.sleep(rng.uniform(0, longest))
+        process.send_signal(signal.SIGKILL)
+        killed += process.wait() == -signal.SIGKILL
+        assert wait_for(lambda: not processes_of(folder), 20), f"orphans: {processes_of(folder)}"
+    return killed
+
+
 def stages_of(run):
     """Stage folders of a run, without what one start of a script does not make again."""
     return sorted(path.parent.relative_to(run) for path in run.rglob("summary.json"))
@@ -51,86 +133,91 @@ def stages_of(run):
 
 @pytest.fixture(scope="module")
 def straight(tiny_data, tmp_path_factory):
-    """A tiny run that was never killed, and how long its scripts took."""
+    """The folder of a tiny run that was never killed, and what its config changes."""
     folder = tmp_path_factory.mktemp("straight")
     changes = {"finetune.arms": ["pwm", "fresh", "baseline"], "workers": 2, "pretrain.steps": 40}
     config = tiny_config(folder, tiny_data, changes)
-    took = {}
-    for script in ("pretrain.py", "finetune.py"):
-        began = time.monotonic()
-        done = start_script(script, config, cwd=folder)
-        assert done.returncode == 0, done.stderr
-        took[script] = time.monotonic() - began
-    return folder, took, changes
+    finish(folder, "pretrain.py", config)
+    finish(folder, "finetune.py", config)
+    return folder, changes
 
 
-def survives(folder, script, words, kills, until_killed, left):
-    """Kill a script at random moments, `kills` times at most, then run it to its end; the number of kills."""
+def survives(folder, script, words, until_killed, left):
+    """Kill a script at random moments after it has `left` a mark, then run it to its end; the number of kills."""
     killed = 0
-    for pause in until_killed[:kills]:
+    for pause in until_killed:
         process = start(folder, script, *words)
-        wait_for(left, 120)
+        wait_for(lambda process=process: left() or process.poll() is not None, 300)
         time.sleep(pause)
         if process.poll() is not None:
             break
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-        killed += 1
-        assert wait_for(lambda: not processes_of(folder), 20), f"orphans: {processes_of(folder)}"
-    done = start_script(script, *words, cwd=folder)
-    assert done.returncode == 0, done.stderr
+        process.send_signal(signal.SIGKILL)
+        killed += process.wait() == -signal.SIGKILL
+        assert wait_for(lambda: not processes_of(folder), 60), f"orphans: {processes_of(folder)}"
+    finish(folder, script, *words)
     return killed
+
+
+def assert_ends_alike(run, reference, stages):
+    """Every stage and fold below `stages` is that of the run never killed, bit for bit."""
+    folders = [folder for folder in stages_of(reference) if folder.parts[0] in stages]
+    assert [folder for folder in stages_of(run) if folder.parts[0] in stages] == folders and len(folders) in (2, 12)
+    for folder in folders:
+        if list((run / folder).rglob("checkpoints/*/*.safetensors")):
+            assert_same_run(run / folder, reference / folder)
+        if (run / folder / "predictions.csv").is_file():
+            one, other = ((root / folder / "predictions.csv").read_bytes() for root in (run, reference))
+            assert one == other
 
 
 def test_pretraining_and_fine_tuning_with_two_workers_killed_at_random_end_bit_for_bit_alike(
     straight, tiny_data, tmp_path, capsys
 ):
-    reference, _, changes = straight
-    config = tiny_config(tmp_path, tiny_data, changes)
+    reference, changes = straight
+    config, run = tiny_config(tmp_path, tiny_data, changes), tmp_path / "runs/tiny"
     rng, tried = np.random.default_rng(), {"pretrain.py": 0, "finetune.py": 0}
-    run = tmp_path / "runs/tiny"
-    for script, half, pattern in (
-        ("pretrain.py", TRIALS // 2, "*/env.json"),
-        ("finetune.py", TRIALS - TRIALS // 2, ""),
+    for script, part, pattern, mean, stages in (
+        ("pretrain.py", TRIALS // 2, "*/env.json", 0.6, ("mlm", "pretrain")),
+        ("finetune.py", TRIALS - TRIALS // 2, "finetune/*/*/*/*/env.json", 1.5, ("finetune", "report")),
     ):
-        pattern = "*/env.json" if script == "pretrain.py" else "finetune/*/*/*/*/env.json"
-        while tried[script] < half:
-            pauses = rng.exponential(0.6 if script == "pretrain.py" else 1.5, size=half - tried[script])
-            killed = survives(tmp_path, script, [config], half, pauses, lambda pattern=pattern: any(run.glob(pattern)))
-            tried[script] += killed
+        while tried[script] < part:
+            for name in stages:
+                shutil.rmtree(run / name, ignore_errors=True)
+            pauses = rng.exponential(mean, size=part - tried[script])
+            tried[script] += survives(
+                tmp_path, script, [config], pauses, lambda pattern=pattern: any(run.glob(pattern))
+            )
             assert not list(run.rglob("*.tmp")) and not list(run.rglob("*.old")) and not list(run.rglob(".lock"))
-            if tried[script] < half:  # it came to its end before the next kill: begin again
-                for name in ("mlm", "pretrain") if script == "pretrain.py" else ("finetune", "report"):
-                    subprocess.run(["rm", "-rf", run / name], check=True)
-    stages = stages_of(reference / "runs/tiny")
-    assert stages == stages_of(run) and len(stages) == 14
-    for stage in stages:
-        if stage.name in ("mlm", "pretrain") or (run / stage / "checkpoints").is_dir():
-            assert_same_run(run / stage, reference / "runs/tiny" / stage)
-        name = "predictions.csv"
-        if (run / stage / name).is_file():
-            assert (run / stage / name).read_bytes() == (reference / "runs/tiny" / stage / name).read_bytes()
+            assert_ends_alike(run, reference / "runs/tiny", stages)
     with capsys.disabled():
         print(f"\nkill -9: {tried}, all resumed bit for bit")
 
 
-def test_a_report_killed_at_random_is_written_whole_by_the_next(straight, capsys):
-    reference, _, _ = straight
-    run, rng, killed = reference / "runs/tiny", np.random.default_rng(), 0
-    before = (run / "report/summary.csv").read_bytes()
-    for _ in range(max(3, TRIALS // 4)):
-        process = start(reference, "evaluate.py", "report", run)
-        time.sleep(rng.uniform(3, 12))
-        if process.poll() is None:
-            os.kill(process.pid, signal.SIGKILL)
-            killed += 1
-        process.wait()
-        assert (run / "report/summary.csv").read_bytes() == before  # whole, the old one or the new
-    done = start_script("evaluate.py", "report", run, cwd=reference)
-    assert done.returncode == 0, done.stderr
-    assert (run / "report/summary.csv").read_bytes() == before and not list(run.rglob("*.tmp"))
+def test_commands_that_read_a_run_leave_it_as_it_is_when_killed_and_a_report_whole(straight, capsys):
+    reference, _ = straight
+    run, rng, killed = reference / "runs/tiny", np.random.default_rng(), {}
+    before, table = contents(run), (run / "report/summary.csv").read_bytes()
+    for command in ("report", "classify", "sccs"):
+        killed[command] = kill_at_random(reference, ["evaluate.py", command, run], max(3, TRIALS // 6), 4, rng)
+        assert contents(run) == before and (run / "report/summary.csv").read_bytes() == table
+        finish(reference, "evaluate.py", command, run)
+        assert (run / "report/summary.csv").read_bytes() == table and not list(run.rglob("*.tmp"))
     with capsys.disabled():
-        print(f"\nkill -9 of report: {killed}, all written whole")
+        print(f"\nkill -9: {killed}, the run is as it was")
+
+
+def test_a_prediction_killed_at_random_goes_on_to_the_same_bytes(tmp_path, capsys):
+    rng = np.random.default_rng()
+    fasta = write_fasta(tmp_path / "g.fa", {name: random_bases(rng, 600_000) for name in ("x", "y")})
+    words = ["evaluate.py", "predict", fasta, "--device", "cpu", "--precision", "fp32", "--out"]
+    finish(tmp_path, *words, "whole.tsv")
+    killed = kill_at_random(tmp_path, [*words, "part.tsv"], max(3, TRIALS // 6), 4, rng)
+    if not (tmp_path / "part.tsv").exists():
+        finish(tmp_path, *words, "part.tsv")
+    assert (tmp_path / "part.tsv").read_bytes() == (tmp_path / "whole.tsv").read_bytes()
+    assert sorted(path.name for path in tmp_path.glob("part*")) == ["part.tsv"]
+    with capsys.disabled():
+        print(f"\nkill -9 of predict: {killed}, ended in the same bytes")
 
 
 def test_a_search_killed_at_random_goes_on_to_its_number_of_trials(tiny_data, tmp_path, capsys):
@@ -143,17 +230,8 @@ def test_a_search_killed_at_random_goes_on_to_its_number_of_trials(tiny_data, tm
     }
     space = {"finetune.lr": {"low": 1e-3, "high": 1e-2, "log": True}}
     config = tiny_config(tmp_path, tiny_data, changes | {"search.trials": 3, "search.space": space})
-    rng, killed = np.random.default_rng(), 0
-    for _ in range(3):
-        process = start(tmp_path, "finetune.py", config)
-        wait_for(lambda: any(tmp_path.glob("runs/tiny/search/trial*")), 120)
-        time.sleep(rng.exponential(1.0))
-        if process.poll() is None:
-            os.kill(process.pid, signal.SIGKILL)
-            killed += 1
-        process.wait()
-    done = start_script("finetune.py", config, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    killed = kill_at_random(tmp_path, ["finetune.py", config], max(3, TRIALS // 6), 3, np.random.default_rng())
+    finish(tmp_path, "finetune.py", config)
     assert (tmp_path / "runs/tiny/search/best.yaml").is_file()
     with capsys.disabled():
         print(f"\nkill -9 of search: {killed}, went on to its end")
@@ -166,29 +244,62 @@ def test_a_second_pretraining_of_the_same_folder_is_told_who_is_there_and_the_fi
     first = start(tmp_path, "pretrain.py", config)
     assert wait_for(lambda: (tmp_path / "runs/tiny/pretrain/.lock").is_file(), 120)
     first.send_signal(signal.SIGSTOP)  # for as long as the second takes to come there
-    second = start_script("pretrain.py", config, cwd=tmp_path)
+    second = start(tmp_path, "pretrain.py", config)
+    assert second.wait() == 2
     first.send_signal(signal.SIGCONT)
-    assert first.wait(timeout=120) == 0
-    assert second.returncode == 2 and second.stderr.count("\n") == 1
-    assert f"runs/tiny/pretrain is in use by process {first.pid} on " in second.stderr
+    assert first.wait() == 0
+    said = [line for line in (tmp_path / "script.log").read_text().splitlines() if "error" in line]
+    assert len(said) == 1 and f"runs/tiny/pretrain is in use by process {first.pid} on " in said[0]
     for stage in ("mlm", "pretrain"):
         assert_same_run(tmp_path / "runs/tiny" / stage, finished.run / stage)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("script", ["pretrain.py", "finetune.py"])
-def test_a_stop_says_what_to_do_and_leaves_no_process(straight, tiny_data, tmp_path, script, number):
-    reference, _, changes = straight
-    if script == "pretrain.py":
-        changes, begun = changes | {"pretrain.steps": 3000, "pretrain.eval_steps": 1000}, "pretrain/metrics.jsonl"
-    else:
-        subprocess.run(["cp", "-r", reference / "runs", tmp_path], check=True)
-        subprocess.run(["rm", "-rf", tmp_path / "runs/tiny/finetune"], check=True)
-        begun = "finetune/fresh/*/*/*/env.json"
-    process = start(tmp_path, script, tiny_config(tmp_path, tiny_data, changes))
-    assert wait_for(lambda: any(tmp_path.glob(f"runs/tiny/{begun}")), 120)
-    process.send_signal(number)
-    assert process.wait(timeout=60) == 128 + number
+def test_a_killed_worker_ends_the_rest_in_one_line(straight, tiny_data, tmp_path):
+    reference, changes = straight
+    config = without_folds(reference, tmp_path, tiny_data, changes)
+    process = start(tmp_path, "finetune.py", config)
+    assert wait_for(lambda: any(tmp_path.glob("runs/tiny/finetune/*/*/*/*/.lock")), 120)
+    holder = json.loads(next(tmp_path.glob("runs/tiny/finetune/*/*/*/*/.lock")).read_text())["pid"]
+    assert holder != process.pid
+    os.kill(holder, signal.SIGKILL)
+    assert process.wait(60) != 0
     said = (tmp_path / "script.log").read_text()
-    assert "the same command goes on from there" in said and "Traceback" not in said
+    assert "a worker was killed" in said and "The same command goes on" in said and "Traceback" not in said
+    assert wait_for(lambda: not processes_of(tmp_path), 20)
+    finish(tmp_path, "finetune.py", config)
+
+
+def without_folds(reference, folder, data, changes):
+    """The config of a copy of a run whose fine-tuning has yet to be done."""
+    shutil.copytree(reference / "runs", folder / "runs")
+    shutil.rmtree(folder / "runs/tiny/finetune")
+    return tiny_config(folder, data, changes)
+
+
+SPACE = {"search.trials": 3, "search.space": {"finetune.lr": {"low": 1e-3, "high": 1e-2, "log": True}}}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["TERM", "INT"])
+@pytest.mark.parametrize("what", ["pretrain", "finetune", "search", "report", "classify", "predict"])
+def test_a_stop_says_what_to_do_and_leaves_no_process(straight, tiny_data, tmp_path, what, number):
+    reference, changes = straight
+    run = tmp_path / "runs/tiny"
+    if what == "pretrain":
+        words = ["pretrain.py", tiny_config(tmp_path, tiny_data, changes | {"pretrain.steps": 5000})]
+    elif what in ("finetune", "search"):
+        longer = {"finetune.max_epochs": 60, "finetune.patience": 60} | (SPACE if what == "search" else {})
+        words = ["finetune.py", without_folds(reference, tmp_path, tiny_data, changes | longer)]
+    elif what == "predict":
+        fasta = write_fasta(tmp_path / "g.fa", {"x": random_bases(np.random.default_rng(0), 4_000_000)})
+        words = ["evaluate.py", "predict", fasta, "--out", "sites.tsv"]
+    else:
+        shutil.copytree(reference / "runs", tmp_path / "runs")
+        words = ["evaluate.py", what, run]
+    process = start(tmp_path, *words)
+    began = {"pretrain": "pretrain/env.json", "finetune": "finetune/fresh/*/*/*/env.json", "search": "search/*/*/*"}
+    wait_for(lambda: what in began and any(run.glob(began[what])), 120 if what in began else 1)
+    process.send_signal(number)
+    status, said = process.wait(120), (tmp_path / "script.log").read_text()
+    assert status == 128 + number, said
+    assert said.endswith("the same command goes on from there\n") and "Traceback" not in said, said
     assert wait_for(lambda: not processes_of(tmp_path), 20)
