@@ -24,13 +24,13 @@ _IN_TERMINAL = ("arm", "F1", "AUC", "pooled F1", "F1 - baseline [95 %]", "p", "n
 HOW_TO_READ = """\
 Means over test folds and seeds, ± their sd; n counts them. Differences are paired over the fits that both arms have.
 Interval and p are those of the corrected resampled t-test [1] over folds, since folds share training windows. Where
-there are several pre-training seeds, the interval is that of the paired t-test over seeds, and p the larger of both
-tests: a difference must hold for other seeds and for other windows. p Holm is adjusted for all secondary comparisons
-together [2]; floors (no language model), fresh weights and controls are shown and not tested. F1, MCC, accuracy, TPR
-and FPR are taken at a threshold of .5, tuned F1 at the one that is best on validation. Distinct F1 leaves out test
-windows that share 80 bases in a row, on either strand, with a training window of their fold, at the prevalence of all
-of them. Pooled F1 counts each (window, fold) once; the ensemble takes the mean probability of the models that tested
-it."""
+there are several pre-training seeds, a difference must hold for other seeds and for other windows: p is the larger of
+the paired t-test's over seeds and of this one's, and the interval holds both. p Holm is adjusted for all secondary
+comparisons together [2]; floors (no language model), fresh weights and controls are shown and not tested. F1, MCC,
+accuracy, TPR and FPR are taken at a threshold of .5, tuned F1 at the one that is best on validation. Distinct F1 leaves
+out test windows that share 80 bases in a row, on either strand, with a training window of their fold, at the prevalence
+of all of them. Pooled F1 counts each (window, fold) once; the ensemble takes the mean probability of the models that
+tested it."""
 REFERENCES = """\
 1. Nadeau and Bengio, *Inference for the generalization error*, Machine Learning 52, 239 (2003).
 2. Holm, *A simple sequentially rejective multiple test procedure*, Scandinavian Journal of Statistics 6, 65 (1979).

@@ -7,9 +7,10 @@ the baseline, are adjusted together by Holm's method; floors, fresh weights and 
 
 The unit of inference is the pre-training seed where there are several: differences are averaged over folds, draws and
 fine-tuning seeds within one, and tested by the paired t-test. That says nothing about other windows, so p is the larger
-of it and of the corrected resampled t-test over folds, as of an intersection-union test (Berger 1982): in simulated
-studies where one arm happens to find these windows easier, seeds alone found a difference in a quarter of those without
-any (`benchmarks/simulate_verdict.py`). With one seed the unit is the fold, which says nothing about other seeds.
+of it and of the corrected resampled t-test over folds, as of an intersection-union test (Berger 1982), and the interval
+holds both of theirs: in simulated studies where one arm happens to find these windows easier, seeds alone found a
+difference in a quarter of those without any (`benchmarks/simulate_verdict.py`). With one seed the unit is the fold,
+which says nothing about other seeds.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ LEVEL = 0.05
 PRIMARY_ARM = "last"
 CHANCE = 0.55  # a validation AUC below it has learned nothing that is of use, however many windows say so
 _UNIT = ["draw", "seed", "fold"]
+_SPREAD = ("seed_low", "seed_high", "fold_low", "fold_high")
+_OF_BOTH = ("p", "smallest", "equivalent")  # the larger of the tests over seeds and over folds
 
 
 @dataclass(frozen=True)
@@ -42,8 +45,8 @@ class Contrast:
     windows: training windows of a fold, 0 for all. unit: what n counts. sd: of the differences. low, high: 95 %
     interval; p two-sided; smallest: true difference found with 80 % power; equivalent: p of two one-sided tests that
     the difference is below evaluate.smallest_effect. None where n < 2 (p also where nothing varies). Where the unit is
-    the pre-training seed, fold_low and fold_high are the interval over folds, and p, smallest and equivalent the larger
-    of the two tests. control: the reference is the arm's own
+    the pre-training seed, seed_low to fold_high are the intervals of the two tests, low and high hold both, and p,
+    smallest and equivalent are the larger. control: the reference is the arm's own
     control. p_holm: adjusted over the secondary comparisons.
     """
 
@@ -61,6 +64,8 @@ class Contrast:
     p: float | None
     smallest: float | None
     equivalent: float | None
+    seed_low: float | None
+    seed_high: float | None
     fold_low: float | None
     fold_high: float | None
     control: bool
@@ -101,17 +106,19 @@ def paired_differences(
 def paired_test(
     scores: pd.DataFrame, arm: str, reference: str, site: str, metric: str, windows: int, margin: float
 ) -> dict[str, object]:
-    """unit, n, sd, diff, low, high, p, smallest, equivalent, fold_low and fold_high of `paired_differences`."""
+    """unit, n, sd, diff, low, high, p, smallest, equivalent and seed_low to fold_high of `paired_differences`."""
     found = paired_differences(scores, arm, reference, site, metric, windows)
     by_fold = found.groupby(["seed", "fold"])["value"].mean().to_numpy()  # over draws and pre-training seeds
     by_seed = found.groupby("pretrain_seed")["value"].mean().to_numpy()
     folds = difference_test(by_fold, found["ratio"].mean(), margin)
     if len(by_seed) < 2:
-        return {"unit": "folds x seeds", **folds, "fold_low": None, "fold_high": None}
+        return {"unit": "folds x seeds", **folds, **dict.fromkeys(_SPREAD)}
     seeds = difference_test(by_seed, 0.0, margin)
-    for key in ("p", "smallest", "equivalent"):
-        seeds[key] = max((test[key] for test in (seeds, folds) if test[key] is not None), default=None)
-    return {"unit": "pre-training seeds", **seeds, "fold_low": folds["low"], "fold_high": folds["high"]}
+    spread = dict(zip(_SPREAD, (seeds["low"], seeds["high"], folds["low"], folds["high"])))
+    tests = [test for test in (seeds, folds) if test["low"] is not None]
+    both = {key: max((test[key] for test in tests if test[key] is not None), default=None) for key in _OF_BOTH}
+    both |= {"low": min(test["low"] for test in tests), "high": max(test["high"] for test in tests)}
+    return {"unit": "pre-training seeds", **seeds, **both, **spread}
 
 
 def difference_test(differences: np.ndarray, ratio: float, margin: float) -> dict[str, float | None]:
@@ -135,6 +142,8 @@ def find_contrasts(study: Study) -> list[Contrast]:
     if BASELINE in arms:
         pairs += [(arm, BASELINE, False) for arm in arms if arm != BASELINE]
     primary, main, margin = _primary_pair(study), main_size(scores), smallest_effect(study)
+    if primary:
+        pairs += [(primary[0], floor, False) for floor in arms if floor in FLOORS]
     endpoint, described, found = _endpoint_site(scores), _described(study), []
     for (site, windows), here in scores.groupby(["site", "train_windows"], sort=False):
         there = set(here["arm"])
@@ -144,7 +153,7 @@ def find_contrasts(study: Study) -> list[Contrast]:
                 test = paired_test(scores, arm, reference, site, metric, windows, margin)
                 job = {"arm": arm, "reference": reference, "site": site, "windows": windows, "metric": metric}
                 found.append(Contrast(**job, **test, control=control, primary=is_primary))
-    rank = [0 if one.primary else 1 if one.arm not in described else 2 for one in found]
+    rank = [0 if one.primary else 2 if one.arm in described or one.reference in FLOORS else 1 for one in found]
     tested = [i for i, one in enumerate(found) if rank[i] == 1 and one.p is not None]
     for i, p in zip(tested, holm(np.array([found[i].p for i in tested]))):
         found[i] = dataclasses.replace(found[i], p_holm=float(p))
@@ -316,7 +325,8 @@ def _numbers(primary: list[Contrast]) -> str:
     trained = f", {first.windows} training windows" if first.windows else ""
     spread = ""
     if first.fold_low is not None:
-        spread = f"; over folds alone F1 {first.fold_low:+.4f} to {first.fold_high:+.4f}"
+        spread = f"; {ENDPOINTS[first.metric]} over seeds alone {first.seed_low:+.4f} to {first.seed_high:+.4f}, "
+        spread += f"over folds alone {first.fold_low:+.4f} to {first.fold_high:+.4f}"
     return (
         f"{first.arm} minus {first.reference}: {'; '.join(parts)}; {first.n} {first.unit}, site: {first.site}{trained}"
         f"{spread}."

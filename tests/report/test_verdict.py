@@ -102,7 +102,8 @@ def test_the_primary_contrast_is_last_against_its_control_and_floors_are_not_adj
     assert {(c.arm, c.reference) for c in adjusted} == secondary and len(adjusted) == 2 * len(secondary)
     assert [c.p_holm for c in adjusted] == pytest.approx(holm(np.array([c.p for c in adjusted])))
     described = {(c.arm, c.reference) for c in others if c.p_holm is None}
-    assert described == {(arm, "baseline") for arm in ("pwm", "fresh", "control_best_sccs", "control_last")}
+    to_baseline = {(arm, "baseline") for arm in ("pwm", "fresh", "control_best_sccs", "control_last")}
+    assert described == to_baseline | {("last", "pwm")}  # the primary arm beside each floor
     f1 = made.scores[made.scores["metric"] == "test/f1"].pivot(index="fold", columns="arm", values="value")
     differences = (f1["last"] - f1["control_last"]).to_numpy()
     for key, value in corrected_ttest(differences, 2 / 7).items():
@@ -143,12 +144,15 @@ def test_several_pretraining_seeds_are_the_unit_and_folds_stand_beside_them(tmp_
     by_seed = np.array(list(gains.values())) + SPREAD.mean()
     assert (primary.n, primary.unit) == (3, "pre-training seeds")
     seeds, folds = corrected_ttest(by_seed, 0.0), corrected_ttest(np.mean(list(gains.values())) + SPREAD, 2 / 7)
-    for key in ("diff", "low", "high"):
-        assert getattr(primary, key) == pytest.approx(seeds[key]), key
+    assert primary.diff == pytest.approx(seeds["diff"])
+    assert (primary.seed_low, primary.seed_high) == pytest.approx((seeds["low"], seeds["high"]))
+    assert primary.low == min(primary.seed_low, primary.fold_low) and primary.high == max(
+        primary.seed_high, primary.fold_high
+    )
     assert primary.p == pytest.approx(max(seeds["p"], folds["p"]))  # must hold for other seeds and for other windows
     assert (primary.fold_low, primary.fold_high) == pytest.approx((folds["low"], folds["high"]))
     outcome, headline, below = words(made)
-    assert "3 pre-training seeds" in below and "over folds alone F1" in below and "One pre-training seed" not in below
+    assert "3 pre-training seeds" in below and "F1 over seeds alone" in below and "One pre-training seed" not in below
     assert (outcome == "higher") == (primary.p < 0.05)
     to_baseline = paired_test(made.scores, "last", "baseline", "both", "test/f1", 0, 0.01)
     assert (to_baseline["n"], to_baseline["unit"]) == (3, "pre-training seeds")  # it has no seed: paired with each
@@ -165,7 +169,7 @@ def test_seeds_that_agree_about_windows_that_differ_are_no_difference(tmp_path):
     made = Study(base.runs, pd.concat([base.scores, *tables], ignore_index=True), base.predictions, names)
     primary = find_contrasts(made)[0]
     assert corrected_ttest(uneven.mean() + 0.001 * np.arange(3), 0.0)["p"] < 0.05 < primary.p
-    assert primary.equivalent > 0.05 and primary.fold_low < 0 < primary.low < primary.fold_high
+    assert primary.equivalent > 0.05 and primary.low < 0 < primary.seed_low < primary.high
     assert words(made)[0] == "no difference"
 
 
