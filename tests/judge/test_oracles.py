@@ -15,7 +15,7 @@ from sklearn.metrics import f1_score, matthews_corrcoef
 
 from simcsp.judge import scores as s
 from simcsp.judge.clustering import adjusted_agreement, kmeans, leiden, nmi
-from simcsp.judge.sccs import _permuted_sccs, cosine_pairs, pair_indices, sccs, sccs_interval
+from simcsp.judge.sccs import _permuted_sccs, cosine_pairs, pair_indices, sccs, sccs_difference, sccs_interval
 from simcsp.labels.motifs import load_motifs
 from utils.errors import InputError
 from utils.parse import load_config
@@ -300,3 +300,15 @@ def test_motif_sites_of_one_label_are_refused_for_one_cluster_would_agree_with_t
     bed.write_text("".join(line for line in bed.read_text().splitlines(True) if "non-donor" not in line))
     with pytest.raises(InputError, match="the GT half has sites of 1 label"):
         load_motifs(load_config([str(config)]).data)
+
+
+def test_clusters_and_pairs_are_drawn_by_the_seed_that_is_given():
+    noise = np.random.default_rng(0).normal(size=(80, 6))
+    for cluster in (leiden, lambda points, seed: kmeans(points, 5, seed)):
+        drawn = [cluster(noise, seed=seed) for seed in (0, 0, 1, 1, 2, 3)]
+        assert np.array_equal(drawn[0], drawn[1]) and np.array_equal(drawn[2], drawn[3])
+        assert any(not np.array_equal(drawn[0], other) for other in drawn[2:])
+    assert np.array_equal(kmeans(noise, 5), kmeans(noise, 5, seed=0))
+    labels = np.arange(80) % 2
+    found = [sccs_difference(noise, noise[::-1], labels, "published", seed, resamples=20) for seed in (3, 3, 4)]
+    assert found[0] == found[1] != found[2]

@@ -17,6 +17,7 @@ from simcsp.labels.splits import (
     read_splits,
     save_or_load_splits,
     simcsp_folds,
+    stratified,
     subset,
 )
 from simcsp.text.alphabet import N, decode
@@ -306,3 +307,24 @@ def test_identity_of_windows_follows_bases_labels_sites_and_names(tiny, tmp_path
     assert load_training(tmp_path / "spliceator", "GS_1", 40).sha256 != tiny.sha256
     flipped = Windows(tiny.ids, 1 - tiny.labels, tiny.sites, tiny.names, tiny.groups)
     assert flipped.sha256 != tiny.sha256
+
+
+def test_every_stratum_has_a_member_among_few_however_rare_it_is():
+    strata = np.array(["often"] * 98 + ["rare", "rarer"])
+    for seed in range(20):
+        chosen = stratified(strata, 5, seed)
+        assert len(set(chosen.tolist())) == 5 and {"often", "rare", "rarer"} == set(strata[chosen])
+    assert np.bincount(np.unique(strata[stratified(strata, 60, 0)], return_inverse=True)[1])[0] == 58
+
+
+def test_saved_splits_say_what_their_columns_are_and_all_that_differs(tiny, tmp_path):
+    save_or_load_splits(tmp_path, tiny, "grouped", 5, 0.1, 2020)
+    header, first, *_ = (tmp_path / "donor.csv").read_text().splitlines()
+    assert header == "window,label,fold00,fold01,fold02,fold03,fold04"
+    name, label, *parts = first.split(",")
+    assert int(label) == tiny.labels[tiny.names.tolist().index(name)] and set(parts) <= {*PARTS, "selection"}
+    with pytest.raises(InputError, match=r"num_folds was 5, now 6; split_seed was 2020, now 1\)"):
+        save_or_load_splits(tmp_path, tiny, "grouped", 6, 0.1, 1)
+    (tmp_path / "donor.csv").write_text(f"{header}\n{first}\n")
+    with pytest.raises(InputError, match="donor.csv is not what .*; restore it from a copy, or use another"):
+        save_or_load_splits(tmp_path, tiny, "grouped", 5, 0.1, 2020)

@@ -11,7 +11,7 @@ from benchmarks.simulate_verdict import operating_characteristics
 from simcsp.judge.distance import Distance
 from simcsp.judge.scores import corrected_ttest, holm, smallest_difference
 from simcsp.report.collect import Study
-from simcsp.report.verdict import compare, find_contrasts, judge, paired_test
+from simcsp.report.verdict import add_adjusted, compare, difference_test, find_contrasts, judge, paired_test
 from utils.arms import OF_PRETRAINING
 
 FOLDS = 10
@@ -341,3 +341,56 @@ def test_the_verdict_keeps_its_level_in_simulated_studies():
     assert found["false positive"] <= 0.05 and found["coverage"] >= 0.95
     assert found["plain t-test"] > 0.08  # folds share windows: the plain test takes them for independent
     assert 0.1 < found["power, one sd"] < 0.8 <= found["power, as said"] + 0.05
+
+
+# -- what changed operators got past the tests above ------------------------------------------------------------------
+
+
+def test_the_table_is_of_cross_validation_and_has_the_adjusted_p_of_it_alone(tmp_path):
+    made = study(tmp_path, {"pwm": 0.0, "baseline": 0.0, "best_sccs": 0.02, "last": 0.01})
+    contrasts = find_contrasts(made)
+    table = compare(made.scores, 0.01)
+    assert set(table["dataset"]) == {"spliceator"}
+    elsewhere = table.assign(dataset="Homo_sapiens")
+    both = add_adjusted(pd.concat([table, elsewhere], ignore_index=True), contrasts, 0)
+    expected = {(one.arm, one.metric): one.p_holm for one in contrasts if one.p_holm is not None}
+    shown = both[both["p_holm"].notna()]
+    assert {(row.arm, row.metric): row.p_holm for row in shown.itertuples()} == expected and len(expected) == 2
+    assert set(shown["dataset"]) == {"spliceator"}
+    assert add_adjusted(table, contrasts, 50)["p_holm"].isna().all()  # adjusted at another number of windows
+
+
+def test_a_verdict_names_its_windows_and_keeps_its_contrasts(tmp_path):
+    few = study(tmp_path, {"control_last": BASE, "last": SPREAD}, windows=50)
+    assert ", 50 training windows" in words(few)[2]
+    verdict = judge(few, find_contrasts(few))
+    assert [(one.arm, one.metric) for one in verdict.contrasts] == [("last", "test/f1"), ("last", "test/auc")]
+    assert "training windows" not in words(study(tmp_path, {"control_last": BASE, "last": SPREAD}))[2]
+
+
+def test_one_difference_has_no_spread_and_none_no_number():
+    assert difference_test(np.array([0.1]), 2 / 7, 0.01) == {
+        **dict.fromkeys(("sd", "low", "high", "p", "smallest", "equivalent")),
+        **{"n": 1, "diff": 0.1},
+    }
+    assert set(difference_test(np.array([]), 2 / 7, 0.01).values()) == {0, None}
+
+
+def test_two_tasks_without_their_union_have_no_primary_contrast_and_one_has(tmp_path):
+    arms = {"baseline": BASE, "last": SPREAD}
+    donor, acceptor = (study(tmp_path, arms, site=site) for site in ("donor", "acceptor"))
+    assert find_contrasts(donor)[0].primary
+    made = changed(donor, pd.concat([donor.scores, acceptor.scores]))
+    assert not any(one.primary for one in find_contrasts(made)) and words(made)[0] == "none"
+
+
+def test_an_arm_that_equals_the_baseline_has_no_test_against_it(tmp_path):
+    arms = {"baseline": SPREAD, "control_last": SPREAD[::-1], "last": SPREAD}
+    assert "Against the baseline there is no test (+0.0000 F1" in words(study(tmp_path, arms))[2]
+
+
+def test_both_arms_at_chance_are_both_named(tmp_path):
+    made = study(tmp_path, {"control_last": BASE, "last": SPREAD})
+    at_chance = made.scores["metric"] == "val/auc"
+    headline = words(changed(made, made.scores.assign(value=made.scores["value"].where(~at_chance, 0.5))))[1]
+    assert headline.count("did not learn (validation AUC 0.50, chance)") == 2 and "; control_last did" in headline
