@@ -8,8 +8,8 @@
 
 scan: every base of both strands is labelled by either side, 100 kb at a time and in turns. One table: average precision
 over all bases and over GT and AG, top-k, recall at 10 % false discovery, Mb a minute by processor and by wall (median
-of the turns), context and parameters. --windows: Spliceator's layout, to fit the weight matrix on; --snap: a model
-file of Debian's `snap` (Korf 2004, MIT), whose weight arrays of donors and acceptors score GT and AG.
+of the turns), context and parameters; then how far our P can be believed. --windows: Spliceator's layout, to fit the
+weight matrix on; --snap: a model file of Debian's `snap` (Korf 2004, MIT), whose weight arrays score GT and AG.
 variants: single-base changes and indels made at annotated sites; largest gain and loss and where: ours as predict --vcf
 writes them, SpliceAI's on the site's strand, as its own program does (distance 50, unmasked, mean of networks).
 
@@ -36,7 +36,7 @@ from simcsp.genome.vcf import Effects
 from simcsp.judge.scores import score_against
 from simcsp.labels.bases import LABEL, Genome, read_genome
 from simcsp.labels.spliceator import load_training
-from simcsp.model.bases import TYPES, Labeller, load_bases, padded
+from simcsp.model.bases import IDENTITY, TYPES, Labeller, load_bases, padded
 from simcsp.text.alphabet import A, N, T, decode, encode, reverse_complement
 from simcsp.text.sites import motif_boundaries
 from simcsp.text.store import strand_ids
@@ -48,6 +48,7 @@ from utils.errors import InputError, run_script
 ROOT = Path(__file__).resolve().parent.parent
 CONTEXT = 5000  # nt on either side that SpliceAI's networks read
 PIECE = 100_000  # nt of a turn
+BINS = (0.01, 0.05, 0.2, 0.5, 0.8)
 DISTANCE = 50  # nt on either side of a variant in which changes are looked for
 LETTERS = "ACGT"
 Scorer = Callable[[np.ndarray, str], np.ndarray]
@@ -132,7 +133,7 @@ def compare_scan(asked: argparse.Namespace, genome: Genome) -> None:
     print("| | parameters | context | AP, all bases | AP, GT / AG | top-k | recall | Mb a minute, CPU | by the wall |")
     print("|---|---|---|---|---|---|---|---|---|")
     for side in sides:
-        odds = np.concatenate(pieces.pop(side.name), axis=1)
+        odds = np.concatenate(pieces[side.name], axis=1)
         everywhere, among = scores(odds, truth, known), scores(odds, truth, known, motifs)
         rates = [f"{np.median(column):.2f}" for column in zip(*speeds[side.name])] or ["", ""]
         cells = [f"{side.parameters:,}", f"{side.context:,}", pair(everywhere, "ap")]
@@ -146,6 +147,25 @@ def compare_scan(asked: argparse.Namespace, genome: Genome) -> None:
         "donor / acceptor; "
         + "; ".join(f"{sites.sum():,} sites of {all_.sum():,} candidates" for all_, sites in counts)
     )
+    show_reliability(sides[0].labeller, np.concatenate(pieces[sides[0].name], axis=1), truth, known)
+
+
+def show_reliability(labeller: Labeller, odds: np.ndarray, truth: np.ndarray, known: np.ndarray) -> None:
+    """What share of the bases of some P are sites, before and after calibration. odds: [2, n, 2]; truth: [2, n]."""
+    uncalibrated = Labeller(labeller.model, IDENTITY, labeller.device)
+    mine, target = odds[:, known].reshape(-1, len(TYPES)), truth[:, known].ravel()
+    print("| type | P | before: bases, mean P, share of sites | after |\n|---|---|---|---|")
+    sides = [uncalibrated.probabilities(mine), labeller.probabilities(mine)]
+    for column, kind in enumerate(TYPES):
+        for low, high in zip(BINS, (*BINS[1:], 1.01)):
+            cells = []
+            for p in (side[:, column] for side in sides):
+                inside = (p >= low) & (p < high)
+                share = (target[inside] == LABEL[kind]).mean() if inside.any() else np.nan
+                cells.append(f"{inside.sum():,}, {p[inside].mean() if inside.any() else np.nan:.3f}, {share:.3f}")
+            print(f"| {kind} | {low} on | {' | '.join(cells)} |")
+        sums = " and ".join(f"{side[:, column].sum():.0f}" for side in sides)
+        print(f"| {kind} | all | P sums to {sums} | sites: {(target == LABEL[kind]).sum()} |", flush=True)
 
 
 def scores(

@@ -69,6 +69,7 @@ def test_the_table_of_our_side_and_the_floor(place, snap, capsys, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["spliceai.py", *map(str, words)])
     spliceai.main()
     table = capsys.readouterr().out
+    assert "| donor | all | P sums to" in table
     assert "| model |" in table and "2 sites of" in table
     assert "| snap, toy.hmm | | | | 1.000 / 1.000 | 1.000 / 1.000 | 1.000 / 1.000 | | |" in table
 
