@@ -24,7 +24,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
-from importlib.util import find_spec
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 import numpy as np
@@ -61,12 +61,13 @@ class SpliceAI:
 
     def __init__(self, numbers: list[int]) -> None:
         os.environ.setdefault("KERAS_BACKEND", "torch")
-        for package in ("keras", "spliceai"):
-            if find_spec(package) is None:
-                raise InputError(f"{package} is not installed: pip install spliceai keras")
+        try:  # by their distributions: this script has the package's name
+            folder = Path(distribution("spliceai").locate_file("spliceai/models"))
+            distribution("keras")
+        except PackageNotFoundError as error:
+            raise InputError(f"{error.name} is not installed: pip install spliceai keras") from None
         import keras  # absent where nobody compares
 
-        folder = Path(find_spec("spliceai").origin).parent / "models"
         self.networks = [keras.models.load_model(folder / f"spliceai{i}.h5", compile=False) for i in numbers]
         self.parameters = sum(network.count_params() for network in self.networks)
         self.context = CONTEXT

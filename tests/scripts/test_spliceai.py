@@ -75,7 +75,10 @@ def test_the_table_of_our_side_and_the_floor(place, snap, capsys, monkeypatch):
 
 
 def test_without_the_package_one_line_says_what_to_install(place, monkeypatch):
-    monkeypatch.setattr(spliceai, "find_spec", lambda name: None)
+    def absent(name):
+        raise spliceai.PackageNotFoundError(name)
+
+    monkeypatch.setattr(spliceai, "distribution", absent)
     monkeypatch.setattr(
         sys, "argv", ["spliceai.py", "variants", *map(str, (place / "genome.fa", place / "introns.tsv"))]
     )

@@ -219,6 +219,11 @@ def test_calibration_gives_back_the_frequencies():
     labels[0] = 2
     slope, offset = training.calibrate(odds, labels)[0]
     assert slope == pytest.approx(0.5, abs=0.02) and offset == pytest.approx(-1, abs=0.05)
+    rare = rng.normal(-12, 3, (300_000, 2)).astype(np.float32)  # a site in thousands: a mean loss of almost nothing
+    sites = (rng.random(len(rare)) < 1 / (1 + np.exp(-(0.8 * rare[:, 0] - 1)))).astype(np.int64)
+    sites[:50] = 2
+    slope, offset = training.calibrate(rare, sites)[0]
+    assert (1 / (1 + np.exp(-(slope * rare[50:, 0] + offset)))).sum() == pytest.approx((sites == 1).sum(), rel=1e-4)
     labeller = Labeller(BaseClassifier(None, Shape()), np.array([[0.5, -1.0], [1.0, 0.0]]), torch.device("cpu"))
     assert labeller.probabilities(odds)[:, 0] == pytest.approx(chance, abs=1e-4)
     many = labeller.probabilities(rng.normal(0, 30, (1000, 2)))
