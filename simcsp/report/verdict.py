@@ -195,19 +195,21 @@ def _primary_pair(study: Study) -> tuple[str, str] | None:
 
 
 def compare(scores: pd.DataFrame, margin: float) -> pd.DataFrame:
-    """Mean and sd over fits of every metric, and the paired difference to the baseline arm.
+    """summary.csv's rows of cross-validation: mean, sd, n, and the paired difference to the baseline.
 
-    What is measured before fine-tuning is one number an arm, however many folds say it: it has no spread over them.
+    All metrics of `main_size` training windows, and the endpoints of any other size as `test/auc@200`. What is measured
+    before fine-tuning is one number an arm, however many folds say it: it has no spread over them.
     """
-    windows, rows = main_size(scores), []
-    scores = scores[scores["train_windows"] == windows]
-    for (arm, site, metric), mine in scores.groupby(["arm", "site", "metric"], sort=False):
+    main, rows = main_size(scores), []
+    here = scores[(scores["train_windows"] == main) | scores["metric"].isin(ENDPOINTS)]
+    for (windows, arm, site, metric), mine in here.groupby(["train_windows", "arm", "site", "metric"], sort=False):
         test = {}
         if metric.startswith("before/"):
             mine = pd.DataFrame({"value": [mine["value"].mean()]})
         elif arm != BASELINE:
             test = paired_test(scores, arm, BASELINE, site, metric, windows, margin)
-        rows.append(table_row(arm, site, CROSS_VALIDATION, metric, mine["value"], test))
+        name = metric if windows == main else f"{metric}@{windows}"
+        rows.append(table_row(arm, site, CROSS_VALIDATION, name, mine["value"], test))
     return pd.DataFrame(rows, columns=COLUMNS)
 
 

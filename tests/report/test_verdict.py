@@ -181,7 +181,12 @@ def test_draws_of_few_training_windows_are_averaged_within_a_fold_and_compared_b
     contrasts = [c for c in find_contrasts(made) if c.metric == "test/f1"]
     assert [(c.windows, c.primary) for c in contrasts] == [(0, True), (50, False)]
     assert contrasts[1].n == FOLDS and contrasts[1].diff == pytest.approx(0.11 + SPREAD.mean())
-    assert (compare(made.scores, 0.01)["n"] == FOLDS).all()  # the table is about all windows
+    table = compare(made.scores, 0.01).set_index(["arm", "metric"])
+    small = table.index.get_level_values("metric").str.endswith("@50")
+    assert (table[~small]["n"] == FOLDS).all()  # the table is about all windows
+    few = made.scores[(made.scores["train_windows"] == 50) & made.scores["metric"].isin(["test/f1", "test/auc"])]
+    values = few.groupby(["arm", "metric"])["value"].mean()
+    assert table[small]["mean"].to_dict() == pytest.approx({(a, f"{m}@50"): v for (a, m), v in values.items()})
 
 
 def test_what_was_measured_before_finetuning_has_no_spread_over_folds(tmp_path):
