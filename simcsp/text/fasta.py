@@ -59,6 +59,8 @@ def fasta_pieces(path: str | Path) -> Iterator[tuple[str, np.ndarray, np.ndarray
                     if not words:
                         raise InputError(f"{path}, line {line}: header without a name")
                     name, bases = words[0].decode("utf-8", "replace"), 0
+                    if min(name) < " " or "\x7f" in name:
+                        raise InputError(f"{path}, line {line}: record name {name!r} holds a control character")
                     if name in names:
                         raise InputError(
                             f"{path}, line {line}: record name {name!r} occurs twice: coordinates would be ambiguous"

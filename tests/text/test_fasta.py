@@ -125,3 +125,11 @@ def test_missing_file_and_folder_are_refused(tmp_path):
         read(tmp_path / "none.fa")
     with pytest.raises(InputError, match="is a folder"):
         read(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["a\0b", "a\x1b[2J", "\x7f"])
+def test_a_name_that_no_table_or_terminal_should_hold_is_refused(name, tmp_path):
+    path = tmp_path / "a.fa"
+    path.write_text(f">good\nAC\n>{name} x\nACGT\n")
+    with pytest.raises(InputError, match="line 3: record name .* holds a control character"):
+        list(fasta_pieces(path))
