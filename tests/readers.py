@@ -109,7 +109,8 @@ def check_csv(path: Path) -> None:
     if not rows:
         return
     table = columns_of(path, ";", ("ID_uniprot",))
-    table = table.astype(object).reindex(columns=range(max(3, table.shape[1]))).fillna("")
+    table = table.reindex(columns=range(max(3, table.shape[1]))).astype(object)
+    table = table.where(table.notna(), "")
     sequences = table[2].where(table[1].str.len() < 100, table[1])
     groups = table[0].str.rpartition("_")[2]
     for (group, sequence, _), line, expected, name in zip(rows, table.index, sequences, groups, strict=True):
