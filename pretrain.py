@@ -2,6 +2,7 @@
 """Train an encoder on unlabelled genome text, by masked bases or by SimCSE, and watch SCCS and NMI while it trains.
 
     python pretrain.py [CONFIG.yaml] [--section.field value ...]
+    torchrun --nproc_per_node N pretrain.py ...  the same on N GPUs; or by accelerate launch (docs/distributed.md)
     python pretrain.py CONFIG.yaml --dry-run     what it would do, in how much time and memory; writes nothing
     python pretrain.py --init NEW.yaml [--data.fasta "[FILE]" --data.annotation "[FILE]" --data.spliceator FOLDER]
                                                  a commented config for data of your own, for this machine
@@ -12,10 +13,11 @@ Writes runs/<name>/pretrain (and runs/<name>/mlm where the config has that first
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 from utils.config import Config
-from utils.errors import InputError, run_script
+from utils.errors import InputError, is_first, run_script, started_together
 from utils.parse import load_config
 
 
@@ -28,9 +30,11 @@ def main() -> None:
     config = load_config([word for word in words if word != "--dry-run"], ("finetune", "bases"), with_files=True)
     if not (config.mlm.steps or config.pretrain.steps):
         raise InputError("pretrain.steps is 0 and so is mlm.steps: nothing to train")
+    check_processes(config, started_together(), dry)
     if config.search.trials:
         check_search(config)
-    print(f"{config.folder}: the settings are in order; reading libraries, text and labels ...", flush=True)
+    if is_first():
+        print(f"{config.folder}: the settings are in order; reading libraries, text and labels ...", flush=True)
     # After the arguments are known to be right: these imports take seconds.
     if dry:
         from simcsp.training.plan import make_plan
@@ -38,14 +42,16 @@ def main() -> None:
         print(make_plan(config), flush=True)
         return
     from simcsp.training.pretraining import open_pretraining, run_stages, search_pretraining
+    from utils.processes import one_for_all
     from utils.run import StopSignal, clean_up_refused
 
-    with clean_up_refused(config.folder):
+    with clean_up_refused(config.folder) if is_first() else nullcontext(), one_for_all():
         shared = open_pretraining(config, StopSignal())
         if config.search.trials:
             print(search_pretraining(shared), flush=True)
         else:
             run_stages(shared, config)
+        shared.accelerator.end_training()
 
 
 def init(words: list[str]) -> None:
@@ -65,6 +71,23 @@ def init(words: list[str]) -> None:
     print(f"{path}: written. Next: python pretrain.py {path} --dry-run", flush=True)
 
 
+def check_processes(config: Config, count: int, dry: bool) -> None:
+    """Refuse work that `count` processes cannot share evenly."""
+    if count > 1 and dry:
+        raise InputError(f"--dry-run is the work of one process, and these are {count}: start it with python")
+    if count > 1 and config.search.trials:
+        raise InputError(
+            f"search.trials: a trial is the work of one process, and these are {count} of torchrun or accelerate: "
+            "start python pretrain.py once for each GPU (CUDA_VISIBLE_DEVICES), they share the trials"
+        )
+    for name, stage in {"mlm": config.mlm, "pretrain": config.pretrain}.items():
+        if stage.steps and stage.batch_size % count:
+            raise InputError(
+                f"{name}.batch_size ({stage.batch_size}) is the whole batch, and {count} processes cannot share it "
+                "evenly: take a multiple of their number, or fewer (--nproc_per_node, CUDA_VISIBLE_DEVICES)"
+            )
+
+
 def check_search(config: Config) -> None:
     """Refuse a search whose metric no trial would measure."""
     metric = config.search.metric
@@ -78,7 +101,7 @@ def check_search(config: Config) -> None:
 
 def cli() -> None:
     """The command simcsp-pretrain."""
-    run_script(main)
+    run_script(main, together=True)
 
 
 if __name__ == "__main__":

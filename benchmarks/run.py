@@ -54,7 +54,7 @@ from simcsp.model.classifier import Classifier, layer_groups
 from simcsp.model.embedding import embed
 from simcsp.text.alphabet import VOCAB, add_special_tokens, decode
 from simcsp.training.pretraining import Training
-from simcsp.training.step import Learner, step_loss
+from simcsp.training.step import Learner, MiniBatches, step_loss
 from utils.config import ModelConfig, PretrainConfig
 from utils.device import build_accelerator
 from utils.errors import InputError, run_script
@@ -347,7 +347,7 @@ def contrast(bench: Bench) -> Iterator[Row]:
     for model in (training.model, sentences):
         set_dropout(model, 0.0, 0.0)
     learner = Learner(training.model, "cls", stage.objective).train()  # not wrapped for another number format
-    our_loss = step_loss(learner, stage, ids, bench.rng, bench.device)[0]
+    our_loss = step_loss(MiniBatches(learner), stage, ids, bench.rng, bench.device)[0]
     our_loss.backward()
     with bench.exact():
         found = their_loss()

@@ -171,10 +171,11 @@ class MlmConfig:
     steps: NonNegativeInt = 0
     """Optimiser steps; 0 skips the stage."""
     batch_size: PositiveInt = 512
-    """Windows a step."""
+    """Windows a step, of all processes together, which share them evenly."""
     mini_batch_size: PositiveInt | None = None
-    """Windows that go through the encoder at once, with all their views; null: the whole batch. Loss and gradients are
-    those of the whole batch, memory is that of the mini-batch, time that of one more forward pass (GradCache)."""
+    """Windows that go through the encoder of a process at once, with all their views; null: its whole share. Loss and
+    gradients are those of the whole batch, memory is that of the mini-batch, time that of one more forward pass
+    (GradCache)."""
     lr: PositiveFloat = 1e-4
     """Peak learning rate of AdamW."""
     weight_decay: NonNegativeFloat = 1e-6

@@ -6,12 +6,14 @@ import ctypes
 import functools
 import os
 import platform
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.utils import InitProcessGroupKwargs
 from torch.optim.lr_scheduler import LRScheduler
 
 from utils.errors import InputError
@@ -20,6 +22,12 @@ from utils.errors import InputError
 def fit_seed(seed: int, fold: int) -> int:
     """The seed of torch's generators in one fit: every arm's weights of the head and dropout come from it."""
     return int(np.random.SeedSequence([seed, fold]).generate_state(1)[0])
+
+
+def dropout_seed(seed: int, step: int, rank: int) -> int:
+    """The seed of torch's generators in a step of one of several processes: dropout masks are its own, and a run that
+    goes on makes them again, whichever processes saved its state."""
+    return int(np.random.SeedSequence([seed, 4, step, rank]).generate_state(1)[0])
 
 
 def set_seed(seed: int) -> None:
@@ -72,7 +80,15 @@ def build_accelerator(device: str, precision: str) -> Accelerator:
         raise InputError("precision (fp16) needs a GPU; use bf16 or fp32")
     if not gpu:
         keep_freed_memory()
-    return Accelerator(mixed_precision={"fp32": "no"}.get(precision, precision), cpu=not gpu)
+    started = int(os.environ.get("LOCAL_WORLD_SIZE") or 1)
+    if gpu and started > torch.cuda.device_count():
+        raise InputError(
+            f"{started} processes on this machine, and torch sees {torch.cuda.device_count()} GPUs: one process a GPU "
+            "(--nproc_per_node), or --device cpu"
+        )
+    patience = InitProcessGroupKwargs(timeout=timedelta(hours=12))  # of processes that wait while one validates
+    number_format = {"fp32": "no"}.get(precision, precision)
+    return Accelerator(mixed_precision=number_format, cpu=not gpu, kwargs_handlers=[patience])
 
 
 def total_memory(device: torch.device) -> int:
@@ -95,12 +111,12 @@ def check_memory(needed: float, what: str, device: torch.device | None = None) -
 
 def pack_state(accelerator: Accelerator, **parts: Any) -> dict[str, Any]:
     """{name: its state_dict} of modules, optimiser and scheduler, with the loss scaler's and torch's generators."""
-    scaler = accelerator.scaler
+    scaler, device = accelerator.scaler, accelerator.device
     return {
         **{name: part.state_dict() for name, part in parts.items()},
         "scaler": scaler.state_dict() if scaler is not None else None,
         "rng": torch.get_rng_state(),
-        "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "cuda_rng": [torch.cuda.get_rng_state(device)] if device.type == "cuda" else [],
     }
 
 
@@ -111,8 +127,8 @@ def unpack_state(state: dict[str, Any], accelerator: Accelerator, **parts: Any) 
     if accelerator.scaler is not None:
         accelerator.scaler.load_state_dict(state["scaler"])
     torch.set_rng_state(state["rng"].cpu())
-    if torch.cuda.is_available():
-        torch.cuda.set_rng_state_all([rng.cpu() for rng in state["cuda_rng"]])
+    if accelerator.device.type == "cuda" and state["cuda_rng"]:  # older states hold all GPUs', the one used first
+        torch.cuda.set_rng_state(state["cuda_rng"][0].cpu(), accelerator.device)
 
 
 def take_step(accelerator: Accelerator, optimizer: torch.optim.Optimizer, scheduler: LRScheduler) -> bool:

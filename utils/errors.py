@@ -6,6 +6,7 @@ import errno
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +22,9 @@ _REMEDIES = {
     errno.EISDIR: "a folder is where a file is needed",
     errno.ENOENT: "check the path",
 }
+
+
+_SILENCE = 10  # seconds
 
 
 class InputError(ValueError):
@@ -43,19 +47,38 @@ class Stopped(KeyboardInterrupt):
         self.number = number
 
 
-def run_script(main: Callable[[], None]) -> None:
+def started_together() -> int:
+    """How many processes torchrun or `accelerate launch` has started this one among; 1: it is alone."""
+    return int(os.environ.get("WORLD_SIZE") or 1)
+
+
+def is_first() -> bool:
+    """Whether this process is alone, or the first of them."""
+    return (os.environ.get("RANK") or "0") == "0" or started_together() == 1
+
+
+def run_script(main: Callable[[], None], together: bool = False) -> None:
     """Run a script's main; what is expected to go wrong ends in one line on stderr.
 
     InputError, and what the file system or the memory refuses: status 2. A number that must not exist (NaN, infinity):
     status 1. A requested stop: 128 and the signal's number, so 130 for Ctrl-C and 143 for SIGTERM.
+    together: whether it may be one of several processes of torchrun or `accelerate launch`, of which the first of each
+    machine speaks for the others.
     """
     before = signal.signal(signal.SIGTERM, _stop)
     try:
+        if started_together() > 1 and not together:
+            raise InputError(
+                f"started as one of {started_together()} processes, and only pretrain.py shares its work among those "
+                "of torchrun and accelerate: start it with python; folds are shared by --workers and --finetune.folds"
+            )
         main()
     except InputError as error:
         message = " ".join(str(error).split())
+        _let_the_first_speak()
         sys.exit(_say(f"{sys.argv[0]}: error: {message}", 2))
     except FloatingPointError as error:
+        _let_the_first_speak()
         sys.exit(_say(f"{sys.argv[0]}: error: {error}", 1))
     except BrokenPipeError:  # `... | head` has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the flush at exit must not fail as well
@@ -69,6 +92,9 @@ def run_script(main: Callable[[], None]) -> None:
         sys.exit(_say(f"{sys.argv[0]}: error: the memory of this machine does not suffice: {remedy}", 2))
     except (KeyboardInterrupt, Interrupted) as error:
         detail, number = str(error) or "stopped", getattr(error, "number", signal.SIGINT)
+        if _is_another_first():  # all stop together, and it says where
+            time.sleep(2)
+            sys.exit(128 + number)
         sys.exit(_say(f"{sys.argv[0]}: {detail}; the same command goes on from there", 128 + number))
     finally:
         signal.signal(signal.SIGTERM, before)
@@ -79,6 +105,19 @@ def describe_os_error(error: OSError) -> str:
     place = f"{error.filename}: " if error.filename is not None else ""
     remedy = _REMEDIES.get(error.errno)
     return " ".join(f"{place}{error.strerror}".split()) + (f"; {remedy}" if remedy else "")
+
+
+def _is_another_first() -> bool:
+    """Whether this is one of several processes, and not the first of its machine."""
+    return started_together() > 1 and os.environ.get("LOCAL_RANK", "0") != "0"
+
+
+def _let_the_first_speak() -> None:
+    """In all but the first process of a machine: wait for the end, which torchrun brings as soon as the first has said
+    its line. What one meets, the others nearly always meet too; where not, this one speaks after a while."""
+    if _is_another_first():
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        time.sleep(_SILENCE)
 
 
 def _stop(number: int, frame: Any) -> None:

@@ -35,7 +35,7 @@ from torch.utils.tensorboard.summary import hparams
 from tqdm import tqdm
 
 from utils.config import Config, to_dict
-from utils.errors import InputError, Interrupted, Stopped
+from utils.errors import InputError, Interrupted, Stopped, started_together
 from utils.files import (
     append_line,
     mend_folders,
@@ -52,6 +52,7 @@ from utils.parse import CONFIG_HASH, read_saved
 FORMAT = 2
 """Of run folders, in env.json. 1, which says nothing there: without checksums. Both are read; a later one is not."""
 PREVIOUS = "state.previous.pt"
+TWICE = 5.0  # seconds
 START_ANEW = "restore it from a copy, or delete the folder that it lies in to start that anew"
 PREDICTIONS = ["window", "fold", "label", "probability"]  # columns of predictions.csv
 REMEDY = "restore it from a copy, or delete the folder that it lies in and train that anew"
@@ -106,10 +107,14 @@ def clean_up_refused(folder: Path) -> Iterator[None]:
 
 
 class StopSignal:
-    """Turns Ctrl-C and SIGTERM into a flag, so that a loop can stop where its state is whole. A second one kills."""
+    """Turns Ctrl-C and SIGTERM into a flag, so that a loop can stop where its state is whole. A second one kills.
+
+    torchrun passes Ctrl-C on to processes that the terminal has told already: these two count as one.
+    """
 
     def __init__(self) -> None:
         self.number = 0  # of the signal
+        self._since = 0.0
         for name in (signal.SIGINT, signal.SIGTERM):
             signal.signal(name, self._ask)
 
@@ -119,9 +124,10 @@ class StopSignal:
         return self.number != 0
 
     def _ask(self, number: int, frame: Any) -> None:
-        if self.asked:
+        twice = started_together() > 1 and time.monotonic() - self._since < TWICE
+        if self.asked and not twice:
             raise Stopped(number)
-        self.number = number
+        self.number, self._since = number, time.monotonic()
 
 
 class RunFolder:

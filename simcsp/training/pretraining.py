@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate import Accelerator
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 from transformers import BertConfig, BertForMaskedLM
 
@@ -20,7 +22,7 @@ from simcsp.labels.overlap import hidden_windows, measure_overlap
 from simcsp.model.card import write_card
 from simcsp.model.checkpoint import load_backbone, resolve_source, save_checkpoint
 from simcsp.model.classifier import load_classifier, predict
-from simcsp.model.encoder import check_length
+from simcsp.model.encoder import MIX, check_length, read_pooling
 from simcsp.text.annotated import SiteSampler
 from simcsp.text.corpora import Corpus, build_sampler, open_corpus
 from simcsp.text.enriched import Classify
@@ -31,14 +33,15 @@ from simcsp.training.health import base_entropy, collapse, stuck
 from simcsp.training.masking import Chooser, build_chooser
 from simcsp.training.optimizer import build_optimizer, decay_groups
 from simcsp.training.search import Report, run_search
-from simcsp.training.step import Learner, step_loss
+from simcsp.training.step import Learner, MiniBatches, step_loss
 from simcsp.training.validation import Validation, build_validation
 from utils.arms import PROXIES, stage_folder
 from utils.config import Config, DataConfig, MlmConfig, ModelConfig, PretrainConfig, to_dict
-from utils.device import build_accelerator, check_memory, pack_state, set_seed, take_step, unpack_state
-from utils.errors import InputError
+from utils.device import build_accelerator, check_memory, dropout_seed, pack_state, set_seed, take_step, unpack_state
+from utils.errors import InputError, Interrupted
 from utils.files import read_json, replace_folder, replacing, sha256_folder, write_json
-from utils.run import RunFolder, StopSignal, stop_if_asked
+from utils.processes import Processes, processes_of
+from utils.run import RunFolder, StopSignal
 
 DELETE_IT = "delete it, pre-training measures it anew"
 CONFIG_SECTIONS = ("name", "seed", "precision", "model", "data", "evaluate")  # with the stage's own: what decides it
@@ -50,24 +53,29 @@ Tell = Callable[[int, dict[str, float]], None]
 
 @dataclass(frozen=True)
 class Pretraining:
-    """What all stages share. text: its windows, longer than data.window by twice pretrain.max_shift."""
+    """What all stages share. text: its windows, longer than data.window by twice pretrain.max_shift. validation: None
+    in all processes but the first, which alone validates and writes."""
 
     config: Config
     corpus: Corpus
     text: WindowSampler | SiteSampler
-    validation: Validation
+    validation: Validation | None
     accelerator: Accelerator
     stop: StopSignal
+    processes: Processes
 
 
 def open_pretraining(config: Config, stop: StopSignal) -> Pretraining:
     """Open the text and what is validated on, and record in the run folder how much of the one lies in the other."""
     accelerator = build_accelerator(config.device, config.precision)
-    corpus = open_text(config, accelerator)
-    text = build_sampler(config.data, corpus, config.seed, config.pretrain.max_shift)
-    validation = build_validation(config, accelerator.autocast)
-    record_corpus(config.data, config.folder, corpus, validation.inputs)
-    return Pretraining(config, corpus, text, validation, accelerator, stop)
+    processes, validation = processes_of(accelerator), None
+    with accelerator.main_process_first():  # it makes the store that the others then open
+        corpus = open_text(config, accelerator)
+        text = build_sampler(config.data, corpus, config.seed, config.pretrain.max_shift)
+        if processes.first:
+            validation = build_validation(config, accelerator.autocast)
+            record_corpus(config.data, config.folder, corpus, validation.inputs)
+    return Pretraining(config, corpus, text, validation, accelerator, stop, processes)
 
 
 def open_text(config: Config, accelerator: Accelerator) -> Corpus:
@@ -140,7 +148,7 @@ def record_corpus(data: DataConfig, folder: Path, corpus: Corpus, validated: dic
 
 
 class Training:
-    """Model, optimiser, schedule and progress of a stage: all that its state.pt holds."""
+    """Model, optimiser, schedule and progress of a stage: all that its state.pt holds, the same in every process."""
 
     def __init__(
         self,
@@ -157,7 +165,10 @@ class Training:
         optimizer, self.scheduler = build_optimizer(
             groups, stage.lr, stage.weight_decay, stage.lr_scheduler_type, stage.warmup, stage.steps
         )
-        self.learner, self.optimizer = accelerator.prepare(learner, optimizer)
+        self.optimizer, self.processes = accelerator.prepare(optimizer), processes_of(accelerator)
+        learner = accelerator.prepare_model(learner, evaluation_mode=True)  # its number format; gradients come next
+        learner, unused = MiniBatches(learner, stage.mini_batch_size), leaves_unused(stage, pooling)
+        self.learner = share_gradients(learner, accelerator, unused)
         self.step = 0
         self.best: dict[str, dict[str, float]] = {}
         self.sums = [0.0, 0.0, 0.0]  # loss, accuracy and gradient norm since the last logged row
@@ -185,17 +196,19 @@ class Training:
     def advance(self, ids: np.ndarray, rng: np.random.Generator, classes: np.ndarray | None = None) -> None:
         """One optimiser step on windows uint8 [batch, length]; none where fp16 gradients overflow the loss scaler.
 
-        classes [batch]: of the windows, where they have any.
+        classes [batch]: of the windows, where they have any. Every process is given the whole batch.
 
         Raises FloatingPointError for a loss that is no finite number.
         """
         self.learner.train()
-        loss, accuracy = step_loss(self.learner, self.stage, ids, rng, self.accelerator.device, self.choose, classes)
+        device, processes = self.accelerator.device, self.processes
+        own_loss, accuracy = step_loss(self.learner, self.stage, ids, rng, device, self.choose, classes, processes)
+        loss, accuracy = processes.average(own_loss), processes.average(accuracy)
         if not torch.isfinite(loss):
             raise FloatingPointError(
                 f"the loss is {loss.item()} at step {self.step + 1}: lower {self.stage.objective} lr or raise warm-up"
             )
-        self.accelerator.backward(loss)
+        self.accelerator.backward(own_loss)
         norm = self.accelerator.clip_grad_norm_(self.learner.parameters(), self.stage.max_grad_norm)
         skipped = take_step(self.accelerator, self.optimizer, self.scheduler)
         self.step += 1
@@ -218,6 +231,21 @@ class Training:
         return row
 
 
+def share_gradients(module: nn.Module, accelerator: Accelerator, unused: bool) -> nn.Module:
+    """The module, whose gradients become those of the mean of all processes' losses, where there are several; all start
+    from the first one's weights. unused: whether a step leaves out some of its parameters."""
+    if accelerator.num_processes == 1:
+        return module
+    devices = [accelerator.device] if accelerator.device.type == "cuda" else None
+    return DistributedDataParallel(module, device_ids=devices, find_unused_parameters=unused)
+
+
+def leaves_unused(stage: PretrainConfig, pooling: str) -> bool:
+    """Whether a stage's loss does not depend on some of the parameters: a contrast on the head for masked bases, and
+    the blocks above its layer; masked bases on a learned mix of layers."""
+    return read_pooling(pooling).layer == MIX if stage.objective == "mlm" else not stage.mlm_weight
+
+
 def run_stage(
     shared: Pretraining,
     config: Config,
@@ -229,55 +257,78 @@ def run_stage(
     """Train one stage to its end, or tell that it is done; returns its folder."""
     several = name != "mlm" and len(config.pretrain_seeds) > 1
     path, accelerator = stage_folder(config.folder, name, config.seed, several), shared.accelerator
-    inputs = stage_inputs(source, shared.text, shared.validation)
-    run = RunFolder(path, stage_config(config, name, stage, source), inputs, str(accelerator.device))
-    if run.finished:
-        run.log(f"{path}: already done ({headline(run.summary)})")
+    processes, run = shared.processes, None
+    if processes.first:
+        inputs = stage_inputs(source, shared.text, shared.validation)
+        run = RunFolder(path, stage_config(config, name, stage, source), inputs, str(accelerator.device))
+        if run.finished:
+            run.log(f"{path}: already done ({headline(run.summary)})")
+    if processes.told(run is not None and run.finished):
         return path
     set_seed(config.seed)
     model, pooling, remarks = load_backbone(source, need_mlm_head=stage.objective == "mlm")
     check_length(model, config.data.window, "data.window")
-    shared.validation.check(model)
+    if run is not None:
+        shared.validation.check(model)
     check_step(shared, model.config, name, stage, config.data.window)
     model.to(accelerator.device)
     choose = build_chooser(stage, config.data, shared.corpus, config.seed)
     training = Training(model, pooling, stage, accelerator, choose)
-    run.begin()
-    state = run.load_state(accelerator.device)
-    if state is None:
-        run.rewind(-1)
-        describe(run, config, name, training, shared.text, remarks)
-        start(run, training, shared.validation)
-    else:
+    if run is not None:
+        run.begin()
+    state = processes.told(None if run is None else run.load_state())
+    if state is not None:
         training.load(state)
-        run.rewind(training.step)
-        run.log(f"{path}: resumed at step {training.step} of {stage.steps}")
-    run.writer.add_custom_scalars(LAYOUT)
+    if run is not None:
+        open_run(run, config, name, training, shared, remarks, resumed=state is not None)
     tell = None if report is None else lambda step, scores: report(step, scores[shared.config.search.metric])
-    train(run, name, training, shared, config.seed, tell)
-    finish(run, config, name, training, shared.text)
+    train(run, path, name, training, shared, config.seed, tell)
+    if run is not None:
+        finish(run, config, name, training, shared.text)
     accelerator.free_memory()
     return path
 
 
-def step_memory(model: BertConfig, stage: PretrainConfig, window: int) -> float:
+def open_run(
+    run: RunFolder,
+    config: Config,
+    name: str,
+    training: Training,
+    shared: Pretraining,
+    remarks: list[str],
+    resumed: bool,
+) -> None:
+    """The run folder at the step that the training is at: begun, with what the start model is worth, or resumed."""
+    if resumed:
+        run.rewind(training.step)
+        run.log(f"{run.path}: resumed at step {training.step} of {training.stage.steps}")
+    else:
+        run.rewind(-1)
+        describe(run, config, name, training, shared.text, remarks)
+        start(run, training, shared.validation)
+    run.writer.add_custom_scalars(LAYOUT)
+
+
+def step_memory(model: BertConfig, stage: PretrainConfig, window: int, processes: int = 1) -> float:
     """Bytes that a step takes at least: weights, gradients and AdamW's two moments, and the activations in half
-    precision of the windows that go through the encoder at once."""
+    precision of the windows that go through the encoder at once. processes: that share the batch."""
     views = 1 if stage.objective == "mlm" else 2 + stage.reverse_complement_negatives
-    at_once = min(stage.mini_batch_size or stage.batch_size, stage.batch_size)
+    share = stage.batch_size // processes
+    at_once = min(stage.mini_batch_size or share, share)
     hidden, inner, layers = model.hidden_size, model.intermediate_size, model.num_hidden_layers
     weights = layers * (4 * hidden * hidden + 2 * hidden * inner)
     activations = 2.0 * at_once * views * (window + 2) * layers * (2 * hidden + inner)
     vectors = 4.0 * stage.batch_size * views * ((window + 2) + hidden)
-    similarities = 0.0 if stage.objective == "mlm" else 4.0 * stage.batch_size**2
+    similarities = 0.0 if stage.objective == "mlm" else 4.0 * stage.batch_size * share
     return 16.0 * weights + activations + vectors + similarities
 
 
 def check_step(shared: Pretraining, model: BertConfig, name: str, stage: PretrainConfig, window: int) -> None:
     """Refuse a batch that cannot fit into memory, or that the text does not fill, before the stage has a folder."""
-    at_once = min(stage.mini_batch_size or stage.batch_size, stage.batch_size)
+    share = stage.batch_size // shared.processes.count
+    at_once = min(stage.mini_batch_size or share, share)
     check_memory(
-        step_memory(model, stage, window),
+        step_memory(model, stage, window, shared.processes.count),
         f"{name}.batch_size ({stage.batch_size}), {at_once} windows at once (see {name}.mini_batch_size)",
         shared.accelerator.device,
     )
@@ -319,7 +370,9 @@ def describe(
     size = sum(p.numel() for p in model.parameters()) / 1e6
     sources = ", ".join(text.store.manifest["sources"])
     windows = f"{stage.batch_size} windows of {config.data.window} nt from {sources}"
-    run.log(f"{name}: {stage.objective}, {stage.steps} steps of {windows}")
+    count = training.processes.count
+    shared = f", shared by {count} processes" if count > 1 else ""
+    run.log(f"{name}: {stage.objective}, {stage.steps} steps of {windows}{shared}")
     run.log(f"encoder: {size:.2f} M parameters, pooling {training.pooling}; {'; '.join(remarks)}")
     for part in read_json(config.folder / "overlap.json", DELETE_IT)["parts"]:
         run.log(f"overlap: {part['sentence']}", show=bool(part["shared"]))
@@ -337,16 +390,30 @@ def start(run: RunFolder, training: Training, validation: Validation) -> None:
     validate(run, training, validation)
 
 
-def train(run: RunFolder, name: str, training: Training, shared: Pretraining, seed: int, tell: Tell | None) -> None:
-    """The training loop: a pure function of the state, so that a resumed run repeats a straight one."""
-    stage = training.stage
+def train(
+    run: RunFolder | None,
+    path: Path,
+    name: str,
+    training: Training,
+    shared: Pretraining,
+    seed: int,
+    tell: Tell | None,
+) -> None:
+    """The training loop: a pure function of the state, so that a resumed run repeats a straight one.
+
+    run: None in all processes but the first. They meet in every step, so the others wait while it validates.
+    """
+    stage, processes = training.stage, shared.processes
     tty = sys.stderr.isatty()
-    bar = tqdm(total=stage.steps, initial=training.step, desc=name, unit="step", disable=not tty, dynamic_ncols=True)
+    shown = tty and run is not None
+    bar = tqdm(total=stage.steps, initial=training.step, desc=name, unit="step", disable=not shown, dynamic_ncols=True)
     since, seen = time.perf_counter(), 0
     while training.step < stage.steps:
         ids, classes = shared.text.batch(training.step, stage.batch_size), None
         if isinstance(shared.text, SiteSampler):
             classes = shared.text.classes(training.step, stage.batch_size)
+        if processes.count > 1:  # one process has a generator that its state keeps
+            set_seed(dropout_seed(seed, training.step, processes.rank))
         training.advance(ids, np.random.default_rng([seed, 3, training.step]), classes)
         bar.update()
         seen += len(ids)
@@ -354,18 +421,22 @@ def train(run: RunFolder, name: str, training: Training, shared: Pretraining, se
         if step % stage.logging_steps == 0 or last:
             row = training.means() | {"train/windows_per_s": seen / (time.perf_counter() - since)}
             since, seen = time.perf_counter(), 0
-            run.record(step, row)
-            line = progress(step, stage.steps, row)
-            run.log(line, show=not tty and (step % max(stage.steps // 10, stage.logging_steps) == 0 or last))
-            bar.set_postfix_str(f"loss {row['train/loss']:.3f}")
-        if step % stage.eval_steps == 0 or last:
-            validate(run, training, shared.validation, tell)
-            warn(run, training, shared.text)
-            run.save_state(training.state())
+            if run is not None:
+                run.record(step, row)
+                line = progress(step, stage.steps, row)
+                run.log(line, show=not tty and (step % max(stage.steps // 10, stage.logging_steps) == 0 or last))
+                bar.set_postfix_str(f"loss {row['train/loss']:.3f}")
+        if to_validate := step % stage.eval_steps == 0 or last:
+            if run is not None:
+                validate(run, training, shared.validation, tell)
+                warn(run, training, shared.text)
+                run.save_state(training.state())
             since, seen = time.perf_counter(), 0
-        elif shared.stop.asked:
-            run.save_state(training.state())
-        stop_if_asked(shared.stop, f"at step {step} of {stage.steps}, state saved in {run.path}")
+        if number := processes.most(shared.stop.number):  # a signal to one process stops all of them here
+            if run is not None and not to_validate:
+                run.save_state(training.state())
+            processes.wait()  # until the state is written: what started them may kill the others when one ends
+            raise Interrupted(f"stopped at step {step} of {stage.steps}, state saved in {path}", number)
     bar.close()
 
 

@@ -14,12 +14,13 @@ from simcsp.text.alphabet import add_special_tokens, reverse_complement
 from simcsp.text.annotated import SITE_CLASSES
 from simcsp.text.kmers import near_duplicates
 from simcsp.training.masking import IGNORED, Chooser, choose_random, corrupt
-from simcsp.training.objectives import ProjectionHead, dcl, info_nce, sup_con
+from simcsp.training.objectives import Average, ProjectionHead, alone, dcl, info_nce, sup_con
 from simcsp.training.views import mutated, shifted
 from utils.config import PretrainConfig
 from utils.device import give_back_freed_memory
+from utils.processes import Processes
 
-CONTRASTS = {"simcse": info_nce, "dcl": dcl}
+ALONE = Processes()
 
 
 class Learner(nn.Module):
@@ -47,6 +48,38 @@ class Learner(nn.Module):
         return vectors if masked is None else (vectors, self.model(input_ids=masked).logits)
 
 
+class MiniBatches(nn.Module):
+    """The learner on a batch, so many windows at a time, each with all its views and its masked copy.
+
+    size: None takes the batch through the learner at once. Otherwise gradient caching (GradCache, Gao et al. 2021): a
+    first pass keeps outputs, no activations; when the gradients of a loss on all outputs arrive, a second pass of each
+    mini-batch, under the generator states of its first one and so under the same dropout masks, makes its activations
+    anew and takes the gradients on. That is torch's checkpointing with a mini-batch as the segment. Activations take
+    the memory of `size` windows, and a step the time of one more forward pass.
+    Where several processes share a batch, this is the module whose gradients they add up. A parameter's gradient is
+    whole once all mini-batches have had their second pass, so it travels once a step, however many they are.
+    """
+
+    def __init__(self, learner: nn.Module, size: int | None = None) -> None:
+        super().__init__()
+        self.learner, self.size = learner, size
+
+    def forward(self, views: torch.Tensor, *masked: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """What the learner makes of views [views, batch, length], as [views, batch, ...], and of a masked copy."""
+        if self.size is None:
+            return self._pass(views, *masked)
+        parts = zip(views.split(self.size, dim=1), *(copy.split(self.size) for copy in masked))
+        of_views, *others = zip(*(checkpoint(self._pass, *part, use_reentrant=False) for part in parts))
+        return torch.cat(of_views, dim=1), *map(torch.cat, others)
+
+    def _pass(self, views: torch.Tensor, *masked: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        if self.size is not None:
+            give_back_freed_memory()  # of the mini-batch before: here memory matters more than a tenth of the time
+        out = self.learner(views.flatten(0, 1), *masked)
+        of_views, *others = out if masked else (out,)
+        return of_views.unflatten(0, views.shape[:2]), *others
+
+
 def step_loss(
     learner: nn.Module,
     stage: PretrainConfig,
@@ -55,100 +88,90 @@ def step_loss(
     device: torch.device,
     choose: Chooser | None = None,
     classes: np.ndarray | None = None,
+    processes: Processes = ALONE,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Loss and accuracy of one batch, windows uint8 [batch, length + 2 max_shift], and their classes [batch] if any.
 
-    simcse, dcl: two views of each window, in one batch, under different dropout; accuracy is how often a view finds its
-    partner. With mlm_weight, a masked copy apart from the views adds its loss (SimCSE, section 3.1 of its appendix on
-    auxiliary objectives). supcon, classify: one view of each window; accuracy is how often a window's nearest
-    neighbour, or its highest logit, is of its class. mlm: accuracy is that of the masked bases. choose: None masks
-    bases at random.
-    With mini_batch_size the loss and its gradients are the same, of windows that go through the learner a few at a time
-    (`in_mini_batches`): every window still has all others for negatives.
+    learner: a Learner in MiniBatches. simcse, dcl: two views of each window, in one batch, under different dropout;
+    accuracy is how often a view finds its partner. With mlm_weight, a masked copy apart from the views adds its loss
+    (SimCSE, section 3.1 of its appendix on auxiliary objectives). supcon, classify: one view of each window; accuracy
+    is how often a window's nearest neighbour, or its highest logit, is of its class. mlm: accuracy is that of the
+    masked bases. choose: None masks bases at random.
+    processes: all have the whole batch and draw the same views and masks of it; each takes its share through the
+    learner, and every window has all others for negatives. The mean over processes of the losses and accuracies is that
+    of the batch, and so is the mean of the gradients.
     """
+    own = processes.share(len(ids))
     middle = ids[:, stage.max_shift : ids.shape[1] - stage.max_shift]
     masked = targets = None
     if stage.objective == "mlm" or stage.mlm_weight:
         tokens = add_special_tokens(middle)
         chosen = choose(tokens, rng) if choose else choose_random(tokens, stage.mlm_probability, rng)
         masked, targets = corrupt(tokens, chosen, rng)
-        masked, targets = torch.from_numpy(masked).to(device).int(), torch.from_numpy(targets).to(device)
+        masked, targets = torch.from_numpy(masked[own]).to(device).int(), torch.from_numpy(targets[own]).to(device)
     if stage.objective == "mlm":
-        (logits,) = in_mini_batches(learner, stage.mini_batch_size, masked[None])[0]
+        logits = learner(masked[None])[0][0]
         asked = targets != IGNORED
-        return masked_loss(logits, targets), (logits.argmax(-1) == targets)[asked].float().mean()
+        right = (logits.argmax(-1) == targets)[asked].float().sum()
+        return masked_loss(logits, targets, processes.average), right / processes.average(asked.sum())
     of_classes = stage.objective in ("supcon", "classify")
     rows = [view(ids, stage, rng)] if of_classes else [view(ids, stage, rng), view(ids, stage, rng)]
     if stage.reverse_complement_negatives and not of_classes:
         rows.append(reverse_complement(middle))
-    views = torch.from_numpy(np.stack([add_special_tokens(row) for row in rows])).to(device).int()
-    vectors, *logits = in_mini_batches(learner, stage.mini_batch_size, views, *([masked] if stage.mlm_weight else []))
+    views = torch.from_numpy(np.stack([add_special_tokens(row[own]) for row in rows])).to(device).int()
+    vectors, *logits = learner(views, *([masked] if stage.mlm_weight else []))
     vectors = vectors.to(torch.promote_types(vectors.dtype, torch.float32))
     if of_classes:
-        loss, accuracy = class_loss(vectors[0], torch.from_numpy(classes).to(device), stage)
+        loss, accuracy = class_loss(vectors[0], torch.from_numpy(classes).to(device), stage, processes)
     else:
-        negatives = torch.from_numpy(~near_duplicates(middle)).to(device) if stage.skip_near_duplicates else None
-        loss, accuracy = contrast_loss(vectors, stage, negatives)
+        negatives = torch.from_numpy(~near_duplicates(middle)[own]).to(device) if stage.skip_near_duplicates else None
+        loss, accuracy = contrast_loss(vectors, stage, negatives, processes)
     if stage.mlm_weight:
-        loss = loss + stage.mlm_weight * masked_loss(*logits, targets)
+        loss = loss + stage.mlm_weight * masked_loss(*logits, targets, processes.average)
     return loss, accuracy
 
 
 def contrast_loss(
-    vectors: torch.Tensor, stage: PretrainConfig, negatives: torch.Tensor | None
+    vectors: torch.Tensor, stage: PretrainConfig, negatives: torch.Tensor | None, processes: Processes = ALONE
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Loss of views [2 or 3, batch, hidden], and how often a window's first view is nearest to its second."""
-    first, second, *hard = vectors
-    loss = CONTRASTS[stage.objective](first, second, stage.temperature, negatives, *hard)
+    """Loss of views [2 or 3, own windows, hidden], and how often a window's first view is nearest to its second.
+
+    negatives: bool [own, batch] or None, see `info_nce`."""
+    first, second, *hard = processes.gather(vectors.transpose(0, 1)).transpose(0, 1)
+    own = processes.share(len(first))
+    if stage.objective == "dcl":
+        loss = dcl(first, second, stage.temperature, negatives, *(hard or [None]), own, processes.average)
+    else:
+        loss = info_nce(first, second, stage.temperature, negatives, *(hard or [None]), own)
     with torch.no_grad():
-        nearest = (F.normalize(first, dim=-1) @ F.normalize(second, dim=-1).T).argmax(dim=1)
-    return loss, (nearest == torch.arange(len(first), device=first.device)).float().mean()
+        nearest = (F.normalize(first[own], dim=-1) @ F.normalize(second, dim=-1).T).argmax(dim=1)
+    return loss, (nearest == torch.arange(len(first), device=first.device)[own]).float().mean()
 
 
 def class_loss(
-    vectors: torch.Tensor, classes: torch.Tensor, stage: PretrainConfig
+    vectors: torch.Tensor, classes: torch.Tensor, stage: PretrainConfig, processes: Processes = ALONE
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """supcon: loss of vectors [batch, hidden] and their classes [batch], and how often the nearest other window is of
-    the same class; classify: cross-entropy of logits [batch, classes], and accuracy."""
+    """supcon: loss of vectors [own, hidden], and how often the nearest other window is of the same class; classify:
+    cross-entropy of logits [own, classes], and accuracy. classes: [batch]."""
+    own = processes.share(len(classes))
     if stage.objective == "classify":
-        return F.cross_entropy(vectors, classes), (vectors.argmax(dim=1) == classes).float().mean()
-    loss = sup_con(vectors, classes, stage.temperature)
+        return F.cross_entropy(vectors, classes[own]), (vectors.argmax(dim=1) == classes[own]).float().mean()
+    vectors = processes.gather(vectors)
+    loss = sup_con(vectors, classes, stage.temperature, own, processes.average)
     with torch.no_grad():
         unit = F.normalize(vectors, dim=-1)
-        nearest = (unit @ unit.T).fill_diagonal_(-2).argmax(dim=1)  # below every cosine: a window is not its neighbour
-    return loss, (classes[nearest] == classes).float().mean()
+        cosines = unit[own] @ unit.T
+        itself = torch.arange(len(unit), device=unit.device)[own, None]
+        nearest = cosines.scatter(1, itself, -2).argmax(dim=1)  # below every cosine: a window is not its neighbour
+    return loss, (classes[nearest] == classes[own]).float().mean()
 
 
-def in_mini_batches(
-    learner: nn.Module, size: int | None, views: torch.Tensor, *masked: torch.Tensor
-) -> tuple[torch.Tensor, ...]:
-    """What the learner makes of views [views, batch, length], as [views, batch, ...], and of a masked copy, if any.
+def masked_loss(logits: torch.Tensor, targets: torch.Tensor, average: Average = alone) -> torch.Tensor:
+    """Mean cross-entropy in nats of the bases asked; logits [batch, length, vocabulary], targets [batch, length].
 
-    size: None takes the batch through the learner at once. Otherwise so many windows at a time, each with all its views
-    and its masked copy, by gradient caching (GradCache, Gao et al. 2021). A first pass keeps outputs, no activations;
-    when the gradients of a loss on all outputs arrive, a second pass of each mini-batch, under the generator states of
-    its first one and so under the same dropout masks, makes its activations anew and takes the gradients on. That is
-    torch's checkpointing with a mini-batch as the segment. Activations take the memory of `size` windows, and a step
-    the time of one more forward pass.
-    """
-
-    def run(views: torch.Tensor, *masked: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        if size is not None:
-            give_back_freed_memory()  # of the mini-batch before: here memory matters more than a tenth of the time
-        out = learner(views.flatten(0, 1), *masked)
-        of_views, *others = out if masked else (out,)
-        return of_views.unflatten(0, views.shape[:2]), *others
-
-    if size is None:
-        return run(views, *masked)
-    parts = zip(views.split(size, dim=1), *(copy.split(size) for copy in masked))
-    of_views, *others = zip(*(checkpoint(run, *part, use_reentrant=False) for part in parts))
-    return torch.cat(of_views, dim=1), *map(torch.cat, others)
-
-
-def masked_loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Mean cross-entropy in nats of the bases asked; logits [batch, length, vocabulary], targets [batch, length]."""
-    return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED)
+    average: of their number over the processes that share the bases."""
+    total = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum")
+    return total / average((targets != IGNORED).sum())
 
 
 def view(ids: np.ndarray, stage: PretrainConfig, rng: np.random.Generator) -> np.ndarray:

@@ -14,7 +14,7 @@ import finetune
 import pretrain
 from simcsp.model.checkpoint import load_backbone, save_checkpoint
 from simcsp.text.alphabet import A, T
-from simcsp.training.step import Learner, step_loss
+from simcsp.training.step import Learner, MiniBatches, step_loss
 from utils.config import ModelConfig, PretrainConfig
 
 STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
@@ -55,8 +55,8 @@ def test_peak_memory_of_a_step_is_that_of_the_mini_batch():
 
     def step(batch, size):
         ids = np.random.default_rng(0).integers(A, T + 1, size=(batch, 254), dtype=np.uint8)
-        stage = PretrainConfig(mini_batch_size=size)
-        step_loss(learner, stage, ids, np.random.default_rng(1), torch.device("cpu"))[0].backward()
+        stage = PretrainConfig()
+        step_loss(MiniBatches(learner, size), stage, ids, np.random.default_rng(1), torch.device("cpu"))[0].backward()
         learner.zero_grad()
 
     step(4, 4)

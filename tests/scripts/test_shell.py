@@ -19,7 +19,7 @@ SCRIPTS = [
     ".ci/run",
     "docker/tensorboard",
 ]
-TOOLS = "bash cat cmp cp dirname flock grep id mkdir rm sleep tail".split()
+TOOLS = "bash cat cmp cp dirname flock grep id mkdir nproc rm sleep tail".split()
 
 # Writes down its arguments, one call per line.
 RECORDER = 'echo "{name} $*" >>"$CALLS"\n'
@@ -177,6 +177,19 @@ def test_a_fresh_clone_gets_a_venv_with_torch_first(project):
     project.calls_file.unlink()
     process = project.run("pretrain.sh", "configs/x.yaml")
     assert process.stderr_text == "" and not project.calls("venv-python -m")
+
+
+@pytest.mark.parametrize("listed, seen", [(0, None), (1, None), (2, 2), (8, 3), (2, 1), (4, 0)])
+def test_pretraining_has_a_process_for_each_gpu_that_torch_sees(project, listed, seen):
+    project.stand_in("python", f"case $1 in -) cat >/dev/null ;; -c) echo {seen} ;; esac\n")
+    project.stand_in("nvidia-smi", "".join(f'echo "GPU {i}: stand-in"\n' for i in range(listed)))
+    assert project.run("pretrain.sh", "configs/x.yaml", "--seed", "1").returncode == 0
+    if listed < 2:
+        assert not project.calls("python -c")
+    launch = f"-m torch.distributed.run --standalone --nproc_per_node {seen} " if (seen or 0) > 1 else ""
+    assert project.calls()[-1] == f"python {launch}pretrain.py configs/x.yaml --seed 1"
+    assert project.run("pretrain.sh", "configs/x.yaml", "--dry-run").returncode == 0
+    assert project.calls()[-1] == "python pretrain.py configs/x.yaml --dry-run"
 
 
 def test_tests_and_stages_share_the_venv(project):

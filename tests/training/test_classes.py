@@ -13,7 +13,7 @@ from simcsp.model.checkpoint import load_backbone
 from simcsp.text.alphabet import A, add_special_tokens
 from simcsp.training.objectives import sup_con
 from simcsp.training.pretraining import Training
-from simcsp.training.step import Learner, step_loss
+from simcsp.training.step import Learner, MiniBatches, step_loss
 from utils.config import ModelConfig, PretrainConfig
 
 SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
@@ -37,7 +37,7 @@ CLASSES = np.arange(12) % 4
 def test_supcon_is_the_supervised_contrast_of_one_view(model):
     stage = PretrainConfig(objective="supcon", temperature=0.2)
     learner = Learner(model, "centre", "supcon").eval()
-    loss, accuracy = step_loss(learner, stage, windows(), np.random.default_rng(1), CPU, classes=CLASSES)
+    loss, accuracy = step_loss(MiniBatches(learner), stage, windows(), np.random.default_rng(1), CPU, classes=CLASSES)
     with torch.no_grad():
         vectors = learner(torch.from_numpy(add_special_tokens(windows())).int())
         unit = F.normalize(vectors, dim=1)
@@ -49,7 +49,7 @@ def test_supcon_is_the_supervised_contrast_of_one_view(model):
 def test_classify_is_cross_entropy_with_a_linear_head_that_no_checkpoint_holds(model):
     stage = PretrainConfig(objective="classify")
     learner = Learner(model, "centre", "classify").eval()
-    loss, accuracy = step_loss(learner, stage, windows(), np.random.default_rng(1), CPU, classes=CLASSES)
+    loss, accuracy = step_loss(MiniBatches(learner), stage, windows(), np.random.default_rng(1), CPU, classes=CLASSES)
     with torch.no_grad():
         logits = learner(torch.from_numpy(add_special_tokens(windows())).int())
     assert logits.shape == (12, 4)
@@ -61,9 +61,9 @@ def test_classify_is_cross_entropy_with_a_linear_head_that_no_checkpoint_holds(m
 def test_mini_batches_and_a_masked_copy_give_the_same_loss(model, objective):
     losses = []
     for size in (None, 5):
-        stage = PretrainConfig(objective=objective, mini_batch_size=size, mlm_weight=0.3, max_shift=2)
+        stage = PretrainConfig(objective=objective, mlm_weight=0.3, max_shift=2)
         torch.manual_seed(1)
-        learner = Learner(model, "mean", objective)
+        learner = MiniBatches(Learner(model, "mean", objective), size)
         loss, _ = step_loss(learner, stage, windows(), np.random.default_rng(1), CPU, classes=CLASSES)
         losses.append(float(loss.detach()))
     assert losses[0] == pytest.approx(losses[1], abs=1e-6)

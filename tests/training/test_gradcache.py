@@ -16,7 +16,7 @@ import pretrain
 from simcsp.model.checkpoint import load_backbone
 from simcsp.text.alphabet import encode
 from simcsp.training import step as step_module
-from simcsp.training.step import Learner, step_loss
+from simcsp.training.step import Learner, MiniBatches, step_loss
 from utils.config import ModelConfig, PretrainConfig
 
 SIZE, ROWS = 3, 8  # the last mini-batch is smaller
@@ -71,21 +71,21 @@ class GraphKept(nn.Module):
         self.learner = learner
 
     def forward(self, rows, *masked):
-        parts = rows.unflatten(0, (-1, ROWS)).split(SIZE, dim=1)
+        parts = rows.split(SIZE, dim=1)
         copies = [copy.split(SIZE) for copy in masked]
         outs = [self.learner(part.flatten(0, 1), *copy) for part, *copy in zip(parts, *copies)]
         of_views, *others = zip(*outs) if masked else (outs,)
         of_views = [out.unflatten(0, (part.shape[:2])) for out, part in zip(of_views, parts)]
-        of_views = torch.cat(of_views, dim=1).flatten(0, 1)
-        return (of_views, *map(torch.cat, others)) if masked else of_views
+        return torch.cat(of_views, dim=1), *map(torch.cat, others)
 
 
 def step(module, recipe, size=None, backward=torch.Tensor.backward):
     """(loss, accuracy, {name: gradient}) of one step from fixed seeds."""
     torch.manual_seed(7)
     device = next(module.parameters()).device
-    stage = PretrainConfig(temperature=0.2, mini_batch_size=size, **recipe)
-    loss, accuracy = step_loss(module, stage, windows(), np.random.default_rng(5), device)
+    stage = PretrainConfig(temperature=0.2, **recipe)
+    whole = module if isinstance(module, GraphKept) else MiniBatches(module, size)
+    loss, accuracy = step_loss(whole, stage, windows(), np.random.default_rng(5), device)
     backward(loss)
     gradients = {name.removeprefix("learner."): p.grad for name, p in module.named_parameters() if p.grad is not None}
     module.zero_grad()

@@ -19,7 +19,7 @@ from simcsp.text.kmers import near_duplicates
 from simcsp.training.masking import IGNORED, choose_random, corrupt
 from simcsp.training.objectives import dcl, info_nce
 from simcsp.training.pretraining import Training
-from simcsp.training.step import Learner, masked_loss, step_loss
+from simcsp.training.step import Learner, MiniBatches, masked_loss, step_loss
 from utils.config import ModelConfig, PretrainConfig
 
 CPU = torch.device("cpu")
@@ -44,7 +44,7 @@ def vectors_of(model, ids):
 
 def loss_of(model, ids, seed=0, choose=None, **settings):
     stage = PretrainConfig(**settings)
-    learner = Learner(model, "mean", stage.objective, stage.projection_head)
+    learner = MiniBatches(Learner(model, "mean", stage.objective, stage.projection_head))
     return float(step_loss(learner, stage, ids, np.random.default_rng(seed), CPU, choose)[0].detach())
 
 
@@ -144,7 +144,7 @@ def bases(n=8):
 def step_of(model, objective, ids, seed=0):
     torch.manual_seed(7)
     stage = PretrainConfig(objective=objective, temperature=0.1)
-    return step_loss(model, stage, ids, np.random.default_rng(seed), torch.device("cpu"))
+    return step_loss(MiniBatches(model), stage, ids, np.random.default_rng(seed), torch.device("cpu"))
 
 
 def test_simcse_compares_two_dropout_passes_of_the_same_windows():
