@@ -22,6 +22,8 @@ from simcsp.genome.journal import Journal
 from simcsp.genome.regions import Span, find_spans, gene_spans
 from simcsp.genome.resume import scan_on
 from simcsp.genome.scan import Ensemble, Scored, candidates, label_sites, load_ensemble, score_sites
+from simcsp.genome.sequences import COLUMNS as SEQUENCE_COLUMNS
+from simcsp.genome.sequences import WINDOW_COLUMNS, label_sequences, score_sequences
 from simcsp.genome.tracks import FORMATS, write_bigwigs, write_scores
 from simcsp.genome.truth import Truth, within
 from simcsp.genome.variants import COLUMNS as VARIANT_COLUMNS
@@ -52,10 +54,12 @@ SOURCE: a model of bases (default: models/simcsp-small-bases), or classifiers of
 or one checkpoint, of whose folds the mean is taken. Whatever else is given goes to the config (--device cuda);
 CONFIG.yaml: for a checkpoint from elsewhere."""
 
-SUFFIXES = {"bed": "bed", "bedgraph": "bedgraph", "bg": "bedgraph", "bw": "bigwig", "bigwig": "bigwig"}
+SUFFIXES = {"spsc": "spsc", "bed": "bed", "bedgraph": "bedgraph", "bg": "bedgraph", "bw": "bigwig", "bigwig": "bigwig"}
 PREDICT_NOTES = """\
 Positions are 1-based and those of the exon's base at the boundary (exon ends of a GTF, SpliceAI). Sites whose window
 reaches beyond the record or holds too many N (data.max_n_share) are left out and counted (classifiers of windows).
+--fasta_windows: a row for each GT and AG of every sequence, or, by classifiers of windows, the score at its centre.
+--format spsc: minisplice's table, for --spsc of minimap2 and miniprot (0.14 or newer).
 Where --out is given, a command that was stopped goes on when it is given again, from what stands in OUT.partial.
 --vcf writes the VCF with INFO SimCSP, laid out as SpliceAI's: ALLELE|SYMBOL|DS_AG|DS_AL|DS_DG|DS_DL|DP_AG|DP_AL|DP_DG|
 DP_DL, gain and loss of the best acceptor and donor, and where from POS. Classifiers of windows fitted on one type each
@@ -73,6 +77,12 @@ def read_flags(words: list[str]) -> tuple[argparse.Namespace, list[str]]:
     add("--sites", choices=("motifs", "all"), default="motifs", help="GT and AG, or any position")
     add("--min_score", type=share, default=0.0, help="write sites of at least this score")
     add("--region", action="append", default=[], metavar="CHROM[:START-END]", help="or a gene of --annotation")
+    add(
+        "--fasta_windows",
+        "--fasta-windows",
+        action="store_true",
+        help="plain sequences without coordinates",
+    )
     add("--regions_file", type=Path, metavar="BED", help="regions, plain or gzipped")
     add("--arm", help="of a run with several (default: baseline)")
     add("--site", choices=(*SITES, "both"), help="use the models fitted on this")
@@ -92,6 +102,10 @@ def read_flags(words: list[str]) -> tuple[argparse.Namespace, list[str]]:
                 raise InputError(f"predict: --{name} is for the sites of a genome; it does not go with --vcf")
         if asked.sites == "all":
             raise InputError("predict: --sites all does not go with --vcf, which compares GT and AG sites")
+    if asked.fasta_windows:
+        for name in ("vcf", "region", "regions_file", "truth", "annotation"):
+            if getattr(asked, name):
+                raise InputError(f"predict: --{name} needs a genome; --fasta_windows are sequences without coordinates")
     if asked.mask and asked.annotation is None:
         raise InputError("--mask needs --annotation: annotated sites are what it looks at")
     if asked.annotation is not None and asked.regions_file is not None:
@@ -99,6 +113,8 @@ def read_flags(words: list[str]) -> tuple[argparse.Namespace, list[str]]:
     if asked.format is None:
         suffix = "" if asked.out is None else asked.out.name.removesuffix(".gz").rpartition(".")[2].lower()
         asked.format = SUFFIXES.get(suffix, "tsv")
+    if asked.fasta_windows and asked.format != "tsv":
+        raise InputError(f"predict: --fasta_windows are written as tsv: {asked.format} has coordinates")
     if asked.format == "bigwig" and asked.out is None:
         raise InputError("--format bigwig writes a file for each type and strand: give --out NAME.bw")
     return asked, others
@@ -152,7 +168,11 @@ def show_predict(words: list[str]) -> None:
         described = f"{asked.source}: every base at once, on {accelerator.device}"
         job["model"] = sha256_folder(asked.source)
         store = open_store([asked.genome], config.data.cache)
-        if asked.vcf is None:
+        if asked.fasta_windows:
+            types = (asked.site,) if asked.site in SITES else SITES
+            rows = label_sequences(store, labeller, types, asked.sites == "all", asked.min_score)
+            write = prepare_sequences(store, SEQUENCE_COLUMNS, rows)
+        elif asked.vcf is None:
             write = prepare_sites(asked, config, store, bases_scan(asked, store, labeller), skipped, job)
         else:
             write = prepare_vcf(asked, store, labeller, skipped, job)
@@ -167,7 +187,11 @@ def show_predict(words: list[str]) -> None:
         job["model"] = {site: [sha256_folder(folder) for folder in members] for site, members in folders.items()}
         job["data.context, max_n_share or batch size"] = [ensemble.length, config.data.max_n_share, ensemble.batch_size]
         store = open_store([asked.genome], config.data.cache)
-        if asked.vcf is None:
+        if asked.format == "spsc" and not ensemble.typed:
+            raise InputError(f"--format spsc says D or A, and {asked.source} cannot tell a donor from an acceptor")
+        if asked.fasta_windows:
+            write = prepare_sequences(store, WINDOW_COLUMNS, score_sequences(store, ensemble))
+        elif asked.vcf is None:
             scan = windows_scan(asked, config, store, ensemble, skipped)
             write = prepare_sites(asked, config, store, scan, skipped, job)
         else:
@@ -190,9 +214,9 @@ def show_predict(words: list[str]) -> None:
 def resuming(asked: argparse.Namespace, of_bases: bool, job: dict[str, object]) -> Iterator[Journal | None]:
     """The journal OUT.partial of what goes to a file, removed when that is whole, or cannot be made of this input.
 
-    None where nothing can be gone on with: stdout, variants of stdin, and the table of variants.
+    None where nothing can be gone on with: stdout, variants of stdin, the table of variants, plain sequences.
     """
-    if asked.out is None or (asked.vcf is not None and (str(asked.vcf) == "-" or not of_bases)):
+    if asked.out is None or asked.fasta_windows or (asked.vcf is not None and (str(asked.vcf) == "-" or not of_bases)):
         yield None
         return
     with Journal(asked.out.with_name(f"{asked.out.name}.partial"), job) as journal:
@@ -334,6 +358,24 @@ def show_truth(truth: Truth, path: Path, training: str | None) -> None:
             f"the training windows (data.spliceator: {training}) are not there: no weight matrix to compare with, and "
             "candidates that the models were trained on are not left out"
         )
+
+
+def prepare_sequences(
+    store: TokenStore, columns: tuple[str, ...], rows: Iterator[tuple[list[str], int]]
+) -> Callable[[TextIO, None], str]:
+    """What writes a row for each score of plain sequences, and says what was done."""
+
+    def write(handle: TextIO, _: Journal | None) -> str:
+        progress, written = Progress(sum(record.length for record in store.records), "b"), 0
+        handle.write("\t".join(columns) + "\n")
+        for lines, passed in rows:
+            handle.writelines(lines)
+            written += len(lines)
+            progress.advance(passed)
+        progress.close()
+        return f"{written:,} scores of {len(store.records):,} sequences"
+
+    return write
 
 
 def prepare_vcf(

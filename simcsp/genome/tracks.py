@@ -18,7 +18,11 @@ from simcsp.text.store import TokenStore
 from utils.errors import InputError
 from utils.files import replacing
 
-FORMATS = ("tsv", "bed", "bedgraph", "bigwig")
+FORMATS = ("tsv", "bed", "bedgraph", "bigwig", "spsc")
+SITE_SHARE = {"donor": 153 / 101_777, "acceptor": 146 / 141_476}
+"""Of all GT and of all AG, on GRCh38 chr9:0-1 Mb: what a score of spsc is the odds against."""
+SPSC_RANGE = (-7, 13)
+"""Of minisplice's scores, in half bits."""
 UNTYPED = "site"
 """What a site is called by models that cannot tell a donor from an acceptor."""
 COLUMNS = ("chrom", "position", "strand", "type", "score", "sd", "motif")
@@ -38,6 +42,8 @@ def write_scores(
     form: tsv, COLUMNS under a header line, by position. bed: six columns, the two motif bases, by start; score 1000 x
     mean, name TYPE|MEAN|SD. bedgraph: for each type and strand a track of the mean and one of the sd, at the exon's
     base, so that no two entries of a track overlap; tracks wait in `scratch` (None: the system's place) to be joined.
+    spsc: minisplice's table for --spsc of minimap2 and miniprot: record, boundary (0-based), strand, D or A, and
+    2 log2(mean / SITE_SHARE), rounded, within SPSC_RANGE.
     sd is NA where a single model scores (bedgraph: no such track). typed: otherwise the models cannot tell a donor from
     an acceptor, and the type is given as `site`.
     """
@@ -46,8 +52,9 @@ def write_scores(
     if form == "tsv":
         handle.write("\t".join(COLUMNS) + "\n")
     count = 0
-    for block in blocks if form == "tsv" else _by_start(blocks):
-        handle.writelines((_tsv_rows if form == "tsv" else _bed_rows)(store, block, typed))
+    rows = {"tsv": _tsv_rows, "bed": _bed_rows, "spsc": _spsc_rows}[form]
+    for block in _by_start(blocks) if form == "bed" else blocks:
+        handle.writelines(rows(store, block, typed))
         count += len(block)
     return count
 
@@ -70,6 +77,14 @@ def _bed_rows(store: TokenStore, block: Scored, typed: bool) -> Iterator[str]:
         kind, mean = KINDS[number], block.mean[i]
         name = f"{_type_of(kind, typed)}|{mean:.4f}|{spread(block.sd[i])}"
         yield (f"{store.records[record].name}\t{start}\t{start + 2}\t{name}\t{round(1000 * mean)}\t{kind.strand}\n")
+
+
+def _spsc_rows(store: TokenStore, block: Scored, typed: bool) -> Iterator[str]:
+    share = np.array([SITE_SHARE[kind.type] for kind in KINDS])[block.sites.kind]
+    scores = np.clip(np.round(2 * np.log2(np.maximum(block.mean, 1e-9) / share)), *SPSC_RANGE).astype(int)
+    for record, boundary, number, score in zip(block.sites.record, block.sites.boundary, block.sites.kind, scores):
+        kind = KINDS[number]
+        yield f"{store.records[record].name}\t{boundary}\t{kind.strand}\t{kind.type[0].upper()}\t{score}\n"
 
 
 def _type_of(kind: Kind, typed: bool) -> str:
