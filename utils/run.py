@@ -56,6 +56,8 @@ TWICE = 5.0  # seconds
 START_ANEW = "restore it from a copy, or delete the folder that it lies in to start that anew"
 PREDICTIONS = ["window", "fold", "label", "probability"]  # columns of predictions.csv
 REMEDY = "restore it from a copy, or delete the folder that it lies in and train that anew"
+HEADLINES = ("train/loss", "val/sccs", "val/nmi", "test/f1", "test/auc")
+"""The metrics of TensorBoard's HPARAMS, which shows five at first."""
 CLOCK_FIELDS = ("time", "train/windows_per_s")
 """The only fields of metrics.jsonl that differ between a straight and a resumed run."""
 _PACKAGES = ("torch", "transformers", "accelerate", "numpy", "scipy", "scikit-learn", "igraph", "umap-learn")
@@ -270,11 +272,12 @@ class RunFolder:
                 picture.unlink()
         if not self.events:
             return
-        overlap = self.path.parent / "overlap.json"
+        run = self.path.parent.parent if self.path.name.startswith("seed") else self.path.parent
         for name, path, kind in (
             ("config", self.path / "config.yaml", "yaml"),
             ("environment", self.path / "env.json", "json"),
-            ("overlap of the evaluation with the text", overlap, "json"),
+            ("pre-training text", run / "corpus.json", "json"),
+            ("overlap of the evaluation with the text", run / "overlap.json", "json"),
         ):
             if path.is_file():
                 self.writer.add_text(name, f"```{kind}\n{path.read_text()}\n```")
@@ -317,7 +320,8 @@ class RunFolder:
     def finish(self, summary: dict[str, Any], hyperparameters: dict[str, Any] | None = None) -> None:
         """Write summary.json, the last act: its presence means done. Numbers under 'metrics' go to TensorBoard too."""
         if hyperparameters and self.events:
-            show_hyperparameters(self.writer, hyperparameters, list(summary.get("metrics", {})))
+            tags = [tag for tag in HEADLINES if tag in summary.get("metrics", {})]
+            show_hyperparameters(self.writer, hyperparameters, tags)
         self.close()
         write_json(self.path / "summary.json", summary)
         for name in ("state.pt", PREVIOUS):

@@ -16,6 +16,7 @@ from simcsp.labels.motifs import Motifs
 from simcsp.training.validation import Seen, Validation
 from utils.arms import finished_folds
 from utils.files import read_json, read_table, write_text
+from utils.parse import read_saved
 from utils.run import START_ANEW, RunFolder, read_metrics, show_hyperparameters
 
 matplotlib.use("Agg")  # files only: there may be no screen
@@ -126,7 +127,9 @@ def show_arm(folder: Path, arm: str) -> None:
             prefix = "" if len(by_site) == 1 else f"{site}/"
             _show_epochs(writer, prefix, [read_metrics(path) for path, _ in mine])
             _show_scores(writer, prefix, mine)
-        show_hyperparameters(writer, {"arm": arm, "folds": len(folds)}, ["final/f1", "final/auc"])
+        settings = read_saved(folds[0][0] / "config.yaml")["finetune"]
+        shown = {"arm": arm, "lr": settings["lr"], "objective": "+".join(settings["stages"]), "folds": len(folds)}
+        show_hyperparameters(writer, shown, ["final/f1", "final/auc"])
 
 
 def _show_epochs(writer: SummaryWriter, prefix: str, fits: list[list[dict[str, float]]]) -> None:

@@ -558,9 +558,14 @@ def finish(run: RunFolder, config: Config, name: str, training: Training, text: 
 
 
 def settings_shown(config: Config, name: str, stage: PretrainConfig) -> dict[str, object]:
-    """The columns of a stage in TensorBoard's HPARAMS: those in which runs are most likely to differ."""
-    names = ("objective", "steps", "lr", "batch_size", "temperature", "max_shift", "mutation_rate", "mlm_weight")
-    return {"stage": name, **{name: getattr(stage, name) for name in names}, "seed": config.seed}
+    """The columns of a stage in TensorBoard's HPARAMS, which shows five at first: what every run has, and of the rest
+    what is not as it is by default."""
+    shown = {"arm": name, "lr": stage.lr, "objective": stage.objective, "seed": config.seed, "steps": stage.steps}
+    defaults, skipped = PretrainConfig(), {*shown, "control", "seeds", "warmup_steps", "logging_steps", "eval_steps"}
+    values = {item.name: getattr(stage, item.name) for item in dataclasses.fields(PretrainConfig)}
+    return shown | {
+        key: value for key, value in values.items() if key not in skipped and value != getattr(defaults, key)
+    }
 
 
 def headline(summary: dict[str, object]) -> str:
@@ -574,7 +579,10 @@ def headline(summary: dict[str, object]) -> str:
         first, final, best = begun[key], metrics[key], summary["best"][proxy]
         verb = "rose" if final > first else "fell" if final < first else "stayed"
         above = f"best {best['value']:.3f} at step {best['step']}" if best["value"] > first else "never above the start"
-        parts.append(f"{proxy.upper()} {verb} {first:.3f} -> {final:.3f} ({above})")
+        within = ""
+        if f"{key}_low" in metrics:
+            within = f" [{metrics[f'{key}_low']:.2f}, {metrics[f'{key}_high']:.2f}]"
+        parts.append(f"{proxy.upper()} {verb} {first:.3f} -> {final:.3f}{within} ({above})")
     return ", ".join(parts)
 
 

@@ -109,7 +109,8 @@ def write_config(path: Path, flags: Sequence[str], has_gpu: Callable[[], bool]) 
     with tempfile.TemporaryDirectory() as folder:
         trial = Path(folder, path.name)
         trial.write_text(template(path, Machine.this(gpu=False), Paths()))
-        config, plain = load_config([str(trial), *flags]), load_config([str(trial)])
+        words = [str(trial), "--data.motif_window", "126"]  # which the template says where there are motif sites
+        config, plain = load_config([*words, *flags]), load_config(words)
     before, after = flatten(to_dict(plain)), flatten(to_dict(config))
     others = [key for key in after if after[key] != before.get(key) and key.removeprefix("data.") not in FIELDS]
     if others:
