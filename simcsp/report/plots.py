@@ -28,7 +28,7 @@ _GRID = np.linspace(0, 1, 101)
 def arm_styles(arms: Collection[str], floors: Collection[str] = ()) -> dict[str, dict[str, str]]:
     """{arm: colour and line}, the same in every figure of a report: floors grey, the arms that are always there with
     colours of their own, all others with the last colour and then dashed."""
-    lines, found, others = ("--", ":", "-.", (0, (1, 3))), {}, 0
+    lines, found, others = ("--", ":", "-.", (0, (8, 1, 1, 1, 1, 1)), (0, (9, 4)), (0, (1, 4))), {}, 0
     for arm in arms:
         if arm in floors:
             found[arm] = {"color": _GREY, "linestyle": lines[len(found) % len(lines)]}
@@ -148,7 +148,7 @@ def label_curves(scores: pd.DataFrame, arms: Collection[str], floors: Collection
         axis.minorticks_off()
         axis.set(xlabel="labelled windows to train on", ylabel=label)
         axis.grid(alpha=0.3)
-    axes[0].legend(fontsize=8, loc="lower right")
+    figure.legend(*axes[0].get_legend_handles_labels(), fontsize=8, loc="outside lower center", ncols=4)
     figure.suptitle(title)
     return figure
 
