@@ -39,6 +39,8 @@ def main() -> None:
         print(score_table(run_bases(config, stop)), flush=True)
         return
     run_folds(config, stop)
+    if not config.report:
+        return
     from simcsp.report.write import write_report
 
     print(write_report(config), flush=True)

@@ -437,6 +437,11 @@ class Config:
     """auto: bf16 where a GPU (or a CPU with AMX) has it, fp16 on older GPUs, else fp32."""
     workers: PositiveInt = 1
     """Processes that share the folds of finetune; on a CPU, one for every core or two."""
+    only: list[str] | None = None
+    """pretrain.py: a part of its work, for one of many jobs: data (the text and the splits, which come first in any
+    case), mlm, pretrain, control, or of several pretrain.seeds pretrain/seed3; null: all."""
+    report: bool = True
+    """finetune.py: compare the arms at the end; false for one of many jobs."""
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     mlm: MlmConfig = field(default_factory=MlmConfig)
@@ -483,6 +488,7 @@ def find_faults(config: Config, one_job: bool = False) -> list[str]:
         *_name_and_number_faults(config),
         *_finetune_faults(config.finetune, config.data, one_job),
         *_seed_faults(config),
+        *_only_faults(config),
         *_bases_faults(config),
         *_stage_faults(config, "mlm", "mlm"),
         *_stage_faults(config, "pretrain", config.pretrain.objective),
@@ -574,6 +580,17 @@ def _seed_faults(config: Config) -> Iterator[str]:
         yield f"{shown} names one more than once"
     if len(seeds) > 1 and config.search.trials:
         yield f"{shown}: a search trains one seed a trial, set seeds to null"
+
+
+def _only_faults(config: Config) -> Iterator[str]:
+    parts = {"data", *(name for name in ("mlm", "pretrain") if getattr(config, name).steps)}
+    parts |= {"control"} if config.pretrain.control and config.pretrain.steps else set()
+    if len(config.pretrain_seeds) > 1:
+        parts |= {f"{name}/seed{seed}" for name in parts & {"pretrain", "control"} for seed in config.pretrain_seeds}
+    if unknown := [name for name in config.only or () if name not in parts]:
+        yield f"only: {unknown[0]!r} is none of the parts of this pre-training: {', '.join(sorted(parts))}"
+    if config.only is not None and (not config.only or config.search.trials):
+        yield "only: name at least one part, or null for all" if not config.only else "only does not go with a search"
 
 
 def _finetune_faults(finetune: FinetuneConfig, data: DataConfig, one_job: bool) -> Iterator[str]:

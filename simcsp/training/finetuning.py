@@ -67,7 +67,7 @@ def run_jobs(config: Config, stop: StopSignal, worker: int = 0) -> None:
     study.bar.total = sum(counts[site] for site, _, _ in tasks)
     for site, seed, arm in tasks:
         run_arm(config, study, arm, site, seed)
-        if worker == 0:  # one process writes; the report shows what the others have done
+        if worker == 0 and config.report:  # one process writes; the report shows what the others have done
             show_arm(config.folder, arm.name)
     study.bar.close()
 

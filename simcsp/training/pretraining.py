@@ -101,9 +101,11 @@ def scorer_of_fold(folder: str, config: Config, accelerator: Accelerator) -> Cla
 def run_stages(shared: Pretraining, config: Config, report: Report | None = None) -> None:
     """Every stage of a config, one after the other: that of `shared`, or a trial of its search.
 
-    The first stage runs once, the others once for each seed: all start from it. report: told the proxy at the pretrain
-    stage's validations."""
+    The first stage runs once, the others, or those of `only`, once for each seed: all start from it. report: told the
+    proxy at the pretrain stage's validations."""
     model, settings = config.model, stages(config)
+    if config.only == ["data"]:  # opened by now
+        return
     if "mlm" in settings:
         folder = run_stage(shared, config, "mlm", settings.pop("mlm"), model)
         model = dataclasses.replace(model, source=str(folder / "checkpoints/last"), drop_layers=0)  # dropped once
@@ -113,6 +115,8 @@ def run_stages(shared: Pretraining, config: Config, report: Report | None = None
         if seed != config.seed:
             text = build_sampler(config.data, shared.corpus, seed, config.pretrain.max_shift)
         for name, stage in settings.items():
+            if config.only is not None and not {name, f"{name}/seed{seed}"} & set(config.only):
+                continue
             told = report if name == "pretrain" else None
             run_stage(dataclasses.replace(shared, text=text), own, name, stage, model, told)
 

@@ -267,6 +267,23 @@ def test_all_faults_of_a_config_are_told_at_once(write):
         refuse_faults(find_faults(config))
 
 
+def test_there_are_no_more_workers_than_folds(write):
+    values = with_changes(workers=4)
+    assert load_config([write(values)]).processes == 4
+    assert load_config([write(values), "--data.folds", "simcsp", "--workers", "9"]).processes == 5
+    assert load_config([write(values), "--finetune.folds", "[1,7]"]).processes == 2
+
+
+def test_only_names_parts_that_the_pre_training_has(write):
+    path = write(with_changes(pretrain={"steps": 500, "seeds": [3, 5]}, data={"fasta": ["genome.fa"]}))
+    for part in ("data", "pretrain", "pretrain/seed5"):
+        assert load_config([path, "--only", f"[{part}]"]).only == [part]
+    assert load_config([path, "--pretrain.control", "true", "--only", "[control/seed3]"]).only == ["control/seed3"]
+    for part in ("mlm", "control", "pretrain/seed4", "finetune"):
+        refused([path, "--only", f"[{part}]"], f"only: '{part}' is none of the parts of this pre-training")
+    refused([path, "--only", "[]"], "only: name at least one part")
+
+
 @pytest.mark.parametrize(
     "key, nearest",
     [
