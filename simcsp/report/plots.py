@@ -309,7 +309,7 @@ def proxy_scatter(table: pd.DataFrame, proxies: dict[str, str], outcomes: dict[s
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a PNG and an SVG beside it, aside and renamed."""
+    """Write a PNG and an SVG beside it, aside and renamed; the same figure in the same bytes."""
     for ending, settings in ((".png", {"dpi": 120}), (".svg", {"metadata": {"Date": None}})):
-        with replacing(path.with_suffix(ending)) as aside:
+        with replacing(path.with_suffix(ending)) as aside, plt.rc_context({"svg.hashsalt": path.stem}):
             figure.savefig(aside, format=ending[1:], **settings)
