@@ -1,26 +1,24 @@
-# Built and started by run.sh. PyPI's torch for Linux brings its own CUDA: no CUDA base image, only the host's driver.
+# Built and started by run.sh. No CUDA base image: torch brings its own, only the driver is the host's.
 FROM python:3.11.14-slim-bookworm
-
-# git: a run records its commit.
-RUN apt-get update \
-    && apt-get install --yes --no-install-recommends git \
-    && rm -rf /var/lib/apt/lists/* \
-    && git config --system --add safe.directory /workspace
 
 WORKDIR /workspace
 
-# Before the code, so that only a changed pin installs again. torch first: see requirements.txt.
-# The development packages are few and let the tests run here too.
+# Before the code, and what changes least first, so that a changed pin alone installs again.
+COPY docker/install.sh docker/
+RUN bash docker/install.sh system
 COPY requirements.txt requirements-dev.txt ./
-RUN pip install --no-cache-dir --disable-pip-version-check "$(grep -oE '^torch==[^ ]+' requirements.txt)" \
-    && pip install --no-cache-dir --disable-pip-version-check -r requirements.txt -r requirements-dev.txt
+ARG TORCH=cpu
+RUN TORCH=$TORCH bash docker/install.sh torch
+RUN bash docker/install.sh packages
 
 COPY docker/tensorboard /usr/local/bin/tensorboard
 COPY . .
 
-# run.sh starts the container as the caller, a user the image does not know: no name, no home, no rights.
-# Downloaded models are kept with the data, because /tmp goes with the container.
+# run.sh starts the container as the caller, a user the image does not know: no name, no home, no rights. Whoever starts
+# it in another way is nobody in particular, and not root.
 RUN chmod -R a+rwX /workspace && chmod a+rx /usr/local/bin/tensorboard
+USER 1000:1000
+# Downloaded models are kept with the data, because /tmp goes with the container.
 ENV USER=simcsp \
     HOME=/tmp \
     MPLCONFIGDIR=/tmp/matplotlib \

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# bash run.sh [COMMAND ...]
-# Builds the Docker image and gives a shell in it, or runs the command. Inside, everything works as outside:
-#   bash pretrain.sh; bash finetune.sh; tensorboard --logdir=runs (in the host's browser: http://127.0.0.1:6006)
+# bash run.sh                                                   a shell in the Docker image, which is built first
+# bash run.sh pretrain|finetune|test [OPTIONS]                  pretrain.sh, finetune.sh or tests/run.sh in it
+# bash run.sh tensorboard [OPTIONS]                             TensorBoard of runs/, at http://127.0.0.1:6006 on the host
+# bash run.sh COMMAND ...                                       any other command
 # TENSORBOARD_PORT=6007 publishes TensorBoard elsewhere on the host, as a second shell must.
 # SIMCSP_GPUS=device=1 gives one GPU, SIMCSP_GPUS= none; the default is all, where the host has any.
 set -euo pipefail
@@ -25,17 +26,26 @@ done
 if [ -d .git ]; then
     options+=(--volume "$PWD/.git:/workspace/.git:ro")
 fi
-# What a run writes belongs to the caller. Where the engine is rootless, the container's root already is the caller.
-if ! [[ $info =~ rootless(: true)?($|$'\n') ]]; then
+# What a run writes belongs to the caller. Where the engine is rootless, the container's root is the caller.
+if [[ $info =~ rootless(: true)?($|$'\n') ]]; then
+    options+=(--user 0:0)
+else
     options+=(--user "$(id -u):$(id -g)")
 fi
 if [ -t 0 ] && [ -t 1 ]; then
     options+=(--tty)
 fi
 gpus=${SIMCSP_GPUS-all}
+torch=cpu
 if [ -n "$gpus" ] && nvidia-smi --list-gpus >/dev/null 2>&1; then
     options+=(--gpus "$gpus")
+    torch=cuda
 fi
+case ${1-} in
+    pretrain | finetune) set -- bash "$1.sh" "${@:2}" ;;
+    test) set -- bash tests/run.sh "${@:2}" ;;
+    tensorboard) set -- tensorboard --logdir=runs "${@:2}" ;;
+esac
 
-docker build --tag simcsp . >&2 || fail "docker build failed: see above"
+docker build --build-arg "TORCH=$torch" --tag simcsp . >&2 || fail "docker build failed: see above"
 exec docker run "${options[@]}" simcsp "${@:-bash}"

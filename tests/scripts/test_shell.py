@@ -2,6 +2,7 @@
 
 import os
 import pty
+import re
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,7 @@ SCRIPTS = [
     "tests/run.sh",
     ".ci/run",
     "docker/tensorboard",
+    "docker/install.sh",
 ]
 TOOLS = "bash cat cmp cp dirname flock grep id mkdir nproc rm sleep tail".split()
 
@@ -293,7 +295,7 @@ def test_run_builds_then_gives_a_shell(docker):
     process = docker.run("run.sh", NVIDIA_STATUS="9")
     assert process.returncode == 0
     build, run = docker.calls("docker ")[-2:]
-    assert build == "docker build --tag simcsp ."
+    assert build == "docker build --build-arg TORCH=cpu --tag simcsp ."
     assert run.startswith("docker run --rm ") and run.endswith(" simcsp bash")
     for folder in ("data", "runs", "configs", "models"):
         assert f"--volume {docker.root}/{folder}:/workspace/{folder} " in run
@@ -318,8 +320,26 @@ def test_run_options(docker):
     first, second, third = docker.calls("docker run")
     assert "--publish 127.0.0.1:7007:6006 " in first and "--gpus all " in first
     assert f"--volume {docker.root}/.git:/workspace/.git:ro " in first
-    assert "--user" not in first and "--user" in second
+    assert "--user 0:0 " in first and f"--user {os.getuid()}:{os.getgid()} " in second
     assert "--gpus device=1 " in second and "--gpus" not in third
+    torch = [re.search("TORCH=([a-z]+) ", line)[1] for line in docker.calls("docker build")]
+    assert torch == ["cuda", "cuda", "cpu"], "the build of torch that a GPU needs, and the small one without"
+
+
+@pytest.mark.parametrize(
+    "typed, run",
+    [
+        (["pretrain"], "bash pretrain.sh"),
+        (["finetune", "configs/mine.yaml", "--name", "x"], "bash finetune.sh configs/mine.yaml --name x"),
+        (["tensorboard"], "tensorboard --logdir=runs"),
+        (["tensorboard", "--reload_interval", "9"], "tensorboard --logdir=runs --reload_interval 9"),
+        (["test", "tests/model"], "bash tests/run.sh tests/model"),
+        (["python", "evaluate.py", "--help"], "python evaluate.py --help"),
+    ],
+)
+def test_run_has_words_for_what_is_done_most(docker, typed, run):
+    assert docker.run("run.sh", *typed).returncode == 0
+    assert docker.calls("docker run")[0].endswith(f" simcsp {run}")
 
 
 def test_run_asks_for_a_terminal_where_there_is_one(docker):
@@ -368,10 +388,22 @@ def test_everything_is_pinned_and_the_image_installs_torch_first():
         lines = (ROOT / name).read_text().splitlines()
         pins = [line for line in lines if line and not line.startswith("#")]
         assert pins and all("==" in pin for pin in pins)
-    dockerfile = (ROOT / "Dockerfile").read_text()
-    steps = [
-        "^torch==",
-        "-r requirements.txt -r requirements-dev.txt",
-        "COPY docker/tensorboard /usr/local/bin/tensorboard",
-    ]
-    assert [dockerfile.index(step) for step in steps] == sorted(dockerfile.index(step) for step in steps)
+    script = (ROOT / "docker/install.sh").read_text()
+    assert script.index("^torch==") < script.index("-r requirements.txt -r requirements-dev.txt")
+    steps = ["install.sh system", "install.sh torch", "install.sh packages"]
+    dockerfile, recipe = ((ROOT / name).read_text() for name in ("Dockerfile", "apptainer.def"))
+    for text, order in ((dockerfile, [*steps, "COPY . ."]), (recipe, steps)):
+        assert [text.index(step) for step in order] == sorted(text.index(step) for step in order)
+    image = re.search(r"^FROM (\S+)$", dockerfile, re.MULTILINE)[1]
+    assert f"\nFrom: {image}\n" in recipe and "\nUSER 1000:1000\n" in dockerfile
+
+
+@pytest.mark.parametrize(
+    "torch, installed",
+    [("cpu", "--extra-index-url https://download.pytorch.org/whl/cpu torch=="), ("cuda", "ignore torch==")],
+)
+def test_the_image_s_torch_is_the_build_that_was_asked_for(project, torch, installed):
+    project.stand_in("pip")
+    assert project.run("docker/install.sh", "torch", TORCH=torch).returncode == 0
+    assert installed in project.calls("pip install")[0]
+    assert "TORCH is rocm: cpu or cuda" in project.run("docker/install.sh", "torch", TORCH="rocm").stderr_text
