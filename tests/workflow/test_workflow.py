@@ -1,0 +1,182 @@
+"""The workflow: every fit is in one job; Snakemake here, and under a Slurm of its own, ends where the scripts end.
+
+The slow ones need snakemake on the PATH (requirements-workflow.txt; or SIMCSP_SNAKEMAKE), the last one Debian's
+slurm-wlm and munge as well: `bash tests/run.sh -m slow tests/workflow -s` prints how many jobs there were.
+"""
+
+import dataclasses
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, tiny_config
+
+from utils.arms import FLOORS
+from utils.parse import load_config
+from utils.run import CLOCK_FIELDS
+
+sys.path[:0] = [str(ROOT / "workflow"), str(Path(__file__).parent)]
+from plan import finetuning_jobs, pretraining_jobs  # noqa: E402
+from slurm_services import missing_commands, slurm, states  # noqa: E402
+
+SNAKEMAKE = os.environ.get("SIMCSP_SNAKEMAKE") or shutil.which("snakemake")
+needs_snakemake = pytest.mark.skipif(SNAKEMAKE is None, reason="no snakemake: pip install -r requirements-workflow.txt")
+needs_slurm = pytest.mark.skipif(bool(missing_commands()), reason="no Slurm: apt install slurm-wlm munge")
+CHANGES = {"finetune.arms": ["pwm", "last"], "finetune.folds": [0, 1], "finetune.max_epochs": 8, "finetune.patience": 8}
+
+
+# -- the plan ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("gflops", [30, 0.1])
+def test_every_fold_of_every_arm_is_in_one_job_that_waits_for_what_it_reads(path, gflops):
+    config = load_config([str(path)])
+    before = pretraining_jobs(config)
+    fits = []
+    for name, job in finetuning_jobs(config, gflops).items():
+        arms, folds = re.fullmatch(r"--finetune.arms '\[(.*)\]' --finetune.folds '\[(.*)\]'", job.flags).groups()
+        arm, folds = arms.partition("=")[0], folds.split(",")
+        fits += [(arms, int(fold)) for fold in folds]
+        assert name.startswith(arm) and set(job.after) <= set(before)
+        stage = "control" if arm.startswith("control") else "pretrain"
+        if arm not in FLOORS and "=" not in arms and stage in before:
+            assert stage in job.after
+        assert len(folds) == 1 or job.minutes <= 61 or config.finetune.select_epoch == "shared"
+    whole = config.data.fold_count if config.finetune.task == "windows" else len(config.bases.parts)
+    folds = config.finetune.folds or range(whole)
+    assert sorted(fits) == sorted((arm, fold) for arm in config.finetune.arms for fold in folds)
+
+
+def test_stages_wait_for_the_one_they_start_from_and_seeds_are_jobs_of_their_own():
+    config = load_config([str(ROOT / "configs/demo.yaml")])
+    pretrain = dataclasses.replace(config.pretrain, seeds=[3, 5], control=True)
+    jobs = pretraining_jobs(dataclasses.replace(config, pretrain=pretrain))
+    assert {name: (job.flags, job.after) for name, job in jobs.items()} == {
+        "data": ("--only [data]", ()),
+        "mlm": ("--only [mlm]", ("data",)),
+        "pretrain-seed3": ("--only [pretrain/seed3]", ("mlm",)),
+        "pretrain-seed5": ("--only [pretrain/seed5]", ("mlm",)),
+        "control-seed3": ("--only [control/seed3]", ("mlm",)),
+        "control-seed5": ("--only [control/seed5]", ("mlm",)),
+    }
+    for job in jobs.values():  # the flags are those of pretrain.py
+        load_config(
+            [
+                str(ROOT / "configs/demo.yaml"),
+                "--pretrain.seeds",
+                "[3,5]",
+                "--pretrain.control",
+                "true",
+                *job.flags.split(),
+            ]
+        )
+
+
+# -- the same as the scripts -------------------------------------------------------------------------------------------
+
+
+def content(run):
+    """{path: what it holds} of a run folder, without clocks, logs, commands and where the run lies."""
+    found = {}
+    for path in sorted(path for path in run.rglob("*") if path.is_file()):
+        name = path.relative_to(run).as_posix()
+        if name.startswith("workflow/") or path.name in ("env.json", "train.log") or "tfevents" in name:
+            continue
+        if path.name == "metrics.jsonl":
+            rows = [json.loads(line) for line in path.read_text().splitlines()]
+            found[name] = [{key: value for key, value in row.items() if key not in CLOCK_FIELDS} for row in rows]
+        elif path.name == "summary.json":
+            summary = json.loads(path.read_text())
+            found[name] = {key: value for key, value in summary.items() if key not in ("seconds", "checksum")}
+        else:
+            found[name] = path.read_bytes().replace(str(run.parents[1]).encode(), b"FOLDER")
+    return found
+
+
+def project(folder, data):
+    """A copy of the project, and its configuration of a tiny experiment."""
+    apart = ("runs", "data", ".*", "tests", "models", "results", "__pycache__")
+    shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(*apart))
+    return tiny_config(folder, data, CHANGES)
+
+
+@pytest.fixture(scope="module")
+def straight(tiny_data, tmp_path_factory):
+    """The run folder of a tiny experiment by the scripts."""
+    config = tiny_config(tmp_path_factory.mktemp("straight"), tiny_data, CHANGES)
+    for script in ("pretrain.py", "finetune.py"):
+        subprocess.run([sys.executable, ROOT / script, config], cwd=config.parent, check=True, timeout=1800)
+    return config.parent / "runs/tiny"
+
+
+def start_snakemake(config, environment, *words):
+    command = [SNAKEMAKE, "--configfile", config, *words]
+    path = os.pathsep.join([str(Path(sys.executable).parent), environment["PATH"]])
+    with open(config.parent / "snakemake.log", "a") as log:
+        return subprocess.Popen(
+            command, cwd=config.parent, env=environment | {"PATH": path}, stdout=log, stderr=subprocess.STDOUT
+        )
+
+
+def jobs_of(config):
+    log = (config.parent / "snakemake.log").read_text()
+    return log.count("Finished jobid: ")
+
+
+@pytest.mark.slow
+@needs_snakemake
+def test_snakemake_here_makes_what_the_scripts_make(straight, tiny_data, tmp_path, capsys):
+    config = project(tmp_path / "project", tiny_data)
+    done = start_snakemake(config, os.environ, "--cores", "1").wait()
+    assert done == 0, (config.parent / "snakemake.log").read_text()
+    assert content(config.parent / "runs/tiny") == content(straight)
+    with capsys.disabled():
+        print(f"\nSnakemake: {jobs_of(config)} jobs, the run folder is the scripts'")
+
+
+@pytest.mark.slow
+@needs_snakemake
+@needs_slurm
+def test_under_slurm_a_cancelled_job_and_a_drained_node_cost_nothing(straight, tiny_data, tmp_path, capsys):
+    config = project(tmp_path / "project", tiny_data)
+    words = ["--profile", "workflow/profiles/slurm", "--slurm-no-account", "--slurm-status-command", "squeue"]
+    words += ["--set-threads", "pretrain=1", "--latency-wait", "5", "--slurm-init-seconds-before-status-checks", "5"]
+    fits = config.parent / "runs/tiny/finetune/last"
+    with slurm(tmp_path / "slurm") as environment:
+        first = start_snakemake(config, environment, *words, "--retries", "0")
+        try:
+            end = time.monotonic() + 1200
+            while first.poll() is None and not any(fits.rglob("state.pt")) and time.monotonic() < end:
+                time.sleep(0.2)
+            running = subprocess.run(
+                ["squeue", "-h", "-t", "R", "-o", "%i"], env=environment, capture_output=True, text=True
+            )
+            cancelled = running.stdout.split()
+            assert cancelled, (config.parent / "snakemake.log").read_text()
+            subprocess.run(["scancel", *cancelled], env=environment, check=True)
+            assert first.wait(timeout=1200) != 0
+        finally:
+            if first.poll() is None:
+                first.send_signal(signal.SIGINT)
+                first.wait(timeout=120)
+        assert not (config.parent / "runs/tiny/report").exists()
+        finished = len(list(fits.rglob("summary.json")))
+        drain = ["scontrol", "update", "nodename=node1", "state=drain", "reason=test"]
+        subprocess.run(drain, env=environment, check=True)
+        assert "node1 drain" in states(environment)
+        second = start_snakemake(config, environment, *words)
+        assert second.wait(timeout=1800) == 0, (config.parent / "snakemake.log").read_text()
+    assert content(config.parent / "runs/tiny") == content(straight)
+    with capsys.disabled():
+        print(
+            f"\nSlurm: {jobs_of(config)} jobs ended, {len(cancelled)} cancelled with {finished} of their folds done, "
+            "one node drained: the run folder is the scripts'"
+        )
