@@ -2,7 +2,6 @@
 """Make a small SYNTHETIC genome whose grammar is biology's, and every file the pipeline reads from it.
 
     python data/demo.py                  # writes data/demo, seed 0, a few seconds, no network
-    python data/demo.py --measure        # how well a position weight matrix does on it, see data/README.md
 
 No base here comes from an organism. What comes from biology are published frequencies, and each table below names its
 source. A gene is codons drawn from human codon usage, cut into exons; introns in between are drawn base by base, lose
@@ -10,14 +9,14 @@ most of their CpG, and get a donor, a branch point, a polypyrimidine tract and a
 frequencies. The rest of each intron and exon is full of GT and AG that mean nothing, as in life.
 
 What is simpler than life, on purpose:
-- introns are about a third of their human length (median 600 nt), so that a 2 Mb genome holds 1,800 of them;
+- introns are about a third of their human length (median 600 nt), so that a 3.6 Mb genome holds 3,000 of them;
 - every intron is GT..AG, every gene has one transcript, exons are all coding, there are no repeats;
-- bases of a donor are drawn independently of each other. Those of an acceptor are not: whether a base belongs to the
-  polypyrimidine tract is decided once per intron, and the tract's length varies so that the frequencies come out right;
 - the five exon bases nearest to a junction follow the junction's frequencies, not the codon's.
 
-The false GT / AG among the negatives are cryptic sites rather than any GT / AG: they are drawn with odds raised by
-their likeness to a real site (`CRYPTIC`). Taken at random they would make the task too easy for a demo.
+Bases of a site depend on each other, which a weight matrix cannot see: pairs of donor bases (`PAIRS`), and in acceptors
+the places of branch point and tract. The negatives are cryptic sites, false GT / AG drawn with odds raised by their
+likeness to a real site base by base (`CRYPTIC`): human ones are told from the authentic sites best by models with
+dependencies, and not by weight matrices (Buratti et al. 2007, Nucleic Acids Res 35:4250).
 """
 
 import argparse
@@ -33,7 +32,7 @@ from pathlib import Path
 
 import numpy as np
 
-VERSION = 1  # of the generator: a change that changes a byte of the output raises it
+VERSION = 2  # of the generator: a change that changes a byte of the output raises it
 A, C, G, T, N = range(5)
 LETTERS = np.frombuffer(b"ACGTN", np.uint8)
 COMPLEMENT = np.array([T, G, C, A, N], np.uint8)
@@ -57,7 +56,13 @@ ACCEPTOR = np.array([
     [16, 16, 15, 15, 15, 15, 15, 14, 14, 14, 13, 12, 12, 11, 10, 11, 11, 10,  9,  7,  7, 21,  1, 48, 19],
     [35, 36, 36, 37, 38, 40, 41, 43, 44, 45, 47, 48, 50, 52, 55, 52, 49, 46, 46, 50, 54, 28, 29, 11, 36],
 ])  # fmt: skip
-DONOR_AT = np.array([-3, -2, -1, 2, 3, 4, 5])  # columns, in bases from the boundary: 0 is the first base of the intron
+DONOR_AT = np.array([-3, -2, -1, 2, 3, 4, 5])  # columns, bases from the boundary: 0 is the first of the intron
+# Donor bases that depend on each other, counted as DONOR_AT: -1 / +5, -2 / +5, -1 / +6, -2 / +3, +3 / +4, +3 / +5.
+# Where one is not the consensus, which pairs with U1, the other one is (maximal dependence decomposition, Burge and
+# Karlin 1997, J Mol Biol 268:78; maximum entropy model, Yeo and Burge 2004, J Comput Biol 11:377). PAIR_ODDS, the odds
+# ratio of two mismatches, is simplified: one number for all pairs. It gives 97 % of the donors without G at +5 a G at
+# -1, of all donors 80 %.
+PAIRS, PAIR_ODDS = ((-1, 4), (-2, 4), (-1, 5), (-2, 2), (2, 3), (2, 4)), 0.1
 ACCEPTOR_AT = np.array([*range(-25, -2), 0, 1])  # here 0 is the first base of the exon
 
 # Branch point yUnAy, percent, columns -3 -2 -1 0 +1 around the branching base. Column 0 from Gao et al. 2008 (Nucleic
@@ -108,14 +113,14 @@ SPACER_LENGTH = (1800, 0.5, 900, 6000)
 EXONS_PER_GENE = (3, 15)  # both included, all equally likely
 
 RECORDS = ("synthetic_chr1", "synthetic_chr2", "synthetic_chr3", "synthetic_chr4")
-HELD_OUT = 3  # benchmark and motif sites come from this record only, training windows from the others
-MIN_INTRONS = 450  # per record: about 0.5 Mb
+LABELLED, HELD_OUT = 2, 3  # training windows come from the one record, benchmark and motif sites from the other
+MIN_INTRONS = 450  # per record
 N_RUNS, N_RUN_LENGTH = 3, 120  # gaps per record, between genes
 SOFT_MASKED = 3000  # nt in lower case, one stretch per record
 
 REACH = 300  # a training window reaches this far to either side of its boundary
 BENCHMARK_REACH = 200
-MARGIN = 25  # exon and intron negatives stay this far from the ends of their exon or intron
+MARGIN = 25  # false sites stay this far from the ends of their gene
 # Of a false GT / AG with log-odds score s (published frequencies over intron background, nats) the chance to be taken
 # is proportional to exp(CRYPTIC * s). At 0 any GT will do, at 1 a weight matrix could not tell them from real sites.
 CRYPTIC = 0.4
@@ -169,6 +174,32 @@ def letters(bases):
 
 
 # --- signals ------------------------------------------------------------------------------------------------------
+
+
+def donor_table():
+    """Probability of each donor, 4 x ... x 4: the published frequencies at every column, and PAIRS that depend.
+
+    Scaling one column after the other to its frequencies (iterative proportional fitting) keeps the odds ratios.
+    """
+    columns = len(DONOR_AT)
+    table, states = np.ones((4,) * columns), np.indices((4,) * columns)
+    mismatch = states != DONOR.argmax(0).reshape(-1, *[1] * columns)
+    for pair in PAIRS:
+        first, second = (mismatch[list(DONOR_AT).index(place)] for place in pair)
+        table[first & second] *= PAIR_ODDS
+    for _ in range(100):
+        for column in range(columns):
+            others = tuple(other for other in range(columns) if other != column)
+            shape = [4 if other == column else 1 for other in range(columns)]
+            table *= (DONOR[:, column] / DONOR[:, column].sum() / table.sum(others)).reshape(shape)
+    return table
+
+
+def draw_donors(rng, table, rows):
+    """(rows, 7) uint8: columns of DONOR_AT."""
+    states = rng.choice(table.size, rows, p=table.ravel() / table.sum())
+    return np.stack(np.unravel_index(states, table.shape), axis=1).astype(np.uint8)
+
 
 TAIL = 50  # bases at an intron's end that hold branch point, tract and acceptor
 
@@ -233,7 +264,7 @@ class Record:
     soft_masked: tuple
 
 
-def make_gene(rng):
+def make_gene(rng, donors_table):
     """The bases of one gene in the direction of transcription, and its exons as (exons, 2) start and end."""
     richness = rng.standard_normal()
     shift = GC_SHIFT_SD * richness
@@ -247,7 +278,7 @@ def make_gene(rng):
 
     tails = np.stack([intron[-TAIL:] for intron in introns])
     write_acceptors(rng, tails)
-    donors = draw(rng, DONOR, len(introns))
+    donors = draw_donors(rng, donors_table, len(introns))
     exon_starts = draw(rng, ACCEPTOR[:, 23:], len(introns))
     for i, intron in enumerate(introns):
         exons[i][-3:], intron[:2], intron[2:6] = donors[i, :3], (G, T), donors[i, 3:]
@@ -258,12 +289,12 @@ def make_gene(rng):
     return np.concatenate(pieces), np.stack([starts, starts + exon_lengths], 1)
 
 
-def make_record(rng, name, n_introns):
+def make_record(rng, name, n_introns, donors_table):
     """Genes on either strand with spacers between, until the record holds `n_introns` introns; then gaps and a mask."""
     pieces, placed, introns, length = [], [], 0, 0
     while introns < n_introns:
         spacer = draw_noncoding(rng, draw_lengths(rng, 1, *SPACER_LENGTH)[0], INTERGENIC)
-        bases, exons = make_gene(rng)
+        bases, exons = make_gene(rng, donors_table)
         strand = "+-"[rng.integers(2)]
         pieces += [spacer, bases if strand == "+" else reverse_complement(bases)]
         placed.append((strand, length + len(spacer), len(bases), exons))
@@ -296,7 +327,6 @@ class Text:
     strand: np.ndarray  # of each base: 0 forward, 1 reverse
     index: np.ndarray  # of each base: its 0-based place along its own strand
     gene: np.ndarray  # of each base: index into `genes` where a gene lies on this strand, else -1
-    exonic: np.ndarray  # of each base: whether it lies in an exon of that gene
     genes: list
     sites: dict  # donor and acceptor: the places of the boundaries of real introns
 
@@ -319,13 +349,9 @@ def lay_out(records):
             columns += [[bases, *constants, np.arange(size, dtype=np.int32), gene], columns[0]]
             start += size + REACH
     bases, record, strand, index, gene = (np.concatenate(column) for column in zip(*columns, strict=True))
-    exonic = np.zeros(len(bases), bool)
-    for span in spans:
-        for first, end in span:
-            exonic[first:end] = True
     sites = {"donor": np.concatenate([span[:-1, 1] for span in spans]),
              "acceptor": np.concatenate([span[1:, 0] for span in spans])}  # fmt: skip
-    return Text(bases, record, strand, index, gene, exonic, genes, sites)
+    return Text(bases, record, strand, index, gene, genes, sites)
 
 
 def surrounded(mask, reach):
@@ -358,45 +384,15 @@ def choose(rng, places, how_many, what, log_odds=0.0):
     return places[np.argsort(-(log_odds + rng.gumbel(size=len(places))), kind="stable")[:how_many]]
 
 
-def choose_negatives(rng, text, allowed, site, how_many):
-    """GS_1's make-up: a third Exon, a third Intron, the rest FP. Returns places and kinds, shuffled together."""
-    third = how_many // 3
-    genic, real = text.gene >= 0, np.zeros(len(text.bases), bool)
-    real[text.sites[site]] = True
-    decoys = np.flatnonzero(motif_places(text, site) & surrounded(genic, MARGIN) & allowed & ~real)
-    odds = CRYPTIC * likeness(text, decoys, site)
-    decoys = choose(rng, decoys, how_many - 2 * third, f"false {MOTIF[site]}", odds)
-    plain = allowed.copy()
-    plain[decoys] = False
-    exon = choose(rng, np.flatnonzero(surrounded(genic & text.exonic, MARGIN) & plain), third, "exon negatives")
-    intron = choose(rng, np.flatnonzero(surrounded(genic & ~text.exonic, MARGIN) & plain), third, "intron negatives")
-    places = np.concatenate([exon, intron, decoys])
-    kinds = np.repeat(["Exon", "Intron", "FP"], [len(exon), len(intron), len(decoys)])
-    order = rng.permutation(how_many)
-    return places[order], kinds[order]
-
-
-def choose_windows(rng, text, site, in_records, how_many):
-    """Positive places, negative places and the kinds of the negatives."""
-    allowed = surrounded(text.bases != N, REACH) & np.isin(text.record, in_records)
+def choose_sites(rng, text, site, record, how_many, cryptic):
+    """Places of real sites of a record, and of as many false GT / AG of genes on their sense strand."""
+    allowed = surrounded(text.bases != N, REACH) & (text.record == record)
     real = np.sort(text.sites[site])
-    positives = choose(rng, real[allowed[real]], how_many, f"{site}s")
-    return positives, *choose_negatives(rng, text, allowed, site, how_many)
-
-
-def choose_motifs(rng, text, how_many):
-    """Places for the motif BED, by label: real sites, and as many other GT / AG of the same genes, evenly drawn."""
-    allowed = surrounded(text.bases != N, REACH) & (text.record == HELD_OUT)
-    chosen = {}
-    for site in SITES:
-        real = np.sort(text.sites[site])
-        label = f"{MOTIF[site]}({site})"
-        chosen[label] = choose(rng, real[allowed[real]], how_many, label)
-        false = motif_places(text, site) & surrounded(text.gene >= 0, MARGIN) & allowed
-        false[real] = False
-        label = f"{MOTIF[site]}(non-{site})"
-        chosen[label] = choose(rng, np.flatnonzero(false), how_many, label)
-    return chosen
+    false = motif_places(text, site) & surrounded(text.gene >= 0, MARGIN) & allowed
+    false[real] = False
+    decoys = np.flatnonzero(false)
+    return (choose(rng, real[allowed[real]], how_many, f"{site}s"),
+            choose(rng, decoys, how_many, f"false {MOTIF[site]}", cryptic * likeness(text, decoys, site)))  # fmt: skip
 
 
 # --- files --------------------------------------------------------------------------------------------------------
@@ -445,18 +441,18 @@ def windows_of(text, places, reach):
     return [letters(text.bases[place - reach : place + reach]) for place in places]
 
 
-def write_training_windows(folder, text, site, positives, negatives, kinds):
+def write_training_windows(folder, text, site, positives, negatives):
     positive = folder / f"Training_data/Positive/GS/POS_{site}_600.csv"
     negative = folder / f"Training_data/Negative/GS/GS_1/NEG_600_{site}.csv"
     write_lines(positive, (f"SYN{i:05d}_SYNTHETIC;{window};True\n"
                            for i, window in enumerate(windows_of(text, positives, REACH))))  # fmt: skip
-    rows = zip(text.index[negatives], windows_of(text, negatives, REACH), kinds, strict=True)
+    rows = zip(text.index[negatives], windows_of(text, negatives, REACH), strict=True)
     write_lines(negative, ["ID_uniprot;Position;Sequence;Type\n"]
-                          + [f"SYN{i:05d}_SYNTHETIC;{index};{window};{kind}\n"
-                             for i, (index, window, kind) in enumerate(rows)])  # fmt: skip
+                          + [f"SYN{i:05d}_SYNTHETIC;{index};{window};FP\n"
+                             for i, (index, window) in enumerate(rows)])  # fmt: skip
 
 
-def write_benchmark_windows(folder, text, site, positives, negatives, _kinds):
+def write_benchmark_windows(folder, text, site, positives, negatives):
     for sign, places in (("positive", positives), ("negative", negatives)):
         path = folder / f"Benchmarks/Synthetic/SA_sequences_{site}_400_Final_3.{sign}.txt"
         write_lines(path, (f"SYN{i:05d}_SYNTHETIC;{window}\n"
@@ -502,7 +498,7 @@ genes.gtf       {n_genes} genes with {n_introns} introns on both strands
 spliceator/     windows laid out like Spliceator's
                 training: 600 nt, {windows} per file, from {training}
                 benchmark species "Synthetic": 400 nt, {benchmark} per file, from {held_out}
-                negatives: a third Exon, a third Intron, a third FP (a false GT / AG in the place of the site)
+                negatives: all FP, a false GT / AG in the place of the site
 motifs.bed.gz   {motif_sites} sites for each of four labels, laid out like SpliceBERT's, from {held_out}
 """
 
@@ -511,9 +507,9 @@ def write_everything(folder, arguments):
     """All files of the demo, into an existing empty folder."""
     seed, windows, benchmark, motif_sites = (arguments[key] for key in ("seed", "windows", "benchmark", "motif_sites"))
     rng = np.random.default_rng(seed)
-    # A fifth more introns than windows: some lie too close to a gap. As many records as HELD_OUT says are for training.
-    n_introns = max(MIN_INTRONS, int(1.2 * windows / HELD_OUT) + 20, int(1.2 * max(benchmark, motif_sites)) + 20)
-    records = [make_record(rng, name, n_introns) for name in RECORDS]
+    # A fifth more introns than windows: some lie too close to a gap.
+    n_introns = max(MIN_INTRONS, int(1.2 * max(windows, benchmark, motif_sites)) + 20)
+    records = [make_record(rng, name, n_introns, donor_table()) for name in RECORDS]
     text = lay_out(records)
 
     note = f"SYNTHETIC sequence of no organism, data/demo.py version {VERSION} seed {seed}"
@@ -521,17 +517,21 @@ def write_everything(folder, arguments):
     header = f"#!genome-build {note}\n#!genebuild synthetic\n"
     write_lines(folder / "genes.gtf", [header, *(line for record in records for line in gtf_lines(record))])
     for site in SITES:
-        training = choose_windows(rng, text, site, range(HELD_OUT), windows)
+        training = choose_sites(rng, text, site, LABELLED, windows, CRYPTIC)
         write_training_windows(folder / "spliceator", text, site, *training)
-        held_out = choose_windows(rng, text, site, [HELD_OUT], benchmark)
+        held_out = choose_sites(rng, text, site, HELD_OUT, benchmark, CRYPTIC)
         write_benchmark_windows(folder / "spliceator", text, site, *held_out)
-    write_gzip(folder / "motifs.bed.gz", bed_lines(text, records, choose_motifs(rng, text, motif_sites)))
+    motifs = {}
+    for site in SITES:
+        labels = f"{MOTIF[site]}({site})", f"{MOTIF[site]}(non-{site})"
+        motifs |= zip(labels, choose_sites(rng, text, site, HELD_OUT, motif_sites, 0), strict=True)
+    write_gzip(folder / "motifs.bed.gz", bed_lines(text, records, motifs))
 
     options = " ".join(f"--{key.replace('_', '-')} {value}" for key, value in arguments.items())
     readme = README.format(options=options, version=VERSION, n_records=len(records), n_genes=len(text.genes),
                            megabases=sum(len(record.bases) for record in records) / 1e6,
                            n_introns=len(text.sites["donor"]), held_out=RECORDS[HELD_OUT],
-                           training=", ".join(RECORDS[:HELD_OUT]), **arguments)  # fmt: skip
+                           training=RECORDS[LABELLED], **arguments)  # fmt: skip
     write_lines(folder / "README.txt", [readme])
 
 
@@ -587,52 +587,6 @@ def build(folder, arguments):
         shutil.rmtree(stale, ignore_errors=True)
 
 
-# --- difficulty ---------------------------------------------------------------------------------------------------
-
-
-def read_windows(folder, site):
-    """Training windows of one site type as (windows, 600) uint8: positives, negatives."""
-    positive = folder / f"spliceator/Training_data/Positive/GS/POS_{site}_600.csv"
-    negative = folder / f"spliceator/Training_data/Negative/GS/GS_1/NEG_600_{site}.csv"
-    columns = ([row.split(";")[1] for row in positive.read_text().splitlines()],
-               [row.split(";")[2] for row in negative.read_text().splitlines()[1:]])  # fmt: skip
-    return [np.searchsorted(LETTERS[:4], np.frombuffer("".join(rows).encode(), np.uint8)).reshape(len(rows), -1)
-            for rows in columns]  # fmt: skip
-
-
-def pwm_scores(fit, fit_labels, windows, reach=20):
-    """Log-odds of a position weight matrix over `reach` bases either side of the boundary, pseudocount 1, nats."""
-    middle = fit.shape[1] // 2
-    near = slice(middle - reach, middle + reach)
-    counts = [(fit[fit_labels == label][:, near, None] == np.arange(4)).sum(0) + 1 for label in (0, 1)]
-    log_odds = np.log(counts[1] / counts[1].sum(1, keepdims=True)) - np.log(counts[0] / counts[0].sum(1, keepdims=True))
-    return log_odds[np.arange(2 * reach), windows[:, near]].sum(1)
-
-
-def f1(labels, predicted):
-    return 2 * (labels & predicted).sum() / (labels.sum() + predicted.sum())
-
-
-def pwm_f1(positives, negatives, seed=0):
-    """F1, on one random half of the windows, of a matrix and a threshold fitted on the other half."""
-    windows = np.concatenate([positives, negatives])
-    labels = np.repeat([1, 0], [len(positives), len(negatives)])
-    order = np.random.default_rng(seed).permutation(len(windows))
-    fit, rest = order[: len(order) // 2], order[len(order) // 2 :]
-    scores = pwm_scores(windows[fit], labels[fit], windows)
-    steps = np.unique(scores[fit])
-    thresholds = (steps[:-1] + steps[1:]) / 2
-    best = thresholds[np.argmax([f1(labels[fit], scores[fit] >= threshold) for threshold in thresholds])]
-    return f1(labels[rest], scores[rest] >= best)
-
-
-def measure(folder, repeats=5):
-    """F1 of the weight matrix for donor, acceptor and both pooled under one matrix, mean over random halves."""
-    windows = {site: read_windows(folder, site) for site in SITES}
-    windows["both"] = [np.concatenate([windows[site][sign] for site in SITES]) for sign in (0, 1)]
-    return {name: float(np.mean([pwm_f1(*pair, seed) for seed in range(repeats)])) for name, pair in windows.items()}
-
-
 # --- command line -------------------------------------------------------------------------------------------------
 
 
@@ -641,12 +595,11 @@ def parse(argv):
     parser.error = lambda message: parser.exit(2, f"data/demo.py: error: {message}\n")
     parser.add_argument("--out", type=Path, default=Path("data/demo"), help="folder to write (default %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="same seed, same bytes (default %(default)s)")
-    parser.add_argument("--windows", type=int, default=800, help="positives per site type in training, and as many "
+    parser.add_argument("--windows", type=int, default=600, help="positives per site type in training, and as many "
                         "negatives (default %(default)s)")  # fmt: skip
     parser.add_argument("--benchmark", type=int, default=200, help="windows per benchmark file (default %(default)s)")
     parser.add_argument("--motif-sites", type=int, default=150, help="sites per label in motifs.bed.gz (default "
                         "%(default)s)")  # fmt: skip
-    parser.add_argument("--measure", action="store_true", help="print the F1 of a position weight matrix afterwards")
     args = parser.parse_args(argv)
     for name, least in {"seed": 0, "windows": 3, "benchmark": 3, "motif_sites": 1}.items():
         if getattr(args, name) < least:
@@ -667,9 +620,6 @@ def main(argv=None):
             print(f"{args.out}: made in {seconds:.1f} s (synthetic, seed {args.seed}), see {args.out / 'README.txt'}")
     except (ValueError, OSError) as problem:
         parser.error(problem)
-    if args.measure:
-        scores = ", ".join(f"{name} {score:.3f}" for name, score in measure(args.out).items())
-        print(f"{args.out}: F1 of a position weight matrix on the other half of the windows (synthetic): {scores}")
     return 0
 
 

@@ -20,11 +20,11 @@ SCRIPT = Path(demo.__file__)
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """Default demos of three seeds: {seed: folder}."""
+    """Default demos of two seeds: {seed: folder}."""
     root = tmp_path_factory.mktemp("demo")
-    for seed in range(3):
+    for seed in range(2):
         assert demo.main(["--out", str(root / f"seed{seed}"), "--seed", str(seed)]) == 0
-    return {seed: root / f"seed{seed}" for seed in range(3)}
+    return {seed: root / f"seed{seed}" for seed in range(2)}
 
 
 @pytest.fixture(scope="module")
@@ -115,10 +115,9 @@ def test_manifest_holds_the_checksum_of_every_other_file(folder):
 @pytest.mark.parametrize("site", SITES)
 def test_training_windows(folder, site):
     real, false = positives(folder, site), negatives(folder, site)
-    assert len(real) == len(false) == 800
+    assert len(real) == len(false) == 600
     assert all(len(row) == 3 and row[2] == "True" for row in real)
-    kinds = [row[3] for row in false]
-    assert {kind: kinds.count(kind) for kind in set(kinds)} == {"Exon": 266, "Intron": 266, "FP": 268}
+    assert {row[3] for row in false} == {"FP"}
     windows = [row[1] for row in real] + [row[2] for row in false]
     assert all(re.fullmatch("[ACGT]{600}", window) for window in windows)
     assert len(set(windows)) == len(windows)
@@ -128,12 +127,10 @@ def test_training_windows(folder, site):
 
 
 @pytest.mark.parametrize("site", SITES)
-def test_motif_at_the_centre_of_sites_and_false_sites_only(folder, site):
+def test_motif_at_the_centre_of_sites_and_false_sites(folder, site):
     at = slice(300, 302) if site == "donor" else slice(298, 300)
     assert {row[1][at] for row in positives(folder, site)} == {MOTIF[site]}
-    assert {row[2][at] for row in negatives(folder, site) if row[3] == "FP"} == {MOTIF[site]}
-    plain = [row[2][at] == MOTIF[site] for row in negatives(folder, site) if row[3] != "FP"]
-    assert 0 < np.mean(plain) < 0.2
+    assert {row[2][at] for row in negatives(folder, site)} == {MOTIF[site]}
 
 
 @pytest.mark.parametrize("site", SITES)
@@ -143,11 +140,10 @@ def test_benchmark_windows(folder, site):
     assert len(real) == len(false) == 200
     assert all(re.fullmatch("[ACGT]{400}", window) for _, window in real + false)
     assert len({window for _, window in real + false}) == 400
-    assert {window[at] for _, window in real} == {MOTIF[site]}
-    assert sum(window[at] == MOTIF[site] for _, window in false) >= 68
+    assert {window[at] for _, window in real + false} == {MOTIF[site]}
 
 
-def test_held_out_record_is_not_in_training_and_the_others_not_in_the_benchmark(folder, genome):
+def test_labels_text_and_benchmark_are_of_different_records(folder, genome):
     def where(window):
         either = window, reverse_complement(window)
         return {name for name, bases in upper.items() if either[0] in bases or either[1] in bases}
@@ -157,7 +153,7 @@ def test_held_out_record_is_not_in_training_and_the_others_not_in_the_benchmark(
         for window in [row[1] for row in positives(folder, site)[:15]] + [
             row[2] for row in negatives(folder, site)[:15]
         ]:
-            assert len(where(window)) == 1 and where(window) <= {f"synthetic_chr{i}" for i in (1, 2, 3)}
+            assert where(window) == {"synthetic_chr3"}
         for sign in ("positive", "negative"):
             assert all(where(window) == {"synthetic_chr4"} for _, window in benchmark(folder, site, sign)[:15])
     assert {row[0] for row in motif_rows(folder)} == {"synthetic_chr4"}
@@ -165,7 +161,7 @@ def test_held_out_record_is_not_in_training_and_the_others_not_in_the_benchmark(
 
 def test_genome_has_the_size_the_gaps_and_the_lower_case_it_promises(genome):
     assert list(genome) == [f"synthetic_chr{i}" for i in range(1, 5)]
-    assert 1.9e6 < sum(map(len, genome.values())) < 3e6
+    assert 3e6 < sum(map(len, genome.values())) < 4.5e6
     for bases in genome.values():
         assert set(bases) <= set("ACGTNacgtn")
         assert len(re.findall("N+", bases.upper())) == 3
@@ -218,20 +214,21 @@ def test_sites_follow_the_published_frequencies(folder, site, columns, allowed):
     assert np.abs(measured - table / table.sum(0) * 100).max() < allowed, motif
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_a_weight_matrix_finds_the_task_neither_easy_nor_hopeless(made, seed):
-    scores = demo.measure(made[seed])
-    assert set(scores) == {"donor", "acceptor", "both"}
-    assert all(0.80 <= score <= 0.93 for score in scores.values()), scores
+def test_donors_compensate_one_mismatch_by_another_match(folder):
+    """Odds ratios of two mismatches, of which a weight matrix sees nothing: low in donors, about 1 in decoys."""
+    consensus = np.array(list("ACGT"))[demo.DONOR.argmax(0)]
 
+    def odds_ratio(windows, pair):
+        bases = np.array([[window[300 + at] for at in demo.DONOR_AT] for window in windows])
+        first, second = (
+            bases[:, list(demo.DONOR_AT).index(at)] != consensus[list(demo.DONOR_AT).index(at)] for at in pair
+        )
+        counts = [(first & second).sum(), (~first & ~second).sum(), (first & ~second).sum(), (~first & second).sum()]
+        return (counts[0] + 0.5) * (counts[1] + 0.5) / ((counts[2] + 0.5) * (counts[3] + 0.5))
 
-def test_the_measure_itself_tells_easy_from_impossible():
-    rng = np.random.default_rng(0)
-    noise = rng.integers(0, 4, (400, 60))
-    marked = noise.copy()
-    marked[:200, 24:36] = 2
-    assert demo.pwm_f1(marked[:200], marked[200:]) > 0.97
-    assert demo.pwm_f1(noise[:200], noise[200:]) < 0.75  # calling all of them positive gives .67
+    real, false = [row[1] for row in positives(folder, "donor")], [row[2] for row in negatives(folder, "donor")]
+    for pair in demo.PAIRS:
+        assert odds_ratio(real, pair) < 0.5 < odds_ratio(false, pair), pair
 
 
 @pytest.mark.parametrize("site", SITES)
@@ -240,7 +237,7 @@ def test_there_is_signal_out_of_the_matrix_reach_and_gc_is_no_giveaway(folder, s
     letters = np.array(
         [list(row[1]) for row in positives(folder, site)] + [list(row[2]) for row in negatives(folder, site)]
     )
-    labels = np.repeat([1, 0], 800)
+    labels = np.repeat([1, 0], 600)
     gc_curve = area_under_curve(labels, np.isin(letters, ["G", "C"]).mean(1))
     assert 0.55 < gc_curve < 0.68
 

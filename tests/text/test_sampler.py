@@ -93,7 +93,7 @@ def test_all_rows_of_a_batch_are_different(text, seed, step, sampling, both_stra
 @pytest.fixture(scope="module")
 def demo_store(tmp_path_factory):
     folder = tmp_path_factory.mktemp("demo")
-    assert demo.main(["--out", str(folder / "demo")]) == 0
+    assert demo.main(["--out", str(folder / "demo"), "--windows", "9", "--motif-sites", "9"]) == 0
     return open_store([folder / "demo/genome.fa"], folder / "cache")
 
 
