@@ -69,7 +69,12 @@ def slurm(folder, port=17100):
     host, user = platform.node(), getpass.getuser()
     conf = folder / "slurm.conf"
     conf.write_text(CONF.format(folder=folder, host=host, user=user, port=port, nodes=nodes))
-    environment = os.environ | {"PATH": path_with_sbin(), "SLURM_CONF": str(conf)}
+    srun = folder / "bin/srun"  # for jobs: Snakemake's executor takes Slurm's variables out of their environment
+    srun.parent.mkdir()
+    path = path_with_sbin()
+    srun.write_text(f'#!/bin/sh\nSLURM_CONF={conf} exec {shutil.which("srun", path=path)} "$@"\n')
+    srun.chmod(0o755)
+    environment = os.environ | {"PATH": f"{srun.parent}:{path}", "SLURM_CONF": str(conf)}
     munged = ["munged", "--foreground", "--force", "--num-threads=1", f"--key-file={key}"]
     for name in ("socket", "pid-file", "log-file", "seed-file"):
         munged.append(f"--{name}={folder}/munge.{name.removesuffix('-file')}")

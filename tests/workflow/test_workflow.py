@@ -85,7 +85,7 @@ def test_stages_wait_for_the_one_they_start_from_and_seeds_are_jobs_of_their_own
 
 def content(run):
     """{path: what it holds} of a run folder, without clocks, logs, commands and where the run lies."""
-    found = {}
+    found, here = {}, str(run.parents[1]).encode()
     for path in sorted(path for path in run.rglob("*") if path.is_file()):
         name = path.relative_to(run).as_posix()
         if name.startswith("workflow/") or path.name in ("env.json", "train.log") or "tfevents" in name:
@@ -93,11 +93,12 @@ def content(run):
         if path.name == "metrics.jsonl":
             rows = [json.loads(line) for line in path.read_text().splitlines()]
             found[name] = [{key: value for key, value in row.items() if key not in CLOCK_FIELDS} for row in rows]
-        elif path.name == "summary.json":
-            summary = json.loads(path.read_text())
-            found[name] = {key: value for key, value in summary.items() if key not in ("seconds", "checksum")}
+        elif path.name in ("summary.json", "corpus.json"):  # with clocks, and a checksum over them
+            values = json.loads(path.read_bytes().replace(here, b"FOLDER"))
+            apart = ("seconds", "written_ns", "checksum")
+            found[name] = {key: value for key, value in values.items() if key not in apart}
         else:
-            found[name] = path.read_bytes().replace(str(run.parents[1]).encode(), b"FOLDER")
+            found[name] = path.read_bytes().replace(here, b"FOLDER")
     return found
 
 
