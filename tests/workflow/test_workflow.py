@@ -58,7 +58,8 @@ def test_every_fold_of_every_arm_is_in_one_job_that_waits_for_what_it_reads(path
 def test_stages_wait_for_the_one_they_start_from_and_seeds_are_jobs_of_their_own():
     config = load_config([str(ROOT / "configs/demo.yaml")])
     pretrain = dataclasses.replace(config.pretrain, seeds=[3, 5], control=True)
-    jobs = pretraining_jobs(dataclasses.replace(config, pretrain=pretrain))
+    mlm = dataclasses.replace(config.mlm, steps=100)
+    jobs = pretraining_jobs(dataclasses.replace(config, mlm=mlm, pretrain=pretrain))
     assert {name: (job.flags, job.after) for name, job in jobs.items()} == {
         "data": ("--only [data]", ()),
         "mlm": ("--only [mlm]", ("data",)),
@@ -67,17 +68,9 @@ def test_stages_wait_for_the_one_they_start_from_and_seeds_are_jobs_of_their_own
         "control-seed3": ("--only [control/seed3]", ("mlm",)),
         "control-seed5": ("--only [control/seed5]", ("mlm",)),
     }
+    changes = "--mlm.steps 100 --pretrain.seeds [3,5] --pretrain.control true".split()
     for job in jobs.values():  # the flags are those of pretrain.py
-        load_config(
-            [
-                str(ROOT / "configs/demo.yaml"),
-                "--pretrain.seeds",
-                "[3,5]",
-                "--pretrain.control",
-                "true",
-                *job.flags.split(),
-            ]
-        )
+        load_config([str(ROOT / "configs/demo.yaml"), *changes, *job.flags.split()])
 
 
 # -- the same as the scripts -------------------------------------------------------------------------------------------
@@ -149,7 +142,16 @@ def test_snakemake_here_makes_what_the_scripts_make(straight, tiny_data, tmp_pat
 def test_under_slurm_a_cancelled_job_and_a_drained_node_cost_nothing(straight, tiny_data, tmp_path, capsys):
     config = project(tmp_path / "project", tiny_data)
     words = ["--profile", "workflow/profiles/slurm", "--slurm-no-account", "--slurm-status-command", "squeue"]
-    words += ["--set-threads", "pretrain=1", "--latency-wait", "5", "--slurm-init-seconds-before-status-checks", "5"]
+    words += [
+        "--set-threads",
+        "pretrain=1",
+        "finetune=1",
+        "report=1",
+        "--latency-wait",
+        "5",
+        "--slurm-init-seconds-before-status-checks",
+        "5",
+    ]
     fits = config.parent / "runs/tiny/finetune/last"
     with slurm(tmp_path / "slurm") as environment:
         first = start_snakemake(config, environment, *words, "--retries", "0")
