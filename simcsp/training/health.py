@@ -12,6 +12,7 @@ from utils.config import PretrainConfig
 
 COLLAPSED = 0.99
 """Mean cosine similarity of windows above which their vectors are taken to be one."""
+_ROUNDING = 1e-6  # of a mean cosine similarity: ten steps of a learning rate of 1e-5 move it by more than 1e-5
 _RECENT = 50  # steps whose loss is looked at
 _PATIENCE = 200  # steps after the warm-up by which a loss has to move
 
@@ -25,6 +26,15 @@ def collapse(scores: dict[str, float], start: dict[str, float], objective: str) 
     if now <= COLLAPSED or (objective == "mlm" and before > COLLAPSED):
         return None
     return f"collapse: the mean cosine similarity of windows is {now:.4f}; lower the learning rate"
+
+
+def unmoved(scores: dict[str, float], start: dict[str, float]) -> str | None:
+    """Vectors that are still those of the start. scores, start: `mean_cosine` now and at step 0, {} without windows."""
+    if scores is start or not scores or abs(scores["mean_cosine"] - start["mean_cosine"]) > _ROUNDING:
+        return None
+    return (
+        f"not moved: the mean cosine similarity of windows is still {start['mean_cosine']:.6f}; raise the learning rate"
+    )
 
 
 def chance_loss(stage: PretrainConfig, composition: float) -> float | None:

@@ -29,7 +29,7 @@ from simcsp.text.enriched import Classify
 from simcsp.text.sampler import WindowSampler
 from simcsp.text.species import check_species
 from simcsp.training.board import LAYOUT, show_validation, show_vectors
-from simcsp.training.health import base_entropy, collapse, stuck
+from simcsp.training.health import base_entropy, collapse, stuck, unmoved
 from simcsp.training.masking import Chooser, build_chooser
 from simcsp.training.optimizer import build_optimizer, decay_groups
 from simcsp.training.search import Report, run_search
@@ -506,6 +506,7 @@ def find_warnings(run: RunFolder, training: Training, text: WindowSampler) -> di
     middle = text.batch(0, training.stage.batch_size)
     found = {
         "collapse": collapse(last, first, training.stage.objective),
+        "unmoved": unmoved(last, first),
         "stuck": stuck(rows, training.stage, base_entropy(middle)),
     }
     return {kind: sentence for kind, sentence in found.items() if sentence is not None}

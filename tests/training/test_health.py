@@ -10,7 +10,7 @@ from scipy.stats import mannwhitneyu
 
 import finetune
 import pretrain
-from simcsp.training.health import at_chance, base_entropy, chance_loss, collapse, one_class, stuck
+from simcsp.training.health import at_chance, base_entropy, chance_loss, collapse, one_class, stuck, unmoved
 from utils.config import PretrainConfig
 from utils.device import check_memory, total_memory
 from utils.errors import InputError
@@ -119,3 +119,10 @@ def test_memory_is_that_of_the_machine():
     assert 1e8 < total_memory(torch.device("cpu")) < 1e15
     with pytest.raises(InputError, match="a step: needs at least 1,000,000 GB of memory"):
         check_memory(1e15, "a step")
+
+
+def test_vectors_that_stay_those_of_the_start_are_told():
+    start = {"mean_cosine": 0.75}
+    assert "not moved" in unmoved({"mean_cosine": 0.75}, start)
+    assert unmoved({"mean_cosine": 0.7501}, start) is None
+    assert unmoved(start, start) is None and unmoved({}, {}) is None  # step 0 itself; no windows
