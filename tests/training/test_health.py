@@ -93,11 +93,15 @@ def test_a_learning_rate_that_ruins_the_model_is_said_in_log_and_summary(tmp_pat
     assert "after the first epoch of full: at chance" in (fold / "train.log").read_text()
 
 
-def test_a_learning_rate_that_moves_nothing_is_said(tmp_path, tiny_data, call):
-    changes = ALONE | {"pretrain.lr": 1e-12, "pretrain.temperature": 100.0}  # by which all windows are alike
+@pytest.mark.parametrize(
+    "temperature, said",
+    [(0.05, ["not moved"]), (100.0, ["not moved", "nothing learned"])],  # at 100 all windows are alike
+)
+def test_a_learning_rate_that_moves_nothing_is_said(tmp_path, tiny_data, call, temperature, said):
+    changes = ALONE | {"pretrain.lr": 1e-12, "pretrain.temperature": temperature}
     call(pretrain, tiny_config(tmp_path, tiny_data, changes))
     warnings = read_json(tmp_path / "runs/tiny/pretrain/summary.json")["warnings"]
-    assert [sentence.partition(":")[0] for sentence in warnings] == ["nothing learned"]
+    assert [sentence.partition(":")[0] for sentence in warnings] == said
 
 
 def test_what_is_too_large_for_the_machine_is_refused_before_it_is_tried(tmp_path, tiny_data, call, capsys):
