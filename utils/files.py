@@ -244,8 +244,8 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
-def sha256_folder(folder: Path) -> str:
-    """Hash of a checkpoint folder: names and bytes of its files.
+def sha256_folder(folder: Path, card: bool = True) -> str:
+    """Hash of a checkpoint folder: names and bytes of its files. card: with its model card, which names its step.
 
     The tokenizer's files do not count where we wrote them: they say nothing that the vocabulary's size does not, and
     checkpoints of older versions, whose hash stands in the runs begun from them, may be given them later. Nor do the
@@ -254,7 +254,7 @@ def sha256_folder(folder: Path) -> str:
     digest = hashlib.sha256()
     settings = folder / "tokenizer_config.json"
     ours = settings.is_file() and '"written_by": "simcsp"' in settings.read_text(encoding="utf-8", errors="replace")
-    skipped = (CHECKSUMS, *(("tokenizer.json", settings.name) if ours else ()))
+    skipped = (CHECKSUMS, *(("tokenizer.json", settings.name) if ours else ()), *(() if card else (CARD,)))
     for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in skipped):
         digest.update(f"{path.relative_to(folder)} {_hash_of_member(path)}\n".encode())
     return digest.hexdigest()

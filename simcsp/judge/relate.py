@@ -79,7 +79,7 @@ def find_checkpoints(runs: Sequence[Path]) -> list[Checkpoint]:
         for stage, seed, path in finished:
             summary = read_json(path / "summary.json")
             for folder, step in _steps(path / "checkpoints", summary):
-                digest = sha256_folder(folder)
+                digest = sha256_folder(folder, card=False)
                 objective = summary["objective"] if step else "start"
                 found.setdefault(digest, Checkpoint(run, stage, seed, step, objective, folder, digest))
     return list(found.values())

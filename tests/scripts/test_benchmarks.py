@@ -4,6 +4,7 @@ import sys
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 
 from benchmarks import cost, run
 from utils.errors import InputError
@@ -14,6 +15,9 @@ TOY = run.Size(run._model(16, 2, 2, 40), 30, 20, 4, 200)
 @pytest.fixture(autouse=True)
 def toy_size(monkeypatch):
     monkeypatch.setattr(run, "SIZES", {"splicebert": TOY})
+    AcceleratorState._reset_state(reset_partial_state=True)  # of another test's precision
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def test_the_table(monkeypatch, capsys):
