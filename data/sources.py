@@ -163,6 +163,8 @@ def arrange_spliceator(found: Path, out: Path) -> list[str]:
 
 def unpack(archive: Path, to: Path, is_wanted: Callable[[PurePosixPath], bool]) -> None:
     """Unpack the wanted members. One member that could reach outside `to`, wanted or not, and nothing more is done."""
+    if not hasattr(tarfile, "data_filter"):
+        raise InputError("can be unpacked safely from Python 3.11.4 on, and this one is older: use a newer Python")
     try:
         with tarfile.open(archive, "r:*") as tar:
             for member in tar:

@@ -461,6 +461,13 @@ def test_models_that_are_not_in_the_archive_are_named(get, refused, server, data
     assert "not in models.tar.gz: SpliceBERT.1024nt" in capsys.readouterr().out
 
 
+def test_a_python_that_cannot_filter_members_unpacks_nothing(refused, server, data, monkeypatch):
+    server.put(MODELS, archive(models()))
+    monkeypatch.delattr(tarfile, "data_filter")
+    assert "from Python 3.11.4 on" in refused("splicebert")
+    assert not (data / "models").exists()
+
+
 def test_another_archive_is_refused(refused, server, data):
     server.put(MODELS, archive({"models/other/config.json": b"{}"}))
     server.put(DATA, archive(BEDS))
