@@ -7,6 +7,6 @@ source scripts/env.sh requirements-dev.txt
 
 # No test may reach for the network, open a window, or fork after the tokenizers have started threads.
 export HF_HUB_OFFLINE=1 MPLBACKEND=Agg TOKENIZERS_PARALLELISM=false
-# The whole suite in two processes, each file in one of them; a part of it starts faster in one.
-[ $# -gt 0 ] || set -- -n 2 --dist loadfile
+# The whole suite in two processes, the one that is done first taking tests from the other; a part starts faster in one.
+[ $# -gt 0 ] || set -- -n 2 --dist worksteal
 exec "$PYTHON" -m pytest -q "$@"
