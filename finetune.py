@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import sys
 
+from commands.arguments import load_config
 from simcsp.training.workers import worker_context
 from utils.errors import InputError, run_script
-from utils.parse import load_config
 
 
 def main() -> None:
@@ -33,7 +33,7 @@ def main() -> None:
     if config.search.trials and config.finetune.task == "bases":
         raise InputError("search.trials: a search is for finetune.task windows; set it to 0")
     if config.search.trials:
-        print(search_settings(config, stop), flush=True)
+        print(search_settings(config, stop, load_config), flush=True)
         return
     if config.finetune.task == "bases":
         print(score_table(run_bases(config, stop)), flush=True)

@@ -14,17 +14,18 @@ from __future__ import annotations
 
 import sys
 from contextlib import nullcontext
-from pathlib import Path
 
+from commands.arguments import load_config
+from commands.init import write_template
 from utils.config import Config
 from utils.errors import InputError, is_first, run_script, started_together
-from utils.parse import load_config
 
 
 def main() -> None:
     words = sys.argv[1:]
     if "--init" in words:
-        init(words)
+        path = write_template(words)
+        print(f"{path}: written. Next: python pretrain.py {path} --dry-run", flush=True)
         return
     dry = "--dry-run" in words
     config = load_config([word for word in words if word != "--dry-run"], ("finetune", "bases"), with_files=True)
@@ -48,27 +49,10 @@ def main() -> None:
     with clean_up_refused(config.folder) if is_first() else nullcontext(), one_for_all():
         shared = open_pretraining(config, StopSignal())
         if config.search.trials:
-            print(search_pretraining(shared), flush=True)
+            print(search_pretraining(shared, load_config), flush=True)
         else:
             run_stages(shared, config)
         shared.accelerator.end_training()
-
-
-def init(words: list[str]) -> None:
-    """Write a config for this machine: `--init NEW.yaml` and where the data are."""
-    at = words.index("--init")
-    if at + 1 == len(words) or words[at + 1].startswith("-"):
-        raise InputError("--init needs the name of the file to write, for example configs/mine.yaml")
-    from simcsp.training.template import write_config
-
-    def has_gpu() -> bool:
-        import torch
-
-        return torch.cuda.is_available()
-
-    path = Path(words[at + 1])
-    write_config(path, words[:at] + words[at + 2 :], has_gpu)
-    print(f"{path}: written. Next: python pretrain.py {path} --dry-run", flush=True)
 
 
 def check_processes(config: Config, count: int, dry: bool) -> None:

@@ -16,6 +16,7 @@ from typing import TextIO
 from accelerate import Accelerator
 from tqdm import tqdm
 
+from commands.arguments import load_config
 from commands.flags import FlagParser, number_between
 from commands.sources import config_of, enclosing_run, fold_folders
 from simcsp.genome.journal import Journal
@@ -39,7 +40,6 @@ from utils.config import DEFAULT_CONFIG, Config
 from utils.device import build_accelerator
 from utils.errors import InputError
 from utils.files import sha256_file, sha256_folder, written_aside
-from utils.parse import load_config
 
 PROJECT = Path(__file__).parents[1]
 BOXED = PROJECT / "models/simcsp-small-bases"

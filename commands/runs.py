@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from commands.arguments import load_config
 from commands.sources import config_of, enclosing_run, names_config, stage_configs
 from simcsp.judge.relate import FOLDER as RELATE
 from simcsp.judge.relate import (
@@ -28,7 +29,6 @@ from simcsp.training.finetuning import run_folds
 from utils.config import Config, FinetuneConfig
 from utils.device import build_accelerator
 from utils.errors import InputError
-from utils.parse import load_config
 from utils.run import StopSignal, stop_if_asked
 
 

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
+from commands.arguments import load_config
 from utils.arms import (
     BASELINE,
     FLOORS,
@@ -18,7 +19,6 @@ from utils.arms import (
 )
 from utils.config import Config
 from utils.errors import InputError
-from utils.parse import load_config
 
 
 def split_sources(words: list[str]) -> tuple[list[Path], list[str]]:

@@ -23,7 +23,7 @@ from utils.errors import (
     run_script,  # noqa: E402
 )
 from utils.files import read_json, read_table, write_text  # noqa: E402
-from utils.parse import read_saved
+from utils.saved import read_saved
 
 TABLE = Path(__file__).with_name("results.csv")
 OURS = "run here"

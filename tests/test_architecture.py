@@ -22,6 +22,7 @@ def test_a_module_imports_only_its_own_package_and_lower_floors_and_nothing_priv
     for node in ast.walk(ast.parse(path.read_text())):
         found = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         found += [node.module] if isinstance(node, ast.ImportFrom) else []
+        assert own == "commands" or not {"argparse", "jsonargparse"} & set(found), "flags are for commands/ alone"
         for package in {package_of(module) for module in found} - {own, None}:
             assert FLOOR_OF[package] < FLOOR_OF[own], f"{own} imports {package}"
             private = [alias.name for alias in node.names if alias.name.startswith("_")]

@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from readers import accepted, check_bed, check_csv, check_fasta, check_vcf
 
+from commands.arguments import load_config
 from simcsp.genome.variants import read_variants
 from simcsp.labels.motifs import read_cut
 from simcsp.model.checkpoint import load_backbone
@@ -28,7 +29,6 @@ from simcsp.text.known_introns import read_truth
 from simcsp.text.store import open_store
 from utils.config import ModelConfig
 from utils.files import read_json, read_table
-from utils.parse import load_config
 from utils.run import RunFolder, read_metrics
 
 pytestmark = pytest.mark.slow

@@ -21,6 +21,7 @@ from conftest import other_strand, tiny_config, write_data, write_windows
 
 import finetune
 import pretrain
+from commands.arguments import load_config
 from simcsp.judge.sccs import sccs
 from simcsp.judge.scores import classification_scores
 from simcsp.labels.splits import load_windows, selection_windows
@@ -32,7 +33,6 @@ from simcsp.text.store import open_store
 from simcsp.text.weight_matrix import WeightMatrix
 from simcsp.training.finetuning import run_folds
 from simcsp.training.objectives import info_nce
-from utils.parse import load_config
 from utils.run import StopSignal
 
 FOLDS = 6

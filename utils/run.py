@@ -47,7 +47,7 @@ from utils.files import (
     write_json,
     write_text,
 )
-from utils.parse import CONFIG_HASH, read_saved
+from utils.saved import CONFIG_HASH, read_saved
 
 FORMAT = 2
 """Of run folders, in env.json. 1, which says nothing there: without checksums. Both are read; a later one is not."""

@@ -11,8 +11,8 @@ from simcsp.report.verdict import ENDPOINT
 from utils.arms import BASELINE, FLOORS, OF_CONTROL, OF_PRETRAINING, holds_classifier
 from utils.config import Config
 from utils.files import read_json
-from utils.parse import read_saved
 from utils.run import REMEDY
+from utils.saved import read_saved
 
 SYNTHETIC = "Synthetic data (data/demo.py): these numbers show that the pipeline runs, and say nothing about biology."
 _MODELS = (BASELINE, *OF_PRETRAINING, *OF_CONTROL)

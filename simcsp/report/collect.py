@@ -15,8 +15,8 @@ from utils.arms import ARMS, BASELINE, CONTROL, checkpoint_of, finished_folds, s
 from utils.config import Config, flatten, to_dict
 from utils.errors import InputError
 from utils.files import check_hash, read_json, read_table
-from utils.parse import read_saved
 from utils.run import PREDICTIONS, REMEDY, read_metrics
+from utils.saved import read_saved
 
 CROSS_VALIDATION = "spliceator"  # the dataset of the test folds
 JOB = ["site", "pretrain_seed", "train_windows", "draw", "seed", "fold"]

@@ -16,8 +16,8 @@ from simcsp.labels.motifs import Motifs
 from simcsp.training.validation import Seen, Validation
 from utils.arms import finished_folds
 from utils.files import read_json, read_table, write_text
-from utils.parse import read_saved
 from utils.run import START_ANEW, RunFolder, read_metrics, show_hyperparameters
+from utils.saved import read_saved
 
 matplotlib.use("Agg")  # files only: there may be no screen
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7")  # of Okabe and Ito: apart for all kinds of colour vision

@@ -38,7 +38,7 @@ from simcsp.training.fold import (
     train_epoch,
 )
 from simcsp.training.probe import fit_probe
-from simcsp.training.search import Report, run_search
+from simcsp.training.search import Load, Report, run_search
 from simcsp.training.workers import worker_context
 from utils.arms import OF_ANNOTATION, Arm, resolve_arms
 from utils.config import Config, FinetuneConfig, to_dict
@@ -196,7 +196,7 @@ def fit_shared(study: Study, folds: list[Fold], start: Start) -> tuple[int, floa
     return best_epoch, time.perf_counter() - began
 
 
-def search_settings(config: Config, stop: StopSignal) -> str:
+def search_settings(config: Config, stop: StopSignal, load: Load) -> str:
     """Search over finetune.* by mean validation AUC of the first arm on the first task; no test window is scored."""
     arm = resolve_arms(config)[0]
     if arm.source is None:
@@ -216,7 +216,7 @@ def search_settings(config: Config, stop: StopSignal) -> str:
         study.bar.close()
         return float(np.mean(aucs))
 
-    return run_search(config, "val/auc", ("finetune",), objective, stop)
+    return run_search(config, "val/auc", ("finetune",), objective, stop, load)
 
 
 # -- several processes -------------------------------------------------------------------------------------------------

@@ -32,7 +32,7 @@ from simcsp.training.board import LAYOUT, show_validation, show_vectors
 from simcsp.training.health import base_entropy, collapse, stuck, unmoved
 from simcsp.training.masking import Chooser, build_chooser
 from simcsp.training.optimizer import build_optimizer, decay_groups
-from simcsp.training.search import Report, run_search
+from simcsp.training.search import Load, Report, run_search
 from simcsp.training.step import Learner, MiniBatches, step_loss
 from simcsp.training.validation import Validation, build_validation
 from utils.arms import PROXIES, stage_folder
@@ -591,7 +591,7 @@ def headline(summary: dict[str, object]) -> str:
     return ", ".join(parts)
 
 
-def search_pretraining(shared: Pretraining) -> str:
+def search_pretraining(shared: Pretraining, load: Load) -> str:
     """Search over model, mlm and pretrain by the proxy at the last validation; returns lines for the terminal."""
     config, metric = shared.config, f"val/{shared.config.search.metric}"
 
@@ -602,4 +602,4 @@ def search_pretraining(shared: Pretraining) -> str:
         run_stages(shared, trial, report)
         return read_json(trial.folder / "pretrain/summary.json")["metrics"][metric]
 
-    return run_search(config, metric, ("model", "mlm", "pretrain"), objective, shared.stop)
+    return run_search(config, metric, ("model", "mlm", "pretrain"), objective, shared.stop, load)

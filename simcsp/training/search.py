@@ -22,12 +22,13 @@ from optuna.trial import TrialState
 from utils.config import Config, flatten, to_dict
 from utils.errors import InputError, Interrupted
 from utils.files import release_lock, take_lock, write_text
-from utils.parse import load_config
 from utils.run import StopSignal, stop_if_asked
 
 HEARTBEAT, GRACE = 20, 60  # seconds, of a database: a worker not heard of for so long is dead, and its trial retried
 MAX_RETRY = 3  # of a trial: its settings may be what kills processes
 FOLDER = "folder"  # user attribute of a trial: the number whose run folder it goes on in
+Load = Callable[[list[str]], Config]
+"""Reads and checks the YAML whose path it is given, as the scripts do (commands/arguments.py)."""
 Report = Callable[[int, float], None]
 """(step, value): tell the study how a trial is doing; raises optuna.TrialPruned where it is below the median."""
 
@@ -38,12 +39,13 @@ def run_search(
     sections: tuple[str, ...],
     objective: Callable[[Config, Report], float],
     stop: StopSignal,
+    load: Load,
 ) -> str:
     """Trials until `search.trials` have ended in all processes together; returns lines for the terminal.
 
     metric: what is maximised, for people. sections: of the config, whose fields may be searched. objective: trains one
-    trial's config and returns what to maximise. A trial of a worker that was killed is started again by the next worker
-    that looks, in the same run folder, so it goes on where it was.
+    trial's config and returns what to maximise. load: reads a trial's config. A trial of a worker that was killed is
+    started again by the next worker that looks, in the same run folder, so it goes on where it was.
     """
     check_space(config, sections)
     study = open_study(config)
@@ -61,7 +63,7 @@ def run_search(
             release_lock(lock)
 
     def run_locked(trial: optuna.Trial, number: int) -> float:
-        mine = trial_config(config, number, suggest(trial, config))
+        mine = trial_config(config, number, suggest(trial, config), load)
 
         def report(step: int, value: float) -> None:
             trial.report(value, step)
@@ -198,12 +200,12 @@ def with_values(config: Config, values: dict[str, Any], name: str, runs: str) ->
     return yaml.safe_dump(plain, sort_keys=False)
 
 
-def trial_config(config: Config, number: int, values: dict[str, Any]) -> Config:
+def trial_config(config: Config, number: int, values: dict[str, Any], load: Load) -> Config:
     """The config of a trial, which is also written to disk; impossible values are refused with the field."""
     folder = config.folder / "search"
     path = folder / f"trial{number:04d}.yaml"
     write_text(path, with_values(config, values, path.stem, str(folder)))
-    return load_config([str(path)])
+    return load([str(path)])
 
 
 def describe(config: Config, metric: str, study: optuna.Study) -> str:

@@ -5,15 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
-import tempfile
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-
-from utils.config import flatten, to_dict
-from utils.errors import InputError
-from utils.files import write_text
-from utils.parse import load_config
 
 FIELDS = ("fasta", "annotation", "spliceator", "motif_bed", "motif_fasta")
 """Of data: where the files of an experiment are, which flags may say."""
@@ -95,28 +88,6 @@ def template(path: Path, machine: Machine, paths: Paths) -> str:
     ]
     width = min(max(len(text) for text, _ in rows), 46)
     return "\n".join([*head, *(f"{text:<{width}}  # {why}" if why else text for text, why in rows)]) + "\n"
-
-
-def write_config(path: Path, flags: Sequence[str], has_gpu: Callable[[], bool]) -> None:
-    """Write the template for this machine. flags: `--data.fasta [FILE]` and the other FIELDS. has_gpu: asked last.
-
-    Raises InputError for a file that is there already, other flags, and values that no config could have.
-    """
-    if path.suffix not in (".yaml", ".yml"):
-        raise InputError(f"--init {path}: give the config a name that ends in .yaml")
-    if path.exists():
-        raise InputError(f"--init {path}: it is there already; choose another name, or delete it")
-    with tempfile.TemporaryDirectory() as folder:
-        trial = Path(folder, path.name)
-        trial.write_text(template(path, Machine.this(gpu=False), Paths()))
-        words = [str(trial), "--data.motif_window", "126"]  # which the template says where there are motif sites
-        config, plain = load_config([*words, *flags]), load_config(words)
-    before, after = flatten(to_dict(plain)), flatten(to_dict(config))
-    others = [key for key in after if after[key] != before.get(key) and key.removeprefix("data.") not in FIELDS]
-    if others:
-        raise InputError(f"--init takes {', '.join(f'--data.{name}' for name in FIELDS)}: set {others[0]} in the file")
-    paths = Paths(**{name: getattr(config.data, name) for name in FIELDS})
-    write_text(path, template(path, Machine.this(has_gpu()), paths))
 
 
 def _listed(items: list[str]) -> str:

@@ -18,6 +18,7 @@ import commands.genome
 import commands.sources
 import evaluate
 import simcsp.genome.scan
+from commands.arguments import load_config
 from simcsp.genome.regions import find_spans
 from simcsp.genome.scan import candidates, cut_windows
 from simcsp.genome.variants import COLUMNS, read_variants
@@ -30,7 +31,6 @@ from simcsp.text.sites import KINDS, Sites
 from simcsp.text.store import open_store
 from utils.config import to_yaml
 from utils.errors import InputError
-from utils.parse import load_config
 
 CONTEXT = 20  # of tiny_config
 HALF = CONTEXT // 2

@@ -17,6 +17,7 @@ from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
 import evaluate
 from commands import classifiers
+from commands.arguments import load_config
 from simcsp.judge.benchmark import (
     Member,
     Resemblance,
@@ -41,7 +42,7 @@ from simcsp.report.plots import plt, reliability_plot
 from simcsp.text.alphabet import encode
 from utils.config import EvaluateConfig
 from utils.files import read_json, sha256_file, write_json
-from utils.parse import CONFIG_HASH, load_config
+from utils.saved import CONFIG_HASH
 
 TINY_SPECIES = ("Danio", "Human")
 PER_FILE = 20

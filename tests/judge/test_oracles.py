@@ -13,12 +13,12 @@ from scipy.special import gammaln
 from scipy.stats import entropy, false_discovery_control, pearsonr, spearmanr, ttest_1samp
 from sklearn.metrics import f1_score, matthews_corrcoef
 
+from commands.arguments import load_config
 from simcsp.judge import scores as s
 from simcsp.judge.clustering import adjusted_agreement, kmeans, leiden, nmi
 from simcsp.judge.sccs import _permuted_sccs, cosine_pairs, pair_indices, sccs, sccs_difference, sccs_interval
 from simcsp.labels.motifs import load_motifs
 from utils.errors import InputError
-from utils.parse import load_config
 
 few = settings(max_examples=60)
 LABELS = st.lists(st.integers(0, 1), min_size=2, max_size=30).map(np.array)

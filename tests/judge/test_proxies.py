@@ -9,6 +9,7 @@ import torch
 from conftest import motif_settings, refusal, tiny_config
 
 import evaluate
+from commands.arguments import load_config
 from simcsp.judge.clustering import by_half, kmeans, nmi
 from simcsp.judge.proxies import (
     _nmi_details,
@@ -27,7 +28,6 @@ from simcsp.model.checkpoint import load_backbone, save_checkpoint
 from simcsp.text.alphabet import decode, encode
 from simcsp.text.weight_matrix import one_hot
 from utils.errors import InputError
-from utils.parse import load_config
 
 
 @pytest.fixture(scope="module")

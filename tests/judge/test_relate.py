@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from scipy.stats import kendalltau, spearmanr
 
 import evaluate
+from commands.arguments import load_config
 from simcsp.judge.proxies import measure_nmi
 from simcsp.judge.relate import correlate, find_checkpoints, rank_correlations, resample
 from simcsp.judge.sccs import SCCS_CEILING
@@ -22,8 +23,8 @@ from simcsp.model.checkpoint import load_backbone
 from simcsp.report.relation import plain_sentence
 from simcsp.training import finetuning
 from utils.files import read_json, sha256_file, write_checksums, write_json
-from utils.parse import CONFIG_HASH, load_config
 from utils.run import read_metrics
+from utils.saved import CONFIG_HASH
 
 QUICK = ("--finetune.folds", "[0,1]", "--finetune.max_epochs", "1")
 STEPS = [0, 3, 6, 8]

@@ -32,12 +32,12 @@ from transformers import BertConfig, BertForMaskedLM
 
 import finetune
 import pretrain
+from commands.arguments import load_config
 from simcsp.judge.scores import best_threshold, classification_scores, corrected_ttest
 from simcsp.labels.splits import load_windows
 from simcsp.model.checkpoint import load_backbone
 from utils.config import ModelConfig
 from utils.files import read_json, write_json
-from utils.parse import load_config, read_config
 
 ARMS = ["pwm", "kmer", "fresh", "baseline", "best_sccs"]
 FOLD_METRICS = {f"test/{key}" for key in ("f1", "auc", "ap", "accuracy", "mcc", "f1_tuned", "threshold")}
@@ -103,10 +103,10 @@ def test_env_tells_command_versions_and_inputs(finished):
 
 def test_the_saved_config_of_a_stage_can_be_passed_back(finished):
     config = load_config([str(finished.config)])
-    saved = read_config(finished.run / "pretrain/config.yaml")
+    saved = load_config([str(finished.run / "pretrain/config.yaml")])
     assert saved.pretrain == config.pretrain and saved.data == config.data and saved.name == "tiny"
     assert saved.mlm.steps == 0 and saved.model.source == str(finished.run / "mlm/checkpoints/last")
-    fold = read_config(folds_of(finished.run, "baseline")[1] / "config.yaml")
+    fold = load_config([str(folds_of(finished.run, "baseline")[1] / "config.yaml")])
     assert fold.finetune.arms == ["baseline"] and fold.finetune.folds == [1] and fold.finetune.sites == ["both"]
     assert fold.finetune.lr == config.finetune.lr
 

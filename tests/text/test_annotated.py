@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from conftest import write_species, write_windows
 
+from commands.arguments import find_faults
 from simcsp.labels.overlap import hidden_windows, measure_overlap
 from simcsp.text.alphabet import N, decode
 from simcsp.text.annotated import SITE_CLASSES
 from simcsp.text.corpora import build_sampler, open_corpus
-from utils.config import Config, DataConfig, find_faults
+from utils.config import Config, DataConfig
 from utils.errors import InputError
 
 WINDOW, INTRONS = 40, 15  # of each record of `write_species`

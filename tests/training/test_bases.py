@@ -10,6 +10,7 @@ import yaml
 from conftest import other_strand, put, random_bases, refusal, write_fasta
 
 import finetune
+from commands.arguments import load_config
 from simcsp.judge.scores import score_against
 from simcsp.labels.bases import UNLABELLED, read_genome
 from simcsp.model.bases import BaseClassifier, Labeller, Shape, load_bases, save_bases
@@ -18,7 +19,6 @@ from simcsp.training import bases as training
 from utils.arms import Arm, finished_folds, job_of
 from utils.config import BasesConfig
 from utils.errors import Interrupted
-from utils.parse import load_config
 from utils.run import StopSignal
 
 LEFT, RIGHT = "CAGGTAAGT", "TTCTTTCTTTTCAGG"  # a donor's exon ends after its 3rd base, an acceptor's begins at its 15th

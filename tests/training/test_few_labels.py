@@ -12,6 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import StandardScaler
 
+from commands.arguments import find_faults, load_config
 from commands.sources import fold_folders
 from simcsp.labels.splits import draw_training, load_windows
 from simcsp.model.checkpoint import load_backbone
@@ -20,9 +21,8 @@ from simcsp.training.finetuning import run_jobs
 from simcsp.training.fold import hit_limit
 from simcsp.training.probe import CS
 from utils.arms import finished_folds, job_of
-from utils.config import FinetuneConfig, ModelConfig, find_faults
+from utils.config import FinetuneConfig, ModelConfig
 from utils.errors import InputError
-from utils.parse import load_config
 
 
 @pytest.fixture(scope="module")

@@ -32,13 +32,13 @@ from safetensors.torch import load_file
 
 import finetune
 import pretrain
+from commands.arguments import load_config
 from simcsp.report import write
 from simcsp.training import finetuning, fold, pretraining
 from simcsp.training.validation import build_validation
 from utils.config import flatten, to_dict
 from utils.device import take_step
 from utils.errors import Interrupted
-from utils.parse import load_config
 from utils.run import RunFolder, read_metrics
 
 # -- resuming pre-training ---------------------------------------------------------------------------------------------

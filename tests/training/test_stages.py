@@ -14,15 +14,15 @@ from conftest import Crash, assert_same_run, metrics_without_clock, no_summary, 
 from safetensors.torch import load_file
 
 import finetune
+from commands.arguments import find_faults, load_config, refuse_faults
 from simcsp.labels.splits import load_windows
 from simcsp.model.checkpoint import load_backbone
 from simcsp.model.classifier import Classifier, layer_groups, load_classifier, predict
 from simcsp.model.encoder import fresh_like, window_vectors
 from simcsp.text.alphabet import A
 from simcsp.training import finetuning, fold
-from utils.config import FinetuneConfig, ModelConfig, find_faults
+from utils.config import FinetuneConfig, ModelConfig
 from utils.errors import InputError, Interrupted
-from utils.parse import load_config, refuse_faults
 from utils.run import RunFolder
 
 SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}

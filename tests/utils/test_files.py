@@ -16,9 +16,10 @@ import torch
 from conftest import ROOT
 from safetensors.torch import save_file
 
+from commands.arguments import find_faults
 from simcsp.text.reading import is_whole_number
 from utils import files
-from utils.config import Config, find_faults
+from utils.config import Config
 from utils.errors import InputError, describe_os_error, run_script
 from utils.files import (
     check_folder,

@@ -18,8 +18,8 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, tiny_config
 
+from commands.arguments import load_config
 from utils.arms import FLOORS
-from utils.parse import load_config
 from utils.run import CLOCK_FIELDS
 
 sys.path[:0] = [str(ROOT / "workflow"), str(Path(__file__).parent)]

@@ -10,42 +10,23 @@ import dataclasses
 import difflib
 import functools
 import json
-import re
+import math
 import typing
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import jsonargparse
-import yaml
 
-from utils.config import (
-    DEFAULT_CONFIG,
-    SECTIONS,
-    Config,
-    MlmConfig,
-    PretrainConfig,
-    find_faults,
-    missing_files,
-    to_dict,
-)
+from simcsp.labels.rules import data_faults, missing_files
+from simcsp.model.rules import model_faults
+from simcsp.training.rules import training_faults
+from utils.config import DEFAULT_CONFIG, PLAIN, SECTIONS, Config, flatten, is_plain_name, to_dict
 from utils.errors import InputError
-from utils.files import check_hash, read_json
+from utils.saved import OF_CONTRAST, check_saved, known_fields, read_values, upgrade
 
 REFUSED = (jsonargparse.ArgumentError, TypeError, ValueError)
 """What jsonargparse raises for values that it does not take."""
-CONFIG_HASH = "config_sha256"  # in env.json
-OF_CONTRAST = set(PretrainConfig.__annotations__) - set(MlmConfig.__annotations__)
-"""Fields of pretrain that mean nothing to masked bases."""
-RETIRED = {
-    "data.legacy_keep_n": False,
-    "data.legacy_strand_offset": False,
-    "evaluate.legacy_logit_threshold": False,
-    "evaluate.mlm_places": 4000,
-    "mlm.site_factor": 5.0,
-    "pretrain.site_factor": 5.0,
-}
-"""Fields that earlier versions had, and the value under which they changed nothing."""
 
 
 def build_parser(hidden: Sequence[str] = (), described: bool = False) -> jsonargparse.ArgumentParser:
@@ -85,7 +66,7 @@ def load_config(argv: Sequence[str], hidden: Sequence[str] = (), with_files: boo
     files = read_files(path)
     one_job = (path.parent / "env.json").is_file()
     if one_job:
-        _check_saved(path)
+        check_saved(path)
         files = [(name, upgrade(values)) for name, values in files]
     faults: dict[str, str] = {}
     for name, values in files:
@@ -106,6 +87,24 @@ def load_config(argv: Sequence[str], hidden: Sequence[str] = (), with_files: boo
     return config
 
 
+def find_faults(config: Config, one_job: bool = False) -> list[str]:
+    """A line for each combination of settings that cannot work. one_job: the config is what one fold has saved."""
+    return [
+        *model_faults(config),
+        *data_faults(config.data),
+        *_name_and_number_faults(config),
+        *training_faults(config, one_job),
+    ]
+
+
+def _name_and_number_faults(config: Config) -> Iterator[str]:
+    for key, value in flatten(to_dict(config)).items():
+        if isinstance(value, float) and not math.isfinite(value):
+            yield f"{key} is {value}: it must be a finite number"
+    if not is_plain_name(config.name or ""):
+        yield f"name ({config.name!r}) must be a plain folder name: {PLAIN}"
+
+
 def _without_nulls(config: Config) -> dict[str, str]:
     """{field: what is wrong} of those that are null and need a value, which then have their defaults again.
 
@@ -120,49 +119,6 @@ def _without_nulls(config: Config) -> dict[str, str]:
                 faults[f"{prefix}{name}"] = f"{prefix}{name} is null: give it a value (its default is {value})"
                 setattr(section, name, value)
     return faults
-
-
-def read_config(path: Path) -> Config:
-    """The resolved config of a finished or running stage."""
-    return load_config([str(path)])
-
-
-def read_saved(path: Path) -> dict[str, Any]:
-    """The values of a config saved in a run folder, as today's fields have them; what they say is not checked."""
-    _check_saved(path)
-    return upgrade(_read_values(path))
-
-
-def _check_saved(path: Path) -> None:
-    """Refuse a config that is not the one which the env.json beside it was written with."""
-    env = path.with_name("env.json")
-    if path.is_file() and env.is_file():
-        remedy = "restore it from a copy, or delete the folder that it lies in and train that anew"
-        check_hash(path, read_json(env, remedy).get(CONFIG_HASH), remedy)
-
-
-def upgrade(values: dict[str, Any]) -> dict[str, Any]:
-    """The values of a config saved in a run folder, perhaps by an earlier version, as today's fields have them.
-
-    Fields that are no more are dropped where they changed nothing; elsewhere they stay, and are refused as unknown.
-    """
-    values = {name: dict(value) if isinstance(value, dict) else value for name, value in values.items()}
-    for key, unused in RETIRED.items():
-        section, name = key.split(".")
-        if key not in known_fields() and values.get(section, {}).get(name) == unused:
-            del values[section][name]
-    mlm = values.get("mlm", {})
-    if mlm.get("objective") == "mlm":
-        if "pretrain" not in values:  # how far views move decides which windows both stages read
-            values["pretrain"] = {"steps": 0, "max_shift": mlm.get("max_shift", 0)}
-        values["mlm"] = {name: value for name, value in mlm.items() if name not in OF_CONTRAST}
-    return values
-
-
-@functools.cache
-def known_fields() -> tuple[str, ...]:
-    defaults = to_dict(Config())
-    return (*defaults, *(f"{section}.{name}" for section in SECTIONS for name in defaults[section]))
 
 
 def nearest_field(key: str) -> str | None:
@@ -189,28 +145,6 @@ def refuse_faults(faults: list[str]) -> None:
         raise InputError(f"{len(faults)} faults: {numbered}")
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML whose numbers may be written 1e-4 (YAML 1.2), whose dates stay text, and that refuses a repeated key."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        lines: dict[Any, int] = {}
-        for key, _ in node.value:
-            line = key.start_mark.line + 1
-            if isinstance(key, yaml.ScalarNode) and lines.setdefault((key.tag, key.value), line) != line:
-                first = lines[key.tag, key.value]
-                raise InputError(f"config {self.name}, line {line}: {key.value} is given twice, first in line {first}")
-        return super().construct_mapping(node, deep)
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in pairs if tag != "tag:yaml.org,2002:timestamp"]
-    for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
-
-
 def read_files(path: Path) -> list[tuple[Path, dict[str, Any]]]:
     """[(file, its values)] of a YAML and all that it extends, the outermost base first.
 
@@ -219,7 +153,7 @@ def read_files(path: Path) -> list[tuple[Path, dict[str, Any]]]:
     """
     files: list[tuple[Path, dict[str, Any]]] = []
     while True:
-        values = _read_values(path)
+        values = read_values(path)
         base = values.pop("extends", None)
         files.insert(0, (path, values))
         if base is None:
@@ -232,35 +166,6 @@ def read_files(path: Path) -> list[tuple[Path, dict[str, Any]]]:
         if path.resolve() in [file.resolve() for file, _ in files]:
             chain = " -> ".join(str(file) for file in (*(file for file, _ in reversed(files)), path))
             raise InputError(f"config {named_by}: extends goes in a circle, {chain}")
-
-
-def _read_values(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise InputError(f"config {path} does not exist: give the path of a YAML file, for example {DEFAULT_CONFIG}")
-    try:
-        loader = _Loader(path.read_text())
-        loader.name = str(path)
-        values = loader.get_single_data()
-    except UnicodeDecodeError:
-        raise InputError(f"config {path} is no text file: expected YAML") from None
-    except yaml.MarkedYAMLError as error:
-        raise InputError(f"config {path}, line {error.problem_mark.line + 1}: {error.problem}") from None
-    except yaml.YAMLError as error:  # characters that YAML does not allow
-        raise InputError(f"config {path}: {' '.join(str(error).split())}") from None
-    try:
-        json.dumps(values, default=str, skipkeys=True)
-    except ValueError:
-        raise InputError(f"config {path} holds a YAML anchor that contains itself") from None
-    if values is None:
-        raise InputError(f"config {path} is empty: it needs at least a data section (see {DEFAULT_CONFIG})")
-    if not isinstance(values, dict):
-        raise InputError(
-            f"config {path} holds {str(values)[:40]!r}, expected sections of fields (see {DEFAULT_CONFIG})"
-        )
-    for name in SECTIONS:
-        if name in values and not isinstance(values[name], dict):
-            raise InputError(f"config {path}: {name} is {values[name]!r}, expected a section of fields")
-    return values
 
 
 def merge(base: dict[str, Any], values: dict[str, Any], depth: int = 3) -> dict[str, Any]:

@@ -6,12 +6,13 @@ import pytest
 import yaml
 from conftest import ROOT
 
+from commands.arguments import find_faults, load_config, refuse_faults
 from simcsp.training.pretraining import stage_config, stages
-from utils import parse as parse_module
-from utils.config import Config, FinetuneConfig, PretrainConfig, find_faults, flatten, to_dict, to_yaml
+from utils import saved
+from utils.config import Config, FinetuneConfig, PretrainConfig, flatten, to_dict, to_yaml
 from utils.errors import InputError
-from utils.parse import OF_CONTRAST, load_config, read_config, refuse_faults
 from utils.run import RunFolder
+from utils.saved import OF_CONTRAST
 
 MINIMAL = {"mlm": {"steps": 0}, "pretrain": {"steps": 0}}  # nothing to train needs no data
 
@@ -93,8 +94,8 @@ def test_a_resolved_config_can_be_passed_back(write, tmp_path):
     first = load_config([write(with_changes(**changes, finetune={"lr": 1e-5, "max_grad_norm": 2})), "--seed", "11"])
     saved = tmp_path / "resolved.yaml"
     saved.write_text(to_yaml(first))
-    assert read_config(saved) == first
-    assert to_yaml(read_config(saved)) == to_yaml(first)
+    assert load_config([str(saved)]) == first
+    assert to_yaml(load_config([str(saved)])) == to_yaml(first)
 
 
 def test_defaults_themselves_can_be_passed_back(write):
@@ -413,7 +414,7 @@ EARLIER = """
 def test_a_run_folder_of_an_earlier_version_is_read_and_continued(tmp_path, monkeypatch):
     (tmp_path / "config.yaml").write_text(EARLIER)
     (tmp_path / "env.json").write_text('{"inputs": {}}')
-    config = read_config(tmp_path / "config.yaml")
+    config = load_config([str(tmp_path / "config.yaml")])
     assert (config.mlm.steps, config.mlm.warmup_steps, config.pretrain.steps) == (4, 1, 0)
     resumed = dataclasses.replace(config, pretrain=PretrainConfig(max_shift=3))
     (stage,) = (stage for name, stage in stages(resumed).items() if name == "mlm")
@@ -431,10 +432,10 @@ def test_only_what_changed_nothing_is_dropped_and_only_in_a_run_folder(tmp_path,
     (tmp_path / "env.json").write_text("{}")
     path.write_text(EARLIER.replace("objective: mlm", "objective: simcse"))
     refused([str(path)], "mlm.objective")
-    monkeypatch.setitem(parse_module.RETIRED, "data.gone", False)
+    monkeypatch.setitem(saved.RETIRED, "data.gone", False)
     for value, taken in (("false", True), ("true", False)):
         path.write_text(EARLIER.replace("corpus: fasta", f"corpus: fasta, gone: {value}"))
-        read_config(path) if taken else refused([str(path)], "unknown key data.gone")
+        load_config([str(path)]) if taken else refused([str(path)], "unknown key data.gone")
 
 
 def test_the_config_that_a_fold_saved_under_a_shared_epoch_is_read(tmp_path):
@@ -442,7 +443,7 @@ def test_the_config_that_a_fold_saved_under_a_shared_epoch_is_read(tmp_path):
     config.finetune = FinetuneConfig(folds=[3], select_epoch="shared")
     (tmp_path / "config.yaml").write_text(to_yaml(config))
     (tmp_path / "env.json").write_text("{}")
-    assert read_config(tmp_path / "config.yaml") == config
+    assert load_config([str(tmp_path / "config.yaml")]) == config
 
 
 # -- help --------------------------------------------------------------------------------------------------------------
