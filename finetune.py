@@ -27,7 +27,7 @@ def main() -> None:
     from simcsp.report.table import score_table
     from simcsp.training.bases import run_bases
     from simcsp.training.finetuning import run_folds, search_settings
-    from utils.run import StopSignal
+    from simcsp.training.stopping import StopSignal
 
     stop = StopSignal()
     if config.search.trials and config.finetune.task == "bases":

@@ -43,8 +43,8 @@ def main() -> None:
         print(make_plan(config), flush=True)
         return
     from simcsp.training.pretraining import open_pretraining, run_stages, search_pretraining
-    from utils.processes import one_for_all
-    from utils.run import StopSignal, clean_up_refused
+    from simcsp.training.processes import one_for_all
+    from simcsp.training.stopping import StopSignal, clean_up_refused
 
     with clean_up_refused(config.folder) if is_first() else nullcontext(), one_for_all():
         shared = open_pretraining(config, StopSignal())

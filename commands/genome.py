@@ -31,6 +31,7 @@ from simcsp.genome.variants import COLUMNS as VARIANT_COLUMNS
 from simcsp.genome.variants import count_variants, effects, row_of
 from simcsp.labels.splits import has_training_windows, training_windows
 from simcsp.model.bases import BASES_CONFIG, Labeller, load_bases
+from simcsp.model.checksums import sha256_folder
 from simcsp.report.table import score_table
 from simcsp.text.known_introns import read_truth
 from simcsp.text.sites import SITES
@@ -39,7 +40,7 @@ from utils.arms import BASELINE, holds_classifier, job_of
 from utils.config import DEFAULT_CONFIG, Config
 from utils.device import build_accelerator
 from utils.errors import InputError
-from utils.files import sha256_file, sha256_folder, written_aside
+from utils.files import sha256_file, written_aside
 
 PROJECT = Path(__file__).parents[1]
 BOXED = PROJECT / "models/simcsp-small-bases"

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from commands.flags import FlagParser
 from simcsp.model.card import card_data
+from simcsp.model.checksums import CARD, check_folder
 from simcsp.model.weights import weight_file_of
 from utils.errors import InputError
-from utils.files import CARD, check_folder
 
 FILES = ("*.json", "*.safetensors", "vocab.txt", CARD)
 """What of a checkpoint folder is uploaded."""

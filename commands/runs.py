@@ -26,10 +26,10 @@ from simcsp.labels.splits import load_windows, selection_windows
 from simcsp.report.relation import write_relation
 from simcsp.report.write import write_report
 from simcsp.training.finetuning import run_folds
+from simcsp.training.stopping import StopSignal, stop_if_asked
 from utils.config import Config, FinetuneConfig
 from utils.device import build_accelerator
 from utils.errors import InputError
-from utils.run import StopSignal, stop_if_asked
 
 
 def show_relate(runs: list[Path], words: list[str]) -> None:

@@ -33,7 +33,7 @@ from simcsp.text.store import open_store
 from simcsp.text.weight_matrix import WeightMatrix
 from simcsp.training.finetuning import run_folds
 from simcsp.training.objectives import info_nce
-from utils.run import StopSignal
+from simcsp.training.stopping import StopSignal
 
 FOLDS = 6
 CONTRASTIVE = ("last", "best_sccs")

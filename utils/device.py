@@ -8,13 +8,11 @@ import os
 import platform
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs
-from torch.optim.lr_scheduler import LRScheduler
 
 from utils.errors import InputError
 
@@ -107,41 +105,3 @@ def check_memory(needed: float, what: str, device: torch.device | None = None) -
     total = total_memory(device or torch.device("cpu"))
     if needed > total:
         raise InputError(f"{what}: needs at least {needed / 1e9:,.0f} GB of memory, there are {total / 1e9:,.0f} GB")
-
-
-def pack_state(accelerator: Accelerator, **parts: Any) -> dict[str, Any]:
-    """{name: its state_dict} of modules, optimiser and scheduler, with the loss scaler's and torch's generators."""
-    scaler, device = accelerator.scaler, accelerator.device
-    return {
-        **{name: part.state_dict() for name, part in parts.items()},
-        "scaler": scaler.state_dict() if scaler is not None else None,
-        "rng": torch.get_rng_state(),
-        "cuda_rng": [torch.cuda.get_rng_state(device)] if device.type == "cuda" else [],
-    }
-
-
-def unpack_state(state: dict[str, Any], accelerator: Accelerator, **parts: Any) -> None:
-    """Give the parts, the loss scaler and torch's generators what `pack_state` took from them."""
-    for name, part in parts.items():
-        part.load_state_dict(state[name])
-    if accelerator.scaler is not None:
-        accelerator.scaler.load_state_dict(state["scaler"])
-    torch.set_rng_state(state["rng"].cpu())
-    if accelerator.device.type == "cuda" and state["cuda_rng"]:  # older states hold all GPUs', the one used first
-        torch.cuda.set_rng_state(state["cuda_rng"][0].cpu(), accelerator.device)
-
-
-def take_step(accelerator: Accelerator, optimizer: torch.optim.Optimizer, scheduler: LRScheduler) -> bool:
-    """A step of optimiser and schedule, unless fp16's loss scaler skips it since gradients overflowed; whether it did.
-
-    The scaler lowers its scale when it skips and only then. Accelerate's own step_was_skipped misses a skip by a fused
-    optimiser, whose step is called all the same and leaves the weights as they are.
-    """
-    scaler = accelerator.scaler
-    before = scaler.get_scale() if scaler is not None else None
-    optimizer.step()
-    skipped = scaler is not None and scaler.get_scale() < before
-    if not skipped:
-        scheduler.step()
-    optimizer.zero_grad()
-    return skipped

@@ -24,12 +24,6 @@ from utils.errors import InputError
 if TYPE_CHECKING:
     import pandas as pd
 
-CHECKSUMS = "checksums.json"
-"""In a checkpoint folder: the SHA-256 of every other file."""
-CARD = "README.md"
-"""In a checkpoint folder: the model card."""
-CARD_TAG = "simcsp"
-"""Among the tags of our cards, by which they are told from those of other checkpoints."""
 _SEAL = "checksum"  # key of a JSON object: SHA-256 of the rest of it
 _UNWRITABLE = re.compile(r"\(os error (\d+)\)")  # as safetensors says it
 
@@ -244,32 +238,6 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
-def sha256_folder(folder: Path, card: bool = True) -> str:
-    """Hash of a checkpoint folder: names and bytes of its files. card: with its model card, which names its step.
-
-    The tokenizer's files do not count where we wrote them: they say nothing that the vocabulary's size does not, and
-    checkpoints of older versions, whose hash stands in the runs begun from them, may be given them later. Nor do the
-    checksums, and the header of a model card that is ours.
-    """
-    digest = hashlib.sha256()
-    settings = folder / "tokenizer_config.json"
-    ours = settings.is_file() and '"written_by": "simcsp"' in settings.read_text(encoding="utf-8", errors="replace")
-    skipped = (CHECKSUMS, *(("tokenizer.json", settings.name) if ours else ()), *(() if card else (CARD,)))
-    for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in skipped):
-        digest.update(f"{path.relative_to(folder)} {_hash_of_member(path)}\n".encode())
-    return digest.hexdigest()
-
-
-def _hash_of_member(path: Path) -> str:
-    """SHA-256 of a file; of a model card of ours without its YAML header."""
-    if path.name == CARD:
-        card = path.read_bytes()
-        header, end, body = card.partition(b"\n---\n")
-        if end and header.startswith(b"---\n") and CARD_TAG.encode() in header:
-            return hashlib.sha256(body.lstrip(b"\n")).hexdigest()
-    return sha256_file(path)
-
-
 def check_hash(path: Path, expected: str | None, remedy: str) -> None:
     """Refuse a file that is not what was hashed; expected: None where an earlier version wrote no hash."""
     if expected is None:
@@ -278,21 +246,6 @@ def check_hash(path: Path, expected: str | None, remedy: str) -> None:
         raise InputError(f"{path} does not exist: {remedy}")
     if sha256_file(path) != expected:
         raise InputError(f"{path} is not what was written (its SHA-256 differs): damaged or edited; {remedy}")
-
-
-def write_checksums(folder: Path) -> None:
-    """Record the hashes of a folder's files in it."""
-    files = sorted(path for path in folder.iterdir() if path.is_file() and path.name != CHECKSUMS)
-    write_json(folder / CHECKSUMS, {"sha256": {path.name: sha256_file(path) for path in files}})
-
-
-def check_folder(folder: Path) -> None:
-    """Refuse a folder of which a file is not what `write_checksums` recorded; without a record it is taken as it is."""
-    if not (folder / CHECKSUMS).is_file():
-        return
-    remedy = f"train it again or restore a copy; if you changed it on purpose, delete {folder / CHECKSUMS}"
-    for name, expected in read_json(folder / CHECKSUMS, remedy).get("sha256", {}).items():
-        check_hash(folder / Path(name).name, expected, remedy)
 
 
 # -- one process a folder ----------------------------------------------------------------------------------------------

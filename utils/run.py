@@ -1,41 +1,34 @@
-"""The run folder: config, environment, log, metrics, TensorBoard, checkpoints, state and summary; exact resume; seeds.
+"""The run folder: config, environment, log, metrics, checkpoints, state and summary; exact resume.
 
 Layout of a stage's folder: config.yaml, env.json, train.log, metrics.jsonl (the source of truth), TensorBoard events
-(a view of it, rebuilt on resume), checkpoints/, summary.json written last: it means done. While it runs also .lock,
+(a view of it, made anew on resume), checkpoints/, summary.json written last: it means done. While it runs also .lock,
 state.pt, and state.previous.pt, the state before that one.
 """
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import functools
 import json
 import os
 import pickle
 import platform
-import shutil
-import signal
 import subprocess
 import sys
 import time
 import zipfile
 import zlib
-from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 import yaml
-from tensorboard.compat.proto.summary_pb2 import Summary
-from torch.utils.tensorboard import SummaryWriter
-from torch.utils.tensorboard.summary import hparams
 from tqdm import tqdm
 
 from utils.config import Config, to_dict
-from utils.errors import InputError, Interrupted, Stopped, started_together
+from utils.errors import InputError
 from utils.files import (
     append_line,
     mend_folders,
@@ -52,7 +45,6 @@ from utils.saved import CONFIG_HASH, read_saved
 FORMAT = 2
 """Of run folders, in env.json. 1, which says nothing there: without checksums. Both are read; a later one is not."""
 PREVIOUS = "state.previous.pt"
-TWICE = 5.0  # seconds
 START_ANEW = "restore it from a copy, or delete the folder that it lies in to start that anew"
 PREDICTIONS = ["window", "fold", "label", "probability"]  # columns of predictions.csv
 REMEDY = "restore it from a copy, or delete the folder that it lies in and train that anew"
@@ -95,41 +87,13 @@ def _git_state() -> dict[str, Any]:
         return {"sha": None, "dirty": None}
 
 
-@contextlib.contextmanager
-def clean_up_refused(folder: Path) -> Iterator[None]:
-    """Where a start in a new run folder is refused before a stage has begun, take away what was written there by then:
-    its splits would refuse the mended config."""
-    is_new = not folder.exists()
-    try:
-        yield
-    except InputError:
-        if is_new and not any(folder.rglob("env.json")):
-            shutil.rmtree(folder, ignore_errors=True)
-        raise
+class View(Protocol):
+    """What shows a stage to people while it runs (simcsp/training/curves.py): its methods are told there."""
 
-
-class StopSignal:
-    """Turns Ctrl-C and SIGTERM into a flag, so that a loop can stop where its state is whole. A second one kills.
-
-    torchrun passes Ctrl-C on to processes that the terminal has told already: these two count as one.
-    """
-
-    def __init__(self) -> None:
-        self.number = 0  # of the signal
-        self._since = 0.0
-        for name in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(name, self._ask)
-
-    @property
-    def asked(self) -> bool:
-        """Whether a signal has come."""
-        return self.number != 0
-
-    def _ask(self, number: int, frame: Any) -> None:
-        twice = started_together() > 1 and time.monotonic() - self._since < TWICE
-        if self.asked and not twice:
-            raise Stopped(number)
-        self.number, self._since = number, time.monotonic()
+    def show(self, row: dict[str, Any]) -> None: ...
+    def rewind(self, step: int, rows: list[dict[str, Any]]) -> None: ...
+    def finish(self, hyperparameters: dict[str, Any] | None, metrics: dict[str, float]) -> None: ...
+    def close(self) -> None: ...
 
 
 class RunFolder:
@@ -137,17 +101,15 @@ class RunFolder:
 
     path: the folder. config: resolved config (nested dict) that decides the result; a folder made under another one is
     refused with the difference shown. inputs: {name: hash}, likewise. After construction `finished` says whether
-    summary.json exists already. Nothing is written before `begin`. events: whether TensorBoard shows it.
+    summary.json exists already. Nothing is written before `begin`. view: what shows the metrics to people, if anything.
     """
 
     def __init__(
-        self, path: Path, config: dict[str, Any], inputs: dict[str, str], device: str, events: bool = True
+        self, path: Path, config: dict[str, Any], inputs: dict[str, str], device: str, view: View | None = None
     ) -> None:
-        self.path, self.config, self.events = path, config, events
-        self._floors: dict[str, float] = {}
+        self.path, self.config, self.view = path, config, view
         self.checkpoints = path / "checkpoints"
         self.finished = (path / "summary.json").is_file()
-        self._writer: SummaryWriter | None = None
         self._inputs, self._device = inputs, device
         self._check_same()
 
@@ -200,13 +162,6 @@ class RunFolder:
         """summary.json of a finished stage."""
         return read_json(self.path / "summary.json", START_ANEW)
 
-    @property
-    def writer(self) -> SummaryWriter:
-        """TensorBoard writer, opened on first use."""
-        if self._writer is None:
-            self._writer = SummaryWriter(str(self.path))
-        return self._writer
-
     def log(self, message: str, show: bool = True) -> None:
         """One line to train.log, and to the terminal above any progress bar."""
         append_line(self.path / "train.log", f"{time.strftime('%Y-%m-%d %H:%M:%S')} {message}")
@@ -214,77 +169,25 @@ class RunFolder:
             tqdm.write(f"{message}\033[K" if sys.stdout.isatty() else message)
 
     def record(self, step: int, values: dict[str, float]) -> None:
-        """Append one row to metrics.jsonl and show it in TensorBoard. Raises FloatingPointError on NaN or infinity."""
+        """Append one row to metrics.jsonl and show it. Raises FloatingPointError on NaN or infinity."""
         for key, value in values.items():
             if not np.isfinite(value):
                 raise FloatingPointError(f"{key} is {value} at step {step}")
         row = {"step": step, "time": round(time.time(), 3), **{key: float(value) for key, value in values.items()}}
         append_line(self.path / "metrics.jsonl", json.dumps(row))
-        self._show(row)
-
-    def _show(self, row: dict[str, Any]) -> None:
-        """A row as points of curves; floors, which are measured once, as level lines through the validations."""
-        floors = {key: value for key, value in row.items() if key.startswith("floor/")}
-        self._floors |= floors
-        if floors or not self.events:
-            return
-        values = {key: value for key, value in row.items() if key not in ("step", "time")}
-        if any(key.startswith("val/") for key in values):
-            values |= self._floors
-        for key, value in values.items():
-            self.writer.add_scalar(key, value, row["step"], walltime=row["time"])
-
-    def picture(self, step: int, distributions: dict[str, np.ndarray], image: bytes | None = None) -> None:
-        """Keep and show what a validation looks like: values to draw histograms of, within [-1, 1], and a PNG."""
-        if not self.events:
-            return
-        folder = self.path / "pictures"
-        folder.mkdir(exist_ok=True)
-        with open(folder / f"{step:06d}.npz", "wb") as handle:
-            np.savez_compressed(handle, **{name: values.astype(np.float16) for name, values in distributions.items()})
-        if image is not None:
-            (folder / f"{step:06d}.png").write_bytes(image)
-        self._show_picture(step)
-
-    def _show_picture(self, step: int) -> None:
-        stem = self.path / "pictures" / f"{step:06d}"
-        with np.load(stem.with_suffix(".npz")) as kept:
-            for name in kept.files:
-                self.writer.add_histogram(name, kept[name].astype(np.float32), step, bins=np.linspace(-1, 1, 41))
-        if stem.with_suffix(".png").is_file():
-            png = stem.with_suffix(".png").read_bytes()
-            width, height = (int.from_bytes(png[at : at + 4]) for at in (16, 20))  # of its header
-            image = Summary.Image(encoded_image_string=png, colorspace=3, width=width, height=height)
-            self.writer.file_writer.add_summary(Summary(value=[Summary.Value(tag="motif sites", image=image)]), step)
+        if self.view is not None:
+            self.view.show(row)
 
     def metrics(self) -> list[dict[str, Any]]:
         """Rows of metrics.jsonl; a last line torn by a kill is left out."""
         return read_metrics(self.path)
 
     def rewind(self, step: int) -> None:
-        """Forget metrics after `step` (-1: all) and rebuild the TensorBoard view, to go on from a saved state."""
+        """Forget metrics after `step` (-1: all) and make the view anew, to go on from a saved state."""
         rows = [row for row in self.metrics() if row["step"] <= step]
         write_text(self.path / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
-        for events in self.path.glob("events.out.tfevents.*"):
-            events.unlink()
-        for picture in (self.path / "pictures").glob("*"):
-            if int(picture.stem) > step:
-                picture.unlink()
-        if not self.events:
-            return
-        run = self.path.parent.parent if self.path.name.startswith("seed") else self.path.parent
-        for name, path, kind in (
-            ("config", self.path / "config.yaml", "yaml"),
-            ("environment", self.path / "env.json", "json"),
-            ("pre-training text", run / "corpus.json", "json"),
-            ("overlap of the evaluation with the text", run / "overlap.json", "json"),
-        ):
-            if path.is_file():
-                self.writer.add_text(name, f"```{kind}\n{path.read_text()}\n```")
-        for row in rows:
-            self._show(row)
-        for picture in sorted((self.path / "pictures").glob("*.npz")):
-            self._show_picture(int(picture.stem))
+        if self.view is not None:
+            self.view.rewind(step, rows)
 
     def save_state(self, state: dict[str, Any], keep_previous: bool = True) -> None:
         """Atomically save all that going on needs (tensors, numbers, strings; readable with weights_only).
@@ -318,11 +221,9 @@ class RunFolder:
         return state
 
     def finish(self, summary: dict[str, Any], hyperparameters: dict[str, Any] | None = None) -> None:
-        """Write summary.json, the last act: its presence means done. Numbers under 'metrics' go to TensorBoard too."""
-        if hyperparameters and self.events:
-            tags = [tag for tag in HEADLINES if tag in summary.get("metrics", {})]
-            show_hyperparameters(self.writer, hyperparameters, tags)
-        self.close()
+        """Write summary.json, the last act: its presence means done. The view shows it beside the hyperparameters."""
+        if self.view is not None:
+            self.view.finish(hyperparameters, summary.get("metrics", {}))
         write_json(self.path / "summary.json", summary)
         for name in ("state.pt", PREVIOUS):
             (self.path / name).unlink(missing_ok=True)
@@ -330,20 +231,9 @@ class RunFolder:
         self.finished = True
 
     def close(self) -> None:
-        """Flush TensorBoard."""
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
-
-
-def show_hyperparameters(writer: SummaryWriter, values: dict[str, Any], tags: list[str]) -> None:
-    """A line of TensorBoard's HPARAMS: settings, and the last values of the scalars named by tags.
-
-    add_hparams would open a run of its own; its three summaries can go to this one.
-    """
-    plain = {key: value if isinstance(value, (bool, int, float, str)) else str(value) for key, value in values.items()}
-    for part in hparams(plain, dict.fromkeys(tags, 0.0)):
-        writer.file_writer.add_summary(part)
+        """Flush the view."""
+        if self.view is not None:
+            self.view.close()
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
@@ -394,9 +284,3 @@ def _differences(before: dict[str, Any], now: dict[str, Any], prefix: str = "") 
         elif old != new:
             found.append(f"{prefix}{key} was {old}, now {new}")
     return found
-
-
-def stop_if_asked(stop: StopSignal, where: str) -> None:
-    """Leave by Interrupted when a stop signal has come; call it only where the state on disk is whole."""
-    if stop.asked:
-        raise Interrupted(f"stopped {where}", stop.number)

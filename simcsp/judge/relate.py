@@ -18,11 +18,12 @@ from simcsp.judge.proxies import measure_layers
 from simcsp.labels.motifs import Motifs
 from simcsp.labels.spliceator import Windows
 from simcsp.model.checkpoint import load_backbone
+from simcsp.model.checksums import sha256_folder
 from simcsp.model.encoder import MIX, check_length, read_pooling
 from utils.arms import finished_folds, stage_folders
 from utils.config import Config, FinetuneConfig, flatten, to_dict
 from utils.errors import InputError
-from utils.files import read_json, replace_folder, sha256_folder, write_json
+from utils.files import read_json, replace_folder, write_json
 
 FOLDER = "relate"  # of a run: what relate writes there
 HEADLINES = {"sccs": "SCCS", "nmi": "NMI", "probe": "probe AUC"}

@@ -20,6 +20,7 @@ from torch import nn
 from transformers import BertConfig, BertForMaskedLM
 
 from simcsp.model.attention import ATTENTION, make_cheap
+from simcsp.model.checksums import check_folder, write_checksums
 from simcsp.model.encoder import (
     DEFAULT_POOLING,
     MIX,
@@ -52,7 +53,6 @@ from simcsp.model.weights import (
 from simcsp.text.alphabet import VOCAB
 from utils.config import ModelConfig
 from utils.errors import InputError
-from utils.files import check_folder, write_checksums
 
 # Keys that published BERT checkpoints may hold beyond or short of ours, and that change no vector:
 _EXPECTED_UNEXPECTED = ("bert.pooler.", "pooler.", "cls.seq_relationship.", "position_ids", "classifier.")

@@ -13,6 +13,7 @@ from simcsp.judge.mutagenesis import logo_heights, mean_drops, substitution_drop
 from simcsp.labels.motifs import Motifs, load_motifs
 from simcsp.labels.splits import has_training_windows, read_windows
 from simcsp.model.checkpoint import load_backbone
+from simcsp.model.checksums import sha256_folder
 from simcsp.model.classifier import load_classifier, predict_logits
 from simcsp.model.embedding import embed_centre
 from simcsp.report.logo import Mutagenesis, mutagenesis_plot
@@ -22,7 +23,7 @@ from simcsp.text.sites import SITES
 from utils.arms import BASELINE, CONTROL, HEAD_FILE, checkpoint_of, finished_folds, job_of, stage_folders
 from utils.config import Config, ModelConfig
 from utils.device import build_accelerator
-from utils.files import replacing, sha256_folder
+from utils.files import replacing
 
 MOST_SITES = 1000  # that UMAP lays out: it takes seconds an encoder then
 MUTATED, FLANK = 50, 20  # true sites of each type, and nt on either side that are changed: 12,000 windows

@@ -10,11 +10,12 @@ from transformers import BertModel
 from simcsp.judge.distance import Distance, linear_cka, mean_cosine_to, relative_change
 from simcsp.labels.splits import has_training_windows, read_windows, selection_windows
 from simcsp.model.checkpoint import load_backbone
+from simcsp.model.checksums import sha256_folder
 from simcsp.model.embedding import embed
 from simcsp.report.collect import REMEDY, Study
 from utils.arms import OF_CONTROL, OF_PRETRAINING, checkpoint_of
 from utils.config import Config
-from utils.files import read_json, sha256_folder, write_json
+from utils.files import read_json, write_json
 
 MOST_WINDOWS = 400  # of those for selection, so that a large encoder on a CPU takes a minute each
 

@@ -18,15 +18,19 @@ from simcsp.labels.splits import training_windows
 from simcsp.model.bases import CLASSES, IDENTITY, TYPES, BaseClassifier, Labeller, Shape, load_bases, padded, save_bases
 from simcsp.model.card import write_card
 from simcsp.model.checkpoint import load_backbone, resolve_source
+from simcsp.model.checksums import sha256_folder
 from simcsp.model.encoder import fresh_like
 from simcsp.text.alphabet import N, reverse_complement
-from simcsp.training.optimizer import build_optimizer, decay_groups
-from utils.arms import FLOORS, Arm, resolve_arms
+from simcsp.training.arms import Arm, resolve_arms
+from simcsp.training.curves import open_folder
+from simcsp.training.optimizer import build_optimizer, decay_groups, pack_state, take_step, unpack_state
+from simcsp.training.stopping import StopSignal, stop_if_asked
+from utils.arms import FLOORS
 from utils.config import BasesConfig, Config, ModelConfig, to_dict
-from utils.device import build_accelerator, pack_state, take_step, unpack_state
+from utils.device import build_accelerator
 from utils.errors import InputError
-from utils.files import replace_folder, sha256_folder
-from utils.run import RunFolder, StopSignal, stop_if_asked
+from utils.files import replace_folder
+from utils.run import RunFolder
 
 CNN = "cnn"
 """The arm without an encoder."""
@@ -93,7 +97,7 @@ def open_job(config: Config, genome: Genome, arm: Arm, seed: int, fold: int, dev
     path = config.folder / "finetune" / arm.name / SITE
     if arm.several:
         path /= f"pretrain{arm.pretrain_seed}"
-    return RunFolder(path / f"seed{seed}/fold{fold:02d}", kept, inputs, device)
+    return open_folder(path / f"seed{seed}/fold{fold:02d}", kept, inputs, device)
 
 
 # -- the text of a fold ------------------------------------------------------------------------------------------------

@@ -13,10 +13,11 @@ from torch.utils.tensorboard import SummaryWriter
 
 from simcsp.judge.clustering import lay_out, principal_components
 from simcsp.labels.motifs import Motifs
+from simcsp.training.curves import show_hyperparameters
 from simcsp.training.validation import Seen, Validation
 from utils.arms import finished_folds
 from utils.files import read_json, read_table, write_text
-from utils.run import START_ANEW, RunFolder, read_metrics, show_hyperparameters
+from utils.run import START_ANEW, RunFolder, read_metrics
 from utils.saved import read_saved
 
 matplotlib.use("Agg")  # files only: there may be no screen
@@ -52,7 +53,7 @@ def show_validation(run: RunFolder, step: int, validation: Validation, seen: See
     most = validation.settings.umap_sites
     if seen.states is not None and min(most, len(seen.states)) >= LEAST_SITES:
         image = draw_sites(seen.states, validation.motifs, most, validation.seed, f"step {step}")
-    run.picture(step, distributions, image)
+    run.view.picture(step, distributions, image)
 
 
 def class_cosines(vectors: np.ndarray, labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -18,6 +18,7 @@ from simcsp.labels.floors import annotated_sites, fit_annotation_floor
 from simcsp.labels.motifs import Motifs, load_motifs
 from simcsp.labels.spliceator import Windows
 from simcsp.labels.splits import Splits, load_windows
+from simcsp.training.arms import Arm, resolve_arms
 from simcsp.training.board import show_arm
 from simcsp.training.fold import (
     Fold,
@@ -39,12 +40,12 @@ from simcsp.training.fold import (
 )
 from simcsp.training.probe import fit_probe
 from simcsp.training.search import Load, Report, run_search
+from simcsp.training.stopping import StopSignal, stop_if_asked
 from simcsp.training.workers import worker_context
-from utils.arms import OF_ANNOTATION, Arm, resolve_arms
+from utils.arms import OF_ANNOTATION
 from utils.config import Config, FinetuneConfig, to_dict
 from utils.device import build_accelerator
 from utils.errors import InputError, Interrupted
-from utils.run import StopSignal, stop_if_asked
 
 CONFIG_SECTIONS = ("name", "seed", "precision", "model", "data", "evaluate", "finetune")  # what decides a fold's result
 

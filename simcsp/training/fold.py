@@ -27,20 +27,23 @@ from simcsp.labels.spliceator import Windows
 from simcsp.labels.splits import Splits, draw_training
 from simcsp.model.card import write_card
 from simcsp.model.checkpoint import load_backbone, resolve_source
+from simcsp.model.checksums import sha256_folder
 from simcsp.model.classifier import Classifier, layer_groups, load_classifier, predict, read_head, save_classifier
 from simcsp.model.embedding import embed
 from simcsp.model.encoder import check_length, fresh_like, window_vectors
 from simcsp.text.alphabet import add_special_tokens
 from simcsp.text.kmers import shared_kmers, similar_to_training
+from simcsp.training.arms import Arm
+from simcsp.training.curves import open_folder
 from simcsp.training.health import at_chance, one_class
 from simcsp.training.objectives import sup_con
-from simcsp.training.optimizer import build_optimizer
-from utils.arms import Arm
+from simcsp.training.optimizer import build_optimizer, pack_state, take_step, unpack_state
+from simcsp.training.stopping import StopSignal, stop_if_asked
 from utils.config import STAGES, EvaluateConfig, FinetuneConfig, ModelConfig
-from utils.device import fit_seed, pack_state, take_step, unpack_state
+from utils.device import fit_seed
 from utils.errors import InputError
-from utils.files import replace_folder, sha256_file, sha256_folder, write_text
-from utils.run import RunFolder, StopSignal, stop_if_asked
+from utils.files import replace_folder, sha256_file, write_text
+from utils.run import RunFolder
 
 
 @dataclass(frozen=True)
@@ -268,8 +271,8 @@ def open_fold(study: Study, job: Job, config: dict[str, Any], inputs: dict[str, 
                 f"finetune.{name} ({getattr(settings, name)}) is more than the {len(parts['train'])} training windows "
                 f"of fold {job.fold}: the last partial batch is dropped, so no batch would be left"
             )
-    device, events = str(study.accelerator.device), settings.fold_events
-    return Fold(job, RunFolder(study.folder / job.path, config, inputs, device, events), parts)
+    device, shown = str(study.accelerator.device), settings.fold_events
+    return Fold(job, open_folder(study.folder / job.path, config, inputs, device, shown), parts)
 
 
 # -- training ----------------------------------------------------------------------------------------------------------

@@ -1,11 +1,13 @@
-"""AdamW with a warm-up and decay of the learning rate, for pre-training and fine-tuning."""
+"""AdamW with a warm-up and decay of the learning rate, its steps, and its state; for pre-training and fine-tuning."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from torch import nn
+from torch.optim.lr_scheduler import LRScheduler
 from transformers import get_scheduler
 
 
@@ -17,7 +19,7 @@ def build_optimizer(
     warmup_steps: int,
     steps: int,
     fused: bool = False,
-) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+) -> tuple[torch.optim.Optimizer, LRScheduler]:
     """AdamW over parameter groups, and its schedule as transformers names it; a group's own settings come first."""
     optimizer = torch.optim.AdamW(groups, lr=lr, weight_decay=weight_decay, fused=fused)
     return optimizer, get_scheduler(schedule, optimizer, num_warmup_steps=warmup_steps, num_training_steps=steps)
@@ -28,3 +30,41 @@ def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     matrices = [p for p in model.parameters() if p.ndim > 1]
     vectors = [p for p in model.parameters() if p.ndim <= 1]
     return [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+
+
+def take_step(accelerator: Accelerator, optimizer: torch.optim.Optimizer, scheduler: LRScheduler) -> bool:
+    """A step of optimiser and schedule, unless fp16's loss scaler skips it since gradients overflowed; whether it did.
+
+    The scaler lowers its scale when it skips and only then. Accelerate's own step_was_skipped misses a skip by a fused
+    optimiser, whose step is called all the same and leaves the weights as they are.
+    """
+    scaler = accelerator.scaler
+    before = scaler.get_scale() if scaler is not None else None
+    optimizer.step()
+    skipped = scaler is not None and scaler.get_scale() < before
+    if not skipped:
+        scheduler.step()
+    optimizer.zero_grad()
+    return skipped
+
+
+def pack_state(accelerator: Accelerator, **parts: Any) -> dict[str, Any]:
+    """{name: its state_dict} of modules, optimiser and scheduler, with the loss scaler's and torch's generators."""
+    scaler, device = accelerator.scaler, accelerator.device
+    return {
+        **{name: part.state_dict() for name, part in parts.items()},
+        "scaler": scaler.state_dict() if scaler is not None else None,
+        "rng": torch.get_rng_state(),
+        "cuda_rng": [torch.cuda.get_rng_state(device)] if device.type == "cuda" else [],
+    }
+
+
+def unpack_state(state: dict[str, Any], accelerator: Accelerator, **parts: Any) -> None:
+    """Give the parts, the loss scaler and torch's generators what `pack_state` took from them."""
+    for name, part in parts.items():
+        part.load_state_dict(state[name])
+    if accelerator.scaler is not None:
+        accelerator.scaler.load_state_dict(state["scaler"])
+    torch.set_rng_state(state["rng"].cpu())
+    if accelerator.device.type == "cuda" and state["cuda_rng"]:  # older states hold all GPUs', the one used first
+        torch.cuda.set_rng_state(state["cuda_rng"][0].cpu(), accelerator.device)

@@ -24,10 +24,10 @@ from simcsp.model.encoder import check_length
 from simcsp.text.alphabet import add_special_tokens
 from simcsp.training.masking import build_chooser
 from simcsp.training.pretraining import Pretraining, Training, check_step, open_pretraining, stages, step_memory
+from simcsp.training.stopping import StopSignal
 from utils.arms import BASELINE, FLOORS
 from utils.config import Config, PretrainConfig
 from utils.device import set_seed, total_memory
-from utils.run import StopSignal
 
 TRIAL_STEPS, LONGEST = 10, 30.0  # seconds that trial steps, or a validation, should take at most
 FEW = 16  # windows on which is measured what would take longer

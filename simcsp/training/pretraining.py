@@ -21,6 +21,7 @@ from transformers import BertConfig, BertForMaskedLM
 from simcsp.labels.overlap import hidden_windows, measure_overlap
 from simcsp.model.card import write_card
 from simcsp.model.checkpoint import load_backbone, resolve_source, save_checkpoint
+from simcsp.model.checksums import sha256_folder
 from simcsp.model.classifier import load_classifier, predict
 from simcsp.model.encoder import MIX, check_length, read_pooling
 from simcsp.text.annotated import SiteSampler
@@ -29,19 +30,21 @@ from simcsp.text.enriched import Classify
 from simcsp.text.sampler import WindowSampler
 from simcsp.text.species import check_species
 from simcsp.training.board import LAYOUT, show_validation, show_vectors
+from simcsp.training.curves import open_folder
 from simcsp.training.health import base_entropy, collapse, stuck, unmoved
 from simcsp.training.masking import Chooser, build_chooser
-from simcsp.training.optimizer import build_optimizer, decay_groups
+from simcsp.training.optimizer import build_optimizer, decay_groups, pack_state, take_step, unpack_state
+from simcsp.training.processes import Processes, processes_of
 from simcsp.training.search import Load, Report, run_search
 from simcsp.training.step import Learner, MiniBatches, step_loss
+from simcsp.training.stopping import StopSignal
 from simcsp.training.validation import Validation, build_validation
 from utils.arms import PROXIES, stage_folder
 from utils.config import Config, DataConfig, MlmConfig, ModelConfig, PretrainConfig, to_dict
-from utils.device import build_accelerator, check_memory, dropout_seed, pack_state, set_seed, take_step, unpack_state
+from utils.device import build_accelerator, check_memory, dropout_seed, set_seed
 from utils.errors import InputError, Interrupted
-from utils.files import read_json, replace_folder, replacing, sha256_folder, write_json
-from utils.processes import Processes, processes_of
-from utils.run import RunFolder, StopSignal
+from utils.files import read_json, replace_folder, replacing, write_json
+from utils.run import RunFolder
 
 DELETE_IT = "delete it, pre-training measures it anew"
 CONFIG_SECTIONS = ("name", "seed", "precision", "model", "data", "evaluate")  # with the stage's own: what decides it
@@ -264,7 +267,7 @@ def run_stage(
     processes, run = shared.processes, None
     if processes.first:
         inputs = stage_inputs(source, shared.text, shared.validation)
-        run = RunFolder(path, stage_config(config, name, stage, source), inputs, str(accelerator.device))
+        run = open_folder(path, stage_config(config, name, stage, source), inputs, str(accelerator.device))
         if run.finished:
             run.log(f"{path}: already done ({headline(run.summary)})")
     if processes.told(run is not None and run.finished):
@@ -310,7 +313,7 @@ def open_run(
         run.rewind(-1)
         describe(run, config, name, training, shared.text, remarks)
         start(run, training, shared.validation)
-    run.writer.add_custom_scalars(LAYOUT)
+    run.view.writer.add_custom_scalars(LAYOUT)
 
 
 def step_memory(model: BertConfig, stage: PretrainConfig, window: int, processes: int = 1) -> float:

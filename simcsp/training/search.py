@@ -19,10 +19,10 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.study import MaxTrialsCallback
 from optuna.trial import TrialState
 
+from simcsp.training.stopping import StopSignal, stop_if_asked
 from utils.config import Config, flatten, to_dict
 from utils.errors import InputError, Interrupted
 from utils.files import release_lock, take_lock, write_text
-from utils.run import StopSignal, stop_if_asked
 
 HEARTBEAT, GRACE = 20, 60  # seconds, of a database: a worker not heard of for so long is dead, and its trial retried
 MAX_RETRY = 3  # of a trial: its settings may be what kills processes

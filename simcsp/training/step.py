@@ -15,10 +15,10 @@ from simcsp.text.annotated import SITE_CLASSES
 from simcsp.text.kmers import near_duplicates
 from simcsp.training.masking import IGNORED, Chooser, choose_random, corrupt
 from simcsp.training.objectives import Average, ProjectionHead, alone, dcl, info_nce, sup_con
+from simcsp.training.processes import Processes
 from simcsp.training.views import mutated, shifted
 from utils.config import PretrainConfig
 from utils.device import give_back_freed_memory
-from utils.processes import Processes
 
 ALONE = Processes()
 

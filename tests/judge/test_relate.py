@@ -20,9 +20,10 @@ from simcsp.judge.relate import correlate, find_checkpoints, rank_correlations, 
 from simcsp.judge.sccs import SCCS_CEILING
 from simcsp.labels.motifs import load_motifs
 from simcsp.model.checkpoint import load_backbone
+from simcsp.model.checksums import write_checksums
 from simcsp.report.relation import plain_sentence
 from simcsp.training import finetuning
-from utils.files import read_json, sha256_file, write_checksums, write_json
+from utils.files import read_json, sha256_file, write_json
 from utils.run import read_metrics
 from utils.saved import CONFIG_HASH
 

@@ -15,9 +15,9 @@ import evaluate
 from simcsp.model.bases import BaseClassifier, Shape, save_bases
 from simcsp.model.card import license_of, write_card
 from simcsp.model.checkpoint import load_backbone, save_checkpoint
+from simcsp.model.checksums import sha256_folder
 from simcsp.model.classifier import Classifier, save_classifier
 from utils.config import ModelConfig
-from utils.files import sha256_folder
 
 BOXED = ["simcsp-small", "simcsp-small-splice", "simcsp-small-bases"]
 

@@ -6,12 +6,12 @@ from safetensors.torch import load_file, save_file
 from standins import change_weights, fresh, splicebert, write_zenodo
 
 from simcsp.model.checkpoint import load_backbone, save_checkpoint
+from simcsp.model.checksums import write_checksums
 from simcsp.model.classifier import load_classifier
 from simcsp.model.encoder import fresh_like
 from simcsp.text.alphabet import VOCAB
 from utils.config import ModelConfig
 from utils.errors import InputError
-from utils.files import write_checksums
 
 
 def refused(folder, message, need_mlm_head=False):

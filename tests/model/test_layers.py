@@ -15,6 +15,7 @@ import finetune
 import pretrain
 from simcsp.judge.proxies import probe_auc
 from simcsp.model.checkpoint import load_backbone, save_checkpoint
+from simcsp.model.checksums import CHECKSUMS, write_checksums
 from simcsp.model.classifier import Classifier, load_classifier, predict, save_classifier
 from simcsp.model.embedding import embed, embed_layers, embed_twice
 from simcsp.model.encoder import POOLING_KINDS, fresh_like, mix_weights, pool, read_pooling, window_vectors
@@ -23,7 +24,6 @@ from simcsp.training.objectives import info_nce
 from simcsp.training.step import Learner
 from utils.config import ModelConfig
 from utils.errors import InputError
-from utils.files import CHECKSUMS, write_checksums
 
 BLOCKS, HIDDEN = 4, 16
 SIZES = {"hidden_size": HIDDEN, "num_hidden_layers": BLOCKS, "num_attention_heads": 2, "intermediate_size": 32}

@@ -16,10 +16,11 @@ from simcsp.labels.bases import UNLABELLED, read_genome
 from simcsp.model.bases import BaseClassifier, Labeller, Shape, load_bases, save_bases
 from simcsp.text.alphabet import N, encode, reverse_complement
 from simcsp.training import bases as training
-from utils.arms import Arm, finished_folds, job_of
+from simcsp.training.arms import Arm
+from simcsp.training.stopping import StopSignal
+from utils.arms import finished_folds, job_of
 from utils.config import BasesConfig
 from utils.errors import Interrupted
-from utils.run import StopSignal
 
 LEFT, RIGHT = "CAGGTAAGT", "TTCTTTCTTTTCAGG"  # a donor's exon ends after its 3rd base, an acceptor's begins at its 15th
 

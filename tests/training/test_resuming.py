@@ -35,9 +35,9 @@ import pretrain
 from commands.arguments import load_config
 from simcsp.report import write
 from simcsp.training import finetuning, fold, pretraining
+from simcsp.training.optimizer import take_step
 from simcsp.training.validation import build_validation
 from utils.config import flatten, to_dict
-from utils.device import take_step
 from utils.errors import Interrupted
 from utils.run import RunFolder, read_metrics
 

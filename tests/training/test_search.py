@@ -18,8 +18,8 @@ import pretrain
 from commands.arguments import load_config
 from simcsp.labels.splits import load_windows
 from simcsp.training import fold, search
+from simcsp.training.stopping import StopSignal
 from utils.errors import InputError
-from utils.run import StopSignal
 
 SPACE = {
     "pretrain.lr": {"low": 1e-4, "high": 1e-2, "log": True},

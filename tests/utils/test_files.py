@@ -22,15 +22,12 @@ from utils import files
 from utils.config import Config
 from utils.errors import InputError, describe_os_error, run_script
 from utils.files import (
-    check_folder,
     check_hash,
     read_json,
     read_table,
     replace_folder,
     replacing,
     sha256_file,
-    sha256_folder,
-    write_checksums,
     write_json,
     write_text,
 )
@@ -94,16 +91,6 @@ def test_a_kill_while_a_checkpoint_is_replaced_leaves_the_old_or_the_new(tmp_pat
     RunFolder(tmp_path / "stage", {}, {}, "cpu").begin()
     assert (best / "weights").read_text() == found
     assert not list(run.checkpoints.glob("*.old"))
-
-
-def test_the_hash_of_a_folder_follows_names_and_bytes(tmp_path):
-    hashes = []
-    for name, text in (("a", "1"), ("a", "2"), ("b", "1"), ("a", "1")):
-        folder = tmp_path / str(len(hashes))
-        (folder / "sub").mkdir(parents=True)
-        (folder / "sub" / name).write_text(text)
-        hashes.append(sha256_folder(folder))
-    assert len(set(hashes)) == 3 and hashes[0] == hashes[3]
 
 
 def test_file_and_folder_are_flushed_before_and_after_the_rename(tmp_path, monkeypatch):
@@ -261,21 +248,6 @@ def test_a_file_with_another_hash_is_refused(tmp_path):
     flip(path, 40)
     with pytest.raises(InputError, match="p.csv is not what was written .*do this"):
         check_hash(path, written, "do this")
-
-
-def test_a_changed_file_of_a_checkpoint_is_refused_and_a_folder_without_a_record_is_not(tmp_path):
-    (tmp_path / "model.safetensors").write_bytes(b"weights")
-    check_folder(tmp_path)
-    identity = sha256_folder(tmp_path)
-    write_checksums(tmp_path)
-    check_folder(tmp_path)
-    assert sha256_folder(tmp_path) == identity  # runs that began from it know it still
-    flip(tmp_path / "model.safetensors", 11)
-    with pytest.raises(InputError, match="model.safetensors is not what was written .* delete .*checksums.json"):
-        check_folder(tmp_path)
-    (tmp_path / "model.safetensors").unlink()
-    with pytest.raises(InputError, match="model.safetensors does not exist"):
-        check_folder(tmp_path)
 
 
 # -- a run folder ------------------------------------------------------------------------------------------------------

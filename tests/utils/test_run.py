@@ -1,20 +1,17 @@
-"""The run folder, signals, devices."""
+"""The run folder, errors, devices."""
 
 import os
 import platform
-import signal
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 import torch
 from conftest import ROOT, Crash, crash
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from utils.device import build_accelerator
 from utils.errors import InputError, Interrupted, run_script
-from utils.run import RunFolder, StopSignal, read_metrics
+from utils.run import RunFolder, read_metrics
 
 # -- run folder --------------------------------------------------------------------------------------------------------
 
@@ -22,8 +19,8 @@ CONFIG = {"name": "x", "pretrain": {"lr": 1e-4, "steps": 8}}
 INPUTS = {"text": "abc", "start checkpoint": "def"}
 
 
-def open_run(folder, config=CONFIG, inputs=INPUTS, events=True):
-    run = RunFolder(folder / "stage", config, inputs, "cpu", events)
+def open_run(folder, config=CONFIG, inputs=INPUTS):
+    run = RunFolder(folder / "stage", config, inputs, "cpu")
     run.begin()
     return run
 
@@ -85,55 +82,6 @@ def test_a_torn_last_line_of_the_metrics_is_left_out(tmp_path):
     assert [row["train/loss"] for row in run.metrics()] == [1 / 3, 1 / 3]
 
 
-def scalars(folder):
-    events = EventAccumulator(str(folder), size_guidance={"scalars": 0})
-    events.Reload()
-    return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
-
-
-def test_rewinding_forgets_later_rows_here_and_in_tensorboard(tmp_path):
-    run = open_run(tmp_path)
-    for step in (1, 2, 3, 4):
-        run.record(step, {"train/loss": step / 8})
-    run.close()
-    run = open_run(tmp_path)
-    run.rewind(2)
-    run.record(3, {"train/loss": 0.0})
-    run.close()
-    expected = [(1, 0.125), (2, 0.25), (3, 0.0)]
-    assert [(row["step"], row["train/loss"]) for row in run.metrics()] == expected
-    assert scalars(run.path) == {"train/loss": expected}
-    run.rewind(-1)
-    run.close()
-    assert run.metrics() == [] and scalars(run.path) == {}
-
-
-def test_pictures_stay_with_the_steps_that_are_kept_and_floors_are_level_lines(tmp_path):
-    run = open_run(tmp_path)
-    run.record(0, {"floor/sccs_gc": 0.1})
-    for step in (0, 5, 10):
-        run.record(step, {"val/sccs": step / 100, "train/loss": 1.0})
-        run.picture(step, {"cosine": np.linspace(-1, 1, 50) * step / 10})
-    run.close()
-    run = open_run(tmp_path)
-    run.rewind(5)
-    run.close()
-    events = EventAccumulator(str(run.path), size_guidance={"histograms": 0})
-    events.Reload()
-    assert [event.step for event in events.Histograms("cosine")] == [0, 5]
-    assert sorted(path.stem for path in (run.path / "pictures").iterdir()) == ["000000", "000005"]
-    assert scalars(run.path)["floor/sccs_gc"] == [(0, pytest.approx(0.1)), (5, pytest.approx(0.1))]
-
-
-def test_a_run_without_events_writes_the_rest(tmp_path):
-    run = open_run(tmp_path, events=False)
-    run.record(1, {"train/loss": 0.5})
-    run.picture(1, {"cosine": np.zeros(3)})
-    run.rewind(1)
-    run.finish({"metrics": {"train/loss": 0.5}}, {"lr": 1e-4})
-    assert len(run.metrics()) == 1 and not list(run.path.glob("events*")) and not (run.path / "pictures").exists()
-
-
 def test_the_saved_state_comes_back_as_it_was_and_a_kill_keeps_the_one_before(tmp_path, monkeypatch):
     run = open_run(tmp_path)
     assert run.load_state() is None
@@ -154,20 +102,9 @@ def test_the_summary_means_done_and_takes_the_place_of_the_state(tmp_path):
     assert run.finished and again.finished
     assert again.summary == {"metrics": {"val/sccs": 0.5, "p": None}}
     assert run.load_state() is None
-    assert scalars(run.path) == {}  # HPARAMS reads the last point of the curves that it names
 
 
-# -- signals, errors, devices ------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_asks_and_a_second_one_insists(call, number):
-    stop = StopSignal()
-    assert not stop.asked
-    os.kill(os.getpid(), number)
-    assert stop.asked
-    with pytest.raises(KeyboardInterrupt):
-        os.kill(os.getpid(), number)
+# -- errors, devices ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
