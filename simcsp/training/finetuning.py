@@ -20,27 +20,11 @@ from simcsp.labels.spliceator import Windows
 from simcsp.labels.splits import Splits, load_windows
 from simcsp.training.arms import Arm, resolve_arms
 from simcsp.training.board import show_arm
-from simcsp.training.fold import (
-    Fold,
-    Job,
-    Start,
-    Study,
-    arm_inputs,
-    begin_fit,
-    build_study,
-    end_fit,
-    fit_fold,
-    keep_best,
-    load_start,
-    open_fold,
-    pack,
-    score_floor,
-    score_fold,
-    train_epoch,
-)
+from simcsp.training.fold import begin_fit, end_fit, fit_fold, keep_best, pack, score_floor, score_fold, train_epoch
 from simcsp.training.probe import fit_probe
 from simcsp.training.search import Load, Report, run_search
 from simcsp.training.stopping import StopSignal, stop_if_asked
+from simcsp.training.study import Fold, Job, Start, Study, arm_inputs, build_study, load_start, open_fold
 from simcsp.training.workers import worker_context
 from utils.arms import OF_ANNOTATION
 from utils.config import Config, FinetuneConfig, to_dict

@@ -10,7 +10,8 @@ from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import StandardScaler
 
 from simcsp.judge.scores import classification_scores
-from simcsp.training.fold import Fold, Job, Start, Study, copy_encoder, encode, summarise
+from simcsp.training.fold import summarise
+from simcsp.training.study import Fold, Job, Start, Study, copy_encoder, encode
 
 CS = (0.001, 0.01, 0.1, 1.0)  # inverse strengths of L2 on standardised vectors that are tried
 

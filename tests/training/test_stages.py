@@ -20,7 +20,7 @@ from simcsp.model.checkpoint import load_backbone
 from simcsp.model.classifier import Classifier, layer_groups, load_classifier, predict
 from simcsp.model.encoder import fresh_like, window_vectors
 from simcsp.text.alphabet import A
-from simcsp.training import finetuning, fold
+from simcsp.training import finetuning, fold, study
 from utils.config import FinetuneConfig, ModelConfig
 from utils.errors import InputError, Interrupted
 from utils.run import RunFolder
@@ -116,8 +116,8 @@ def test_values_out_of_range_are_refused_in_one_line(tiny_data, tmp_path, call, 
 
 def test_a_frozen_encoder_stays_as_it_was_and_is_encoded_once_for_all_folds(fit, start, monkeypatch):
     encoded = []
-    real = fold.embed
-    monkeypatch.setattr(fold, "embed", lambda bert, ids, *rest: encoded.append(len(ids)) or real(bert, ids, *rest))
+    real = study.embed
+    monkeypatch.setattr(study, "embed", lambda bert, ids, *rest: encoded.append(len(ids)) or real(bert, ids, *rest))
     folds = fit("frozen", ["head"], folds=[0, 1])
     assert len(folds) == 2 and sum(encoded) == WINDOWS
     for folder in folds:
@@ -438,8 +438,8 @@ def test_training_windows_are_cut_off_their_site_and_others_are_not(fit, monkeyp
     monkeypatch.setattr(fold, "predict", watched_predict)
     fit("shifted", ["supcon", "full"], max_shift=3)
     offsets = set()
-    for study, index, tokens in seen:
-        wide, length = study.windows.crop(study.ids.shape[1] + 6), study.ids.shape[1]
+    for shared, index, tokens in seen:
+        wide, length = shared.windows.crop(shared.ids.shape[1] + 6), shared.ids.shape[1]
         for row, window in zip(tokens[:, 1:-1].numpy(), index):
             found = [k for k in range(7) if (wide[window, k : k + length] == row).all()]
             assert found, "a window of other bases"
