@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data import demo
+from data import demo, grammar
 
 SITES = ("donor", "acceptor")
 MOTIF = {"donor": "GT", "acceptor": "AG"}
@@ -207,7 +207,7 @@ def test_bases_of_the_motif_bed_agree_with_labels_and_annotation_on_both_strands
 
 @pytest.mark.parametrize("site, columns, allowed", [("donor", slice(297, 306), 5), ("acceptor", slice(275, 302), 8)])
 def test_sites_follow_the_published_frequencies(folder, site, columns, allowed):
-    table, motif = (demo.DONOR, "GT") if site == "donor" else (demo.ACCEPTOR, "AG")
+    table, motif = (grammar.DONOR, "GT") if site == "donor" else (grammar.ACCEPTOR, "AG")
     windows = np.array([list(row[1][columns]) for row in positives(folder, site)])
     windows = np.delete(windows, [3, 4] if site == "donor" else [23, 24], axis=1)
     measured = np.stack([(windows == base).mean(0) for base in "ACGT"]) * 100
@@ -216,18 +216,18 @@ def test_sites_follow_the_published_frequencies(folder, site, columns, allowed):
 
 def test_donors_compensate_one_mismatch_by_another_match(folder):
     """Odds ratios of two mismatches, of which a weight matrix sees nothing: low in donors, about 1 in decoys."""
-    consensus = np.array(list("ACGT"))[demo.DONOR.argmax(0)]
+    consensus = np.array(list("ACGT"))[grammar.DONOR.argmax(0)]
 
     def odds_ratio(windows, pair):
-        bases = np.array([[window[300 + at] for at in demo.DONOR_AT] for window in windows])
+        bases = np.array([[window[300 + at] for at in grammar.DONOR_AT] for window in windows])
         first, second = (
-            bases[:, list(demo.DONOR_AT).index(at)] != consensus[list(demo.DONOR_AT).index(at)] for at in pair
+            bases[:, list(grammar.DONOR_AT).index(at)] != consensus[list(grammar.DONOR_AT).index(at)] for at in pair
         )
         counts = [(first & second).sum(), (~first & ~second).sum(), (first & ~second).sum(), (~first & second).sum()]
         return (counts[0] + 0.5) * (counts[1] + 0.5) / ((counts[2] + 0.5) * (counts[3] + 0.5))
 
     real, false = [row[1] for row in positives(folder, "donor")], [row[2] for row in negatives(folder, "donor")]
-    for pair in demo.PAIRS:
+    for pair in grammar.PAIRS:
         assert odds_ratio(real, pair) < 0.5 < odds_ratio(false, pair), pair
 
 
