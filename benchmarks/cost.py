@@ -30,6 +30,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script, it finds utils/ beside its folder
 
 from benchmarks import run as speed
+from benchmarks.bench import SIZES, Bench, seconds
 from simcsp.judge.clustering import leiden
 from simcsp.judge.proxies import VIEWS
 from simcsp.training.pretraining import Training
@@ -47,13 +48,13 @@ ARMS, FOLDS, EPOCHS = 3, 10, 15
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["memory", "hours"])
-    parser.add_argument("--size", choices=speed.SIZES, default="splicebert", help="of the encoder")
+    parser.add_argument("--size", choices=SIZES, default="splicebert", help="of the encoder")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="auto: a GPU if there is one")
     parser.add_argument("--batch_size", type=int, help="windows of the step (memory: 512; hours: 512, on a CPU 8)")
     parser.add_argument("--mini_batch_size", type=int, help="windows at once (memory: 4; hours: the whole batch)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        bench = speed.Bench(speed.SIZES[options.size], 3, 8, Path(folder), device=options.device)
+        bench = Bench(SIZES[options.size], 3, 8, Path(folder), device=options.device)
         if options.what == "memory":
             mini = 4 if options.mini_batch_size is None else options.mini_batch_size
             print(memory(bench, options.batch_size or 512, mini))
@@ -66,7 +67,7 @@ def main() -> None:
 # -- memory ------------------------------------------------------------------------------------------------------------
 
 
-def memory(bench: speed.Bench, batch_size: int, mini_batch_size: int) -> str:
+def memory(bench: Bench, batch_size: int, mini_batch_size: int) -> str:
     """Peak memory in GiB and seconds of one step, whose windows go through the encoder `mini_batch_size` at a time."""
     bench.windows = batch_size
     begun = time.perf_counter()
@@ -77,7 +78,7 @@ def memory(bench: speed.Bench, batch_size: int, mini_batch_size: int) -> str:
     return f"batch {batch_size}, {mini_batch_size or batch_size} at once: peak {peak / 2**30:.2f} GiB, {taken:.1f} s"
 
 
-def contrastive_step(bench: speed.Bench, mini_batch_size: int | None) -> Callable[[], None]:
+def contrastive_step(bench: Bench, mini_batch_size: int | None) -> Callable[[], None]:
     stage = PretrainConfig(batch_size=bench.windows, mini_batch_size=mini_batch_size)
     training = Training(bench.masked_lm(), "cls", stage, bench.accelerator)
     ids = bench.bases(bench.windows, bench.size.window)
@@ -87,12 +88,12 @@ def contrastive_step(bench: speed.Bench, mini_batch_size: int | None) -> Callabl
 # -- hours of the published experiment ---------------------------------------------------------------------------------
 
 
-def hours(bench: speed.Bench, mini_batch_size: int | None = None) -> list[tuple[str, int, float]]:
+def hours(bench: Bench, mini_batch_size: int | None = None) -> list[tuple[str, int, float]]:
     """Its parts: what, how often, and the seconds that one takes on the bench's device, the median of three."""
 
     def median(work: Callable[[], object]) -> float:
         work()
-        return float(np.median([speed.seconds(work, bench.now) for _ in range(bench.pairs)]))
+        return float(np.median([seconds(work, bench.now) for _ in range(bench.pairs)]))
 
     step = median(contrastive_step(bench, mini_batch_size)) * BATCH / bench.windows
     classifier, labelled = speed.build_classifiers(bench)[0], speed.labelled_batch(bench)

@@ -7,14 +7,16 @@ import torch
 from accelerate.state import AcceleratorState
 
 from benchmarks import cost, run
+from benchmarks.bench import Bench, Size, model_of
 from utils.errors import InputError
 
-TOY = run.Size(run._model(16, 2, 2, 40), 30, 20, 4, 200)
+TOY = Size(model_of(16, 2, 2, 40), 30, 20, 4, 200)
 
 
 @pytest.fixture(autouse=True)
 def toy_size(monkeypatch):
-    monkeypatch.setattr(run, "SIZES", {"splicebert": TOY})
+    for script in (run, cost):
+        monkeypatch.setattr(script, "SIZES", {"splicebert": TOY})
     AcceleratorState._reset_state(reset_partial_state=True)  # of another test's precision
     yield
     AcceleratorState._reset_state(reset_partial_state=True)
@@ -24,7 +26,7 @@ def test_the_table(monkeypatch, capsys):
     """Every row compares outputs before it times them."""
     compared, require = [], run.require_equal
     monkeypatch.setattr(run, "require_equal", lambda what, *sides: compared.append(what) or require(what, *sides))
-    monkeypatch.setattr(run.Bench, "begin_row", lambda bench, command: None)  # both sides in this process
+    monkeypatch.setattr(Bench, "begin_row", lambda bench, command: None)  # both sides in this process
     words = ["--device", "cpu", "--pairs", "1", "--windows", "2", "--only", "contrast", "finetune", "encode"]
     monkeypatch.setattr(sys, "argv", ["run.py", *words])
     run.main()
@@ -36,7 +38,7 @@ def test_the_table(monkeypatch, capsys):
 
 
 def test_a_side_with_other_weights_is_refused(monkeypatch, tmp_path):
-    bench = run.Bench(TOY, 1, 2, tmp_path)
+    bench = Bench(TOY, 1, 2, tmp_path)
     bench.saved_encoder()  # theirs is as it should be
     other = bench.masked_lm()
     torch.nn.init.normal_(other.get_parameter("bert.embeddings.LayerNorm.weight"))
