@@ -1,28 +1,21 @@
 """What each `data.corpus` makes of its files: which windows are read, on which strand, how often; what is refused."""
 
 import gzip
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import other_strand, put, random_bases, tiny_config, write_fasta
+from conftest import other_strand, put, random_bases, write_fasta
 from hypothesis import given
 from hypothesis import strategies as st
-from opening import WINDOW, experiment, gtf, open_text, refused
+from opening import SPACE, WINDOW, enriched, experiment, gtf, open_text, refused, write_spliced
 
-import pretrain
 import simcsp.text.species
-from simcsp.model.classifier import load_classifier, predict
 from simcsp.text.alphabet import A, N, T, decode, encode
-from simcsp.text.annotation import GeneBody, introns, read_annotation
+from simcsp.text.annotation import GeneBody
 from simcsp.text.corpora import chromosome, chunk_starts
 from simcsp.text.sampler import Intervals, covered
-from simcsp.text.sites import boundaries
 from simcsp.text.species import mixing_shares
-from simcsp.text.store import open_store
-from simcsp.text.weight_matrix import WeightMatrix
-from utils.errors import InputError
 
 
 def strided_windows(sampler):
@@ -296,267 +289,10 @@ def test_species_can_be_read_window_by_window_where_no_weight_is_given(species, 
     assert len(sampler) == 200 + 50
 
 
-# -- splice_enriched ---------------------------------------------------------------------------------------------------
-
-GENE, SPACE = 180, 250
-
-
-def write_spliced(folder, name, records, rng):
-    """FASTA and GTF of 24 genes a record on alternate strands, each with one intron of consensus sites."""
-    text, annotation = {}, []
-    for record in records:
-        bases = random_bases(rng, 24 * SPACE)
-        for i in range(24):
-            gene, at = random_bases(rng, GENE), SPACE * i + 30
-            gene = put(put(gene, 37, "CAGGTAAGT"), 120, "TTTTCTTTCTTTTTTTGCAGG")  # intron [40, 140)
-            strand = "+-"[i % 2]
-            bases = put(bases, at, gene if strand == "+" else other_strand(gene))
-            cut = (40, 140) if strand == "+" else (GENE - 140, GENE - 40)
-            annotation.append((record, strand, [(at, at + cut[0]), (at + cut[1], at + GENE)]))
-        text[record] = put(bases, 245, "NNNNN")
-    return write_fasta(folder / f"{name}.fa", text), gtf(folder / f"{name}.gtf", annotation), text, annotation
-
-
 @pytest.fixture(scope="module")
 def spliced(tmp_path_factory):
     """(FASTA, GTF, {record: bases}, genes)."""
     return write_spliced(tmp_path_factory.mktemp("spliced"), "spliced", ["a", "b"], np.random.default_rng(6))
-
-
-def enriched(spliced, folder, **data):
-    settings = {"corpus": "splice_enriched", "annotation": [str(spliced[1])], "window": 80, "stride": 10}
-    return experiment(folder, [spliced[0]], **settings | data)
-
-
-class FixedMatrix(WeightMatrix):
-    """Weight matrices that no data decide."""
-
-    def fit(self, ids, labels, sites):
-        rng = np.random.default_rng(7)
-        self.log_odds = [rng.normal(size=8 * self.flank) for _ in np.unique(sites)]  # acceptor, donor
-        return self
-
-
-@pytest.fixture
-def fixed_matrix(monkeypatch):
-    monkeypatch.setattr("simcsp.text.weight_matrix.WeightMatrix", FixedMatrix)
-    return FixedMatrix(20).fit(None, None, ["acceptor", "donor"])
-
-
-def slow_scores(bases, matrix):
-    """{boundary: score} by the definition, one strand."""
-    acceptor, donor = (weights.reshape(40, 4) for weights in matrix.log_odds)
-    found = {}
-    for at in range(20, len(bases) - 19):
-        candidates = [donor] * (bases[at : at + 2] == "GT") + [acceptor] * (bases[at - 2 : at] == "AG")
-        flanks = bases[at - 20 : at + 20]
-        for weights in candidates:
-            score = sum(weights[i]["ACGT".index(base)] for i, base in enumerate(flanks) if base != "N")
-            found[at] = max(score, found.get(at, -np.inf))
-    return found
-
-
-@pytest.mark.parametrize("window", [80, 47])
-def test_a_window_scores_as_its_best_site_whose_flanks_lie_inside(spliced, tmp_path, fixed_matrix, window):
-    corpus, _ = open_text(enriched(spliced, tmp_path, window=window, stride=17))
-    flank, at, lowest = min(20, window // 4), 0, []
-    expected, found = [], {}
-    for record in corpus.store.records:
-        for minus in (False, True):
-            bases = spliced[2][record.name]
-            found = slow_scores(other_strand(bases) if minus else bases, fixed_matrix)
-            for start in range(0, record.length - window + 1, 17):
-                first = record.length - window - start if minus else start  # seen from its strand
-                inside = [found[b] for b in range(first + flank, first + window - flank + 1) if b in found]
-                expected.append(max(inside, default=-np.inf))
-                interval = [getattr(corpus.intervals, name)[at] for name in ("start", "length", "minus")]
-                assert interval == [record.offset + start, window, minus]
-                at += 1
-    expected = np.array(expected)
-    lowest = expected[np.isfinite(expected)].min()
-    assert np.allclose(corpus.scores, np.where(np.isfinite(expected), expected, lowest), atol=1e-4)
-    odds = np.exp(0.5 * corpus.scores)
-    assert np.allclose(corpus.intervals.odds, odds / odds.sum())
-
-
-def test_the_other_strand_of_a_genome_has_the_mirrored_scores(spliced, tmp_path, fixed_matrix):
-    text, length = {name: other_strand(bases) for name, bases in spliced[2].items()}, 24 * SPACE
-    flipped = [
-        (record, "-+"[strand == "-"], sorted((length - end, length - start) for start, end in exons))
-        for record, strand, exons in spliced[3]
-    ]
-    other = write_fasta(tmp_path / "other.fa", text), gtf(tmp_path / "other.gtf", flipped)
-    scores = []
-    for files in (spliced, other):
-        corpus, _ = open_text(enriched(files, tmp_path, stride=20))  # 20 divides the length less the window
-        where = corpus.intervals
-        scores.append({(int(s), bool(m)): score for s, m, score in zip(where.start, where.minus, corpus.scores)})
-    assert len(scores[0]) == 2 * 2 * ((length - 80) // 20 + 1)
-    for (start, minus), score in scores[0].items():
-        offset, own = divmod(start, length)
-        assert scores[1][offset * length + length - 80 - own, not minus] == score
-
-
-def sites_of(spliced):
-    """[(record, strand, boundary on the forward strand)] of all donors and acceptors."""
-    return [(record, strand, at) for record, strand, exons in spliced[3] for at in (exons[0][1], exons[1][0])]
-
-
-def holds_site(spliced, corpus, window=80, flank=20):
-    """bool a window: an annotated boundary of its strand lies in it, with flanks."""
-    sites = sites_of(spliced)
-    offset = {record.name: record.offset for record in corpus.store.records}
-    held = np.zeros(len(corpus.intervals), dtype=bool)
-    for record, strand, at in sites:
-        first = corpus.intervals.start - offset[record]
-        held |= (corpus.intervals.minus == (strand == "-")) & (first + flank <= at) & (at <= first + window - flank)
-    return held
-
-
-def test_boundaries_of_annotated_introns_lie_at_their_gt_and_ag_on_either_strand(spliced, tmp_path):
-    store = open_store([spliced[0]], tmp_path / "cache")
-    transcripts = read_annotation(spliced[1], {record.name: record.length for record in store.records})
-    found = boundaries(store, introns(transcripts))
-    for site, rows in found.items():
-        assert len(rows) == len(np.unique(rows, axis=0)) == 48 and rows[:, 1].sum() == 24
-        for record, minus, at in rows:
-            bases = list(spliced[2].values())[record]
-            bases = other_strand(bases) if minus else bases
-            assert (bases[at : at + 2] if site == "donor" else bases[at - 2 : at]) == {"donor": "GT"}.get(site, "AG")
-
-
-def test_the_matrix_fitted_on_annotation_finds_the_sites(spliced, tmp_path):
-    corpus, _ = open_text(enriched(spliced, tmp_path))
-    held = holds_site(spliced, corpus)
-    best_other = np.quantile(corpus.scores[~held], 0.9)
-    assert 0.1 < held.mean() < 0.4
-    assert (corpus.scores[held] > best_other).mean() > 0.95
-    manifest = corpus.manifest
-    assert manifest["annotated_sites"] == 96
-    assert manifest["mean_score_drawn"] > manifest["mean_score"] + 1
-
-
-@pytest.mark.parametrize("enrichment", [1.0, 0.0])
-def test_windows_that_hold_an_annotated_site_are_drawn_as_much_more_often(spliced, tmp_path, enrichment):
-    corpus, sampler = open_text(
-        enriched(spliced, tmp_path, scorer="annotation", enrichment=enrichment, max_n_share=1.0)
-    )
-    held = holds_site(spliced, corpus)
-    assert np.array_equal(corpus.scores, held)
-    of_window = {}
-    for start, minus, site in zip(corpus.intervals.start, corpus.intervals.minus, held):
-        window = decode(corpus.store.windows(np.array([start]), 80)[0])
-        of_window[other_strand(window) if minus else window] = site
-    assert len(of_window) == len(held)
-    drawn = np.array([of_window[decode(row)] for step in range(1500) for row in sampler.batch(step, 2)])
-    odds = held.sum() * np.exp(enrichment)
-    share = odds / (odds + (~held).sum())
-    assert abs(drawn.mean() - share) < 4.5 * (share * (1 - share) / len(drawn)) ** 0.5
-    manifest = corpus.manifest
-    assert manifest["mean_score"] == round(held.mean(), 4)
-    assert manifest["mean_score_drawn"] == round(share, 4)
-    if enrichment == 0:
-        assert np.ptp(corpus.intervals.odds) == 0
-        assert manifest["effective_windows"] in (len(held), len(held) - 1)  # rounded down
-    else:
-        p = np.where(held, np.e, 1) / (odds + (~held).sum())
-        assert manifest["effective_windows"] == int(1 / (p**2).sum())
-
-
-def test_forward_strands_are_honoured(spliced, tmp_path):
-    corpus, sampler = open_text(enriched(spliced, tmp_path, strands="forward"))
-    assert not corpus.intervals.minus.any()
-    assert all(any(decode(row) in bases for bases in spliced[2].values()) for row in sampler.batch(0, 32))
-    both, sampler = open_text(enriched(spliced, tmp_path))
-    assert both.intervals.minus.mean() == 0.5
-    forward = [any(decode(row) in bases for bases in spliced[2].values()) for row in sampler.batch(0, 200)]
-    assert 0.3 < np.mean(forward) < 0.7
-
-
-def test_sources_keep_their_shares_whatever_their_scores(spliced, tmp_path):
-    more = write_spliced(tmp_path, "more", ["a"], np.random.default_rng(8))
-    fasta, annotation = [spliced[0], more[0]], [str(spliced[1]), str(more[1])]
-
-    def shares(**data):
-        settings = {"corpus": "splice_enriched", "annotation": annotation, "window": 80, **data}
-        corpus, _ = open_text(experiment(tmp_path, fasta, **settings))
-        border = next(record.offset for record in corpus.store.records if record.source == 1)
-        of_first = corpus.intervals.start < border
-        found = [round(float(corpus.intervals.odds[mine].sum()), 4) for mine in (of_first, ~of_first)]
-        assert list(corpus.manifest["shares"].values()) == found
-        return found
-
-    assert shares() == [round(2 / 3, 4), round(1 / 3, 4)]
-    assert shares(records=["spliced:b", "more:a"]) == [0.5, 0.5]
-    assert shares(species_weights=[1.0, 9.0]) == [0.1, 0.9]
-    assert shares(species_weights=[1.0, 9.0], mixing_temperature=2.0) == [0.25, 0.75]
-
-
-def test_a_fine_tuned_fold_scores_every_gt_and_ag(spliced, tmp_path, finished):
-    fold = finished.run / "finetune/best_sccs/both/seed0/fold00"
-    config = enriched(spliced, tmp_path, scorer=str(fold), annotation=[], context=20, records=["b"])
-    corpus, _ = open_text(config)
-    model = load_classifier(fold / "checkpoints/best", config.model, config.finetune.dropout)
-    bases = other_strand(spliced[2]["b"])
-    at = [i for i in range(20, len(bases) - 19) if bases[i : i + 2] == "GT" or bases[i - 2 : i] == "AG"]
-    p = predict(model, np.stack([encode(bases[i - 10 : i + 10]) for i in at]), 64).astype(float)
-    logits = dict(zip(at, np.log(p / (1 - p))))
-    first = len(bases) - 80 - 300  # of the window that begins at 300 on the forward strand
-    expected = max(logits[i] for i in range(first + 20, first + 61) if i in logits)
-    offset = corpus.store.by_name["b"].offset
-    mine = (corpus.intervals.start == offset + 300) & corpus.intervals.minus
-    assert np.isclose(corpus.scores[mine][0], expected, atol=1e-3)
-    assert mine.sum() == 1 and np.isfinite(corpus.scores).all()
-    assert corpus.manifest["annotated_sites"] == 0
-
-
-def test_splice_enriched_refuses_what_it_cannot_use(spliced, tmp_path, finished):
-    few = gtf(tmp_path / "few.gtf", spliced[3][:9])
-    whole = gtf(tmp_path / "whole.gtf", [("a", "+", [(0, 90)]), ("b", "+", [(0, 90)])])
-
-    def bad(message, **data):
-        refused(enriched(spliced, tmp_path, **data), message)
-
-    bad("data.annotation has 0 files, data.fasta 1: corpus splice_enriched", annotation=[])
-    bad("data.annotation has 2 files, data.fasta 1", annotation=[str(few)] * 2, scorer=str(finished.run))
-    bad("data.species_weights has 2 numbers for 1 files", species_weights=[1.0, 2.0])
-    bad(r"data.sampling \(strided\)", sampling="strided")
-    bad(r"data.scorer \(pwm\): only 9 annotated donors", annotation=[str(few)])
-    bad("data.annotation has no intron on the records .*data.scorer", annotation=[str(whole)], scorer="annotation")
-    bad(r"data.window \(6001 nt\) is longer than every record of", window=6001)
-    bad(r"data.scorer \(pmw\) is none of pwm, annotation", scorer="pmw")
-    bad("head.safetensors: it is an encoder", scorer=str(finished.run / "pretrain/checkpoints/last"))
-    bad("data.records: no record 'c'", records=["c"])
-    gaps = write_fasta(tmp_path / "gaps.fa", {"a": "N" * 500})
-    config = enriched((gaps, ""), tmp_path, annotation=[], context=20)
-    config.data.scorer = str(finished.run / "finetune/best_sccs/both/seed0/fold00")
-    refused(config, "finds no candidate site in .*gaps.fa")
-
-
-def test_odds_that_leave_too_few_windows_for_a_batch_are_named(spliced, tmp_path):
-    _, sampler = open_text(enriched(spliced, tmp_path, enrichment=200.0))
-    with pytest.raises(InputError, match=r"batch_size \(64\).*data.enrichment"):
-        sampler.batch(0, 64)
-
-
-def test_pretraining_reads_enriched_windows_and_keeps_their_scores(spliced, tiny_data, tmp_path, call):
-    changes = {
-        "data.corpus": "splice_enriched",
-        "data.fasta": [str(spliced[0])],
-        "data.annotation": [str(spliced[1])],
-        "data.records": ["a"],
-        "mlm.steps": 0,
-        "pretrain.steps": 2,
-    }
-    config = tiny_config(tmp_path, tiny_data, changes)
-    call(pretrain, config)
-    run = tmp_path / "runs/tiny"
-    assert json.loads((run / "pretrain/summary.json").read_text())["steps"] == 2
-    manifest = json.loads((run / "corpus.json").read_text())
-    assert manifest["corpus"] == "splice_enriched" and manifest["sources"] == ["spliced.fa"]
-    kept = np.load(run / "corpus.npz")
-    assert len(kept["score"]) == len(kept["start"]) == manifest["intervals"]
-    assert manifest["mean_score"] == round(float(kept["score"].mean()), 4)
 
 
 # -- all of them -------------------------------------------------------------------------------------------------------
