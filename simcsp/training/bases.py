@@ -3,6 +3,7 @@ centre alone is labelled, selected and calibrated on one part of the records, te
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from dataclasses import dataclass
 
@@ -119,8 +120,7 @@ def build_text(config: Config, genome: Genome, fold: int) -> Text:
     windows = None
     if settings.windows or settings.background:
         chosen = distinct_windows(training_windows(config.data)[0], genome.store, held_out)
-        length = min(3 * settings.tile, chosen.ids.shape[1] // settings.tile * settings.tile)
-        if not length:
+        if chosen.ids.shape[1] < settings.tile:
             raise InputError(f"bases.tile ({settings.tile} nt) is longer than the windows of data.spliceator")
         half = chosen.ids.shape[1] // 2
         donors = chosen.sites == "donor"
@@ -174,9 +174,13 @@ def _stretch(text: Text, name: str, start: int, length: int, minus: int) -> tupl
 
 
 def draw_windows(text: Text, settings: BasesConfig, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """ids uint8 [windows, 3 tiles] cut at random about the labelled base, and labels, of that base alone."""
+    """ids uint8 [windows, whole tiles] cut at random about the labelled base, and labels, of that base alone.
+
+    As long as the model's reach needs, or as the windows are.
+    """
     ids, places, kinds = text.windows
-    length = min(3 * settings.tile, ids.shape[1] // settings.tile * settings.tile)
+    length = min(shape_of(settings).window, ids.shape[1] // settings.tile * settings.tile)
+    # Decoys too: of sites alone, the statistics of the batch would tell the label, and little would be learnt.
     index = rng.integers(len(ids), size=settings.windows)
     spare = ids.shape[1] - length
     start = np.clip(spare // 2 + rng.integers(-settings.tile // 3, settings.tile // 3 + 1, settings.windows), 0, spare)
@@ -285,9 +289,12 @@ def build_model(settings: BasesConfig, source: ModelConfig | None, fresh: bool, 
         torch.manual_seed(seed)
         bert = (fresh_like(encoder.config) if fresh else encoder).bert
     torch.manual_seed(int(np.random.SeedSequence([seed, fold]).generate_state(1)[0]))
-    sizes = settings.tile, settings.channels, settings.kernel, settings.dilations, settings.edge, settings.members
-    shape = Shape(*sizes)
-    return BaseClassifier(bert, shape, settings.freeze_encoder, settings.dropout)
+    return BaseClassifier(bert, shape_of(settings), settings.freeze_encoder, settings.dropout)
+
+
+def shape_of(settings: BasesConfig) -> Shape:
+    """The sizes of a configuration's model."""
+    return Shape(**{item.name: getattr(settings, item.name) for item in dataclasses.fields(Shape)})
 
 
 def step_loss(

@@ -181,6 +181,8 @@ def test_windows_are_labelled_at_their_sites_base_alone(tiny_data, annotated, tm
         assert np.array_equal(ids[row, place - 2 : place + 7], encode(LEFT))
     for row, place in acceptors:
         assert np.array_equal(ids[row, place - 14 : place + 1], encode(RIGHT))
+    config.bases.tile, config.bases.dilations = 10, [1, 3]  # 32 nt on either side of a base
+    assert training.draw_windows(text, config.bases, np.random.default_rng(0))[0].shape == (40, 70)
 
 
 def test_background_holds_no_site_and_stretches_keep_to_the_margin(tiny_data, annotated, tmp_path):
