@@ -11,7 +11,7 @@ import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -27,6 +27,7 @@ from simcsp.genome.scan import check_numbers
 from simcsp.model.bases import Labeller, padded
 from simcsp.text.alphabet import ENCODE, UNK
 from simcsp.text.annotation import GeneBody, gene_bodies, other_spelling, read_annotation, read_symbols
+from simcsp.text.known_introns import foreign_names
 from simcsp.text.store import Record, TokenStore
 from utils.errors import InputError
 from utils.files import replacing
@@ -98,6 +99,11 @@ class Effects:
             change = after - before
             entries += [f"{alt}|{self._best(change, gene, pos)}" for gene in found or [None]]
         return entries
+
+    def check_contigs(self, path: str, contigs: Collection[str]) -> None:
+        """Raises InputError where there are contigs and none of them is in the FASTA."""
+        if contigs and not any(map(self.record_of, contigs)):
+            raise InputError(foreign_names(f"--vcf {path}", contigs, self.store.by_name))
 
     def check_build(self) -> None:
         """Raises InputError where more REFs differ from the FASTA than two files of one build can explain."""
@@ -233,11 +239,12 @@ def annotate(
     """Write every row of a VCF with INFO SimCSP, all else as it is; yields alleles as they are done.
 
     out: None is stdout; .vcf.gz and .bcf are compressed. The file appears under its name when all is written.
-    journal: of what was done before the command was stopped. Raises InputError for a VCF of another build, and for a
-    row that cannot be read.
+    journal: of what was done before the command was stopped. Raises InputError for a VCF of another build or of other
+    contigs, and for a row that cannot be read.
     """
     with opened(path) as variants:
-        header = variants.header
+        header, contigs = variants.header, set()
+        effects.check_contigs(path, set(header.contigs))  # before any of a long file is read
         if FIELD not in header.info:  # rows of an annotated file refer to its own line
             header.info.add(FIELD, ".", "String", f"SimCSP's change of splice sites. Format: {LAYOUT}")
         with _writer(out, header) as write:
@@ -247,7 +254,9 @@ def annotate(
                 elif FIELD in row.info:
                     del row.info[FIELD]
                 write(row)
+                contigs.add(row.chrom)
                 yield len(row.alts or ())
+            effects.check_contigs(path, contigs)
             effects.check_build()
 
 

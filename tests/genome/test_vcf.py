@@ -327,6 +327,18 @@ def test_a_vcf_of_another_build_is_refused_and_leaves_nothing(genome, fasta, cal
     assert "different builds" in refusal(call, capsys, evaluate, *words, "--strict")
 
 
+@pytest.mark.parametrize("declared", ["chrX", "chr1"])
+def test_a_vcf_of_other_contigs_is_refused_and_leaves_nothing(declared, fasta, call, capsys, tmp_path):
+    model = save_random(tmp_path / "m", encoder=False)
+    text = f"##fileformat=VCFv4.2\n##contig=<ID={declared}>\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n"
+    (tmp_path / "v.vcf").write_text(text + "chrX\t5\t.\tA\tC\t.\t.\t.\n")
+    words = ("predict", model, fasta, "--vcf", tmp_path / "v.vcf", "--out", tmp_path / "o.vcf", *FP32)
+    assert "v.vcf: no record in common with the FASTA ('chrX' here, 'chr1' there)" in refusal(
+        call, capsys, evaluate, *words
+    )
+    assert not list(tmp_path.glob("o.vcf*"))
+
+
 @pytest.mark.parametrize("text, part", [("", "is no VCF or BCF"), ("chr1\t5\tA\tC\n", "is no VCF or BCF")])
 def test_what_is_no_vcf_is_refused(text, part, fasta, call, capsys, tmp_path):
     model = save_random(tmp_path / "m", encoder=False)
