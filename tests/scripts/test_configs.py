@@ -78,6 +78,8 @@ def toy(path: Path, folder: Path, data: Path) -> Path:
     for stage in ("mlm", "pretrain"):
         if values.get(stage, {"steps": stage == "pretrain"}).get("steps", 12656):
             values[stage] = values.get(stage, {}) | {"steps": 3, "batch_size": 8, "warmup_steps": 1, "eval_steps": 2}
+            if "seeds" in values[stage]:
+                values[stage]["seeds"] = values[stage]["seeds"][:2]
     if "finetune" in values:
         values["finetune"] |= {"max_epochs": 1, "batch_size": 8, "warmup_steps": 0}
         if values["finetune"].get("select_epoch") == "shared":  # by the mean of all folds

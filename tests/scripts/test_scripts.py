@@ -434,10 +434,10 @@ def test_pretrain_py_refuses_an_unknown_key_in_one_line_with_status_2(tiny_data,
     assert no_summary(tmp_path)
 
 
-def test_finetune_py_refuses_a_truncated_csv_in_one_line_with_status_2(own_data, tmp_path):
+def test_finetune_py_refuses_a_truncated_csv_in_one_line_with_status_2(own_data, tmp_path, call, capsys):
     cut(own_data / OTHERS, -80)
-    done = start_script("finetune.py", tiny_config(tmp_path, own_data, {"finetune.arms": ["pwm"]}), cwd=tmp_path)
-    assert_refused(done, "finetune.py: error:", f"NEG_600_acceptor.csv, line {PER_CLASS + 1}")
+    line = refusal(call, capsys, finetune, tiny_config(tmp_path, own_data, {"finetune.arms": ["pwm"]}))
+    assert f"NEG_600_acceptor.csv, line {PER_CLASS + 1}" in line
     assert no_summary(tmp_path)
 
 
