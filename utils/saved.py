@@ -121,9 +121,7 @@ def read_values(path: Path, ours: bool = False) -> dict[str, Any]:
     except InputError:
         raise
     except (ValueError, LookupError):  # of PyYAML's constructors
-        raise InputError(
-            f"config {path}: a value is not what its tag (!!int, !!float) says: leave the tag out"
-        ) from None
+        raise InputError(f"config {path}: a value contradicts its tag (!!int, !!float): leave the tag out") from None
     try:
         json.dumps(values, default=str, skipkeys=True)
     except ValueError:
