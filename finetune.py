@@ -37,6 +37,10 @@ def main() -> None:
         return
     if config.finetune.task == "bases":
         print(score_table(run_bases(config, stop)), flush=True)
+        if config.report:
+            from simcsp.report.bases import write_bases_report
+
+            print(write_bases_report(config), flush=True)
         return
     run_folds(config, stop)
     if not config.report:

@@ -23,10 +23,12 @@ from simcsp.judge.relate import (
 )
 from simcsp.labels.motifs import load_motifs
 from simcsp.labels.splits import load_windows, selection_windows
+from simcsp.report.bases import write_bases_report
 from simcsp.report.relation import write_relation
 from simcsp.report.write import write_report
 from simcsp.training.finetuning import run_folds
 from simcsp.training.stopping import StopSignal, stop_if_asked
+from utils.arms import finished_folds, job_of
 from utils.config import Config, FinetuneConfig
 from utils.device import build_accelerator
 from utils.errors import InputError
@@ -105,4 +107,11 @@ def show_report(runs: list[Path], words: list[str]) -> None:
         configs.append(config_of(run, words))
         if enclosing_run(run) is None or run.resolve() != configs[-1].folder.resolve():
             raise InputError(f"report takes run folders; {run} lies inside {configs[-1].folder}")
-    print(write_report(*configs, out=out), flush=True)
+    tasks = [dict.fromkeys(job_of(folder)["site"] == "bases" for folder in finished_folds(run)) for run in runs]
+    if len(runs) > 1 and any(True in found for found in tasks):
+        of_bases = runs[[True in found for found in tasks].index(True)]
+        raise InputError(f"{of_bases} is of finetune.task bases, which report shows one run at a time")
+    if True not in tasks[0] or False in tasks[0]:
+        print(write_report(*configs, out=out), flush=True)
+    if True in tasks[0]:
+        print(write_bases_report(configs[0], out=out), flush=True)

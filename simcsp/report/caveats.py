@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from simcsp.report.collect import JOB, Study, main_size, near_duplicate_share
-from simcsp.report.verdict import ENDPOINT
+from simcsp.report.verdict import ENDPOINT, ENDPOINTS
 from utils.arms import BASELINE, FLOORS, OF_CONTROL, OF_PRETRAINING, holds_classifier
 from utils.config import Config
 from utils.files import read_json
@@ -21,7 +21,7 @@ _MODELS = (BASELINE, *OF_PRETRAINING, *OF_CONTROL)
 def find_caveats(study: Study, table: pd.DataFrame) -> list[str]:
     """Sentences, the gravest first. table: the rows of summary.csv."""
     found = [SYNTHETIC] if any(is_synthetic(config.folder) for config in study.runs.values()) else []
-    found += [*unbeaten_f1(study), *unbeaten_proxies(table), *missing_folds(study), *epoch_limits(study)]
+    found += [*unbeaten_floors(study, ENDPOINT), *unbeaten_proxies(table), *missing_folds(study), *epoch_limits(study)]
     for run, config in study.runs.items():
         where = f"{run}: " if len(study.runs) > 1 else ""
         found += [f"{where}{sentence}" for sentence in (*overlap(config), *selection(config), *leaks(config))]
@@ -37,21 +37,24 @@ def _list(items: list[str]) -> str:
     return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
 
 
-def unbeaten_f1(study: Study) -> list[str]:
-    """Encoders whose F1, on the folds they share, is not above that of the better of weight matrix and k-mer model."""
-    scores, found = study.scores[study.scores["metric"] == ENDPOINT], []
+def unbeaten_floors(study: Study, metric: str) -> list[str]:
+    """Encoders whose score, on the folds they share, is not above that of the best floor. metric: of ENDPOINTS."""
+    scores, found = study.scores[study.scores["metric"] == metric], []
     scores = scores[scores["train_windows"] == main_size(scores)]
     for site, here in scores.groupby("site", sort=False):
-        f1 = here.pivot_table(index=JOB[2:], columns="arm", values="value")  # the mean over pre-training seeds
-        floors = f1.columns.intersection(list(FLOORS))
+        values = here.pivot_table(index=JOB[2:], columns="arm", values="value")  # the mean over pre-training seeds
+        floors = values.columns.intersection(list(FLOORS))
         below = []
         for arm in [arm for arm in dict.fromkeys(here["arm"]) if arm not in (*FLOORS, "fresh")]:
-            means = f1[[arm, *floors]].dropna().mean()
+            means = values[[arm, *floors]].dropna().mean()
             if len(floors) and means[arm] <= means[floors].max():
                 floor = means[floors].idxmax()
                 below.append(f"`{arm}` {means[arm]:.4f} against `{floor}` {means[floor]:.4f}")
         if below:
-            found.append(f"Floor not beaten in F1 (site: {site}): {_list(below)}. The floors have no language model.")
+            found.append(
+                f"Floor not beaten in {ENDPOINTS[metric]} (site: {site}): {_list(below)}. The floors have no language "
+                "model."
+            )
     return found
 
 

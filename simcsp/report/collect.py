@@ -62,10 +62,11 @@ def label_runs(configs: list[Config]) -> dict[str, Config]:
     return {name if names.count(name) == 1 else str(config.folder): config for name, config in zip(names, configs)}
 
 
-def fold_summaries(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """(its folder, its summary.json) of each finished fold of a run."""
+def fold_summaries(folder: Path, task: str = "windows") -> Iterator[tuple[Path, dict[str, Any]]]:
+    """(its folder, its summary.json) of each finished fold of a run. task: of finetune.task."""
     for path in finished_folds(folder):
-        yield path, read_json(path / "summary.json", REMEDY)
+        if (path.relative_to(folder).parts[2] == "bases") == (task == "bases"):
+            yield path, read_json(path / "summary.json", REMEDY)
 
 
 def job_of(summary: dict[str, Any]) -> dict[str, Any]:

@@ -111,13 +111,13 @@ def _figures(figures: list[str], *kinds: str) -> list[str]:
     return [f"![{name}]({name}.png)\n\n*{CAPTIONS[name.partition('-')[0]]}*" for name in chosen]
 
 
-def _difference(diff: float | None, low: float | None, high: float | None) -> str:
+def with_interval(diff: float | None, low: float | None, high: float | None) -> str:
     if pd.isna(diff):
         return ""
     return f"{diff:+.4f}" + ("" if pd.isna(low) else f" [{low:+.4f}, {high:+.4f}]")
 
 
-def _number(value: float | None, form: str) -> str:
+def number(value: float | None, form: str) -> str:
     return "" if pd.isna(value) else format(value, form)
 
 
@@ -133,14 +133,14 @@ def _cells(table: pd.DataFrame, site: str) -> list[list[str]]:
         f1 = mine.loc["test/f1"]
         folds = f1["n"] if pd.isna(f1["n_paired"]) else f1["n_paired"]  # of the baseline alone nothing is paired
         n = str(int(f1["n"])) + (f" ({int(folds)} paired)" if folds < f1["n"] else "")
-        cells = [f"`{arm}`", _mean(f1), _difference(f1["diff"], f1["low"], f1["high"])]
-        cells += [_number(f1["p"], ".3g"), _number(f1["p_holm"], ".3g"), n, _mean(mine.loc["test/auc"])]
+        cells = [f"`{arm}`", with_sd(f1), with_interval(f1["diff"], f1["low"], f1["high"])]
+        cells += [number(f1["p"], ".3g"), number(f1["p_holm"], ".3g"), n, with_sd(mine.loc["test/auc"])]
         means = mine["mean"]
-        lines.append([*cells, *(_number(means.get(metric), ".4f") for metric in shown)])
+        lines.append([*cells, *(number(means.get(metric), ".4f") for metric in shown)])
     return lines
 
 
-def _mean(row: pd.Series) -> str:
+def with_sd(row: pd.Series) -> str:
     return f"{row['mean']:.4f}" + (f" ± {row['sd']:.4f}" if pd.notna(row["sd"]) else "")
 
 
@@ -152,9 +152,9 @@ def contrast_table(contrasts: list[Contrast], adjusted: bool) -> str:
     for one in contrasts:
         cells = [ENDPOINTS[one.metric], f"`{one.arm}`", f"`{one.reference}`", one.site]
         cells += [str(one.windows or "all")] if few else []
-        cells += [f"{one.n} {one.unit}", _difference(one.diff, one.low, one.high), _number(one.p, ".3g")]
-        cells += [_number(one.p_holm, ".3g")] if adjusted else []
-        rows.append([*cells, _number(one.equivalent, ".2g"), _number(one.smallest, ".4f")])
+        cells += [f"{one.n} {one.unit}", with_interval(one.diff, one.low, one.high), number(one.p, ".3g")]
+        cells += [number(one.p_holm, ".3g")] if adjusted else []
+        rows.append([*cells, number(one.equivalent, ".2g"), number(one.smallest, ".4f")])
     return markdown_table(rows)
 
 
@@ -213,7 +213,7 @@ def _benchmark_table(benchmarks: pd.DataFrame) -> str:
     for (dataset, site, arm), mine in benchmarks.groupby(["dataset", "site", "arm"], sort=False):
         values = mine.set_index("metric")["mean"]
         keys = ("test/f1", "test/auc", "ensemble/f1", "ensemble/auc")
-        rows.append([dataset, site, f"`{arm}`", *(_number(values.get(key), ".4f") for key in keys)])
+        rows.append([dataset, site, f"`{arm}`", *(number(values.get(key), ".4f") for key in keys)])
     return markdown_table(rows)
 
 

@@ -153,8 +153,8 @@ def label_curves(scores: pd.DataFrame, arms: Collection[str], floors: Collection
     return figure
 
 
-def difference_plot(contrasts: pd.DataFrame, title: str) -> Figure:
-    """Differences in F1 with their 95 % intervals, one line each, the primary contrast in colour.
+def difference_plot(contrasts: pd.DataFrame, title: str, score: str = "F1") -> Figure:
+    """Differences in a score with their 95 % intervals, one line each, the primary contrast in colour.
 
     contrasts: columns arm, reference, site, diff, low, high, primary.
     """
@@ -168,7 +168,7 @@ def difference_plot(contrasts: pd.DataFrame, title: str) -> Figure:
     axis.set_yticks(range(len(names)), names)
     axis.axvline(0, color="black", linewidth=1)
     axis.set_ylim(len(names) - 0.5, -0.5)
-    axis.set_xlabel("difference in F1 on the test folds (95 % interval)")
+    axis.set_xlabel(f"difference in {score} on the test folds (95 % interval)")
     axis.grid(axis="x", alpha=0.3)
     figure.suptitle(title)
     return figure

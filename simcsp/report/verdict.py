@@ -1,9 +1,10 @@
 """The statistics of a comparison: which differences are tested, how they are adjusted, and what they come to in words.
 
-Two co-primary endpoints, F1 and AUC on both sites, and one primary contrast, `last` against `control_last` (against the
-baseline where no control was run): a fixed budget, so that no checkpoint is chosen. A claim needs both endpoints, which
-keeps the level without an adjustment. The secondary comparisons, those of arms of pre-training with their controls and
-the baseline, are adjusted together by Holm's method; floors, fresh weights and controls are described, not tested.
+Two co-primary endpoints, F1 and AUC on both sites (where every base is labelled: average precision of donors and of
+acceptors), and one primary contrast, `last` against `control_last` (against the baseline where no control was run): a
+fixed budget, so that no checkpoint is chosen. A claim needs both endpoints, which keeps the level without an
+adjustment. The secondary comparisons, those of arms of pre-training with their controls and the baseline, are adjusted
+together by Holm's method; floors, fresh weights and controls are described, not tested.
 
 The unit of inference is the pre-training seed where there are several: differences are averaged over folds, draws and
 fine-tuning seeds within one, and tested by the paired t-test. That says nothing about other windows, so p is the larger
@@ -29,7 +30,8 @@ from utils.arms import BASELINE, CONTROL, FLOORS, OF_CONTROL, OF_PRETRAINING
 
 COLUMNS = ("arm", "site", "dataset", "metric", "mean", "sd", "n", "diff", "low", "high", "p", "n_paired", "p_holm")
 ENDPOINT, TUNED = "test/f1", "test/f1_tuned"
-ENDPOINTS = {ENDPOINT: "F1", "test/auc": "AUC"}
+ENDPOINTS = {ENDPOINT: "F1", "test/auc": "AUC", "test/ap_donor": "AP of donors", "test/ap_acceptor": "AP of acceptors"}
+"""Co-primary: F1 and AUC of windows, average precision of either type where every base is labelled."""
 LEVEL = 0.05
 PRIMARY_ARM = "last"
 CHANCE = 0.55  # a validation AUC below it has learned nothing that is of use, however many windows say so
@@ -307,13 +309,13 @@ def _lead(outcome: str, first: Contrast, primary: list[Contrast]) -> str:
 
 
 def _undecided(contrast: Contrast) -> str:
-    names = f"{contrast.arm} and {contrast.reference}"
+    names, score = f"{contrast.arm} and {contrast.reference}", ENDPOINTS[contrast.metric]
     if contrast.n == 0:
         return f"No verdict: {names} have no finished fold in common; at least two are needed."
     if contrast.n == 1:
-        difference = f"F1 differs by {contrast.diff:+.4f}"
+        difference = f"{score} differs by {contrast.diff:+.4f}"
         return f"No verdict: {names} have one finished fold in common ({difference}); at least two are needed."
-    same = "have the same F1" if contrast.diff == 0 else f"differ by exactly {contrast.diff:+.4f} in F1"
+    same = f"have the same {score}" if contrast.diff == 0 else f"differ by exactly {contrast.diff:+.4f} in {score}"
     return f"No verdict: {names} {same} in all {contrast.n} {contrast.unit}, so there is no spread to test against."
 
 
@@ -343,14 +345,16 @@ def _meaning(outcome: str, primary: list[Contrast], contrasts: list[Contrast]) -
             "No control was run (pretrain.control), so contrast cannot be told from more DNA: the baseline has seen "
             "less of it."
         )
-    here = [one for one in contrasts if (one.site, one.windows, one.metric) == (first.site, first.windows, ENDPOINT)]
+    here = [
+        one for one in contrasts if (one.site, one.windows, one.metric) == (first.site, first.windows, first.metric)
+    ]
     to_baseline = {one.arm: one for one in here if one.reference == BASELINE}
     mine, control = to_baseline.get(first.arm), to_baseline.get(first.reference)
     if mine is None or mine.diff is None:
         return ""
     versus = decide(mine.p_holm, mine.diff)
     adjusted = "" if mine.p_holm is None else f", Holm p {mine.p_holm:.2g}"
-    against = f"Against the baseline {_SEEN[versus]} ({mine.diff:+.4f} F1{adjusted}"
+    against = f"Against the baseline {_SEEN[versus]} ({mine.diff:+.4f} {ENDPOINTS[first.metric]}{adjusted}"
     against += ")." if control is None or control.diff is None else f"; the control has {control.diff:+.4f})."
     if outcome == "higher" and versus == "lower":
         return f"{against} So contrast did less harm than the control, which is no gain."

@@ -62,6 +62,7 @@ def config_file(folder, annotated, **changes):
         "data": {"cache": str(folder / "cache"), "context": 20},
         "pretrain": {"steps": 0},
         "mlm": {"steps": 0},
+        "report": False,
         "finetune": {"task": "bases", "arms": ["cnn"], "folds": [0]},
         "bases": {
             "fasta": [str(annotated[0])],
@@ -144,7 +145,8 @@ def test_training_learns_selects_and_resumes_bit_for_bit(arm, annotated, call, t
     with pytest.raises(Interrupted):
         training.run_bases(load_config([str(path), "--name", "stopped"]), stop)
     monkeypatch.setattr(training, "step_loss", loss_of)
-    call(finetune, path, "--name", "stopped")
+    call(finetune, path, "--name", "stopped", "--report", str(arm == "cnn").lower())
+    assert (tmp_path / "runs/stopped/report/bases/summary.csv").is_file() == (arm == "cnn")
     one, two = (tmp_path / f"runs/{name}/finetune/{arm}/bases/seed0/fold00" for name in ("whole", "stopped"))
     first, second = (json.loads((folder / "summary.json").read_text()) for folder in (one, two))
     assert first["metrics"] == second["metrics"] and first["best_step"] == second["best_step"]

@@ -1,0 +1,169 @@
+"""The comparison of models that label every base: the verdict of windows' on average precision, its table and page."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from simcsp.labels.bases import fold_records
+from simcsp.report.caveats import missing_folds, unbeaten_floors
+from simcsp.report.collect import JOB, Study, fold_summaries, job_of
+from simcsp.report.page import REFERENCES, contrast_table, number, plain, to_html, with_interval, with_sd
+from simcsp.report.plots import difference_plot, plt, save_figure, score_plot
+from simcsp.report.table import aligned, markdown_table
+from simcsp.report.verdict import (
+    COLUMNS,
+    ENDPOINTS,
+    Contrast,
+    Verdict,
+    add_adjusted,
+    compare,
+    find_contrasts,
+    judge,
+    smallest_effect,
+)
+from simcsp.text.store import open_store
+from utils.arms import ARMS, FLOORS
+from utils.config import Config
+from utils.errors import InputError
+from utils.files import read_json, write_text
+from utils.run import REMEDY
+from utils.saved import read_saved
+
+FOLDER = "report/bases"
+"""Within the run: a run may have folds of windows too."""
+DATASET = "genome"
+_SCORES = {"topk": "top-k", "recall": "recall at 10 % false discovery"}
+HOW_TO_READ = """\
+Scores are over all bases of both strands of the held-out records, N left out; means over folds and seeds, ± their sd; n
+counts them. AP: average precision of a type of site. Top-k: the share of sites among as many bases of the highest
+score. Differences are paired over the fits that both arms have. Where there are several pre-training seeds, a
+difference must hold for other seeds and for other records: p is the larger of the paired t-test's over seeds and of the
+corrected resampled t-test's [1] over folds, and the interval holds both; with one fold there is that over seeds alone.
+p Holm is adjusted for all secondary comparisons together [2]; `cnn` (no encoder), fresh weights and controls are shown
+and not tested."""
+
+
+def write_bases_report(config: Config, out: Path | None = None) -> str:
+    """Compare the arms of a run from its finished folds of finetune.task bases; returns the text for the terminal.
+
+    Writes summary.csv, contrasts.csv, report.md and report.html to `out`, by default RUN/report/bases.
+    Raises InputError where no such fold is finished, and where folds cannot be paired.
+    """
+    study, out = collect_bases(config), out or config.folder / FOLDER
+    contrasts = find_contrasts(study)
+    table = add_adjusted(compare(study.scores, smallest_effect(study)), contrasts, 0)
+    table = table.assign(dataset=DATASET)[list(COLUMNS)]
+    verdict, caveats = judge(study, contrasts), find_bases_caveats(study)
+    out.mkdir(parents=True, exist_ok=True)
+    tested = pd.DataFrame(contrasts, columns=[field.name for field in dataclasses.fields(Contrast)])
+    write_text(out / "summary.csv", table.to_csv(index=False, float_format="%.6g"))
+    write_text(out / "contrasts.csv", tested.to_csv(index=False, float_format="%.6g"))
+    figures = draw(study, tested.dropna(subset="low"), config.folder.name, out)
+    text = to_markdown(config.folder.name, table, contrasts, verdict, caveats, figures)
+    write_text(out / "report.md", text)
+    write_text(out / "report.html", to_html(config.folder.name, text, out))
+    lines = [f"\n{config.folder}, every base (mean ± sd over folds and seeds)"]
+    lines += aligned([[cell.strip("`") for cell in row[:5]] for row in _cells(table)])
+    lines += ["", verdict.headline, *(f"  {sentence}" for sentence in verdict.details)]
+    lines += [f"warning: {sentence.replace('`', '')}" for sentence in caveats]
+    return "\n".join([*lines, f"report: {out}/report.html, {out}/summary.csv"])
+
+
+def collect_bases(config: Config) -> Study:
+    """The finished folds of bases of a run, without predictions, which such folds do not keep."""
+    rows, kept = [], {}
+    store = open_store(config.bases.fasta, config.data.cache)
+    sizes = {record.name: record.length for record in store.records}
+    for path, summary in fold_summaries(config.folder, "bases"):
+        kept[path] = _what_is_tested(path)
+        parts = fold_records(config.bases, store, summary["fold"])
+        bases = {part: sum(sizes[name] for name in names) for part, names in parts.items()}
+        job = {"run": config.folder.name, "arm": summary["arm"], **job_of(summary), "hit_limit": False}
+        job |= {"ratio": bases["test"] / bases["train"], "val": bases["val"]}
+        rows += [{**job, "metric": key, "value": value} for key, value in summary["metrics"].items()]
+    if not rows:
+        raise InputError(f"{config.folder}/finetune holds no finished fold of bases: run finetune.sh first")
+    first = next(iter(kept))
+    if other := next((path for path in kept if kept[path] != kept[first]), None):
+        raise InputError(f"{first} and {other} are of different genomes or bases.parts: they cannot be paired")
+    scores = pd.DataFrame(rows)
+    position = {arm: i for i, arm in enumerate(dict.fromkeys([*ARMS, *scores["arm"]]))}
+    scores = scores.sort_values("arm", key=lambda arms: arms.map(position), kind="stable", ignore_index=True)
+    predictions = pd.DataFrame(columns=["run", "arm", *JOB, "probability"])
+    names = {(config.folder.name, arm): arm for arm in scores["arm"].unique()}
+    return Study({config.folder.name: config}, scores, predictions, names)
+
+
+def _what_is_tested(fold: Path) -> tuple[Any, ...]:
+    """Hash of the genome, parts and records left out of a fold: alike in all that are compared."""
+    bases = read_saved(fold / "config.yaml")["bases"]
+    return read_json(fold / "env.json", REMEDY)["inputs"]["genome"], bases["parts"], bases["ignore"]
+
+
+def find_bases_caveats(study: Study) -> list[str]:
+    """What a reader has to beware of."""
+    found = [line for metric in list(ENDPOINTS)[2:] for line in unbeaten_floors(study, metric)]
+    folds = sorted(set(study.scores["fold"]))
+    if len(folds) == 1:
+        config = next(iter(study.runs.values()))
+        records = ", ".join(config.bases.parts[folds[0]])
+        found.append(f"One fold alone (tested on {records}): nothing here says how it would be on other records.")
+    return found + missing_folds(study)
+
+
+# -- the page ----------------------------------------------------------------------------------------------------------
+
+
+def to_markdown(
+    title: str, table: pd.DataFrame, contrasts: list[Contrast], verdict: Verdict, caveats: list[str],
+    figures: dict[str, str],
+) -> str:  # fmt: skip
+    """The report for a person; figures: {name of a PNG beside it: caption}."""
+    parts = [f"# {plain(title)}: comparison of arms, every base", f"> **{verdict.headline}**"]
+    parts += ["\n".join(f"- {sentence}" for sentence in verdict.details)] if verdict.details else []
+    if verdict.contrasts:
+        parts += ["Primary contrast:", contrast_table(verdict.contrasts, adjusted=False)]
+    if caveats:
+        parts += ["## Warnings", "\n".join(f"- {sentence}" for sentence in caveats)]
+    parts += ["## Splice sites among all bases, donors / acceptors", markdown_table(_cells(table)), HOW_TO_READ]
+    parts += [f"![{name}]({name}.png)\n\n*{caption}*" for name, caption in figures.items()]
+    if others := [contrast for contrast in contrasts if not contrast.primary]:
+        parts += ["## All other comparisons", contrast_table(others, adjusted=True)]
+    return "\n\n".join([*parts, "## References", REFERENCES]) + "\n"
+
+
+def _cells(table: pd.DataFrame) -> list[list[str]]:
+    """The header, then a line an arm."""
+    differences = [f"{name} - baseline [95 %]" for name in list(ENDPOINTS.values())[2:]]
+    lines = [["arm", "AP", *_SCORES.values(), "n", *differences, "p Holm"]]
+    for arm in dict.fromkeys(table["arm"]):
+        mine = table[table["arm"] == arm].set_index("metric")
+        both = [mine.loc[[f"test/{key}_donor", f"test/{key}_acceptor"]] for key in ("ap", *_SCORES)]
+        cells = [" / ".join(with_sd(row) for _, row in rows.iterrows()) for rows in both]
+        of_ap = [row for _, row in both[0].iterrows()]
+        cells += [str(int(of_ap[0]["n"])), *(with_interval(row["diff"], row["low"], row["high"]) for row in of_ap)]
+        holm = [number(row["p_holm"], ".3g") for row in of_ap]
+        lines.append([f"`{arm}`", *cells, " / ".join(holm) if all(holm) else ""])
+    return lines
+
+
+def draw(study: Study, contrasts: pd.DataFrame, title: str, out: Path) -> dict[str, str]:
+    """Write the PNGs of either type of site; returns {name: caption}. contrasts: those with an interval."""
+    floors, captions = set(study.scores["arm"]) & set(FLOORS), {}
+    for metric, label in list(ENDPOINTS.items())[2:]:
+        name = metric.removeprefix("test/")
+        figures = {name: score_plot(study.scores, metric, label, floors, f"{title}: {label}")}
+        captions[name] = f"{label}, one dot a fit; boxes (median, quartiles) from five fits on."
+        if len(mine := contrasts[contrasts["metric"] == metric]):
+            figures[f"differences_{name}"] = difference_plot(mine, f"{title}: differences in {label}", label)
+            captions[f"differences_{name}"] = (
+                f"Differences in {label} with their 95 % intervals (not adjusted); the primary contrast in colour."
+            )
+        for stem, figure in figures.items():
+            save_figure(figure, out / f"{stem}.png")
+            plt.close(figure)
+    return captions

@@ -1,0 +1,95 @@
+"""The report of finetune.task bases: verdict, table and page from the summaries of its folds."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from conftest import refusal, write_fasta
+
+import evaluate
+from simcsp.judge.scores import corrected_ttest
+from simcsp.report.bases import HOW_TO_READ
+from utils.files import write_json
+
+LENGTHS, FOLDS, SEEDS = {"a": 400, "b": 500, "c": 600, "d": 900}, 3, (0, 1, 2)
+ARMS = {"cnn": None, "baseline": None, "last": SEEDS, "control_last": SEEDS}
+KEYS = [f"{key}{kind}" for key in ("ap", "recall", "topk") for kind in ("", "_donor", "_acceptor")]
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run folder with the summaries of three folds of every arm, and {(arm, pretrain seed, fold): AP of donors}."""
+    rng, fasta = (
+        np.random.default_rng(0),
+        write_fasta(tmp_path / "g.fa", {k: "ACGT" * (n // 4) for k, n in LENGTHS.items()}),
+    )
+    bases, found = (
+        {"fasta": [str(fasta)], "annotation": [str(fasta)], "windows": 0, "parts": [["a"], ["b"], ["c"]], "ignore": []},
+        {},
+    )
+    for arm, seeds in ARMS.items():
+        for seed in seeds or [None]:
+            for fold in range(FOLDS):
+                path = tmp_path / "runs/x/finetune" / arm / "bases"
+                path = path / ("seed0" if seed is None else f"pretrain{seed}/seed0") / f"fold{fold:02d}"
+                path.mkdir(parents=True)
+                level = {"cnn": 0.3, "baseline": 0.25, "last": 0.1, "control_last": 0.2}[arm] + 0.1 * fold
+                metrics = {f"test/{key}": level + rng.normal(scale=0.01) for key in KEYS} | {"val/ap": 0.2}
+                found[arm, seed, fold] = metrics["test/ap_donor"]
+                job = {"arm": arm, "site": "bases", "seed": 0, "fold": fold, "metrics": metrics}
+                write_json(path / "summary.json", job | ({} if seed is None else {"pretrain_seed": seed}))
+                write_json(path / "env.json", {"inputs": {"genome": "x"}})
+                values = {"name": "x", "bases": bases, "data": {"cache": str(tmp_path / "cache")}}
+                (path / "config.yaml").write_text(yaml.safe_dump(values | {"finetune": {"task": "bases"}}))
+    for stage in ("pretrain", "control"):
+        for seed in SEEDS:
+            (tmp_path / f"runs/x/{stage}/seed{seed}").mkdir(parents=True)
+            write_json(tmp_path / f"runs/x/{stage}/seed{seed}/summary.json", {"objective": "supcon"})
+    return tmp_path / "runs/x", found
+
+
+def test_the_verdict_is_of_the_primary_contrast_over_seeds_and_over_folds(run, call, capsys):
+    folder, found = run
+    call(evaluate, "report", folder)
+    shown, out = capsys.readouterr().out, folder / "report/bases"
+    differences = np.array([[found["last", s, f] - found["control_last", s, f] for f in range(FOLDS)] for s in SEEDS])
+    train = np.array([600 + 900, 400 + 900, 500 + 900])  # fold k is tested on part k, selected on the next
+    ratio = np.mean(np.array([400, 500, 600]) / train)
+    tests = [corrected_ttest(differences.mean(axis=1), 0.0), corrected_ttest(differences.mean(axis=0), ratio)]
+    contrast = pd.read_csv(out / "contrasts.csv").iloc[0]
+    assert (contrast["arm"], contrast["reference"], contrast["metric"]) == ("last", "control_last", "test/ap_donor")
+    assert (
+        contrast["primary"] and contrast["n"] == 3 and contrast["diff"] == pytest.approx(differences.mean(), rel=1e-4)
+    )
+    assert contrast["low"] == pytest.approx(min(test["low"] for test in tests), rel=1e-4)
+    assert contrast["high"] == pytest.approx(max(test["high"] for test in tests), rel=1e-4)
+    assert contrast["p"] == pytest.approx(max(test["p"] for test in tests), rel=1e-4)
+    assert f"Contrast harmed: last - control_last = {differences.mean():+.3f} AP of donors [" in shown
+    assert "Floor not beaten in AP of donors (site: bases)" in shown and "`" not in shown
+
+    table = pd.read_csv(out / "summary.csv").set_index(["arm", "metric"])
+    assert set(table["dataset"]) == {"genome"} and {f"test/{key}" for key in KEYS} < set(
+        table.index.get_level_values(1)
+    )
+    mine = [value for (arm, *_), value in found.items() if arm == "control_last"]
+    assert table.loc[("control_last", "test/ap_donor"), "mean"] == pytest.approx(np.mean(mine), rel=1e-4)
+    assert table.loc[("control_last", "test/ap_donor"), "n"] == 9
+    page = (out / "report.html").read_text()
+    assert page.count("data:image/png") == 4 and HOW_TO_READ.split(".")[0].split()[0] in page
+
+
+def test_one_fold_and_folds_that_do_not_belong_together_are_named(run, call, capsys, monkeypatch):
+    folder, _ = run
+    monkeypatch.setattr("simcsp.report.bases.draw", lambda *words: {})
+    for path in folder.glob("finetune/**/fold0[12]/summary.json"):
+        path.unlink()
+    call(evaluate, "report", folder)
+    assert "warning: One fold alone (tested on a): nothing here says" in capsys.readouterr().out
+    env = folder / "finetune/cnn/bases/seed0/fold00/env.json"
+    env.write_text(json.dumps({"inputs": {"genome": "y"}}))
+    assert "of different genomes or bases.parts" in refusal(call, capsys, evaluate, "report", folder)
+    other = folder.rename(folder.with_name("z"))
+    (folder / "finetune").mkdir(parents=True)
+    assert "bases, which report shows one run at a time" in refusal(call, capsys, evaluate, "report", other, other)
