@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # bash pretrain.sh [CONFIG.yaml] [--key value ...]
 # Pre-trains; without a config: the built-in demo, whose data it makes first. Makes the environment if there is none.
-# Where torch sees several GPUs: one process on each, which share every batch (docs/distributed.md).
+# Where torch sees several GPUs: one process on each, as many as can share every batch evenly (docs/distributed.md).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 source scripts/env.sh requirements.txt
@@ -15,7 +15,7 @@ case " $* " in
     *" --help "* | *" -h "* | *" --dry-run "* | *" --init "*) exec "$PYTHON" pretrain.py "$@" ;;
 esac
 if command -v nvidia-smi >/dev/null && [ "$(nvidia-smi --list-gpus 2>/dev/null | grep -c ^GPU)" -gt 1 ]; then
-    gpus=$("$PYTHON" -c "import torch; print(torch.cuda.device_count())") # those of CUDA_VISIBLE_DEVICES
+    gpus=$("$PYTHON" -m commands.gpus "$@") # those of CUDA_VISIBLE_DEVICES, or fewer
 fi
 [ "$gpus" -gt 1 ] || exec "$PYTHON" pretrain.py "$@"
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((($(nproc) - 1) / gpus + 1))}

@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from commands.gpus import main
+from utils.config import Config, PretrainConfig
+
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = [
     "pretrain.sh",
@@ -183,15 +186,38 @@ def test_a_fresh_clone_gets_a_venv_with_torch_first(project):
 
 @pytest.mark.parametrize("listed, seen", [(0, None), (1, None), (2, 2), (8, 3), (2, 1), (4, 0)])
 def test_pretraining_has_a_process_for_each_gpu_that_torch_sees(project, listed, seen):
-    project.stand_in("python", f"case $1 in -) cat >/dev/null ;; -c) echo {seen} ;; esac\n")
+    project.stand_in("python", f"case $2 in requirements.txt) cat >/dev/null ;; commands.gpus) echo {seen} ;; esac\n")
     project.stand_in("nvidia-smi", "".join(f'echo "GPU {i}: stand-in"\n' for i in range(listed)))
     assert project.run("pretrain.sh", "configs/x.yaml", "--seed", "1").returncode == 0
     if listed < 2:
-        assert not project.calls("python -c")
+        assert not project.calls("python -m commands.gpus")
     launch = f"-m torch.distributed.run --standalone --nproc_per_node {seen} " if (seen or 0) > 1 else ""
     assert project.calls()[-1] == f"python {launch}pretrain.py configs/x.yaml --seed 1"
     assert project.run("pretrain.sh", "configs/x.yaml", "--dry-run").returncode == 0
     assert project.calls()[-1] == "python pretrain.py configs/x.yaml --dry-run"
+
+
+@pytest.mark.parametrize(
+    "gpus, batches, trials, count, said",
+    [
+        (1, (64, 512), 0, 1, ""),
+        (0, (64, 512), 0, 1, ""),  # torch is for CPUs, or CUDA_VISIBLE_DEVICES is empty
+        (8, (64, 512), 0, 8, ""),
+        (6, (64, 512), 0, 4, "4 of 6 GPUs used: more cannot share a batch of 64 or 512 windows evenly (batch_size)"),
+        (8, (65, 513), 0, 1, "1 of 8 GPUs used: more cannot share a batch of 65 or 513 windows evenly (batch_size)"),
+        (8, (64, 512), 9, 1, "1 of 8 GPUs used: a trial of a search is the work of one process"),
+    ],
+)
+def test_as_many_gpus_are_used_as_can_share_the_work(gpus, batches, trials, count, said, capsys, monkeypatch):
+    mlm, pretrain = (PretrainConfig(objective=name, batch_size=size) for name, size in zip(("mlm", "simcse"), batches))
+    config = Config(name="x", mlm=mlm, pretrain=pretrain)
+    config.search.trials = trials
+    monkeypatch.setattr("commands.gpus.load_config", lambda words: config)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
+    main()
+    captured = capsys.readouterr()
+    assert captured.out == f"{count}\n"
+    assert captured.err.startswith(said) and captured.err.count("\n") == bool(said)
 
 
 def test_tests_and_stages_share_the_venv(project):
