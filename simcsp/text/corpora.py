@@ -70,12 +70,14 @@ def open_corpus(
     hidden: Mapping[str, np.ndarray] | None = None,
     classify: Classify | None = None,
     max_shift: int = 0,
+    scored: Intervals | None = None,
 ) -> Corpus:
     """The corpus that a config's data section asks for. Raises InputError, naming the field, for what cannot be had.
 
     hidden: {part: uint8 [n, length]}, windows whose 80-mers become N in the text; None: nothing. classify: P(site) of
     windows uint8 [n, data.context], for data.scorer the folder of a fold. seed: of the decoys of a weight matrix, and
-    of those of annotated, whose crops are longer than data.window by twice max_shift.
+    of those of annotated, whose crops are longer than data.window by twice max_shift. scored: the windows of
+    splice_enriched with their odds, where they are known.
     """
     if data.corpus == "dataset":
         return _dataset(data, hidden)
@@ -86,6 +88,8 @@ def open_corpus(
         check_species(data)
     store = _hide(data, open_store(data.fasta, data.cache, qualify=several), hidden)
     whole_records(store, data.records)  # refuses names that do not exist
+    if data.corpus == "splice_enriched" and scored is not None:
+        return Corpus(store, scored, {"corpus": data.corpus}, stranded=True)
     if data.corpus == "splice_enriched":
         intervals, scores, facts = splice_enriched(data, store, seed, classify)
         return Corpus(store, intervals, {"corpus": data.corpus, **facts}, stranded=True, scores=scores)

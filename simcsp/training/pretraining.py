@@ -27,7 +27,7 @@ from simcsp.model.encoder import MIX, check_length, read_pooling
 from simcsp.text.annotated import SiteSampler
 from simcsp.text.corpora import Corpus, build_sampler, open_corpus
 from simcsp.text.enriched import Classify
-from simcsp.text.sampler import WindowSampler
+from simcsp.text.sampler import Intervals, WindowSampler
 from simcsp.text.species import check_species
 from simcsp.training.board import LAYOUT, show_validation, show_vectors
 from simcsp.training.curves import open_folder
@@ -47,6 +47,7 @@ from utils.files import read_json, replace_folder, replacing, write_json
 from utils.run import RunFolder
 
 DELETE_IT = "delete it, pre-training measures it anew"
+SCORED = "corpus.npz"  # of splice_enriched: every window with its score and odds
 CONFIG_SECTIONS = ("name", "seed", "precision", "model", "data", "evaluate")  # with the stage's own: what decides it
 
 
@@ -72,8 +73,8 @@ def open_pretraining(config: Config, stop: StopSignal) -> Pretraining:
     """Open the text and what is validated on, and record in the run folder how much of the one lies in the other."""
     accelerator = build_accelerator(config.device, config.precision)
     processes, validation = processes_of(accelerator), None
-    with accelerator.main_process_first():  # it makes the store that the others then open
-        corpus = open_text(config, accelerator)
+    with accelerator.main_process_first():  # it makes the store and scores windows; the others then read both
+        corpus = open_text(config, accelerator, processes.first)
         text = build_sampler(config.data, corpus, config.seed, config.pretrain.max_shift)
         if processes.first:
             validation = build_validation(config, accelerator.autocast)
@@ -81,9 +82,16 @@ def open_pretraining(config: Config, stop: StopSignal) -> Pretraining:
     return Pretraining(config, corpus, text, validation, accelerator, stop, processes)
 
 
-def open_text(config: Config, accelerator: Accelerator) -> Corpus:
-    """The pre-training text without what data.hide keeps out; data.scorer may be the folder of a classifier."""
+def open_text(config: Config, accelerator: Accelerator, first: bool = True) -> Corpus:
+    """The pre-training text without what data.hide keeps out; data.scorer may be the folder of a classifier.
+
+    first: False reads the windows of splice_enriched that `record_corpus` of the first process wrote."""
     data, classify = config.data, None
+    if data.corpus == "splice_enriched" and not first:
+        with np.load(config.folder / SCORED) as found:
+            length = np.full(len(found["start"]), data.window)
+            scored = Intervals(found["start"], length, found["minus"], found["odds"])
+        return open_corpus(data, config.seed, hidden_windows(data), scored=scored)
     if data.corpus == "splice_enriched" and data.scorer not in ("pwm", "annotation"):
         check_species(data)  # before a model is read
         classify = scorer_of_fold(data.scorer, config, accelerator)
@@ -135,21 +143,22 @@ def stages(config: Config) -> dict[str, PretrainConfig]:
 
 
 def record_corpus(data: DataConfig, folder: Path, corpus: Corpus, validated: dict[str, str]) -> None:
-    """Write, once for a text and an evaluation, what the text is (corpus.json, and corpus.npz with the score of each
-    window where windows have one) and how much of the evaluation lies in it (overlap.json).
+    """Write, once for a text and an evaluation, what the text is (corpus.json, and SCORED with the score of each window
+    where windows have one) and how much of the evaluation lies in it (overlap.json).
 
     validated: hashes of the evaluation.
     """
     path = folder / "overlap.json"
     inputs = {"text": corpus.store.sha256, "intervals": corpus.intervals.sha256, **validated}
-    if path.is_file() and read_json(path, DELETE_IT)["inputs"] == inputs:
+    whole = path.is_file() and (corpus.scores is None or (folder / SCORED).is_file())
+    if whole and read_json(path, DELETE_IT)["inputs"] == inputs:
         return
     found = measure_overlap(data, corpus)
     parts = [{"part": part.name, "count": part.count, "shared": part.shared, "sentence": str(part)} for part in found]
     write_json(folder / "corpus.json", corpus.manifest)
     if corpus.scores is not None:
         columns = {name: getattr(corpus.intervals, name) for name in ("start", "minus", "odds")}
-        with replacing(folder / "corpus.npz") as aside, open(aside, "wb") as handle:
+        with replacing(folder / SCORED) as aside, open(aside, "wb") as handle:
             np.savez_compressed(handle, score=corpus.scores, **columns)
     write_json(path, {"inputs": inputs, "parts": parts})  # last: its presence means that the others are whole
 

@@ -3,11 +3,13 @@ to one another."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator
@@ -32,6 +34,10 @@ class Processes:
         """The rows of a batch that this process computes: equal parts in the order of ranks."""
         part = rows // self.count
         return slice(self.rank * part, (self.rank + 1) * part)
+
+    def draws(self, rng: np.random.Generator, rows: int) -> np.random.Generator | DrawsOfRows:
+        """What draws for this process's rows of a batch what `rng` draws for all of them."""
+        return rng if self.count == 1 else DrawsOfRows(rng, self.share(rows), rows)
 
     def gather(self, rows: torch.Tensor) -> torch.Tensor:
         """[n, ...] of each process -> [count n, ...] in the order of ranks, the same in all of them.
@@ -67,6 +73,36 @@ class Processes:
     def wait(self) -> None:
         """Until all have come here."""
         self.most(0)
+
+
+class DrawsOfRows:
+    """Of the arrays [count, ...] that a generator would draw, the rows `own`: asked for [own, ...], it gives the same
+    numbers, and moves the generator as far.
+
+    rng: of numpy's default PCG64, which is moved past the floats of other rows without drawing them.
+    """
+
+    def __init__(self, rng: np.random.Generator, own: slice, count: int) -> None:
+        self.rng, self.own, self.count = rng, own, count
+
+    def random(self, size: tuple[int, ...]) -> np.ndarray:
+        """float64 [own, ...], of which each takes one number of the generator's."""
+        width = math.prod(size[1:])
+        self._skip(self.own.start * width)
+        drawn = self.rng.random(size)
+        self._skip((self.count - self.own.stop) * width)
+        return drawn
+
+    def integers(self, low: int, high: int, size: int | tuple[int, ...], **options: Any) -> np.ndarray:
+        """[own, ...]; how many numbers these take depends on what they are, so all rows are drawn."""
+        row = size[1:] if isinstance(size, tuple) else ()
+        return self.rng.integers(low, high, size=(self.count, *row), **options)[self.own]
+
+    def _skip(self, numbers: int) -> None:
+        bits = self.rng.bit_generator
+        kept = {name: bits.state[name] for name in ("has_uint32", "uinteger")}  # half a number, which advance drops
+        bits.advance(numbers)
+        bits.state = bits.state | kept
 
 
 def processes_of(accelerator: Accelerator) -> Processes:

@@ -15,7 +15,7 @@ from simcsp.text.annotated import SITE_CLASSES
 from simcsp.text.kmers import near_duplicates
 from simcsp.training.masking import IGNORED, Chooser, choose_random, corrupt
 from simcsp.training.objectives import Average, ProjectionHead, alone, dcl, info_nce, sup_con
-from simcsp.training.processes import Processes
+from simcsp.training.processes import DrawsOfRows, Processes
 from simcsp.training.views import mutated, shifted
 from utils.config import PretrainConfig
 from utils.device import give_back_freed_memory
@@ -97,28 +97,28 @@ def step_loss(
     (SimCSE, section 3.1 of its appendix on auxiliary objectives). supcon, classify: one view of each window; accuracy
     is how often a window's nearest neighbour, or its highest logit, is of its class. mlm: accuracy is that of the
     masked bases. choose: None masks bases at random.
-    processes: all have the whole batch and draw the same views and masks of it; each takes its share through the
-    learner, and every window has all others for negatives. The mean over processes of the losses and accuracies is that
-    of the batch, and so is the mean of the gradients.
+    processes: all have the whole batch; each draws the views and masks that its share has in the whole, takes them
+    through the learner, and every window has all others for negatives. The mean over processes of the losses and
+    accuracies is that of the batch, and so is the mean of the gradients.
     """
-    own = processes.share(len(ids))
-    middle = ids[:, stage.max_shift : ids.shape[1] - stage.max_shift]
+    own, draws = processes.share(len(ids)), processes.draws(rng, len(ids))
+    middle, of_own = ids[:, stage.max_shift : ids.shape[1] - stage.max_shift], ids[own]
     masked = targets = None
     if stage.objective == "mlm" or stage.mlm_weight:
-        tokens = add_special_tokens(middle)
-        chosen = choose(tokens, rng) if choose else choose_random(tokens, stage.mlm_probability, rng)
-        masked, targets = corrupt(tokens, chosen, rng)
-        masked, targets = torch.from_numpy(masked[own]).to(device).int(), torch.from_numpy(targets[own]).to(device)
+        tokens = add_special_tokens(middle[own])
+        chosen = choose(tokens, draws) if choose else choose_random(tokens, stage.mlm_probability, draws)
+        masked, targets = corrupt(tokens, chosen, draws)
+        masked, targets = torch.from_numpy(masked).to(device).int(), torch.from_numpy(targets).to(device)
     if stage.objective == "mlm":
         logits = learner(masked[None])[0][0]
         asked = targets != IGNORED
         right = (logits.argmax(-1) == targets)[asked].float().sum()
         return masked_loss(logits, targets, processes.average), right / processes.average(asked.sum())
     of_classes = stage.objective in ("supcon", "classify")
-    rows = [view(ids, stage, rng)] if of_classes else [view(ids, stage, rng), view(ids, stage, rng)]
+    rows = [view(of_own, stage, draws) for _ in range(1 if of_classes else 2)]
     if stage.reverse_complement_negatives and not of_classes:
-        rows.append(reverse_complement(middle))
-    views = torch.from_numpy(np.stack([add_special_tokens(row[own]) for row in rows])).to(device).int()
+        rows.append(reverse_complement(middle[own]))
+    views = torch.from_numpy(np.stack([add_special_tokens(row) for row in rows])).to(device).int()
     vectors, *logits = learner(views, *([masked] if stage.mlm_weight else []))
     vectors = vectors.to(torch.promote_types(vectors.dtype, torch.float32))
     if of_classes:
@@ -174,7 +174,7 @@ def masked_loss(logits: torch.Tensor, targets: torch.Tensor, average: Average = 
     return total / average((targets != IGNORED).sum())
 
 
-def view(ids: np.ndarray, stage: PretrainConfig, rng: np.random.Generator) -> np.ndarray:
+def view(ids: np.ndarray, stage: PretrainConfig, rng: np.random.Generator | DrawsOfRows) -> np.ndarray:
     """One view of each window, uint8 [batch, length]: moved by up to max_shift nt, mutated at mutation_rate."""
     moved = shifted(ids, stage.max_shift, rng) if stage.max_shift else ids
     return mutated(moved, stage.mutation_rate, rng) if stage.mutation_rate else moved

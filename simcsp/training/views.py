@@ -17,7 +17,7 @@ def shifted(ids: np.ndarray, max_shift: int, rng: np.random.Generator) -> np.nda
     length]` is the window unmoved.
     """
     length = ids.shape[1] - 2 * max_shift
-    start = rng.integers(0, 2 * max_shift, endpoint=True, size=len(ids))
+    start = rng.integers(0, 2 * max_shift, size=len(ids), endpoint=True)
     return np.lib.stride_tricks.sliding_window_view(ids, length, axis=1)[np.arange(len(ids)), start]
 
 

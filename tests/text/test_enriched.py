@@ -8,12 +8,16 @@ from conftest import other_strand, tiny_config, write_fasta
 from opening import SPACE, enriched, experiment, gtf, open_text, refused, write_spliced
 
 import pretrain
+from commands.arguments import load_config
 from simcsp.model.classifier import load_classifier, predict
+from simcsp.text import corpora
 from simcsp.text.alphabet import decode, encode
 from simcsp.text.annotation import introns, read_annotation
 from simcsp.text.sites import boundaries
 from simcsp.text.store import open_store
 from simcsp.text.weight_matrix import WeightMatrix
+from simcsp.training import pretraining
+from utils.device import build_accelerator
 from utils.errors import InputError
 
 
@@ -234,7 +238,7 @@ def test_odds_that_leave_too_few_windows_for_a_batch_are_named(spliced, tmp_path
         sampler.batch(0, 64)
 
 
-def test_pretraining_reads_enriched_windows_and_keeps_their_scores(spliced, tiny_data, tmp_path, call):
+def test_pretraining_reads_enriched_windows_and_keeps_their_scores(spliced, tiny_data, tmp_path, call, monkeypatch):
     changes = {
         "data.corpus": "splice_enriched",
         "data.fasta": [str(spliced[0])],
@@ -252,3 +256,10 @@ def test_pretraining_reads_enriched_windows_and_keeps_their_scores(spliced, tiny
     kept = np.load(run / "corpus.npz")
     assert len(kept["score"]) == len(kept["start"]) == manifest["intervals"]
     assert manifest["mean_score"] == round(float(kept["score"].mean()), 4)
+    # Another process of the same training reads what the first one scored.
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(corpora, "splice_enriched", None)
+    config = load_config([str(config)])
+    corpus = pretraining.open_text(config, build_accelerator("cpu", "fp32"), first=False)
+    inputs = json.loads((run / "overlap.json").read_text())["inputs"]
+    assert (corpus.store.sha256, corpus.intervals.sha256) == (inputs["text"], inputs["intervals"])

@@ -397,6 +397,20 @@ def test_two_go_on_from_the_state_of_one_and_one_from_that_of_two(alone, two):
     assert farthest(go_on(training, 50), alone["whole"]) < 1e-6
 
 
+@pytest.mark.parametrize("rank", range(4))
+def test_a_process_draws_for_its_rows_what_one_alone_draws_for_all(rank):
+    """Floats, bases and numbers of which some are drawn again (of 3 and of 7), one after the other."""
+    alone, shared, own = np.random.default_rng(7), np.random.default_rng(7), slice(3 * rank, 3 * rank + 3)
+    draws = Processes(rank, 4).draws(shared, 12)
+    for _ in range(3):
+        assert (draws.random((3, 7)) == alone.random((12, 7))[own]).all()
+        for low, high in ((2, 6), (1, 4)):
+            found = draws.integers(low, high, size=(3, 7), dtype=np.uint8)
+            assert (found == alone.integers(low, high, size=(12, 7), dtype=np.uint8)[own]).all()
+        assert (draws.integers(0, 6, size=3, endpoint=True) == alone.integers(0, 6, size=12, endpoint=True)[own]).all()
+    assert shared.bit_generator.state == alone.bit_generator.state
+
+
 # -- the scripts -------------------------------------------------------------------------------------------------------
 
 
