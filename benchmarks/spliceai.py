@@ -19,16 +19,13 @@ SpliceAI reads 5,000 nt on either side, N beyond the record. Set OMP_NUM_THREADS
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 import numpy as np
-import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script, it finds utils/ beside its folder
 
@@ -37,8 +34,9 @@ from simcsp.judge.scores import score_against
 from simcsp.labels.bases import LABEL, Genome, read_genome
 from simcsp.labels.spliceator import load_training
 from simcsp.model.bases import IDENTITY, TYPES, Labeller, load_bases, padded
-from simcsp.text.alphabet import A, N, T, decode, encode, reverse_complement
+from simcsp.text.alphabet import A, N, decode, encode, reverse_complement
 from simcsp.text.sites import motif_boundaries
+from simcsp.text.spliceai import CONTEXT, SpliceAI
 from simcsp.text.store import strand_ids
 from simcsp.text.weight_matrix import SCORER_FLANK, WeightMatrix, site_scores
 from utils.config import BasesConfig
@@ -46,7 +44,6 @@ from utils.device import build_accelerator
 from utils.errors import InputError, run_script
 
 ROOT = Path(__file__).resolve().parent.parent
-CONTEXT = 5000  # nt on either side that SpliceAI's networks read
 PIECE = 100_000  # nt of a turn
 BINS = (0.01, 0.05, 0.2, 0.5, 0.8)
 DISTANCE = 50  # nt on either side of a variant in which changes are looked for
@@ -54,30 +51,8 @@ LETTERS = "ACGT"
 Scorer = Callable[[np.ndarray, str], np.ndarray]
 
 
-class SpliceAI:
-    """Some of the five networks; their mean is what SpliceAI reports."""
-
-    name = "SpliceAI"
-
-    def __init__(self, numbers: list[int]) -> None:
-        os.environ.setdefault("KERAS_BACKEND", "torch")
-        try:  # by their distributions: this script has the package's name
-            folder = Path(distribution("spliceai").locate_file("spliceai/models"))
-            distribution("keras")
-        except PackageNotFoundError as error:
-            raise InputError(f"{error.name} is not installed: pip install spliceai keras") from None
-        import keras  # absent where nobody compares
-
-        self.networks = [keras.models.load_model(folder / f"spliceai{i}.h5", compile=False) for i in numbers]
-        self.parameters = sum(network.count_params() for network in self.networks)
-        self.context = CONTEXT
-
-    def chances(self, ids: np.ndarray) -> np.ndarray:
-        """P(neither), P(acceptor), P(donor) [n, 3] of a text uint8 [n + 2 CONTEXT], as read."""
-        bases = (ids[:, None] == np.arange(A, T + 1)).astype(np.float32)
-        with torch.no_grad():
-            outputs = [network(bases[None]).cpu().numpy()[0] for network in self.networks]
-        return np.mean(outputs, axis=0)
+class Networks(SpliceAI):
+    """SpliceAI's side."""
 
     def scan(self, genome: Genome, name: str, start: int, end: int) -> np.ndarray:
         """Log-odds float32 [2 strands, bases, 2 types] of a stretch, on the forward strand."""
@@ -108,7 +83,7 @@ class Ours:
 
 def compare_scan(asked: argparse.Namespace, genome: Genome) -> None:
     """The table of scan."""
-    sides = [Ours(asked.model, asked.precision)] + ([SpliceAI(asked.networks)] if asked.networks else [])
+    sides = [Ours(asked.model, asked.precision)] + ([Networks(asked.networks)] if asked.networks else [])
     chunk = sides[0].labeller.chunk
     piece = max(1, PIECE // chunk) * chunk
     pieces: dict[str, list[np.ndarray]] = {side.name: [] for side in sides}

@@ -113,7 +113,8 @@ class DataConfig:
     """multi_species, splice_enriched, annotated: shares are weights^(1 / temperature); above 1 evens the species
     out."""
     scorer: str = "pwm"
-    """splice_enriched: pwm (weight matrices fitted on annotation), annotation, or the folder of a fine-tuned fold."""
+    """splice_enriched: pwm (weight matrices fitted on annotation), annotation, spliceai (its five networks, pip install
+    spliceai keras; scores are kept in the cache), or the folder of a fine-tuned fold."""
     enrichment: NonNegativeFloat = 0.5
     """splice_enriched: the odds of a window are exp(enrichment x its best score); 0: all alike."""
     dataset: str | None = None

@@ -20,11 +20,14 @@ from simcsp.text.species import (
     records_of_source,
     source_shares,
 )
+from simcsp.text.spliceai import spliceai_scorer
 from simcsp.text.store import TokenStore, strand_ids
 from simcsp.text.weight_matrix import SCORER_FLANK, fit_matrices, site_scores
 from utils.config import DataConfig
 from utils.errors import InputError
 
+NAMED_SCORERS = ("pwm", "annotation", "spliceai")
+"""Values of data.scorer that are no folder of a classifier."""
 Scorer = Callable[[str, bool], np.ndarray]
 """(record, reverse strand?) -> float32 [length + 1]: score of a splice site at each boundary of that strand.
 
@@ -107,6 +110,9 @@ def _build_scorer(
     if data.scorer == "pwm":
         matrices = fit_matrices(store, known, seed)
         return lambda name, reverse: site_scores(strand_ids(store, name, reverse), matrices)
+    if data.scorer == "spliceai":
+        odds = spliceai_scorer(store.path.parent)
+        return lambda name, reverse: odds(strand_ids(store, name, reverse), f"{name} ({'-' if reverse else '+'})")
     return _classifier_scorer(store, classify, data.context)
 
 

@@ -26,7 +26,7 @@ from simcsp.model.classifier import load_classifier, predict
 from simcsp.model.encoder import MIX, check_length, read_pooling
 from simcsp.text.annotated import SiteSampler
 from simcsp.text.corpora import Corpus, build_sampler, open_corpus
-from simcsp.text.enriched import Classify
+from simcsp.text.enriched import NAMED_SCORERS, Classify
 from simcsp.text.sampler import Intervals, WindowSampler
 from simcsp.text.species import check_species
 from simcsp.training.board import LAYOUT, show_validation, show_vectors
@@ -92,7 +92,7 @@ def open_text(config: Config, accelerator: Accelerator, first: bool = True) -> C
             length = np.full(len(found["start"]), data.window)
             scored = Intervals(found["start"], length, found["minus"], found["odds"])
         return open_corpus(data, config.seed, hidden_windows(data), scored=scored)
-    if data.corpus == "splice_enriched" and data.scorer not in ("pwm", "annotation"):
+    if data.corpus == "splice_enriched" and data.scorer not in NAMED_SCORERS:
         check_species(data)  # before a model is read
         classify = scorer_of_fold(data.scorer, config, accelerator)
     return open_corpus(data, config.seed, hidden_windows(data), classify, config.pretrain.max_shift)
@@ -103,7 +103,8 @@ def scorer_of_fold(folder: str, config: Config, accelerator: Accelerator) -> Cla
     path = Path(folder)
     path = path / "checkpoints/best" if (path / "checkpoints/best").is_dir() else path
     if not path.is_dir():
-        raise InputError(f"data.scorer ({folder}) is none of pwm, annotation and no folder of a fine-tuned fold")
+        named = ", ".join(NAMED_SCORERS)
+        raise InputError(f"data.scorer ({folder}) is none of {named} and no folder of a fine-tuned fold")
     model = load_classifier(path, config.model, config.finetune.dropout).to(accelerator.device)
     check_length(model.bert, config.data.context, "data.context")
     return lambda windows: predict(model, windows, config.evaluate.batch_size, accelerator.autocast)

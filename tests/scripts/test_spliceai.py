@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from importlib.metadata import PackageNotFoundError
 
 import numpy as np
 import pytest
@@ -76,9 +77,9 @@ def test_the_table_of_our_side_and_the_floor(place, snap, capsys, monkeypatch):
 
 def test_without_the_package_one_line_says_what_to_install(place, monkeypatch):
     def absent(name):
-        raise spliceai.PackageNotFoundError(name)
+        raise PackageNotFoundError(name)
 
-    monkeypatch.setattr(spliceai, "distribution", absent)
+    monkeypatch.setattr("simcsp.text.spliceai.distribution", absent)
     monkeypatch.setattr(
         sys, "argv", ["spliceai.py", "variants", *map(str, (place / "genome.fa", place / "introns.tsv"))]
     )
