@@ -81,12 +81,18 @@ def encoders(source: Path) -> dict[str, Path]:
 def fold_folders(source: Path, floors: bool = False) -> list[Path]:
     """Finished folds with a classifier, in or at `source`; those of the floors, which keep no checkpoint, if asked.
 
-    Fits on a part of the training windows are left out unless `source` is one: there is one for every draw.
+    Fits on a part of the training windows (windowsN/drawM) stand aside where there are some on all of them, and else
+    must be of one N and M. Raises InputError, naming them, where they are not.
     """
     found = [source] if (source / "summary.json").is_file() else []
     if not found:
         every = sorted(path.parent for path in source.rglob("seed*/fold*/summary.json"))
         found = [folder for folder in every if not folder.parents[1].name.startswith("draw")]
+        draws = sorted({folder.parents[1] for folder in every} - {folder.parents[1] for folder in found})
+        cuts = sorted({"/".join(folder.parts[-2:]) for folder in draws})
+        if not found and len(cuts) > 1:
+            raise InputError(f"{source} holds fits on {', '.join(cuts)}: give the folder of one, such as {draws[0]}")
+        found = found or every
     usable = [
         folder
         for folder in found

@@ -21,7 +21,7 @@ from simcsp.judge.benchmark import (
     score_windows,
 )
 from simcsp.labels.spliceator import Windows
-from simcsp.labels.splits import Splits
+from simcsp.labels.splits import Splits, draw_training
 from simcsp.model.classifier import load_classifier, predict
 from simcsp.model.encoder import check_length
 from utils.arms import FLOORS, OF_ANNOTATION, job_of
@@ -38,6 +38,13 @@ def check_windows(folder: Path, windows: Windows, test: np.ndarray) -> None:
         recorded_predictions(folder, windows.names[test])
     elif read_json(folder / "env.json")["inputs"]["spliceator"] != windows.sha256:
         raise InputError(f"{folder} was fitted on other windows than those of this config: use the run's own config")
+
+
+def trained_on(folder: Path, train: np.ndarray, windows: Windows, split_seed: int) -> np.ndarray:
+    """Indices of the windows that a finished fold was fitted on: its training part, or the draw of it."""
+    summary = read_json(folder / "summary.json")
+    count, draw = summary.get("train_windows"), summary.get("draw", 0)
+    return draw_training(train, windows.strata, count, (split_seed, summary["fold"], count or 0, draw))
 
 
 def recorded_predictions(folder: Path, names: np.ndarray) -> pd.DataFrame:
@@ -89,13 +96,14 @@ def ask_members(
         for job, folder in jobs:
             arm, site, seed, fold = job.values()
             parts = splits.folds[site][fold]
+            train = trained_on(folder, parts["train"], windows, config.data.split_seed)
             check_windows(folder, windows, parts["test"])
             if arm in FLOORS:
                 recorded = recorded_predictions(folder, windows.names[parts["test"]])
                 scorer = of_annotation.get(arm) or refit_floor(
                     arm,
                     config.evaluate,
-                    windows.take(parts["train"]),
+                    windows.take(train),
                     windows.take(parts["val"]),
                     config.data.context,
                     fit_seed(seed, fold),
@@ -110,7 +118,7 @@ def ask_members(
             for name, benchmark in sets.items():
                 index = benchmark.of_site(site)
                 member.species[name] = scorer(benchmark.take(index))
-                similar = resemblance.of(name, parts["train"])
+                similar = resemblance.of(name, train)
                 member.similar[name] = None if similar is None else similar[index]
                 bar.update(len(index))
             ensembles.setdefault((arm, site, seed), []).append(member)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,6 +15,8 @@ from sklearn.preprocessing import StandardScaler
 
 from commands.arguments import find_faults, load_config
 from commands.sources import fold_folders
+from simcsp.judge.benchmark import Resemblance
+from simcsp.judge.members import ask_members
 from simcsp.labels.splits import draw_training, load_windows
 from simcsp.model.checkpoint import load_backbone
 from simcsp.model.embedding import embed
@@ -22,6 +25,7 @@ from simcsp.training.fold import hit_limit
 from simcsp.training.probe import CS
 from utils.arms import finished_folds, job_of
 from utils.config import FinetuneConfig, ModelConfig
+from utils.device import build_accelerator
 from utils.errors import InputError
 
 
@@ -70,7 +74,7 @@ def test_only_the_training_part_is_cut_by_draws_that_arms_share(run, config):
         "finetune/mine/both/windows12/draw1/seed0/fold00",
     }
     assert len(folds) == 2 * 2 * 3
-    _, splits = load_windows(config.data, folder)
+    windows, splits = load_windows(config.data, folder)
     for path in folds:
         summary, parts = summary_of(path), splits.folds["both"][summary_of(path)["fold"]]
         sizes = {part: len(index) for part, index in parts.items()}
@@ -88,6 +92,23 @@ def test_only_the_training_part_is_cut_by_draws_that_arms_share(run, config):
     per_draw = table[table["arm"] == "pwm"].pivot_table(index=["window", "fold"], columns="draw", values="probability")
     assert not np.allclose(per_draw[0], per_draw[1])
     assert fold_folders(folder) == finished_folds(folder, "mine")[:2]  # of all windows: no draw among them
+    assert_floors_are_refitted_on_their_draw(folder, config, windows, splits)
+    shutil.rmtree(folder / "finetune/mine/both/seed0")
+    with pytest.raises(InputError, match="holds fits on windows12/draw0, windows12/draw1: give the folder of one"):
+        fold_folders(folder / "finetune/mine")
+    one = folder / "finetune/mine/both/windows12/draw1"
+    assert fold_folders(one) == [one / "seed0/fold00", one / "seed0/fold01"]
+    shutil.rmtree(one)
+    assert fold_folders(folder / "finetune/mine") == finished_folds(folder, "mine")
+
+
+def assert_floors_are_refitted_on_their_draw(folder, config, windows, splits):
+    """By ask_members, which says so where a floor is not what its fold recorded."""
+    floors = finished_folds(folder, "pwm")
+    assert {summary_of(path)["train_windows"] for path in floors} == {12, None}
+    accelerator = build_accelerator("cpu", "fp32")
+    _, notes = ask_members(floors, config, accelerator, windows, splits, {}, Resemblance(windows, {}))
+    assert notes == []
 
 
 def test_all_windows_beside_few_are_what_they_are_alone(run):
