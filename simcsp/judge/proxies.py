@@ -193,6 +193,17 @@ def sccs_floors(ids: np.ndarray, labels: np.ndarray, settings: EvaluateConfig, s
     }
 
 
+def sccs_floor_bands(
+    ids: np.ndarray, labels: np.ndarray, groups: np.ndarray, settings: EvaluateConfig, seed: int
+) -> dict[str, float]:
+    """`sccs_floors`, and the 95 % interval of each, of few resamples, as NAME_low and NAME_high."""
+    found: dict[str, float] = {}
+    for name, (values, similarity) in _floor_features(ids, settings.pwm_flank).items():
+        band = sccs_interval(values, labels, settings.sccs_pairs, seed, similarity, groups, BAND_RESAMPLES)
+        found |= {name: band["sccs"], f"{name}_low": band["low"], f"{name}_high": band["high"]}
+    return found
+
+
 def nmi_floors(motifs: Motifs, settings: EvaluateConfig, seed: int) -> dict[str, float]:
     """NMI of one-hot bases about the site and of GC content, clustered the same way."""
     return {

@@ -282,7 +282,8 @@ def _proxies_of_stage(path: Path, prefix: str) -> Iterator[tuple[tuple[str, str,
     for proxy, dataset in (("sccs", "selection"), ("nmi", "motifs")):
         key, start = f"val/{proxy}", f"floor/{proxy}_"
         values = {arm: validations[step][key] for arm, step in steps.items() if key in validations[step]}
-        values |= {name.removeprefix(start): value for name, value in floors.items() if name.startswith(start)}
+        of_floors = {name: value for name, value in floors.items() if not name.endswith(("_low", "_high"))}
+        values |= {name.removeprefix(start): value for name, value in of_floors.items() if name.startswith(start)}
         yield from (((arm, dataset, key), value) for arm, value in values.items())
 
 

@@ -91,7 +91,9 @@ def _pretraining(stage: Path) -> tuple[str, str]:
     said = [f"loss {latest['train/loss']:.4f}"] if "train/loss" in latest else []
     for proxy in PROXIES:
         values = [row[f"val/{proxy}"] for row in rows if f"val/{proxy}" in row]
-        said += [f"{proxy.upper()} {values[0]:.3f} -> {values[-1]:.3f}"] if values else []
+        ends = [latest[f"val/{proxy}_{end}"] for end in ("low", "high") if f"val/{proxy}_{end}" in latest]
+        within = " [{:.2f}, {:.2f}]".format(*ends) if ends else ""
+        said += [f"{proxy.upper()} {values[0]:.3f} -> {values[-1]:.3f}{within}"] if values else []
     return f"step {step:,} of {steps:,} ({step / max(steps, 1):.0%})", ", ".join(said) or _NO_SIGN
 
 

@@ -258,7 +258,7 @@ def draw_proxies(config: Config, suffix: str) -> plt.Figure:
                 [seed.rename(columns=lambda name: name.removeprefix("val/")) for seed in seeds]
             )
             floors = floors or read_json(folders[0] / "summary.json", REMEDY)["floors"]
-    floors = {key.removeprefix("floor/"): value for key, value in floors.items()}
+    floors = {key.removeprefix("floor/"): value for key, value in floors.items() if not key.endswith(("_low", "_high"))}
     bound = tables["pretrain"].get("nmi_bound", pd.Series([0.0])).max()
     ceilings = {"sccs": SCCS_CEILING, "nmi": bound}
     return proxy_curves(tables, floors, ceilings, f"{config.name}: proxies while pre-training{suffix}")

@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 from torch.utils.tensorboard import SummaryWriter
 
 from simcsp.judge.clustering import lay_out, principal_components
-from simcsp.labels.motifs import Motifs
 from simcsp.training.curves import show_hyperparameters
 from simcsp.training.validation import Seen, Validation
 from utils.arms import finished_folds
@@ -23,21 +22,6 @@ from utils.saved import read_saved
 matplotlib.use("Agg")  # files only: there may be no screen
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7")  # of Okabe and Ito: apart for all kinds of colour vision
 MOST_PAIRS, MOST_VECTORS, COMPONENTS, LEAST_SITES = 500, 500, 32, 30
-LAYOUT = {
-    "Pre-training": {
-        "loss": ["Multiline", ["train/loss"]],
-        "SCCS with its interval and floors": ["Multiline", ["val/sccs(_low|_high)?$", "floor/sccs_.*"]],
-        "NMI and its floors": ["Multiline", ["val/nmi$", "floor/nmi_.*"]],
-    },
-    "Fine-tuning": {
-        "F1 on the test windows of each fold (step = fold)": ["Multiline", ["test/f1$"]],
-        "validation AUC by epoch: mean, least and most of the folds": [
-            "Margin",
-            ["val_auc/mean", "val_auc/least", "val_auc/most"],
-        ],
-    },
-}
-"""The page that the tab CUSTOM SCALARS opens on."""
 _SCORES = {"val/auc": "val_auc", "val/f1": "val_f1", "train/loss": "loss"}
 
 
@@ -45,14 +29,18 @@ _SCORES = {"val/auc": "val_auc", "val/f1": "val_f1", "train/loss": "loss"}
 
 
 def show_validation(run: RunFolder, step: int, validation: Validation, seen: Seen) -> None:
-    """Histograms of cosines within and between the classes, and the motif sites in UMAP's plane."""
+    """Histograms of cosines within and between the classes, and in UMAP's plane the motif sites, or without any the
+    selection windows."""
     distributions, image = {}, None
     if seen.vectors is not None:
         same, other = class_cosines(seen.vectors, validation.labels, validation.seed)
         distributions = {"cosine/same class": same, "cosine/different class": other}
+    points, labels = seen.states, None if seen.states is None else validation.motifs.labels
+    if points is None and seen.vectors is not None:
+        points, labels = seen.vectors, np.where(validation.labels == 1, "site", "no site")
     most = validation.settings.umap_sites
-    if seen.states is not None and min(most, len(seen.states)) >= LEAST_SITES:
-        image = draw_sites(seen.states, validation.motifs, most, validation.seed, f"step {step}")
+    if points is not None and min(most, len(points)) >= LEAST_SITES:
+        image = draw_points(points, labels, most, validation.seed, f"step {step}")
     run.view.picture(step, distributions, image)
 
 
@@ -66,10 +54,10 @@ def class_cosines(vectors: np.ndarray, labels: np.ndarray, seed: int) -> tuple[n
     return cosines[same][:MOST_PAIRS], cosines[~same][:MOST_PAIRS]
 
 
-def draw_sites(states: np.ndarray, motifs: Motifs, most: int, seed: int, title: str) -> bytes:
-    """PNG of UMAP's layout of at most `most` sites, coloured by label."""
-    chosen = np.linspace(0, len(states) - 1, min(most, len(states))).astype(int)
-    points, labels = lay_out(states[chosen], seed), motifs.labels[chosen]
+def draw_points(vectors: np.ndarray, labels: np.ndarray, most: int, seed: int, title: str) -> bytes:
+    """PNG of UMAP's layout of at most `most` vectors [n, any], coloured by label [n]."""
+    chosen = np.linspace(0, len(vectors) - 1, min(most, len(vectors))).astype(int)
+    points, labels = lay_out(vectors[chosen], seed), labels[chosen]
     figure = Figure(figsize=(4, 3.4), layout="constrained")
     axis = figure.add_subplot()
     for i, label in enumerate(sorted(set(labels))):
@@ -103,6 +91,45 @@ def show_vectors(run: RunFolder, validation: Validation, seen: Seen, name: str) 
     write_text(run.path / "projector_config.pbtxt", "".join(entries))
 
 
+def show_layout(writer: SummaryWriter) -> None:
+    """The page that the tab CUSTOM SCALARS opens on: values, each with its band, floors as level lines.
+
+    All are charts of values in a band, with no width where there is none, because TensorBoard smooths every other kind
+    by default, and bends a curve of few validations. It draws the last one first.
+    """
+    charts = {
+        "loss": ["train/loss"] * 3,
+        "SCCS with its interval, and its floors": ["val/sccs", "val/sccs_low", "val/sccs_high"],
+        "NMI and its floors": ["val/nmi"] * 3,
+        "F1 on the test windows of each fold (step = fold)": ["test/f1"] * 3,
+        "validation AUC by epoch: mean, least and most of the folds": ["val_auc/mean", "val_auc/least", "val_auc/most"],
+    }
+    margins = {title: ["Margin", tags] for title, tags in reversed(charts.items())}
+    writer.add_custom_scalars({"Pre-training, then fine-tuning": margins})
+
+
+def show_floors(folder: Path, floors: dict[str, dict[str, float]], steps: int) -> None:
+    """A TensorBoard run for each floor, in `folder`/floors/<name>: level lines under the names of the curves that they
+    are floors of, without a band: their intervals are in the log.
+
+    floors: {'sccs': {'gc': value, 'gc_low': ..., 'gc_high': ...}, 'nmi': ...}. folder: of the run.
+    """
+    rows: dict[str, dict[str, float]] = {}
+    for proxy, values in floors.items():
+        for name, value in values.items():
+            if not name.endswith(("_low", "_high")):
+                ends = ("", "_low", "_high") if proxy == "sccs" else ("",)
+                rows.setdefault(name, {}).update({f"val/{proxy}{end}": value for end in ends})
+    for name, row in rows.items():
+        path = folder / "floors" / name
+        for events in path.glob("events.out.tfevents.*"):
+            events.unlink()
+        with SummaryWriter(str(path)) as writer:
+            for step in (0, steps):
+                for tag, value in row.items():
+                    writer.add_scalar(tag, value, step)
+
+
 # -- arms --------------------------------------------------------------------------------------------------------------
 
 
@@ -122,7 +149,7 @@ def show_arm(folder: Path, arm: str) -> None:
     if not folds:
         return
     with SummaryWriter(str(folder / "finetune" / arm)) as writer:
-        writer.add_custom_scalars(LAYOUT)
+        show_layout(writer)
         writer.add_text("config", f"```yaml\n{(folds[0][0] / 'config.yaml').read_text()}\n```")
         for site, mine in by_site.items():
             prefix = "" if len(by_site) == 1 else f"{site}/"

@@ -27,7 +27,6 @@ class Curves:
 
     def __init__(self, path: Path, shown: bool = True) -> None:
         self.path, self.shown = path, shown
-        self._floors: dict[str, float] = {}
         self._writer: SummaryWriter | None = None
 
     @property
@@ -38,16 +37,12 @@ class Curves:
         return self._writer
 
     def show(self, row: dict[str, Any]) -> None:
-        """A row of metrics as points of curves; floors, measured once, as level lines through the validations."""
-        floors = {key: value for key, value in row.items() if key.startswith("floor/")}
-        self._floors |= floors
-        if floors or not self.shown:
+        """A row of metrics as points of curves, but for floors, which are no curves of this stage."""
+        if not self.shown:
             return
-        values = {key: value for key, value in row.items() if key not in ("step", "time")}
-        if any(key.startswith("val/") for key in values):
-            values |= self._floors
-        for key, value in values.items():
-            self.writer.add_scalar(key, value, row["step"], walltime=row["time"])
+        for key, value in row.items():
+            if key not in ("step", "time") and not key.startswith("floor/"):
+                self.writer.add_scalar(key, value, row["step"], walltime=row["time"])
 
     def picture(self, step: int, distributions: dict[str, np.ndarray], image: bytes | None = None) -> None:
         """Keep and show what a validation looks like: values to draw histograms of, within [-1, 1], and a PNG."""
@@ -70,7 +65,7 @@ class Curves:
             png = stem.with_suffix(".png").read_bytes()
             width, height = (int.from_bytes(png[at : at + 4]) for at in (16, 20))  # of its header
             image = Summary.Image(encoded_image_string=png, colorspace=3, width=width, height=height)
-            self.writer.file_writer.add_summary(Summary(value=[Summary.Value(tag="motif sites", image=image)]), step)
+            self.writer.file_writer.add_summary(Summary(value=[Summary.Value(tag="UMAP", image=image)]), step)
 
     def rewind(self, step: int, rows: list[dict[str, Any]]) -> None:
         """Make the view anew: what the run is, `rows` of metrics, and the pictures up to `step`; later ones go."""

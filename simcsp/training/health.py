@@ -12,6 +12,8 @@ from utils.config import PretrainConfig
 
 COLLAPSED = 0.99
 """Mean cosine similarity of windows above which their vectors are taken to be one."""
+PUBLISHED_BATCH = 512
+"""The default of batch_size, and the published one."""
 _ROUNDING = 1e-6  # of a mean cosine similarity: ten steps of a learning rate of 1e-5 move it by more than 1e-5
 _RECENT = 50  # steps whose loss is looked at
 _PATIENCE = 200  # steps after the warm-up by which a loss has to move
@@ -34,6 +36,16 @@ def unmoved(scores: dict[str, float], start: dict[str, float]) -> str | None:
         return None
     return (
         f"not moved: the mean cosine similarity of windows is still {start['mean_cosine']:.6f}; raise the learning rate"
+    )
+
+
+def batch_for_gpu(name: str, batch_size: int, device: str) -> str | None:
+    """A batch of the published size where there is no GPU; name: of the stage, device: its type (cpu, cuda)."""
+    if device != "cpu" or batch_size < PUBLISHED_BATCH:
+        return None
+    return (
+        f"{name}.batch_size is {batch_size}, meant for a GPU ({PUBLISHED_BATCH} where it is not set): on a CPU, 64 "
+        f"windows make {batch_size // 64} steps in the time of one; --dry-run says how long one takes"
     )
 
 

@@ -22,6 +22,7 @@ from simcsp.model.classifier import Classifier
 from simcsp.model.embedding import embed
 from simcsp.model.encoder import check_length
 from simcsp.text.alphabet import add_special_tokens
+from simcsp.training.health import batch_for_gpu
 from simcsp.training.masking import build_chooser
 from simcsp.training.pretraining import Pretraining, Training, check_step, open_pretraining, stages, step_memory
 from simcsp.training.stopping import StopSignal
@@ -151,6 +152,9 @@ def _stage_rows(trial: Trial) -> tuple[float, list[Row]]:
             f"{seconds:.2g} s a step{measured}, {validations} validations of {of_validation:.2g} s, "
             f"about {_clock(of_stage)}",
         ))  # fmt: skip
+        remark = batch_for_gpu(name, stage.batch_size, shared.accelerator.device.type)
+        if remark is not None and name != "control":
+            rows.append(("warning", remark))
     return total, rows
 
 

@@ -29,9 +29,9 @@ from simcsp.text.corpora import Corpus, build_sampler, open_corpus
 from simcsp.text.enriched import NAMED_SCORERS, Classify
 from simcsp.text.sampler import Intervals, WindowSampler
 from simcsp.text.species import check_species
-from simcsp.training.board import LAYOUT, show_validation, show_vectors
+from simcsp.training.board import show_floors, show_layout, show_validation, show_vectors
 from simcsp.training.curves import open_folder
-from simcsp.training.health import base_entropy, collapse, stuck, unmoved
+from simcsp.training.health import base_entropy, batch_for_gpu, collapse, stuck, unmoved
 from simcsp.training.masking import Chooser, build_chooser
 from simcsp.training.optimizer import build_optimizer, decay_groups, pack_state, take_step, unpack_state
 from simcsp.training.processes import Processes, processes_of
@@ -39,6 +39,7 @@ from simcsp.training.search import Load, Report, run_search
 from simcsp.training.step import Learner, MiniBatches, step_loss
 from simcsp.training.stopping import StopSignal
 from simcsp.training.validation import Validation, build_validation
+from simcsp.training.words import floors_in_words, headline, progress, with_errors
 from utils.arms import PROXIES, stage_folder
 from utils.config import Config, DataConfig, MlmConfig, ModelConfig, PretrainConfig, to_dict
 from utils.device import build_accelerator, check_memory, dropout_seed, set_seed
@@ -322,8 +323,10 @@ def open_run(
     else:
         run.rewind(-1)
         describe(run, config, name, training, shared.text, remarks)
-        start(run, training, shared.validation)
-    run.view.writer.add_custom_scalars(LAYOUT)
+        floors = start(run, training, shared.validation)
+        if name != "control" and config.seed == config.pretrain_seeds[0]:  # the same for all
+            show_floors(config.folder, floors, training.stage.steps)
+    show_layout(run.view.writer)
 
 
 def step_memory(model: BertConfig, stage: PretrainConfig, window: int, processes: int = 1) -> float:
@@ -391,20 +394,24 @@ def describe(
     shared = f", shared by {count} processes" if count > 1 else ""
     run.log(f"{name}: {stage.objective}, {stage.steps} steps of {windows}{shared}")
     run.log(f"encoder: {size:.2f} M parameters, pooling {training.pooling}; {'; '.join(remarks)}")
+    remark = batch_for_gpu(name, stage.batch_size, training.accelerator.device.type)
+    if remark is not None and name != "control":  # whose batch is that of pretrain
+        run.log(f"warning: {run.path}: {remark}")
     for part in read_json(config.folder / "overlap.json", DELETE_IT)["parts"]:
         run.log(f"overlap: {part['sentence']}", show=bool(part["shared"]))
     if config.data.selection_share == 0:
         run.log("data.selection_share is 0: SCCS is measured on the training part of fold 0, as published")
 
 
-def start(run: RunFolder, training: Training, validation: Validation) -> None:
-    """Save the start model (the baseline arm) and measure it, before any step."""
+def start(run: RunFolder, training: Training, validation: Validation) -> dict[str, dict[str, float]]:
+    """Save the start model (the baseline arm) and measure it, before any step; returns the floors."""
     save(run, training, "start")
     floors = validation.floors(training.model, training.pooling)
     for proxy, values in floors.items():
-        run.log(f"floors of {proxy.upper()}: " + ", ".join(f"{key} {value:.3f}" for key, value in values.items()))
+        run.log(f"floors of {proxy.upper()}: {floors_in_words(values)}")
         run.record(0, {f"floor/{proxy}_{key}": value for key, value in values.items()})
     validate(run, training, validation)
+    return floors
 
 
 def train(
@@ -421,8 +428,8 @@ def train(
     run: None in all processes but the first. They meet in every step, so the others wait while it validates.
     """
     stage, processes = training.stage, shared.processes
-    tty = sys.stderr.isatty()
-    shown = tty and run is not None
+    shown = sys.stderr.isatty() and run is not None
+    told_by_bar = shown and sys.stdout.isatty()  # else stdout is a log, which has lines
     bar = tqdm(total=stage.steps, initial=training.step, desc=name, unit="step", disable=not shown, dynamic_ncols=True)
     since, seen = time.perf_counter(), 0
     while training.step < stage.steps:
@@ -441,7 +448,9 @@ def train(
             if run is not None:
                 run.record(step, row)
                 line = progress(step, stage.steps, row)
-                run.log(line, show=not tty and (step % max(stage.steps // 10, stage.logging_steps) == 0 or last))
+                run.log(
+                    line, show=not told_by_bar and (step % max(stage.steps // 10, stage.logging_steps) == 0 or last)
+                )
                 bar.set_postfix_str(f"loss {row['train/loss']:.3f}")
         if to_validate := step % stage.eval_steps == 0 or last:
             if run is not None:
@@ -455,14 +464,6 @@ def train(
             processes.wait()  # until the state is written: what started them may kill the others when one ends
             raise Interrupted(f"stopped at step {step} of {stage.steps}, state saved in {path}", number)
     bar.close()
-
-
-def progress(step: int, steps: int, row: dict[str, float]) -> str:
-    width = len(str(steps))
-    return (
-        f"step {step:>{width}}/{steps}  loss {row['train/loss']:7.4f}  accuracy {row['train/accuracy']:.3f}  "
-        f"lr {row['train/lr']:.2e}  {row['train/windows_per_s']:7.1f} windows/s"
-    )
 
 
 def validate(run: RunFolder, training: Training, validation: Validation, tell: Tell | None = None) -> None:
@@ -483,23 +484,13 @@ def validate(run: RunFolder, training: Training, validation: Validation, tell: T
     saved = save(run, training, f"step-{training.step:06d}")
     for proxy in PROXIES:
         if proxy in scores and scores[proxy] > training.best.get(proxy, {"value": -np.inf})["value"]:
-            training.best[proxy] = {"value": scores[proxy], "step": training.step}
+            ends = {end: scores[f"{proxy}_{end}"] for end in ("low", "high") if f"{proxy}_{end}" in scores}
+            training.best[proxy] = {"value": scores[proxy], "step": training.step, **ends}
             with replace_folder(run.checkpoints / f"best_{proxy}") as folder:
                 shutil.copytree(saved, folder, dirs_exist_ok=True)
     kept = sorted(run.checkpoints.glob("step-*[0-9]"))
     for old in kept[: max(0, len(kept) - training.stage.save_total_limit)]:
         shutil.rmtree(old)
-
-
-def with_errors(scores: dict[str, float]) -> str:
-    """The proxies in words: SCCS with its 95 % interval, NMI with its sd over seeds of Leiden."""
-    parts = [f"{key} {scores[key]:.4f}" for key in ("sccs", "nmi", "mean_cosine", "uniformity") if key in scores]
-    if "sccs_low" in scores:
-        parts[0] += f" [{scores['sccs_low']:.3f}, {scores['sccs_high']:.3f}]"
-    if "nmi_sd" in scores:
-        at = next(i for i, part in enumerate(parts) if part.startswith("nmi "))
-        parts[at] += f" ± {scores['nmi_sd']:.4f}"
-    return "  ".join(parts)
 
 
 def save(run: RunFolder, training: Training, name: str) -> Path:
@@ -584,24 +575,6 @@ def settings_shown(config: Config, name: str, stage: PretrainConfig) -> dict[str
     return shown | {
         key: value for key, value in values.items() if key not in skipped and value != getattr(defaults, key)
     }
-
-
-def headline(summary: dict[str, object]) -> str:
-    """A finished stage in a line: what became of its loss and of the proxies; `best` only what is above the start."""
-    metrics, begun = summary["metrics"], summary["start"]
-    parts = [f"{summary['objective']} {summary['steps']} steps", f"loss {metrics['train/loss']:.4f}"]
-    for proxy in PROXIES:
-        key = f"val/{proxy}"
-        if key not in metrics:
-            continue
-        first, final, best = begun[key], metrics[key], summary["best"][proxy]
-        verb = "rose" if final > first else "fell" if final < first else "stayed"
-        above = f"best {best['value']:.3f} at step {best['step']}" if best["value"] > first else "never above the start"
-        within = ""
-        if f"{key}_low" in metrics:
-            within = f" [{metrics[f'{key}_low']:.2f}, {metrics[f'{key}_high']:.2f}]"
-        parts.append(f"{proxy.upper()} {verb} {first:.3f} -> {final:.3f}{within} ({above})")
-    return ", ".join(parts)
 
 
 def search_pretraining(shared: Pretraining, load: Load) -> str:

@@ -7,6 +7,7 @@ import time
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from simcsp.judge.scores import classification_scores
@@ -30,15 +31,19 @@ def fit_probe(study: Study, fold: Fold, start: Start) -> None:
     began = time.perf_counter()
     vectors, labels = start_vectors(study, fold.job, start), study.windows.labels
     train, val = fold.parts["train"], fold.parts["val"]
-    scaler = StandardScaler().fit(vectors[train])
-    x = {part: scaler.transform(vectors[index]) for part, index in fold.parts.items()}
-    fits = [LogisticRegression(C=c, max_iter=1000).fit(x["train"], labels[train]) for c in CS]
-    best = max(fits, key=lambda fit: roc_auc_score(labels[val], fit.decision_function(x["val"])))  # the first of equals
-    on_validation, on_test = (best.predict_proba(x[part])[:, 1] for part in ("val", "test"))
+    fits = {c: fit_logistic(vectors[train], labels[train], c) for c in CS}
+    auc = {c: roc_auc_score(labels[val], fit.decision_function(vectors[val])) for c, fit in fits.items()}
+    chosen = max(auc, key=auc.get)  # the first of equals
+    on_validation, on_test = (fits[chosen].predict_proba(vectors[fold.parts[part]])[:, 1] for part in ("val", "test"))
     scores = classification_scores(labels[val], on_validation)
     study.stop_if_asked()
     fold.run.begin()
     fold.run.rewind(-1)
     validation = {f"val/{key}": scores[key] for key in ("auc", "f1", "ap")}
     seconds = time.perf_counter() - began
-    summarise(study, fold, on_test, on_validation, validation, seconds, {"C": best.C})
+    summarise(study, fold, on_test, on_validation, validation, seconds, {"C": chosen})
+
+
+def fit_logistic(vectors: np.ndarray, labels: np.ndarray, c: float) -> Pipeline:
+    """Logistic regression on standardised vectors [n, hidden]; the same weights from the same vectors, any time."""
+    return make_pipeline(StandardScaler(), LogisticRegression(C=c, max_iter=1000)).fit(vectors, labels)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from transformers import BertForMaskedLM
 
-from simcsp.judge.proxies import nmi_floors, probe_auc, sccs_floors, score_states, score_vectors
+from simcsp.judge.proxies import nmi_floors, probe_auc, sccs_floor_bands, score_states, score_vectors
 from simcsp.labels.motifs import Motifs, load_motifs
 from simcsp.labels.splits import load_windows, selection_windows
 from simcsp.model.embedding import Autocast, embed, embed_centre
@@ -69,13 +69,16 @@ class Validation:
         return scores, Seen(vectors, states)
 
     def floors(self, model: BertForMaskedLM, pooling: str) -> dict[str, dict[str, float]]:
-        """{'sccs': {...}, 'nmi': {...}} of one-hot bases, GC content and an encoder of fresh weights."""
+        """{'sccs': {...}, 'nmi': {...}} of one-hot bases, GC content and an encoder of fresh weights; SCCS with the
+        interval of each (gc, gc_low, gc_high)."""
         with torch.random.fork_rng():
             set_seed(self.seed)
             fresh = self(fresh_like(model.config).to(model.device), pooling)
         floors = {}
         if self.ids is not None:
-            floors["sccs"] = {**sccs_floors(self.ids, self.labels, self.settings, self.seed), "fresh": fresh["sccs"]}
+            of_fresh = {key.replace("sccs", "fresh"): fresh[key] for key in ("sccs", "sccs_low", "sccs_high")}
+            of_text = sccs_floor_bands(self.ids, self.labels, self.groups, self.settings, self.seed)
+            floors["sccs"] = of_text | of_fresh
         if self.motifs is not None:
             floors["nmi"] = {**nmi_floors(self.motifs, self.settings, self.seed), "fresh": fresh["nmi"]}
         return floors

@@ -58,12 +58,14 @@ def board(tiny):
 
 
 def test_there_is_a_run_for_each_stage_and_arm_and_none_for_folds(board):
-    assert set(board.ask("runs")) == {"pretrain", "report", *(f"finetune/{arm}" for arm in ARMS)}
+    floors = {f"floors/{name}" for name in ("one_hot_10", "gc", "fresh")}
+    assert set(board.ask("runs")) == {"pretrain", "report", *floors, *(f"finetune/{arm}" for arm in ARMS)}
 
 
 def test_every_tab_has_something_to_show(board):
     scalars = board.ask("plugin/scalars/tags")
-    assert {"train/loss", "val/sccs", "val/nmi", "floor/sccs_gc", "floor/nmi_gc"} <= set(scalars["pretrain"])
+    assert {"train/loss", "val/sccs", "val/nmi"} <= set(scalars["pretrain"])
+    assert set(scalars["floors/gc"]) == {"val/sccs", "val/sccs_low", "val/sccs_high", "val/nmi"}
     assert {"val_auc/mean", "val_auc/least", "val_auc/most", "test/f1", "final/f1"} <= set(scalars["finetune/last"])
     histograms = board.ask("plugin/histograms/tags")
     assert {"cosine/same class", "cosine/different class"} <= set(histograms["pretrain"])
@@ -74,7 +76,11 @@ def test_every_tab_has_something_to_show(board):
         tag.removesuffix("/text_summary") for tag in text["pretrain"]
     }
     layout = board.ask("plugin/custom_scalars/layout")
-    assert [category["title"] for category in layout["category"]] == ["Pre-training", "Fine-tuning"]
+    (category,) = layout["category"]  # all on opening
+    titles = " ".join(chart["title"] for chart in category["chart"])
+    assert all(word in titles for word in ("loss", "SCCS", "NMI", "floors", "F1", "AUC"))
+    tags = {tag for chart in category["chart"] for series in chart["margin"]["series"] for tag in series.values()}
+    assert tags <= set(scalars["pretrain"]) | set(scalars["finetune/last"]), "a curve that nothing draws"
     assert set(board.ask("plugin/projector/runs")) == {"pretrain"}
     projector = board.ask("plugin/projector/info", run="pretrain")
     assert [item["tensorName"] for item in projector["embeddings"]] == ["start", "last"]

@@ -1,7 +1,6 @@
 """What TensorBoard shows of a stage follows its metrics, through stops and resumes."""
 
 import numpy as np
-import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from simcsp.training.curves import open_folder
@@ -36,7 +35,7 @@ def test_rewinding_forgets_later_rows_here_and_in_tensorboard(tmp_path):
     assert run.metrics() == [] and scalars(run.path) == {}
 
 
-def test_pictures_stay_with_the_steps_that_are_kept_and_floors_are_level_lines(tmp_path):
+def test_pictures_stay_with_the_steps_that_are_kept_and_floors_are_no_curves(tmp_path):
     run = open_run(tmp_path)
     run.record(0, {"floor/sccs_gc": 0.1})
     for step in (0, 5, 10):
@@ -50,7 +49,7 @@ def test_pictures_stay_with_the_steps_that_are_kept_and_floors_are_level_lines(t
     events.Reload()
     assert [event.step for event in events.Histograms("cosine")] == [0, 5]
     assert sorted(path.stem for path in (run.path / "pictures").iterdir()) == ["000000", "000005"]
-    assert scalars(run.path)["floor/sccs_gc"] == [(0, pytest.approx(0.1)), (5, pytest.approx(0.1))]
+    assert set(scalars(run.path)) == {"val/sccs", "train/loss"}
 
 
 def test_a_run_without_events_writes_the_rest(tmp_path):

@@ -10,7 +10,16 @@ from scipy.stats import mannwhitneyu
 
 import finetune
 import pretrain
-from simcsp.training.health import at_chance, base_entropy, chance_loss, collapse, one_class, stuck, unmoved
+from simcsp.training.health import (
+    at_chance,
+    base_entropy,
+    batch_for_gpu,
+    chance_loss,
+    collapse,
+    one_class,
+    stuck,
+    unmoved,
+)
 from utils.config import PretrainConfig
 from utils.device import check_memory, total_memory
 from utils.errors import InputError
@@ -130,3 +139,8 @@ def test_vectors_that_stay_those_of_the_start_are_told():
     assert "not moved" in unmoved({"mean_cosine": 0.75}, start)
     assert unmoved({"mean_cosine": 0.7501}, start) is None
     assert unmoved(start, start) is None and unmoved({}, {}) is None  # step 0 itself; no windows
+
+
+def test_a_batch_for_a_gpu_is_told_on_a_cpu():
+    assert "make 8 steps in the time of one" in batch_for_gpu("pretrain", PretrainConfig().batch_size, "cpu")
+    assert batch_for_gpu("pretrain", 64, "cpu") is None and batch_for_gpu("pretrain", 512, "cuda") is None
