@@ -63,7 +63,7 @@ class SpliceAI:
 
         bases = (ids[:, None] == np.arange(A, T + 1)).astype(np.float32)
         with torch.no_grad():
-            return np.mean([self.to_numpy(network([bases[None]]))[0] for network in self.networks], axis=0)
+            return np.mean([self.to_numpy(network(bases[None]))[0] for network in self.networks], axis=0)
 
 
 def boundary_odds(networks: SpliceAI, ids: np.ndarray, shown: str) -> np.ndarray:
