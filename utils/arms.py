@@ -11,7 +11,7 @@ PLAIN_CLASSIFIER = "BertForSequenceClassification"
 """The class of those that it holds: encoder and head are in one file."""
 OF_ANNOTATION = ("annotation", "annotation_linear")
 """Floors that are fitted on the text's own annotated sites, and on no label."""
-FLOORS = ("pwm", "kmer", "linear", "cnn", *OF_ANNOTATION)
+FLOORS = ("pwm", "kmer", "linear", "cnn", "resnet", *OF_ANNOTATION)
 """They have no encoder; all others are fitted on the training windows of each fold."""
 BASELINE = "baseline"  # the start of the pretrain stage
 PROXIES = ("sccs", "nmi")

@@ -15,6 +15,7 @@ distinct  without the windows that share an 80-mer with a training window of the
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -30,6 +31,7 @@ from simcsp.judge.scores import (
 )
 from simcsp.labels.floors import Labelled, annotated_sites, fit_annotation_floor, fit_floor
 from simcsp.labels.spliceator import Windows
+from simcsp.model.embedding import Autocast
 from simcsp.text.alphabet import N
 from simcsp.text.kmers import KMER, shared_kmers, similar_to_training
 from simcsp.text.sites import SITES
@@ -45,10 +47,18 @@ Curve = tuple[np.ndarray, np.ndarray]
 """Labels [n] and P(site) [n], for a reliability plot."""
 
 
-def refit_floor(arm: str, settings: EvaluateConfig, train: Windows, val: Windows, context: int, seed: int) -> Scorer:
+def refit_floor(
+    arm: str,
+    settings: EvaluateConfig,
+    train: Windows,
+    val: Windows,
+    context: int,
+    seed: int,
+    autocast: Autocast = nullcontext,
+) -> Scorer:
     """A floor fitted on the training windows of a fold as finetune.py fits it. seed: of that fit (`fit_seed`)."""
     parts = (Labelled(part.crop(context), part.labels, part.sites) for part in (train, val))
-    predict, _ = fit_floor(arm, settings, *parts, seed)
+    predict, _ = fit_floor(arm, settings, *parts, seed, autocast)
     return lambda windows: predict(windows.crop(context))
 
 

@@ -107,6 +107,7 @@ def ask_members(
                     windows.take(parts["val"]),
                     config.data.context,
                     fit_seed(seed, fold),
+                    accelerator.autocast,
                 )
                 again = scorer(windows.take(parts["test"]))
                 changed[arm] = max(changed.get(arm, 0.0), float(np.abs(again - recorded["probability"]).max()))

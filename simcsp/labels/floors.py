@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,7 @@ from sklearn.preprocessing import StandardScaler
 
 from simcsp.labels.cnn import SmallCnn
 from simcsp.labels.overlap import hidden_windows
+from simcsp.labels.resnet import DilatedResNet
 from simcsp.text.alphabet import A, C, G, T, reverse_complement
 from simcsp.text.corpora import open_corpus
 from simcsp.text.sites import SITES
@@ -166,17 +168,26 @@ def annotated_sites(data: DataConfig, seed: int) -> Labelled:
 
 
 def fit_floor(
-    arm: str, settings: EvaluateConfig, train: Labelled, val: Labelled, seed: int
+    arm: str,
+    settings: EvaluateConfig,
+    train: Labelled,
+    val: Labelled,
+    seed: int,
+    autocast: Callable[[], AbstractContextManager] = nullcontext,
 ) -> tuple[Predict, dict[str, float]]:
     """The floor of that name (utils.arms.FLOORS), fitted on labelled windows; (P(site), facts of the fit).
 
-    val: what picks C, or the epoch. seed: of cnn. Those of the annotation are fitted by `fit_annotation_floor`.
+    val: what picks C, or the epoch. seed: of cnn and resnet. autocast: of resnet. Those of the annotation
+    are fitted by `fit_annotation_floor`.
     """
     if arm == "pwm":
         return WeightMatrix(settings.pwm_flank).fit(train.ids, train.labels, train.sites).predict, {}
     if arm == "kmer":
         return KmerLogistic(settings.kmer).fit(train.ids, train.labels, train.sites).predict, {}
-    floor = SiteLinear() if arm == "linear" else SmallCnn(settings.cnn_parameters, seed)
+    if arm == "linear":
+        floor = SiteLinear()
+    else:
+        floor = SmallCnn(settings.cnn_parameters, seed) if arm == "cnn" else DilatedResNet(seed, autocast)
     floor.fit(train.ids, train.labels, val.ids, val.labels)
     return floor.predict, floor.facts
 

@@ -24,6 +24,7 @@ from simcsp.labels.floors import (
     kmer_counts,
     linear_features,
 )
+from simcsp.labels.resnet import DilatedResNet
 from simcsp.text.alphabet import decode, encode
 from utils.arms import OF_ANNOTATION
 from utils.config import DataConfig, EvaluateConfig
@@ -132,6 +133,23 @@ def test_the_network_learns_keeps_its_best_epoch_and_is_a_function_of_its_seed(m
     assert roc_auc_score(test[1], floor.predict(test[0])) > 0.8
     assert floor.facts["epochs"] <= 12 and 1 <= floor.facts["best_epoch"] <= floor.facts["epochs"]
     assert floor.facts["hit_limit"] == (floor.facts["epochs"] - floor.facts["best_epoch"] < 10)
+    assert np.array_equal(fit(3).predict(test[0]), floor.predict(test[0]))
+    assert not np.allclose(fit(4).predict(test[0]), floor.predict(test[0]))
+
+
+def test_the_residual_network_learns_what_lies_beyond_the_centre_and_is_a_function_of_its_seed(monkeypatch):
+    monkeypatch.setattr("simcsp.labels.resnet.EPOCHS", 4)
+    rng = np.random.default_rng(2)
+    train, val, test = (planted(count, rng, hidden="CACA") for count in (600, 200, 200))
+
+    def fit(seed):
+        return DilatedResNet(seed).fit(train[0], train[1], val[0], val[1])
+
+    before = torch.random.get_rng_state()
+    floor = fit(3)
+    assert torch.equal(before, torch.random.get_rng_state())
+    assert roc_auc_score(test[1], floor.predict(test[0])) > 0.8
+    assert floor.facts["epochs"] == 4 and 1 <= floor.facts["best_epoch"] <= 4
     assert np.array_equal(fit(3).predict(test[0]), floor.predict(test[0]))
     assert not np.allclose(fit(4).predict(test[0]), floor.predict(test[0]))
 

@@ -12,6 +12,7 @@ from utils.arms import FLOORS, finished_folds
 
 def test_every_floor_is_an_arm(tiny_data, tmp_path, call, monkeypatch):
     monkeypatch.setattr("simcsp.labels.cnn.MAX_EPOCHS", 3)
+    monkeypatch.setattr("simcsp.labels.resnet.EPOCHS", 3)
     write_species(tmp_path, "one", 1)
     files = {"fasta": [str(tmp_path / "one.fa")], "annotation": [str(tmp_path / "one.gtf")], "records": None}
     changes = {f"data.{key}": value for key, value in files.items()} | {"data.window": 20}
