@@ -18,12 +18,9 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from utils.errors import (
-    InputError,  # noqa: E402
-    run_script,  # noqa: E402
-)
+from utils.errors import InputError, run_script  # noqa: E402
 from utils.files import read_json, read_table, write_text  # noqa: E402
-from utils.saved import read_saved
+from utils.saved import read_saved  # noqa: E402
 
 TABLE = Path(__file__).with_name("results.csv")
 OURS = "run here"
