@@ -44,7 +44,7 @@ def trained_on(folder: Path, train: np.ndarray, windows: Windows, split_seed: in
     """Indices of the windows that a finished fold was fitted on: its training part, or the draw of it."""
     summary = read_json(folder / "summary.json")
     count, draw = summary.get("train_windows"), summary.get("draw", 0)
-    return draw_training(train, windows.strata, count, (split_seed, summary["fold"], count or 0, draw))
+    return draw_training(train, windows.strata, count, split_seed, summary["fold"], draw)
 
 
 def recorded_predictions(folder: Path, names: np.ndarray) -> pd.DataFrame:

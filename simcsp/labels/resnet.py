@@ -1,5 +1,5 @@
 """Dilated residual convolutions on one-hot bases, in the manner of SpliceAI (Jaganathan et al., Cell 176, 535-548,
-2019): the strongest known model of the labelled windows alone, where there are thousands of them."""
+2019): of the models of labelled windows alone the best one here, where there are thousands (results/REPORT.md)."""
 
 from __future__ import annotations
 

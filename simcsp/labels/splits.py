@@ -147,12 +147,16 @@ def stratified(strata: np.ndarray, count: int, seed: int | tuple[int, ...]) -> n
     return np.argsort(place, kind="stable")[:count]
 
 
-def draw_training(train: np.ndarray, strata: np.ndarray, count: int | None, seed: tuple[int, ...]) -> np.ndarray:
-    """Indices of `count` of the training windows, ascending, every stratum at its share; all of them for None.
+def draw_training(
+    train: np.ndarray, strata: np.ndarray, count: int | None, split_seed: int, fold: int, draw: int
+) -> np.ndarray:
+    """Indices of `count` of a fold's training windows, ascending, every stratum at its share; all of them for None.
 
-    strata: of all windows. seed: split seed, fold, count, draw; so every arm gets the same windows.
+    strata: of all windows. The draw depends on no arm, so that every arm gets the same windows.
     """
-    return train if count is None else np.sort(train[stratified(strata[train], count, seed)])
+    if count is None:
+        return train
+    return np.sort(train[stratified(strata[train], count, (split_seed, fold, count, draw))])
 
 
 def _require(strata: np.ndarray, index: np.ndarray, count: int, field: str) -> None:

@@ -11,7 +11,7 @@ import pandas as pd
 from simcsp.labels.bases import fold_records
 from simcsp.report.caveats import missing_folds, unbeaten_floors
 from simcsp.report.collect import JOB, Study, fold_summaries, job_of
-from simcsp.report.page import REFERENCES, contrast_table, number, plain, to_html, with_interval, with_sd
+from simcsp.report.page import REFERENCES, contrast_table, number, opening, plain, to_html, with_interval, with_sd
 from simcsp.report.plots import difference_plot, plt, save_figure, score_plot
 from simcsp.report.table import aligned, markdown_table
 from simcsp.report.verdict import (
@@ -123,12 +123,7 @@ def to_markdown(
     figures: dict[str, str],
 ) -> str:  # fmt: skip
     """The report for a person; figures: {name of a PNG beside it: caption}."""
-    parts = [f"# {plain(title)}: comparison of arms, every base", f"> **{verdict.headline}**"]
-    parts += ["\n".join(f"- {sentence}" for sentence in verdict.details)] if verdict.details else []
-    if verdict.contrasts:
-        parts += ["Primary contrast:", contrast_table(verdict.contrasts, adjusted=False)]
-    if caveats:
-        parts += ["## Warnings", "\n".join(f"- {sentence}" for sentence in caveats)]
+    parts = opening(f"{plain(title)}: comparison of arms, every base", verdict, caveats)
     parts += ["## Splice sites among all bases, donors / acceptors", markdown_table(_cells(table)), HOW_TO_READ]
     parts += [f"![{name}]({name}.png)\n\n*{caption}*" for name, caption in figures.items()]
     if others := [contrast for contrast in contrasts if not contrast.primary]:

@@ -69,17 +69,23 @@ CAPTIONS = {
 # -- Markdown ----------------------------------------------------------------------------------------------------------
 
 
-def to_markdown(
-    title: str, study: Study, table: pd.DataFrame, contrasts: list[Contrast], verdict: Verdict, caveats: list[str],
-    figures: list[str],
-) -> str:  # fmt: skip
-    """The report for a person; figures are names of PNGs beside it."""
-    parts = [f"# {plain(title)}: comparison of arms", f"> **{verdict.headline}**"]
+def opening(heading: str, verdict: Verdict, caveats: list[str]) -> list[str]:
+    """What a report begins with: the verdict, the primary contrast, the warnings."""
+    parts = [f"# {heading}", f"> **{verdict.headline}**"]
     parts += ["\n".join(f"- {sentence}" for sentence in verdict.details)] if verdict.details else []
     if verdict.contrasts:
         parts += ["Primary contrast:", contrast_table(verdict.contrasts, adjusted=False)]
     if caveats:
         parts += ["## Warnings", "\n".join(f"- {sentence}" for sentence in caveats)]
+    return parts
+
+
+def to_markdown(
+    title: str, study: Study, table: pd.DataFrame, contrasts: list[Contrast], verdict: Verdict, caveats: list[str],
+    figures: list[str],
+) -> str:  # fmt: skip
+    """The report for a person; figures are names of PNGs beside it."""
+    parts = opening(f"{plain(title)}: comparison of arms", verdict, caveats)
     for site in dict.fromkeys(table.loc[table["dataset"] == CROSS_VALIDATION, "site"]):
         parts += [f"## Splice-site classification, site: {site}", markdown_table(_cells(table, site))]
     parts += [HOW_TO_READ, *_figures(figures, "labels", "f1", "curves", "calibration", "mutagenesis", "learning")]

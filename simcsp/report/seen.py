@@ -9,10 +9,11 @@ from accelerate import Accelerator
 from matplotlib.figure import Figure
 
 from simcsp.judge.clustering import lay_out
+from simcsp.judge.members import trained_on
 from simcsp.judge.mutagenesis import Score, logo_heights, mean_drops, substitution_drops
 from simcsp.labels.motifs import Motifs, load_motifs, spliceator_sites
 from simcsp.labels.spliceator import Windows
-from simcsp.labels.splits import draw_training, has_training_windows, read_windows, selection_windows
+from simcsp.labels.splits import has_training_windows, read_windows, selection_windows
 from simcsp.model.checkpoint import load_backbone
 from simcsp.model.checksums import sha256_folder
 from simcsp.model.classifier import load_classifier, predict_logits
@@ -125,7 +126,8 @@ def mutagenesis_of(config: Config, arm: str, accelerator: Accelerator, cache: Pa
     parts, context = splits.folds[summary["site"]][summary["fold"]], config.data.context
     places = np.arange(max(0, context // 2 - FLANK), min(context, context // 2 + FLANK))
     if is_probe:
-        score = probe_score(config, checkpoint, summary, windows, parts["train"], accelerator)
+        train = trained_on(fit, parts["train"], windows, config.data.split_seed)
+        score = probe_score(config, checkpoint, summary["C"], windows, train, accelerator)
     else:
         score = classifier_score(config, checkpoint, accelerator)
     found, test = {}, parts["test"]
@@ -149,19 +151,16 @@ def classifier_score(config: Config, checkpoint: Path, accelerator: Accelerator)
 
 
 def probe_score(
-    config: Config, checkpoint: Path, summary: dict, windows: Windows, train: np.ndarray, accelerator: Accelerator
+    config: Config, checkpoint: Path, c: float, windows: Windows, train: np.ndarray, accelerator: Accelerator
 ) -> Score:
-    """Logits of windows by a fit's probe, fitted again. summary: the fit's; train: its fold's training windows."""
-    count, draw = summary["train_windows"], summary["draw"]
-    seed = (config.data.split_seed, summary["fold"], count or 0, draw)
-    train = draw_training(train, windows.strata, count, seed)
+    """Logits of windows by a fit's probe, fitted again. c: the fit's C; train: the windows that it was fitted on."""
     model, pooling, _ = load_backbone(config.model.saved_as(str(checkpoint)))
     bert = model.bert.to(accelerator.device)
 
     def vectors(ids: np.ndarray) -> np.ndarray:
         return embed(bert, ids, pooling, config.evaluate.batch_size, accelerator.autocast)
 
-    probe = fit_logistic(vectors(windows.take(train).crop(config.data.context)), windows.labels[train], summary["C"])
+    probe = fit_logistic(vectors(windows.take(train).crop(config.data.context)), windows.labels[train], c)
     return lambda ids: probe.decision_function(vectors(ids))
 
 

@@ -5,6 +5,7 @@ They are CC BY-NC 4.0 and no part of this. Keras runs them on torch, unless KERA
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import sys
@@ -92,15 +93,14 @@ def spliceai_scorer(cache: Path) -> Callable[[np.ndarray, str], np.ndarray]:
     Each text has a file there, named after the checksums of the text and of the networks, whole or absent.
     """
     version = hashlib.sha256("".join(map(sha256_file, network_files())).encode())
-    networks: list[SpliceAI] = []  # loaded for the first text that is not there yet
+    load = functools.cache(SpliceAI)  # for the first text that is not there yet
 
     def score(ids: np.ndarray, shown: str) -> np.ndarray:
         key = version.copy()
         key.update(np.ascontiguousarray(ids))
         path = cache / f"spliceai-{key.hexdigest()[:16]}.npz"
         if not path.is_file():
-            networks.extend([] if networks else [SpliceAI()])
-            odds = boundary_odds(networks[0], ids, shown)
+            odds = boundary_odds(load(), ids, shown)
             with replacing(path) as aside, open(aside, "wb") as file:
                 np.savez_compressed(file, odds=odds.astype(np.float16))  # to 1 in 1,000: read as it was written below
         return _read_odds(path, len(ids) + 1)

@@ -224,8 +224,8 @@ def job_parts(study: Study, job: Job) -> dict[str, np.ndarray]:
             f"finetune.train_windows ({count}) must be {fewest} (one of each site type and label) to {most}, which "
             f"the training part of fold {job.fold} of {job.site} has"
         )
-    seed = (study.split_seed, job.fold, count or 0, job.draw)
-    return parts | {"train": draw_training(parts["train"], study.strata, count, seed)}
+    train = draw_training(parts["train"], study.strata, count, study.split_seed, job.fold, job.draw)
+    return parts | {"train": train}
 
 
 def open_fold(study: Study, job: Job, config: dict[str, Any], inputs: dict[str, str]) -> Fold:

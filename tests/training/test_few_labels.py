@@ -57,13 +57,13 @@ def summary_of(folder):
 def test_a_draw_keeps_the_strata_at_their_shares_and_depends_on_nothing_else():
     strata = np.array(["a"] * 60 + ["b"] * 30 + ["c"] * 10)
     train = np.arange(5, 95)
-    drawn = draw_training(train, strata, 30, (1, 2, 30, 0))
+    drawn = draw_training(train, strata, 30, 1, 2, 0)
     assert np.array_equal(drawn, np.unique(drawn)) and set(drawn) <= set(train)
     counts = [int((strata[drawn] == stratum).sum()) for stratum in "abc"]
     assert sum(counts) == 30 and np.abs(np.array(counts) - np.array([55, 30, 5]) / 3).max() <= 1
-    assert np.array_equal(drawn, draw_training(train, strata, 30, (1, 2, 30, 0)))
-    assert not np.array_equal(drawn, draw_training(train, strata, 30, (1, 2, 30, 1)))
-    assert draw_training(train, strata, None, (1, 2, 0, 0)) is train
+    assert np.array_equal(drawn, draw_training(train, strata, 30, 1, 2, 0))
+    assert not np.array_equal(drawn, draw_training(train, strata, 30, 1, 2, 1))
+    assert draw_training(train, strata, None, 1, 2, 0) is train
 
 
 def test_only_the_training_part_is_cut_by_draws_that_arms_share(run, config):
@@ -134,8 +134,7 @@ def test_the_probe_is_a_logistic_regression_whose_c_validation_picks(run, config
     for path in finished_folds(folder, "mine"):
         summary = summary_of(path)
         parts = splits.folds["both"][summary["fold"]]
-        seed = (config.data.split_seed, summary["fold"], 40, 0)
-        train = draw_training(parts["train"], windows.strata, 40, seed)
+        train = draw_training(parts["train"], windows.strata, 40, config.data.split_seed, summary["fold"], 0)
         scaler, probabilities, aucs = StandardScaler().fit(vectors[train]), [], []
         for c in CS:
             fit = LogisticRegression(C=c, max_iter=1000).fit(scaler.transform(vectors[train]), labels[train])
@@ -146,7 +145,7 @@ def test_the_probe_is_a_logistic_regression_whose_c_validation_picks(run, config
         predicted = pd.read_csv(path / "predictions.csv").set_index("window")["probability"]
         assert np.allclose(predicted[windows.names[parts["test"]]], probabilities[int(np.argmax(aucs))], atol=1e-5)
         assert not (path / "checkpoints").exists()
-        score = probe_score(config, start, summary, windows, parts["train"], build_accelerator("cpu", "fp32"))
+        score = probe_score(config, start, summary["C"], windows, train, build_accelerator("cpu", "fp32"))
         again = 1 / (1 + np.exp(-score(windows.crop(config.data.context)[parts["test"]])))  # what the report draws
         assert np.allclose(predicted[windows.names[parts["test"]]], again, atol=1e-5)
     fresh = [pd.read_csv(path / "predictions.csv") for path in finished_folds(folder, "fresh")]
