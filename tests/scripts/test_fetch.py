@@ -65,6 +65,9 @@ def refused(call, capsys, server, data):
 
 
 def archive(files: dict[str, bytes], *members: tarfile.TarInfo) -> bytes:
+    """A tar.gz for the script to unpack; where it would refuse to, the test is skipped."""
+    if not hasattr(tarfile, "data_filter"):
+        pytest.skip("this Python's tarfile cannot filter members: it is older than 3.11.4")
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w:gz") as tar:
         for name, content in files.items():
@@ -380,8 +383,8 @@ def test_models_that_are_not_in_the_archive_are_named(get, refused, server, data
 
 
 def test_a_python_that_cannot_filter_members_unpacks_nothing(refused, server, data, monkeypatch):
-    server.put(MODELS, archive(models()))
-    monkeypatch.delattr(tarfile, "data_filter")
+    server.put(MODELS, gzip.compress(b"an archive that is not opened"))
+    monkeypatch.delattr(tarfile, "data_filter", raising=False)
     assert "from Python 3.11.4 on" in refused("splicebert")
     assert not (data / "models").exists()
 
