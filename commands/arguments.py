@@ -75,8 +75,9 @@ def load_config(argv: Sequence[str], hidden: Sequence[str] = (), with_files: boo
     of_flags = _flag_faults(parser, flags)
     taken = [word for group in flags if group[0] not in of_flags for word in group]
     faults |= {_field_of(flag): reason for flag, reason in of_flags.items()}
-    namespace = parser.instantiate(parser.parse_args(taken, namespace=parser.parse_object(values, defaults=False)))
-    config = _plain_numbers(Config(**{item.name: getattr(namespace, item.name) for item in dataclasses.fields(Config)}))
+    whole = any(word.startswith("--print_config") for word in taken)  # the rest has its defaults from Config
+    given = parser.parse_args(taken, namespace=parser.parse_object(values, defaults=False), defaults=whole)
+    config = _from_given(given.as_dict())
     if config.name is None:
         config.name = path.stem
     faults |= _without_nulls(config)
@@ -266,14 +267,14 @@ def _without(values: dict[str, Any], keys: dict[str, str]) -> dict[str, Any]:
     return kept
 
 
-def _plain_numbers(config: Config) -> Config:
-    """jsonargparse's restricted numbers are classes of their own, which YAML cannot write: back to int and float."""
-    values = json.loads(json.dumps(dataclasses.asdict(config)))
-    sections = {item.name: getattr(config, item.name) for item in dataclasses.fields(Config)}
-    for name, section in sections.items():
-        if dataclasses.is_dataclass(section):
-            values[name] = type(section)(**values[name])
-    return Config(**values)
+def _from_given(values: dict[str, Any]) -> Config:
+    """The Config of parsed values, all else at its default.
+
+    jsonargparse's restricted numbers are classes of their own, which YAML cannot write: back to int and float.
+    """
+    values = json.loads(json.dumps(values))
+    given = {item.name: values[item.name] for item in dataclasses.fields(Config) if item.name in values}
+    return Config(**given | {name: type(getattr(Config(), name))(**given[name]) for name in SECTIONS if name in given})
 
 
 def _first_reason(message: str) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-import igraph
 import numpy as np
 import torch
 from scipy.linalg import eigh
@@ -14,6 +14,9 @@ from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_mutual_info_score, adjusted_rand_score, normalized_mutual_info_score
 
 from simcsp.text.sites import motif_half
+
+if TYPE_CHECKING:
+    import igraph
 
 _GROUP, _ROWS, _SPARE = 32, 1024, 5  # nearest neighbours: columns of a group, rows at a time, candidates beyond k
 
@@ -34,6 +37,8 @@ def principal_components(features: np.ndarray) -> np.ndarray:
 
 def neighbour_graph(features: np.ndarray, neighbours: int = 15) -> igraph.Graph:
     """The graph of `neighbour_weights`, for Leiden."""
+    import igraph
+
     edges = triu(neighbour_weights(features, neighbours), k=1).tocoo()
     return igraph.Graph(
         len(features),
@@ -160,6 +165,8 @@ def leiden(features: np.ndarray, resolution: float = 1.0, seed: int = 0) -> np.n
 
 def leiden_of(graph: igraph.Graph, resolution: float = 1.0, seed: int = 0) -> np.ndarray:
     """Cluster of each point of a `neighbour_graph`; int [n]. Seeds end in different, about equally good, optima."""
+    import igraph
+
     igraph.set_random_number_generator(random.Random(seed))
     found = graph.community_leiden("modularity", weights="weight", resolution=resolution, n_iterations=-1)
     return np.array(found.membership)

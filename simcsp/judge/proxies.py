@@ -5,8 +5,8 @@ hook of training, and the table of layers.
 from __future__ import annotations
 
 from contextlib import nullcontext
+from typing import TYPE_CHECKING
 
-import igraph
 import numpy as np
 import torch
 from sklearn.linear_model import LogisticRegression
@@ -38,6 +38,9 @@ from simcsp.text.sites import SITES
 from simcsp.text.weight_matrix import one_hot
 from utils.config import EvaluateConfig
 from utils.errors import InputError
+
+if TYPE_CHECKING:
+    import igraph
 
 PROBE_FOLDS = 5
 LEIDEN_SEEDS = 5

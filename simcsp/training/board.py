@@ -5,10 +5,8 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 from torch.utils.tensorboard import SummaryWriter
 
 from simcsp.judge.clustering import lay_out, principal_components
@@ -19,7 +17,6 @@ from utils.files import read_json, read_table, write_text
 from utils.run import START_ANEW, RunFolder, read_metrics
 from utils.saved import read_saved
 
-matplotlib.use("Agg")  # files only: there may be no screen
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7")  # of Okabe and Ito: apart for all kinds of colour vision
 MOST_PAIRS, MOST_VECTORS, COMPONENTS, LEAST_SITES = 500, 500, 32, 30
 _SCORES = {"val/auc": "val_auc", "val/f1": "val_f1", "train/loss": "loss"}
@@ -56,6 +53,8 @@ def class_cosines(vectors: np.ndarray, labels: np.ndarray, seed: int) -> tuple[n
 
 def draw_points(vectors: np.ndarray, labels: np.ndarray, most: int, seed: int, title: str) -> bytes:
     """PNG of UMAP's layout of at most `most` vectors [n, any], coloured by label [n]."""
+    from matplotlib.figure import Figure
+
     chosen = np.linspace(0, len(vectors) - 1, min(most, len(vectors))).astype(int)
     points, labels = lay_out(vectors[chosen], seed), labels[chosen]
     figure = Figure(figsize=(4, 3.4), layout="constrained")
