@@ -280,4 +280,4 @@ def _from_given(values: dict[str, Any]) -> Config:
 def _first_reason(message: str) -> str:
     """jsonargparse explains over many lines; the reader wants the key and the reason."""
     lines = [line.strip(" -") for line in message.splitlines() if line.strip(" -")]
-    return "; ".join(lines)[:400]
+    return "; ".join(lines).replace(":; ", ": ")[:400]

@@ -73,9 +73,10 @@ class Project:
         own = {"PATH": str(self.bin), "CALLS": str(self.calls_file), "VENV_PYTHON": str(self.venv_python)}
         return keep | own | variables
 
-    def start(self, script, *arguments, **variables):
+    def start(self, script, *arguments, cwd=None, **variables):
         return subprocess.Popen(
             ["bash", str(self.root / script), *arguments],
+            cwd=cwd or self.bin,
             env=self.environment(variables),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -83,8 +84,8 @@ class Project:
             text=True,
         )
 
-    def run(self, script, *arguments, **variables):
-        process = self.start(script, *arguments, **variables)
+    def run(self, script, *arguments, cwd=None, **variables):
+        process = self.start(script, *arguments, cwd=cwd, **variables)
         process.stdout_text, process.stderr_text = process.communicate(timeout=60)
         return process
 
@@ -131,6 +132,17 @@ def test_stages_pass_their_arguments_on_and_make_the_demo_data_for_the_demo(proj
     assert process.stdout_text == "".join(f"<{a}>" for a in [f"{stage}.py", *arguments])
     assert ("python data/demo.py" in project.calls()) == demo
     assert not (project.root / ".venv").exists()
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "finetune"])
+def test_a_config_is_found_where_the_caller_is(project, stage, tmp_path):
+    project.stand_in("python", COMPLETE_PYTHON + 'case $1 in - | data/demo.py) ;; *) printf "<%s>" "$@" ;; esac\n')
+    folder = tmp_path / "a caller"
+    folder.mkdir()
+    (folder / "mine.yaml").touch()
+    given = {word: project.run(f"{stage}.sh", word, "--seed", "1", cwd=folder) for word in ("mine.yaml", "configs/x.yaml")}
+    assert given["mine.yaml"].stdout_text == f"<{stage}.py><{folder}/mine.yaml><--seed><1>"
+    assert given["configs/x.yaml"].stdout_text == f"<{stage}.py><configs/x.yaml><--seed><1>"
 
 
 def test_a_failing_demo_stops_the_stage(project):
