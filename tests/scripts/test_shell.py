@@ -140,9 +140,9 @@ def test_a_config_is_found_where_the_caller_is(project, stage, tmp_path):
     folder = tmp_path / "a caller"
     folder.mkdir()
     (folder / "mine.yaml").touch()
-    given = {word: project.run(f"{stage}.sh", word, "--seed", "1", cwd=folder) for word in ("mine.yaml", "configs/x.yaml")}
-    assert given["mine.yaml"].stdout_text == f"<{stage}.py><{folder}/mine.yaml><--seed><1>"
-    assert given["configs/x.yaml"].stdout_text == f"<{stage}.py><configs/x.yaml><--seed><1>"
+    for given, read in (("mine.yaml", f"{folder}/mine.yaml"), ("configs/x.yaml", "configs/x.yaml")):
+        process = project.run(f"{stage}.sh", given, "--seed", "1", cwd=folder)
+        assert process.stdout_text == f"<{stage}.py><{read}><--seed><1>"
 
 
 def test_a_failing_demo_stops_the_stage(project):
