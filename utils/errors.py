@@ -65,6 +65,7 @@ def run_script(main: Callable[[], None], together: bool = False) -> None:
     together: whether it may be one of several processes of torchrun or `accelerate launch`, of which the first of each
     machine speaks for the others.
     """
+    os.environ["MPLBACKEND"] = "agg"  # pictures are files; the backend of a caller's notebook may not be installed here
     before = signal.signal(signal.SIGTERM, _stop)
     try:
         if started_together() > 1 and not together:

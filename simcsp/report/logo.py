@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import logomaker
-import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -13,7 +12,6 @@ from matplotlib.figure import Figure
 
 from simcsp.judge.mutagenesis import LETTERS
 
-matplotlib.use("Agg")  # files only: there may be no screen
 _COLOURS = dict(zip(LETTERS, ("#009E73", "#0072B2", "#E69F00", "#D55E00")))  # of Okabe and Ito
 
 

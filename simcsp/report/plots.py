@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
-import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -15,7 +14,6 @@ from sklearn.metrics import precision_recall_curve, roc_curve
 from simcsp.judge.scores import CALIBRATION_BINS, calibration_error, reliability_bins
 from utils.files import replacing
 
-matplotlib.use("Agg")  # files only: there may be no screen
 _GREY = "0.45"
 _MARKERS = "os^DvP*X"
 _COLOURS = ("#000000", "#D55E00", "#0072B2", "#E69F00", "#CC79A7", "#56B4E9", "#009E73")

@@ -196,6 +196,13 @@ def test_sigterm_ends_any_command_with_143_and_what_to_do(tmp_path):
         assert said == "-c: stopped; the same command goes on from there\n"
 
 
+def test_a_command_typed_in_a_notebook_does_not_look_for_the_notebook_s_backend():
+    code = "from utils.errors import run_script; run_script(lambda: print(__import__('matplotlib').get_backend()))"
+    variables = os.environ | {"MPLBACKEND": "module://of.another.environment"}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=variables, capture_output=True, text=True)
+    assert done.stdout == "agg\n", done.stderr
+
+
 # -- damage ------------------------------------------------------------------------------------------------------------
 
 
