@@ -72,7 +72,9 @@ def main() -> None:
 
 
 def command_of(name: str) -> Callable[..., None]:
-    """The function that does a command."""
+    """The function that does a command. Its libraries may take seconds, so who sits at a terminal sees a line first."""
+    if sys.stderr.isatty() and name != "status":
+        print(f"{name}: reading libraries ...", file=sys.stderr, flush=True)
     return getattr(importlib.import_module(MODULES[name]), f"show_{name}")
 
 

@@ -12,12 +12,15 @@ import torch
 import torch.nn.functional as F
 from sklearn.metrics import roc_auc_score
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 from simcsp.text.alphabet import A, T
 
 WIDTH, KERNEL, DILATIONS = 48, 11, (1, 1, 4, 4, 8)  # sees 180 nt on either side of a base
 LR, WEIGHT_DECAY, BATCH_SIZE, EPOCHS = 3e-3, 1e-2, 64, 12  # AdamW; the rate rises for a tenth of the steps, then cosine
+PATIENCE = 3  # epochs without a better validation AUC that end the fit
 BLOCK_DROPOUT, HEAD_DROPOUT = 0.15, 0.2
+DECAY = 0.998  # a step, of the moving average of weights and of batch statistics, which is the model
 MUTATION_RATE, KEPT = 0.03, 10  # share of bases exchanged in training, but for so many on either side of the centre
 
 
@@ -69,7 +72,7 @@ class DilatedResNet:
         self.seed, self.autocast = seed, autocast
 
     def fit(self, ids: np.ndarray, labels: np.ndarray, val_ids: np.ndarray, val_labels: np.ndarray) -> DilatedResNet:
-        """ids: uint8 [n, length]; labels [n] in {0, 1}. Of EPOCHS epochs the one with the best validation AUC is kept.
+        """ids: uint8 [n, length]; labels [n] in {0, 1}. Of at most EPOCHS epochs the best by validation AUC is kept.
 
         Afterwards `facts` has epochs and best_epoch.
         """
@@ -77,29 +80,34 @@ class DilatedResNet:
         batch_size = min(BATCH_SIZE, len(ids))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            self.network = Network()
-            optimizer = torch.optim.AdamW(self.network.parameters(), lr=LR, weight_decay=WEIGHT_DECAY)
+            network = Network()
+            averaged = AveragedModel(network, avg_fn=_moved, use_buffers=True)
+            self.network = averaged.module
+            optimizer = torch.optim.AdamW(network.parameters(), lr=LR, weight_decay=WEIGHT_DECAY)
             steps = EPOCHS * (len(ids) // batch_size)
             schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LR, total_steps=steps, pct_start=0.1)
             best, best_epoch, best_state = -1.0, 0, None
             for epoch in range(1, EPOCHS + 1):
-                self.network.train()
+                network.train()
                 order = rng.permutation(len(ids))
                 for start in range(0, len(ids) - batch_size + 1, batch_size):
                     index = order[start : start + batch_size]
                     with self.autocast():
-                        logits = self.network(_one_hot(_mutated(ids[index], rng)))
+                        logits = network(_one_hot(_mutated(ids[index], rng)))
                     target = torch.from_numpy(labels[index]).float()
                     loss = F.binary_cross_entropy_with_logits(logits.float(), target)
                     optimizer.zero_grad()
                     loss.backward()
                     optimizer.step()
                     schedule.step()
+                    averaged.update_parameters(network)
                 auc = roc_auc_score(val_labels, self.predict(val_ids))
                 if auc > best:
                     best, best_epoch, best_state = auc, epoch, copy.deepcopy(self.network.state_dict())
+                elif epoch - best_epoch >= PATIENCE:
+                    break
             self.network.load_state_dict(best_state)
-        self.facts = {"epochs": EPOCHS, "best_epoch": best_epoch}
+        self.facts = {"epochs": epoch, "best_epoch": best_epoch}
         return self
 
     @torch.no_grad()
@@ -109,6 +117,11 @@ class DilatedResNet:
         with self.autocast():
             logits = [self.network(_one_hot(ids[start : start + 512])) for start in range(0, len(ids), 512)]
         return torch.cat(logits).double().sigmoid().numpy()
+
+
+def _moved(average: torch.Tensor, value: torch.Tensor, count: torch.Tensor) -> torch.Tensor:
+    """The average after one more step. A young one moves faster, so that it does not keep the first weights."""
+    return average + (value - average) * (1 - min(DECAY, (1 + int(count)) / (10 + int(count))))
 
 
 def _mutated(ids: np.ndarray, rng: np.random.Generator) -> np.ndarray:
