@@ -60,7 +60,7 @@ PREDICT_NOTES = """\
 Positions are 1-based and those of the exon's base at the boundary (exon ends of a GTF, SpliceAI). Sites whose window
 reaches beyond the record or holds too many N (data.max_n_share) are left out and counted (classifiers of windows).
 --fasta_windows: a row for each GT and AG of every sequence, or, by classifiers of windows, the score at its centre.
---format spsc: minisplice's table, for --spsc of minimap2 and miniprot (0.14 or newer).
+--format spsc: minisplice's table, for --spsc of minimap2 (2.29 or newer; tried with 2.31) and miniprot (0.16 or newer).
 Where --out is given, a command that was stopped goes on when it is given again, from what stands in OUT.partial.
 --vcf writes the VCF with INFO SimCSP, laid out as SpliceAI's: ALLELE|SYMBOL|DS_AG|DS_AL|DS_DG|DS_DL|DP_AG|DP_AL|DP_DG|
 DP_DL, gain and loss of the best acceptor and donor, and where from POS. Classifiers of windows fitted on one type each

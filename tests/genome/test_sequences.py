@@ -1,6 +1,9 @@
 """predict on plain sequences without coordinates, and minisplice's table of scores."""
 
 import math
+import re
+import shutil
+import subprocess
 
 import numpy as np
 import pandas as pd
@@ -108,3 +111,22 @@ def test_the_table_of_minisplice_says_boundary_strand_type_and_half_bits(call, c
     untyped = make_run(tmp_path, tmp_path / "gone", {"baseline/both": 1})
     line = refusal(call, capsys, evaluate, "predict", untyped, fasta, "--out", tmp_path / "u.spsc", *FP32)
     assert "cannot tell a donor from an acceptor" in line
+
+
+@pytest.mark.slow
+def test_minimap2_reads_every_row_of_the_table(call, tmp_path):
+    program = shutil.which("minimap2")
+    if program is None:
+        pytest.skip("no minimap2 on PATH")
+    version = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout
+    if tuple(map(int, re.findall(r"\d+", version)[:2])) < (2, 29):
+        pytest.skip(f"minimap2 {version.strip()} has no --spsc: 2.29 has")
+    bases = put(put(random_bases(np.random.default_rng(3), 5000), 1397, "CAGGTAAGT"), 2980, "TTTTCTTTCTTTTTTTGCAGG")
+    fasta = write_fasta(tmp_path / "g.fa", {"x": bases})
+    reads = write_fasta(tmp_path / "r.fa", {"r": bases[1000:1400] + bases[3000:3400]})
+    call(evaluate, "predict", fasta, "--out", tmp_path / "s.spsc", *FP32)
+    rows = len((tmp_path / "s.spsc").read_text().splitlines())
+    words = [program, "-cx", "splice", "--spsc", tmp_path / "s.spsc", fasta, reads]
+    ran = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert rows > 300 and f"read {rows} splice scores" in ran.stderr
+    assert "\tcg:Z:400M1600N400M\n" in ran.stdout
