@@ -165,7 +165,8 @@ def _stretch(text: Text, name: str, start: int, length: int, minus: int) -> tupl
     genome, record = text.genome, text.genome.store.by_name[name]
     ids = padded(genome.store, record, start, start + length)
     labels = np.full(length, UNLABELLED)
-    first, last = max(start, 0), min(start + length, record.length)
+    first = max(start, 0)
+    last = max(min(start + length, record.length), first)  # beyond the record there is nothing but N
     labels[first - start : last - start] = genome.labels(name, first, last, 0)
     if minus:
         labels[first - start : last - start] = genome.labels(name, first, last, 1)[::-1]

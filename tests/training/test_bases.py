@@ -213,6 +213,10 @@ def test_background_holds_no_site_and_stretches_keep_to_the_margin(tiny_data, an
         both = [bytes(middle), bytes(reverse_complement(middle))]
         at = max(bytes(first).find(piece) for piece in both) % 3000
         assert at >= 0 and abs(at + len(middle) / 2 - 1500) <= 40 + len(middle) and any(p in bytes(first) for p in both)
+    text.sites[:, 2], config.bases.margin = 2990, 2000  # of 3000: half of what is drawn lies beyond the record
+    for seed in range(5):
+        _, labels = training.draw_stretches(text, config.bases, np.random.default_rng(seed))
+        assert (labels != UNLABELLED).any(axis=1).all()
 
 
 def test_calibration_gives_back_the_frequencies():
