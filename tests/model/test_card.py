@@ -19,7 +19,7 @@ from simcsp.model.checksums import sha256_folder
 from simcsp.model.classifier import Classifier, save_classifier
 from utils.config import ModelConfig
 
-BOXED = ["simcsp-small", "simcsp-small-splice", "simcsp-small-bases"]
+BOXED = ["simcsp-small", "simcsp-small-splice", "simcsp-small-bases", "simcsp-small-bases-encoder"]
 
 
 def saved(kind, folder):

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import (
@@ -18,7 +19,7 @@ from transformers import (
 from simcsp.model.bases import BaseClassifier, Labeller, Shape, load_bases, save_bases
 from simcsp.model.checkpoint import load_backbone, save_checkpoint
 from simcsp.model.classifier import Classifier, load_classifier, predict, save_classifier
-from simcsp.text.alphabet import decode
+from simcsp.text.alphabet import decode, encode
 from utils.arms import HEAD_FILE, holds_classifier
 from utils.config import ModelConfig
 
@@ -64,27 +65,29 @@ def test_a_linear_model_of_bases_is_one_plain_file_and_loads_to_the_same_scores(
     assert np.ptp(expected) > 0.5
 
 
-def test_pipeline_and_auto_classes_give_the_scores_of_predict(bases):
-    folder, _, _ = bases
+def test_pipeline_and_auto_classes_give_the_scores_of_predict():
+    folder = ROOT / "models/simcsp-small-bases-encoder"
     model, calibration = load_bases(folder)
-    labeller, step = Labeller(model, calibration, torch.device("cpu")), TILE - 2 * EDGE
+    labeller, shape = Labeller(model, calibration, torch.device("cpu")), model.shape
+    step, edge = shape.step, shape.edge
     ids = random_ids(4 * step)
+    ids[130:160] = encode("TTTTCTTTCTTTTGCAGGACCAGGTAAGTA")
     expected = labeller.probabilities(labeller.both_strands(ids))[0]
     label = pipeline("token-classification", model=str(folder), ignore_labels=[])
     plain, tokenizer = AutoModelForTokenClassification.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     for tile in (1, 2):  # those that lie within the text
-        text = decode(ids[tile * step - EDGE : tile * step - EDGE + TILE])
+        text = decode(ids[tile * step - edge : tile * step - edge + shape.tile])
         with torch.no_grad():
             chances = plain(**tokenizer(text, return_tensors="pt")).logits.softmax(-1)[0, 1:-1].numpy()
         found = label(text)
-        assert len(found) == TILE and {row["entity"] for row in found} <= {"neither", "acceptor", "donor"}
+        assert len(found) == shape.tile and {row["entity"] for row in found} <= {"neither", "acceptor", "donor"}
         for base in range(step):
-            row, ours = found[EDGE + base], expected[tile * step + base]
-            assert np.abs(chances[EDGE + base, 1:] - ours).max() < 1e-6
+            row, ours = found[edge + base], expected[tile * step + base]
+            assert np.abs(chances[edge + base, 1:] - ours).max() < 1e-6
             both = {"acceptor": ours[0], "donor": ours[1], "neither": 1 - ours.sum()}
             assert row["score"] == pytest.approx(both[row["entity"]], abs=1e-6)
             assert row["entity"] == max(both, key=both.get)
-    assert AutoModel.from_pretrained(folder).config.hidden_size == 16
+    assert AutoModel.from_pretrained(folder).config.hidden_size == 64
     assert load_backbone(ModelConfig(source=str(folder)))[2]  # and its encoder is one to start from
 
 
