@@ -32,11 +32,12 @@ UNKNOWN_LICENSE = "other"
 
 
 class Kind(NamedTuple):
-    """What a checkpoint is: the hub's task, a sentence, and how it is loaded."""
+    """What a checkpoint is: the hub's task, a sentence, how it is loaded, and the library that the hub is to name."""
 
     task: str
     about: str
     use: str
+    library: str = "transformers"
 
 
 def kind_of(folder: Path) -> Kind:
@@ -51,6 +52,7 @@ def kind_of(folder: Path) -> Kind:
             "token-classification",
             f"{about} It has convolutions that no class of transformers has: `evaluate.py predict` of SimCSP loads it.",
             f"python evaluate.py predict {name} genome.fa.gz --out scores.bed",
+            "pytorch",
         )
     if holds_classifier(folder):
         about = "P(splice site) of windows of DNA with the boundary at their centre."
@@ -61,6 +63,7 @@ def kind_of(folder: Path) -> Kind:
             f"{about} Its pooling no class of transformers has: AutoModel loads the encoder alone, "
             f"`simcsp.model.classifier.load_classifier` encoder and head (`{HEAD_FILE}`).",
             f"python evaluate.py predict {name} genome.fa.gz --out scores.bed",
+            "pytorch",
         )
     return Kind(
         "fill-mask" if "MaskedLM" in _text(folder / "config.json") else "feature-extraction",
@@ -105,13 +108,14 @@ def write_card(
     """
     kind = kind_of(folder)
     known = {key: float(scores[key]) for key in METRICS if _is_number(scores.get(key))}
+    text = "genome" if kind.task == "token-classification" else "windows"
     results = [
-        EvalResult(kind.task, "windows", measured_on, METRICS[key][0], round(value, 4), metric_name=METRICS[key][1])
+        EvalResult(kind.task, text, measured_on, METRICS[key][0], round(value, 4), metric_name=METRICS[key][1])
         for key, value in known.items()
     ]
     header = ModelCardData(
         license=license_of(source),
-        library_name="transformers",
+        library_name=kind.library,
         pipeline_tag=kind.task,
         tags=TAGS,
         model_name=name,

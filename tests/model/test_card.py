@@ -20,6 +20,8 @@ from simcsp.model.classifier import Classifier, save_classifier
 from utils.config import ModelConfig
 
 BOXED = ["simcsp-small", "simcsp-small-splice", "simcsp-small-bases", "simcsp-small-bases-encoder"]
+CHANNELS = {"token-classification": 0, "convolutions": 4}
+POOLING = {"text-classification": "cls", "two bases": "centre"}
 
 
 def saved(kind, folder):
@@ -27,10 +29,10 @@ def saved(kind, folder):
     if kind == "fill-mask":
         model = load_backbone(ModelConfig(**SIZES, max_position_embeddings=LENGTH + 2))[0]
         save_checkpoint(model, folder, "mean")
-    elif kind == "token-classification":
-        save_bases(BaseClassifier(encoder(LENGTH + 2), Shape(LENGTH, 0, 11, [])), np.eye(2), folder)
+    elif kind in CHANNELS:
+        save_bases(BaseClassifier(encoder(LENGTH + 2), Shape(LENGTH, CHANNELS[kind], 11, [])), np.eye(2), folder)
     else:
-        save_classifier(Classifier(encoder(LENGTH + 2), "cls", 0.1), folder)
+        save_classifier(Classifier(encoder(LENGTH + 2), POOLING[kind], 0.1), folder)
     return folder
 
 
@@ -46,6 +48,16 @@ def test_a_card_says_what_the_hub_reads_and_no_folder_of_this_machine(kind, tmp_
     assert found == {("f1", 0.9123), ("sccs", 0.5)} and card.data.model_name == "demo: last"
     assert "genome.fa.gz, b.fa" in card.text and "someone" not in card.content and "nothing" not in card.text
     assert license_of(str(folder)) == "mit" and license_of(str(tmp_path)) == "other"
+    assert card.data.library_name == "transformers"
+
+
+@pytest.mark.parametrize("kind", ["convolutions", "two bases"])
+def test_the_hub_is_not_told_that_transformers_loads_what_it_cannot(kind, tmp_path):
+    folder = saved(kind, tmp_path / "m")
+    write_card(folder, "m", None, {}, "records a", {"test/ap": 0.5, "test/f1": 0.5})
+    card = ModelCard.load(folder / "README.md")
+    assert card.data.library_name == "pytorch" and "no class of transformers" in card.text
+    assert card.data.eval_results[0].dataset_type == ("genome" if kind == "convolutions" else "windows")
 
 
 def test_a_header_that_is_given_later_leaves_a_checkpoint_what_it_was(tmp_path):
