@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from commands.flags import FlagParser, number_between
 from commands.genome import choose_models, is_of_bases, load_labeller, model_config, split_inputs
-from simcsp.genome.explain import PLACES, annotated_sites, bases_score, strongest, windows_score
+from simcsp.genome.explain import (
+    BRANCH_POINT,
+    BRANCH_ROOM,
+    PLACES,
+    about_branch_points,
+    annotated_sites,
+    bases_score,
+    strongest,
+    windows_score,
+)
 from simcsp.genome.regions import find_spans
 from simcsp.genome.scan import load_ensemble
 from simcsp.judge.mutagenesis import LETTERS, logo_heights, mean_drops, substitution_drops
@@ -20,10 +30,14 @@ from utils.device import build_accelerator
 from utils.errors import InputError
 from utils.files import replacing, written_aside
 
+if TYPE_CHECKING:
+    from simcsp.report.logo import Mutagenesis
+
 HELP = """\
 In-silico mutagenesis of annotated sites: what the score (a logit) of a site loses when one base is another. Writes a
 logo of the bases that support the call above the mean of every substitution, and the numbers beside it as TSV.
-SOURCE as in predict. The sites of the highest scores are taken, since those are what the model has learnt."""
+SOURCE as in predict. The sites of the highest scores are taken, since those are what the model has learnt. A branch
+point lies elsewhere in each intron: OUT.branch.png (.svg, .pdf) has acceptors by the A of a YTNAY before."""
 
 
 def show_explain(words: list[str]) -> None:
@@ -51,7 +65,7 @@ def show_explain(words: list[str]) -> None:
     spans, annotated = find_spans(asked.region, store), read_truth(asked.annotation, store)
     from simcsp.report.logo import Mutagenesis, mutagenesis_plot  # matplotlib takes a while
 
-    panels, rows = {}, []
+    panels, branch = {}, None
     for kind, (score, length) in scorers.items():
         sites = annotated_sites(annotated, spans, store, kind, length)
         if not len(sites):
@@ -62,20 +76,49 @@ def show_explain(words: list[str]) -> None:
         before, after = (min(reach, length // 2) for reach in PLACES[kind])
         offsets = np.arange(-before, after)
         drops = substitution_drops(score, windows, offsets + length // 2)
-        heights = logo_heights(windows, drops, offsets + length // 2)
-        mean = mean_drops(windows, drops, offsets + length // 2)
-        panels[kind] = Mutagenesis(heights, mean, offsets, len(windows))
+        texts = windows[:, offsets + length // 2]
+        heights = logo_heights(texts, drops)
+        panels[kind] = Mutagenesis(heights, mean_drops(texts, drops), offsets, len(windows))
         top = np.argsort(-heights.sum(axis=1))[:6]
         shown = ", ".join(f"{offsets[i] + (offsets[i] >= 0):+d} {LETTERS[heights[i].argmax()]}" for i in sorted(top))
         print(
             f"{kind}: {len(windows)} of {len(sites)} sites, logits {logits[-1]:.2f} to {logits[0]:.2f}; most at {shown}"
         )
-        for offset, height, drop in zip(offsets, heights, mean):
-            rows += [(kind, offset + (offset >= 0), *pair) for pair in zip(LETTERS, height, drop)]
-    figure = mutagenesis_plot(panels, f"In-silico mutagenesis, {source.name}")
-    with replacing(asked.out, asked.out.suffix) as aside:
-        figure.savefig(aside, dpi=150)
+        if kind == "acceptor" and before >= BRANCH_POINT[1] + BRANCH_ROOM:
+            branch = _branch_point(texts, drops, before)
+    title = f"In-silico mutagenesis, {source.name}"
+    figures = {asked.out: mutagenesis_plot(panels, title)}
+    rows = [row for kind, panel in panels.items() for row in _rows(kind, panel, panel.offsets + (panel.offsets >= 0))]
+    if branch is not None:
+        aligned = mutagenesis_plot({"branch point": branch}, title, "the A of YTNAY before acceptors")
+        figures[asked.out.with_suffix(f".branch{asked.out.suffix}")] = aligned
+        rows += _rows("branch point", branch, branch.offsets)
+    for path, figure in figures.items():
+        with replacing(path, path.suffix) as aside:
+            figure.savefig(aside, dpi=150)
     table = pd.DataFrame(rows, columns=["type", "position", "base", "height", "drop"])
     with written_aside(asked.out.with_suffix(".tsv")) as handle:
         table.to_csv(handle, sep="\t", index=False, float_format="%.4f", na_rep="NA")
-    print(f"{asked.out}, {asked.out.with_suffix('.tsv')}")
+    print(", ".join(map(str, [*figures, asked.out.with_suffix(".tsv")])))
+
+
+def _branch_point(texts: np.ndarray, drops: np.ndarray, boundary: int) -> Mutagenesis | None:
+    """Acceptors by their branch points' A; None where none has one. As `about_branch_points`."""
+    from simcsp.report.logo import Mutagenesis
+
+    mine, of_mine, others = about_branch_points(texts, drops, boundary)
+    first, last = BRANCH_POINT
+    print(f"branch point: {len(mine)} of {len(texts)} acceptors have YTNAY {first} to {last} nt before them", end="")
+    if not len(mine):
+        print()
+        return None
+    heights = logo_heights(mine, of_mine)
+    print(f"; changing its A costs {heights[BRANCH_ROOM].sum():.3f}, another A before C or T {others:.3f}")
+    offsets = np.arange(-BRANCH_ROOM, BRANCH_ROOM + 1)
+    return Mutagenesis(heights, mean_drops(mine, of_mine), offsets, len(mine))
+
+
+def _rows(kind: str, panel: Mutagenesis, positions: np.ndarray) -> list[tuple]:
+    """(type, position, base, height, drop) of every place and base."""
+    places = zip(positions, panel.heights, panel.drops)
+    return [(kind, place, *row) for place, *pair in places for row in zip(LETTERS, *pair)]

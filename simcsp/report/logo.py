@@ -18,7 +18,8 @@ _COLOURS = dict(zip(LETTERS, ("#009E73", "#0072B2", "#E69F00", "#D55E00")))  # o
 @dataclass(frozen=True)
 class Mutagenesis:
     """heights, drops: float [places, 4] of `logo_heights` and `mean_drops`; offsets [places]: of each place from the
-    boundary of exon and intron, which lies before offset 0; windows: how many were asked about."""
+    boundary of exon and intron, which lies before offset 0 (or as `mutagenesis_plot` is told); windows: how many were
+    asked about."""
 
     heights: np.ndarray
     drops: np.ndarray
@@ -26,8 +27,11 @@ class Mutagenesis:
     windows: int
 
 
-def mutagenesis_plot(panels: dict[str, Mutagenesis], title: str) -> Figure:
-    """One column a kind of site: the logo above, the mean drop of the logit by place and new base below."""
+def mutagenesis_plot(panels: dict[str, Mutagenesis], title: str, origin: str = "") -> Figure:
+    """One column a kind of site: the logo above, the mean drop of the logit by place and new base below.
+
+    origin: what the base at offset 0 is, where that is no boundary's.
+    """
     widths = [max(len(panel.offsets), 12) for panel in panels.values()]
     figure, axes = plt.subplots(
         2, len(panels), figsize=(0.16 * sum(widths) + 2.5, 5), squeeze=False, sharex="col", sharey="row",
@@ -40,10 +44,14 @@ def mutagenesis_plot(panels: dict[str, Mutagenesis], title: str) -> Figure:
         above.set_title(f"{name} ({panel.windows:,} true sites)", fontsize=10)
         image = below.imshow(panel.drops.T, aspect="auto", cmap="PuOr_r", vmin=-most, vmax=most)
         below.set_yticks(range(len(LETTERS)), list(LETTERS))
-        shown = [i for i in at if _name(panel.offsets[i]) == -1 or _name(panel.offsets[i]) % 5 == 0 or i == 0]
-        below.set_xticks(shown, [f"{_name(panel.offsets[i]):+d}" for i in shown], fontsize=8)
-        below.set_xlabel("position from the boundary (-1: last base before it)")
-        for axis in (above, below):
+        names = [int(offset) if origin else _name(offset) for offset in panel.offsets]
+        if origin:
+            shown = [i for i in at if names[i] % 2 == 0]
+        else:
+            shown = [i for i in at if names[i] == -1 or names[i] % 5 == 0 or i == 0]
+        below.set_xticks(shown, [f"{names[i]:+d}" if names[i] else "0" for i in shown], fontsize=8)
+        below.set_xlabel(f"position from {origin or 'the boundary (-1: last base before it)'}")
+        for axis in () if origin else (above, below):
             axis.axvline(np.searchsorted(panel.offsets, 0) - 0.5, color="black", linewidth=1, linestyle=":")
     axes[0, 0].set_ylabel("mean drop of the logit")
     axes[1, 0].set_ylabel("changed to")
