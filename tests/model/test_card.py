@@ -19,7 +19,13 @@ from simcsp.model.checksums import sha256_folder
 from simcsp.model.classifier import Classifier, save_classifier
 from utils.config import ModelConfig
 
-BOXED = ["simcsp-small", "simcsp-small-splice", "simcsp-small-bases", "simcsp-small-bases-encoder"]
+BOXED = [
+    "simcsp-small",
+    "simcsp-small-plain",
+    "simcsp-small-splice",
+    "simcsp-small-bases",
+    "simcsp-small-bases-encoder",
+]
 CHANNELS = {"token-classification": 0, "convolutions": 4}
 POOLING = {"text-classification": "cls", "two bases": "centre"}
 
