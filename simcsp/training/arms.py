@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from utils.arms import ARMS, BASELINE, FLOORS, OF_CONTROL, OF_PRETRAINING, checkpoint_of, stage_folder
 from utils.config import Config, ModelConfig
 from utils.errors import InputError
+from utils.files import read_json
+from utils.run import REMEDY
 
 
 @dataclass(frozen=True)
@@ -63,4 +66,17 @@ def _pretrained(config: Config, stage: str, name: str, seed: int | None) -> Mode
         raise InputError(f"{folder} is not finished: run pretrain.sh with the same config{remedy} first")
     if not (folder / "checkpoints" / name).is_dir():
         raise InputError(f"{folder}/checkpoints has no {name}: the run had no windows or sites to measure it on")
+    check_pooling(config.model, folder / "checkpoints" / name)
     return config.model.saved_as(folder / "checkpoints" / name)
+
+
+def check_pooling(asked: ModelConfig, checkpoint: Path) -> None:
+    """Raises InputError where a checkpoint of the run's own pools in another way than the config: it would win."""
+    recorded = read_json(checkpoint / "config.json", REMEDY).get("pooling", "")
+    kind, _, layer = recorded.partition("@")
+    for field, value, found in (("pooling", asked.pooling, kind), ("pooling_layer", asked.pooling_layer, layer)):
+        if value is not None and str(value) != found:
+            raise InputError(
+                f"model.{field} is {value}, and {checkpoint} was trained with {recorded}: leave it out, or pre-train "
+                "with it under another --name"
+            )

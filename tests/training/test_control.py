@@ -74,3 +74,9 @@ def test_asking_for_a_control_later_leaves_the_finished_contrast_as_it_is(tiny_d
     call(pretrain, config, "--pretrain.control", "true")
     assert weights(tmp_path / "runs/tiny/pretrain") == before
     assert (tmp_path / "runs/tiny/control/summary.json").is_file()
+
+
+@pytest.mark.parametrize("flag", [("--model.pooling", "cls"), ("--model.pooling_layer", "1")])
+def test_another_pooling_than_that_of_the_checkpoints_is_refused_and_not_ignored(finished, call, capsys, flag):
+    line = refusal(call, capsys, finetune, finished.config, *flag, "--finetune.arms", "[last]")
+    assert f"{flag[0].removeprefix('--')} is {flag[1]}" in line and "was trained with mean" in line
