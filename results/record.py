@@ -4,13 +4,23 @@
     python results/record.py RUN [RUN ...]     (rewrites the rows of these runs; the others stay)
 
 One row a number: what was run (config, command, seeds, git commit, date), what came out (arm, site, dataset, metric,
-mean, sd, n, and the paired difference to the baseline arm). Rows of published papers have their source, and an empty
-run.
+mean, sd, n), and the paired difference to another arm (reference, diff, low, high, p, n_paired, p_holm): that to the
+baseline in the arm's own row, every other that the report of the run compares in a row without a mean. RUN is also the
+folder of a report of several runs (`evaluate.py report runs/a runs/b` writes runs/a+b): of it only what compares them
+is entered. Where the run has the folder of `evaluate.py relate`, its correlations are rows too: the proxy is the arm,
+spearman/auc the metric, low and high belong to the mean.
+
+seeds: of pre-training, where an arm was pre-trained under several (of a difference, those that both arms have), else of
+its fits. train_windows: labels of a fold's training part that were used, or all. unit: what n_paired counts.
+equivalent: p that the arms are equal within evaluate.smallest_effect. seed_low, seed_high: the interval over
+pre-training seeds alone. Rows of published papers have their source, and an empty run.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -18,56 +28,181 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from simcsp.report.collect import CROSS_VALIDATION  # noqa: E402
+from utils.arms import BASELINE, OF_CONTROL, OF_PRETRAINING, checkpoint_of, finished_folds, stage_folders  # noqa: E402
 from utils.errors import InputError, run_script  # noqa: E402
 from utils.files import read_json, read_table, write_text  # noqa: E402
 from utils.saved import read_saved  # noqa: E402
 
 TABLE = Path(__file__).with_name("results.csv")
 OURS = "run here"
+MADE = ["run", "config", "command", "seeds", "git", "date"]
+ROW = ["arm", "reference", "site", "dataset", "metric"]
+TEST = ["diff", "low", "high", "p", "n_paired", "p_holm", "unit", "equivalent", "seed_low", "seed_high"]
+NUMBERS = ["mean", "sd", "n", *(name for name in TEST if name != "unit")]
+COLUMNS = [*MADE, *ROW, "train_windows", "mean", "sd", "n", *TEST, "source"]
 
 
 def main() -> None:
-    if len(sys.argv) < 2:
-        raise InputError("record.py needs finished run folders, for example runs/human")
-    known = pd.read_csv(TABLE, dtype=str) if TABLE.is_file() else pd.DataFrame()
-    for folder in map(Path, sys.argv[1:]):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", metavar="RUN", type=Path, help="a finished run, for example runs/human")
+    parser.add_argument(
+        "--validation", action="store_true", help="only scores of validation: of runs that were not taken to the test"
+    )
+    asked = parser.parse_args()
+    known = pd.read_csv(TABLE, dtype=str) if TABLE.is_file() else pd.DataFrame(columns=COLUMNS)
+    for folder in asked.runs:
         found = rows_of(folder)
-        rest = known[known["run"] != folder.name] if len(known) else known
-        known = pd.concat([rest, found.astype(str).replace({"nan": "", "None": ""})], ignore_index=True)
+        if asked.validation:
+            found = found[found["metric"].str.startswith("val/")]
+        known = pd.concat([known[known["run"] != folder.name], found], ignore_index=True)
         print(f"{folder}: {len(found)} rows")
-    write_text(TABLE, known.to_csv(index=False))
+    write_text(TABLE, known[COLUMNS].to_csv(index=False))
 
 
 def rows_of(folder: Path) -> pd.DataFrame:
-    """The report of a run, with what made it. Raises InputError where there is none, or for synthetic data."""
+    """COLUMNS, as text: the report of a run, or of several, with what made it.
+
+    Raises InputError where there is none, and for synthetic data.
+    """
     summary = folder / "report/summary.csv"
     if not summary.is_file():
         raise InputError(f"{summary} does not exist: run finetune.py, or evaluate.py report {folder}")
+    runs = [folder] if (folder / "finetune").is_dir() else [folder.parent / name for name in folder.name.split("+")]
     patterns = ("finetune/*/*/**/seed*/fold*", "*", "pretrain/seed*", "control/seed*")
-    stages = sorted(path for pattern in patterns for path in folder.glob(f"{pattern}/env.json"))
+    stages = [path for run in runs for path in sorted(set().union(*(run.glob(f"{p}/env.json") for p in patterns)))]
+    if not stages:
+        raise InputError(f"{folder} has no finished fold, nor have runs beside it of which it is the report")
+    main, again = main_size(runs), f"run evaluate.py report {' '.join(map(str, runs))} again"
+    table = with_contrasts(
+        read_table(summary, ["arm", "metric"], again), read_contrasts(folder / "report/contrasts.csv", main, again)
+    )
+    if len(runs) > 1:  # all else is in the rows of each
+        between = table["arm"].str.contains(":") | table["reference"].str.contains(":")
+        table = table[between & table["diff"].notna()].reset_index(drop=True)
+    size = table["metric"].str.extract(r"@(\d+)$")[0].fillna(main)
+    table["train_windows"] = size.where(table["dataset"] == CROSS_VALIDATION, "")
+    seeds = Seeds(runs)
+    table["seeds"] = [seeds.of(row.arm, row.reference, row.dataset) for row in table.itertuples()]
+    rows = [as_text(table.assign(run=folder.name, **made_by(stages)))]
+    if (folder / "relate/correlations.csv").is_file():
+        rows.append(as_text(correlations_of(folder / "relate").assign(run=folder.name)))
+    return pd.concat(rows, ignore_index=True)
+
+
+def made_by(stages: list[Path]) -> dict[str, str]:
+    """config, command, git and date from the env.json of stages and folds."""
     envs = [read_json(path) for path in stages]
-    config = read_saved(stages[0].with_name("config.yaml"))
-    if "data/demo" in json.dumps(config["data"]):
-        raise InputError(f"{folder} is of synthetic data: the record holds real runs only")
-    commits = {commit_of(env["git"]) for env in envs}
-    seeds = {str(path.parts[-3].removeprefix("seed")) for path in stages if path.parts[-2].startswith("fold")}
-    made = {
-        "run": folder.name,
+    if "data/demo" in json.dumps(read_saved(stages[0].with_name("config.yaml"))["data"]):
+        raise InputError(f"{stages[0].parent} is of synthetic data: the record holds real runs only")
+    return {
         "config": next((word for word in envs[0]["argv"] if word.endswith(".yaml")), ""),
         "command": " && ".join(dict.fromkeys(" ".join(env["argv"]) for env in reversed(envs))),
-        "seeds": " ".join(sorted(seeds)),
-        "git": " ".join(sorted(commits)),
+        "git": " ".join(sorted({commit_of(env["git"]) for env in envs})),
         "date": max(env["started"] for env in envs)[:10],
+        "source": OURS,
     }
-    table = read_table(summary, ["arm", "metric"], f"run evaluate.py report {folder} again")
-    numbers = table.select_dtypes("float").columns
-    table[numbers] = table[numbers].map(lambda value: f"{value:.5g}" if pd.notna(value) else "")
-    return pd.concat([pd.DataFrame([made] * len(table)), table], axis=1).assign(source=OURS)
 
 
 def commit_of(git: dict[str, str | bool | None]) -> str:
     """Twelve digits of the commit, + where files were changed since; unknown for a run made outside a repository."""
     return "unknown" if git["sha"] is None else git["sha"][:12] + ("+" if git["dirty"] else "")
+
+
+def as_text(table: pd.DataFrame) -> pd.DataFrame:
+    """COLUMNS with five digits a number, empty where there is none."""
+    table = table.reindex(columns=COLUMNS)
+    for column in NUMBERS:
+        table[column] = [f"{value:.5g}" if pd.notna(value) else "" for value in pd.to_numeric(table[column])]
+    return table.astype(object).fillna("").astype(str)
+
+
+# -- differences -------------------------------------------------------------------------------------------------------
+
+
+def main_size(runs: list[Path]) -> str:
+    """The labels of rows that name none: all where there are such folds, else the most (as the report has it)."""
+    sizes = {size_of(path) for run in runs for path in finished_folds(run)}
+    return "all" if "all" in sizes else max(sizes, key=int)
+
+
+def size_of(path: Path) -> str:
+    """Labels of a fold's training part that a fit used, from a path of its folder."""
+    found = re.search(r"/windows(\d+)/", path.as_posix())
+    return found[1] if found else "all"
+
+
+def read_contrasts(path: Path, main: str, again: str) -> pd.DataFrame:
+    """ROW and TEST of a report's contrasts.csv, number of labels as summary.csv writes it. again: the remedy."""
+    table = read_table(path, ["arm", "reference", "site", "windows", "metric", "n"], again)
+    table = table.rename(columns={"n": "n_paired"})
+    if lacking := [column for column in TEST if column not in table]:
+        raise InputError(f"{path} has no column {lacking[0]}: of an earlier version; {again}")
+    size = table["windows"].astype(str).replace("0", "all")
+    table["metric"] = table["metric"].where(size == main, table["metric"] + "@" + size)
+    return table.assign(dataset=CROSS_VALIDATION)[[*ROW, *TEST]]
+
+
+def with_contrasts(table: pd.DataFrame, contrasts: pd.DataFrame) -> pd.DataFrame:
+    """summary.csv with reference, and what contrasts.csv says beside it; its other comparisons in rows below."""
+    table = table.assign(reference=table["diff"].notna().map({True: BASELINE, False: ""})).set_index(ROW)
+    contrasts = contrasts.set_index(ROW)
+    order = [*table.index, *contrasts.index.difference(table.index, sort=False)]
+    return table.combine_first(contrasts).reindex(pd.MultiIndex.from_tuples(order, names=ROW)).reset_index()
+
+
+class Seeds:
+    """Which seeds a row is of, from the folders of its runs."""
+
+    def __init__(self, runs: list[Path]) -> None:
+        self.runs = runs
+        self.pretrained: dict[str, set[int]] = {}
+        self.fits: dict[str, set[int]] = {}
+        for run in runs:
+            for path in finished_folds(run):
+                arm, *levels = path.relative_to(run).parts[1:]
+                name = arm if run == runs[0] else f"{run.name}:{arm}"
+                self.pretrained.setdefault(name, set()).update(numbers(levels, "pretrain"))
+                self.fits.setdefault(name, set()).update(numbers(levels, "seed"))
+
+    def of(self, arm: str, reference: str, dataset: str) -> str:
+        """Ascending, a space between them. dataset: a proxy is of all pre-training seeds, fine-tuned or not."""
+        if dataset != CROSS_VALIDATION and arm in (*OF_PRETRAINING, *OF_CONTROL):
+            mine, other = {*stage_folders(self.runs[0], checkpoint_of(arm)[0])} - {None}, set()
+        else:
+            mine, other = (self.pretrained.get(name, set()) for name in (arm, reference))
+        found = mine & other if mine and other else mine or other
+        return " ".join(map(str, sorted(found or self.fits.get(arm) or set().union(*self.fits.values()))))
+
+
+def numbers(levels: list[str], name: str) -> set[int]:
+    """N of the levels of a path that are nameN."""
+    return {int(found[1]) for level in levels if (found := re.fullmatch(rf"{name}(\d+)", level))}
+
+
+# -- evaluate.py relate ------------------------------------------------------------------------------------------------
+
+
+def correlations_of(folder: Path) -> pd.DataFrame:
+    """Rows of `evaluate.py relate`: rank correlations, over checkpoints (n), of a proxy (arm) with AUC or F1.
+
+    n_paired: how many the interval resamples (unit).
+    """
+    again = "run evaluate.py relate again"
+    table = read_table(folder / "correlations.csv", ["outcome", "proxy", "checkpoints", "runs", "resampled"], again)
+    checkpoints = read_table(folder / "relate.csv", ["run", "seed"], again)
+    runs = [folder.parents[1] / Path(run).name for run in dict.fromkeys(checkpoints["run"])]  # each keeps its own fits
+    stages = [path for run in runs for path in sorted(run.glob("relate/finetune/*/*/**/seed*/fold*/env.json"))]
+    rows = []
+    for kind in ("spearman", "kendall"):
+        values = {"mean": table[kind], "low": table[f"{kind}_low"], "high": table[f"{kind}_high"]}
+        about = {"arm": table["proxy"], "site": "both", "dataset": CROSS_VALIDATION, "unit": table["resampled"]}
+        about |= {"metric": f"{kind}/" + table["outcome"], "n": table["checkpoints"]}
+        about["n_paired"] = table["runs"].where(table["resampled"] == "runs", table["checkpoints"])
+        rows.append(pd.DataFrame(about | values).dropna(subset="mean"))
+    size = " ".join(sorted({size_of(path) for path in stages}))
+    seeds = " ".join(map(str, sorted(set(checkpoints["seed"]))))
+    return pd.concat(rows, ignore_index=True).assign(train_windows=size, seeds=seeds, **made_by(stages))
 
 
 if __name__ == "__main__":
