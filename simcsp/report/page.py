@@ -136,6 +136,8 @@ def _cells(table: pd.DataFrame, site: str) -> list[list[str]]:
     lines = [[*_HEADER, *shown.values()]]
     for arm in dict.fromkeys(here["arm"]):
         mine = here[here["arm"] == arm].set_index("metric")
+        if "test/f1" not in mine.index:  # fitted at other numbers of labels alone: in the contrasts and in their figure
+            continue
         f1 = mine.loc["test/f1"]
         folds = f1["n"] if pd.isna(f1["n_paired"]) else f1["n_paired"]  # of the baseline alone nothing is paired
         n = str(int(f1["n"])) + (f" ({int(folds)} paired)" if folds < f1["n"] else "")

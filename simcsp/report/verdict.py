@@ -4,7 +4,7 @@ Two co-primary endpoints, F1 and AUC on both sites (where every base is labelled
 acceptors), and one primary contrast, `last` against `control_last` (against the baseline where no control was run): a
 fixed budget, so that no checkpoint is chosen. A claim needs both endpoints, which keeps the level without an
 adjustment. The secondary comparisons, those of arms of pre-training with their controls and the baseline, are adjusted
-together by Holm's method; floors, fresh weights and controls are described, not tested.
+together by Holm's method; floors, fresh weights, controls and `last` of another run are described, not tested.
 
 The unit of inference is the pre-training seed where there are several: differences are averaged over folds, draws and
 fine-tuning seeds within one, and tested by the paired t-test. That says nothing about other windows, so p is the larger
@@ -144,8 +144,7 @@ def find_contrasts(study: Study) -> list[Contrast]:
     if BASELINE in arms:
         pairs += [(arm, BASELINE, False) for arm in arms if arm != BASELINE]
     primary, main, margin = _primary_pair(study), main_size(scores), smallest_effect(study)
-    if primary:
-        pairs += [(primary[0], floor, False) for floor in arms if floor in FLOORS]
+    pairs += _beside(study, primary)
     endpoint, described, found = _endpoint_site(scores), _described(study), []
     for (site, windows), here in scores.groupby(["site", "train_windows"], sort=False):
         there = set(here["arm"])
@@ -155,11 +154,22 @@ def find_contrasts(study: Study) -> list[Contrast]:
                 test = paired_test(scores, arm, reference, site, metric, windows, margin)
                 job = {"arm": arm, "reference": reference, "site": site, "windows": windows, "metric": metric}
                 found.append(Contrast(**job, **test, control=control, primary=is_primary))
-    rank = [0 if one.primary else 2 if one.arm in described or one.reference in FLOORS else 1 for one in found]
+    secondary = [one.control or (one.reference == BASELINE and one.arm not in described) for one in found]
+    rank = [0 if one.primary else 1 if tested else 2 for one, tested in zip(found, secondary)]
     tested = [i for i, one in enumerate(found) if rank[i] == 1 and one.p is not None]
     for i, p in zip(tested, holm(np.array([found[i].p for i in tested]))):
         found[i] = dataclasses.replace(found[i], p_holm=float(p))
     return [found[i] for i in np.argsort(rank, kind="stable")]
+
+
+def _beside(study: Study, primary: tuple[str, str] | None) -> list[tuple[str, str, bool]]:
+    """Pairs that are described: the primary arm with the floors, fresh weights, and `last` of other runs.
+
+    Without a primary arm `resnet`, of the models of labels alone the one to beat, with the other floors.
+    """
+    first, kinds = (primary[0], (*FLOORS, "fresh", PRIMARY_ARM)) if primary else ("resnet", FLOORS)
+    others = dict.fromkeys(name for (_, arm), name in study.names.items() if arm in kinds)
+    return [(first, other, False) for other in others if other not in (first, *(primary or ()))]
 
 
 def smallest_effect(study: Study) -> float:

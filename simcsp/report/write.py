@@ -174,7 +174,7 @@ def draw(study: Study, contrasts: pd.DataFrame, title: str, out: Path) -> list[s
     figures = {"f1": score_plot(scores, "test/f1", "F1 on the test folds", floors, f"{title}: F1{suffix}")}
     if len(contrasts):
         figures["differences"] = difference_plot(contrasts, f"{title}: differences in F1{suffix}")
-    chosen = chosen_arms(study, floors)
+    chosen = chosen_arms(study, main, floors)
     figures |= draw_predictions(study, main, chosen, floors, f"{title}{suffix}")
     rows = training_rows(study, main)
     if len(rows := rows[rows["arm"].isin(chosen)]):
@@ -195,11 +195,15 @@ def draw(study: Study, contrasts: pd.DataFrame, title: str, out: Path) -> list[s
     return list(figures)
 
 
-def chosen_arms(study: Study, floors: set[str]) -> list[str]:
-    """Arms of the figures that would be crowded with all: the primary pair, the baseline, and the best floor."""
-    auc = study.scores[study.scores["metric"] == "test/auc"].groupby("arm", sort=False)["value"].mean()
+def chosen_arms(study: Study, main: int, floors: set[str]) -> list[str]:
+    """Arms of the figures that would be crowded with all: the primary pair, the baseline, and the best floor.
+
+    main: training windows of the fits that the figures show; arms that have none of that size are left out.
+    """
+    here = study.scores[(study.scores["metric"] == "test/auc") & (study.scores["train_windows"] == main)]
+    auc = here.groupby("arm", sort=False)["value"].mean()
     wanted = (BASELINE, PRIMARY_ARM, f"{CONTROL}{PRIMARY_ARM}")
-    names = [name for (_, arm), name in study.names.items() if arm in wanted]
+    names = [name for (_, arm), name in study.names.items() if arm in wanted and name in auc.index]
     best = [auc[auc.index.isin(floors)].idxmax()] if auc.index.isin(floors).any() else []
     models = [arm for arm in auc.index if arm not in floors]
     return best + (list(dict.fromkeys(names)) if len(names) > 1 else models[:6])

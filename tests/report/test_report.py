@@ -213,8 +213,10 @@ def test_few_labels_have_a_figure_and_colours_stay_with_the_arms(tmp_path):
         few = path.parent.parent.parent / "windows50/draw00/seed0" / path.parent.name
         shutil.copytree(path.parent, few)
         (few / "summary.json").write_text(json.dumps(summary))
+    shutil.rmtree(config.folder / "finetune/pwm/both/seed0")  # a floor that has fits of few labels alone
     write_report(config)
     report = config.folder / "report"
+    assert "`pwm`" not in (report / "report.md").read_text().split("## All other comparisons")[0].split("## Splice")[1]
     assert (report / "labels.png").is_file() and "![labels]" in (report / "report.md").read_text()
     contrasts = pd.read_csv(report / "contrasts.csv")
     assert set(contrasts["windows"]) == {0, 50} and (contrasts.loc[contrasts["primary"], "windows"] == 0).all()

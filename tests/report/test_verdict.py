@@ -103,13 +103,30 @@ def test_the_primary_contrast_is_last_against_its_control_and_floors_are_not_adj
     assert [c.p_holm for c in adjusted] == pytest.approx(holm(np.array([c.p for c in adjusted])))
     described = {(c.arm, c.reference) for c in others if c.p_holm is None}
     to_baseline = {(arm, "baseline") for arm in ("pwm", "fresh", "control_best_sccs", "control_last")}
-    assert described == to_baseline | {("last", "pwm")}  # the primary arm beside each floor
+    assert described == to_baseline | {("last", "pwm"), ("last", "fresh")}  # the primary arm beside each floor
     f1 = made.scores[made.scores["metric"] == "test/f1"].pivot(index="fold", columns="arm", values="value")
     differences = (f1["last"] - f1["control_last"]).to_numpy()
     for key, value in corrected_ttest(differences, 2 / 7).items():
         assert getattr(primary, key) == pytest.approx(value), key
     assert primary.smallest == pytest.approx(smallest_difference(differences.std(ddof=1), FOLDS, 2 / 7))
     assert (primary.n, primary.unit, primary.fold_low) == (FOLDS, "folds x seeds", None)
+
+
+def test_last_of_another_run_is_described_beside_the_primary_arm(tmp_path):
+    made = study(tmp_path, {"baseline": 0.0, "last": 0.0, "control_last": 0.0, "y/last": 0.0})
+    names = {("x", arm): arm for arm in ("baseline", "last", "control_last")} | {("y", "last"): "y/last"}
+    found = [
+        c for c in find_contrasts(Study(made.runs, made.scores, made.predictions, names)) if c.reference == "y/last"
+    ]
+    assert [(c.arm, c.metric, c.p_holm, c.primary) for c in found] == [
+        ("last", metric, None, False) for metric in ("test/f1", "test/auc")
+    ]
+
+
+def test_without_any_pretraining_the_residual_network_is_compared_with_the_other_floors(tmp_path):
+    found = find_contrasts(study(tmp_path, {"pwm": 0.0, "linear": 0.0, "resnet": 0.05}))
+    assert {(c.arm, c.reference, c.primary) for c in found} == {("resnet", f, False) for f in ("pwm", "linear")}
+    assert all(c.p < 0.05 and c.p_holm is None for c in found)
 
 
 def test_without_a_control_the_primary_contrast_is_against_the_baseline(tmp_path):
