@@ -172,7 +172,7 @@ def draw(study: Study, contrasts: pd.DataFrame, title: str, out: Path) -> list[s
     scores = study.scores[study.scores["train_windows"] == main]
     floors = {name for (_, arm), name in study.names.items() if arm in FLOORS}
     figures = {"f1": score_plot(scores, "test/f1", "F1 on the test folds", floors, f"{title}: F1{suffix}")}
-    if len(contrasts):
+    if len(contrasts := contrasts[contrasts["windows"] == main]):
         figures["differences"] = difference_plot(contrasts, f"{title}: differences in F1{suffix}")
     chosen = chosen_arms(study, main, floors)
     figures |= draw_predictions(study, main, chosen, floors, f"{title}{suffix}")

@@ -18,6 +18,7 @@ import evaluate
 from commands.arguments import load_config
 from simcsp.judge.clustering import lay_out
 from simcsp.judge.scores import classification_scores, corrected_ttest, holm
+from simcsp.report import write
 from simcsp.report.collect import label_runs, merge
 from simcsp.report.plots import arm_styles, score_plot
 from simcsp.report.verdict import COLUMNS, compare
@@ -206,7 +207,7 @@ def test_a_window_of_two_folds_counts_once_a_fold_and_its_two_models_are_an_ense
     assert "ensemble of 2 F1" in (folder / "report.md").read_text()
 
 
-def test_few_labels_have_a_figure_and_colours_stay_with_the_arms(tmp_path):
+def test_few_labels_have_a_figure_and_colours_stay_with_the_arms(tmp_path, monkeypatch):
     config = make_run(tmp_path, "one")
     for path in sorted(config.folder.glob("finetune/*/both/seed0/fold*/summary.json")):
         summary = json.loads(path.read_text()) | {"train_windows": 50, "draw": 0}
@@ -214,8 +215,11 @@ def test_few_labels_have_a_figure_and_colours_stay_with_the_arms(tmp_path):
         shutil.copytree(path.parent, few)
         (few / "summary.json").write_text(json.dumps(summary))
     shutil.rmtree(config.folder / "finetune/pwm/both/seed0")  # a floor that has fits of few labels alone
+    drawn, plot = [], write.difference_plot
+    monkeypatch.setattr(write, "difference_plot", lambda table, title: drawn.append(table) or plot(table, title))
     write_report(config)
     report = config.folder / "report"
+    assert set(drawn[0]["windows"]) == {0}  # whose lines do not say of how many labels they are
     assert "`pwm`" not in (report / "report.md").read_text().split("## All other comparisons")[0].split("## Splice")[1]
     assert (report / "labels.png").is_file() and "![labels]" in (report / "report.md").read_text()
     contrasts = pd.read_csv(report / "contrasts.csv")
