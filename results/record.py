@@ -97,11 +97,20 @@ def made_by(stages: list[Path]) -> dict[str, str]:
         raise InputError(f"{stages[0].parent} is of synthetic data: the record holds real runs only")
     return {
         "config": next((word for word in envs[0]["argv"] if word.endswith(".yaml")), ""),
-        "command": " && ".join(dict.fromkeys(" ".join(env["argv"]) for env in reversed(envs))),
+        "command": " && ".join(dict.fromkeys(" ".join(map(portable, env["argv"])) for env in reversed(envs))),
         "git": " ".join(sorted({commit_of(env["git"]) for env in envs})),
         "date": max(env["started"] for env in envs)[:10],
         "source": OURS,
     }
+
+
+def portable(word: str) -> str:
+    """A word of a command without the folders of one machine: an absolute path from runs/, models/, data/ or configs/
+    on, or else its last part."""
+    found = (
+        re.search(r"/.*?/((?:runs|models|data|configs)/.*)|/(?:.*/)?([^/]+)/?$", word) if word.startswith("/") else None
+    )
+    return word if found is None else found[1] or found[2]
 
 
 def commit_of(git: dict[str, str | bool | None]) -> str:
