@@ -26,7 +26,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from commands.sources import config_of, split_sources
-from utils.errors import InputError, run_script
+from simcsp.core.errors import InputError
+from utils.script import run_script
 
 # Where each command is: imported when it is asked for, because their libraries take seconds to import.
 MODULES = {

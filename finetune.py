@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import sys
 
-from commands.arguments import load_config
+from simcsp.core.errors import InputError
 from simcsp.training.workers import worker_context
-from utils.errors import InputError, run_script
+from utils.arguments import load_config
+from utils.script import run_script
 
 
 def main() -> None:

@@ -15,10 +15,11 @@ from __future__ import annotations
 import sys
 from contextlib import nullcontext
 
-from commands.arguments import load_config
 from commands.init import write_template
-from utils.config import Config
-from utils.errors import InputError, is_first, run_script, started_together
+from simcsp.core.config import Config
+from simcsp.core.errors import InputError, is_first, started_together
+from utils.arguments import load_config
+from utils.script import run_script
 
 
 def main() -> None:
@@ -38,7 +39,7 @@ def main() -> None:
         print(f"{config.folder}: the settings are in order; reading libraries, text and labels ...", flush=True)
     # After the arguments are known to be right: these imports take seconds.
     if dry:
-        from simcsp.training.plan import make_plan
+        from simcsp.training.dry_run import make_plan
 
         print(make_plan(config), flush=True)
         return

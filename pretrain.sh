@@ -17,7 +17,7 @@ case " $* " in
     *" --help "* | *" -h "* | *" --dry-run "* | *" --init "*) exec "$PYTHON" pretrain.py "$@" ;;
 esac
 if command -v nvidia-smi >/dev/null && [ "$(nvidia-smi --list-gpus 2>/dev/null | grep -c ^GPU)" -gt 1 ]; then
-    gpus=$("$PYTHON" -m commands.gpus "$@") # those of CUDA_VISIBLE_DEVICES, or fewer
+    gpus=$("$PYTHON" -m utils.gpus "$@") # those of CUDA_VISIBLE_DEVICES, or fewer
 fi
 [ "$gpus" -gt 1 ] || exec "$PYTHON" pretrain.py "$@"
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((($(nproc) - 1) / gpus + 1))}

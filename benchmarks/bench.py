@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from torch import nn
 
+from simcsp.core.config import ModelConfig
+from simcsp.core.device import build_accelerator
+from simcsp.core.errors import InputError
 from simcsp.model.checkpoint import load_backbone
 from simcsp.text.alphabet import VOCAB
-from utils.config import ModelConfig
-from utils.device import build_accelerator
-from utils.errors import InputError
 
 ANSWER = "seconds and GiB of the twin: "
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}

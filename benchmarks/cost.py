@@ -31,11 +31,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a scri
 
 from benchmarks import run as speed
 from benchmarks.bench import SIZES, Bench, seconds
-from simcsp.judge.clustering import leiden
-from simcsp.judge.proxies import VIEWS
+from simcsp.core.config import PretrainConfig
+from simcsp.metrics.clustering import leiden
+from simcsp.metrics.proxies import VIEWS
 from simcsp.training.pretraining import Training
-from utils.config import PretrainConfig
-from utils.errors import run_script
+from utils.script import run_script
 
 # The published experiment: 12,656 contrastive steps of 512 windows, SCCS and NMI every 250; three arms in ten folds, 15
 # epochs each at batch 16, validated every epoch, tested once, SCCS before and after, NMI in the first fold.

@@ -46,14 +46,15 @@ from transformers import TrainingArguments as TrainerArguments
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script, it finds utils/ beside its folder
 
 from benchmarks.bench import CLOCKS, DROPOUT, SIZES, Bench, Row
-from simcsp.judge.clustering import leiden, nmi
+from simcsp.core.config import PretrainConfig
+from simcsp.core.errors import InputError
+from simcsp.metrics.clustering import leiden, nmi
 from simcsp.model.classifier import Classifier, layer_groups
 from simcsp.model.embedding import embed
 from simcsp.text.alphabet import add_special_tokens, decode
 from simcsp.training.pretraining import Training
 from simcsp.training.step import Learner, MiniBatches, step_loss
-from utils.config import PretrainConfig
-from utils.errors import InputError, run_script
+from utils.script import run_script
 
 SCANPY = "SIMCSP_SCANPY_PYTHON"
 TOLERANCE = 1e-3  # relative, of outputs that must be equal; sums of floats depend on how they are split

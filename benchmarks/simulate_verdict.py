@@ -44,7 +44,7 @@ from scipy.stats import rankdata, ttest_1samp
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from simcsp.judge.scores import corrected_ttest, equivalence_test, smallest_difference
+from simcsp.metrics.scores import corrected_ttest, equivalence_test, smallest_difference
 from simcsp.report.verdict import decide
 
 PARTS = 10

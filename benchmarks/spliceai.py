@@ -29,19 +29,20 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script, it finds utils/ beside its folder
 
+from simcsp.core.config import BasesConfig
+from simcsp.core.device import build_accelerator
+from simcsp.core.errors import InputError
 from simcsp.genome.vcf import Effects
-from simcsp.judge.scores import score_against
 from simcsp.labels.bases import LABEL, Genome, read_genome
 from simcsp.labels.spliceator import load_training
+from simcsp.metrics.scores import score_against
 from simcsp.model.bases import IDENTITY, TYPES, Labeller, load_bases, padded
 from simcsp.text.alphabet import A, N, decode, encode, reverse_complement
 from simcsp.text.sites import motif_boundaries
 from simcsp.text.spliceai import CONTEXT, SpliceAI
 from simcsp.text.store import strand_ids
 from simcsp.text.weight_matrix import SCORER_FLANK, WeightMatrix, site_scores
-from utils.config import BasesConfig
-from utils.device import build_accelerator
-from utils.errors import InputError, run_script
+from utils.script import run_script
 
 ROOT = Path(__file__).resolve().parent.parent
 PIECE = 100_000  # nt of a turn

@@ -10,7 +10,14 @@ import pandas as pd
 from tqdm import tqdm
 
 from commands.sources import fold_folders
-from simcsp.judge.benchmark import (
+from simcsp.core.arms import FLOORS, holds_classifier, job_of
+from simcsp.core.config import Config
+from simcsp.core.device import build_accelerator
+from simcsp.core.errors import InputError
+from simcsp.core.files import write_text
+from simcsp.labels.spliceator import Windows, benchmark_species, load_benchmark
+from simcsp.labels.splits import fold_count, has_training_windows, read_windows
+from simcsp.metrics.benchmark import (
     Curve,
     Resemblance,
     missing_folds,
@@ -18,23 +25,16 @@ from simcsp.judge.benchmark import (
     score_ensembles,
     species_remarks,
 )
-from simcsp.judge.members import (
+from simcsp.metrics.benchmark_predictions import (
     ask_members,
     ask_models,
     load_scorer,
     recorded_predictions,
     score_checkpoint,
 )
-from simcsp.judge.scores import classification_scores
-from simcsp.labels.spliceator import Windows, benchmark_species, load_benchmark
-from simcsp.labels.splits import fold_count, has_training_windows, read_windows
+from simcsp.metrics.scores import classification_scores
 from simcsp.report.plots import plt, reliability_plot, save_figure
 from simcsp.report.table import score_table
-from utils.arms import FLOORS, holds_classifier, job_of
-from utils.config import Config
-from utils.device import build_accelerator
-from utils.errors import InputError
-from utils.files import write_text
 
 
 def show_classify(source: Path, config: Config) -> None:
@@ -57,7 +57,7 @@ def show_classify(source: Path, config: Config) -> None:
 
 
 def show_benchmark(source: Path, config: Config) -> None:
-    """Benchmark species by each fold's model, their mean ensemble and the floors (see simcsp/judge/benchmark.py).
+    """Benchmark species by each fold's model, their mean ensemble and the floors (see simcsp/metrics/benchmark.py).
 
     Of a whole run, written to its benchmark/: benchmark.csv, where the report finds it, reliability plots, notes.txt.
     A model whose training windows are not there is scored without what takes them, and nothing is written.

@@ -11,7 +11,13 @@ import torch
 from transformers import BertForMaskedLM
 
 from commands.sources import encoders
-from simcsp.judge.masked import (
+from simcsp.core.arms import BASELINE
+from simcsp.core.config import Config
+from simcsp.core.device import build_accelerator
+from simcsp.core.errors import InputError
+from simcsp.labels.motifs import load_motifs, load_nmi_sites
+from simcsp.labels.splits import read_windows, selection_windows
+from simcsp.metrics.masked import (
     REGIONS,
     WHOLE,
     best_neighbours,
@@ -19,7 +25,7 @@ from simcsp.judge.masked import (
     compare_with_neighbours,
     masked_predictions,
 )
-from simcsp.judge.proxies import (
+from simcsp.metrics.proxies import (
     LEIDEN_SEEDS,
     layer_floors,
     measure_layers,
@@ -28,9 +34,7 @@ from simcsp.judge.proxies import (
     nmi_details_floors,
     sccs_interval_floors,
 )
-from simcsp.judge.sccs import SCCS_CEILING
-from simcsp.labels.motifs import load_motifs, load_nmi_sites
-from simcsp.labels.splits import read_windows, selection_windows
+from simcsp.metrics.sccs import SCCS_CEILING
 from simcsp.model.checkpoint import load_backbone
 from simcsp.model.encoder import check_length, fresh_like
 from simcsp.report.table import score_table
@@ -39,10 +43,6 @@ from simcsp.text.kmers import near_duplicate_groups, shared_windows
 from simcsp.text.sampler import covered
 from simcsp.text.store import open_store
 from simcsp.training.pretraining import open_text
-from utils.arms import BASELINE
-from utils.config import Config
-from utils.device import build_accelerator
-from utils.errors import InputError
 
 MLM_PLACES = 4000  # bases masked in each region, one at a time
 

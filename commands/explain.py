@@ -10,6 +10,9 @@ import pandas as pd
 
 from commands.flags import FlagParser, number_between
 from commands.genome import choose_models, is_of_bases, load_labeller, model_config, split_inputs
+from simcsp.core.device import build_accelerator
+from simcsp.core.errors import InputError
+from simcsp.core.files import replacing, written_aside
 from simcsp.genome.explain import (
     BRANCH_POINT,
     BRANCH_ROOM,
@@ -22,13 +25,10 @@ from simcsp.genome.explain import (
 )
 from simcsp.genome.regions import find_spans
 from simcsp.genome.scan import load_ensemble
-from simcsp.judge.mutagenesis import LETTERS, logo_heights, mean_drops, substitution_drops
+from simcsp.metrics.mutagenesis import LETTERS, logo_heights, mean_drops, substitution_drops
 from simcsp.text.known_introns import read_truth
 from simcsp.text.sites import SITES
 from simcsp.text.store import open_store
-from utils.device import build_accelerator
-from utils.errors import InputError
-from utils.files import replacing, written_aside
 
 if TYPE_CHECKING:
     from simcsp.report.logo import Mutagenesis

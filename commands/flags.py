@@ -7,7 +7,7 @@ from collections.abc import Callable
 from itertools import islice
 from typing import NoReturn
 
-from utils.errors import InputError
+from simcsp.core.errors import InputError
 
 
 class FlagParser(argparse.ArgumentParser):

@@ -16,9 +16,13 @@ from typing import TextIO
 from accelerate import Accelerator
 from tqdm import tqdm
 
-from commands.arguments import load_config
 from commands.flags import FlagParser, number_between
 from commands.sources import config_of, enclosing_run, fold_folders
+from simcsp.core.arms import BASELINE, holds_classifier, job_of
+from simcsp.core.config import DEFAULT_CONFIG, Config
+from simcsp.core.device import build_accelerator
+from simcsp.core.errors import InputError
+from simcsp.core.files import sha256_file, written_aside
 from simcsp.genome.journal import Journal
 from simcsp.genome.regions import Span, find_spans, gene_spans
 from simcsp.genome.resume import scan_on
@@ -36,11 +40,7 @@ from simcsp.report.table import score_table
 from simcsp.text.known_introns import read_truth
 from simcsp.text.sites import SITES
 from simcsp.text.store import TokenStore, open_store
-from utils.arms import BASELINE, holds_classifier, job_of
-from utils.config import DEFAULT_CONFIG, Config
-from utils.device import build_accelerator
-from utils.errors import InputError
-from utils.files import sha256_file, written_aside
+from utils.arguments import load_config
 
 PROJECT = Path(__file__).parents[1]
 BOXED = PROJECT / "models/simcsp-small-bases"

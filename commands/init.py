@@ -1,15 +1,113 @@
-"""`pretrain.py --init NEW.yaml`: a commented config for data of your own, with sizes that suit this machine."""
+"""`pretrain.py --init NEW.yaml`: a commented config for your own data, with sizes and rates that suit this machine."""
 
 from __future__ import annotations
 
+import json
+import os
+import re
 import tempfile
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from commands.arguments import load_config
-from simcsp.training.template import FIELDS, Machine, Paths, template
-from utils.config import flatten, to_dict
-from utils.errors import InputError
-from utils.files import write_text
+from simcsp.core.config import flatten, to_dict
+from simcsp.core.errors import InputError
+from simcsp.core.files import write_text
+from utils.arguments import load_config
+
+FIELDS = ("fasta", "annotation", "spliceator", "motif_bed", "motif_fasta")
+"""Of data: where the files of an experiment are, which flags may say."""
+PUBLISHED = "data/models/SpliceBERT-human.510nt"  # where data/fetch.py puts it
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What the template depends on. published: whether SpliceBERT's weights lie at PUBLISHED."""
+
+    gpu: bool
+    cores: int
+    published: bool
+
+    @classmethod
+    def this(cls, gpu: bool) -> Machine:
+        """The one that this runs on, in the folder that it runs in."""
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return cls(gpu, cores, (Path(PUBLISHED) / "config.json").is_file())
+
+
+@dataclass(frozen=True)
+class Paths:
+    """The files of an experiment; without annotation the text is read anywhere, and contrast is SimCSE's."""
+
+    fasta: list[str] = field(default_factory=lambda: ["data/genome.fa.gz"])
+    annotation: list[str] = field(default_factory=lambda: ["data/genes.gtf.gz"])
+    spliceator: str | None = "data/windows"
+    motif_bed: str | None = None
+    motif_fasta: str | None = None
+
+
+def template(path: Path, machine: Machine, paths: Paths) -> str:
+    """The YAML, of some twenty lines.
+
+    The rates are those that suit models/simcsp-small on human windows (configs/human-annotated.yaml, human.yaml) and,
+    where SpliceBERT's own weights are at hand and a GPU to train them, the published one (configs/simcsp.yaml).
+    """
+    large, annotated = machine.gpu and machine.published, bool(paths.annotation)
+    size = "SpliceBERT, 19 million weights, reads 510 nt" if large else "boxed, 110,000 weights, reads 126 nt"
+    window, context = (510, 400) if large else (126, 126)
+    steps, batch = (2000, 256) if machine.gpu else (400, 64)
+    lr = 1e-4 if large or not annotated else 2e-3
+    corpus, objective = ("annotated", "supcon") if annotated else ("fasta", "simcse")
+    rows = [
+        ("model:", ""),
+        (f"  source: {PUBLISHED if large else 'models/simcsp-small'}", size),
+        ("  pooling: centre", "a window becomes the mean of the two bases at the site"),
+        ("  attention_probs_dropout_prob: 0.0", "twice as fast on a CPU"),
+        ("data:", ""),
+        (f"  fasta: {_listed(paths.fasta)}", "text to pre-train on, plain or gzipped"),
+        (f"  annotation: {_listed(paths.annotation)}", "GTF or GFF3 of each; [] with corpus: fasta, objective: simcse"),
+        (f"  corpus: {corpus}", "annotated: crops at annotated sites and at decoys; fasta: any window"),
+        ("  hide: evaluation", "what is tested on becomes N in the text"),
+        (f"  window: {window}", f"nt, even, at most {126 if not large else 510}"),
+        (f"  spliceator: {_text(paths.spliceator)}", "labelled windows in Spliceator's layout (data/README.md)"),
+        (f"  context: {context}", "nt of each labelled window that models see"),
+    ]
+    if paths.motif_bed is not None:
+        rows += [(f"  motif_bed: {_text(paths.motif_bed)}", "GT / AG sites for NMI, from data/motifs.py")]
+        rows += [(f"  motif_fasta: {_text(paths.motif_fasta)}", ""), (f"  motif_window: {window}", "")]
+    rows += [
+        ("pretrain:", ""),
+        (f"  objective: {objective}", "supcon: contrast of sites and decoys; simcse: of views of a window"),
+        ("  control: true", "masked-LM on the same windows: what contrast is compared with"),
+        (f"  steps: {steps}", ""),
+        (f"  batch_size: {batch}", "windows a step; for a GPU 256, for a CPU 64"),
+        (f"  lr: {_number(lr)}", "peak; suits this model and objective"),
+        ("finetune:", ""),
+        ("  arms: [pwm, linear, baseline, last, control_last]", "the verdict is last - control_last"),
+        ("  stages: [probe]", "logistic regression on the frozen encoder; [full] trains all of it"),
+        (f"  lr: {_number(1e-5 if large else 1e-3)}", "of [full]"),
+        (f"  max_epochs: {20 if large else 4}", "of [full]"),
+        (f"workers: {1 if machine.gpu else machine.cores}", "processes that share the folds"),
+    ]
+    head = [
+        "# An experiment of your own. All fields: python pretrain.py --help, python finetune.py --help",
+        f"# Plan: python pretrain.py {path} --dry-run. Run: the same without --dry-run, then python finetune.py {path}",
+    ]
+    width = min(max(len(text) for text, _ in rows), 46)
+    return "\n".join([*head, *(f"{text:<{width}}  # {why}" if why else text for text, why in rows)]) + "\n"
+
+
+def _listed(items: list[str]) -> str:
+    return f"[{', '.join(map(_text, items))}]"
+
+
+def _text(path: str | None) -> str:
+    """A path as YAML reads it back: as it is where it is plain, else in quotes."""
+    return "null" if path is None else path if re.fullmatch(r"[\w./+-]*[a-zA-Z][\w./+-]*", path) else json.dumps(path)
+
+
+def _number(value: float) -> str:
+    mantissa, exponent = f"{value:.1e}".split("e")
+    return f"{mantissa}e{int(exponent)}"
 
 
 def write_template(words: list[str]) -> Path:

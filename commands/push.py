@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from commands.flags import FlagParser
+from simcsp.core.errors import InputError
 from simcsp.model.card import card_data
 from simcsp.model.checksums import CARD, check_folder
 from simcsp.model.weights import weight_file_of
-from utils.errors import InputError
 
 FILES = ("*.json", "*.safetensors", "vocab.txt", CARD)
 """What of a checkpoint folder is uploaded."""

@@ -8,10 +8,15 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from commands.arguments import load_config
 from commands.sources import config_of, enclosing_run, names_config, stage_configs
-from simcsp.judge.relate import FOLDER as RELATE
-from simcsp.judge.relate import (
+from simcsp.core.arms import finished_folds, job_of
+from simcsp.core.config import Config, FinetuneConfig
+from simcsp.core.device import build_accelerator
+from simcsp.core.errors import InputError
+from simcsp.labels.motifs import load_motifs
+from simcsp.labels.splits import load_windows, selection_windows
+from simcsp.metrics.proxy_correlation import FOLDER as RELATE
+from simcsp.metrics.proxy_correlation import (
     HEADLINES,
     drop_weights,
     find_checkpoints,
@@ -21,17 +26,12 @@ from simcsp.judge.relate import (
     require_same_data,
     share_splits,
 )
-from simcsp.labels.motifs import load_motifs
-from simcsp.labels.splits import load_windows, selection_windows
 from simcsp.report.bases import write_bases_report
-from simcsp.report.relation import write_relation
+from simcsp.report.proxy_correlation import write_relation
 from simcsp.report.write import write_report
 from simcsp.training.finetuning import run_folds
 from simcsp.training.stopping import StopSignal, stop_if_asked
-from utils.arms import finished_folds, job_of
-from utils.config import Config, FinetuneConfig
-from utils.device import build_accelerator
-from utils.errors import InputError
+from utils.arguments import load_config
 
 
 def show_relate(runs: list[Path], words: list[str]) -> None:

@@ -6,8 +6,7 @@ import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
-from commands.arguments import load_config
-from utils.arms import (
+from simcsp.core.arms import (
     BASELINE,
     FLOORS,
     OF_CONTROL,
@@ -17,8 +16,9 @@ from utils.arms import (
     job_of,
     stage_folders,
 )
-from utils.config import Config
-from utils.errors import InputError
+from simcsp.core.config import Config
+from simcsp.core.errors import InputError
+from utils.arguments import load_config
 
 
 def split_sources(words: list[str]) -> tuple[list[Path], list[str]]:

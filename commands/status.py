@@ -6,9 +6,9 @@ import shutil
 import sys
 from pathlib import Path
 
+from simcsp.core.errors import InputError
 from simcsp.report.status import HEADER, list_runs
 from simcsp.report.table import aligned
-from utils.errors import InputError
 
 
 def show_status(words: list[str]) -> None:

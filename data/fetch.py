@@ -37,8 +37,9 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from data.sources import DATA_SETS, Source, unpack  # noqa: E402
-from utils.errors import InputError, run_script  # noqa: E402
-from utils.files import write_text  # noqa: E402
+from simcsp.core.errors import InputError  # noqa: E402
+from simcsp.core.files import write_text  # noqa: E402
+from utils.script import run_script  # noqa: E402
 
 TRIES = 3  # times that a connection is taken up again after it broke, as long as each brings something
 BLOCK = 1 << 16  # bytes read at a time: what a server that falls silent can cost
@@ -434,7 +435,7 @@ def main() -> None:
     elif command == "check":
         if rest != ["spliceator"]:
             raise InputError(f"check {' '.join(rest)}: only spliceator can be checked: check spliceator")
-        from simcsp.labels.examine import check_training
+        from simcsp.labels.dataset_summary import check_training
 
         print(check_training(args.folder or options.data / "spliceator"))
     else:

@@ -27,13 +27,14 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # the scripts of data/ are run by their path, from any folder
 
+from simcsp.core.errors import InputError  # noqa: E402
+from simcsp.core.files import replacing, sha256_file  # noqa: E402
 from simcsp.labels.motifs import cut_motifs, read_bed, save_motifs  # noqa: E402
 from simcsp.text.alphabet import encode, reverse_complement  # noqa: E402
 from simcsp.text.annotation import GeneBody, Intron, gene_bodies, introns, read_annotation  # noqa: E402
 from simcsp.text.sites import MOTIFS, SITES, exon_is_left, intron_ends, motif_label  # noqa: E402
 from simcsp.text.store import TokenStore, open_store  # noqa: E402
-from utils.errors import InputError, run_script  # noqa: E402
-from utils.files import replacing, sha256_file  # noqa: E402
+from utils.script import run_script  # noqa: E402
 
 # Annotated introns of animals and plants are GT..AG to 98 % or more; where the annotation is of another assembly, one
 # in sixteen begins with GT. Far from both, so that unusual genomes pass.

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
-from utils.errors import InputError
+from simcsp.core.errors import InputError
 
 ZENODO = "https://zenodo.org/records/7995778/files"
 ZENODO_LIST = "https://zenodo.org/api/records/7995778"

@@ -28,11 +28,12 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from simcsp.core.arms import BASELINE, OF_CONTROL, OF_PRETRAINING, checkpoint_of, finished_folds, stage_folders  # noqa: E402
+from simcsp.core.config_file import read_saved  # noqa: E402
+from simcsp.core.errors import InputError  # noqa: E402
+from simcsp.core.files import read_json, read_table, write_text  # noqa: E402
 from simcsp.report.collect import CROSS_VALIDATION  # noqa: E402
-from utils.arms import BASELINE, OF_CONTROL, OF_PRETRAINING, checkpoint_of, finished_folds, stage_folders  # noqa: E402
-from utils.errors import InputError, run_script  # noqa: E402
-from utils.files import read_json, read_table, write_text  # noqa: E402
-from utils.saved import read_saved  # noqa: E402
+from utils.script import run_script  # noqa: E402
 
 TABLE = Path(__file__).with_name("results.csv")
 OURS = "run here"

@@ -243,7 +243,7 @@ def call(monkeypatch):
 
 def refusal(call, capsys, module: ModuleType, *argv: object) -> str:
     """The line on stderr of a script that refuses its input: status 2 and one line, or the test fails."""
-    from utils.errors import run_script
+    from utils.script import run_script
 
     capsys.readouterr()
     with pytest.raises(SystemExit) as exit:
@@ -290,8 +290,8 @@ def start(tmp_path_factory) -> Path:
     """A checkpoint to fine-tune. Never change it."""
     import torch
 
+    from simcsp.core.config import ModelConfig
     from simcsp.model.checkpoint import load_backbone, save_checkpoint
-    from utils.config import ModelConfig
 
     sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
     torch.manual_seed(7)
@@ -305,7 +305,7 @@ def start(tmp_path_factory) -> Path:
 
 
 def metrics_without_clock(stage: Path) -> list[dict[str, float]]:
-    from utils.run import CLOCK_FIELDS
+    from simcsp.core.run_folder import CLOCK_FIELDS
 
     rows = [json.loads(line) for line in (stage / "metrics.jsonl").read_text().splitlines()]
     return [{key: value for key, value in row.items() if key not in CLOCK_FIELDS} for row in rows]
@@ -321,7 +321,7 @@ def weights(stage: Path) -> dict[str, bytes]:
 
 def assert_same_run(stage: Path, other: Path) -> None:
     """Losses, metrics, weights of every checkpoint, predictions and summary are equal bit for bit, the clock apart."""
-    from utils.files import read_json
+    from simcsp.core.files import read_json
 
     assert metrics_without_clock(stage) == metrics_without_clock(other)
     assert weights(stage) == weights(other) != {}

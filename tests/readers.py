@@ -24,18 +24,20 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
     import atheris
 
-    with atheris.instrument_imports(include=["simcsp.text", "simcsp.labels", "simcsp.genome.variants", "utils.files"]):
+    with atheris.instrument_imports(
+        include=["simcsp.text", "simcsp.labels", "simcsp.genome.variants", "simcsp.core.files"]
+    ):
         for module in ("text.fasta", "labels.motifs", "labels.spliceator", "genome.variants"):
             importlib.import_module(f"simcsp.{module}")
 
 import pandas as pd
 
+from simcsp.core.errors import InputError
 from simcsp.genome.variants import read_variants
 from simcsp.labels.motifs import read_bed
 from simcsp.labels.spliceator import read_rows
 from simcsp.text import fasta
 from simcsp.text.alphabet import decode
-from utils.errors import InputError
 
 IUPAC = dict(zip("ACGTU", "ACGTT")) | dict.fromkeys("NRYSWKMBDHV", "N")
 

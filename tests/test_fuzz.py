@@ -18,7 +18,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from readers import accepted, check_bed, check_csv, check_fasta, check_vcf
 
-from commands.arguments import load_config
+from simcsp.core.config import ModelConfig
+from simcsp.core.files import read_json, read_table
+from simcsp.core.run_folder import RunFolder, read_metrics
 from simcsp.genome.variants import read_variants
 from simcsp.labels.motifs import read_cut
 from simcsp.model.checkpoint import load_backbone
@@ -27,9 +29,7 @@ from simcsp.text.annotation import read_annotation
 from simcsp.text.fasta import fasta_pieces
 from simcsp.text.known_introns import read_truth
 from simcsp.text.store import open_store
-from utils.config import ModelConfig
-from utils.files import read_json, read_table
-from utils.run import RunFolder, read_metrics
+from utils.arguments import load_config
 
 pytestmark = pytest.mark.slow
 CASES = int(os.environ.get("FUZZ_CASES", 500))

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from conftest import ROOT, assert_same_run, metrics_without_clock, tiny_config
 
-from utils.files import read_json
+from simcsp.core.files import read_json
 
 GOLDEN = ROOT / "tests/data/golden.json"
 

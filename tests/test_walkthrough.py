@@ -21,10 +21,9 @@ from conftest import other_strand, tiny_config, write_data, write_windows
 
 import finetune
 import pretrain
-from commands.arguments import load_config
-from simcsp.judge.sccs import sccs
-from simcsp.judge.scores import classification_scores
 from simcsp.labels.splits import load_windows, selection_windows
+from simcsp.metrics.sccs import sccs
+from simcsp.metrics.scores import classification_scores
 from simcsp.model.checkpoint import load_backbone
 from simcsp.model.embedding import embed
 from simcsp.text.alphabet import decode
@@ -34,6 +33,7 @@ from simcsp.text.weight_matrix import WeightMatrix
 from simcsp.training.finetuning import run_folds
 from simcsp.training.objectives import info_nce
 from simcsp.training.stopping import StopSignal
+from utils.arguments import load_config
 
 FOLDS = 6
 CONTRASTIVE = ("last", "best_sccs")

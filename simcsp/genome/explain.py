@@ -9,7 +9,7 @@ import numpy as np
 
 from simcsp.genome.regions import Span
 from simcsp.genome.scan import Ensemble, cut_windows
-from simcsp.judge.mutagenesis import Score
+from simcsp.metrics.mutagenesis import Score
 from simcsp.model.bases import TYPES, Labeller
 from simcsp.model.classifier import predict_logits
 from simcsp.text.alphabet import decode

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
-from utils.errors import InputError
+from simcsp.core.errors import InputError
 
 _HEADER = struct.Struct("<II")  # bytes of an entry, and their CRC-32
 _FLUSH_EVERY = 5.0  # seconds: a power cut costs no more; a kill costs what is not yet an entry

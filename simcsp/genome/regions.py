@@ -6,10 +6,10 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from simcsp.core.errors import InputError
 from simcsp.text.annotation import gene_bodies, other_spelling, read_annotation, read_symbols
 from simcsp.text.reading import is_whole_number, open_binary
 from simcsp.text.store import TokenStore
-from utils.errors import InputError
 
 Span = tuple[int, int, int]
 """Record (its number in the store), first and last position, counted from 1."""

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from simcsp.core.config import Config
 from simcsp.genome.regions import Span
 from simcsp.model.bases import TYPES, Labeller
 from simcsp.model.classifier import Classifier, load_classifier, predict
@@ -24,7 +25,6 @@ from simcsp.model.encoder import check_length
 from simcsp.text.alphabet import N, reverse_complement
 from simcsp.text.sites import MINUS, TYPE, Sites, find_sites
 from simcsp.text.store import TokenStore
-from utils.config import Config
 
 _STRETCH = 1 << 16  # positions searched at a time
 _BLOCK = 1 << 14  # sites scored at a time, at least: memory is bounded, and few batches are left part empty

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from simcsp.core.errors import InputError
 from simcsp.genome.scan import Ensemble, check_numbers, mean_and_sd
 from simcsp.genome.tracks import UNTYPED, spread
 from simcsp.model.bases import TYPES, Labeller, padded
 from simcsp.text.alphabet import N, decode
 from simcsp.text.sites import KINDS, find_sites
 from simcsp.text.store import Record, TokenStore
-from utils.errors import InputError
 
 COLUMNS = ("name", "position", "type", "score", "motif")
 WINDOW_COLUMNS = ("name", "type", "score", "sd")

@@ -11,12 +11,12 @@ from typing import TextIO
 
 import numpy as np
 
+from simcsp.core.errors import InputError
+from simcsp.core.files import replacing
 from simcsp.genome.scan import Scored, joined_sites
 from simcsp.text.alphabet import decode, reverse_complement
 from simcsp.text.sites import KINDS, MINUS, Kind
 from simcsp.text.store import TokenStore
-from utils.errors import InputError
-from utils.files import replacing
 
 FORMATS = ("tsv", "bed", "bedgraph", "bigwig", "spsc")
 SITE_SHARE = {"donor": 153 / 101_777, "acceptor": 146 / 141_476}

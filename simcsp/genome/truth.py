@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from simcsp.genome.scan import Scored, cut_windows
-from simcsp.judge.scores import ap_interval, score_against
 from simcsp.labels.spliceator import Windows
+from simcsp.metrics.scores import ap_interval, score_against
 from simcsp.text.kmers import KMER, KmerSet, kmer_hashes
 from simcsp.text.sites import MINUS, SITES, TYPE, Sites
 from simcsp.text.store import TokenStore

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from simcsp.core.errors import InputError
 from simcsp.genome.scan import Ensemble, mean_and_sd, n_counts
 from simcsp.genome.tracks import spread
 from simcsp.text.alphabet import decode, encode, reverse_complement
@@ -23,7 +24,6 @@ from simcsp.text.known_introns import foreign_names
 from simcsp.text.reading import is_whole_number, open_binary
 from simcsp.text.sites import EXON_LEFT, KINDS, MINUS, TYPE, find_sites
 from simcsp.text.store import TokenStore
-from utils.errors import InputError
 
 CHANGES = ("AG", "AL", "DG", "DL")
 """Acceptor gain, acceptor loss, donor gain, donor loss: SpliceAI's names and order."""

@@ -22,6 +22,8 @@ import numpy as np
 import pysam
 import pysam.bcftools
 
+from simcsp.core.errors import InputError
+from simcsp.core.files import replacing
 from simcsp.genome.journal import Journal
 from simcsp.genome.scan import check_numbers
 from simcsp.model.bases import Labeller, padded
@@ -29,8 +31,6 @@ from simcsp.text.alphabet import ENCODE, UNK
 from simcsp.text.annotation import GeneBody, gene_bodies, other_spelling, read_annotation, read_symbols
 from simcsp.text.known_introns import foreign_names
 from simcsp.text.store import Record, TokenStore
-from utils.errors import InputError
-from utils.files import replacing
 
 FIELD = "SimCSP"
 LAYOUT = "ALLELE|SYMBOL|DS_AG|DS_AL|DS_DG|DS_DL|DP_AG|DP_AL|DP_DG|DP_DL"

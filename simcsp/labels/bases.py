@@ -11,13 +11,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from simcsp.core.config import BasesConfig
+from simcsp.core.errors import InputError
 from simcsp.labels.spliceator import Windows
 from simcsp.text.alphabet import N
 from simcsp.text.kmers import KmerSet, positions_in_text, shared_windows
 from simcsp.text.known_introns import read_truth
 from simcsp.text.store import TokenStore, open_store
-from utils.config import BasesConfig
-from utils.errors import InputError
 
 UNLABELLED = -100
 """What cross-entropy leaves out."""

@@ -14,6 +14,9 @@ from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from simcsp.core.arms import OF_ANNOTATION
+from simcsp.core.config import DataConfig, EvaluateConfig
+from simcsp.core.errors import InputError
 from simcsp.labels.cnn import SmallCnn
 from simcsp.labels.overlap import hidden_windows
 from simcsp.labels.resnet import DilatedResNet
@@ -21,9 +24,6 @@ from simcsp.text.alphabet import A, C, G, T, reverse_complement
 from simcsp.text.corpora import open_corpus
 from simcsp.text.sites import SITES
 from simcsp.text.weight_matrix import PSEUDOCOUNT, WeightMatrix
-from utils.arms import OF_ANNOTATION
-from utils.config import DataConfig, EvaluateConfig
-from utils.errors import InputError
 
 
 def gc_content(ids: np.ndarray) -> np.ndarray:
@@ -175,7 +175,7 @@ def fit_floor(
     seed: int,
     autocast: Callable[[], AbstractContextManager] = nullcontext,
 ) -> tuple[Predict, dict[str, float]]:
-    """The floor of that name (utils.arms.FLOORS), fitted on labelled windows; (P(site), facts of the fit).
+    """The floor of that name (simcsp.core.arms.FLOORS), fitted on labelled windows; (P(site), facts of the fit).
 
     val: what picks C, or the epoch. seed: of cnn and resnet. autocast: of resnet. Those of the annotation
     are fitted by `fit_annotation_floor`.

@@ -14,6 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
+from simcsp.core.config import Config, DataConfig
+from simcsp.core.errors import InputError
+from simcsp.core.files import replacing
 from simcsp.labels.spliceator import Windows
 from simcsp.labels.splits import read_windows, selection_windows
 from simcsp.text.alphabet import N, encode, reverse_complement
@@ -21,9 +24,6 @@ from simcsp.text.annotation import other_spelling
 from simcsp.text.reading import is_whole_number, open_binary
 from simcsp.text.sites import MOTIFS, motif_half, motif_label
 from simcsp.text.store import TokenStore, open_store
-from utils.config import Config, DataConfig
-from utils.errors import InputError
-from utils.files import replacing
 
 AGREEMENT = 0.95  # share of sites whose bases must be those of their label
 LEAST_SITES = 20  # of a strand, for its share to be judged by itself

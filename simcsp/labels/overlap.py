@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
+from simcsp.core.config import DataConfig
+from simcsp.core.errors import InputError
 from simcsp.labels.motifs import load_motifs, read_bed
 from simcsp.labels.spliceator import benchmark_species, load_benchmark, load_training
 from simcsp.text.corpora import Corpus
 from simcsp.text.kmers import KMER, KmerSet, kmers_in_text, windows_holding
 from simcsp.text.sampler import covered
-from utils.config import DataConfig
-from utils.errors import InputError
 
 
 def sites_in_text(

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
+from simcsp.core.errors import InputError
 from simcsp.text.alphabet import encode
 from simcsp.text.reading import open_binary
 from simcsp.text.sites import SITES
-from utils.errors import InputError
 
 PUBLISHED_WINDOWS = {
     "donor positive": 10_973,

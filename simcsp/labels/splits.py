@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 from sklearn.model_selection import StratifiedKFold, train_test_split
 
+from simcsp.core.config import PUBLISHED_FOLDS, SIMCSP_FOLDS, DataConfig
+from simcsp.core.errors import InputError
+from simcsp.core.files import check_hash, read_json, sha256_file, write_json, write_text
 from simcsp.labels.spliceator import Windows, dedup, load_training
 from simcsp.text.kmers import near_duplicate_groups
 from simcsp.text.sites import SITES
-from utils.config import PUBLISHED_FOLDS, SIMCSP_FOLDS, DataConfig
-from utils.errors import InputError
-from utils.files import check_hash, read_json, sha256_file, write_json, write_text
 
 REMEDY = "restore it from a copy, or use another --name: what has been fitted on these splits rests on them"
 

@@ -23,15 +23,15 @@ from safetensors.torch import save_file
 from torch import nn
 from transformers import BertConfig, BertForTokenClassification, BertModel
 
+from simcsp.core.config import ModelConfig
+from simcsp.core.errors import InputError
+from simcsp.core.files import write_json
 from simcsp.model.checkpoint import load_backbone, save_checkpoint
 from simcsp.model.embedding import Autocast
 from simcsp.model.encoder import DEFAULT_POOLING, MIX_WEIGHTS, check_length, hidden_states, read_pooling
 from simcsp.model.weights import read_json, read_weights, weight_file_of
 from simcsp.text.alphabet import CLS, SEP, A, N, T, reverse_complement
 from simcsp.text.store import Record, TokenStore
-from utils.config import ModelConfig
-from utils.errors import InputError
-from utils.files import write_json
 
 BASES_FILE, BASES_CONFIG = "bases.safetensors", "bases.json"
 CLASSES = ("neither", "acceptor", "donor")

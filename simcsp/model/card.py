@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from simcsp.core.arms import HEAD_FILE, PLAIN_CLASSIFIER, holds_classifier
+from simcsp.core.files import write_text
 from simcsp.model.bases import BASES_CONFIG
 from simcsp.model.checksums import CARD, CARD_TAG
-from utils.arms import HEAD_FILE, PLAIN_CLASSIFIER, holds_classifier
-from utils.files import write_text
 
 TAGS = [CARD_TAG, "biology", "genomics", "dna", "splice-site"]
 METRICS = {  # of a summary -> type on the hub, name

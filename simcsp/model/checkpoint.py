@@ -19,6 +19,8 @@ from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 from transformers import BertConfig, BertForMaskedLM
 
+from simcsp.core.config import ModelConfig
+from simcsp.core.errors import InputError
 from simcsp.model.attention import ATTENTION, make_cheap
 from simcsp.model.checksums import check_folder, write_checksums
 from simcsp.model.encoder import (
@@ -51,8 +53,6 @@ from simcsp.model.weights import (
     weight_file_of,
 )
 from simcsp.text.alphabet import VOCAB
-from utils.config import ModelConfig
-from utils.errors import InputError
 
 # Keys that published BERT checkpoints may hold beyond or short of ours, and that change no vector:
 _EXPECTED_UNEXPECTED = ("bert.pooler.", "pooler.", "cls.seq_relationship.", "position_ids", "classifier.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from utils.files import check_hash, read_json, sha256_file, write_json
+from simcsp.core.files import check_hash, read_json, sha256_file, write_json
 
 CHECKSUMS = "checksums.json"
 """In a checkpoint folder: the SHA-256 of every other file."""

@@ -19,15 +19,15 @@ from safetensors.torch import save_file
 from torch import nn
 from transformers import BertConfig, BertForSequenceClassification, BertModel
 
+from simcsp.core.arms import HEAD_FILE, holds_classifier
+from simcsp.core.config import ModelConfig, Stage
+from simcsp.core.errors import InputError
 from simcsp.model.attention import Dropout
 from simcsp.model.checkpoint import load_backbone, save_checkpoint
 from simcsp.model.checksums import check_folder, write_checksums
 from simcsp.model.embedding import Autocast, token_batches
 from simcsp.model.encoder import window_vectors
 from simcsp.model.weights import read_weights, weight_file_of
-from utils.arms import HEAD_FILE, holds_classifier
-from utils.config import ModelConfig, Stage
-from utils.errors import InputError
 
 PLAIN_POOLING = "cls"
 """Of the last layer: what BERT's own pooler reads."""

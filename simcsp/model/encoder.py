@@ -13,11 +13,11 @@ import torch
 from torch import nn
 from transformers import BertConfig, BertForMaskedLM, BertModel
 
+from simcsp.core.config import ModelConfig
+from simcsp.core.device import check_memory
+from simcsp.core.errors import InputError
 from simcsp.model.attention import ATTENTION, attend, make_cheap
 from simcsp.text.alphabet import VOCAB
-from utils.config import ModelConfig
-from utils.device import check_memory
-from utils.errors import InputError
 
 DEFAULT_POOLING = "cls"  # what the published checkpoints, which record none, were used with
 POOLING_KINDS = ("cls", "mean", "centre")

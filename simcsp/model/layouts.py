@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
+from simcsp.core.errors import InputError
 from simcsp.text.alphabet import VOCAB
-from utils.errors import InputError
 
 MLM_HEAD = "cls.predictions."
 _WORD_EMBEDDING = "embeddings.word_embeddings.weight"

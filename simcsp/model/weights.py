@@ -14,8 +14,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from simcsp.core.errors import InputError
 from simcsp.model.layouts import MODEL_TYPES
-from utils.errors import InputError
 
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")  # the first that is there is read
 

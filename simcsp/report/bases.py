@@ -8,6 +8,12 @@ from typing import Any
 
 import pandas as pd
 
+from simcsp.core.arms import ARMS, FLOORS
+from simcsp.core.config import Config
+from simcsp.core.config_file import read_saved
+from simcsp.core.errors import InputError
+from simcsp.core.files import read_json, write_text
+from simcsp.core.run_folder import REMEDY
 from simcsp.labels.bases import fold_records
 from simcsp.report.caveats import missing_folds, unbeaten_floors
 from simcsp.report.collect import JOB, Study, fold_summaries, job_of
@@ -26,12 +32,6 @@ from simcsp.report.verdict import (
     smallest_effect,
 )
 from simcsp.text.store import open_store
-from utils.arms import ARMS, FLOORS
-from utils.config import Config
-from utils.errors import InputError
-from utils.files import read_json, write_text
-from utils.run import REMEDY
-from utils.saved import read_saved
 
 FOLDER = "report/bases"
 """Within the run: a run may have folds of windows too."""

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pandas as pd
 
+from simcsp.core.arms import BASELINE, FLOORS, OF_CONTROL, OF_PRETRAINING, holds_classifier
+from simcsp.core.config import Config
+from simcsp.core.config_file import read_saved
+from simcsp.core.files import read_json
+from simcsp.core.run_folder import REMEDY
 from simcsp.report.collect import JOB, Study, main_size, near_duplicate_share
 from simcsp.report.verdict import ENDPOINT, ENDPOINTS
-from utils.arms import BASELINE, FLOORS, OF_CONTROL, OF_PRETRAINING, holds_classifier
-from utils.config import Config
-from utils.files import read_json
-from utils.run import REMEDY
-from utils.saved import read_saved
 
 SYNTHETIC = "Synthetic data (data/demo.py): these numbers show that the pipeline runs, and say nothing about biology."
 _MODELS = (BASELINE, *OF_PRETRAINING, *OF_CONTROL)

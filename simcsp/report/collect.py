@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from simcsp.judge.scores import TEST_TO_TRAIN
-from utils.arms import ARMS, BASELINE, CONTROL, checkpoint_of, finished_folds, stage_folders
-from utils.config import Config, flatten, to_dict
-from utils.errors import InputError
-from utils.files import check_hash, read_json, read_table
-from utils.run import PREDICTIONS, REMEDY, read_metrics
-from utils.saved import read_saved
+from simcsp.core.arms import ARMS, BASELINE, CONTROL, checkpoint_of, finished_folds, stage_folders
+from simcsp.core.config import Config, flatten, to_dict
+from simcsp.core.config_file import read_saved
+from simcsp.core.errors import InputError
+from simcsp.core.files import check_hash, read_json, read_table
+from simcsp.core.run_folder import PREDICTIONS, REMEDY, read_metrics
+from simcsp.metrics.scores import TEST_TO_TRAIN
 
 CROSS_VALIDATION = "spliceator"  # the dataset of the test folds
 JOB = ["site", "pretrain_seed", "train_windows", "draw", "seed", "fold"]

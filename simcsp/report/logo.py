@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from simcsp.judge.mutagenesis import LETTERS
+from simcsp.metrics.mutagenesis import LETTERS
 
 _COLOURS = dict(zip(LETTERS, ("#009E73", "#0072B2", "#E69F00", "#D55E00")))  # of Okabe and Ito
 

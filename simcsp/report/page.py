@@ -10,12 +10,12 @@ from pathlib import Path
 import pandas as pd
 from markdown import Markdown
 
-from simcsp.judge.sccs import SCCS_CEILING
+from simcsp.core.files import read_json
+from simcsp.metrics.sccs import SCCS_CEILING
 from simcsp.report.caveats import SYNTHETIC
 from simcsp.report.collect import CROSS_VALIDATION, Study, differing_settings
 from simcsp.report.table import aligned, markdown_table
 from simcsp.report.verdict import ENDPOINTS, Contrast, Verdict
-from utils.files import read_json
 
 _METRICS = {"test/ap": "AP", "test/mcc": "MCC", "test/accuracy": "accuracy", "test/tpr": "TPR", "test/fpr": "FPR"}
 _METRICS |= {"test/f1_tuned": "tuned F1", "test/f1_distinct": "distinct F1", "pooled/f1": "pooled F1"}

@@ -11,8 +11,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from simcsp.judge.scores import CALIBRATION_BINS, calibration_error, reliability_bins
-from utils.files import replacing
+from simcsp.core.files import replacing
+from simcsp.metrics.scores import CALIBRATION_BINS, calibration_error, reliability_bins
 
 _GREY = "0.45"
 _MARKERS = "os^DvP*X"

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import yaml
 
-from utils.arms import PROXIES, finished_folds, job_of
-from utils.errors import InputError
-from utils.files import lock_holder, read_json
+from simcsp.core.arms import PROXIES, finished_folds, job_of
+from simcsp.core.errors import InputError
+from simcsp.core.files import lock_holder, read_json
 
 _PRETRAINING = ("mlm", "pretrain", "control")
 _NO_SIGN = "nothing yet"

@@ -23,10 +23,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from simcsp.judge.distance import Distance
-from simcsp.judge.scores import corrected_ttest, equivalence_test, holm, smallest_difference
+from simcsp.core.arms import BASELINE, CONTROL, FLOORS, OF_CONTROL, OF_PRETRAINING
+from simcsp.metrics.distance import Distance
+from simcsp.metrics.scores import corrected_ttest, equivalence_test, holm, smallest_difference
 from simcsp.report.collect import CROSS_VALIDATION, JOB, Study, main_size, objective_of
-from utils.arms import BASELINE, CONTROL, FLOORS, OF_CONTROL, OF_PRETRAINING
 
 COLUMNS = ("arm", "site", "dataset", "metric", "mean", "sd", "n", "diff", "low", "high", "p", "n_paired", "p_holm")
 ENDPOINT, TUNED = "test/f1", "test/f1_tuned"

@@ -9,9 +9,15 @@ from pathlib import Path
 import pandas as pd
 from torch.utils.tensorboard import SummaryWriter
 
-from simcsp.judge.sccs import SCCS_CEILING
-from simcsp.judge.scores import classification_scores
+from simcsp.core.arms import BASELINE, CONTROL, FLOORS, PROXIES, finished_folds, stage_folders
+from simcsp.core.config import Config
+from simcsp.core.errors import InputError
+from simcsp.core.files import read_json, write_text
+from simcsp.core.run_folder import read_metrics
+from simcsp.metrics.sccs import SCCS_CEILING
+from simcsp.metrics.scores import classification_scores
 from simcsp.report.caveats import find_caveats, is_synthetic
+from simcsp.report.checkpoint_distance import measure_distances
 from simcsp.report.collect import (
     CROSS_VALIDATION,
     JOB,
@@ -25,6 +31,7 @@ from simcsp.report.collect import (
     objective_of,
     proxy_values,
 )
+from simcsp.report.encoder_figures import draw_seen
 from simcsp.report.page import to_html, to_markdown, to_terminal
 from simcsp.report.plots import (
     curve_plot,
@@ -37,8 +44,6 @@ from simcsp.report.plots import (
     save_figure,
     score_plot,
 )
-from simcsp.report.seen import draw_seen
-from simcsp.report.travel import measure_distances
 from simcsp.report.verdict import (
     COLUMNS,
     ENDPOINT,
@@ -51,12 +56,7 @@ from simcsp.report.verdict import (
     smallest_effect,
     table_row,
 )
-from simcsp.training.board import show_arm
-from utils.arms import BASELINE, CONTROL, FLOORS, PROXIES, finished_folds, stage_folders
-from utils.config import Config
-from utils.errors import InputError
-from utils.files import read_json, write_text
-from utils.run import read_metrics
+from simcsp.training.tensorboard import show_arm
 
 PROXY_KEYS = {f"val/{proxy}" for proxy in PROXIES}
 _LONGEST_NAME = 120  # of a folder that joins the names of several runs

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from utils.errors import InputError
+from simcsp.core.errors import InputError
 
 VOCAB = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "N", "A", "C", "G", "T")
 PAD, UNK, CLS, SEP, MASK, N, A, C, G, T = range(len(VOCAB))

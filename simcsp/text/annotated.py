@@ -10,13 +10,13 @@ import hashlib
 
 import numpy as np
 
+from simcsp.core.config import DataConfig
+from simcsp.core.errors import InputError
 from simcsp.text.alphabet import reverse_complement
 from simcsp.text.sampler import Intervals, acceptable
 from simcsp.text.sites import SITES, boundaries, motif_boundaries
 from simcsp.text.species import annotated_introns, by_source, join_intervals, source_shares
 from simcsp.text.store import TokenStore, strand_ids
-from utils.config import DataConfig
-from utils.errors import InputError
 
 SITE_CLASSES = ("donor", "acceptor", "GT decoy", "AG decoy")
 """Index = class; the first two are sites."""

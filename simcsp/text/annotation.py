@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from simcsp.core.errors import InputError
 from simcsp.text.reading import is_whole_number, open_binary
-from utils.errors import InputError
 
 # Gaps between exons that are shorter come from frameshifts and errors of assembly, bridged in the alignment of a
 # transcript: hardly any spliceosomal intron of an animal or plant is below 30 nt.

@@ -20,6 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
+from simcsp.core.config import DataConfig
+from simcsp.core.errors import InputError
 from simcsp.text.alphabet import encode
 from simcsp.text.annotated import SiteSampler, annotated_crops
 from simcsp.text.enriched import Classify, splice_enriched
@@ -27,8 +29,6 @@ from simcsp.text.kmers import KMER, KmerSet, positions_in_text
 from simcsp.text.sampler import Intervals, WindowSampler, whole_records
 from simcsp.text.species import check_species, gene_intervals, join_intervals, need_annotation, species_intervals
 from simcsp.text.store import TokenStore, open_masked_store, open_sequence_store, open_store
-from utils.config import DataConfig
-from utils.errors import InputError
 
 # InstaDeepAI/human_reference_genome, config 6kbp: chunk i covers [6000 i, 6000 (i + 1) + 200).
 CHUNK, CHUNK_OVERLAP = 6000, 200

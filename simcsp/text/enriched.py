@@ -9,6 +9,8 @@ from numpy.lib.stride_tricks import sliding_window_view
 from scipy.ndimage import maximum_filter1d
 from scipy.special import logit
 
+from simcsp.core.config import DataConfig
+from simcsp.core.errors import InputError
 from simcsp.text.annotation import Intron
 from simcsp.text.sampler import Intervals
 from simcsp.text.sites import boundaries, motif_boundaries
@@ -23,8 +25,6 @@ from simcsp.text.species import (
 from simcsp.text.spliceai import spliceai_scorer
 from simcsp.text.store import TokenStore, strand_ids
 from simcsp.text.weight_matrix import SCORER_FLANK, fit_matrices, site_scores
-from utils.config import DataConfig
-from utils.errors import InputError
 
 NAMED_SCORERS = ("pwm", "annotation", "spliceai")
 """Values of data.scorer that are no folder of a classifier."""

@@ -8,9 +8,9 @@ from typing import BinaryIO
 
 import numpy as np
 
+from simcsp.core.errors import InputError
 from simcsp.text.alphabet import ENCODE, UNK
 from simcsp.text.reading import open_binary
-from utils.errors import InputError
 
 READ_SIZE = 1 << 22  # bytes of a FASTA file in memory at a time
 _IDS = ENCODE.tobytes()  # bytes.translate maps and drops line ends in one pass, five times as fast as numpy's indexing

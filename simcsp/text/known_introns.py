@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
+from simcsp.core.errors import InputError
 from simcsp.text.annotation import introns, other_spelling, read_annotation
 from simcsp.text.reading import is_whole_number, open_binary
 from simcsp.text.sites import SITES, intron_ends
 from simcsp.text.store import TokenStore
-from utils.errors import InputError
 
 
 def read_truth(path: str | Path, store: TokenStore) -> dict[tuple[str, str], np.ndarray]:

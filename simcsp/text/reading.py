@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from utils.errors import InputError
+from simcsp.core.errors import InputError
 
 
 @contextmanager

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from simcsp.core.errors import InputError
 from simcsp.text.alphabet import N, reverse_complement
 from simcsp.text.store import TokenStore
-from utils.errors import InputError
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from simcsp.core.config import DataConfig
+from simcsp.core.errors import InputError
 from simcsp.text.annotation import GeneBody, Intron, Transcript, gene_bodies, introns, read_annotation
 from simcsp.text.sampler import Intervals, whole_records
 from simcsp.text.store import TokenStore
-from utils.config import DataConfig
-from utils.errors import InputError
 
 # -- genes and species -------------------------------------------------------------------------------------------------
 

@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from simcsp.core.errors import InputError
+from simcsp.core.files import replacing, sha256_file
 from simcsp.text.alphabet import A, N, T
-from utils.errors import InputError
-from utils.files import replacing, sha256_file
 
 CONTEXT = 5000
 """nt on either side that the networks read."""

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from simcsp.core.errors import InputError
+from simcsp.core.files import read_json, replacing, sha256_file, write_json
 from simcsp.text.alphabet import N, reverse_complement
 from simcsp.text.fasta import READ_SIZE, fasta_pieces
-from utils.errors import InputError
-from utils.files import read_json, replacing, sha256_file, write_json
 
 _ALWAYS_HASHED = 64_000_000  # bases: a tenth of a second
 _STORE_VERSION = 2  # of the files in the cache: others are made anew

@@ -6,11 +6,11 @@ import numpy as np
 from scipy.special import logsumexp
 from sklearn.linear_model import LogisticRegression
 
+from simcsp.core.errors import InputError
 from simcsp.text.alphabet import A, T
 from simcsp.text.annotation import Intron
 from simcsp.text.sites import boundaries, motif_boundaries, shows_motif
 from simcsp.text.store import TokenStore, strand_ids
-from utils.errors import InputError
 
 PSEUDOCOUNT = 1.0
 

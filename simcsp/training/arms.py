@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from utils.arms import ARMS, BASELINE, FLOORS, OF_CONTROL, OF_PRETRAINING, checkpoint_of, stage_folder
-from utils.config import Config, ModelConfig
-from utils.errors import InputError
-from utils.files import read_json
-from utils.run import REMEDY
+from simcsp.core.arms import ARMS, BASELINE, FLOORS, OF_CONTROL, OF_PRETRAINING, checkpoint_of, stage_folder
+from simcsp.core.config import Config, ModelConfig
+from simcsp.core.errors import InputError
+from simcsp.core.files import read_json
+from simcsp.core.run_folder import REMEDY
 
 
 @dataclass(frozen=True)

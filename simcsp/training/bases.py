@@ -13,9 +13,15 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from sklearn.linear_model import LogisticRegression
 
-from simcsp.judge.scores import score_against
+from simcsp.core.arms import FLOORS
+from simcsp.core.config import BasesConfig, Config, ModelConfig, to_dict
+from simcsp.core.device import build_accelerator
+from simcsp.core.errors import InputError
+from simcsp.core.files import replace_folder
+from simcsp.core.run_folder import RunFolder
 from simcsp.labels.bases import UNLABELLED, Genome, distinct_windows, fold_records, read_genome, shared_with
 from simcsp.labels.splits import training_windows
+from simcsp.metrics.scores import score_against
 from simcsp.model.bases import CLASSES, IDENTITY, TYPES, BaseClassifier, Labeller, Shape, load_bases, padded, save_bases
 from simcsp.model.card import write_card
 from simcsp.model.checkpoint import load_backbone, resolve_source
@@ -23,15 +29,9 @@ from simcsp.model.checksums import sha256_folder
 from simcsp.model.encoder import fresh_like
 from simcsp.text.alphabet import N, reverse_complement
 from simcsp.training.arms import Arm, resolve_arms
-from simcsp.training.curves import open_folder
 from simcsp.training.optimizer import build_optimizer, decay_groups, pack_state, take_step, unpack_state
 from simcsp.training.stopping import StopSignal, stop_if_asked
-from utils.arms import FLOORS
-from utils.config import BasesConfig, Config, ModelConfig, to_dict
-from utils.device import build_accelerator
-from utils.errors import InputError
-from utils.files import replace_folder
-from utils.run import RunFolder
+from simcsp.training.tensorboard import open_folder
 
 CNN = "cnn"
 """The arm without an encoder."""

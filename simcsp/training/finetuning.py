@@ -14,22 +14,22 @@ from typing import Any
 
 import numpy as np
 
+from simcsp.core.arms import OF_ANNOTATION
+from simcsp.core.config import Config, FinetuneConfig, to_dict
+from simcsp.core.device import build_accelerator
+from simcsp.core.errors import InputError, Interrupted
 from simcsp.labels.floors import annotated_sites, fit_annotation_floor
 from simcsp.labels.motifs import Motifs, load_motifs
 from simcsp.labels.spliceator import Windows
 from simcsp.labels.splits import Splits, load_windows
 from simcsp.training.arms import Arm, resolve_arms
-from simcsp.training.board import show_arm
 from simcsp.training.fold import begin_fit, end_fit, fit_fold, keep_best, pack, score_floor, score_fold, train_epoch
+from simcsp.training.fold_setup import Fold, Job, Start, Study, arm_inputs, build_study, load_start, open_fold
 from simcsp.training.probe import fit_probe
 from simcsp.training.search import Load, Report, run_search
 from simcsp.training.stopping import StopSignal, stop_if_asked
-from simcsp.training.study import Fold, Job, Start, Study, arm_inputs, build_study, load_start, open_fold
+from simcsp.training.tensorboard import show_arm
 from simcsp.training.workers import worker_context
-from utils.arms import OF_ANNOTATION
-from utils.config import Config, FinetuneConfig, to_dict
-from utils.device import build_accelerator
-from utils.errors import InputError, Interrupted
 
 CONFIG_SECTIONS = ("name", "seed", "precision", "model", "data", "evaluate", "finetune")  # what decides a fold's result
 

@@ -15,22 +15,28 @@ import torch.nn.functional as F
 from torch import nn
 from transformers import BertModel
 
-from simcsp.judge.proxies import measure_nmi
-from simcsp.judge.sccs import sccs
-from simcsp.judge.scores import best_threshold, called_rates, classification_scores, f1_at_prevalence, threshold_scores
+from simcsp.core.config import STAGES, FinetuneConfig
+from simcsp.core.device import fit_seed
+from simcsp.core.files import replace_folder, sha256_file, write_text
 from simcsp.labels.floors import Labelled, Predict, fit_floor
+from simcsp.metrics.proxies import measure_nmi
+from simcsp.metrics.sccs import sccs
+from simcsp.metrics.scores import (
+    best_threshold,
+    called_rates,
+    classification_scores,
+    f1_at_prevalence,
+    threshold_scores,
+)
 from simcsp.model.card import write_card
 from simcsp.model.classifier import Classifier, layer_groups, load_classifier, predict, read_head, save_classifier
 from simcsp.model.encoder import window_vectors
 from simcsp.text.kmers import similar_to_training
-from simcsp.training.health import at_chance, one_class
+from simcsp.training.fold_setup import Fold, Start, Study, copy_encoder, encode, training_tokens
 from simcsp.training.objectives import sup_con
 from simcsp.training.optimizer import build_optimizer, pack_state, take_step, unpack_state
 from simcsp.training.stopping import stop_if_asked
-from simcsp.training.study import Fold, Start, Study, copy_encoder, encode, training_tokens
-from utils.config import STAGES, FinetuneConfig
-from utils.device import fit_seed
-from utils.files import replace_folder, sha256_file, write_text
+from simcsp.training.training_warnings import at_chance, one_class
 
 # -- training ----------------------------------------------------------------------------------------------------------
 

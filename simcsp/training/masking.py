@@ -6,13 +6,13 @@ from collections.abc import Callable
 
 import numpy as np
 
+from simcsp.core.config import DataConfig, PretrainConfig
+from simcsp.core.errors import InputError
 from simcsp.text.alphabet import MASK, A, N, T
 from simcsp.text.corpora import Corpus
 from simcsp.text.enriched import fit_site_matrices
 from simcsp.text.sites import ACCEPTOR_REACH, DONOR_REACH
 from simcsp.text.weight_matrix import site_scores
-from utils.config import DataConfig, PretrainConfig
-from utils.errors import InputError
 
 IGNORED = -100  # torch's cross_entropy leaves these targets out
 SITE_FACTOR = 5.0  # by which masking about sites raises the odds of the bases of a likely site's consensus

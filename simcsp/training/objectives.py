@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from utils.errors import InputError
+from simcsp.core.errors import InputError
 
 # Several processes can share a batch: each has all vectors and computes the losses of its `own` rows, and the mean over
 # processes of what it returns is the loss of the batch. average: mean over the processes of a count of rows.

@@ -18,6 +18,12 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 from transformers import BertConfig, BertForMaskedLM
 
+from simcsp.core.arms import PROXIES, stage_folder
+from simcsp.core.config import Config, DataConfig, MlmConfig, ModelConfig, PretrainConfig, to_dict
+from simcsp.core.device import build_accelerator, check_memory, dropout_seed, set_seed
+from simcsp.core.errors import InputError, Interrupted
+from simcsp.core.files import read_json, replace_folder, replacing, write_json
+from simcsp.core.run_folder import RunFolder
 from simcsp.labels.overlap import hidden_windows, measure_overlap
 from simcsp.model.card import write_card
 from simcsp.model.checkpoint import load_backbone, resolve_source, save_checkpoint
@@ -29,23 +35,16 @@ from simcsp.text.corpora import Corpus, build_sampler, open_corpus
 from simcsp.text.enriched import NAMED_SCORERS, Classify
 from simcsp.text.sampler import Intervals, WindowSampler
 from simcsp.text.species import check_species
-from simcsp.training.board import show_floors, show_layout, show_validation, show_vectors
-from simcsp.training.curves import open_folder
-from simcsp.training.health import base_entropy, batch_for_gpu, collapse, stuck, unmoved
+from simcsp.training.log_lines import floors_in_words, headline, progress, with_errors
 from simcsp.training.masking import Chooser, build_chooser
 from simcsp.training.optimizer import build_optimizer, decay_groups, pack_state, take_step, unpack_state
 from simcsp.training.processes import Processes, processes_of
 from simcsp.training.search import Load, Report, run_search
 from simcsp.training.step import Learner, MiniBatches, step_loss
 from simcsp.training.stopping import StopSignal
+from simcsp.training.tensorboard import open_folder, show_floors, show_layout, show_validation, show_vectors
+from simcsp.training.training_warnings import base_entropy, batch_for_gpu, collapse, stuck, unmoved
 from simcsp.training.validation import Validation, build_validation
-from simcsp.training.words import floors_in_words, headline, progress, with_errors
-from utils.arms import PROXIES, stage_folder
-from utils.config import Config, DataConfig, MlmConfig, ModelConfig, PretrainConfig, to_dict
-from utils.device import build_accelerator, check_memory, dropout_seed, set_seed
-from utils.errors import InputError, Interrupted
-from utils.files import read_json, replace_folder, replacing, write_json
-from utils.run import RunFolder
 
 DELETE_IT = "delete it, pre-training measures it anew"
 SCORED = "corpus.npz"  # of splice_enriched: every window with its score and odds

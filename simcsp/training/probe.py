@@ -10,9 +10,9 @@ from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from simcsp.judge.scores import classification_scores
+from simcsp.metrics.scores import classification_scores
 from simcsp.training.fold import summarise
-from simcsp.training.study import Fold, Job, Start, Study, copy_encoder, encode
+from simcsp.training.fold_setup import Fold, Job, Start, Study, copy_encoder, encode
 
 CS = (0.001, 0.01, 0.1, 1.0)  # inverse strengths of L2 on standardised vectors that are tried
 

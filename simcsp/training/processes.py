@@ -15,7 +15,7 @@ import torch.distributed as dist
 from accelerate import Accelerator
 from torch.distributed._functional_collectives import all_gather_single
 
-from utils.errors import InputError, started_together
+from simcsp.core.errors import InputError, started_together
 
 
 @dataclass(frozen=True)

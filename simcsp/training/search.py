@@ -19,16 +19,16 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.study import MaxTrialsCallback
 from optuna.trial import TrialState
 
+from simcsp.core.config import Config, flatten, to_dict
+from simcsp.core.errors import InputError, Interrupted
+from simcsp.core.files import release_lock, take_lock, write_text
 from simcsp.training.stopping import StopSignal, stop_if_asked
-from utils.config import Config, flatten, to_dict
-from utils.errors import InputError, Interrupted
-from utils.files import release_lock, take_lock, write_text
 
 HEARTBEAT, GRACE = 20, 60  # seconds, of a database: a worker not heard of for so long is dead, and its trial retried
 MAX_RETRY = 3  # of a trial: its settings may be what kills processes
 FOLDER = "folder"  # user attribute of a trial: the number whose run folder it goes on in
 Load = Callable[[list[str]], Config]
-"""Reads and checks the YAML whose path it is given, as the scripts do (commands/arguments.py)."""
+"""Reads and checks the YAML whose path it is given, as the scripts do (utils/arguments.py)."""
 Report = Callable[[int, float], None]
 """(step, value): tell the study how a trial is doing; raises optuna.TrialPruned where it is below the median."""
 

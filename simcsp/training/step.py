@@ -9,6 +9,8 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 from transformers import BertForMaskedLM
 
+from simcsp.core.config import PretrainConfig
+from simcsp.core.device import give_back_freed_memory
 from simcsp.model.encoder import window_vectors
 from simcsp.text.alphabet import add_special_tokens, reverse_complement
 from simcsp.text.annotated import SITE_CLASSES
@@ -17,8 +19,6 @@ from simcsp.training.masking import IGNORED, Chooser, choose_random, corrupt
 from simcsp.training.objectives import Average, ProjectionHead, alone, dcl, info_nce, sup_con
 from simcsp.training.processes import DrawsOfRows, Processes
 from simcsp.training.views import mutated, shifted
-from utils.config import PretrainConfig
-from utils.device import give_back_freed_memory
 
 ALONE = Processes()
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from utils.errors import InputError, Interrupted, Stopped, started_together
+from simcsp.core.errors import InputError, Interrupted, Stopped, started_together
 
 TWICE = 5.0  # seconds
 

@@ -9,14 +9,14 @@ import torch
 from torch import nn
 from transformers import BertForMaskedLM
 
-from simcsp.judge.proxies import nmi_floors, probe_auc, sccs_floor_bands, score_states, score_vectors
+from simcsp.core.config import Config, EvaluateConfig
+from simcsp.core.device import set_seed
 from simcsp.labels.motifs import Motifs, load_motifs
 from simcsp.labels.splits import load_windows, selection_windows
+from simcsp.metrics.proxies import nmi_floors, probe_auc, sccs_floor_bands, score_states, score_vectors
 from simcsp.model.embedding import Autocast, embed, embed_centre
 from simcsp.model.encoder import check_length, fresh_like
 from simcsp.text.kmers import near_duplicate_groups
-from utils.config import Config, EvaluateConfig
-from utils.device import set_seed
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ import fcntl
 
 import pytest
 
+from simcsp.core.errors import InputError
 from simcsp.genome.journal import Journal
-from utils.errors import InputError
 
 JOB = {"model": "abc", "--region": [(0, 1, 9)]}
 ENTRIES = [b"one", b"", b"two\n" * 5]

@@ -18,19 +18,19 @@ import commands.genome
 import commands.sources
 import evaluate
 import simcsp.genome.scan
-from commands.arguments import load_config
+from simcsp.core.config import to_yaml
+from simcsp.core.errors import InputError
 from simcsp.genome.regions import find_spans
 from simcsp.genome.scan import candidates, cut_windows
 from simcsp.genome.variants import COLUMNS, read_variants
-from simcsp.judge.scores import score_against
+from simcsp.metrics.scores import score_against
 from simcsp.model.checkpoint import load_backbone
 from simcsp.model.classifier import Classifier, load_classifier, predict, save_classifier
 from simcsp.text.alphabet import decode, encode
 from simcsp.text.known_introns import read_truth
 from simcsp.text.sites import KINDS, Sites
 from simcsp.text.store import open_store
-from utils.config import to_yaml
-from utils.errors import InputError
+from utils.arguments import load_config
 
 CONTEXT = 20  # of tiny_config
 HALF = CONTEXT // 2

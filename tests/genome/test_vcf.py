@@ -15,12 +15,12 @@ from test_predict import each_config_is_parsed_once  # noqa: F401
 
 import evaluate
 import simcsp.model.bases
+from simcsp.core.config import ModelConfig
 from simcsp.genome.vcf import Effects, read_genes
 from simcsp.model.bases import BaseClassifier, Labeller, Shape, load_bases, save_bases
 from simcsp.model.checkpoint import load_backbone
 from simcsp.text.alphabet import encode
 from simcsp.text.store import open_store
-from utils.config import ModelConfig
 
 FP32 = ("--precision", "fp32", "--device", "cpu")
 

@@ -11,6 +11,9 @@ from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
+from simcsp.core.arms import OF_ANNOTATION
+from simcsp.core.config import DataConfig, EvaluateConfig
+from simcsp.core.errors import InputError
 from simcsp.labels import floors
 from simcsp.labels.cnn import SmallCnn, build_network, parameter_count, widest
 from simcsp.labels.floors import (
@@ -26,9 +29,6 @@ from simcsp.labels.floors import (
 )
 from simcsp.labels.resnet import DilatedResNet
 from simcsp.text.alphabet import decode, encode
-from utils.arms import OF_ANNOTATION
-from utils.config import DataConfig, EvaluateConfig
-from utils.errors import InputError
 
 
 def rows(*texts):

@@ -9,15 +9,15 @@ import pytest
 import torch
 from conftest import motif_settings, other_strand, put, random_bases, tiny_config, write_fasta
 
-from commands.arguments import load_config
-from simcsp.judge.proxies import measure_nmi
+from simcsp.core.errors import InputError
 from simcsp.labels.motifs import cut_motifs, load_motifs, read_bed, read_cut, save_motifs
+from simcsp.metrics.proxies import measure_nmi
 from simcsp.model.checkpoint import load_backbone
 from simcsp.text.alphabet import decode
 from simcsp.text.annotation import introns, read_annotation
 from simcsp.text.fasta import fasta_pieces
 from simcsp.text.store import open_store
-from utils.errors import InputError
+from utils.arguments import load_config
 
 
 def load(bed, fasta, cache, window=40, **options):

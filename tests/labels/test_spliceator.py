@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from conftest import LENGTH, NEGATIVE, PER_CLASS, POSITIVE, make_windows, random_bases
 
+from simcsp.core.errors import InputError
 from simcsp.labels.spliceator import Windows, benchmark_species, dedup, load_benchmark, load_training
 from simcsp.text.alphabet import decode
-from utils.errors import InputError
 
 
 def rewrite(path, change):

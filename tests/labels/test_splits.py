@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.model_selection import ShuffleSplit, StratifiedKFold
 
+from simcsp.core.errors import InputError
 from simcsp.labels.spliceator import Windows, load_training
 from simcsp.labels.splits import (
     grouped_folds,
@@ -22,7 +23,6 @@ from simcsp.labels.splits import (
 )
 from simcsp.text.alphabet import N, decode
 from simcsp.text.kmers import near_duplicate_groups
-from utils.errors import InputError
 
 PARTS = ("train", "val", "test")
 

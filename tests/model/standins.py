@@ -10,9 +10,9 @@ import torch
 from conftest import random_bases
 from transformers import BertConfig, BertForMaskedLM
 
+from simcsp.core.config import ModelConfig
 from simcsp.model.checkpoint import load_backbone
 from simcsp.text.alphabet import VOCAB, encode
-from utils.config import ModelConfig
 
 SMALL = {
     "hidden_size": 16,

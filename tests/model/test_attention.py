@@ -7,10 +7,10 @@ import torch
 from torch import nn
 from transformers import BertConfig
 
+from simcsp.core.config import ModelConfig
 from simcsp.model.attention import ATTENTION, Dropout, attend
 from simcsp.model.checkpoint import load_backbone
 from simcsp.model.encoder import fresh_like, hidden_states
-from utils.config import ModelConfig
 
 RATE = 0.25
 SCALING = 0.3

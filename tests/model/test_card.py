@@ -12,12 +12,12 @@ from huggingface_hub import ModelCard
 from test_plain import LENGTH, SIZES, encoder
 
 import evaluate
+from simcsp.core.config import ModelConfig
 from simcsp.model.bases import BaseClassifier, Shape, save_bases
 from simcsp.model.card import license_of, write_card
 from simcsp.model.checkpoint import load_backbone, save_checkpoint
 from simcsp.model.checksums import sha256_folder
 from simcsp.model.classifier import Classifier, save_classifier
-from utils.config import ModelConfig
 
 BOXED = [
     "simcsp-small",

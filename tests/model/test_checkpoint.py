@@ -5,13 +5,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from standins import change_weights, fresh, splicebert, write_zenodo
 
+from simcsp.core.config import ModelConfig
+from simcsp.core.errors import InputError
 from simcsp.model.checkpoint import load_backbone, save_checkpoint
 from simcsp.model.checksums import write_checksums
 from simcsp.model.classifier import load_classifier
 from simcsp.model.encoder import fresh_like
 from simcsp.text.alphabet import VOCAB
-from utils.config import ModelConfig
-from utils.errors import InputError
 
 
 def refused(folder, message, need_mlm_head=False):

@@ -2,8 +2,8 @@
 
 import pytest
 
+from simcsp.core.errors import InputError
 from simcsp.model.checksums import check_folder, sha256_folder, write_checksums
-from utils.errors import InputError
 
 
 def test_the_hash_of_a_folder_follows_names_and_bytes(tmp_path):

@@ -5,10 +5,10 @@ import pytest
 import torch
 from standins import fresh, windows
 
+from simcsp.core.errors import InputError
 from simcsp.model.embedding import embed, embed_centre, embed_twice
 from simcsp.model.encoder import check_length, hidden_states, pool
 from simcsp.text.alphabet import add_special_tokens
-from utils.errors import InputError
 
 
 def test_layers_are_counted_from_the_embeddings():

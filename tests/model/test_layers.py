@@ -13,7 +13,9 @@ from standins import windows
 
 import finetune
 import pretrain
-from simcsp.judge.proxies import probe_auc
+from simcsp.core.config import ModelConfig
+from simcsp.core.errors import InputError
+from simcsp.metrics.proxies import probe_auc
 from simcsp.model.checkpoint import load_backbone, save_checkpoint
 from simcsp.model.checksums import CHECKSUMS, write_checksums
 from simcsp.model.classifier import Classifier, load_classifier, predict, save_classifier
@@ -22,8 +24,6 @@ from simcsp.model.encoder import POOLING_KINDS, fresh_like, mix_weights, pool, r
 from simcsp.text.alphabet import add_special_tokens
 from simcsp.training.objectives import info_nce
 from simcsp.training.step import Learner
-from utils.config import ModelConfig
-from utils.errors import InputError
 
 BLOCKS, HIDDEN = 4, 16
 SIZES = {"hidden_size": HIDDEN, "num_hidden_layers": BLOCKS, "num_attention_heads": 2, "intermediate_size": 32}

@@ -16,12 +16,12 @@ from transformers import (
     pipeline,
 )
 
+from simcsp.core.arms import HEAD_FILE, holds_classifier
+from simcsp.core.config import ModelConfig
 from simcsp.model.bases import BaseClassifier, Labeller, Shape, load_bases, save_bases
 from simcsp.model.checkpoint import load_backbone, save_checkpoint
 from simcsp.model.classifier import Classifier, load_classifier, predict, save_classifier
 from simcsp.text.alphabet import decode, encode
-from utils.arms import HEAD_FILE, holds_classifier
-from utils.config import ModelConfig
 
 SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16}
 TILE, EDGE = 30, 7

@@ -13,13 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoModel, AutoTokenizer, pipeline
 
+from simcsp.core.config import ModelConfig
+from simcsp.core.errors import InputError
 from simcsp.model.checkpoint import load_backbone, save_checkpoint
 from simcsp.model.checksums import sha256_folder
 from simcsp.model.encoder import all_hidden_states
 from simcsp.model.tokenizer import build_tokenizer, save_tokenizer
 from simcsp.text.alphabet import CLS, PAD, SEP, UNK, A, C, G, N, T, add_special_tokens, encode
-from utils.config import ModelConfig
-from utils.errors import InputError
 
 MODELS = Path(__file__).resolve().parents[2] / "models"
 SMALL = MODELS / "simcsp-small"

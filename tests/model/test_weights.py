@@ -18,11 +18,11 @@ from safetensors.torch import save_file
 from standins import SHARED, SMALL, change_weights, splicebert, write_zenodo
 from torch import nn
 
+from simcsp.core.config import ModelConfig
+from simcsp.core.errors import InputError
 from simcsp.model.checkpoint import load_backbone, resolve_source, save_checkpoint
 from simcsp.model.layouts import MULTIMOLECULE_ROWS, MULTIMOLECULE_VOCAB, convert_multimolecule
 from simcsp.text.alphabet import VOCAB, add_special_tokens, encode
-from utils.config import ModelConfig
-from utils.errors import InputError
 
 TRUE = {
     "hidden_size": 512,

@@ -15,15 +15,15 @@ import torch
 from conftest import refusal, tiny_config
 
 import evaluate
-from commands.arguments import load_config
-from simcsp.judge.clustering import lay_out
-from simcsp.judge.scores import classification_scores, corrected_ttest, holm
+from simcsp.core.config import to_yaml
+from simcsp.metrics.clustering import lay_out
+from simcsp.metrics.scores import classification_scores, corrected_ttest, holm
 from simcsp.report import write
 from simcsp.report.collect import label_runs, merge
 from simcsp.report.plots import arm_styles, score_plot
 from simcsp.report.verdict import COLUMNS, compare
 from simcsp.report.write import write_report
-from utils.config import to_yaml
+from utils.arguments import load_config
 
 FOLDS, PART = 5, 30  # fold k is tested on parts k and k + 1, of 30 windows each
 ARMS = {

@@ -9,9 +9,9 @@ import yaml
 from conftest import refusal, write_fasta
 
 import evaluate
-from simcsp.judge.scores import corrected_ttest
+from simcsp.core.files import write_json
+from simcsp.metrics.scores import corrected_ttest
 from simcsp.report.bases import HOW_TO_READ
-from utils.files import write_json
 
 LENGTHS, FOLDS, SEEDS = {"a": 400, "b": 500, "c": 600, "d": 900}, 3, (0, 1, 2)
 ARMS = {"cnn": None, "baseline": None, "last": SEEDS, "control_last": SEEDS}

@@ -8,11 +8,11 @@ import pandas as pd
 import pytest
 
 from benchmarks.simulate_verdict import operating_characteristics
-from simcsp.judge.distance import Distance
-from simcsp.judge.scores import corrected_ttest, holm, smallest_difference
+from simcsp.core.arms import OF_PRETRAINING
+from simcsp.metrics.distance import Distance
+from simcsp.metrics.scores import corrected_ttest, holm, smallest_difference
 from simcsp.report.collect import Study
 from simcsp.report.verdict import add_adjusted, compare, difference_test, find_contrasts, judge, paired_test
-from utils.arms import OF_PRETRAINING
 
 FOLDS = 10
 SPREAD = np.random.default_rng(0).normal(0, 0.01, FOLDS)

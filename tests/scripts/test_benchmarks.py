@@ -8,7 +8,7 @@ from accelerate.state import AcceleratorState
 
 from benchmarks import cost, run
 from benchmarks.bench import Bench, Size, model_of
-from utils.errors import InputError
+from simcsp.core.errors import InputError
 
 TOY = Size(model_of(16, 2, 2, 40), 30, 20, 4, 200)
 

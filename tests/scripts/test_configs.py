@@ -11,7 +11,7 @@ from conftest import FOLDS, ROOT, motif_settings, put, write_fasta
 
 import finetune
 import pretrain
-from commands.arguments import load_config, merge, read_files
+from utils.arguments import load_config, merge, read_files
 
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 HEADER = ("Command:", "Hardware:", "Time:", "Expected:")

@@ -94,8 +94,8 @@ def test_a_damaged_store_is_not_used(tiny_data, tmp_path, call, capsys, suffix, 
 
 
 def test_a_store_of_another_time_is_hashed_however_large(tiny_data, tmp_path, monkeypatch):
+    from simcsp.core.errors import InputError
     from simcsp.text import store as stores
-    from utils.errors import InputError
 
     monkeypatch.setattr(stores, "_ALWAYS_HASHED", 0)
     store = stores.open_store([tiny_data / "genome.fa"], tmp_path / "cache")

@@ -11,11 +11,11 @@ from conftest import FOLDS, LENGTH, motif_settings, refusal, tiny_config
 
 import evaluate
 import pretrain
-from commands.arguments import load_config
-from simcsp.judge.scores import classification_scores
+from simcsp.core.files import read_json, write_json
+from simcsp.metrics.scores import classification_scores
 from simcsp.model.checkpoint import load_backbone, save_checkpoint
 from simcsp.report.write import write_report
-from utils.files import read_json, write_json
+from utils.arguments import load_config
 
 
 def table_of(text):

@@ -18,7 +18,7 @@ from conftest import ROOT, refusal
 from mirror import RECORD, Server
 
 from data import fetch, sources
-from utils.errors import run_script
+from utils.script import run_script
 
 GENOME = gzip.compress(b">chr1\n" + b"ACGTACGTTA" * 30_000, compresslevel=0)  # 300 kB: several blocks on the wire
 HG19 = "/hgdownload.soe.ucsc.edu/goldenPath/hg19/bigZips/hg19.fa.gz"
@@ -558,7 +558,7 @@ def test_unknown_names(refused):
 
 
 def test_check_hands_the_folder_over(get, data, capsys, monkeypatch):
-    monkeypatch.setattr("simcsp.labels.examine.check_training", lambda folder: f"report on {folder}")
+    monkeypatch.setattr("simcsp.labels.dataset_summary.check_training", lambda folder: f"report on {folder}")
     get("check", "spliceator")
     get("check", "spliceator", "--folder", "elsewhere")
     assert capsys.readouterr().out == f"report on {data / 'spliceator'}\nreport on elsewhere\n"

@@ -8,8 +8,8 @@ import yaml
 from conftest import ROOT, motif_settings, refusal, tiny_config
 
 import pretrain
-from commands.arguments import load_config
-from simcsp.training.template import PUBLISHED, Machine, Paths, template
+from commands.init import PUBLISHED, Machine, Paths, template
+from utils.arguments import load_config
 
 
 def everything(folder):

@@ -12,10 +12,10 @@ from conftest import tiny_config, write_windows
 
 import finetune
 import pretrain
+from simcsp.core.config import ModelConfig, PretrainConfig
 from simcsp.model.checkpoint import load_backbone, save_checkpoint
 from simcsp.text.alphabet import A, T
 from simcsp.training.step import Learner, MiniBatches, step_loss
-from utils.config import ModelConfig, PretrainConfig
 
 STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 pytestmark = [

@@ -10,19 +10,19 @@ import torch
 from sklearn.metrics import roc_auc_score
 from transformers import BertConfig, BertForMaskedLM
 
-from simcsp.judge.sccs import sccs
+from simcsp.core.config import ModelConfig
+from simcsp.core.errors import InputError
 from simcsp.labels.floors import gc_content
 from simcsp.labels.motifs import cut_motifs, read_bed
 from simcsp.labels.spliceator import benchmark_species, load_benchmark, load_training
 from simcsp.labels.splits import make_splits, published_folds
+from simcsp.metrics.sccs import sccs
 from simcsp.model.checkpoint import load_backbone
 from simcsp.text.alphabet import N, decode
 from simcsp.text.kmers import near_duplicate_groups
 from simcsp.text.sampler import WindowSampler
 from simcsp.text.store import open_store
 from simcsp.text.weight_matrix import one_hot
-from utils.config import ModelConfig
-from utils.errors import InputError
 
 if not os.environ.get("SIMCSP_REAL_DATA"):
     pytest.skip("SIMCSP_REAL_DATA is not set", allow_module_level=True)

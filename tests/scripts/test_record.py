@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 from conftest import ROOT
 
+from simcsp.core.errors import InputError
 from simcsp.report.verdict import COLUMNS, Contrast
-from utils.errors import InputError
 
 BLANK = dict.fromkeys((field.name for field in dataclasses.fields(Contrast)), None)
 NONE = dict.fromkeys(COLUMNS, None)

@@ -32,12 +32,12 @@ from transformers import BertConfig, BertForMaskedLM
 
 import finetune
 import pretrain
-from commands.arguments import load_config
-from simcsp.judge.scores import best_threshold, classification_scores, corrected_ttest
+from simcsp.core.config import ModelConfig
+from simcsp.core.files import read_json, write_json
 from simcsp.labels.splits import load_windows
+from simcsp.metrics.scores import best_threshold, classification_scores, corrected_ttest
 from simcsp.model.checkpoint import load_backbone
-from utils.config import ModelConfig
-from utils.files import read_json, write_json
+from utils.arguments import load_config
 
 ARMS = ["pwm", "kmer", "fresh", "baseline", "best_sccs"]
 FOLD_METRICS = {f"test/{key}" for key in ("f1", "auc", "ap", "accuracy", "mcc", "f1_tuned", "threshold")}

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from commands.gpus import main
-from utils.config import Config, PretrainConfig
+from simcsp.core.config import Config, PretrainConfig
+from utils.gpus import main
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = [
@@ -198,11 +198,11 @@ def test_a_fresh_clone_gets_a_venv_with_torch_first(project):
 
 @pytest.mark.parametrize("listed, seen", [(0, None), (1, None), (2, 2), (8, 3), (2, 1), (4, 0)])
 def test_pretraining_has_a_process_for_each_gpu_that_torch_sees(project, listed, seen):
-    project.stand_in("python", f"case $2 in requirements.txt) cat >/dev/null ;; commands.gpus) echo {seen} ;; esac\n")
+    project.stand_in("python", f"case $2 in requirements.txt) cat >/dev/null ;; utils.gpus) echo {seen} ;; esac\n")
     project.stand_in("nvidia-smi", "".join(f'echo "GPU {i}: stand-in"\n' for i in range(listed)))
     assert project.run("pretrain.sh", "configs/x.yaml", "--seed", "1").returncode == 0
     if listed < 2:
-        assert not project.calls("python -m commands.gpus")
+        assert not project.calls("python -m utils.gpus")
     launch = f"-m torch.distributed.run --standalone --nproc_per_node {seen} " if (seen or 0) > 1 else ""
     assert project.calls()[-1] == f"python {launch}pretrain.py configs/x.yaml --seed 1"
     assert project.run("pretrain.sh", "configs/x.yaml", "--dry-run").returncode == 0
@@ -224,7 +224,7 @@ def test_as_many_gpus_are_used_as_can_share_the_work(gpus, batches, trials, coun
     mlm, pretrain = (PretrainConfig(objective=name, batch_size=size) for name, size in zip(("mlm", "simcse"), batches))
     config = Config(name="x", mlm=mlm, pretrain=pretrain)
     config.search.trials = trials
-    monkeypatch.setattr("commands.gpus.load_config", lambda words: config)
+    monkeypatch.setattr("utils.gpus.load_config", lambda words: config)
     monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
     main()
     captured = capsys.readouterr()

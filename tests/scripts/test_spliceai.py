@@ -10,11 +10,11 @@ import torch
 from conftest import other_strand, put, random_bases, write_fasta
 
 from benchmarks import spliceai
+from simcsp.core.config import BasesConfig
+from simcsp.core.errors import InputError
 from simcsp.labels.bases import read_genome
 from simcsp.model.bases import BaseClassifier, Shape, save_bases
 from simcsp.text.alphabet import encode, reverse_complement
-from utils.config import BasesConfig
-from utils.errors import InputError
 
 DONOR, LONG = "CAGGTAAGT", 1200
 

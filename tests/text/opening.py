@@ -3,11 +3,11 @@
 import pytest
 from conftest import other_strand, put, random_bases, write_fasta
 
+from simcsp.core.config import Config, DataConfig
+from simcsp.core.device import build_accelerator
+from simcsp.core.errors import InputError
 from simcsp.text.corpora import build_sampler
 from simcsp.training import pretraining
-from utils.config import Config, DataConfig
-from utils.device import build_accelerator
-from utils.errors import InputError
 
 WINDOW = 40
 GENE, SPACE = 180, 250  # nt, of `write_spliced`

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import BertTokenizer
 
+from simcsp.core.errors import InputError
 from simcsp.text.alphabet import COMPLEMENT, ENCODE, UNK, VOCAB, add_special_tokens, decode, encode, reverse_complement
-from utils.errors import InputError
 
 IUPAC = "RYSWKMBDHVN"
 DNA = st.text("ACGTN", max_size=60)

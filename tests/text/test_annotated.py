@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from conftest import write_species, write_windows
 
-from commands.arguments import find_faults
+from simcsp.core.config import Config, DataConfig
+from simcsp.core.errors import InputError
 from simcsp.labels.overlap import hidden_windows, measure_overlap
 from simcsp.text.alphabet import N, decode
 from simcsp.text.annotated import SITE_CLASSES
 from simcsp.text.corpora import build_sampler, open_corpus
-from utils.config import Config, DataConfig
-from utils.errors import InputError
+from utils.arguments import find_faults
 
 WINDOW, INTRONS = 40, 15  # of each record of `write_species`
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from simcsp.core.errors import InputError
 from simcsp.text.alphabet import decode
 from simcsp.text.annotation import gene_bodies, introns, other_spelling, read_annotation
 from simcsp.text.store import open_store
-from utils.errors import InputError
 
 LENGTHS = {"chr1": 1000, "chr2": 1000}
 

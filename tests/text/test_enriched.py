@@ -8,7 +8,8 @@ from conftest import other_strand, tiny_config, write_fasta
 from opening import SPACE, enriched, experiment, gtf, open_text, refused, write_spliced
 
 import pretrain
-from commands.arguments import load_config
+from simcsp.core.device import build_accelerator
+from simcsp.core.errors import InputError
 from simcsp.model.classifier import load_classifier, predict
 from simcsp.text import corpora
 from simcsp.text.alphabet import decode, encode
@@ -17,8 +18,7 @@ from simcsp.text.sites import boundaries
 from simcsp.text.store import open_store
 from simcsp.text.weight_matrix import WeightMatrix
 from simcsp.training import pretraining
-from utils.device import build_accelerator
-from utils.errors import InputError
+from utils.arguments import load_config
 
 
 @pytest.fixture(scope="module")

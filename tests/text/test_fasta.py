@@ -9,9 +9,9 @@ from conftest import random_bases
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from simcsp.core.errors import InputError
 from simcsp.text.alphabet import decode
 from simcsp.text.fasta import READ_SIZE, fasta_pieces
-from utils.errors import InputError
 
 
 def read(path, chunk=READ_SIZE):

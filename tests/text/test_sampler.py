@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data import demo
+from simcsp.core.errors import InputError
 from simcsp.text.alphabet import N, add_special_tokens, decode, encode
 from simcsp.text.sampler import Intervals, WindowSampler, whole_records
 from simcsp.text.store import open_store
-from utils.errors import InputError
 
 
 def make_store(folder, records):

@@ -8,9 +8,9 @@ import pytest
 from conftest import other_strand, put, random_bases, write_fasta
 from opening import SPACE, enriched, open_text, refused, write_spliced
 
+from simcsp.core.errors import InputError
 from simcsp.text.alphabet import N, encode
 from simcsp.text.spliceai import CONTEXT, SpliceAI, boundary_odds
-from utils.errors import InputError
 
 KERAS = """
 import types

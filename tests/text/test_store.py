@@ -10,9 +10,9 @@ from conftest import write_fasta
 from hypothesis import given
 from hypothesis import strategies as st
 
+from simcsp.core.errors import InputError
 from simcsp.text.alphabet import decode, encode
 from simcsp.text.store import open_masked_store, open_sequence_store, open_store
-from utils.errors import InputError
 
 
 def test_store_holds_every_record_of_every_file_end_to_end(tmp_path):

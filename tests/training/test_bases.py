@@ -10,17 +10,17 @@ import yaml
 from conftest import other_strand, put, random_bases, refusal, write_fasta
 
 import finetune
-from commands.arguments import load_config
-from simcsp.judge.scores import score_against
+from simcsp.core.arms import finished_folds, job_of
+from simcsp.core.config import BasesConfig
+from simcsp.core.errors import Interrupted
 from simcsp.labels.bases import UNLABELLED, read_genome
+from simcsp.metrics.scores import score_against
 from simcsp.model.bases import BaseClassifier, Labeller, Shape, load_bases, save_bases
 from simcsp.text.alphabet import N, encode, reverse_complement
 from simcsp.training import bases as training
 from simcsp.training.arms import Arm
 from simcsp.training.stopping import StopSignal
-from utils.arms import finished_folds, job_of
-from utils.config import BasesConfig
-from utils.errors import Interrupted
+from utils.arguments import load_config
 
 LEFT, RIGHT = "CAGGTAAGT", "TTCTTTCTTTTCAGG"  # a donor's exon ends after its 3rd base, an acceptor's begins at its 15th
 

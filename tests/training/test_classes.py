@@ -9,12 +9,12 @@ import torch.nn.functional as F
 from conftest import assert_same_run, tiny_config, weights, write_species
 
 import pretrain
+from simcsp.core.config import ModelConfig, PretrainConfig
 from simcsp.model.checkpoint import load_backbone
 from simcsp.text.alphabet import A, add_special_tokens
 from simcsp.training.objectives import sup_con
 from simcsp.training.pretraining import Training
 from simcsp.training.step import Learner, MiniBatches, step_loss
-from utils.config import ModelConfig, PretrainConfig
 
 SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
 CPU = torch.device("cpu")

@@ -23,6 +23,8 @@ from transformers import BertConfig, BertForMaskedLM
 
 import finetune
 import pretrain
+from simcsp.core.config import PretrainConfig
+from simcsp.core.device import dropout_seed, set_seed
 from simcsp.text.alphabet import add_special_tokens, encode, reverse_complement
 from simcsp.text.kmers import near_duplicates
 from simcsp.training import step as step_module
@@ -30,9 +32,7 @@ from simcsp.training.masking import IGNORED, choose_random, corrupt
 from simcsp.training.pretraining import Training, leaves_unused, share_gradients
 from simcsp.training.processes import Processes, processes_of
 from simcsp.training.step import Learner, MiniBatches, step_loss, view
-from utils.config import PretrainConfig
-from utils.device import dropout_seed, set_seed
-from utils.errors import run_script
+from utils.script import run_script
 
 ROWS, LENGTH, SHIFT = 8, 40, 3
 EQUAL = 1e-9  # of losses, and of a gradient's norm; in float64

@@ -13,21 +13,21 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import StandardScaler
 
-from commands.arguments import find_faults, load_config
 from commands.sources import fold_folders
-from simcsp.judge.benchmark import Resemblance
-from simcsp.judge.members import ask_members
+from simcsp.core.arms import finished_folds, job_of
+from simcsp.core.config import FinetuneConfig, ModelConfig
+from simcsp.core.device import build_accelerator
+from simcsp.core.errors import InputError
 from simcsp.labels.splits import draw_training, load_windows
+from simcsp.metrics.benchmark import Resemblance
+from simcsp.metrics.benchmark_predictions import ask_members
 from simcsp.model.checkpoint import load_backbone
 from simcsp.model.embedding import embed
-from simcsp.report.seen import probe_score
+from simcsp.report.encoder_figures import probe_score
 from simcsp.training.finetuning import run_jobs
 from simcsp.training.fold import hit_limit
 from simcsp.training.probe import CS
-from utils.arms import finished_folds, job_of
-from utils.config import FinetuneConfig, ModelConfig
-from utils.device import build_accelerator
-from utils.errors import InputError
+from utils.arguments import find_faults, load_config
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import pytest
 from conftest import refusal, tiny_config, write_species
 
 import finetune
-from utils.arms import FLOORS, finished_folds
+from simcsp.core.arms import FLOORS, finished_folds
 
 
 def test_every_floor_is_an_arm(tiny_data, tmp_path, call, monkeypatch):

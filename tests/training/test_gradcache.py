@@ -13,11 +13,11 @@ from torch import nn
 from transformers import BertConfig, BertForMaskedLM
 
 import pretrain
+from simcsp.core.config import ModelConfig, PretrainConfig
 from simcsp.model.checkpoint import load_backbone
 from simcsp.text.alphabet import encode
 from simcsp.training import step as step_module
 from simcsp.training.step import Learner, MiniBatches, step_loss
-from utils.config import ModelConfig, PretrainConfig
 
 SIZE, ROWS = 3, 8  # the last mini-batch is smaller
 EQUAL = 1e-9  # of a gradient's norm

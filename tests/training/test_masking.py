@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from conftest import put
 
+from simcsp.core.errors import InputError
 from simcsp.text.alphabet import CLS, MASK, PAD, SEP, UNK, A, N, T, add_special_tokens, encode
 from simcsp.text.weight_matrix import site_scores
 from simcsp.training.masking import IGNORED, choose_random, choose_weighted, corrupt, site_weights
-from utils.errors import InputError
 
 
 def masked_at_random(ids, probability, rng):

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from simcsp.core.errors import InputError
 from simcsp.training.objectives import ProjectionHead, dcl, info_nce, sup_con
-from utils.errors import InputError
 
 # -- contrast ----------------------------------------------------------------------------------------------------------
 

@@ -2,10 +2,10 @@
 
 import pytest
 
+from simcsp.core.config import ModelConfig
 from simcsp.model.checkpoint import load_backbone
 from simcsp.training.optimizer import build_optimizer, decay_groups
 from simcsp.training.step import Learner
-from utils.config import ModelConfig
 
 
 def learner():

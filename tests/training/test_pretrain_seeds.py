@@ -9,9 +9,9 @@ from conftest import assert_same_run, refusal, tiny_config, weights
 
 import finetune
 import pretrain
-from commands.arguments import find_faults, load_config
 from commands.sources import encoders, fold_folders, job_of
-from utils.arms import finished_folds, stage_folders
+from simcsp.core.arms import finished_folds, stage_folders
+from utils.arguments import find_faults, load_config
 
 CHANGES = {"pretrain.control": True, "pretrain.steps": 4, "finetune.max_epochs": 1, "finetune.folds": [0]}
 CHANGES |= {"finetune.arms": ["pwm", "fresh", "baseline", "last", "control_last"]}

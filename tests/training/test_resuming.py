@@ -32,14 +32,14 @@ from safetensors.torch import load_file
 
 import finetune
 import pretrain
-from commands.arguments import load_config
+from simcsp.core.config import flatten, to_dict
+from simcsp.core.errors import Interrupted
+from simcsp.core.run_folder import RunFolder, read_metrics
 from simcsp.report import write
 from simcsp.training import finetuning, fold, pretraining
 from simcsp.training.optimizer import take_step
 from simcsp.training.validation import build_validation
-from utils.config import flatten, to_dict
-from utils.errors import Interrupted
-from utils.run import RunFolder, read_metrics
+from utils.arguments import load_config
 
 # -- resuming pre-training ---------------------------------------------------------------------------------------------
 

@@ -15,11 +15,11 @@ from conftest import ROOT, refusal, tiny_config
 
 import finetune
 import pretrain
-from commands.arguments import load_config
+from simcsp.core.errors import InputError
 from simcsp.labels.splits import load_windows
 from simcsp.training import fold, search
 from simcsp.training.stopping import StopSignal
-from utils.errors import InputError
+from utils.arguments import load_config
 
 SPACE = {
     "pretrain.lr": {"low": 1e-4, "high": 1e-2, "log": True},
@@ -186,7 +186,7 @@ def test_a_journal_s_trial_is_taken_over_when_its_process_is_dead_and_not_before
     trials = [study.ask() for _ in range(3)]
     for trial in trials:
         search.suggest(trial, config)
-    code = "import sys, time; from pathlib import Path; from utils.files import take_lock\n"
+    code = "import sys, time; from pathlib import Path; from simcsp.core.files import take_lock\n"
     code += "for name in sys.argv[1:]: take_lock(Path(name))\nprint('locked', flush=True); time.sleep(600)"
     locks = [str(search.lock_of(config, trial.number)) for trial in trials[:2]]  # the third has not begun
     holders = [subprocess.Popen([sys.executable, "-c", code, lock], cwd=ROOT, stdout=subprocess.PIPE) for lock in locks]

@@ -14,16 +14,16 @@ from conftest import Crash, assert_same_run, metrics_without_clock, no_summary, 
 from safetensors.torch import load_file
 
 import finetune
-from commands.arguments import find_faults, load_config, refuse_faults
+from simcsp.core.config import FinetuneConfig, ModelConfig
+from simcsp.core.errors import InputError, Interrupted
+from simcsp.core.run_folder import RunFolder
 from simcsp.labels.splits import load_windows
 from simcsp.model.checkpoint import load_backbone
 from simcsp.model.classifier import Classifier, layer_groups, load_classifier, predict
 from simcsp.model.encoder import fresh_like, window_vectors
 from simcsp.text.alphabet import A
-from simcsp.training import finetuning, fold, study
-from utils.config import FinetuneConfig, ModelConfig
-from utils.errors import InputError, Interrupted
-from utils.run import RunFolder
+from simcsp.training import finetuning, fold, fold_setup
+from utils.arguments import find_faults, load_config, refuse_faults
 
 SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
 WINDOWS = 240
@@ -116,8 +116,10 @@ def test_values_out_of_range_are_refused_in_one_line(tiny_data, tmp_path, call, 
 
 def test_a_frozen_encoder_stays_as_it_was_and_is_encoded_once_for_all_folds(fit, start, monkeypatch):
     encoded = []
-    real = study.embed
-    monkeypatch.setattr(study, "embed", lambda bert, ids, *rest: encoded.append(len(ids)) or real(bert, ids, *rest))
+    real = fold_setup.embed
+    monkeypatch.setattr(
+        fold_setup, "embed", lambda bert, ids, *rest: encoded.append(len(ids)) or real(bert, ids, *rest)
+    )
     folds = fit("frozen", ["head"], folds=[0, 1])
     assert len(folds) == 2 and sum(encoded) == WINDOWS
     for folder in folds:

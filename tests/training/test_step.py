@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from transformers import BertConfig, BertForMaskedLM
 
 import pretrain
+from simcsp.core.config import ModelConfig, PretrainConfig
 from simcsp.model.checkpoint import load_backbone
 from simcsp.model.encoder import window_vectors
 from simcsp.text.alphabet import CLS, SEP, add_special_tokens, encode, reverse_complement
@@ -20,7 +21,6 @@ from simcsp.training.masking import IGNORED, choose_random, corrupt
 from simcsp.training.objectives import dcl, info_nce
 from simcsp.training.pretraining import Training
 from simcsp.training.step import Learner, MiniBatches, masked_loss, step_loss
-from utils.config import ModelConfig, PretrainConfig
 
 CPU = torch.device("cpu")
 

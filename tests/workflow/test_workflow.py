@@ -18,12 +18,12 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, tiny_config
 
-from commands.arguments import load_config
-from utils.arms import FLOORS
-from utils.run import CLOCK_FIELDS
+from simcsp.core.arms import FLOORS
+from simcsp.core.run_folder import CLOCK_FIELDS
+from utils.arguments import load_config
 
 sys.path[:0] = [str(ROOT / "workflow"), str(Path(__file__).parent)]
-from plan import finetuning_jobs, pretraining_jobs  # noqa: E402
+from jobs import finetuning_jobs, pretraining_jobs  # noqa: E402
 from slurm_services import missing_commands, slurm, states  # noqa: E402
 
 SNAKEMAKE = os.environ.get("SIMCSP_SNAKEMAKE") or shutil.which("snakemake")

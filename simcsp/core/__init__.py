@@ -1,0 +1,1 @@
+"""Configuration, errors, files, device, names of arms and the layout of a run folder."""

@@ -1,0 +1,107 @@
+"""The device and number format to train in, seeds, and what glibc does with freed memory."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import platform
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import InitProcessGroupKwargs
+
+from simcsp.core.errors import InputError
+
+
+def fit_seed(seed: int, fold: int) -> int:
+    """The seed of torch's generators in one fit: every arm's weights of the head and dropout come from it."""
+    return int(np.random.SeedSequence([seed, fold]).generate_state(1)[0])
+
+
+def dropout_seed(seed: int, step: int, rank: int) -> int:
+    """The seed of torch's generators in a step of one of several processes: dropout masks are its own, and a run that
+    goes on makes them again, whichever processes saved its state."""
+    return int(np.random.SeedSequence([seed, 4, step, rank]).generate_state(1)[0])
+
+
+def set_seed(seed: int) -> None:
+    """Seed torch's generators (weights, dropout). Everything else that is random takes a generator of its own."""
+    torch.manual_seed(seed)
+
+
+def keep_freed_memory() -> None:
+    """Have glibc keep what is freed for the next step, instead of giving it back to the system.
+
+    A training step on a CPU frees and asks for the same large blocks again and again, and each time the system clears
+    their pages: a tenth of the step and more. Nothing happens under another C library, or where the environment sets
+    glibc's allocator.
+    """
+    chosen = any(name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in os.environ)
+    if _is_glibc() and not chosen:
+        trim_threshold, mmap_max = -1, -4  # malloc.h: M_TRIM_THRESHOLD, M_MMAP_MAX
+        libc = ctypes.CDLL(None)
+        libc.mallopt(trim_threshold, -1)  # never
+        libc.mallopt(mmap_max, 0)
+
+
+def give_back_freed_memory() -> None:
+    """Have glibc give back what is free now, for work that has to stay small: holes between blocks add up otherwise."""
+    if _is_glibc():
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+@functools.cache
+def _is_glibc() -> bool:
+    return platform.libc_ver()[0] == "glibc"
+
+
+def build_accelerator(device: str, precision: str) -> Accelerator:
+    """The device and number format to train in.
+
+    device: auto, cpu or cuda. precision: auto is bf16 where the hardware multiplies it fast (recent GPUs, CPUs with
+    AMX), fp16 with loss scaling on older GPUs, else fp32. Raises InputError for a device that is not there.
+    """
+    if device not in ("auto", "cpu", "cuda"):
+        raise InputError(f"device ({device}) must be auto, cpu or cuda")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise InputError("device (cuda): torch finds no CUDA GPU; use --device cpu")
+    gpu = torch.cuda.is_available() and device != "cpu"
+    if precision == "auto" and gpu:
+        precision = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    elif precision == "auto":
+        precision = "bf16" if torch.cpu._is_amx_tile_supported() else "fp32"
+    if precision == "fp16" and not gpu:
+        raise InputError("precision (fp16) needs a GPU; use bf16 or fp32")
+    if not gpu:
+        keep_freed_memory()
+    started = int(os.environ.get("LOCAL_WORLD_SIZE") or 1)
+    if gpu and started > torch.cuda.device_count():
+        raise InputError(
+            f"{started} processes on this machine, and torch sees {torch.cuda.device_count()} GPUs: one process a GPU "
+            "(--nproc_per_node), or --device cpu"
+        )
+    patience = InitProcessGroupKwargs(timeout=timedelta(hours=12))  # of processes that wait while one validates
+    number_format = {"fp32": "no"}.get(precision, precision)
+    return Accelerator(mixed_precision=number_format, cpu=not gpu, kwargs_handlers=[patience])
+
+
+def total_memory(device: torch.device) -> int:
+    """Bytes of a device: a GPU's own, else what the machine has or the control group allows."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for path in (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes")):
+        text = path.read_text().strip() if path.is_file() else ""
+        limits += [int(text)] if text.isdecimal() else []
+    return min(limits)
+
+
+def check_memory(needed: float, what: str, device: torch.device | None = None) -> None:
+    """Refuse what needs more bytes than the device has, before it is tried. needed: a lower bound."""
+    total = total_memory(device or torch.device("cpu"))
+    if needed > total:
+        raise InputError(f"{what}: needs at least {needed / 1e9:,.0f} GB of memory, there are {total / 1e9:,.0f} GB")

@@ -1,0 +1,286 @@
+"""The run folder: config, environment, log, metrics, checkpoints, state and summary; exact resume.
+
+Layout of a stage's folder: config.yaml, env.json, train.log, metrics.jsonl (the source of truth), TensorBoard events
+(a view of it, made anew on resume), checkpoints/, summary.json written last: it means done. While it runs also .lock,
+state.pt, and state.previous.pt, the state before that one.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import json
+import os
+import pickle
+import platform
+import subprocess
+import sys
+import time
+import zipfile
+import zlib
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+import yaml
+from tqdm import tqdm
+
+from simcsp.core.config import Config, to_dict
+from simcsp.core.config_file import CONFIG_HASH, read_saved
+from simcsp.core.errors import InputError
+from simcsp.core.files import (
+    append_line,
+    mend_folders,
+    read_json,
+    release_lock,
+    replacing,
+    sha256_file,
+    take_lock,
+    write_json,
+    write_text,
+)
+
+FORMAT = 2
+"""Of run folders, in env.json. 1, which says nothing there: without checksums. Both are read; a later one is not."""
+PREVIOUS = "state.previous.pt"
+START_ANEW = "restore it from a copy, or delete the folder that it lies in to start that anew"
+PREDICTIONS = ["window", "fold", "label", "probability"]  # columns of predictions.csv
+REMEDY = "restore it from a copy, or delete the folder that it lies in and train that anew"
+HEADLINES = ("train/loss", "val/sccs", "val/nmi", "test/f1", "test/auc")
+"""The metrics of TensorBoard's HPARAMS, which shows five at first."""
+CLOCK_FIELDS = ("time", "train/windows_per_s")
+"""The only fields of metrics.jsonl that differ between a straight and a resumed run."""
+_PACKAGES = ("torch", "transformers", "accelerate", "numpy", "scipy", "scikit-learn", "igraph", "umap-learn")
+
+
+def environment(device: str, inputs: dict[str, str]) -> dict[str, Any]:
+    """What env.json holds: command, git state, versions, device, hashes of the inputs."""
+    return {
+        "format": FORMAT,
+        "argv": sys.argv,
+        "git": _git_state(),
+        "python": platform.python_version(),
+        "versions": _versions(),
+        "device": device,
+        "threads": torch.get_num_threads(),
+        "inputs": inputs,
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
+
+
+@functools.cache
+def _versions() -> dict[str, str]:
+    return {name: version(name) for name in _PACKAGES}
+
+
+@functools.cache
+def _git_state() -> dict[str, Any]:
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", *words], cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    try:
+        return {"sha": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
+    except (OSError, subprocess.CalledProcessError):  # no git, or a copy without history (Docker image)
+        return {"sha": None, "dirty": None}
+
+
+class View(Protocol):
+    """What shows a stage to people while it runs (simcsp/training/tensorboard.py): its methods are told there."""
+
+    def show(self, row: dict[str, Any]) -> None: ...
+    def rewind(self, step: int, rows: list[dict[str, Any]]) -> None: ...
+    def finish(self, hyperparameters: dict[str, Any] | None, metrics: dict[str, float]) -> None: ...
+    def close(self) -> None: ...
+
+
+class RunFolder:
+    """One stage of one experiment on disk.
+
+    path: the folder. config: resolved config (nested dict) that decides the result; a folder made under another one is
+    refused with the difference shown. inputs: {name: hash}, likewise. After construction `finished` says whether
+    summary.json exists already. Nothing is written before `begin`. view: what shows the metrics to people, if anything.
+    """
+
+    def __init__(
+        self, path: Path, config: dict[str, Any], inputs: dict[str, str], device: str, view: View | None = None
+    ) -> None:
+        self.path, self.config, self.view = path, config, view
+        self.checkpoints = path / "checkpoints"
+        self.finished = (path / "summary.json").is_file()
+        self._inputs, self._device = inputs, device
+        self._check_same()
+
+    def begin(self) -> None:
+        """Make this process the only one that works here, and write config.yaml and env.json, by which a later start is
+        judged: model and data have been loaded by now.
+
+        Raises InputError where another process works here, or has ended the work since this one looked.
+        """
+        lock = self.path / ".lock"
+        try:
+            take_lock(lock)
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+                raise
+            self.log(f"{lock}: this file system has no locks: start no second process in the same run folder")
+        if (self.path / "summary.json").is_file():
+            release_lock(lock)
+            raise InputError(f"{self.path} has been finished by another process: give the same command again to go on")
+        self._check_same()
+        for folder in (self.path, self.checkpoints):
+            mend_folders(folder)
+        if not (self.path / "env.json").is_file():
+            write_text(self.path / "config.yaml", yaml.safe_dump(self.config, sort_keys=False))
+            written = {CONFIG_HASH: sha256_file(self.path / "config.yaml")}
+            write_json(self.path / "env.json", environment(self._device, self._inputs) | written)
+
+    def _check_same(self) -> None:
+        if not (self.path / "env.json").is_file():
+            return
+        env = read_json(self.path / "env.json", START_ANEW)
+        if "inputs" not in env:
+            raise InputError(f"{self.path}/env.json says nothing of the inputs: damaged; {START_ANEW}")
+        if env.get("format", 1) > FORMAT:
+            raise InputError(f"{self.path} was made by a later version: this one reads formats up to {FORMAT}")
+        before, config, inputs = read_saved(self.path / "config.yaml"), self.config, self._inputs
+        changed = _differences(_with_new_fields(before, config), config)
+        hashes = env["inputs"]
+        changed += [
+            f"{key} has other content" for key in sorted({*hashes, *inputs}) if hashes.get(key) != inputs.get(key)
+        ]
+        if changed:
+            raise InputError(
+                f"{self.path} was started with other settings or inputs ({'; '.join(changed[:6])}): "
+                "use another --name, or delete that folder to start it anew"
+            )
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """summary.json of a finished stage."""
+        return read_json(self.path / "summary.json", START_ANEW)
+
+    def log(self, message: str, show: bool = True) -> None:
+        """One line to train.log, and to the terminal above any progress bar."""
+        append_line(self.path / "train.log", f"{time.strftime('%Y-%m-%d %H:%M:%S')} {message}")
+        if show:  # in a terminal the rest of the line goes: it may hold the bar of another worker
+            tqdm.write(f"{message}\033[K" if sys.stdout.isatty() else message)
+
+    def record(self, step: int, values: dict[str, float]) -> None:
+        """Append one row to metrics.jsonl and show it. Raises FloatingPointError on NaN or infinity."""
+        for key, value in values.items():
+            if not np.isfinite(value):
+                raise FloatingPointError(f"{key} is {value} at step {step}")
+        row = {"step": step, "time": round(time.time(), 3), **{key: float(value) for key, value in values.items()}}
+        append_line(self.path / "metrics.jsonl", json.dumps(row))
+        if self.view is not None:
+            self.view.show(row)
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Rows of metrics.jsonl; a last line torn by a kill is left out."""
+        return read_metrics(self.path)
+
+    def rewind(self, step: int) -> None:
+        """Forget metrics after `step` (-1: all) and make the view anew, to go on from a saved state."""
+        rows = [row for row in self.metrics() if row["step"] <= step]
+        write_text(self.path / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+        if self.view is not None:
+            self.view.rewind(step, rows)
+
+    def save_state(self, state: dict[str, Any], keep_previous: bool = True) -> None:
+        """Atomically save all that going on needs (tensors, numbers, strings; readable with weights_only).
+
+        keep_previous: False where going on from the state before this one would not come to the same."""
+        path = self.path / "state.pt"
+        with replacing(path) as aside:
+            with open(aside, "wb") as handle:
+                torch.save(state, handle)
+            if path.is_file():
+                os.replace(path, self.path / PREVIOUS)
+        if not keep_previous:
+            (self.path / PREVIOUS).unlink(missing_ok=True)
+
+    def load_state(self, map_location: str | torch.device = "cpu") -> dict[str, Any] | None:
+        """The last saved state, or the one before where that is damaged, which the log then says; or None."""
+        newest, previous = self.path / "state.pt", self.path / PREVIOUS
+        if newest.is_file():
+            state, damage = read_state(newest, map_location)
+            if damage is None:
+                return state
+            if not previous.is_file():
+                raise InputError(f"{newest} is damaged ({damage}), and there is no earlier state: {START_ANEW}")
+            self.log(f"{newest} is damaged ({damage}): going on from the state before it, {previous.name}")
+            newest.unlink()  # or it would become the previous one
+        if not previous.is_file():
+            return None
+        state, damage = read_state(previous, map_location)
+        if damage is not None:
+            raise InputError(f"{previous} is damaged ({damage}), and there is no other state: {START_ANEW}")
+        return state
+
+    def finish(self, summary: dict[str, Any], hyperparameters: dict[str, Any] | None = None) -> None:
+        """Write summary.json, the last act: its presence means done. The view shows it beside the hyperparameters."""
+        if self.view is not None:
+            self.view.finish(hyperparameters, summary.get("metrics", {}))
+        write_json(self.path / "summary.json", summary)
+        for name in ("state.pt", PREVIOUS):
+            (self.path / name).unlink(missing_ok=True)
+        release_lock(self.path / ".lock")
+        self.finished = True
+
+    def close(self) -> None:
+        """Flush the view."""
+        if self.view is not None:
+            self.view.close()
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """Rows of a stage's metrics.jsonl; a last line torn by a kill is left out. Raises InputError for other damage."""
+    path = folder / "metrics.jsonl"
+    lines = path.read_bytes().splitlines() if path.is_file() else []
+    rows = []
+    for number, line in enumerate(lines, 1):
+        try:
+            row = json.loads(line)
+            rows.append(row | {"step": int(row["step"])})
+        except (ValueError, KeyError, TypeError):
+            if number < len(lines):
+                raise InputError(f"{path}, line {number}: damaged, no row of metrics: {START_ANEW}") from None
+    return rows
+
+
+def read_state(path: Path, map_location: str | torch.device) -> tuple[dict[str, Any] | None, str | None]:
+    """(What torch.save wrote to a file, None), or (None, what is wrong with the file).
+
+    It is a zip archive, every record of which has a CRC-32; torch itself does not look at them.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if (record := archive.testzip()) is not None:
+                return None, f"the checksum of {record} differs"
+        return torch.load(path, map_location=map_location, weights_only=True), None
+    except (zipfile.BadZipFile, pickle.UnpicklingError, RuntimeError, EOFError, ValueError, zlib.error) as error:
+        return None, (str(error).splitlines() or [type(error).__name__])[0][:100]
+
+
+def _with_new_fields(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+    """A saved config with the defaults of fields that are younger than it: they are what it ran under."""
+    filled, defaults = dict(before), to_dict(Config())
+    for name, section in before.items():
+        if isinstance(section, dict) and isinstance(now.get(name), dict):
+            young = set(now[name]) - set(section)
+            filled[name] = section | {key: value for key, value in defaults[name].items() if key in young}
+    return filled
+
+
+def _differences(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
+    found = []
+    for key in dict.fromkeys([*before, *now]):
+        old, new = before.get(key), now.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            found += _differences(old, new, f"{prefix}{key}.")
+        elif old != new:
+            found.append(f"{prefix}{key} was {old}, now {new}")
+    return found

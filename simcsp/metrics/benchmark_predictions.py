@@ -1,0 +1,160 @@
+"""What the models of a run's folds say of their own windows and of the benchmark species."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from accelerate import Accelerator
+from tqdm import tqdm
+
+from simcsp.core.arms import FLOORS, OF_ANNOTATION, job_of
+from simcsp.core.config import Config
+from simcsp.core.device import fit_seed
+from simcsp.core.errors import InputError
+from simcsp.core.files import check_hash, read_json, read_table
+from simcsp.core.run_folder import PREDICTIONS, REMEDY
+from simcsp.labels.spliceator import Windows
+from simcsp.labels.splits import Splits, draw_training
+from simcsp.metrics.benchmark import (
+    Job,
+    Member,
+    Resemblance,
+    Scorer,
+    parts_of,
+    refit_annotation_floor,
+    refit_floor,
+    score_windows,
+)
+from simcsp.model.classifier import load_classifier, predict
+from simcsp.model.encoder import check_length
+
+
+def check_windows(folder: Path, windows: Windows, test: np.ndarray) -> None:
+    """Refuse a fold that was fitted on other windows: by its recorded predictions, or the hash of its windows."""
+    if (folder / "predictions.csv").is_file():
+        recorded_predictions(folder, windows.names[test])
+    elif read_json(folder / "env.json")["inputs"]["spliceator"] != windows.sha256:
+        raise InputError(f"{folder} was fitted on other windows than those of this config: use the run's own config")
+
+
+def trained_on(folder: Path, train: np.ndarray, windows: Windows, split_seed: int) -> np.ndarray:
+    """Indices of the windows that a finished fold was fitted on: its training part, or the draw of it."""
+    summary = read_json(folder / "summary.json")
+    count, draw = summary.get("train_windows"), summary.get("draw", 0)
+    return draw_training(train, windows.strata, count, split_seed, summary["fold"], draw)
+
+
+def recorded_predictions(folder: Path, names: np.ndarray) -> pd.DataFrame:
+    """predictions.csv of a fold. Raises InputError unless it is of the test windows of these names."""
+    if not (folder / "predictions.csv").is_file():
+        raise InputError(f"{folder} has no predictions.csv, which the scores are compared with: take a run of your own")
+    path = folder / "predictions.csv"
+    if (folder / "summary.json").is_file():
+        check_hash(path, read_json(folder / "summary.json").get("sha256", {}).get(path.name), REMEDY)
+    recorded = read_table(path, PREDICTIONS, REMEDY)
+    if recorded["window"].tolist() != names.tolist():
+        raise InputError(f"{folder}/predictions.csv is of other windows than this config's: use the run's own config")
+    return recorded
+
+
+def load_scorer(folder: Path, config: Config, accelerator: Accelerator) -> Scorer:
+    """P(site) of windows by one classifier checkpoint."""
+    model = load_classifier(folder, config.model, config.finetune.dropout).to(accelerator.device)
+    check_length(model.bert, config.data.context, "data.context")
+    return lambda windows: predict(
+        model, windows.crop(config.data.context), config.evaluate.batch_size, accelerator.autocast
+    )
+
+
+def ask_members(
+    folders: list[Path],
+    config: Config,
+    accelerator: Accelerator,
+    windows: Windows,
+    splits: Splits,
+    sets: dict[str, Windows],
+    resemblance: Resemblance,
+) -> tuple[dict[Job, list[Member]], list[str]]:
+    """What each finished fold says of its validation windows and of every species, floors first and refitted.
+
+    Returns {(arm, site, seed): its folds} and a sentence for each floor that is no longer what the run recorded.
+    """
+    jobs = sorted(((job_of(folder), folder) for folder in folders), key=lambda item: item[0]["arm"] not in FLOORS)
+    counts = [len(splits.folds[job["site"]][job["fold"]]["val"]) for job, _ in jobs]
+    counts += [len(benchmark.of_site(job["site"])) for job, _ in jobs for benchmark in sets.values()]
+    of_annotation = {
+        arm: refit_annotation_floor(arm, config) for arm in OF_ANNOTATION if arm in [job["arm"] for job, _ in jobs]
+    }
+    ensembles: dict[Job, list[Member]] = {}
+    changed: dict[str, float] = {}
+    with tqdm(
+        desc="benchmark", unit="window", total=sum(counts), unit_scale=True, disable=not sys.stderr.isatty()
+    ) as bar:
+        for job, folder in jobs:
+            arm, site, seed, fold = job.values()
+            parts = splits.folds[site][fold]
+            train = trained_on(folder, parts["train"], windows, config.data.split_seed)
+            check_windows(folder, windows, parts["test"])
+            if arm in FLOORS:
+                recorded = recorded_predictions(folder, windows.names[parts["test"]])
+                scorer = of_annotation.get(arm) or refit_floor(
+                    arm,
+                    config.evaluate,
+                    windows.take(train),
+                    windows.take(parts["val"]),
+                    config.data.context,
+                    fit_seed(seed, fold),
+                    accelerator.autocast,
+                )
+                again = scorer(windows.take(parts["test"]))
+                changed[arm] = max(changed.get(arm, 0.0), float(np.abs(again - recorded["probability"]).max()))
+            else:
+                scorer = load_scorer(folder / "checkpoints/best", config, accelerator)
+            validation = windows.take(parts["val"])
+            member = Member(fold, validation.labels, scorer(validation))
+            bar.update(len(validation))
+            for name, benchmark in sets.items():
+                index = benchmark.of_site(site)
+                member.species[name] = scorer(benchmark.take(index))
+                similar = resemblance.of(name, train)
+                member.similar[name] = None if similar is None else similar[index]
+                bar.update(len(index))
+            ensembles.setdefault((arm, site, seed), []).append(member)
+            tqdm.write(f"{arm:<18} {site:<8} seed {seed} fold {fold:02d}  scored on {', '.join(sets)}")
+    return ensembles, [
+        f"{arm} fitted anew differs by up to {difference:.2g} from the probabilities that the run recorded: it was "
+        "made by another version, or under other evaluate settings"
+        for arm, difference in changed.items()
+        if difference > 1e-3
+    ]
+
+
+def ask_models(
+    folders: list[Path], config: Config, accelerator: Accelerator, sets: dict[str, Windows]
+) -> dict[Job, list[Member]]:
+    """What each finished fold's model says of every species, where its training windows are not there."""
+    ensembles: dict[Job, list[Member]] = {}
+    for folder in tqdm(folders, desc="benchmark", unit="fold", disable=not sys.stderr.isatty()):
+        arm, site, seed, fold = job_of(folder).values()
+        scorer, member = load_scorer(folder / "checkpoints/best", config, accelerator), Member(fold, None, None)
+        for name, benchmark in sets.items():
+            member.species[name] = scorer(benchmark.take(benchmark.of_site(site)))
+            member.similar[name] = None
+        ensembles.setdefault((arm, site, seed), []).append(member)
+    return ensembles
+
+
+def score_checkpoint(
+    folder: Path, config: Config, accelerator: Accelerator, sets: dict[str, Windows]
+) -> dict[str, dict[str, float]]:
+    """One classifier on every species, by site type, at .5."""
+    scorer, table = load_scorer(folder, config, accelerator), {}
+    for name, windows in sets.items():
+        probabilities = scorer(windows)
+        for part, index in parts_of(windows, "both").items():
+            scores = score_windows(windows.labels[index], probabilities[index], None, None)
+            table[f"{name} {part}"] = scores
+    return table

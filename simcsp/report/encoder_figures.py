@@ -1,0 +1,173 @@
+"""What the encoders and the primary arm's classifier see: motif sites in UMAP's plane, and in-silico mutagenesis."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from accelerate import Accelerator
+from matplotlib.figure import Figure
+
+from simcsp.core.arms import BASELINE, CONTROL, HEAD_FILE, checkpoint_of, finished_folds, stage_folders
+from simcsp.core.config import Config, ModelConfig
+from simcsp.core.device import build_accelerator
+from simcsp.core.files import read_json, replacing
+from simcsp.core.run_folder import REMEDY
+from simcsp.labels.motifs import Motifs, load_motifs, spliceator_sites
+from simcsp.labels.spliceator import Windows
+from simcsp.labels.splits import has_training_windows, read_windows, selection_windows
+from simcsp.metrics.benchmark_predictions import trained_on
+from simcsp.metrics.clustering import lay_out
+from simcsp.metrics.mutagenesis import Score, logo_heights, mean_drops, substitution_drops
+from simcsp.model.checkpoint import load_backbone
+from simcsp.model.checksums import sha256_folder
+from simcsp.model.classifier import load_classifier, predict_logits
+from simcsp.model.embedding import embed, embed_centre
+from simcsp.report.logo import Mutagenesis, mutagenesis_plot
+from simcsp.report.plots import umap_panels
+from simcsp.report.verdict import PRIMARY_ARM
+from simcsp.text.sites import SITES
+from simcsp.training.probe import fit_logistic
+from simcsp.training.tensorboard import LEAST_SITES
+
+MOST_SITES = 1000  # that UMAP lays out: it takes seconds an encoder then
+MUTATED, FLANK = 50, 20  # true sites of each type, and nt on either side that are changed: 12,000 windows
+BEST = "checkpoints/best"
+SHOWN = (BASELINE, PRIMARY_ARM, f"{CONTROL}{PRIMARY_ARM}")
+
+
+def draw_seen(config: Config, suffix: str, cache: Path) -> dict[str, Figure]:
+    """{name: figure} of what there is to show of one run. cache: the .npz that keeps the mutagenesis."""
+    accelerator, figures = build_accelerator(config.device, config.precision), {}
+    sites, what = sites_to_show(config)
+    if len(sites.labels) >= LEAST_SITES and (panels := umap_of_arms(config, sites, accelerator)):
+        figures["umap"] = umap_panels(panels, f"{config.name}: {what}{suffix}")
+    if has_training_windows(config.data):
+        for arm in (PRIMARY_ARM, BASELINE):
+            if panels := mutagenesis_of(config, arm, accelerator, cache):
+                figures["mutagenesis"] = mutagenesis_plot(panels, f"{config.name}: what {arm} sees{suffix}")
+                break
+    return figures
+
+
+def sites_to_show(config: Config) -> tuple[Motifs, str]:
+    """At most MOST_SITES of the motif sites; without any, of the selection windows with GT or AG at the site."""
+    if config.data.motif_bed is not None:
+        sites, what = load_motifs(config.data), "motif sites"
+    elif has_training_windows(config.data):
+        windows, splits = read_windows(config.data, config.folder)
+        sites = spliceator_sites(selection_windows(windows, splits), config.data.context)
+        what = "selection windows with GT or AG at the site"
+    else:
+        return Motifs(np.zeros((0, 0), np.uint8), np.zeros(0, str)), ""
+    chosen = np.unique(np.linspace(0, len(sites.labels) - 1, min(MOST_SITES, len(sites.labels))).astype(int))
+    return Motifs(sites.ids[chosen], sites.labels[chosen]), what
+
+
+def first_fit(run: Path, arm: str, with_model: bool = True) -> Path | None:
+    """The first finished fit of an arm on the most training windows; with_model: of those that have kept one."""
+    fits = [fit for fit in finished_folds(run, arm) if not with_model or (fit / BEST / HEAD_FILE).is_file()]
+    return max(fits, key=_training_windows, default=None)
+
+
+def _training_windows(fit: Path) -> int:
+    return read_json(fit / "summary.json", REMEDY)["windows"]["train"]
+
+
+def umap_of_arms(
+    config: Config, sites: Motifs, accelerator: Accelerator
+) -> list[tuple[str, dict[str, np.ndarray], np.ndarray]]:
+    """(arm, {'before', 'after': points [n, 2]}, labels [n]): the start, the end of contrast and that of its control.
+
+    Before: the checkpoint of pre-training, of the first of several seeds; after: that of the arm's first fit.
+    """
+    rows = []
+    for arm in SHOWN:
+        start = start_of(config.folder, arm)
+        folders = {"before": start} if start is not None else {}
+        if (fit := first_fit(config.folder, arm)) is not None:
+            folders["after"] = fit / BEST
+        points = {when: _points(folder, sites, config, accelerator) for when, folder in folders.items()}
+        rows += [(arm, points, sites.labels)] if points else []
+    return rows
+
+
+def start_of(run: Path, arm: str, seed: int | None = None) -> Path | None:
+    """The checkpoint of pre-training that an arm starts from, of the first of several seeds where none is named."""
+    stage, checkpoint = checkpoint_of(arm)
+    folders = stage_folders(run, stage)
+    folder = folders.get(seed, next(iter(folders.values()), None))
+    return folder / "checkpoints" / checkpoint if folder and (folder / "checkpoints" / checkpoint).is_dir() else None
+
+
+def _points(folder: Path, sites: Motifs, config: Config, accelerator: Accelerator) -> np.ndarray:
+    model, _, _ = load_backbone(ModelConfig(source=str(folder)))
+    bert, settings = model.bert.to(accelerator.device), config.evaluate
+    states = embed_centre(bert, sites.ids, settings.nmi_layer, settings.batch_size, accelerator.autocast)
+    return lay_out(states, config.seed)
+
+
+def mutagenesis_of(config: Config, arm: str, accelerator: Accelerator, cache: Path) -> dict[str, Mutagenesis]:
+    """{type of site: ...} of true sites among the test windows of the arm's first fit, by its model; {} without one.
+
+    A probe has kept none: it is fitted again. cache: an .npz; what stands there of the same model is not computed anew.
+    """
+    fit = first_fit(config.folder, arm)
+    if is_probe := fit is None:
+        fit = first_fit(config.folder, arm, with_model=False)
+    summary = {} if fit is None else read_json(fit / "summary.json", REMEDY)
+    checkpoint = start_of(config.folder, arm, summary.get("pretrain_seed")) if is_probe else fit / BEST
+    if fit is None or checkpoint is None or (is_probe and "C" not in summary):
+        return {}
+    key = f"{sha256_folder(checkpoint)} {fit.relative_to(config.folder) if is_probe else ''} {MUTATED} {FLANK}"
+    if cache.is_file() and (known := _read(cache, key)):
+        return known
+    windows, splits = read_windows(config.data, config.folder)
+    parts, context = splits.folds[summary["site"]][summary["fold"]], config.data.context
+    places = np.arange(max(0, context // 2 - FLANK), min(context, context // 2 + FLANK))
+    if is_probe:
+        train = trained_on(fit, parts["train"], windows, config.data.split_seed)
+        score = probe_score(config, checkpoint, summary["C"], windows, train, accelerator)
+    else:
+        score = classifier_score(config, checkpoint, accelerator)
+    found, test = {}, parts["test"]
+    for site in SITES:
+        mine = test[(windows.labels[test] == 1) & (windows.sites[test] == site)]
+        if len(mine):
+            ids = windows.take(mine[:: -(-len(mine) // MUTATED)]).crop(context)
+            drops = substitution_drops(score, ids, places)
+            of_site = logo_heights(ids, drops, places), mean_drops(ids, drops, places), places - context // 2, len(ids)
+            found[site] = Mutagenesis(*of_site)
+    with replacing(cache) as aside, open(aside, "wb") as handle:
+        arrays = {f"{site}_{name}": value for site, panel in found.items() for name, value in vars(panel).items()}
+        np.savez(handle, key=key, **arrays)
+    return found
+
+
+def classifier_score(config: Config, checkpoint: Path, accelerator: Accelerator) -> Score:
+    """Logits of windows by a fine-tuned classifier."""
+    model = load_classifier(checkpoint, config.model, config.finetune.dropout).to(accelerator.device)
+    return lambda ids: predict_logits(model, ids, config.evaluate.batch_size, accelerator.autocast)
+
+
+def probe_score(
+    config: Config, checkpoint: Path, c: float, windows: Windows, train: np.ndarray, accelerator: Accelerator
+) -> Score:
+    """Logits of windows by a fit's probe, fitted again. c: the fit's C; train: the windows that it was fitted on."""
+    model, pooling, _ = load_backbone(config.model.saved_as(str(checkpoint)))
+    bert = model.bert.to(accelerator.device)
+
+    def vectors(ids: np.ndarray) -> np.ndarray:
+        return embed(bert, ids, pooling, config.evaluate.batch_size, accelerator.autocast)
+
+    probe = fit_logistic(vectors(windows.take(train).crop(config.data.context)), windows.labels[train], c)
+    return lambda ids: probe.decision_function(vectors(ids))
+
+
+def _read(cache: Path, key: str) -> dict[str, Mutagenesis]:
+    with np.load(cache) as kept:
+        if str(kept["key"]) != key:
+            return {}
+        names = list(Mutagenesis.__dataclass_fields__)
+        sites = [site for site in SITES if f"{site}_windows" in kept.files]
+        return {site: Mutagenesis(*(kept[f"{site}_{name}"] for name in names)) for site in sites}

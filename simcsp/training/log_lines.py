@@ -1,0 +1,67 @@
+"""What pre-training says of itself: lines of the log."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from simcsp.core.arms import PROXIES
+
+
+def progress(step: int, steps: int, row: dict[str, float]) -> str:
+    width = len(str(steps))
+    return (
+        f"step {step:>{width}}/{steps}  loss {row['train/loss']:7.4f}  accuracy {row['train/accuracy']:.3f}  "
+        f"lr {row['train/lr']:.2e}  {row['train/windows_per_s']:7.1f} windows/s"
+    )
+
+
+def with_errors(scores: dict[str, float]) -> str:
+    """The proxies in words: SCCS with its 95 % interval, NMI with its sd over seeds of Leiden."""
+    parts = [f"{key} {scores[key]:.4f}" for key in ("sccs", "nmi", "mean_cosine", "uniformity") if key in scores]
+    if "sccs_low" in scores:
+        parts[0] += f" [{scores['sccs_low']:.3f}, {scores['sccs_high']:.3f}]"
+    if "nmi_sd" in scores:
+        at = next(i for i, part in enumerate(parts) if part.startswith("nmi "))
+        parts[at] += f" ± {scores['nmi_sd']:.4f}"
+    return "  ".join(parts)
+
+
+def headline(summary: dict[str, object]) -> str:
+    """A finished stage in a line: what became of its loss and of the proxies, each SCCS with its 95 % interval.
+
+    A proxy rose or fell where that interval (NMI: 1.96 sd over seeds of Leiden) leaves out the start; `best` is only
+    what is above the start.
+    """
+    metrics, begun = summary["metrics"], summary["start"]
+    parts = [f"{summary['objective']} {summary['steps']} steps", f"loss {metrics['train/loss']:.4f}"]
+    for proxy in PROXIES:
+        key = f"val/{proxy}"
+        if key not in metrics:
+            continue
+        first, final, best = begun[key], metrics[key], summary["best"][proxy]
+        error = 1.96 * metrics.get(f"{key}_sd", 0.0)
+        low, high = metrics.get(f"{key}_low", final - error), metrics.get(f"{key}_high", final + error)
+        verb = "rose" if low > first else "fell" if high < first else "stayed within its error"
+        if best["value"] <= first:
+            above = "never above the start"
+        elif best["step"] == summary["steps"]:
+            above = "its best"
+        else:
+            above = f"best {with_interval(best['value'], best)} at step {best['step']}"
+        was, now = with_interval(first, begun, f"{key}_"), with_interval(final, metrics, f"{key}_")
+        parts.append(f"{proxy.upper()} {verb} {was} -> {now} ({above})")
+    return ", ".join(parts)
+
+
+def with_interval(value: float, ends: Mapping[str, float], prefix: str = "") -> str:
+    """A value in words, and its interval where `ends` has one."""
+    within = ""
+    if f"{prefix}low" in ends:
+        within = f" [{ends[f'{prefix}low']:.2f}, {ends[f'{prefix}high']:.2f}]"
+    return f"{value:.3f}{within}"
+
+
+def floors_in_words(values: Mapping[str, float]) -> str:
+    """Floors of a proxy (gc, gc_low, gc_high) in words."""
+    names = [name for name in values if not name.endswith(("_low", "_high"))]
+    return ", ".join(f"{name} {with_interval(values[name], values, f'{name}_')}" for name in names)

@@ -1,0 +1,289 @@
+"""What TensorBoard shows: the curves of a stage, pictures of its validations, the projector, and a run for each arm.
+
+All of it is a view, made anew from what the run folder keeps when a stage resumes.
+"""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from tensorboard.compat.proto.summary_pb2 import Summary
+from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import hparams
+
+from simcsp.core.arms import finished_folds
+from simcsp.core.config_file import read_saved
+from simcsp.core.files import read_json, read_table, write_text
+from simcsp.core.run_folder import HEADLINES, START_ANEW, RunFolder, read_metrics
+from simcsp.metrics.clustering import lay_out, principal_components
+from simcsp.training.validation import Seen, Validation
+
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7")  # of Okabe and Ito: apart for all kinds of colour vision
+MOST_PAIRS, MOST_VECTORS, COMPONENTS, LEAST_SITES = 500, 500, 32, 30
+_SCORES = {"val/auc": "val_auc", "val/f1": "val_f1", "train/loss": "loss"}
+
+
+# -- curves of a stage ------------------------------------------------------------------------------------------------
+
+
+def open_folder(
+    path: Path, config: dict[str, Any], inputs: dict[str, str], device: str, shown: bool = True
+) -> RunFolder:
+    """The run folder of a stage (its arguments there) with its curves. shown: whether TensorBoard has it."""
+    return RunFolder(path, config, inputs, device, Curves(path, shown))
+
+
+class Curves:
+    """The TensorBoard run of a stage's folder `path`; nothing is written where shown is False."""
+
+    def __init__(self, path: Path, shown: bool = True) -> None:
+        self.path, self.shown = path, shown
+        self._writer: SummaryWriter | None = None
+
+    @property
+    def writer(self) -> SummaryWriter:
+        """Opened on first use."""
+        if self._writer is None:
+            self._writer = SummaryWriter(str(self.path))
+        return self._writer
+
+    def show(self, row: dict[str, Any]) -> None:
+        """A row of metrics as points of curves, but for floors, which are no curves of this stage."""
+        if not self.shown:
+            return
+        for key, value in row.items():
+            if key not in ("step", "time") and not key.startswith("floor/"):
+                self.writer.add_scalar(key, value, row["step"], walltime=row["time"])
+
+    def picture(self, step: int, distributions: dict[str, np.ndarray], image: bytes | None = None) -> None:
+        """Keep and show what a validation looks like: values to draw histograms of, within [-1, 1], and a PNG."""
+        if not self.shown:
+            return
+        folder = self.path / "pictures"
+        folder.mkdir(exist_ok=True)
+        with open(folder / f"{step:06d}.npz", "wb") as handle:
+            np.savez_compressed(handle, **{name: values.astype(np.float16) for name, values in distributions.items()})
+        if image is not None:
+            (folder / f"{step:06d}.png").write_bytes(image)
+        self._show_picture(step)
+
+    def _show_picture(self, step: int) -> None:
+        stem = self.path / "pictures" / f"{step:06d}"
+        with np.load(stem.with_suffix(".npz")) as kept:
+            for name in kept.files:
+                self.writer.add_histogram(name, kept[name].astype(np.float32), step, bins=np.linspace(-1, 1, 41))
+        if stem.with_suffix(".png").is_file():
+            png = stem.with_suffix(".png").read_bytes()
+            width, height = (int.from_bytes(png[at : at + 4]) for at in (16, 20))  # of its header
+            image = Summary.Image(encoded_image_string=png, colorspace=3, width=width, height=height)
+            self.writer.file_writer.add_summary(Summary(value=[Summary.Value(tag="UMAP", image=image)]), step)
+
+    def rewind(self, step: int, rows: list[dict[str, Any]]) -> None:
+        """Make the view anew: what the run is, `rows` of metrics, and the pictures up to `step`; later ones go."""
+        for events in self.path.glob("events.out.tfevents.*"):
+            events.unlink()
+        for picture in (self.path / "pictures").glob("*"):
+            if int(picture.stem) > step:
+                picture.unlink()
+        if not self.shown:
+            return
+        run = self.path.parent.parent if self.path.name.startswith("seed") else self.path.parent
+        for name, path, kind in (
+            ("config", self.path / "config.yaml", "yaml"),
+            ("environment", self.path / "env.json", "json"),
+            ("pre-training text", run / "corpus.json", "json"),
+            ("overlap of the evaluation with the text", run / "overlap.json", "json"),
+        ):
+            if path.is_file():
+                self.writer.add_text(name, f"```{kind}\n{path.read_text()}\n```")
+        for row in rows:
+            self.show(row)
+        for picture in sorted((self.path / "pictures").glob("*.npz")):
+            self._show_picture(int(picture.stem))
+
+    def close(self) -> None:
+        """Flush what is written."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    def finish(self, hyperparameters: dict[str, Any] | None, metrics: dict[str, float]) -> None:
+        """Add the line of HPARAMS, with the headlines among the metrics, and close."""
+        if hyperparameters and self.shown:
+            show_hyperparameters(self.writer, hyperparameters, [tag for tag in HEADLINES if tag in metrics])
+        self.close()
+
+
+def show_hyperparameters(writer: SummaryWriter, values: dict[str, Any], tags: list[str]) -> None:
+    """A line of TensorBoard's HPARAMS: settings, and the last values of the scalars named by tags.
+
+    add_hparams would open a run of its own; its three summaries can go to this one.
+    """
+    plain = {key: value if isinstance(value, (bool, int, float, str)) else str(value) for key, value in values.items()}
+    for part in hparams(plain, dict.fromkeys(tags, 0.0)):
+        writer.file_writer.add_summary(part)
+
+
+# -- pictures of a validation ------------------------------------------------------------------------------------------
+
+
+def show_validation(run: RunFolder, step: int, validation: Validation, seen: Seen) -> None:
+    """Histograms of cosines within and between the classes, and in UMAP's plane the motif sites, or without any the
+    selection windows."""
+    distributions, image = {}, None
+    if seen.vectors is not None:
+        same, other = class_cosines(seen.vectors, validation.labels, validation.seed)
+        distributions = {"cosine/same class": same, "cosine/different class": other}
+    points, labels = seen.states, None if seen.states is None else validation.motifs.labels
+    if points is None and seen.vectors is not None:
+        points, labels = seen.vectors, np.where(validation.labels == 1, "site", "no site")
+    most = validation.settings.umap_sites
+    if points is not None and min(most, len(points)) >= LEAST_SITES:
+        image = draw_points(points, labels, most, validation.seed, f"step {step}")
+    run.view.picture(step, distributions, image)
+
+
+def class_cosines(vectors: np.ndarray, labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Cosines of at most MOST_PAIRS random pairs of vectors [n, hidden] of the same class, and of different classes."""
+    rng = np.random.default_rng(seed)
+    left, right = rng.integers(0, len(vectors), (2, 8 * MOST_PAIRS))
+    left, right = left[left != right], right[left != right]
+    unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    cosines, same = (unit[left] * unit[right]).sum(axis=1), labels[left] == labels[right]
+    return cosines[same][:MOST_PAIRS], cosines[~same][:MOST_PAIRS]
+
+
+def draw_points(vectors: np.ndarray, labels: np.ndarray, most: int, seed: int, title: str) -> bytes:
+    """PNG of UMAP's layout of at most `most` vectors [n, any], coloured by label [n]."""
+    from matplotlib.figure import Figure
+
+    chosen = np.linspace(0, len(vectors) - 1, min(most, len(vectors))).astype(int)
+    points, labels = lay_out(vectors[chosen], seed), labels[chosen]
+    figure = Figure(figsize=(4, 3.4), layout="constrained")
+    axis = figure.add_subplot()
+    for i, label in enumerate(sorted(set(labels))):
+        axis.scatter(*points[labels == label].T, s=5, linewidths=0, color=COLOURS[i % len(COLOURS)], label=label)
+    axis.set_title(title, fontsize=9)
+    axis.set_xticks([])
+    axis.set_yticks([])
+    axis.legend(fontsize=7, markerscale=2)
+    png = io.BytesIO()
+    figure.savefig(png, format="png", dpi=90)
+    return png.getvalue()
+
+
+def show_vectors(run: RunFolder, validation: Validation, seen: Seen, name: str) -> None:
+    """Add an encoder to the run's PROJECTOR: labelled vectors of selection windows, by their first components."""
+    if seen.vectors is None:
+        return
+    folder, chosen = run.path / "projector", np.linspace(0, len(seen.vectors) - 1, MOST_VECTORS).astype(int)
+    chosen = np.unique(chosen)
+    points = principal_components(seen.vectors[chosen])[:, :COMPONENTS]
+    lines = ("\t".join(f"{value:.4g}" for value in row) for row in points)
+    write_text(folder / f"{name}.tsv", "\n".join(lines) + "\n")
+    labels = np.where(validation.labels[chosen] == 1, "site", "no site")
+    write_text(folder / "labels.tsv", "\n".join(labels) + "\n")
+    entries = [
+        f'embeddings {{\n  tensor_name: "{path.stem}"\n  tensor_path: "projector/{path.name}"\n'
+        '  metadata_path: "projector/labels.tsv"\n}\n'
+        for path in sorted(folder.glob("*.tsv"), reverse=True)  # start before last
+        if path.name != "labels.tsv"
+    ]
+    write_text(run.path / "projector_config.pbtxt", "".join(entries))
+
+
+def show_layout(writer: SummaryWriter) -> None:
+    """The page that the tab CUSTOM SCALARS opens on: values, each with its band, floors as level lines.
+
+    All are charts of values in a band, with no width where there is none, because TensorBoard smooths every other kind
+    by default, and bends a curve of few validations. It draws the last one first.
+    """
+    charts = {
+        "loss": ["train/loss"] * 3,
+        "SCCS with its interval, and its floors": ["val/sccs", "val/sccs_low", "val/sccs_high"],
+        "NMI and its floors": ["val/nmi"] * 3,
+        "F1 on the test windows of each fold (step = fold)": ["test/f1"] * 3,
+        "validation AUC by epoch: mean, least and most of the folds": ["val_auc/mean", "val_auc/least", "val_auc/most"],
+    }
+    margins = {title: ["Margin", tags] for title, tags in reversed(charts.items())}
+    writer.add_custom_scalars({"Pre-training, then fine-tuning": margins})
+
+
+def show_floors(folder: Path, floors: dict[str, dict[str, float]], steps: int) -> None:
+    """A TensorBoard run for each floor, in `folder`/floors/<name>: level lines under the names of the curves that they
+    are floors of, without a band: their intervals are in the log.
+
+    floors: {'sccs': {'gc': value, 'gc_low': ..., 'gc_high': ...}, 'nmi': ...}. folder: of the run.
+    """
+    rows: dict[str, dict[str, float]] = {}
+    for proxy, values in floors.items():
+        for name, value in values.items():
+            if not name.endswith(("_low", "_high")):
+                ends = ("", "_low", "_high") if proxy == "sccs" else ("",)
+                rows.setdefault(name, {}).update({f"val/{proxy}{end}": value for end in ends})
+    for name, row in rows.items():
+        path = folder / "floors" / name
+        for events in path.glob("events.out.tfevents.*"):
+            events.unlink()
+        with SummaryWriter(str(path)) as writer:
+            for step in (0, steps):
+                for tag, value in row.items():
+                    writer.add_scalar(tag, value, step)
+
+
+# -- arms --------------------------------------------------------------------------------------------------------------
+
+
+def show_arm(folder: Path, arm: str) -> None:
+    """TensorBoard's run of an arm, in `folder`/finetune/<arm>, from what is finished of it; made anew each time.
+
+    Means over folds and seeds by epoch with the least and the most of them, F1 and AUC of each fold, precision and
+    recall of all test windows together, settings and final F1. folder: of the run.
+    """
+    folds = [(path, read_json(path / "summary.json", "train it anew")) for path in finished_folds(folder, arm)]
+    whole = [(path, summary) for path, summary in folds if not summary.get("train_windows")]
+    by_site: dict[str, list] = {}
+    for path, summary in whole or folds:
+        by_site.setdefault(summary["site"], []).append((path, summary))
+    for events in (folder / "finetune" / arm).glob("events.out.tfevents.*"):
+        events.unlink()
+    if not folds:
+        return
+    with SummaryWriter(str(folder / "finetune" / arm)) as writer:
+        show_layout(writer)
+        writer.add_text("config", f"```yaml\n{(folds[0][0] / 'config.yaml').read_text()}\n```")
+        for site, mine in by_site.items():
+            prefix = "" if len(by_site) == 1 else f"{site}/"
+            _show_epochs(writer, prefix, [read_metrics(path) for path, _ in mine])
+            _show_scores(writer, prefix, mine)
+        settings = read_saved(folds[0][0] / "config.yaml")["finetune"]
+        shown = {"arm": arm, "lr": settings["lr"], "objective": "+".join(settings["stages"]), "folds": len(folds)}
+        show_hyperparameters(writer, shown, ["final/f1", "final/auc"])
+
+
+def _show_epochs(writer: SummaryWriter, prefix: str, fits: list[list[dict[str, float]]]) -> None:
+    """Mean, least and most of the fits at each epoch that at least half of them have."""
+    rows = pd.DataFrame([row for fit in fits for row in fit if "train/loss" in row])
+    for key, name in _SCORES.items():
+        if key not in rows:
+            continue
+        table = rows.groupby("step")[key].agg(["mean", "min", "max", "count"])
+        for row in table[2 * table["count"] >= len(fits)].itertuples():
+            for part, value in (("mean", row.mean), ("least", row.min), ("most", row.max)):
+                writer.add_scalar(f"{prefix}{name}/{part}", value, row.Index)
+
+
+def _show_scores(writer: SummaryWriter, prefix: str, folds: list[tuple[Path, dict]]) -> None:
+    """F1 and AUC of each fold (mean over seeds), their means, and the curve of precision against recall."""
+    scores = pd.DataFrame([{"fold": summary["fold"], **summary["metrics"]} for _, summary in folds])
+    for metric in ("f1", "auc"):
+        for fold, value in scores.groupby("fold")[f"test/{metric}"].mean().items():
+            writer.add_scalar(f"{prefix}test/{metric}", value, fold)
+        writer.add_scalar(f"{prefix}final/{metric}", scores[f"test/{metric}"].mean())
+    columns = ["label", "probability"]
+    table = pd.concat([read_table(path / "predictions.csv", columns, START_ANEW) for path, _ in folds])
+    writer.add_pr_curve(f"{prefix}test windows", table["label"].to_numpy(), table["probability"].to_numpy())

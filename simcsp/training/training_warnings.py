@@ -1,0 +1,106 @@
+"""Signs that a training has taught nothing: each a sentence for the log and the summary, or None."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from simcsp.core.config import PretrainConfig
+from simcsp.text.alphabet import A, T
+
+COLLAPSED = 0.99
+"""Mean cosine similarity of windows above which their vectors are taken to be one."""
+PUBLISHED_BATCH = 512
+"""The default of batch_size, and the published one."""
+_ROUNDING = 1e-6  # of a mean cosine similarity: ten steps of a learning rate of 1e-5 move it by more than 1e-5
+_RECENT = 50  # steps whose loss is looked at
+_PATIENCE = 200  # steps after the warm-up by which a loss has to move
+
+
+def collapse(scores: dict[str, float], start: dict[str, float], objective: str) -> str | None:
+    """Vectors that all point one way. scores, start: `mean_cosine` now and at step 0.
+
+    Masked bases need no such spread: there it counts only where the start had it.
+    """
+    now, before = scores.get("mean_cosine", 0.0), start.get("mean_cosine", 0.0)
+    if now <= COLLAPSED or (objective == "mlm" and before > COLLAPSED):
+        return None
+    return f"collapse: the mean cosine similarity of windows is {now:.4f}; lower the learning rate"
+
+
+def unmoved(scores: dict[str, float], start: dict[str, float]) -> str | None:
+    """Vectors that are still those of the start. scores, start: `mean_cosine` now and at step 0, {} without windows."""
+    if scores is start or not scores or abs(scores["mean_cosine"] - start["mean_cosine"]) > _ROUNDING:
+        return None
+    return (
+        f"not moved: the mean cosine similarity of windows is still {start['mean_cosine']:.6f}; raise the learning rate"
+    )
+
+
+def batch_for_gpu(name: str, batch_size: int, device: str) -> str | None:
+    """A batch of the published size where there is no GPU; name: of the stage, device: its type (cpu, cuda)."""
+    if device != "cpu" or batch_size < PUBLISHED_BATCH:
+        return None
+    return (
+        f"{name}.batch_size is {batch_size}, meant for a GPU ({PUBLISHED_BATCH} where it is not set): on a CPU, 64 "
+        f"windows make {batch_size // 64} steps in the time of one; --dry-run says how long one takes"
+    )
+
+
+def chance_loss(stage: PretrainConfig, composition: float) -> float | None:
+    """The loss, in nats, of an encoder that knows nothing of a window; None where losses are mixed.
+
+    simcse: ln(batch), all windows alike; dcl leaves the positive out. mlm: the entropy of the text's base composition.
+    """
+    if stage.objective == "mlm":
+        return composition
+    if stage.mlm_weight:
+        return None
+    others = stage.batch_size * (1 + stage.reverse_complement_negatives) - (stage.objective == "dcl")
+    return math.log(max(others, 1))
+
+
+def base_entropy(ids: np.ndarray) -> float:
+    """Entropy of the base composition of windows uint8 [n, length], in nats; N does not count."""
+    counts = np.bincount(ids.ravel(), minlength=256)[A : T + 1]
+    shares = counts[counts > 0] / counts.sum()
+    return float(-(shares * np.log(shares)).sum())
+
+
+def stuck(rows: Sequence[dict[str, float]], stage: PretrainConfig, composition: float) -> str | None:
+    """A loss that is still that of chance. rows: of metrics.jsonl; composition: see `base_entropy`.
+
+    Looked at from 200 steps after the warm-up on, or at the last step where that comes first.
+    """
+    losses = [(row["step"], row["train/loss"]) for row in rows if "train/loss" in row]
+    chance = chance_loss(stage, composition)
+    if not losses or chance is None or losses[-1][0] < min(stage.steps, stage.warmup + _PATIENCE):
+        return None
+    mean = float(np.mean([loss for step, loss in losses if step > losses[-1][0] - _RECENT]))
+    margin = 0.0 if stage.objective == "mlm" else 0.02 * chance  # bases differ from their composition by little
+    if mean < chance - margin:
+        return None
+    what = "the entropy of the base composition" if stage.objective == "mlm" else "that of windows all alike"
+    return f"nothing learned: the loss is {mean:.4f} at step {losses[-1][0]}, {what} is {chance:.4f}"
+
+
+def at_chance(auc: float, labels: np.ndarray) -> str | None:
+    """A validation AUC of at most .5 + 2 standard errors, those of no relation (Mann-Whitney)."""
+    positives = int(np.sum(labels == 1))
+    negatives = len(labels) - positives
+    error = math.sqrt((len(labels) + 1) / (12 * positives * negatives))
+    if auc > 0.5 + 2 * error:
+        return None
+    return (
+        f"at chance: the validation AUC is {auc:.3f}, which {len(labels)} windows do not tell from .5 (se {error:.3f})"
+    )
+
+
+def one_class(probabilities: np.ndarray) -> str | None:
+    """Windows that are all called the same at .5."""
+    called = probabilities >= 0.5
+    if called.any() and not called.all():
+        return None
+    return f"one class: all {len(called)} test windows are called {'sites' if called.all() else 'non-sites'} at .5"

@@ -1,0 +1,454 @@
+"""Files: written whole or not at all, damage named, one process a folder."""
+
+import itertools
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+from safetensors.torch import save_file
+
+from simcsp.core import files
+from simcsp.core.config import Config
+from simcsp.core.errors import InputError, describe_os_error
+from simcsp.core.files import (
+    check_hash,
+    read_json,
+    read_table,
+    replace_folder,
+    replacing,
+    sha256_file,
+    write_json,
+    write_text,
+)
+from simcsp.core.run_folder import FORMAT, PREVIOUS, RunFolder, read_metrics
+from simcsp.text.reading import is_whole_number
+from utils.arguments import find_faults
+from utils.script import run_script
+
+# -- written aside -----------------------------------------------------------------------------------------------------
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_file_whose_writing_fails_stays_as_it_was_and_leaves_nothing_beside_it(tmp_path):
+    path = tmp_path / "a.txt"
+    write_text(path, "old")
+    with pytest.raises(ZeroDivisionError), replacing(path) as aside:
+        aside.write_text("half")
+        raise ZeroDivisionError
+    assert path.read_text() == "old" and names(tmp_path) == ["a.txt"]
+
+
+def test_json_refuses_what_is_no_number(tmp_path):
+    with pytest.raises(ValueError):
+        write_json(tmp_path / "a.json", {"loss": float("nan")})
+    assert not (tmp_path / "a.json").exists()
+
+
+def fill(path, text):
+    with replace_folder(path) as folder:
+        (folder / "weights").write_text(text)
+
+
+def test_a_folder_is_replaced_as_a_whole(tmp_path):
+    fill(tmp_path / "best", "old")
+    fill(tmp_path / "best", "new")
+    assert (tmp_path / "best/weights").read_text() == "new"
+    assert [path.name for path in tmp_path.iterdir()] == ["best"]
+
+
+def test_a_folder_whose_filling_fails_stays_as_it_was(tmp_path):
+    fill(tmp_path / "best", "old")
+    with pytest.raises(ZeroDivisionError), replace_folder(tmp_path / "best") as folder:
+        (folder / "weights").write_text("half")
+        raise ZeroDivisionError
+    assert (tmp_path / "best/weights").read_text() == "old" and names(tmp_path) == ["best"]
+    fill(tmp_path / "best", "new")  # what was left behind is not in the way
+    assert (tmp_path / "best/weights").read_text() == "new"
+
+
+@pytest.mark.parametrize("renames, found", [(0, "old"), (1, "old"), (2, "new")])
+def test_a_kill_while_a_checkpoint_is_replaced_leaves_the_old_or_the_new(tmp_path, monkeypatch, renames, found):
+    run = RunFolder(tmp_path / "stage", {}, {}, "cpu")
+    best = run.checkpoints / "best"
+    fill(best, "old")
+    real, done = os.rename, itertools.count()
+    monkeypatch.setattr(os, "rename", lambda *a: real(*a) if next(done) < renames else 1 / 0)
+    monkeypatch.setattr(shutil, "rmtree", lambda path, **_: 1 / 0 if Path(path).exists() and renames == 2 else None)
+    with pytest.raises(ZeroDivisionError):
+        fill(best, "new")
+    monkeypatch.undo()
+    RunFolder(tmp_path / "stage", {}, {}, "cpu").begin()
+    assert (best / "weights").read_text() == found
+    assert not list(run.checkpoints.glob("*.old"))
+
+
+def test_file_and_folder_are_flushed_before_and_after_the_rename(tmp_path, monkeypatch):
+    order, fsync, replace = [], os.fsync, os.replace
+    monkeypatch.setattr(
+        os, "fsync", lambda handle: (order.append(os.readlink(f"/proc/self/fd/{handle}")), fsync(handle))
+    )
+    monkeypatch.setattr(os, "replace", lambda *paths: (order.append("rename"), replace(*paths)))
+    write_text(tmp_path / "a.txt", "new")
+    written, rename, folder = order
+    assert written.startswith(f"{tmp_path}/a.txt.") and rename == "rename" and folder == str(tmp_path)
+
+
+def test_what_killed_processes_left_is_removed_and_what_a_live_one_writes_is_not(tmp_path):
+    code = (
+        "import os, signal, sys, pathlib\n"
+        "from simcsp.core.files import replacing\n"
+        "with replacing(pathlib.Path(sys.argv[1])) as aside:\n"
+        "    aside.write_text('half')\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    subprocess.run([sys.executable, "-c", code, tmp_path / "a.txt"], cwd=ROOT)
+    (left,) = names(tmp_path)
+    live = left.replace(left.split(".")[-2], str(os.getppid()))
+    (tmp_path / live).write_text("being written")
+    write_text(tmp_path / "a.txt", "new")
+    assert names(tmp_path) == ["a.txt", live]
+
+
+# -- a full disk -------------------------------------------------------------------------------------------------------
+
+
+def save_with_torch(path):
+    with open(path, "wb") as handle:
+        torch.save({"weights": torch.zeros(100_000)}, handle)
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda path: path.write_bytes(bytes(100_000)),
+        save_with_torch,
+        lambda path: save_file({"weights": torch.zeros(100_000)}, path),
+    ],
+    ids=["text", "torch", "safetensors"],
+)
+def test_a_disk_that_takes_no_more_is_named_whoever_was_writing(tmp_path, write):
+    path, limits = tmp_path / "state.pt", resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large") as error, replacing(path) as aside:
+            write(aside)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert error.value.filename == str(path) and names(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "action, line",
+    [
+        (lambda: write_text(Path("/proc/x/y"), "a"), "/proc/x: No such file or directory; check the path"),
+        (lambda: write_text(Path("/dev/null/x"), "a"), "/dev/null: File exists; a file is where a folder is needed"),
+        (lambda: write_text(Path("/tmp", "a" * 300), "a"), "File name too long; choose a shorter one"),
+        (lambda: Path("/").write_text("a"), "/: Is a directory; a folder is where a file is needed"),
+    ],
+    ids=["proc", "file", "long", "folder"],
+)
+def test_what_the_file_system_refuses_is_one_line_with_the_path_and_status_2(capsys, monkeypatch, action, line):
+    monkeypatch.setattr(sys, "argv", ["some.py"])
+    with pytest.raises(SystemExit) as exit:
+        run_script(action)
+    said = capsys.readouterr().err
+    assert exit.value.code == 2 and said.startswith("some.py: error: ") and line in said and said.count("\n") == 1
+
+
+def test_a_full_disk_says_that_the_same_command_goes_on():
+    assert describe_os_error(OSError(28, os.strerror(28), "runs/a/state.pt")) == (
+        "runs/a/state.pt: No space left on device; free some space and give the same command again, it goes on from "
+        "what is saved"
+    )
+
+
+def test_sigterm_ends_any_command_with_143_and_what_to_do(tmp_path):
+    code = (
+        "import signal, time\n"
+        "from utils.script import run_script\n"
+        "def main():\n"
+        "    print('ready', flush=True)\n"
+        "    while True:\n"
+        "        time.sleep(0.05)\n"
+        # what a shell starts in the background ignores Ctrl-C, and so do its children
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "run_script(main)\n"
+    )
+    for number in (signal.SIGTERM, signal.SIGINT):
+        process = subprocess.Popen(
+            [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(number)
+        _, said = process.communicate(timeout=30)
+        assert process.returncode == 128 + number
+        assert said == "-c: stopped; the same command goes on from there\n"
+
+
+def test_a_command_typed_in_a_notebook_does_not_look_for_the_notebook_s_backend():
+    code = "from utils.script import run_script; run_script(lambda: print(__import__('matplotlib').get_backend()))"
+    variables = os.environ | {"MPLBACKEND": "module://of.another.environment"}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=variables, capture_output=True, text=True)
+    assert done.stdout == "agg\n", done.stderr
+
+
+# -- damage ------------------------------------------------------------------------------------------------------------
+
+
+def flip(path, bit):
+    content = bytearray(path.read_bytes())
+    content[bit // 8] ^= 1 << bit % 8
+    path.unlink()  # or ext4 waits for the disk, as for any file that is cut to nothing and written anew
+    path.write_bytes(content)
+
+
+def test_json_comes_back_and_every_flipped_bit_is_found(tmp_path):
+    path, value = tmp_path / "a.json", {"loss": 0.1, "arm": "pwm", "folds": [1, 2], "p": None}
+    write_json(path, value)
+    assert read_json(path) == value
+    for bit in range(8 * path.stat().st_size):
+        flip(path, bit)
+        try:
+            found = read_json(path, "do this")
+            assert {key: found[key] for key in value} == value  # white space, or the checksum's own name, say
+        except InputError as error:
+            assert str(path) in str(error) and "do this" in str(error)
+        flip(path, bit)
+
+
+def test_json_without_a_checksum_opens_and_what_is_no_json_is_named(tmp_path):
+    path = tmp_path / "old.json"
+    path.write_text('{"a": 1}')
+    assert read_json(path) == {"a": 1}
+    for text in ("", '{"a": ', "[1]", "\xff", "nul\0"):
+        path.write_text(text, encoding="latin-1")
+        with pytest.raises(InputError, match="old.json .*: .*do this"):
+            read_json(path, "do this")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "window,label\na,1\n", "window,label,p\na,1\n", 'window,label,p\n"a,1,.5\n', "\0"]
+)
+def test_a_damaged_table_is_named(tmp_path, text):
+    (tmp_path / "p.csv").write_text(text)
+    with pytest.raises(InputError, match="p.csv.*do this"):
+        read_table(tmp_path / "p.csv", ["window", "label", "p"], "do this")
+
+
+def test_a_file_with_another_hash_is_refused(tmp_path):
+    path = tmp_path / "p.csv"
+    path.write_text("a,b\n1,2\n")
+    written = sha256_file(path)
+    check_hash(path, written, "do this")
+    check_hash(path, None, "do this")
+    flip(path, 40)
+    with pytest.raises(InputError, match="p.csv is not what was written .*do this"):
+        check_hash(path, written, "do this")
+
+
+# -- a run folder ------------------------------------------------------------------------------------------------------
+
+STATES = [{"step": step, "weights": torch.arange(100.0) * step} for step in (1, 2)]
+
+
+def open_run(folder):
+    run = RunFolder(folder / "stage", {"name": "x"}, {}, "cpu")
+    run.begin()
+    return run
+
+
+def same(state, other):
+    return state["step"] == other["step"] and torch.equal(state["weights"], other["weights"])
+
+
+def test_a_damaged_state_is_never_used_and_the_one_before_is(tmp_path, capsys):
+    run = open_run(tmp_path)
+    for state in STATES:
+        run.save_state(state)
+    newest = run.path / "state.pt"
+    whole, outcomes = newest.read_bytes(), []
+    damages = [lambda bit=bit: flip(newest, bit) for bit in np.random.default_rng(0).integers(8 * len(whole), size=150)]
+    damages += [lambda size=size: newest.write_bytes(whole[:size]) for size in (0, 1, 100, len(whole) - 1)]
+    for damage in damages:
+        damage()
+        state = run.load_state()
+        assert same(state, STATES[0]) or same(state, STATES[1])
+        outcomes.append(state["step"])
+        newest.write_bytes(whole)
+    assert outcomes.count(1) > 20 and outcomes[-4:] == [1, 1, 1, 1]
+    assert "state.pt is damaged (" in capsys.readouterr().out
+
+
+def test_a_damaged_state_without_one_before_is_refused(tmp_path):
+    run = open_run(tmp_path)
+    run.save_state(STATES[0])
+    (run.path / "state.pt").write_bytes(b"")
+    with pytest.raises(InputError, match="state.pt is damaged .* no earlier state.*delete the folder"):
+        run.load_state()
+
+
+def test_a_kill_between_the_renames_of_a_state_leaves_the_one_before(tmp_path):
+    run = open_run(tmp_path)
+    for state in STATES:
+        run.save_state(state)
+    (run.path / "state.pt").unlink()
+    assert same(run.load_state(), STATES[0])
+    run.save_state(STATES[1], keep_previous=False)
+    assert not (run.path / PREVIOUS).exists()
+
+
+def test_a_damaged_middle_line_of_the_metrics_is_refused_by_number(tmp_path):
+    run = open_run(tmp_path)
+    for step in (1, 2, 3):
+        run.record(step, {"train/loss": 0.5})
+    run.close()
+    path = run.path / "metrics.jsonl"
+    first, _, last = path.read_text().splitlines()
+    for damaged in ('{"step": 2', "", "[2]", '{"loss": 1}', "\xff"):
+        path.write_text(f"{first}\n{damaged}\n{last}\n", encoding="latin-1")
+        with pytest.raises(InputError, match="metrics.jsonl, line 2: damaged"):
+            read_metrics(run.path)
+
+
+def test_damaged_files_of_a_run_are_named(tmp_path):
+    run = open_run(tmp_path)
+    for name, text in (("env.json", ""), ("config.yaml", ""), ("env.json", "{}"), ("config.yaml", "a: [")):
+        whole = (run.path / name).read_bytes()
+        (run.path / name).write_text(text)
+        with pytest.raises(InputError, match=name):
+            RunFolder(run.path, {"name": "x"}, {}, "cpu")
+        (run.path / name).write_bytes(whole)
+
+
+def test_a_folder_of_a_later_format_is_refused_and_an_earlier_one_opens(tmp_path):
+    run = open_run(tmp_path)
+    env = read_json(run.path / "env.json")
+    assert env["format"] == FORMAT
+    write_json(run.path / "env.json", env | {"format": FORMAT + 1})
+    with pytest.raises(InputError, match="made by a later version"):
+        open_run(tmp_path)
+    del env["format"]
+    (run.path / "env.json").write_text(json.dumps(env))
+    open_run(tmp_path)
+
+
+def test_resuming_removes_what_a_kill_left(tmp_path):
+    run = open_run(tmp_path)
+    for left in ("state.pt.other-host.1.tmp", "checkpoints/best.other-host.1.tmp/weights", "state.pt.tmp"):
+        (run.path / left).parent.mkdir(parents=True, exist_ok=True)
+        (run.path / left).write_text("half")
+    open_run(tmp_path)
+    assert not list(run.path.rglob("*.tmp"))
+
+
+# -- one process a folder ----------------------------------------------------------------------------------------------
+
+HOLD = (
+    "import sys, time, pathlib\n"
+    "from simcsp.core.files import take_lock\n"
+    "take_lock(pathlib.Path(sys.argv[1]))\n"
+    "print('held', flush=True)\n"
+    "time.sleep(60)\n"
+)
+
+
+@pytest.fixture
+def holder(tmp_path):
+    """A process that holds the lock of the stage's folder."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, tmp_path / "stage/.lock"], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "held\n"
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def test_the_second_process_is_told_who_holds_the_folder_and_writes_nothing(tmp_path, holder):
+    with pytest.raises(InputError, match=rf"stage is in use by process {holder.pid} on \S+ since 20\d\d-\d\d-\d\dT"):
+        open_run(tmp_path)
+    assert names(tmp_path / "stage") == [".lock"]
+
+
+def test_a_lock_dies_with_its_process(tmp_path, holder):
+    holder.kill()
+    holder.wait()
+    open_run(tmp_path)
+    assert json.loads((tmp_path / "stage/.lock").read_text())["pid"] == os.getpid()
+
+
+def test_the_lock_is_gone_when_a_stage_is_done_and_the_folder_cannot_be_begun_again(tmp_path):
+    run, late = open_run(tmp_path), RunFolder(tmp_path / "stage", {"name": "x"}, {}, "cpu")
+    run.finish({"metrics": {}})
+    assert not (run.path / ".lock").exists()
+    with pytest.raises(InputError, match="has been finished by another process"):
+        late.begin()
+    assert not (run.path / ".lock").exists()
+
+
+def test_many_processes_that_want_one_lock_have_it_one_at_a_time(tmp_path):
+    code = (
+        "import os, sys, time, pathlib\n"
+        "from simcsp.core.errors import InputError\n"
+        "from simcsp.core.files import release_lock, take_lock\n"
+        "folder, turns = pathlib.Path(sys.argv[1]), 0\n"
+        "while turns < 15:\n"
+        "    try:\n"
+        "        take_lock(folder / '.lock')\n"
+        "    except InputError:\n"
+        "        continue\n"
+        "    os.mkdir(folder / 'inside')\n"  # fails where another is inside
+        "    os.rmdir(folder / 'inside')\n"
+        "    release_lock(folder / '.lock')\n"
+        "    turns += 1\n"
+    )
+    processes = [subprocess.Popen([sys.executable, "-c", code, tmp_path], cwd=ROOT) for _ in range(4)]
+    assert [process.wait(timeout=60) for process in processes] == [0, 0, 0, 0]
+    assert names(tmp_path) == []
+
+
+def test_a_file_system_without_locks_is_said(tmp_path, monkeypatch, capsys):
+    def refuse(*_):
+        raise OSError(files.errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(files.fcntl, "flock", refuse)
+    open_run(tmp_path)
+    assert "this file system has no locks" in capsys.readouterr().out
+
+
+# -- names and numbers -------------------------------------------------------------------------------------------------
+
+BAD = ["", "../../../esc", "a/b", "-a", ".a", "a\nb", "a\0b", "<b>", "a" * 101, "a ", "=a", "${x}"]
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_names_that_are_no_plain_folders_are_refused(name):
+    config = Config(name=name)
+    assert any(fault.startswith("name (") for fault in find_faults(config))
+    config = Config(name="good")
+    config.finetune.arms = [f"{name}=models/simcsp-small"]
+    assert any(fault.startswith("finetune.arms: ") for fault in find_faults(config))
+
+
+@pytest.mark.parametrize("name", ["demo", "simcsp-lr2e-5", "Über_1.2+b", "a b", "trial0001"])
+def test_plain_names_are_taken(name):
+    config = Config(name=name)
+    config.finetune.arms = [name, f"{name}2=models/simcsp-small"]
+    assert not [fault for fault in find_faults(config) if "name" in fault]
+
+
+@pytest.mark.parametrize("text, whole", [("0", True), ("272", True), ("272²", False), ("٣", False), ("-1", False)])
+def test_a_number_is_of_ascii_digits(text, whole):
+    assert is_whole_number(text) == whole

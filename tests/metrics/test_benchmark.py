@@ -1,0 +1,499 @@
+"""Benchmark species: thresholds, calibration, near-duplicates, floors and ensembles, and what evaluate.py writes."""
+
+import json
+import math
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from conftest import FOLDS, LENGTH, NEGATIVE, POSITIVE, random_bases, refusal, tiny_config
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
+
+import evaluate
+from commands import classifiers
+from simcsp.core.config import EvaluateConfig
+from simcsp.core.config_file import CONFIG_HASH
+from simcsp.core.files import read_json, sha256_file, write_json
+from simcsp.labels.spliceator import Windows, load_benchmark
+from simcsp.labels.splits import load_windows
+from simcsp.metrics.benchmark import (
+    Member,
+    Resemblance,
+    ensemble_of,
+    missing_folds,
+    refit_floor,
+    score_ensembles,
+    score_windows,
+    species_in_ids,
+    species_remarks,
+)
+from simcsp.metrics.scores import (
+    best_threshold,
+    calibration_error,
+    classification_scores,
+    reliability_bins,
+    threshold_scores,
+)
+from simcsp.report.plots import plt, reliability_plot
+from simcsp.text.alphabet import encode
+from utils.arguments import load_config
+
+TINY_SPECIES = ("Danio", "Human")
+PER_FILE = 20
+
+
+def windows_of(sequences, labels, sites="donor", groups="DANRE"):
+    n = len(sequences)
+    ids = np.stack([encode(sequence, "here") for sequence in sequences])
+    sites, groups = (np.full(n, value) if isinstance(value, str) else np.array(value) for value in (sites, groups))
+    return Windows(ids, np.array(labels), sites, np.array([f"w{i}" for i in range(n)]), groups)
+
+
+# -- thresholds --------------------------------------------------------------------------------------------------------
+
+
+def test_the_best_threshold_of_a_case_done_by_hand():
+    labels = np.array([0, 0, 1, 0, 1, 1])
+    probabilities = np.array([0.1, 0.2, 0.3, 0.6, 0.7, 0.9])
+    # above .25: 3 of 4 called are sites and none is missed, F1 6/7; above .65: 2 of 2 and one missed, F1 4/5
+    assert best_threshold(labels, probabilities) == pytest.approx(0.25)
+
+
+def test_of_equally_good_thresholds_the_one_nearest_to_a_half_is_taken():
+    labels, probabilities = np.array([0, 1, 0, 0, 1]), np.array([0.1, 0.3, 0.4, 0.5, 0.9])
+    # calling the first: F1 2/3; calling the first four: 4/6
+    assert best_threshold(labels, probabilities) == pytest.approx(0.7)  # .2 is further from .5
+
+
+@given(
+    st.lists(st.tuples(st.booleans(), st.integers(0, 8)), min_size=2, max_size=30).filter(
+        lambda x: any(y for y, _ in x)
+    )
+)
+def test_no_threshold_beats_the_best(pairs):
+    labels, probabilities = np.array([int(y) for y, _ in pairs]), np.array([p / 8 for _, p in pairs])
+    best = threshold_scores(labels, probabilities, best_threshold(labels, probabilities))["f1"]
+    assert best >= max(threshold_scores(labels, probabilities, cut)["f1"] for cut in np.arange(-1, 17) / 16)
+
+
+@pytest.mark.filterwarnings("ignore:A single label")
+@pytest.mark.parametrize("threshold", [-0.1, 0.3, 0.5, 0.8, 1.0])
+@pytest.mark.parametrize("share", [0.0, 0.2, 1.0])
+def test_threshold_scores_are_scikit_learn_s(threshold, share):
+    rng = np.random.default_rng(0)
+    labels, probabilities = (rng.random(200) < share).astype(int), rng.random(200)
+    called = probabilities > threshold
+    scores = threshold_scores(labels, probabilities, threshold)
+    assert scores["f1"] == pytest.approx(f1_score(labels, called, zero_division=0.0))
+    assert scores["accuracy"] == pytest.approx(accuracy_score(labels, called))
+    assert scores["mcc"] == pytest.approx(matthews_corrcoef(labels, called))
+
+
+# -- calibration -------------------------------------------------------------------------------------------------------
+
+
+def test_calibration_error_of_a_case_done_by_hand():
+    probabilities = np.array([0.1, 0.2, 0.3, 0.4, 0.6, 0.7, 0.8, 0.9])
+    labels = np.array([0, 0, 0, 1, 1, 1, 1, 1])
+    predicted, observed, counts = reliability_bins(labels, probabilities, bins=2)
+    assert predicted == pytest.approx([0.25, 0.75]) and observed == pytest.approx([0.25, 1.0])
+    assert counts.tolist() == [4, 4]
+    assert calibration_error(labels, probabilities, bins=2) == pytest.approx(0.125)
+
+
+def test_bins_are_of_equal_mass_and_the_order_of_the_windows_makes_no_difference():
+    rng = np.random.default_rng(0)
+    probabilities = rng.beta(0.3, 0.3, 3001)
+    labels = (rng.random(3001) < probabilities).astype(int)
+    counts = reliability_bins(labels, probabilities)[2]
+    assert len(counts) == 15 and counts.max() - counts.min() <= 1
+    tied = probabilities.round(1)
+    in_order = np.argsort(-labels, kind="stable")  # sites first, as the files are read
+    shuffled = rng.permutation(3001)
+    first, second = (calibration_error(labels[order], tied[order]) for order in (in_order, shuffled))
+    assert first == pytest.approx(second)
+
+
+def test_a_constant_says_nothing_but_is_calibrated_when_it_is_the_share_of_sites():
+    labels = np.repeat([1, 0], 50)
+    assert calibration_error(labels, np.full(100, 0.5)) == pytest.approx(0)
+    assert calibration_error(labels, np.full(100, 0.9)) == pytest.approx(0.4)
+
+
+def test_what_is_drawn_from_its_own_probabilities_is_calibrated_and_overconfidence_is_not():
+    rng = np.random.default_rng(1)
+    logits = rng.normal(0, 1.5, 20_000)
+    probabilities = 1 / (1 + np.exp(-logits))
+    labels = (rng.random(20_000) < probabilities).astype(int)
+    by_chance = 0.8 * np.sqrt((probabilities * (1 - probabilities)).mean() / (20_000 / 15))
+    assert calibration_error(labels, probabilities) < 2 * by_chance
+    assert calibration_error(labels, 1 / (1 + np.exp(-4 * logits))) > 0.1
+
+
+def test_classification_scores_are_put_together_from_the_threshold_s():
+    labels, probabilities = np.array([0, 1, 1, 0]), np.array([0.2, 0.4, 0.9, 0.6])
+    scores = classification_scores(labels, probabilities, 0.3)
+    assert list(scores) == ["f1", "auc", "ap", "accuracy", "mcc"]
+    assert {key: scores[key] for key in ("f1", "accuracy", "mcc")} == threshold_scores(labels, probabilities, 0.3)
+
+
+def test_the_reliability_plot_has_a_line_an_arm_and_its_error_in_the_legend():
+    rng = np.random.default_rng(0)
+    labels = np.tile([0, 1], 60)
+    good, bad = rng.beta(2 + 3 * labels, 5 - 3 * labels), rng.random(120)
+    figure = reliability_plot({"donor": {"pwm": (labels, bad), "baseline": (labels, good)}}, ["pwm"], "a title")
+    above, below = figure.axes
+    lines = {line.get_label().split()[0]: line for line in above.lines if not line.get_label().startswith("_")}
+    assert list(lines) == ["pwm", "baseline"]
+    assert lines["pwm"].get_linestyle() == "--" and lines["baseline"].get_linestyle() == "-"
+    assert f"{calibration_error(labels, good):.3f}" in lines["baseline"].get_label()
+    assert "120 windows" in above.get_title() and len(below.patches) == 2
+    plt.close(figure)
+
+
+# -- near-duplicates ---------------------------------------------------------------------------------------------------
+
+
+def test_windows_that_share_80_bases_with_a_training_window_of_the_fold_are_found():
+    rng = np.random.default_rng(0)
+    first, second, new = (random_bases(rng, 120) for _ in range(3))
+    training = windows_of([first, second, random_bases(rng, 120)], [1, 0, 1], groups="HUMAN")
+    shorter = [new[:100], random_bases(rng, 20) + first[:80], random_bases(rng, 21) + second[:79]]
+    resemblance = Resemblance(training, {"Fly": windows_of(shorter, [1, 0, 1]), "Worm": windows_of([second], [1])})
+    assert resemblance.of("Fly", np.array([0, 1])).tolist() == [False, True, False]  # 79 shared bases are not enough
+    assert resemblance.of("Fly", np.array([1, 2])).tolist() == [False, False, False]
+    assert resemblance.of("Worm", np.array([1])).tolist() == [True]
+    assert resemblance.of("Worm", np.array([0, 2])).tolist() == [False]
+
+
+def test_short_windows_cannot_be_compared():
+    rng = np.random.default_rng(0)
+    training = windows_of([random_bases(rng, 120)], [1])
+    short = windows_of([random_bases(rng, 70)], [1])
+    assert Resemblance(training, {"Fly": short}).of("Fly", np.array([0])) is None
+
+
+def test_distinct_scores_leave_the_similar_windows_out():
+    rng = np.random.default_rng(0)
+    labels, probabilities = np.tile([0, 1], 20), rng.random(40)
+    similar = np.arange(40) < 10
+    scores = score_windows(labels, probabilities, similar, 0.3)
+    expected = classification_scores(labels[10:], probabilities[10:])
+    assert {key: scores[f"{key}_distinct"] for key in expected} == pytest.approx(expected)
+    assert (scores["windows"], scores["windows_distinct"]) == (40, 30)
+    assert scores["f1_tuned_distinct"] == pytest.approx(f1_score(labels[10:], probabilities[10:] > 0.3))
+    sites_left = score_windows(labels, probabilities, (labels == 0) & (np.arange(40) < 20), 0.3)  # 20 of 30 are sites
+    kept = (labels == 1) | (np.arange(40) >= 20)
+    twice = np.where(labels[kept] == 0, 2, 1)  # weights that bring the shares back
+    again = f1_score(labels[kept], probabilities[kept] > 0.5, sample_weight=twice)
+    assert sites_left["f1_distinct"] == pytest.approx(again)
+    of_one_class = score_windows(labels, probabilities, labels == 1, 0.3)
+    assert of_one_class["windows_distinct"] == 20 and "auc_distinct" not in of_one_class and "auc" in of_one_class
+
+
+# -- members and ensembles ---------------------------------------------------------------------------------------------
+
+
+def test_the_ensemble_is_the_mean_and_its_threshold_comes_from_all_validation_windows():
+    benchmark = windows_of(["ACGT" * 30] * 4, [0, 1, 0, 1], sites=["donor", "donor", "acceptor", "acceptor"])
+    labels = np.array([0, 1, 1])
+    members = [
+        Member(
+            0, labels, np.array([0.2, 0.4, 0.9]), {"Fly": np.array([0.1, 0.3, 0.4, 0.9])}, {"Fly": np.arange(4) == 0}
+        ),
+        Member(
+            2, labels, np.array([0.5, 0.7, 0.8]), {"Fly": np.array([0.3, 0.5, 0.6, 0.7])}, {"Fly": np.arange(4) == 3}
+        ),
+    ]
+    together = ensemble_of(members)
+    assert together.species["Fly"] == pytest.approx([0.2, 0.4, 0.5, 0.8])
+    assert together.similar["Fly"].tolist() == [True, False, False, True]  # in any fold
+    rows, table, curves = score_ensembles({("baseline", "both", 0): members}, {"Fly": benchmark})
+    value = rows.set_index(["fold", "metric"])["value"]
+    assert value[0, "test/threshold"] == pytest.approx(0.3) and value[2, "test/threshold"] == pytest.approx(0.6)
+    pooled = np.array([0.2, 0.4, 0.9, 0.5, 0.7, 0.8])
+    # above .3: 4 of 5 and none missed, F1 8/9; above .6: 3 of 3 and one missed, 6/7
+    assert value[-1, "ensemble/threshold"] == pytest.approx(best_threshold(np.tile(labels, 2), pooled)) == 0.3
+    assert value[-1, "ensemble/f1_tuned"] == pytest.approx(2 * 2 / (3 + 2))
+    assert value[-1, "ensemble/donor/f1_tuned"] == 1 and value[-1, "ensemble/acceptor/f1_tuned"] == pytest.approx(2 / 3)
+    assert value[0, "test/donor/windows"] == 2 and value[0, "test/donor/windows_distinct"] == 1
+    assert set(rows["metric"].str.split("/").str[0]) == {"test", "ensemble"}
+    assert set(table) == {f"Fly {task} baseline seed 0 (mean of 2)" for task in ("both", "both/donor", "both/acceptor")}
+    folds = [value[fold, "test/f1"] for fold in (0, 2)]
+    assert table["Fly both baseline seed 0 (mean of 2)"]["f1_folds"] == pytest.approx(np.mean(folds))
+    assert list(curves["Fly"]) == ["both", "donor, fitted on both", "acceptor, fitted on both"]
+    assert curves["Fly"]["both"]["baseline"][1] == pytest.approx(together.species["Fly"])
+    notes = missing_folds({("baseline", "both", 0): members}, 3)
+    assert notes == ["baseline both seed 0: n = 2 of 3 folds, without 01"]
+
+
+# -- species -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_species_are_what_the_ids_end_in():
+    bases = ["ACGT" * 30] * 40
+    training = windows_of(bases, [1] * 40, groups=["HUMAN"] * 30 + ["DANRE"] * 10)
+    sets = {
+        "Danio": windows_of(bases[:5], [1] * 5, groups="Danre"),
+        "Worm": windows_of(bases[:5], [1] * 5, groups="CAEEL"),
+        "Odd": windows_of(bases[:5], [1] * 5, groups=[f"row{i}" for i in range(5)]),
+    }
+    first, danio, worm, odd = species_remarks(training, sets)
+    assert "HUMAN (30), DANRE (10)" in first
+    assert "Danre occurs in the training windows" in danio
+    assert "CAEEL" in worm and "not in the training windows" in worm
+    assert "is not known" in odd
+
+
+@pytest.mark.parametrize("groups", [[str(i % 2) for i in range(40)], [f"ENST{i}" for i in range(40)]])
+def test_ids_that_end_in_no_species_are_not_taken_for_one(groups):
+    training = windows_of(["ACGT" * 30] * 40, [1] * 40, groups=groups)
+    assert species_in_ids(training) is None
+    (remark,) = species_remarks(training, {"Fly": training})
+    assert "is not known" in remark
+
+
+# -- evaluate.py benchmark ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def benchmarks(tiny_data, tmp_path_factory):
+    """Folder with Benchmarks/Danio, of new windows, and Benchmarks/Human, the last training windows of each kind."""
+    folder, rng = tmp_path_factory.mktemp("benchmarks"), np.random.default_rng(5)
+    for species in TINY_SPECIES:
+        (folder / "Benchmarks" / species).mkdir(parents=True)
+        for site in ("donor", "acceptor"):
+            for kind, source in (("positive", POSITIVE), ("negative", NEGATIVE)):
+                rows = (tiny_data / source.format(site)).read_text().splitlines()[-PER_FILE:]
+                sequences = [next(part for part in row.split(";") if len(part) == LENGTH) for row in rows]
+                if species == "Danio":  # the same centres in new surroundings
+                    sequences = [random_bases(rng, 40) + bases[40:80] + random_bases(rng, 40) for bases in sequences]
+                ending = {"Danio": "DANRE", "Human": "SYNTHETIC"}[species]
+                text = "".join(f"x{i}_{ending};{bases}\n" for i, bases in enumerate(sequences))
+                (folder / f"Benchmarks/{species}/SA_sequences_{site}_400_Final_3.{kind}.txt").write_text(text)
+    return folder
+
+
+@pytest.fixture
+def run(finished, tmp_path):
+    return Path(shutil.copytree(finished.run, tmp_path / "runs/tiny"))
+
+
+def rows_of(run):
+    table = pd.read_csv(run / "benchmark/benchmark.csv")
+    assert list(table.columns) == ["arm", "site", "seed", "fold", "dataset", "metric", "value"]
+    return table
+
+
+def test_benchmark_of_a_run(run, benchmarks, call, capsys):
+    shutil.rmtree(run / "finetune/best_sccs")
+    shutil.rmtree(run / "finetune/fresh/both/seed0/fold02")  # one fold is missing
+    call(evaluate, "benchmark", run, "--evaluate.benchmarks", benchmarks)
+    out, table = capsys.readouterr().out, rows_of(run)
+    assert set(table["arm"]) == {"pwm", "kmer", "fresh", "baseline"}
+    assert set(table["dataset"]) == set(TINY_SPECIES) and set(table["site"]) == {"both"}
+    folds = table.query("metric == 'test/acceptor/f1_tuned' and dataset == 'Danio'").groupby("arm")["fold"].apply(list)
+    assert folds["baseline"] == folds["pwm"] == list(range(FOLDS)) and folds["fresh"] == [0, 1, 3]
+    assert f"fresh both seed 0: n = {FOLDS - 1} of {FOLDS} folds, without 02" in out
+    assert f"Danio both/donor fresh seed 0 (mean of {FOLDS - 1})" in out
+    assert "fitted anew differs" not in out
+    assert not table.duplicated(["arm", "site", "seed", "fold", "dataset", "metric"]).any()
+    kinds = {metric.rsplit("/", 1)[1] for metric in table["metric"]}
+    cut = {f"{key}_tuned" for key in ("f1", "accuracy", "mcc")}
+    scores = {"f1", "auc", "ap", "accuracy", "mcc", "ece", "windows"} | cut
+    assert kinds == scores | {f"{key}_distinct" for key in scores} | {"threshold"}
+    assert (run / "benchmark/notes.txt").read_text().splitlines() == [
+        line for line in out.splitlines() if line in (run / "benchmark/notes.txt").read_text().splitlines()
+    ]
+    notes = (run / "benchmark/notes.txt").read_text()
+    assert "Danio: ids end in DANRE; not in the training windows" in notes
+    assert "Human: ids end in SYNTHETIC; SYNTHETIC occurs in the training windows" in notes
+    assert f"Danio: 0 of {4 * PER_FILE} windows" in notes
+    for species in TINY_SPECIES:
+        assert (run / f"benchmark/reliability_{species}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_validation_and_near_duplicates_are_those_of_each_fold(run, benchmarks, call, monkeypatch):
+    for arm in ("fresh", "best_sccs"):
+        shutil.rmtree(run / "finetune" / arm)
+    seen = {}
+    inner = classifiers.score_ensembles
+
+    def spy(ensembles, sets):
+        seen.update(ensembles=ensembles, sets=sets)
+        return inner(ensembles, sets)
+
+    monkeypatch.setattr(classifiers, "score_ensembles", spy)
+    call(evaluate, "benchmark", run, "--evaluate.benchmarks", benchmarks)
+    config = load_config([str(run / "pretrain/config.yaml"), "--runs", str(run.parent)])
+    windows, splits = load_windows(config.data, config.folder)
+    for (arm, site, seed), members in seen["ensembles"].items():
+        for member in members:
+            summary = json.loads(
+                (run / f"finetune/{arm}/{site}/seed{seed}/fold{member.fold:02d}/summary.json").read_text()
+            )
+            again = classification_scores(member.labels, member.probabilities)
+            assert again["auc"] == pytest.approx(summary["metrics"]["val/auc"], abs=1e-5)  # as training saw it
+            assert again["f1"] == pytest.approx(summary["metrics"]["val/f1"], abs=1e-5)
+    human = seen["sets"]["Human"]
+    for member in seen["ensembles"]["baseline", "both", 0]:
+        train = windows.take(splits.folds["both"][member.fold]["train"])
+        trained = {bases.tobytes() for bases in train.ids}
+        same = np.array([bases.tobytes() in trained for bases in human.ids])
+        assert same.any() and not same.all()
+        similar = member.similar["Human"]
+        assert similar[same].all() and not member.similar["Danio"].any()
+        left = rows_of(run).query(
+            f"arm == 'baseline' and fold == {member.fold} and dataset == 'Human' and metric == 'test/windows_distinct'"
+        )
+        assert left["value"].item() == (~similar).sum()
+
+
+def test_a_floor_is_refitted_on_the_training_windows_of_its_fold(finished, benchmarks):
+    config = load_config([str(finished.run / "pretrain/config.yaml"), "--runs", str(finished.run.parent)])
+    windows, splits = load_windows(config.data, config.folder)
+    parts = splits.folds["both"][1]
+    for arm in ("pwm", "kmer"):
+        scorer = refit_floor(
+            arm, config.evaluate, windows.take(parts["train"]), windows.take(parts["val"]), config.data.context, 0
+        )
+        recorded = pd.read_csv(finished.run / f"finetune/{arm}/both/seed0/fold01/predictions.csv")["probability"]
+        assert scorer(windows.take(parts["test"])) == pytest.approx(recorded.to_numpy(), abs=1e-6)
+    danio = load_benchmark(benchmarks, "Danio", config.data.context)
+    pwm = refit_floor(
+        "pwm",
+        EvaluateConfig(pwm_flank=10),
+        windows.take(parts["train"]),
+        windows.take(parts["val"]),
+        config.data.context,
+        0,
+    )
+    assert classification_scores(danio.labels, pwm(danio))["auc"] > 0.9  # the consensus is what it looks at
+
+
+def test_a_floor_under_other_settings_than_the_run_s_is_said_to_differ(run, benchmarks, call, capsys):
+    call(evaluate, "benchmark", run / "finetune/pwm", "--evaluate.benchmarks", benchmarks, "--evaluate.pwm_flank", 2)
+    assert "pwm fitted anew differs" in capsys.readouterr().out
+
+
+def test_a_part_of_a_run_is_shown_and_not_written(run, benchmarks, call, capsys):
+    fold = run / "finetune/baseline/both/seed0/fold01"
+    call(evaluate, "benchmark", fold, "--evaluate.benchmarks", benchmarks)
+    out = capsys.readouterr().out
+    assert "Human both baseline seed 0 (mean of 1)" in out and "nothing written" in out
+    assert "n = 1 of 4 folds, without 00, 02, 03" in out
+    call(evaluate, "benchmark", fold / "checkpoints/best", "--evaluate.benchmarks", benchmarks)
+    assert capsys.readouterr().out == out  # inside a run its validation windows are known
+    assert not (run / "benchmark").exists()
+
+
+def test_a_checkpoint_outside_a_run_is_scored_at_a_half_alone(finished, benchmarks, call, capsys, tmp_path):
+    fold = finished.run / "finetune/baseline/both/seed0/fold01"
+    elsewhere = shutil.copytree(fold / "checkpoints/best", tmp_path / "some/where/model")
+    call(evaluate, "benchmark", elsewhere, finished.config, "--evaluate.benchmarks", benchmarks)
+    out = capsys.readouterr().out
+    assert "no validation windows are known" in out and "f1_tuned" not in out
+    lines = [line for line in out.splitlines() if line.startswith(TINY_SPECIES)]
+    assert [line[:14].strip() for line in lines] == [
+        f"{species} {part}" for species in TINY_SPECIES for part in ("both", "donor", "acceptor")
+    ]
+
+
+def test_a_model_of_donors_is_scored_on_donors(finished, tiny_data, benchmarks, call, capsys, tmp_path):
+    import finetune
+
+    changes = {"mlm.steps": 0, "pretrain.steps": 0, "finetune.arms": ["pwm", "baseline"], "finetune.sites": ["donor"]}
+    config = tiny_config(tmp_path, tiny_data, changes | {"finetune.max_epochs": 1, "finetune.folds": [0, 1]})
+    call(finetune, config)
+    call(evaluate, "benchmark", tmp_path / "runs/tiny", "--evaluate.benchmarks", benchmarks)
+    table = rows_of(tmp_path / "runs/tiny")
+    assert set(table["site"]) == {"donor"} and not table["metric"].str.contains("donor|acceptor|both").any()
+    assert set(table.loc[table["metric"] == "test/windows", "value"]) == {2 * PER_FILE}
+    assert "baseline donor seed 0: n = 2 of 4 folds" in capsys.readouterr().out
+
+
+def test_folds_of_other_windows_are_refused(run, benchmarks, call, capsys):
+    path = run / "finetune/kmer/both/seed0/fold01/predictions.csv"
+    path.write_text(path.read_text().replace("donor_pos_000", "donor_pos_900"))
+    summary = path.with_name("summary.json")
+    write_json(summary, read_json(summary) | {"sha256": {path.name: sha256_file(path)}})
+    line = refusal(call, capsys, evaluate, "benchmark", run, "--evaluate.benchmarks", benchmarks)
+    assert "predictions.csv is of other windows" in line
+
+
+def bundle(run, windows_gone):
+    """The run as it would be passed on: models, configs, summaries; its windows here or not."""
+    for name in ("mlm", "pretrain", "splits", "report", "finetune/pwm", "finetune/kmer", "finetune/best_sccs"):
+        shutil.rmtree(run / name)
+    for path in run.rglob("predictions.csv"):
+        path.unlink()
+    for path in run.rglob("config.yaml") if windows_gone else ():
+        values = yaml.safe_load(path.read_text())
+        values["data"]["spliceator"] = "./nowhere"
+        path.write_text(yaml.safe_dump(values))
+        env = path.with_name("env.json")
+        write_json(env, read_json(env) | {CONFIG_HASH: sha256_file(path)})
+    return {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+
+
+@pytest.mark.parametrize("windows_gone", [True, False])
+def test_models_passed_on_are_scored_and_their_folder_stays_as_it_is(run, benchmarks, call, capsys, windows_gone):
+    call(evaluate, "benchmark", run, "--evaluate.benchmarks", benchmarks)
+    whole = rows_of(run)
+    shutil.rmtree(run / "benchmark")
+    before = bundle(run, windows_gone)
+    capsys.readouterr()
+    call(evaluate, "benchmark", run, "--evaluate.benchmarks", benchmarks)
+    out = capsys.readouterr().out
+    row = out.partition(f"Danio both baseline seed 0 (mean of {FOLDS})")[2].split()
+    f1 = whole.query("arm == 'baseline' and dataset == 'Danio' and metric == 'ensemble/f1'")["value"].item()
+    assert float(row[0]) == pytest.approx(f1, abs=1e-4)
+    columns = next(line.split() for line in out.splitlines() if line.startswith(" "))
+    assert [name for name in ("f1_tuned", "f1_distinct") if name in columns] == (
+        [] if windows_gone else ["f1_tuned", "f1_distinct"]
+    )
+    assert ("./nowhere) are not there: no floors" in out) == windows_gone and "nothing written" in out
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
+
+
+def test_models_passed_on_with_other_windows_are_refused(run, benchmarks, call, capsys, own_data):
+    bundle(run, False)
+    path = own_data / POSITIVE.format("donor")
+    path.write_text(path.read_text().replace("A", "C", 1))
+    words = ("--evaluate.benchmarks", benchmarks, "--data.spliceator", own_data / "spliceator")
+    assert "was fitted on other windows" in refusal(call, capsys, evaluate, "benchmark", run, *words)
+
+
+def test_a_folder_without_species_is_refused(run, call, capsys, tmp_path):
+    line = refusal(call, capsys, evaluate, "benchmark", run, "--evaluate.benchmarks", tmp_path)
+    assert "holds no species folder" in line
+
+
+# -- real windows ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif("SIMCSP_REAL_DATA" not in os.environ, reason="needs the real windows")
+def test_real_benchmarks_resemble_the_training_windows_as_far_as_is_known():
+    from simcsp.labels.spliceator import load_training
+
+    folder = Path(os.environ["SIMCSP_REAL_DATA"]) / "spliceator"
+    windows = load_training(folder, "GS_1", 400)
+    sets = {name: load_benchmark(folder, name, 400) for name in ("Human", "Thaliana")}
+    remarks = species_remarks(windows, sets)
+    assert "HUMAN (25,600)" in remarks[0]
+    assert "HUMAN occurs in" in remarks[1] and "not in" in remarks[2]
+    resemblance, every = Resemblance(windows, sets), np.arange(len(windows))
+    human = resemblance.of("Human", every)
+    assert human[sets["Human"].labels == 0].mean() > 3 * human[sets["Human"].labels == 1].mean() > 0.03
+    assert resemblance.of("Thaliana", every).mean() < 0.001
+    scorer = refit_floor("pwm", EvaluateConfig(), windows, windows, 400, 0)
+    for site in ("donor", "acceptor"):
+        mine = sets["Human"].take(sets["Human"].of_site(site))
+        assert classification_scores(mine.labels, scorer(mine))["auc"] == pytest.approx(0.95, abs=0.015)
+    assert math.isfinite(calibration_error(mine.labels, scorer(mine)))

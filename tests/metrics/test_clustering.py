@@ -1,0 +1,204 @@
+"""NMI and the clusters under it, against other people's code, exact distances and cases done by hand."""
+
+import math
+import os
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.distance import cdist
+from sklearn.decomposition import PCA
+from sklearn.metrics import normalized_mutual_info_score
+from sklearn.neighbors import NearestNeighbors
+
+from simcsp.metrics.clustering import (
+    adjusted_agreement,
+    fuzzy_weights,
+    kmeans,
+    leiden,
+    nearest_neighbours,
+    neighbour_graph,
+    nmi,
+    principal_components,
+)
+from simcsp.text.sites import motif_half
+
+LABELS = np.repeat(["GT(donor)", "GT(non-donor)", "AG(acceptor)", "AG(non-acceptor)"], 4)
+
+
+def test_nmi_of_a_case_done_by_hand():
+    # GT half: clusters are the labels. AG half: 2 + 2 of each label in either cluster.
+    clusters = np.array([0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 3, 3, 2, 2, 3, 3])
+    scores = nmi(clusters, LABELS)
+    assert scores["nmi_gt"] == pytest.approx(1)
+    assert scores["nmi_ag"] == pytest.approx(0, abs=1e-12)
+    assert scores["nmi"] == pytest.approx(0.5)
+    assert scores["nmi_gt_bound"] == scores["nmi_ag_bound"] == pytest.approx(1)
+    assert scores["clusters"] == 4
+
+
+def test_nmi_of_a_half_is_the_mutual_information_over_the_mean_entropy():
+    clusters = np.array([0, 0, 0, 1, 1, 1, 1, 1] + [0] * 8)
+    # the clusters hold 3 + 0 and 1 + 4 sites of the two labels
+    joint = [(3, 3, 4), (1, 5, 4), (4, 5, 4)]  # together, in the cluster, of the label
+    information = sum(k / 8 * math.log(k * 8 / (a * b)) for k, a, b in joint)
+    of_clusters = -(3 / 8 * math.log(3 / 8) + 5 / 8 * math.log(5 / 8))
+    scores = nmi(clusters, LABELS)
+    assert scores["nmi_gt"] == pytest.approx(2 * information / (of_clusters + math.log(2)))
+    assert scores["nmi_gt"] == pytest.approx(normalized_mutual_info_score(LABELS[:8], clusters[:8]))
+    assert scores["nmi_gt_bound"] == pytest.approx(2 * of_clusters / (of_clusters + math.log(2)))
+    assert scores["nmi_ag"] == scores["nmi_ag_bound"] == 0  # one cluster says nothing, and can say nothing
+
+
+@pytest.mark.parametrize("k, bound", [(10, 0.46), (20, 0.38), (40, 0.32), (100, 0.26)])
+def test_many_pure_clusters_bound_the_nmi(k, bound):
+    labels = np.repeat(["GT(donor)", "GT(non-donor)", "AG(acceptor)", "AG(non-acceptor)"], 400)
+    clusters = np.concatenate([np.arange(800) * k // 800, np.arange(800) * k // 800 + k])
+    scores = nmi(clusters, labels)
+    assert scores["nmi"] == pytest.approx(bound, abs=0.005)
+    assert scores["nmi_bound"] == pytest.approx(scores["nmi"])  # pure clusters reach what so many could
+
+
+def test_labels_of_both_published_files_are_halved():
+    labels = ["GT(donor)", "GT(non-donor)", "AG(acceptor)", "AG(non-acceptor)"]
+    labels += ["donor(SSE < 0.2)", "donor(SSE > 0.8)", "acceptor(SSE < 0.2)", "acceptor(SSE > 0.8)"]
+    assert motif_half(np.array(labels)).tolist() == ["gt", "gt", "ag", "ag"] * 2
+
+
+def test_adjusted_agreement_does_not_rise_with_the_number_of_clusters():
+    rng = np.random.default_rng(0)
+    labels = np.repeat(["GT(donor)", "GT(non-donor)", "AG(acceptor)", "AG(non-acceptor)"], 100)
+    clusters = rng.integers(0, 90, 400)  # by chance
+    assert nmi(clusters, labels)["nmi"] > 0.1
+    found = adjusted_agreement(clusters, labels)
+    assert abs(found["ami"]) < 0.05 and abs(found["ari"]) < 0.05
+    perfect = adjusted_agreement(np.unique(labels, return_inverse=True)[1], labels)
+    assert set(perfect) == {f"{name}{half}" for name in ("ami", "ari") for half in ("", "_gt", "_ag")}
+    assert all(value == pytest.approx(1) for value in perfect.values())
+
+
+def test_kmeans_makes_as_many_clusters_as_it_is_asked_for():
+    rng = np.random.default_rng(0)
+    planted = np.arange(120) % 4
+    points = rng.normal(size=(120, 10)) + 12 * np.eye(10)[planted]
+    assert normalized_mutual_info_score(planted, kmeans(points, 4)) == pytest.approx(1)
+    assert len(set(kmeans(points, 7))) == 7
+    assert np.array_equal(kmeans(points, 7), kmeans(points, 7))
+
+
+def test_each_point_is_its_own_nearest_neighbour_at_no_distance():
+    # from |x|^2 + |y|^2 - 2 xy, as scikit-learn has it, many of these would lie 1e-7 from themselves
+    points = 20 + np.random.default_rng(0).normal(size=(200, 40))
+    points[7] = points[3]
+    indices, distances = nearest_neighbours(points, 15)
+    assert np.array_equal(indices[:, 0], np.arange(200)) and not distances[:, 0].any()
+    assert (np.sort(indices, axis=1)[:, 1:] != np.sort(indices, axis=1)[:, :-1]).all()
+    every = cdist(points, points)
+    np.testing.assert_allclose(np.sort(distances, axis=1), np.sort(every, axis=1)[:, :15], atol=1e-6)
+    assert indices[7, 1] == 3 and distances[7, 1] == 0
+
+
+@pytest.mark.parametrize("n", [2, 5, 31, 32, 33, 70, 1100])
+@pytest.mark.parametrize("k", [2, 15])
+def test_nearest_neighbours_are_those_of_all_distances(n, k):
+    k = min(k, n - 1)
+    points = np.random.default_rng(n).normal(size=(n, 5)).astype(np.float32) + 10
+    points[: n // 3] = points[n // 3 : 2 * (n // 3)]
+    indices, distances = nearest_neighbours(points, k)
+    every = cdist(points, points)
+    np.testing.assert_allclose(distances, np.sort(every, axis=1)[:, :k], atol=1e-6)
+    np.testing.assert_allclose(np.take_along_axis(every, indices, axis=1), distances, atol=1e-6)
+    assert all(len(set(row)) == k for row in indices)
+
+
+def test_principal_components_are_those_of_scikit_learn_far_from_the_origin():
+    features = np.random.default_rng(0).normal(size=(300, 200)) * np.geomspace(1, 0.01, 200) + 50
+    for states in (features, features.astype(np.float32)):
+        found, expected = principal_components(states), PCA(128).fit_transform(features)
+        assert found.shape == (300, 128)
+        assert cdist(found, found) == pytest.approx(cdist(expected, expected), abs=1e-3)
+    assert principal_components(features[:10]).shape == (10, 9)
+
+
+def test_the_graph_has_the_weights_of_exact_distances():
+    points = np.random.default_rng(0).normal(size=(150, 40)) * np.linspace(1, 30, 40)
+    graph = neighbour_graph(points)
+    every = cdist(points, points)
+    indices = every.argsort(axis=1)[:, :15]
+    expected = fuzzy_weights(indices, np.take_along_axis(every, indices, axis=1)).toarray()
+    found = np.zeros((150, 150))
+    for edge in graph.es:
+        found[edge.source, edge.target] = found[edge.target, edge.source] = edge["weight"]
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.skipif("SIMCSP_SCANPY_PYTHON" not in os.environ, reason="needs an interpreter with scanpy")
+def test_nmi_is_that_of_scanpy(tmp_path):
+    rng = np.random.default_rng(0)
+    labels = np.repeat(["GT(donor)", "GT(non-donor)", "AG(acceptor)", "AG(non-acceptor)"], 150)
+    kind = rng.integers(0, 3, 600) + 3 * np.unique(labels, return_inverse=True)[1]
+    states = (rng.normal(size=(600, 64)) + 1.5 * rng.normal(size=(12, 64))[kind // 2]).astype(np.float32)
+    np.save(tmp_path / "states.npy", states)
+    server = Path(__file__).parents[2] / "benchmarks/scanpy_server.py"
+    files = [tmp_path / "states.npy", tmp_path / "clusters.npy"]
+    command = [os.environ["SIMCSP_SCANPY_PYTHON"], server, *files, "wall"]
+    subprocess.run(command, input="\n", text=True, check=True, capture_output=True)
+    theirs = nmi(np.load(tmp_path / "clusters.npy"), labels)["nmi"]
+    assert nmi(leiden(states), labels)["nmi"] == pytest.approx(theirs, abs=0.005)
+
+
+def test_leiden_finds_planted_clusters_and_is_repeatable():
+    rng = np.random.default_rng(0)
+    planted = np.arange(120) % 3
+    points = rng.normal(size=(120, 10)) + 12 * np.eye(10)[planted]
+    found = leiden(points)
+    assert normalized_mutual_info_score(planted, found) == pytest.approx(1)
+    assert np.array_equal(found, leiden(points))
+
+
+def neighbours_of(points, k=15):
+    distances, indices = NearestNeighbors(n_neighbors=k).fit(points).kneighbors(points)
+    return indices, distances
+
+
+@pytest.mark.parametrize("copies", [0, 5], ids=["all different", "some points twice"])
+def test_edge_weights_are_those_of_umap(copies):
+    from umap.umap_ import fuzzy_simplicial_set  # compiles for ten seconds
+
+    points = np.random.default_rng(0).normal(size=(100, 6)) * np.linspace(0.1, 30, 100)[:, None]
+    points[:copies] = points[50 : 50 + copies]
+    indices, distances = neighbours_of(points)
+    threads = torch.get_num_threads()
+    expected, _, _ = fuzzy_simplicial_set(
+        points, 15, np.random.RandomState(0), "euclidean", knn_indices=indices, knn_dists=distances
+    )
+    torch.set_num_threads(threads)  # numba sets its own
+    np.testing.assert_allclose(fuzzy_weights(indices, distances).toarray(), expected.toarray(), atol=2e-5)
+
+
+def test_edge_weights_are_symmetric_and_one_for_the_nearest_neighbour():
+    indices, distances = neighbours_of(np.random.default_rng(1).normal(size=(60, 4)))
+    weights = fuzzy_weights(indices, distances).toarray()
+    np.testing.assert_allclose(weights, weights.T)
+    assert not weights.diagonal().any()
+    np.testing.assert_allclose(weights[np.arange(60), indices[:, 1]], 1.0)
+
+
+def test_a_collapsed_encoder_still_gets_an_nmi():
+    clusters = leiden(np.ones((40, 8)))
+    scores = nmi(clusters, np.repeat(LABELS, 3)[:40])
+    assert all(math.isfinite(value) for value in scores.values())
+
+
+def test_nmi_leaves_the_threads_of_torch_as_they_were():
+    # Sums depend on how they are split among threads: a run that resumes after its last NMI would train otherwise.
+    before = torch.get_num_threads()
+    leiden(np.random.default_rng(0).normal(size=(60, 4)))
+    assert torch.get_num_threads() == before
+
+
+def test_leiden_makes_more_clusters_at_a_higher_resolution():
+    points = np.random.default_rng(0).normal(size=(150, 6))
+    assert len(set(leiden(points, resolution=4.0))) > len(set(leiden(points, resolution=0.5)))

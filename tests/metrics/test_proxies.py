@@ -1,0 +1,284 @@
+"""SCCS and NMI of an encoder in detail: intervals by site type, Spliceator's windows as motif sites, the table
+of NMI."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from conftest import motif_settings, refusal, tiny_config
+
+import evaluate
+from simcsp.core.errors import InputError
+from simcsp.labels.motifs import Motifs, load_nmi_sites, spliceator_sites
+from simcsp.labels.spliceator import Windows
+from simcsp.labels.splits import load_windows, selection_windows
+from simcsp.metrics.clustering import by_half, kmeans, nmi
+from simcsp.metrics.proxies import (
+    _nmi_details,
+    measure_nmi,
+    measure_nmi_details,
+    measure_sccs,
+    measure_sccs_intervals,
+    sccs_floors,
+    sccs_interval_floors,
+)
+from simcsp.metrics.sccs import sccs
+from simcsp.model.checkpoint import load_backbone, save_checkpoint
+from simcsp.text.alphabet import decode, encode
+from simcsp.text.weight_matrix import one_hot
+from utils.arguments import load_config
+
+
+@pytest.fixture(scope="module")
+def tiny(tiny_data, tmp_path_factory):
+    """(config file, its Config, checkpoint folder, encoder) of a tiny encoder of fresh weights, motif sites set."""
+    folder = tmp_path_factory.mktemp("tiny")
+    changes = motif_settings(tiny_data) | {"data.selection_share": 0.5, "evaluate.bootstrap": 50}
+    path = tiny_config(folder, tiny_data, changes)
+    config = load_config([str(path)])
+    torch.manual_seed(0)
+    model, pooling, _ = load_backbone(config.model)
+    save_checkpoint(model, folder / "encoder", pooling)
+    return path, config, folder / "encoder", model
+
+
+def with_evaluate(config, **changes):
+    return dataclasses.replace(config, evaluate=dataclasses.replace(config.evaluate, **changes))
+
+
+def rows_of(text):
+    """[{first words: {column: value}}] of the aligned tables in `text`; a row ends with its numbers."""
+    tables, head = [], None
+    for line in text.splitlines():
+        cells = line.split()
+        numbers = [cell for cell in cells if cell.lstrip("-").replace(".", "", 1).isdigit() and "." in cell]
+        if line.startswith("  ") and cells and not numbers:
+            head = cells
+            tables.append({})
+        elif head and numbers and cells[-1] == numbers[-1]:
+            tables[-1][" ".join(cells[: len(cells) - len(numbers)])] = dict(zip(head, map(float, numbers)))
+    return tables
+
+
+# -- SCCS --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pairs", ["all", "published"])
+def test_sccs_of_both_sites_is_that_of_training_and_each_site_type_its_own(tiny, pairs):
+    _, config, _, model = tiny
+    config = with_evaluate(config, sccs_pairs=pairs)
+    chosen = selection_windows(*load_windows(config.data, config.folder))
+    ids = chosen.crop(config.data.context)
+    at = (config.data.context, config.evaluate, config.seed)
+    rows, vectors = measure_sccs_intervals(model.bert, "mean", chosen, *at)
+    logged = measure_sccs(model.bert, "mean", ids, chosen.labels, config.evaluate, config.seed)
+    assert {key: rows["both"][key] for key in logged} == logged
+    mine = chosen.take(chosen.of_site("acceptor"))
+    alone = measure_sccs(model.bert, "mean", mine.crop(config.data.context), mine.labels, config.evaluate, config.seed)
+    assert rows["acceptor"]["sccs"] == pytest.approx(alone["sccs"], abs=1e-6)
+    moved = vectors + np.random.default_rng(0).normal(size=vectors.shape).astype(np.float32)
+    to_itself, _ = measure_sccs_intervals(model.bert, "mean", chosen, *at, start=vectors)
+    assert {row["diff"] for row in to_itself.values()} == {0.0} and to_itself["both"]["diff_high"] == 0
+    to_other, _ = measure_sccs_intervals(model.bert, "mean", chosen, *at, start=moved)
+    other = sccs(moved, chosen.labels, pairs, config.seed)["sccs"]
+    assert to_other["both"]["diff"] == pytest.approx(rows["both"]["sccs"] - other)
+    assert to_other["both"]["diff_low"] < to_other["both"]["diff"] < to_other["both"]["diff_high"]
+    assert all(row["low"] < row["sccs"] < row["high"] and row["null_low"] < row["null_high"] for row in rows.values())
+    floors = sccs_interval_floors(chosen, config.data.context, config.evaluate, config.seed)
+    assert {name: tasks["both"]["sccs"] for name, tasks in floors.items()} == sccs_floors(
+        ids, chosen.labels, config.evaluate, config.seed
+    )
+
+
+def test_classes_by_site_type_part_donors_from_acceptors(tiny):
+    _, config, _, _ = tiny
+    chosen = selection_windows(*load_windows(config.data, config.folder))
+    by_site, by_type = (
+        sccs_interval_floors(
+            chosen,
+            config.data.context,
+            with_evaluate(config, sccs_classes=classes).evaluate,
+            with_evaluate(config, sccs_classes=classes).seed,
+        )["one_hot_10"]
+        for classes in ("site", "type")
+    )
+    kinds = np.where(chosen.labels == 1, np.unique(chosen.sites, return_inverse=True)[1], 2)
+    assert by_type["both"]["sccs"] == sccs(one_hot(chosen.crop(20), 10), kinds)["sccs"] != by_site["both"]["sccs"]
+    assert by_type["donor"] == by_site["donor"] and by_type["acceptor"] == by_site["acceptor"]
+
+
+def test_a_site_type_with_too_few_windows_to_pair_is_refused(tiny):
+    _, config, _, _ = tiny
+    windows, _ = load_windows(config.data, config.folder)
+    two = windows.take(np.array([0, 100, 200, 201, 300, 301]))  # of donors, one site and one other
+    two = two.take(np.argsort(two.sites))
+    few = Windows(
+        two.ids, np.array([1, 1, 0, 0, 1, 0]), np.array(["acceptor"] * 4 + ["donor"] * 2), two.names, two.groups
+    )
+    with pytest.raises(InputError, match="SCCS of donor: .*raise data.selection_share"):
+        sccs_interval_floors(few, config.data.context, config.evaluate, config.seed)
+
+
+def test_the_table_of_sccs_has_every_task_with_its_error(tiny, call, capsys):
+    path, _, checkpoint, _ = tiny
+    call(evaluate, "sccs", checkpoint, path)
+    out = capsys.readouterr().out
+    (rows,) = rows_of(out)
+    encoders = [str(checkpoint), "fresh", "one_hot_10", "gc"]
+    assert list(rows) == [f"{task}{name}" for task in ("", "donor ", "acceptor ") for name in encoders]
+    for row in rows.values():
+        assert row["low"] <= row["sccs"] <= row["high"] and row["null_low"] <= 0 <= row["null_high"]
+        assert 0 <= row["pair_auc"] <= 1
+    assert "50 resamples of windows" in out and "classes: site" in out
+    call(evaluate, "sccs", checkpoint, path, "--evaluate.sccs_pairs", "published", "--evaluate.sccs_classes", "type")
+    out = capsys.readouterr().out
+    assert "pairs: published, classes: type" in out and "1.96 / sqrt(pairs - 1)" in out
+
+
+# -- Spliceator's windows as motif sites -------------------------------------------------------------------------------
+
+
+def windows_of(*rows):
+    """Windows of (bases, site type, label)."""
+    texts, sites, labels = zip(*rows)
+    ids, names = np.stack([encode(text) for text in texts]), np.array([f"w{i}" for i in range(len(rows))])
+    return Windows(ids, np.array(labels), np.array(sites), names, names)
+
+
+def test_spliceator_windows_are_cut_with_their_motif_at_the_centre():
+    windows = windows_of(
+        ("AACCCGTAAC", "donor", 1),  # GT follows the boundary
+        ("AACAGCCAAC", "acceptor", 1),  # AG precedes it
+        ("AACCCGTAAA", "donor", 0),
+        ("AACAGCCAAA", "acceptor", 0),
+        ("AACCCGCAAC", "donor", 1),  # GC
+        ("AACCCCCAAC", "acceptor", 0),
+    )
+    sites = spliceator_sites(windows, 6)
+    assert [decode(row) for row in sites.ids] == ["CCGTAA", "ACAGCC", "CCGTAA", "ACAGCC"]
+    assert sites.labels.tolist() == ["GT(donor)", "AG(acceptor)", "GT(non-donor)", "AG(non-acceptor)"]
+    assert spliceator_sites(windows, 10).ids.shape == (4, 8)  # no room to move ten of ten
+
+
+def test_nmi_sites_of_spliceator_are_selection_windows_with_a_motif(tiny):
+    _, config, _, _ = tiny
+    config = with_evaluate(config, nmi_sites="spliceator")
+    sites, phrase = load_nmi_sites(config)
+    chosen = selection_windows(*load_windows(config.data, config.folder))
+    at = chosen.ids.shape[1] // 2
+    shown = [
+        decode(row[at : at + 2]) == "GT" if site == "donor" else decode(row[at - 2 : at]) == "AG"
+        for row, site in zip(chosen.ids, chosen.sites)
+    ]
+    assert len(sites.labels) == sum(shown) < len(chosen)
+    assert phrase.startswith(f"{sum(shown)} of {len(chosen)} selection windows")
+
+
+# -- NMI in detail -----------------------------------------------------------------------------------------------------
+
+
+def test_the_details_of_nmi_agree_with_training_and_with_its_parts(tiny):
+    _, config, _, model = tiny
+    config = with_evaluate(config, nmi_clusters=3)
+    sites, _ = load_nmi_sites(config)
+    found = measure_nmi_details(model.bert, sites, config.evaluate, config.seed)
+    logged = measure_nmi(model.bert, sites, config.evaluate, config.seed)
+    assert {key: found[key] for key in logged} == logged
+    for name in ("nmi", "ami", "ari", "nmi_k3", "probe_auc"):
+        assert found[name] == pytest.approx((found[f"{name}_gt"] + found[f"{name}_ag"]) / 2)
+
+
+K562 = ["donor(SSE < 0.2)", "donor(SSE > 0.8)", "acceptor(SSE < 0.2)", "acceptor(SSE > 0.8)"]
+
+
+def test_more_clusters_lower_nmi_and_the_rest_shows_that_the_encoder_is_no_worse(tiny):
+    _, config, _, _ = tiny
+    rng = np.random.default_rng(0)
+    labels = np.repeat(K562, 80)
+    kind = np.unique(labels, return_inverse=True)[1]
+    sites = Motifs(rng.integers(6, 10, size=(320, 40), dtype=np.uint8), labels)
+    plain = 9 * np.eye(8)[kind] + rng.normal(size=(320, 8))
+    split = np.hstack([plain, 30 * np.eye(20)[rng.integers(0, 20, 320)]])  # as good, in twenty pieces
+    found = {
+        name: _nmi_details(states, sites, config.evaluate, config.seed)
+        for name, states in (("plain", plain), ("split", split))
+    }
+    assert found["plain"]["nmi"] > 0.9 and found["split"]["nmi"] < 0.6
+    assert found["split"]["clusters"] > 2 * found["plain"]["clusters"]
+    assert found["split"]["probe_auc"] == pytest.approx(found["plain"]["probe_auc"], abs=0.02)
+    assert found["plain"]["probe_auc"] > 0.98
+    k = nmi(kmeans(plain, 10, config.seed), labels)
+    assert found["plain"]["nmi_k10_gt"] == k["nmi_gt"] and k["clusters"] == 10
+
+
+def test_overlapping_sites_do_not_help_the_probe(tiny):
+    # families of ten sites with the same bases: their label is their family's, and nothing else is there to learn
+    _, config, _, _ = tiny
+    rng = np.random.default_rng(1)
+    family = np.repeat(np.arange(60), 10)
+    labels = np.array(K562)[family % 4]
+    states = rng.normal(size=(60, 32))[family] + 0.01 * rng.normal(size=(600, 32))
+    bases = rng.integers(6, 10, size=(60, 40), dtype=np.uint8)
+    together, apart = (
+        _nmi_details(states, Motifs(ids, labels), config.evaluate, config.seed)["probe_auc"]
+        for ids in (bases[family], rng.integers(6, 10, size=(600, 40), dtype=np.uint8))
+    )
+    assert apart > 0.9 and together < 0.75
+
+
+def test_a_score_by_half_is_that_of_its_rows():
+    labels = np.array(["GT(donor)", "AG(acceptor)", "GT(donor)", "AG(acceptor)"])
+    found = by_half(lambda mine, values: values.sum(), np.array([1, 20, 3, 50]), labels, "sum")
+    assert found == {"sum": 37, "sum_gt": 4, "sum_ag": 70}
+
+
+def test_the_tables_of_nmi_show_means_and_halves(tiny, call, capsys):
+    path, _, checkpoint, _ = tiny
+    call(evaluate, "nmi", checkpoint, path, "--evaluate.nmi_clusters", 4)
+    out = capsys.readouterr().out
+    assert "NMI of 40 motif sites, windows of 40 nt, last layer" in out and "Traag" in out and "McInnes" in out
+    means, halves = rows_of(out)
+    encoders = [str(checkpoint), "fresh", "one_hot_10", "gc"]
+    assert list(means) == encoders
+    assert list(halves) == [f"{half} {name}" for half in ("gt", "ag") for name in encoders]
+    for name in encoders:
+        for key in ("nmi", "nmi_bound", "ami", "ari", "nmi_k4", "probe_auc"):
+            mean = (halves[f"gt {name}"][key] + halves[f"ag {name}"][key]) / 2
+            assert means[name][key] == pytest.approx(mean, abs=2e-4), (name, key)
+        assert {"clusters", "nmi_sd"} <= set(means[name])
+
+
+def test_nmi_of_spliceator_s_windows_needs_no_bed(tiny_data, tiny, call, capsys, tmp_path):
+    path = tiny_config(tmp_path, tiny_data, {"data.selection_share": 0.5})
+    call(evaluate, "nmi", tiny[2], path, "--evaluate.nmi_sites", "spliceator")
+    out = capsys.readouterr().out
+    assert "selection windows, those with GT or AG at the site" in out and "windows of 20 nt" in out
+    means, _ = rows_of(out)
+    assert means["one_hot_10"]["probe_auc"] > means["gc"]["probe_auc"]
+
+
+@pytest.mark.parametrize(
+    "changes, flags, parts",
+    [
+        ({}, [], ["data.motif_bed is not set", "--evaluate.nmi_sites spliceator"]),
+        (motif_settings, ["--evaluate.nmi_clusters", 41], ["evaluate.nmi_clusters (41)", "(40)"]),
+        (motif_settings, ["--evaluate.nmi_clusters", 0], ["evaluate.nmi_clusters"]),
+        ({}, ["--evaluate.nmi_sites", "both"], ["evaluate.nmi_sites"]),
+        ({}, ["--evaluate.bootstrap", 0], ["evaluate.bootstrap"]),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_before_anything_is(
+    changes, flags, parts, tiny_data, tiny, call, capsys, tmp_path
+):
+    path = tiny_config(tmp_path, tiny_data, changes(tiny_data) if callable(changes) else changes)
+    line = refusal(call, capsys, evaluate, "nmi", tiny[2], path, *flags)
+    assert all(part in line for part in parts), line
+
+
+def test_a_half_of_one_label_is_refused(own_data, tiny, call, capsys, tmp_path):
+    bed = own_data / "motifs.bed"
+    bed.write_text("".join(row for row in bed.read_text().splitlines(keepends=True) if "AG(non" not in row))
+    path = tiny_config(tmp_path, own_data, motif_settings(own_data))
+    line = refusal(call, capsys, evaluate, "nmi", tiny[2], path)
+    assert "AG half" in line and "AG(acceptor)" in line and "at least two" in line

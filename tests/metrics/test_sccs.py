@@ -1,0 +1,321 @@
+"""SCCS, its interval, alignment and uniformity, against other people's code, plain loops and cases done by hand."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import spearmanr
+from sentence_transformers.sentence_transformer.evaluation import EmbeddingSimilarityEvaluator
+from sklearn.metrics import roc_auc_score
+
+from simcsp.metrics import sccs as sccs_module
+from simcsp.metrics.sccs import (
+    SCCS_CEILING,
+    _permuted_sccs,
+    alignment,
+    closeness,
+    cosine_pairs,
+    mean_cosine,
+    pair_indices,
+    sccs,
+    sccs_difference,
+    sccs_interval,
+    spearman_binary,
+    uniformity,
+    weighted_spearman,
+)
+
+
+def two_classes(seed=0, n=60, hidden=8, shift=1.0):
+    """Vectors whose classes differ a little along one axis."""
+    rng = np.random.default_rng(seed)
+    labels = rng.permutation(np.arange(n) % 2)
+    vectors = rng.normal(size=(n, hidden))
+    vectors[:, 0] += shift * (2 * labels - 1)
+    return vectors.astype(np.float32), labels
+
+
+class Encoder:
+    """As much of a SentenceTransformer as its evaluator asks for: 'sentences' are row numbers."""
+
+    similarity_fn_name = "cosine"
+
+    class model_card_data:
+        set_evaluation_metrics = staticmethod(lambda *args, **kwargs: None)
+
+    def __init__(self, vectors):
+        self.vectors = vectors
+
+    def encode(self, sentences, **_):
+        return self.vectors[[int(sentence) for sentence in sentences]]
+
+
+@pytest.mark.parametrize("pairs", ["all", "published"])
+@pytest.mark.parametrize("seed", range(3))
+def test_sccs_is_the_spearman_cosine_of_sentence_transformers(pairs, seed):
+    vectors, labels = two_classes(seed)
+    left, right = pair_indices(len(labels), pairs, seed)
+    same = (labels[left] == labels[right]).astype(float).tolist()
+    evaluator = EmbeddingSimilarityEvaluator([str(i) for i in left], [str(i) for i in right], same, name="pairs")
+    scores = evaluator(Encoder(vectors))
+    assert sccs(vectors, labels, pairs, seed)["sccs"] == pytest.approx(scores["pairs_spearman_cosine"], abs=2e-4)
+
+
+@given(st.integers(3, 60), st.integers(0, 10_000), st.booleans())
+def test_spearman_of_a_binary_label_is_scipy_s_ties_included(n, seed, ties):
+    rng = np.random.default_rng(seed)
+    same = rng.permutation(np.arange(n) < rng.integers(1, n))
+    similarity = rng.integers(0, 4, n).astype(float) if ties else rng.normal(size=n)
+    rho, auc = spearman_binary(same, similarity)
+    assert auc == pytest.approx(roc_auc_score(same, similarity))
+    expected = spearmanr(same, similarity).statistic if len(set(similarity)) > 1 else 0.0
+    assert rho == pytest.approx(expected, abs=1e-12)
+
+
+@given(st.integers(3, 80), st.integers(0, 10_000))
+def test_spearman_is_a_transform_of_the_pair_auc(n, seed):
+    rng = np.random.default_rng(seed)
+    same = rng.permutation(np.arange(n) < rng.integers(1, n))
+    rho, auc = spearman_binary(same, rng.normal(size=n))
+    p = same.mean()
+    # the formula is that of many pairs: n^2 for n^2 - 1
+    assert rho == pytest.approx((auc - 0.5) * math.sqrt(12 * p * (1 - p)) * n / math.sqrt(n**2 - 1), abs=1e-9)
+
+
+def test_sccs_of_perfect_vectors_is_the_ceiling():
+    same = np.arange(2000) % 2
+    rho, auc = spearman_binary(same, same + np.linspace(0, 0.5, 2000))
+    assert auc == 1.0
+    assert rho == pytest.approx(SCCS_CEILING, abs=1e-3) == pytest.approx(math.sqrt(3) / 2, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("non_sites", "classes", "groups", "spread", "expected"),
+    [
+        (1200, "site", 2, 0.01, 0.866),
+        (2400, "site", 2, 0.01, 0.861),
+        (1200, "site", 3, 0.01, 0.650),
+        (1200, "site", 3, 0.0, 0.775),
+        (1200, "type", 3, 0.01, 0.839),
+        (600, "type", 3, 0.01, 0.816),
+    ],
+)
+def test_sccs_of_perfect_encoders_of_donors_and_acceptors(non_sites, classes, groups, spread, expected):
+    """The table of docs/metrics.md. 600 donors, 600 acceptors; groups lie at right angles."""
+    types = np.repeat([0, 1, 2], [non_sites, 600, 600])
+    sites = np.minimum(types, 1)
+    rng = np.random.default_rng(0)
+    place = types if groups == 3 else sites
+    vectors = np.eye(3, 64)[place] + spread * rng.standard_normal((len(types), 64))
+    found = sccs(vectors, sites if classes == "site" else types)["sccs"]
+    assert found == pytest.approx(expected, abs=2e-2 if (groups, classes, spread) == (3, "site", 0.01) else 2e-3)
+
+
+def test_sccs_rises_with_the_distance_of_the_classes():
+    values = [sccs(*two_classes(shift=shift))["sccs"] for shift in (0.0, 1.0, 3.0)]
+    assert abs(values[0]) < 0.06 and values[0] < values[1] < values[2] <= SCCS_CEILING + 0.01
+
+
+def test_sccs_of_one_class_alone_is_refused():
+    with pytest.raises(ValueError, match="windows of both classes"):
+        sccs(np.eye(4), np.ones(4))
+
+
+def test_all_pairs_are_every_pair_once():
+    left, right = pair_indices(5, "all")
+    assert sorted(zip(left.tolist(), right.tolist())) == [(i, j) for i in range(5) for j in range(i + 1, 5)]
+
+
+@pytest.mark.parametrize("n", [201, 500])
+def test_of_too_many_pairs_each_window_keeps_equally_many(monkeypatch, n):
+    monkeypatch.setattr(sccs_module, "MOST_PAIRS", 20_000)
+    left, right = pair_indices(n, "all", seed=1)
+    assert 20_000 - n < len(left) <= 20_000 and (left != right).all()
+    assert len(np.unique(np.minimum(left, right) * n + np.maximum(left, right))) == len(left)  # no pair twice
+    assert len(np.unique(np.bincount(np.append(left, right), minlength=n))) == 1
+    assert all(map(np.array_equal, (left, right), pair_indices(n, "all", seed=1)))
+    assert not np.array_equal(left, pair_indices(n, "all", seed=2)[0])
+    assert len(pair_indices(200, "all")[0]) == 200 * 199 / 2
+
+
+def test_a_part_of_the_pairs_gives_sccs_and_its_interval_as_all_do(monkeypatch):
+    """120 windows with 1,680 of their 7,140 pairs."""
+    wholes, parts = [], []
+    for seed in range(40):
+        vectors, labels = two_classes(seed, n=120, shift=0.5)
+        wholes.append(sccs_interval(vectors, labels, seed=seed, resamples=100))
+        with monkeypatch.context() as patch:
+            patch.setattr(sccs_module, "MOST_PAIRS", 1700)
+            parts.append(sccs_interval(vectors, labels, seed=seed, resamples=100))
+    whole, part = ({key: np.array([row[key] for row in rows]) for key in rows[0]} for rows in (wholes, parts))
+    difference = part["sccs"] - whole["sccs"]
+    assert abs(difference.mean()) < 3 * difference.std() / 40**0.5 and 0 < difference.std() < 1 / 1680**0.5
+    widths = [found["null_high"] - found["null_low"] for found in (part, whole)]
+    assert (widths[0] > widths[1]).all() and widths[0].mean() < 4 * 1.2 / 1680**0.5
+    assert (part["high"] - part["low"] > whole["high"] - whole["low"]).mean() > 0.9
+    truth = whole["sccs"].mean()
+    assert np.mean((part["low"] < truth) & (truth < part["high"])) > 0.9
+
+
+@pytest.mark.parametrize("n", [8, 9])
+def test_published_pairs_use_a_window_at_most_once(n):
+    left, right = pair_indices(n, "published", seed=1)
+    assert len(left) == len(right) == 4
+    assert len({*left.tolist(), *right.tolist()}) == 8
+    assert not np.array_equal(left, pair_indices(n, "published", seed=2)[0])
+
+
+@given(st.integers(3, 30), st.integers(0, 10_000), st.booleans())
+@settings(max_examples=50)
+def test_a_weighted_spearman_is_that_of_so_many_copies(n, seed, ties):
+    rng = np.random.default_rng(seed)
+    same = rng.permutation(np.arange(n) < rng.integers(1, n))
+    similarity = np.sort(rng.integers(0, 4, n).astype(float) if ties else rng.normal(size=n))
+    copies = rng.integers(0, 4, n)
+    starts = np.flatnonzero(np.append(True, similarity[1:] != similarity[:-1]))
+    many = np.repeat(same, copies), np.repeat(similarity, copies)
+    varies = all(len(set(values.tolist())) > 1 for values in many)
+    expected = spearmanr(*many).statistic if varies else 0.0
+    assert weighted_spearman(same, copies.astype(float), starts) == pytest.approx(expected, abs=1e-9)
+
+
+def test_the_interval_of_sccs_holds_the_truth_about_as_often_as_it_says():
+    hidden, shift = 16, 1.2
+    truth = np.mean([sccs(*two_classes(seed, 400, hidden, shift))["sccs"] for seed in range(1000, 1006)])
+    found = [sccs_interval(*two_classes(seed, 60, hidden, shift), resamples=100) for seed in range(100)]
+    covered = np.mean([row["low"] <= truth <= row["high"] for row in found])
+    assert 0.88 <= covered <= 0.99  # 95 % within three standard errors of 100 draws
+    spread = np.std([row["sccs"] for row in found])
+    assert np.mean([row["high"] - row["low"] for row in found]) == pytest.approx(2 * 1.96 * spread, rel=0.25)
+
+
+def test_an_sccs_without_relation_lies_in_the_null_band():
+    found = [sccs_interval(*two_classes(seed, 60, shift=0.0), resamples=100) for seed in range(60)]
+    inside = np.mean([row["null_low"] <= row["sccs"] <= row["null_high"] for row in found])
+    assert inside >= 0.85
+    strong = sccs_interval(*two_classes(shift=3.0), resamples=50)
+    assert strong["null_high"] < strong["low"] < strong["sccs"] < strong["high"]
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_the_null_band_is_that_of_permuted_labels(classes):
+    rng = np.random.default_rng(0)
+    vectors, labels = rng.normal(size=(30, 4)), np.arange(30) % classes
+    left, right = pair_indices(30, "all")
+    similarity = cosine_pairs(vectors, left, right)
+    found = _permuted_sccs(similarity, labels, left, right, 7, np.random.default_rng(5))
+    mixed = np.random.default_rng(5).permuted(np.tile(labels, (7, 1)), axis=1)
+    expected = [spearman_binary(row[left] == row[right], similarity)[0] for row in mixed]
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_near_duplicates_are_resampled_together():
+    vectors, labels = two_classes(n=60)
+    twice, labels = np.concatenate([vectors, vectors]), np.concatenate([labels, labels])
+    wide, narrow = (
+        np.ptp([row["low"], row["high"]])
+        for row in (
+            sccs_interval(twice, labels, groups=np.tile(np.arange(60), 2), resamples=200),
+            sccs_interval(twice, labels, resamples=200),
+        )
+    )
+    assert wide > 1.2 * narrow  # 60 windows are known, not 120
+
+
+def test_published_pairs_have_the_error_of_disjoint_pairs():
+    vectors, labels = two_classes(n=400, shift=0.5)
+    found = sccs_interval(vectors, labels, "published", seed=3, resamples=400)
+    assert found["sccs"] == sccs(vectors, labels, "published", seed=3)["sccs"]
+    assert found["null_high"] == -found["null_low"] == pytest.approx(1.96 / math.sqrt(199), rel=1e-4)
+    assert found["high"] - found["sccs"] == pytest.approx(1.96 / math.sqrt(199), rel=0.2)
+
+
+def test_the_error_of_many_windows_is_that_of_a_part_scaled(monkeypatch):
+    vectors, labels = two_classes(n=240, shift=1.2)
+    groups = np.arange(240) // 2
+    whole = sccs_interval(vectors, labels, groups=groups, resamples=200)
+    monkeypatch.setattr(sccs_module, "BOOTSTRAP_WINDOWS", 120)
+    part = sccs_interval(vectors, labels, groups=groups, resamples=200)
+    assert part["sccs"] == whole["sccs"]
+    assert part["high"] - part["low"] == pytest.approx(whole["high"] - whole["low"], rel=0.4)
+    assert part["high"] != whole["high"]
+
+
+def test_a_difference_is_paired_and_so_known_better_than_its_two_parts():
+    vectors, labels = two_classes(n=200, shift=1.0)
+    near = vectors + 0.1 * np.random.default_rng(5).normal(size=vectors.shape)
+    found = sccs_difference(vectors, near, labels, resamples=200)
+    assert found["diff"] == pytest.approx(sccs(near, labels)["sccs"] - sccs(vectors, labels)["sccs"])
+    alone = [sccs_interval(v, labels, resamples=200) for v in (vectors, near)]
+    unpaired = np.hypot(*(one["high"] - one["low"] for one in alone))
+    assert found["diff_high"] - found["diff_low"] < unpaired / 2
+    assert found == sccs_difference(vectors, near, labels, resamples=200)
+
+
+def test_the_interval_of_a_difference_covers_what_is_there():
+    rng, true, covered = np.random.default_rng(0), [], []
+    for seed in range(300):
+        labels = np.arange(80) % 2
+        shared = rng.normal(size=(80, 4)) + 1.0 * np.where(labels, 1, -1)[:, None]
+        other = shared + rng.normal(size=(80, 4))  # the same windows, noisier
+        found = sccs_difference(shared, other, labels, seed=seed, resamples=100)
+        true.append(found["diff"])
+        covered.append((found["diff_low"], found["diff_high"]))
+    inside = [low <= np.mean(true) <= high for low, high in covered]
+    assert 0.868 <= np.mean(inside) <= 0.99  # .916 in 900 studies, less three standard errors of 300
+    assert np.mean(true) < -0.02
+
+
+def test_an_interval_is_repeatable_and_its_point_is_sccs():
+    vectors, labels = two_classes()
+    found = sccs_interval(vectors, labels, resamples=50)
+    assert found == sccs_interval(vectors, labels, resamples=50) != sccs_interval(vectors, labels, seed=1, resamples=50)
+    assert {key: found[key] for key in ("sccs", "pair_auc")} == sccs(vectors, labels)
+
+
+def test_vectors_that_are_all_equal_have_an_interval_about_nought():
+    found = sccs_interval(np.ones((20, 3)), np.arange(20) % 2, resamples=20)
+    assert found["sccs"] == found["null_low"] == found["null_high"] == 0
+    assert found["low"] == -found["high"] == pytest.approx(-1.96 / math.sqrt(190), rel=1e-4)
+
+
+def test_numbers_are_alike_when_they_are_close():
+    values = np.array([[0.5], [0.4], [0.9]])
+    assert closeness(values, np.array([0, 0]), np.array([1, 2])) == pytest.approx([-0.1, -0.4])
+
+
+def test_cosines_are_the_same_by_either_path():
+    vectors, _ = two_classes(n=30)
+    left, right = pair_indices(30, "all")
+    many = cosine_pairs(vectors, left, right)
+    few = np.concatenate([cosine_pairs(vectors, left[i : i + 50], right[i : i + 50]) for i in range(0, len(left), 50)])
+    plain = [
+        vectors[i] @ vectors[j] / math.sqrt(vectors[i] @ vectors[i] * (vectors[j] @ vectors[j]))
+        for i, j in zip(left, right)
+    ]
+    np.testing.assert_allclose(many, plain, atol=1e-5)
+    np.testing.assert_allclose(few, plain, atol=1e-5)
+
+
+# -- alignment and uniformity ------------------------------------------------------------------------------------------
+
+
+def test_alignment_uniformity_and_mean_cosine_equal_plain_loops():
+    rng = np.random.default_rng(0)
+    first, second = rng.normal(size=(2, 7, 5))
+    units = [[row / math.sqrt(sum(x * x for x in row)) for row in views] for views in (first, second)]
+    distances = [sum((x - y) ** 2 for x, y in zip(a, b)) for a, b in zip(*units)]
+    assert alignment(first, second) == pytest.approx(sum(distances) / 7)
+    pairs = [(units[0][i], units[0][j]) for i in range(7) for j in range(i + 1, 7)]
+    potentials = [math.exp(-2 * sum((x - y) ** 2 for x, y in zip(a, b))) for a, b in pairs]
+    assert uniformity(first) == pytest.approx(math.log(sum(potentials) / len(pairs)))
+    assert mean_cosine(first) == pytest.approx(sum(float(a @ b) for a, b in pairs) / len(pairs))
+
+
+def test_a_collapsed_encoder_is_seen():
+    same = np.tile([[3.0, 4.0]], (6, 1))
+    assert alignment(same, same) == pytest.approx(0)
+    assert uniformity(same) == pytest.approx(0)
+    assert mean_cosine(same) == pytest.approx(1)

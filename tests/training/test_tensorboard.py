@@ -1,0 +1,136 @@
+"""What TensorBoard's own HTTP interface says of a run folder, and the pictures that go into it."""
+
+import json
+import time
+from urllib.parse import urlencode
+from urllib.request import Request, urlopen
+
+import numpy as np
+import pytest
+from conftest import motif_settings, tiny_config
+from tensorboard import program
+
+import finetune
+import pretrain
+from simcsp.training.tensorboard import class_cosines, show_arm
+
+ARMS = ["pwm", "fresh", "baseline", "last"]
+
+
+class Board:
+    """TensorBoard on a folder, asked as a browser asks it."""
+
+    def __init__(self, folder):
+        server = program.TensorBoard()
+        server.configure(argv=["tensorboard", "--logdir", str(folder), "--port", "0", "--load_fast", "false"])
+        self.url = f"{server.launch()}data"
+        for _ in range(600):  # it reads the folder in a thread of its own
+            if len(self.ask("plugin/hparams/experiment", b"{}").get("hparamInfos", [])) and "report" in self.ask(
+                "runs"
+            ):
+                return
+            time.sleep(0.1)
+        raise AssertionError("TensorBoard has not read the folder within a minute")
+
+    def ask(self, route, data=None, **words):
+        request = Request(f"{self.url}/{route}?{urlencode(words)}", data, {"Content-Type": "application/json"})
+        with urlopen(request) as reply:
+            return json.load(reply)
+
+
+@pytest.fixture(scope="module")
+def tiny(tiny_data, tmp_path_factory):
+    """Run folder of a pre-training with motif sites and of a few folds of four arms."""
+    folder = tmp_path_factory.mktemp("board")
+    patch = pytest.MonkeyPatch()
+    changes = motif_settings(tiny_data) | {"finetune.arms": ARMS, "finetune.folds": [0, 1], "mlm.steps": 0}
+    config = tiny_config(folder, tiny_data, changes)
+    for module in (pretrain, finetune):
+        patch.setattr("sys.argv", ["x", str(config)])
+        module.main()
+    patch.undo()
+    return folder / "runs/tiny"
+
+
+@pytest.fixture(scope="module")
+def board(tiny):
+    return Board(tiny)
+
+
+def test_there_is_a_run_for_each_stage_and_arm_and_none_for_folds(board):
+    floors = {f"floors/{name}" for name in ("one_hot_10", "gc", "fresh")}
+    assert set(board.ask("runs")) == {"pretrain", "report", *floors, *(f"finetune/{arm}" for arm in ARMS)}
+
+
+def test_every_tab_has_something_to_show(board):
+    scalars = board.ask("plugin/scalars/tags")
+    assert {"train/loss", "val/sccs", "val/nmi"} <= set(scalars["pretrain"])
+    assert set(scalars["floors/gc"]) == {"val/sccs", "val/sccs_low", "val/sccs_high", "val/nmi"}
+    assert {"val_auc/mean", "val_auc/least", "val_auc/most", "test/f1", "final/f1"} <= set(scalars["finetune/last"])
+    histograms = board.ask("plugin/histograms/tags")
+    assert {"cosine/same class", "cosine/different class"} <= set(histograms["pretrain"])
+    assert set(board.ask("plugin/images/tags")) >= {"pretrain", "report"}
+    assert all(f"finetune/{arm}" in board.ask("plugin/pr_curves/tags") for arm in ARMS)
+    text = board.ask("plugin/text/tags")
+    assert {"config", "environment", "pre-training text", "overlap of the evaluation with the text"} <= {
+        tag.removesuffix("/text_summary") for tag in text["pretrain"]
+    }
+    layout = board.ask("plugin/custom_scalars/layout")
+    (category,) = layout["category"]  # all on opening
+    titles = " ".join(chart["title"] for chart in category["chart"])
+    assert all(word in titles for word in ("loss", "SCCS", "NMI", "floors", "F1", "AUC"))
+    tags = {tag for chart in category["chart"] for series in chart["margin"]["series"] for tag in series.values()}
+    assert tags <= set(scalars["pretrain"]) | set(scalars["finetune/last"]), "a curve that nothing draws"
+    assert set(board.ask("plugin/projector/runs")) == {"pretrain"}
+    projector = board.ask("plugin/projector/info", run="pretrain")
+    assert [item["tensorName"] for item in projector["embeddings"]] == ["start", "last"]
+
+
+def test_hyperparameters_have_few_columns_and_the_score(board):
+    found = board.ask("plugin/hparams/experiment", b"{}")
+    first = [column["name"] for column in found["hparamInfos"]][:5]
+    assert first[0] == "arm" and {"lr", "objective"} <= set(first), first
+    tags = [metric["name"]["tag"] for metric in found["metricInfos"]]
+    assert "final/f1" in tags and len(tags) <= 5
+
+
+def test_the_mean_of_the_folds_lies_in_its_band_and_is_theirs(tiny, board):
+    curves = {
+        part: dict(
+            (step, value)
+            for _, step, value in board.ask("plugin/scalars/scalars", run="finetune/last", tag=f"val_auc/{part}")
+        )
+        for part in ("mean", "least", "most")
+    }
+    rows = [
+        json.loads(line)
+        for path in sorted(tiny.glob("finetune/last/both/seed0/*/metrics.jsonl"))
+        for line in path.read_text().splitlines()
+    ]
+    first = [row["val/auc"] for row in rows if row["step"] == 1]
+    assert len(first) == 2
+    assert [curves[part][1] for part in ("least", "mean", "most")] == pytest.approx(
+        [min(first), np.mean(first), max(first)]
+    )
+    test = board.ask("plugin/scalars/scalars", run="finetune/last", tag="test/f1")
+    summaries = [json.loads(p.read_text()) for p in sorted(tiny.glob("finetune/last/both/seed0/*/summary.json"))]
+    assert [value for _, _, value in test] == pytest.approx([one["metrics"]["test/f1"] for one in summaries])
+
+
+def test_a_run_made_anew_is_shown_once(tiny):
+    show_arm(tiny, "last")
+    assert len(list((tiny / "finetune/last").glob("events.out.tfevents.*"))) == 1
+
+
+def test_what_a_thousand_steps_show_is_small(tiny):
+    files = [*tiny.glob("pretrain/events*"), *tiny.glob("pretrain/pictures/*"), *tiny.glob("pretrain/projector/*")]
+    validations = len(list(tiny.glob("pretrain/pictures/*.npz")))
+    once = sum(path.stat().st_size for path in tiny.glob("pretrain/projector/*"))
+    each = (sum(path.stat().st_size for path in files) - once) / validations
+    assert once + 20 * each < 2e6  # a validation every 50 steps
+
+
+def test_cosines_are_of_pairs_within_and_between_the_classes():
+    vectors = np.array([[1.0, 0.0], [2.0, 0.0], [0.0, 1.0], [0.0, 3.0]])
+    same, other = class_cosines(vectors, np.array([0, 0, 1, 1]), seed=0)
+    assert len(same) == len(other) == 500 and np.allclose(same, 1) and np.allclose(other, 0)

@@ -1,0 +1,146 @@
+"""A training that teaches nothing says so."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from conftest import refusal, tiny_config
+from scipy.stats import mannwhitneyu
+
+import finetune
+import pretrain
+from simcsp.core.config import PretrainConfig
+from simcsp.core.device import check_memory, total_memory
+from simcsp.core.errors import InputError
+from simcsp.core.files import read_json
+from simcsp.training.training_warnings import (
+    at_chance,
+    base_entropy,
+    batch_for_gpu,
+    chance_loss,
+    collapse,
+    one_class,
+    stuck,
+    unmoved,
+)
+
+
+def stage(**changes):
+    return PretrainConfig(**{"steps": 1000, "batch_size": 8, "warmup_steps": 100} | changes)
+
+
+def rows(loss, steps):
+    return [{"step": step, "train/loss": loss} for step in range(10, steps + 1, 10)]
+
+
+@pytest.mark.parametrize(
+    "now, before, objective, found",
+    [(0.995, 0.3, "simcse", True), (0.995, 0.999, "simcse", True), (0.995, 0.999, "mlm", False)]
+    + [(0.995, 0.3, "mlm", True), (0.98, 0.3, "simcse", False)],
+)
+def test_vectors_that_all_point_one_way_are_a_collapse(now, before, objective, found):
+    assert (collapse({"mean_cosine": now}, {"mean_cosine": before}, objective) is not None) == found
+    assert collapse({}, {}, objective) is None  # nothing to validate on
+
+
+def test_the_loss_of_chance_is_that_of_vectors_all_alike():
+    from simcsp.training.objectives import dcl, info_nce
+
+    alike = torch.ones(8, 4)
+    assert float(info_nce(alike, alike, 0.05)) == pytest.approx(chance_loss(stage(), 0.0))
+    assert float(dcl(alike, alike, 0.05)) == pytest.approx(chance_loss(stage(objective="dcl"), 0.0))
+    hard = chance_loss(stage(reverse_complement_negatives=True), 0.0)
+    assert float(info_nce(alike, alike, 0.05, None, alike)) == pytest.approx(hard)
+    assert chance_loss(stage(mlm_weight=0.1), 0.0) is None
+
+
+def test_the_entropy_of_bases_leaves_n_out():
+    assert base_entropy(np.array([[6, 7, 8, 9, 5, 5]], dtype=np.uint8)) == pytest.approx(math.log(4))
+    assert base_entropy(np.array([[6, 6, 6, 9]], dtype=np.uint8)) == pytest.approx(0.5623351)
+
+
+def test_a_loss_that_stays_at_chance_is_named_from_200_steps_after_the_warm_up_or_at_the_end():
+    chance = math.log(8)
+    assert stuck(rows(chance, 290), stage(), 1.38) is None
+    assert "nothing learned: the loss is 2.0794 at step 300" in stuck(rows(chance, 300), stage(), 1.38)
+    assert stuck(rows(chance, 20), stage(steps=20, warmup_steps=5), 1.38) is not None
+    assert stuck(rows(chance, 250) + rows(1.0, 300)[25:], stage(), 1.38) is None  # it has moved by now
+    assert stuck(rows(1.37, 300), stage(objective="mlm"), 1.38) is None
+    assert "entropy of the base composition" in stuck(rows(1.381, 300), stage(objective="mlm"), 1.38)
+
+
+def test_an_auc_is_at_chance_within_two_standard_errors_of_no_relation():
+    rng, labels = np.random.default_rng(0), np.repeat([1, 0], [30, 70])
+    draws = [mannwhitneyu(*np.split(rng.random(100), [30])).statistic / 2100 for _ in range(4000)]
+    named = [at_chance(auc, labels) is not None for auc in draws]
+    assert np.mean(named) == pytest.approx(0.977, abs=0.01)  # one-sided
+    assert at_chance(0.43, labels) is not None and at_chance(0.7, labels) is None
+
+
+def test_one_class_is_named():
+    assert one_class(np.array([0.6, 0.7])) == "one class: all 2 test windows are called sites at .5"
+    assert one_class(np.array([0.1, 0.2])) == "one class: all 2 test windows are called non-sites at .5"
+    assert one_class(np.array([0.1, 0.5])) is None
+
+
+ALONE = {"finetune.arms": ["baseline"], "finetune.folds": [0], "mlm.steps": 0, "pretrain.control": False}
+
+
+def test_a_learning_rate_that_ruins_the_model_is_said_in_log_and_summary(tmp_path, tiny_data, call):
+    changes = ALONE | {"pretrain.lr": 1e3, "finetune.lr": 1e3, "finetune.max_epochs": 1}
+    config = tiny_config(tmp_path, tiny_data, changes)
+    call(pretrain, config)
+    folder = tmp_path / "runs/tiny/pretrain"
+    said = (folder / "train.log").read_text()
+    assert any("collapse" in sentence for sentence in read_json(folder / "summary.json")["warnings"])
+    assert said.count("warning: ") == said.count("collapse: ") + said.count("nothing learned: ") > 0
+    assert said.count("collapse: ") == 1
+    call(finetune, config)
+    fold = tmp_path / "runs/tiny/finetune/baseline/both/seed0/fold00"
+    assert any("at chance: " in sentence for sentence in read_json(fold / "summary.json")["warnings"])
+    assert "after the first epoch of full: at chance" in (fold / "train.log").read_text()
+
+
+@pytest.mark.parametrize(
+    "temperature, said",
+    [(0.05, ["not moved"]), (100.0, ["not moved", "nothing learned"])],  # at 100 all windows are alike
+)
+def test_a_learning_rate_that_moves_nothing_is_said(tmp_path, tiny_data, call, temperature, said):
+    changes = ALONE | {"pretrain.lr": 1e-12, "pretrain.temperature": temperature}
+    call(pretrain, tiny_config(tmp_path, tiny_data, changes))
+    warnings = read_json(tmp_path / "runs/tiny/pretrain/summary.json")["warnings"]
+    assert [sentence.partition(":")[0] for sentence in warnings] == said
+
+
+def test_what_is_too_large_for_the_machine_is_refused_before_it_is_tried(tmp_path, tiny_data, call, capsys):
+    for field, value in (
+        ("model.hidden_size", 1_000_000_000),
+        ("model.num_hidden_layers", 1_000_000_000),
+        ("pretrain.batch_size", 1_000_000_000),
+        ("pretrain.batch_size", 2_000_000),
+    ):
+        config = tiny_config(tmp_path, tiny_data, ALONE | {field: value})
+        line = refusal(call, capsys, pretrain, config)
+        assert "needs at least" in line and "GB of memory, there are" in line
+        assert field.rpartition(".")[0] in line
+        assert not (tmp_path / "runs/tiny/pretrain").exists()
+
+
+def test_memory_is_that_of_the_machine():
+    check_memory(1e6, "a step")
+    assert 1e8 < total_memory(torch.device("cpu")) < 1e15
+    with pytest.raises(InputError, match="a step: needs at least 1,000,000 GB of memory"):
+        check_memory(1e15, "a step")
+
+
+def test_vectors_that_stay_those_of_the_start_are_told():
+    start = {"mean_cosine": 0.75}
+    assert "not moved" in unmoved({"mean_cosine": 0.75}, start)
+    assert unmoved({"mean_cosine": 0.7501}, start) is None
+    assert unmoved(start, start) is None and unmoved({}, {}) is None  # step 0 itself; no windows
+
+
+def test_a_batch_for_a_gpu_is_told_on_a_cpu():
+    assert "make 8 steps in the time of one" in batch_for_gpu("pretrain", PretrainConfig().batch_size, "cpu")
+    assert batch_for_gpu("pretrain", 64, "cpu") is None and batch_for_gpu("pretrain", 512, "cuda") is None

@@ -1,0 +1,178 @@
+"""Settings that cannot work, alone or together, and files that are not there: a line for each."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from simcsp.core.config import PLAIN, STAGES, Config, DataConfig, FinetuneConfig, is_plain_name
+
+
+def model_faults(config: Config) -> Iterator[str]:
+    """A line for each: heads that do not divide the width, windows that are longer than what the model takes."""
+    model, data = config.model, config.data
+    if model.hidden_size % model.num_attention_heads:
+        yield (
+            f"model.num_attention_heads ({model.num_attention_heads}) "
+            f"must divide model.hidden_size ({model.hidden_size})"
+        )
+    used = {
+        "window": config.mlm.steps or config.pretrain.steps or config.evaluate.mlm_fasta is not None,
+        "context": data.spliceator is not None,
+        "motif_window": data.motif_bed is not None,
+    }
+    longest, of = model.max_position_embeddings, f"model.max_position_embeddings ({model.max_position_embeddings})"
+    if model.source is not None:
+        longest, of = positions_of(model.source), f"what {model.source} takes"
+    for name in (name for name in used if used[name] and longest is not None):
+        if getattr(data, name) + 2 > longest:
+            yield (
+                f"data.{name} ({getattr(data, name)} nt) and 2 for [CLS] and [SEP] do not fit in {of}: "
+                f"at most {longest - 2} nt"
+            )
+
+
+def positions_of(source: str) -> int | None:
+    """Longest input, in tokens, of a checkpoint folder by its config.json; None where there is none to read."""
+    try:
+        found = json.loads((Path(source) / "config.json").read_text())["max_position_embeddings"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # a hub id, or a folder whose faults whoever loads it says
+    return found if isinstance(found, int) else None
+
+
+def missing_files(data: DataConfig) -> list[str]:
+    """A line for each file that pre-training would read and that is not there."""
+    named = [(name, path) for name in ("fasta", "annotation") for path in getattr(data, name)]
+    named += [(name, getattr(data, name)) for name in ("spliceator", "motif_bed", "motif_fasta")]
+    return [f"data.{name}: {path} does not exist" for name, path in named if path and not Path(path).exists()]
+
+
+def data_faults(data: DataConfig) -> Iterator[str]:
+    """A line for each: windows without a centre, files that do not go together, too few folds."""
+    for name in ("context", "motif_window"):
+        if getattr(data, name) % 2:
+            yield f"data.{name} ({getattr(data, name)}) must be even: the site is at the centre"
+    if data.corpus == "annotated" and data.window % 2:
+        yield f"data.window ({data.window}) must be even: data.corpus annotated has the site at the centre"
+    is_cut = data.motif_bed is not None and data.motif_bed.endswith(".npz")
+    if is_cut and data.motif_fasta is not None:
+        yield f"data.motif_bed ({data.motif_bed}) holds windows cut already: set data.motif_fasta to null"
+    if not is_cut and (data.motif_bed is None) != (data.motif_fasta is None):
+        yield "data.motif_bed and data.motif_fasta go together: give both, neither, or an .npz as motif_bed"
+    if data.folds == "grouped" and data.num_folds < 4:
+        yield f"data.num_folds ({data.num_folds}) must be at least 4: one validation, two test, the rest train"
+
+
+def training_faults(config: Config, one_job: bool) -> Iterator[str]:
+    """A line for each. one_job: the config is what one fold has saved, so it names that fold alone."""
+    yield from _finetune_faults(config.finetune, config.data, one_job)
+    yield from _seed_faults(config)
+    yield from _only_faults(config)
+    yield from _bases_faults(config)
+    yield from _stage_faults(config, "mlm", "mlm")
+    yield from _stage_faults(config, "pretrain", config.pretrain.objective)
+
+
+def _finetune_faults(finetune: FinetuneConfig, data: DataConfig, one_job: bool) -> Iterator[str]:
+    for name in ("arms", "sites", "folds", "seeds", "train_windows"):
+        values = getattr(finetune, name)
+        shown = f"finetune.{name} ([{', '.join(map(str, values or ()))}])"
+        if values is not None and not values:
+            yield f"{shown} is empty: name at least one" + (", or null for all" if name == "folds" else "")
+        names = ["null" if value is None else str(value).partition("=")[0] for value in values or ()]
+        if repeated := sorted({value for value in names if names.count(value) > 1}):
+            yield f"{shown} names {', '.join(repeated)} more than once"
+    for arm in finetune.arms:
+        if not is_plain_name(arm.partition("=")[0]) or "\0" in arm or "\n" in arm:
+            yield f"finetune.arms: {arm!r} does not begin with a plain name: {PLAIN}"
+    stages = f"finetune.stages ([{', '.join(finetune.stages)}])"
+    if finetune.stages != [stage for stage in STAGES if stage in finetune.stages]:
+        yield f"{stages} must keep to the order {', '.join(STAGES)}, each at most once"
+    if "probe" in finetune.stages and len(finetune.stages) > 1:
+        yield f"{stages}: probe stands alone, the encoder is that of the arm"
+    if not {"head", "full", "probe"} & set(finetune.stages):
+        yield f"{stages} must hold head or full: without them no classifier is trained"
+    if finetune.draws > 1 and finetune.train_windows == [None]:
+        yield f"finetune.draws ({finetune.draws}): finetune.train_windows is null alone, which leaves nothing to draw"
+    shared = finetune.select_epoch == "shared"
+    if shared and finetune.stages != ["full"]:
+        yield f"{stages}: finetune.select_epoch shared, the published rule, knows the stage full alone"
+    count = data.fold_count
+    if shared and not one_job and finetune.folds and not set(range(count)) <= set(finetune.folds):
+        yield (
+            f"finetune.folds ([{', '.join(map(str, finetune.folds))}]): finetune.select_epoch shared picks one "
+            f"epoch by the mean of all {count} folds; set folds to null, or select_epoch to per_fold"
+        )
+    if "supcon" in finetune.stages and finetune.supcon_batch_size < 2:
+        yield "finetune.supcon_batch_size must be at least 2: supcon compares the windows of a batch"
+
+
+def _seed_faults(config: Config) -> Iterator[str]:
+    seeds = config.pretrain.seeds
+    if seeds is None:
+        return
+    shown = f"pretrain.seeds ([{', '.join(map(str, seeds))}])"
+    if not seeds:
+        yield f"{shown} is empty: name at least one, or null for `seed` alone"
+    if len(set(seeds)) < len(seeds):
+        yield f"{shown} names one more than once"
+    if len(seeds) > 1 and config.search.trials:
+        yield f"{shown}: a search trains one seed a trial, set seeds to null"
+
+
+def _only_faults(config: Config) -> Iterator[str]:
+    parts = {"data", *(name for name in ("mlm", "pretrain") if getattr(config, name).steps)}
+    parts |= {"control"} if config.pretrain.control and config.pretrain.steps else set()
+    if len(config.pretrain_seeds) > 1:
+        parts |= {f"{name}/seed{seed}" for name in parts & {"pretrain", "control"} for seed in config.pretrain_seeds}
+    if unknown := [name for name in config.only or () if name not in parts]:
+        yield f"only: {unknown[0]!r} is none of the parts of this pre-training: {', '.join(sorted(parts))}"
+    if config.only is not None and (not config.only or config.search.trials):
+        yield "only: name at least one part, or null for all" if not config.only else "only does not go with a search"
+
+
+def _bases_faults(config: Config) -> Iterator[str]:
+    bases = config.bases
+    if config.finetune.task == "windows":
+        return
+    if not bases.fasta or len(bases.fasta) != len(bases.annotation):
+        yield f"bases.annotation must name a file for each of bases.fasta ({len(bases.fasta)}), and at least one"
+    if len(bases.parts) < 2 or not all(bases.parts):
+        yield "bases.parts must name the records of at least two parts: one to test on, one to select on"
+    names = [name for part in bases.parts for name in part] + bases.ignore
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        yield f"bases.parts, bases.ignore: {', '.join(repeated)} in more than one of them: folds would overlap"
+    if 2 * bases.edge >= bases.tile:
+        yield f"bases.edge ({bases.edge}) leaves nothing of bases.tile ({bases.tile}): twice it must be less"
+    if not bases.channels and bases.members > 1:
+        yield f"bases.members is {bases.members}, but bases.channels 0 is one linear layer: set bases.members to 1"
+    if not bases.channels and "cnn" in config.finetune.arms:
+        yield "bases.channels is 0, a linear layer on an encoder, but finetune.arms has cnn, which has no encoder"
+    if bases.kernel % 2 == 0:
+        yield f"bases.kernel ({bases.kernel}) must be odd: a base lies at its middle"
+    if bases.tiles < 3:
+        yield f"bases.tiles ({bases.tiles}) must be at least 3: the outer two are not learnt from"
+    for name in ("windows", "background"):
+        if getattr(bases, name) and config.data.spliceator is None:
+            yield f"bases.{name} needs data.spliceator (or set bases.{name} to 0)"
+
+
+def _stage_faults(config: Config, stage: str, objective: str) -> Iterator[str]:
+    section = getattr(config, stage)
+    if not section.steps:
+        return
+    if section.warmup > section.steps:
+        yield (
+            f"{stage}.warmup_steps ({section.warmup_steps}) is more than {stage}.steps ({section.steps}): "
+            "the learning rate would never reach its peak"
+        )
+    if objective != "mlm" and section.batch_size < 2:
+        yield f"{stage}.batch_size must be at least 2: {objective} takes its negatives from the batch"
+    if objective in ("supcon", "classify") and config.data.corpus != "annotated":
+        yield f"{stage}.objective ({objective}) needs classes of windows: set data.corpus to annotated"
+    if objective == "classify" and config.pretrain.projection_head:
+        yield "pretrain.projection_head is for contrasts: classify has a linear head of its own"
+    if not config.data.fasta and config.data.corpus != "dataset":
+        yield f"data.fasta is empty: {stage} needs genome text (or set {stage}.steps to 0)"

@@ -1,0 +1,80 @@
+"""The one place where an error becomes a line on stderr and an exit status."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from simcsp.core.errors import InputError, Interrupted, Stopped, describe_os_error, started_together
+
+_SILENCE = 10  # seconds
+
+
+def run_script(main: Callable[[], None], together: bool = False) -> None:
+    """Run a script's main; what is expected to go wrong ends in one line on stderr.
+
+    InputError, and what the file system or the memory refuses: status 2. A number that must not exist (NaN, infinity):
+    status 1. A requested stop: 128 and the signal's number, so 130 for Ctrl-C and 143 for SIGTERM.
+    together: whether it may be one of several processes of torchrun or `accelerate launch`, of which the first of each
+    machine speaks for the others.
+    """
+    os.environ["MPLBACKEND"] = "agg"  # pictures are files; the backend of a caller's notebook may not be installed here
+    before = signal.signal(signal.SIGTERM, _stop)
+    try:
+        if started_together() > 1 and not together:
+            raise InputError(
+                f"started as one of {started_together()} processes, and only pretrain.py shares its work among those "
+                "of torchrun and accelerate: start it with python; folds are shared by --workers and --finetune.folds"
+            )
+        main()
+    except InputError as error:
+        message = " ".join(str(error).split())
+        _let_the_first_speak()
+        sys.exit(_say(f"{sys.argv[0]}: error: {message}", 2))
+    except FloatingPointError as error:
+        _let_the_first_speak()
+        sys.exit(_say(f"{sys.argv[0]}: error: {error}", 1))
+    except BrokenPipeError:  # `... | head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the flush at exit must not fail as well
+        sys.exit(141)
+    except OSError as error:
+        if error.errno is None:  # raised by hand: what it means is not known here
+            raise
+        sys.exit(_say(f"{sys.argv[0]}: error: {describe_os_error(error)}", 2))
+    except MemoryError:
+        remedy = "take smaller batches, models or files, or a machine with more"
+        sys.exit(_say(f"{sys.argv[0]}: error: the memory of this machine does not suffice: {remedy}", 2))
+    except (KeyboardInterrupt, Interrupted) as error:
+        detail, number = str(error) or "stopped", getattr(error, "number", signal.SIGINT)
+        if _is_another_first():  # all stop together, and it says where
+            time.sleep(2)
+            sys.exit(128 + number)
+        sys.exit(_say(f"{sys.argv[0]}: {detail}; the same command goes on from there", 128 + number))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _is_another_first() -> bool:
+    """Whether this is one of several processes, and not the first of its machine."""
+    return started_together() > 1 and os.environ.get("LOCAL_RANK", "0") != "0"
+
+
+def _let_the_first_speak() -> None:
+    """In all but the first process of a machine: wait for the end, which torchrun brings as soon as the first has said
+    its line. What one meets, the others nearly always meet too; where not, this one speaks after a while."""
+    if _is_another_first():
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        time.sleep(_SILENCE)
+
+
+def _stop(number: int, frame: Any) -> None:
+    raise Stopped(number)
+
+
+def _say(line: str, status: int) -> int:
+    print(line, file=sys.stderr, flush=True)
+    return status

@@ -1,0 +1,104 @@
+"""The jobs of an experiment, from its config: what workflow/Snakefile has to know, and nothing that the config says."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from math import ceil
+from pathlib import Path
+
+from simcsp.core.arms import CONTROL, FLOORS, OF_CONTROL, OF_PRETRAINING
+from simcsp.core.config import Config
+
+LONGEST = 60  # minutes of a job by the estimate, where it has more than one fold
+WINDOWS = 44_152  # of Spliceator's set, when data.max_windows names no number
+TRAINED = 0.7  # of the windows, in a fold
+
+
+@dataclass(frozen=True)
+class Job:
+    """One call of a script. flags: for it, besides the config; after: jobs that must be done before; minutes: by the
+    estimate."""
+
+    flags: str
+    after: tuple[str, ...]
+    minutes: int = LONGEST
+
+
+def pretraining_jobs(config: Config) -> dict[str, Job]:
+    """{name: job} of pretrain.sh: the data, then the stages, each once for every seed."""
+    if not (config.mlm.steps or config.pretrain.steps):
+        return {}
+    jobs = {"data": Job("--only [data]", ())}
+    if config.mlm.steps:
+        jobs["mlm"] = Job("--only [mlm]", ("data",))
+    if config.pretrain.steps:
+        first = tuple(jobs)[-1:]
+        for name in ("pretrain", "control") if config.pretrain.control else ("pretrain",):
+            for seed in config.pretrain_seeds if len(config.pretrain_seeds) > 1 else [None]:
+                folder = name if seed is None else f"{name}/seed{seed}"
+                jobs[folder.replace("/", "-")] = Job(f"--only [{folder}]", first)
+    return jobs
+
+
+def finetuning_jobs(config: Config, gflops: float) -> dict[str, Job]:
+    """{name: job} of finetune.sh: an arm's folds, as many together as the estimate gives an hour.
+
+    gflops: what one process reaches in training; 30 is a small encoder on one CPU core.
+    """
+    settings, before, jobs = config.finetune, pretraining_jobs(config), {}
+    count = config.data.fold_count if settings.task == "windows" else len(config.bases.parts)
+    folds = list(range(count)) if settings.folds is None else settings.folds
+    for arm in settings.arms:
+        name = arm.partition("=")[0]
+        minutes = fold_minutes(config, name, gflops)
+        size = len(folds) if settings.select_epoch == "shared" else max(1, min(len(folds), int(LONGEST / minutes)))
+        size = ceil(len(folds) / ceil(len(folds) / size))  # jobs of like length
+        for start in range(0, len(folds), size):
+            part = folds[start : start + size]
+            label = name if size == len(folds) else f"{name}-fold{part[0]:02d}"
+            flags = f"--finetune.arms '[{arm}]' --finetune.folds '{part}'".replace(", ", ",")
+            jobs[label] = Job(flags, arm_needs(name, before), ceil(len(part) * minutes))
+    return jobs
+
+
+def arm_needs(arm: str, before: dict[str, Job]) -> tuple[str, ...]:
+    """The pre-training jobs that an arm waits for."""
+    if arm in OF_CONTROL:
+        return tuple(name for name in before if name.startswith(CONTROL[:-1]))
+    if arm in (*OF_PRETRAINING, "fresh", "baseline"):
+        return tuple(name for name in before if name.startswith("pretrain")) or tuple(before)[-1:]
+    return tuple(before)[:1]
+
+
+def fold_minutes(config: Config, arm: str, gflops: float) -> float:
+    """Minutes of one fold of an arm, by 6 operations a weight and token, and at most twice the patience of epochs."""
+    settings, fits = config.finetune, len(config.finetune.sites) * len(config.finetune.seeds) * config.finetune.draws
+    if arm in FLOORS:
+        return 0.1 * fits
+    if arm in OF_PRETRAINING + OF_CONTROL:
+        fits *= len(config.pretrain_seeds)
+    if settings.task == "bases":
+        tokens = config.bases.steps * config.bases.stretches * config.bases.tiles * config.bases.tile
+    else:
+        of_stage = {
+            "full": min(settings.max_epochs, 2 * settings.patience),
+            "supcon": settings.supcon_epochs,
+            "head": 1,  # the encoder reads each window once
+            "probe": 1,
+        }
+        epochs = sum(of_stage[stage] for stage in settings.stages)
+        windows = max(count or TRAINED * (config.data.max_windows or WINDOWS) for count in settings.train_windows)
+        tokens = epochs * windows * config.data.context
+    return fits * max(0.1, 6 * weights(config) * tokens / gflops / 1e9 / 60)
+
+
+def weights(config: Config) -> int:
+    """Weights of the encoder's blocks: of the source's config.json where that is here, else of the config."""
+    model, sizes = config.model, {}
+    if model.source is not None and (path := Path(model.source) / "config.json").is_file():
+        sizes = json.loads(path.read_text())
+    hidden, inner, layers = (
+        sizes.get(name, getattr(model, name)) for name in ("hidden_size", "intermediate_size", "num_hidden_layers")
+    )
+    return layers * (4 * hidden**2 + 2 * hidden * inner)
