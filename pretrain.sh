@@ -3,7 +3,7 @@
 # Pre-trains; without a config: the built-in demo, whose data it makes first. Makes the environment if there is none.
 # Where torch sees several GPUs: one process on each, as many as can share every batch evenly (docs/distributed.md).
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")"
+CDPATH= cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
 # A config is looked for where the caller is, then here; the files that it names are looked for here.
 [ "$OLDPWD" = "$PWD" ] || [ ! -f "$OLDPWD/${1-}" ] || set -- "$OLDPWD/$1" "${@:2}"
 source scripts/env.sh requirements.txt

@@ -6,7 +6,7 @@
 # TENSORBOARD_PORT=6007 publishes TensorBoard elsewhere on the host, as a second shell must.
 # SIMCSP_GPUS=device=1 gives one GPU, SIMCSP_GPUS= none; the default is all, where the host has any.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")"
+CDPATH= cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
 
 fail() {
     echo "error: $*" >&2

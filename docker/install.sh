@@ -2,7 +2,7 @@
 # What the image is made of, for Dockerfile and apptainer.def: bash docker/install.sh system|torch|packages
 # TORCH=cpu (default) or cuda says which build of torch: PyPI's for Linux brings its own CUDA, some 5 GB.
 set -eu
-cd "$(dirname "$0")/.."
+CDPATH= cd -- "$(dirname -- "$0")/.."
 
 pip_install() {
     pip install --no-cache-dir --disable-pip-version-check --root-user-action ignore "$@"

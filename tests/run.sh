@@ -2,7 +2,7 @@
 # bash tests/run.sh [PYTEST OPTIONS]
 # Sets up what the tests need and runs them; `-m slow` runs the slow ones, `-m ""` all.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+CDPATH= cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 source scripts/env.sh requirements-dev.txt
 
 # No test may reach for the network, open a window, or fork after the tokenizers have started threads.

@@ -111,6 +111,21 @@ def test_scripts_parse_and_can_be_run(script):
     assert script == "scripts/env.sh" or os.access(ROOT / script, os.X_OK)
 
 
+@pytest.mark.parametrize("script", sorted(set(SCRIPTS) - {"scripts/env.sh", "docker/tensorboard"}))
+def test_a_script_works_in_its_own_folder_whatever_cdpath_says(project, tmp_path, script):
+    first = next(line for line in (project.root / script).read_text().splitlines() if "cd -- " in line)
+    (project.root / script).write_text(f"{first}\npwd\n")
+    (tmp_path / "other/project").mkdir(parents=True)
+    done = subprocess.run(
+        ["bash", f"project/{script}"],
+        cwd=tmp_path,
+        env=os.environ | {"CDPATH": str(tmp_path / "other")},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout == f"{project.root}\n"
+
+
 # The environment
 
 
