@@ -185,10 +185,10 @@ class Bench:
         folder = self.folder / "encoder"
         if not folder.exists():
             self.masked_lm().bert.save_pretrained(folder)
-            (folder / "vocab.txt").write_text("\n".join(VOCAB) + "\n")
+            (folder / "vocab.txt").write_text("\n".join(VOCAB) + "\n", encoding="utf-8")
             settings = {"tokenizer_class": "BertTokenizer", "do_lower_case": False}
             settings["model_max_length"] = self.size.model.max_position_embeddings
-            (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+            (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
         return folder
 
     def sentence_model(self):

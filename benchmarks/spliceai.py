@@ -211,7 +211,7 @@ def floor_scorers(asked: argparse.Namespace) -> dict[str, Scorer]:
 
 def read_snap(path: Path, kind: str) -> tuple[np.ndarray, int]:
     """(log2 odds [places, 4 ** (order + 1)], place of the motif's first base) of a weight array in a snap model."""
-    lines = path.read_text().splitlines()
+    lines = path.read_text(encoding="utf-8").splitlines()
     motif = {"donor": "GT", "acceptor": "AG"}[kind]
     try:
         at = next(i for i, line in enumerate(lines) if line.startswith(f"{kind.capitalize()} SDT"))
@@ -340,7 +340,7 @@ def compare_variants(asked: argparse.Namespace, genome: Genome) -> None:
             agree[row[4], "same kind, .05 or more"] += int(mine[top] >= 0.05)
             agree[row[4], "same place"] += int(places[top] == their_places[top])
     if asked.table is not None:
-        asked.table.write_text("\n".join(lines) + "\n")
+        asked.table.write_text("\n".join(lines) + "\n", encoding="utf-8")
     columns = ("variants", "same kind is our largest", "same kind, .05 or more", "same place")
     print(f"where SpliceAI has {0.2} or more:")
     print("| made at an annotated | " + " | ".join(columns) + " |\n|" + "---|" * 5)

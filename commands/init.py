@@ -125,7 +125,7 @@ def write_template(words: list[str]) -> Path:
         raise InputError(f"--init {path}: it is there already; choose another name, or delete it")
     with tempfile.TemporaryDirectory() as folder:
         trial = Path(folder, path.name)
-        trial.write_text(template(path, Machine.this(gpu=False), Paths()))
+        trial.write_text(template(path, Machine.this(gpu=False), Paths()), encoding="utf-8")
         given = [str(trial), "--data.motif_window", "126"]  # which the template says where there are motif sites
         config, plain = load_config([*given, *flags]), load_config(given)
     before, after = flatten(to_dict(plain)), flatten(to_dict(config))

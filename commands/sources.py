@@ -36,7 +36,11 @@ def config_of(source: Path, words: list[str]) -> Config:
     if not given:
         path = next(stage_configs(run))
         # a fold's config leaves out the stages before it, which need a text by default
-        words = [str(path), *(["--pretrain.steps", "0"] if "\npretrain:" not in path.read_text() else []), *words]
+        words = [
+            str(path),
+            *(["--pretrain.steps", "0"] if "\npretrain:" not in path.read_text(encoding="utf-8") else []),
+            *words,
+        ]
     config = load_config(words)
     return config if run is None else dataclasses.replace(config, runs=str(run.parent), name=run.name)
 

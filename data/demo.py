@@ -353,7 +353,7 @@ def manifest_of(folder, arguments):
 def read_manifest(folder):
     """The manifest of a folder this script made, else None."""
     try:
-        manifest = json.loads((folder / "manifest.json").read_text())
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     complete = isinstance(manifest, dict) and {"made_by", "version", "arguments", "sha256"} <= manifest.keys()

@@ -78,7 +78,7 @@ def shown(path: Path) -> str:
 
 def read_lock(options: Options) -> dict[str, dict]:
     try:
-        return json.loads(options.lock.read_text())
+        return json.loads(options.lock.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except ValueError as error:

@@ -61,7 +61,7 @@ def write_fasta(path: Path, records: dict[str, str], width: int = 60) -> Path:
     for name, bases in records.items():
         lines += [f">{name}", *(bases[i : i + width] for i in range(0, len(bases), width))]
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("\n".join(lines) + "\n")
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
 
 

@@ -141,7 +141,7 @@ def test_five_thousand_steps_take_no_more_memory_than_five_hundred(tiny_data, tm
     while process.poll() is None:
         time.sleep(0.25)
         try:
-            status = Path(f"/proc/{process.pid}/status").read_text()
+            status = Path(f"/proc/{process.pid}/status").read_text(encoding="utf-8")
             handles = len(os.listdir(f"/proc/{process.pid}/fd"))
             step = json.loads((stage / "metrics.jsonl").read_text().splitlines()[-1])["step"]
         except (OSError, IndexError, ValueError):

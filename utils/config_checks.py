@@ -36,7 +36,7 @@ def model_faults(config: Config) -> Iterator[str]:
 def positions_of(source: str) -> int | None:
     """Longest input, in tokens, of a checkpoint folder by its config.json; None where there is none to read."""
     try:
-        found = json.loads((Path(source) / "config.json").read_text())["max_position_embeddings"]
+        found = json.loads((Path(source) / "config.json").read_text(encoding="utf-8"))["max_position_embeddings"]
     except (OSError, ValueError, KeyError, TypeError):
         return None  # a hub id, or a folder whose faults whoever loads it says
     return found if isinstance(found, int) else None

@@ -97,7 +97,7 @@ def weights(config: Config) -> int:
     """Weights of the encoder's blocks: of the source's config.json where that is here, else of the config."""
     model, sizes = config.model, {}
     if model.source is not None and (path := Path(model.source) / "config.json").is_file():
-        sizes = json.loads(path.read_text())
+        sizes = json.loads(path.read_text(encoding="utf-8"))
     hidden, inner, layers = (
         sizes.get(name, getattr(model, name)) for name in ("hidden_size", "intermediate_size", "num_hidden_layers")
     )

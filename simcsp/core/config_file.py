@@ -105,7 +105,7 @@ def read_values(path: Path, ours: bool = False) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(f"config {path} does not exist: give the path of a YAML file, for example {DEFAULT_CONFIG}")
     try:
-        loader = (_FastLoader if ours else _Loader)(path.read_text())
+        loader = (_FastLoader if ours else _Loader)(path.read_text(encoding="utf-8"))
         loader.name = str(path)
         values = loader.get_single_data()
     except UnicodeDecodeError:

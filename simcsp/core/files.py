@@ -137,7 +137,7 @@ def mend_folders(parent: Path) -> None:
 def write_text(path: Path, text: str) -> None:
     """Put a text in the place of `path`, whole or not at all."""
     with replacing(path) as aside:
-        aside.write_text(text)
+        aside.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
@@ -158,7 +158,7 @@ def written_aside(path: Path) -> Iterator[TextIO]:
 
 def append_line(path: Path, line: str) -> None:
     """Add a line to a file; a kill may leave a part of it."""
-    with _disk_errors(path), open(path, "a") as handle:
+    with _disk_errors(path), open(path, "a", encoding="utf-8") as handle:
         handle.write(f"{line}\n")
 
 

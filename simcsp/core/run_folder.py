@@ -78,7 +78,9 @@ def _versions() -> dict[str, str]:
 @functools.cache
 def _git_state() -> dict[str, Any]:
     def git(*words: str) -> str:
-        done = subprocess.run(["git", *words], cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            ["git", *words], cwd=Path(__file__).parent, capture_output=True, encoding="utf-8", check=True
+        )
         return done.stdout.strip()
 
     try:

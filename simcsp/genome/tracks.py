@@ -125,7 +125,7 @@ def _write_tracks(
     count = 0
     with ExitStack() as stack:
         tracks = {
-            (number, what): stack.enter_context(tempfile.TemporaryFile("w+", dir=scratch))
+            (number, what): stack.enter_context(tempfile.TemporaryFile("w+", encoding="utf-8", dir=scratch))
             for number in range(len(KINDS))
             for what in whats
         }

@@ -297,7 +297,7 @@ def _writer(out: Path | None, header: Any) -> Iterator[Callable[[Any], None]]:
                 blocks.write(str(header).encode())
                 yield lambda row: blocks.write(str(row).encode())
             return
-        with open(aside, "w") as text:
+        with open(aside, "w", encoding="utf-8") as text:
             text.write(str(header))
             yield lambda row: text.write(str(row))
         if out.suffix == ".bcf":

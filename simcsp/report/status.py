@@ -66,7 +66,7 @@ def status_of(run: Path) -> Status:
         said = (
             "search",
             f"{trials} trials",
-            best.read_text().splitlines()[0].lstrip("# ") if best.is_file() else _NO_SIGN,
+            best.read_text(encoding="utf-8").splitlines()[0].lstrip("# ") if best.is_file() else _NO_SIGN,
         )
     elif unfinished or not fits:
         stage = unfinished[0] if unfinished else begun[-1]
@@ -81,7 +81,7 @@ def _pretraining(stage: Path) -> tuple[str, str]:
     """(progress, headline) of a stage of pre-training."""
     if not (stage / "config.yaml").is_file():
         return "", _NO_SIGN
-    config = yaml.safe_load((stage / "config.yaml").read_text())
+    config = yaml.safe_load((stage / "config.yaml").read_text(encoding="utf-8"))
     steps = config["mlm" if stage.name == "mlm" else "pretrain"]["steps"]
     rows = _rows(stage)
     step = max((row["step"] for row in rows), default=0)
@@ -100,7 +100,7 @@ def _pretraining(stage: Path) -> tuple[str, str]:
 def _rows(stage: Path) -> list[dict]:
     """metrics.jsonl as far as it can be read: its last line may be half written by now."""
     path, rows = stage / "metrics.jsonl", []
-    for line in path.read_text().splitlines() if path.is_file() else []:
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
         try:
             rows.append(json.loads(line))
         except ValueError:
@@ -124,7 +124,7 @@ def _verdict(run: Path) -> str | None:
     path = run / "report/report.md"
     if not path.is_file():
         return None
-    lines = [line for line in path.read_text().splitlines() if line.startswith("> ")]
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("> ")]
     return lines[0].strip("> *") if lines else None
 
 

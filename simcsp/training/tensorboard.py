@@ -99,7 +99,7 @@ class Curves:
             ("overlap of the evaluation with the text", run / "overlap.json", "json"),
         ):
             if path.is_file():
-                self.writer.add_text(name, f"```{kind}\n{path.read_text()}\n```")
+                self.writer.add_text(name, f"```{kind}\n{path.read_text(encoding='utf-8')}\n```")
         for row in rows:
             self.show(row)
         for picture in sorted((self.path / "pictures").glob("*.npz")):
@@ -255,7 +255,7 @@ def show_arm(folder: Path, arm: str) -> None:
         return
     with SummaryWriter(str(folder / "finetune" / arm)) as writer:
         show_layout(writer)
-        writer.add_text("config", f"```yaml\n{(folds[0][0] / 'config.yaml').read_text()}\n```")
+        writer.add_text("config", f"```yaml\n{(folds[0][0] / 'config.yaml').read_text(encoding='utf-8')}\n```")
         for site, mine in by_site.items():
             prefix = "" if len(by_site) == 1 else f"{site}/"
             _show_epochs(writer, prefix, [read_metrics(path) for path, _ in mine])

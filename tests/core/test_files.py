@@ -155,7 +155,7 @@ def test_a_disk_that_takes_no_more_is_named_whoever_was_writing(tmp_path, write)
         (lambda: write_text(Path("/proc/x/y"), "a"), "/proc/x: No such file or directory; check the path"),
         (lambda: write_text(Path("/dev/null/x"), "a"), "/dev/null: File exists; a file is where a folder is needed"),
         (lambda: write_text(Path("/tmp", "a" * 300), "a"), "File name too long; choose a shorter one"),
-        (lambda: Path("/").write_text("a"), "/: Is a directory; a folder is where a file is needed"),
+        (lambda: Path("/").write_text("a", encoding="utf-8"), "/: Is a directory; a folder is where a file is needed"),
     ],
     ids=["proc", "file", "long", "folder"],
 )

@@ -47,7 +47,10 @@ class Started:
             log = os.open("script.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
             os.dup2(log, 1)
             os.dup2(log, 2)
-            sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", buffering=1, closefd=False)
+            sys.stdout, sys.stderr = (
+                open(1, "w", encoding="utf-8", closefd=False),
+                open(2, "w", encoding="utf-8", buffering=1, closefd=False),
+            )
             signal.signal(signal.SIGINT, signal.default_int_handler)
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             main = importlib.import_module(Path(script).stem)

@@ -250,9 +250,11 @@ def test_models_fitted_on_both_types_name_none_and_take_no_variants(untyped, fas
     table = predicted(call, untyped, fasta, tmp_path / "scores.tsv")
     assert set(table["type"]) == {"site"} and set(table["motif"]) == {"GT", "AG"}
     call(evaluate, "predict", untyped, fasta, "--out", tmp_path / "scores.bed")
-    assert {line.split("\t")[3].split("|")[0] for line in open(tmp_path / "scores.bed")} == {"site"}
+    assert {line.split("\t")[3].split("|")[0] for line in open(tmp_path / "scores.bed", encoding="utf-8")} == {"site"}
     call(evaluate, "predict", untyped, fasta, "--out", tmp_path / "scores.bedgraph")
-    tracks = {line.split('"')[1] for line in open(tmp_path / "scores.bedgraph") if line.startswith("track")}
+    tracks = {
+        line.split('"')[1] for line in open(tmp_path / "scores.bedgraph", encoding="utf-8") if line.startswith("track")
+    }
     assert tracks == {f"site at {motif} {s} {what}" for motif in ("GT", "AG") for s in "+-" for what in ("mean", "sd")}
     line = refusal(call, capsys, evaluate, "predict", untyped, fasta, "--vcf", "v.vcf")
     assert "cannot tell a donor from an acceptor" in line and "models/simcsp-small-bases" in line

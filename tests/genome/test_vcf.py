@@ -373,7 +373,7 @@ def test_files_that_do_not_belong_together_are_refused(fasta, call, capsys, tmp_
 def test_a_row_that_cannot_be_read_stops_and_leaves_nothing(fasta, call, capsys, tmp_path):
     model = save_random(tmp_path / "m", encoder=False)
     vcf_file(tmp_path / "v.vcf", [("chr1", 5, ".", "A", "C")])
-    with open(tmp_path / "v.vcf", "a") as handle:
+    with open(tmp_path / "v.vcf", "a", encoding="utf-8") as handle:
         handle.write("chr1\tfive\t.\tA\n")
     words = ("predict", model, fasta, "--vcf", tmp_path / "v.vcf", "--out", tmp_path / "o.vcf", *FP32)
     assert "a row cannot be read" in refusal(call, capsys, evaluate, *words)

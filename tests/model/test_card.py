@@ -150,7 +150,7 @@ def hub(monkeypatch):
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     import huggingface_hub.constants
-    import huggingface_hub.hf_api
+    import huggingface_hub.hf_api  # noqa: F401  before its endpoint is changed
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", server.address)

@@ -40,7 +40,7 @@ def test_every_run_is_a_line_with_stage_progress_life_disk_and_headline(tmp_path
     (tmp_path / "not a run").mkdir()
     (tmp_path / "a/pretrain/.lock").write_text(json.dumps({"host": "here", "pid": 7, "since": "noon"}))
     (tmp_path / "b/finetune/last/.lock").write_text("")  # left by a process that was killed
-    with open(tmp_path / "a/pretrain/.lock") as held:
+    with open(tmp_path / "a/pretrain/.lock", encoding="utf-8") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         call(evaluate, "status", tmp_path)
     header, *lines = capsys.readouterr().out.splitlines()

@@ -35,14 +35,14 @@ def freed_memory_goes_back(monkeypatch):
 
 def resident(field):
     """MiB of a line of /proc/self/status."""
-    line = next(line for line in STATUS.read_text().splitlines() if line.startswith(field))
+    line = next(line for line in STATUS.read_text(encoding="utf-8").splitlines() if line.startswith(field))
     return int(line.split()[1]) / 1024
 
 
 def peak(job):
     """MiB by which the resident set rose at most while `job()` ran."""
     gc.collect()
-    RESET.write_text("5")  # VmHWM starts anew
+    RESET.write_text("5", encoding="utf-8")  # VmHWM starts anew
     before = resident("VmRSS")
     job()
     return resident("VmHWM") - before

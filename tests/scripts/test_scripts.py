@@ -141,7 +141,7 @@ def test_scores_are_those_of_the_predictions(finished):
 
 
 def test_all_arms_are_tested_on_the_windows_of_the_saved_splits(finished):
-    with open(finished.run / "splits/both.csv") as handle:
+    with open(finished.run / "splits/both.csv", encoding="utf-8") as handle:
         rows = list(csv.DictReader(handle))
     for k in range(FOLDS):
         expected = [(row["window"], int(row["label"])) for row in rows if row[f"fold{k:02d}"] == "test"]

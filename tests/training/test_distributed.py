@@ -443,7 +443,7 @@ ACCELERATE = ("accelerate.commands.launch", "--cpu", "--num_machines", "1", "--n
 def launch(config, launcher=TORCHRUN):
     """pretrain.py in two processes, in a session of their own; its output goes to launch.log beside the config."""
     command = [sys.executable, "-m", *launcher, "2", str(ROOT / "pretrain.py"), str(config)]
-    log = open(config.parent / "launch.log", "w")
+    log = open(config.parent / "launch.log", "w", encoding="utf-8")
     return subprocess.Popen(command, cwd=config.parent, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
 
 
@@ -492,7 +492,7 @@ def test_a_signal_to_one_stops_all_and_going_on_is_exact(tiny_data, tmp_path):
     stage = config.parent / "runs/tiny/pretrain"
     started = launch(config)
     until(lambda: rows(stage) and rows(stage)[-1]["step"] >= 10)
-    ranks = Path(f"/proc/{started.pid}/task/{started.pid}/children").read_text().split()
+    ranks = Path(f"/proc/{started.pid}/task/{started.pid}/children").read_text(encoding="utf-8").split()
     assert len(ranks) == 2
     os.kill(int(ranks[1]), signal.SIGTERM)
     assert started.wait(60) != 0
@@ -510,7 +510,7 @@ def test_all_end_when_one_is_killed(tiny_data, tmp_path, rank):
     config = tiny_config(tmp_path, tiny_data, {"mlm.steps": 0, "pretrain.steps": 3000, "pretrain.eval_steps": 1000})
     started = launch(config)
     until(lambda: rows(tmp_path / "runs/tiny/pretrain")[-1:] and rows(tmp_path / "runs/tiny/pretrain")[-1]["step"] >= 4)
-    ranks = Path(f"/proc/{started.pid}/task/{started.pid}/children").read_text().split()
+    ranks = Path(f"/proc/{started.pid}/task/{started.pid}/children").read_text(encoding="utf-8").split()
     os.kill(int(ranks[rank]), signal.SIGKILL)
     assert started.wait(60) != 0
     assert not any(Path(f"/proc/{number}").exists() for number in ranks)

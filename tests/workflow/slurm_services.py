@@ -81,7 +81,9 @@ def slurm(folder, port=17100):
     running = []
     try:
         for command in (munged, ["slurmctld", "-D"], *(["slurmd", "-D", "-N", node] for node in NODES)):
-            log = open(folder / f"{'-'.join(command[:1] + command[3:])[:20].replace('/', '')}.out", "w")
+            log = open(
+                folder / f"{'-'.join(command[:1] + command[3:])[:20].replace('/', '')}.out", "w", encoding="utf-8"
+            )
             running.append(subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT))
             time.sleep(1)
         end = time.monotonic() + 60

@@ -114,7 +114,7 @@ def straight(tiny_data, tmp_path_factory):
 def start_snakemake(config, environment, *words):
     command = [SNAKEMAKE, "--configfile", config, *words]
     path = os.pathsep.join([str(Path(sys.executable).parent), environment["PATH"]])
-    with open(config.parent / "snakemake.log", "a") as log:
+    with open(config.parent / "snakemake.log", "a", encoding="utf-8") as log:
         return subprocess.Popen(
             command, cwd=config.parent, env=environment | {"PATH": path}, stdout=log, stderr=subprocess.STDOUT
         )
