@@ -168,6 +168,8 @@ def _stage_faults(config: Config, stage: str, objective: str) -> Iterator[str]:
             f"{stage}.warmup_steps ({section.warmup_steps}) is more than {stage}.steps ({section.steps}): "
             "the learning rate would never reach its peak"
         )
+    if section.min_window is not None and section.min_window > config.data.window:
+        yield f"{stage}.min_window ({section.min_window}) is longer than data.window ({config.data.window})"
     if objective != "mlm" and section.batch_size < 2:
         yield f"{stage}.batch_size must be at least 2: {objective} takes its negatives from the batch"
     if objective in ("supcon", "classify") and config.data.corpus != "annotated":

@@ -186,6 +186,10 @@ class MlmConfig:
     """Gradients are clipped to this norm."""
     mlm_probability: OpenUnitInterval = 0.15
     """Masked bases: share of bases to predict."""
+    min_window: PositiveInt | None = None
+    """Shortest window in nt: the windows of a step are cut, about their centre, to a length drawn between this and
+    data.window, and their positions begin at a number drawn among those that max_position_embeddings leaves, so that no
+    absolute position means anything; null: whole windows, from position 0."""
     masking: Literal["random", "sites"] = "random"
     """Masked bases: each alike; sites: more about likely splice sites, by matrices fitted on data.annotation."""
     eval_steps: PositiveInt = 250

@@ -141,8 +141,12 @@ def set_pooling(model: BertForMaskedLM, pooling: str) -> None:
         del model.bert.layer_mix
 
 
-def window_vectors(bert: BertModel, tokens: torch.Tensor, pooling: str) -> torch.Tensor:
+def window_vectors(
+    bert: BertModel, tokens: torch.Tensor, pooling: str, positions: torch.Tensor | None = None
+) -> torch.Tensor:
     """One vector a window, [batch, hidden], for tokens [batch, 1 + bases + 1], all of one length.
+
+    positions: [1, tokens], of the tokens among the encoder's; None: from 0.
 
     A learned mix is the layers' mean under softmax weights, as in ELMo (Peters et al. 2018, equation 1), without its
     scale, which neither a cosine nor a linear layer needs; every layer ends in a layer norm, so they are of one size.
@@ -150,9 +154,9 @@ def window_vectors(bert: BertModel, tokens: torch.Tensor, pooling: str) -> torch
     kind, layer = read_pooling(pooling)
     if layer != MIX:
         places = {"cls": slice(0, 1), "mean": slice(None), "centre": _centre(tokens)}[kind]
-        states = hidden_states(bert, tokens, layer, places)
+        states = hidden_states(bert, tokens, layer, places, positions)
         return pool(states, kind) if kind == "mean" else states.mean(dim=1)
-    vectors = torch.stack([pool(states, kind) for states in all_hidden_states(bert, tokens)], dim=-1)
+    vectors = torch.stack([pool(states, kind) for states in all_hidden_states(bert, tokens, positions)], dim=-1)
     return (vectors * mix_weights(bert)).sum(dim=-1)  # pooling is linear: of each layer first, which is less to mix
 
 
@@ -161,13 +165,19 @@ def mix_weights(bert: BertModel) -> torch.Tensor | None:
     return bert.layer_mix.softmax(dim=0) if hasattr(bert, MIX_WEIGHTS) else None
 
 
-def all_hidden_states(bert: BertModel, tokens: torch.Tensor) -> tuple[torch.Tensor, ...]:
+def all_hidden_states(
+    bert: BertModel, tokens: torch.Tensor, positions: torch.Tensor | None = None
+) -> tuple[torch.Tensor, ...]:
     """Hidden states [batch, tokens, hidden] of every layer, embeddings first."""
-    return bert(input_ids=tokens, output_hidden_states=True).hidden_states
+    return bert(input_ids=tokens, position_ids=positions, output_hidden_states=True).hidden_states
 
 
 def hidden_states(
-    bert: BertModel, tokens: torch.Tensor, layer: int | None = None, places: slice = slice(None)
+    bert: BertModel,
+    tokens: torch.Tensor,
+    layer: int | None = None,
+    places: slice = slice(None),
+    positions: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Hidden states [batch, tokens, hidden] of a layer (None: the last) for tokens [batch, tokens], all of one length.
 
@@ -179,7 +189,7 @@ def hidden_states(
     layer = len(blocks) if layer is None else layer
     if layer > len(blocks):
         raise InputError(f"layer {layer} does not exist: the encoder has {len(blocks)} blocks")
-    states = bert.embeddings(input_ids=tokens)
+    states = bert.embeddings(input_ids=tokens, position_ids=positions)
     if not layer:
         return states[:, places]
     for block in blocks[: layer - 1]:

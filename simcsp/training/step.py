@@ -18,7 +18,7 @@ from simcsp.text.kmers import near_duplicates
 from simcsp.training.masking import IGNORED, Chooser, choose_random, corrupt
 from simcsp.training.objectives import Average, ProjectionHead, alone, dcl, info_nce, sup_con
 from simcsp.training.processes import DrawsOfRows, Processes
-from simcsp.training.views import mutated, shifted
+from simcsp.training.views import mutated, shifted, shortened
 
 ALONE = Processes()
 
@@ -39,13 +39,20 @@ class Learner(nn.Module):
             self.head = nn.Linear(hidden, len(SITE_CLASSES))
 
     def forward(
-        self, tokens: torch.Tensor, masked: torch.Tensor | None = None
+        self, tokens: torch.Tensor, masked: torch.Tensor | None = None, place: float = 0.0
     ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
-        """mlm: logits of tokens. Otherwise vectors of tokens, and with `masked` also the logits of that."""
+        """mlm: logits of tokens. Otherwise vectors of tokens, and with `masked` also the logits of that.
+
+        place: in [0, 1), where among the encoder's positions the tokens begin: 0 at the first, near 1 as late as fits.
+        """
+        left = self.model.config.max_position_embeddings - tokens.shape[1]
+        positions = int(place * (left + 1)) + torch.arange(tokens.shape[1], device=tokens.device)[None]
         if self.objective == "mlm":
-            return self.model(input_ids=tokens).logits
-        vectors = self.head(window_vectors(self.model.bert, tokens, self.pooling))
-        return vectors if masked is None else (vectors, self.model(input_ids=masked).logits)
+            return self.model(input_ids=tokens, position_ids=positions).logits
+        vectors = self.head(window_vectors(self.model.bert, tokens, self.pooling, positions))
+        if masked is None:
+            return vectors
+        return vectors, self.model(input_ids=masked, position_ids=positions).logits
 
 
 class MiniBatches(nn.Module):
@@ -64,18 +71,19 @@ class MiniBatches(nn.Module):
         super().__init__()
         self.learner, self.size = learner, size
 
-    def forward(self, views: torch.Tensor, *masked: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """What the learner makes of views [views, batch, length], as [views, batch, ...], and of a masked copy."""
+    def forward(self, views: torch.Tensor, *masked: torch.Tensor, place: float = 0.0) -> tuple[torch.Tensor, ...]:
+        """What the learner makes of views [views, batch, length], as [views, batch, ...], and of a masked copy; place:
+        as of the learner."""
         if self.size is None:
-            return self._pass(views, *masked)
+            return self._pass(place, views, *masked)
         parts = zip(views.split(self.size, dim=1), *(copy.split(self.size) for copy in masked))
-        of_views, *others = zip(*(checkpoint(self._pass, *part, use_reentrant=False) for part in parts))
+        of_views, *others = zip(*(checkpoint(self._pass, place, *part, use_reentrant=False) for part in parts))
         return torch.cat(of_views, dim=1), *map(torch.cat, others)
 
-    def _pass(self, views: torch.Tensor, *masked: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def _pass(self, place: float, views: torch.Tensor, *masked: torch.Tensor) -> tuple[torch.Tensor, ...]:
         if self.size is not None:
             give_back_freed_memory()  # of the mini-batch before: here memory matters more than a tenth of the time
-        out = self.learner(views.flatten(0, 1), *masked)
+        out = self.learner(views.flatten(0, 1), *masked, place=place)
         of_views, *others = out if masked else (out,)
         return of_views.unflatten(0, views.shape[:2]), *others
 
@@ -101,6 +109,9 @@ def step_loss(
     through the learner, and every window has all others for negatives. The mean over processes of the losses and
     accuracies is that of the batch, and so is the mean of the gradients.
     """
+    place = 0.0
+    if stage.min_window is not None:
+        ids, place = shortened(ids, stage.min_window, stage.max_shift, rng), rng.random()
     own, draws = processes.share(len(ids)), processes.draws(rng, len(ids))
     middle, of_own = ids[:, stage.max_shift : ids.shape[1] - stage.max_shift], ids[own]
     masked = targets = None
@@ -110,7 +121,7 @@ def step_loss(
         masked, targets = corrupt(tokens, chosen, draws)
         masked, targets = torch.from_numpy(masked).to(device).int(), torch.from_numpy(targets).to(device)
     if stage.objective == "mlm":
-        logits = learner(masked[None])[0][0]
+        logits = learner(masked[None], place=place)[0][0]
         asked = targets != IGNORED
         right = (logits.argmax(-1) == targets)[asked].float().sum()
         return masked_loss(logits, targets, processes.average), right / processes.average(asked.sum())
@@ -119,7 +130,7 @@ def step_loss(
     if stage.reverse_complement_negatives and not of_classes:
         rows.append(reverse_complement(middle[own]))
     views = torch.from_numpy(np.stack([add_special_tokens(row) for row in rows])).to(device).int()
-    vectors, *logits = learner(views, *([masked] if stage.mlm_weight else []))
+    vectors, *logits = learner(views, *([masked] if stage.mlm_weight else []), place=place)
     vectors = vectors.to(torch.promote_types(vectors.dtype, torch.float32))
     if of_classes:
         loss, accuracy = class_loss(vectors[0], torch.from_numpy(classes).to(device), stage, processes)

@@ -21,6 +21,17 @@ def shifted(ids: np.ndarray, max_shift: int, rng: np.random.Generator) -> np.nda
     return np.lib.stride_tricks.sliding_window_view(ids, length, axis=1)[np.arange(len(ids)), start]
 
 
+def shortened(ids: np.ndarray, min_window: int, max_shift: int, rng: np.random.Generator) -> np.ndarray:
+    """All windows cut about their centre to one length, drawn between min_window and their own: uint8 [n, length].
+
+    ids: uint8 [n, window + 2 max_shift]; what lies on either side for `shifted` is as long afterwards. An even number
+    of bases goes, so that the centre stays one.
+    """
+    most = (ids.shape[1] - 2 * max_shift - min_window) // 2
+    each_side = int(rng.integers(0, most, endpoint=True))
+    return ids[:, each_side : ids.shape[1] - each_side]
+
+
 def mutated(ids: np.ndarray, rate: float, rng: np.random.Generator) -> np.ndarray:
     """Each base replaced, with probability `rate`, by one of the other three: uint8 [n, length].
 

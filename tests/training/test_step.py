@@ -48,6 +48,27 @@ def loss_of(model, ids, seed=0, choose=None, **settings):
     return float(step_loss(learner, stage, ids, np.random.default_rng(seed), CPU, choose)[0].detach())
 
 
+@pytest.mark.parametrize("objective", ["mlm", "simcse"])
+def test_windows_of_varying_length_begin_at_varying_positions_within_those_of_the_encoder(model, objective):
+    model.config.max_position_embeddings, ids, seen = 40, batch(length=34), []
+    model.bert.embeddings.register_forward_pre_hook(
+        lambda module, args, given: seen.append((given["input_ids"], given["position_ids"])), with_kwargs=True
+    )
+    for seed in range(60):
+        loss_of(model, ids, seed, objective=objective, min_window=20, max_shift=3, mlm_weight=0.1, mlm_probability=0.01)
+    lengths, begins = set(), set()
+    for tokens, positions in seen:
+        bases = tokens[:, 1:-1].numpy()
+        lengths.add(bases.shape[1])
+        begins.add(int(positions[0, 0]))
+        assert positions.tolist() == [list(range(positions[0, 0], positions[0, 0] + tokens.shape[1]))]
+        assert positions.max() < 40
+        if objective == "mlm":
+            cut = (34 - bases.shape[1]) // 2
+            assert (bases == ids[:, cut : 34 - cut]).mean() > 0.9
+    assert lengths == {20, 22, 24, 26, 28} and {0, 1, 10} <= begins and max(begins) > 13
+
+
 @pytest.mark.parametrize("objective, loss", [("simcse", info_nce), ("dcl", dcl)])
 def test_a_contrast_without_options_is_its_loss_on_two_passes(model, objective, loss):
     ids = batch()
@@ -79,11 +100,11 @@ def test_windows_that_overlap_are_no_negatives_of_each_other(model):
 def test_shifted_views_are_text_about_the_window_and_mlm_reads_the_middle(model, monkeypatch):
     ids, seen = batch(length=30), []
     monkeypatch.setattr(
-        model, "forward", lambda input_ids: seen.append(input_ids) or BertForMaskedLM.forward(model, input_ids)
+        model, "forward", lambda input_ids, **at: seen.append(input_ids) or BertForMaskedLM.forward(model, input_ids)
     )
     monkeypatch.setattr(
         "simcsp.training.step.window_vectors",
-        lambda bert, tokens, pooling: seen.append(tokens) or window_vectors(bert, tokens, pooling),
+        lambda bert, tokens, *rest: seen.append(tokens) or window_vectors(bert, tokens, *rest),
     )
     loss_of(model, ids, max_shift=3)
     assert seen[0].shape == (12, 24 + 2)
@@ -104,7 +125,7 @@ def test_mutated_views_differ_at_the_rate(model, monkeypatch):
     ids, seen = batch(length=200), []
     monkeypatch.setattr(
         "simcsp.training.step.window_vectors",
-        lambda bert, tokens, pooling: seen.append(tokens) or window_vectors(bert, tokens, pooling),
+        lambda bert, tokens, *rest: seen.append(tokens) or window_vectors(bert, tokens, *rest),
     )
     loss_of(model, ids, mutation_rate=0.1)
     share = (seen[0][:, 1:-1].numpy() != np.concatenate([ids, ids])).mean()

@@ -200,6 +200,7 @@ def test_unknown_keys_and_wrong_types_are_named_with_the_file(write, changes, me
         ({"name": ".."}, "name ..\\.\\... must be a plain folder name"),
         ({"name": ""}, "name"),
         ({"mlm": {"steps": 10, "warmup_steps": 11}}, "mlm.warmup_steps .11. is more than mlm.steps .10."),
+        ({"mlm": {"steps": 10, "min_window": 511}}, "mlm.min_window .511. is longer than data.window .510."),
         ({"pretrain": {"steps": 5, "batch_size": 1, "warmup_steps": 0}}, "pretrain.batch_size must be at least 2"),
         ({"pretrain": {"steps": 5, "warmup_steps": 0}}, "data.fasta is empty: pretrain needs genome text"),
     ],
