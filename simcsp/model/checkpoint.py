@@ -8,6 +8,7 @@ rows of its word embedding. Every checkpoint of ours is a plain `save_pretrained
 from __future__ import annotations
 
 import functools
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from transformers import BertConfig, BertForMaskedLM
 
 from simcsp.core.config import ModelConfig
 from simcsp.core.errors import InputError
+from simcsp.core.files import write_text
 from simcsp.model.attention import ATTENTION, make_cheap
 from simcsp.model.checksums import check_folder, write_checksums
 from simcsp.model.encoder import (
@@ -274,8 +276,21 @@ def _token_ids(folder: Path, vocabulary: tuple[str, ...], values: dict[str, Any]
 
 
 def save_checkpoint(model: nn.Module, folder: Path, pooling: str) -> None:
-    """A plain save_pretrained folder with its tokenizer and checksums; config.json also records the pooling."""
+    """A plain save_pretrained folder with its tokenizer and checksums; config.json also records the pooling.
+
+    Pooled by [CLS] it is a folder of sentence-transformers too, which knows none of our other poolings.
+    """
     model.config.pooling = pooling
     model.save_pretrained(folder, safe_serialization=True)
     save_tokenizer(folder, model.config.max_position_embeddings)
+    if pooling == "cls":
+        modules = [
+            {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
+            for i, (path, kind) in enumerate((("", "Transformer"), ("1_Pooling", "Pooling")))
+        ]
+        settings = {"word_embedding_dimension": model.config.hidden_size, "pooling_mode_cls_token": True}
+        settings["pooling_mode_mean_tokens"] = False
+        (folder / "1_Pooling").mkdir(exist_ok=True)
+        write_text(folder / "modules.json", json.dumps(modules, indent=2) + "\n")
+        write_text(folder / "1_Pooling/config.json", json.dumps(settings, indent=2) + "\n")
     write_checksums(folder)
