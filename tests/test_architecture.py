@@ -8,8 +8,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FLOORS = [["simcsp.core"], ["simcsp.text"], ["simcsp.labels", "simcsp.model"], ["simcsp.metrics"]]
-FLOORS += [["simcsp.training", "simcsp.genome"], ["simcsp.report"], ["utils"], ["commands"]]
-FLOORS += [["pretrain", "finetune", "evaluate"]]
+FLOORS += [["simcsp.training", "simcsp.genome"], ["simcsp.report"], ["simcsp.api"], ["simcsp.__init__"]]
+FLOORS += [["utils"], ["commands"], ["pretrain", "finetune", "evaluate"]]
 FLOOR_OF = {package: floor for floor, packages in enumerate(FLOORS) for package in packages}
 FILES = [path for folder in ("simcsp", "utils", "commands") for path in sorted((ROOT / folder).rglob("*.py"))]
 
