@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from utils.errors import InputError
+from simcsp.core.errors import InputError
 
 _LETTERS = np.frombuffer(b"ACGTN", np.uint8)
 _LINE = 100  # bases per line of FASTA

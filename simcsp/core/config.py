@@ -86,11 +86,15 @@ class DataConfig:
     annotation: list[str] = field(default_factory=list)
     """GTF or GFF3 of each FASTA, in the same order; for genes, splice_enriched and annotated, optional for
     multi_species."""
+    transcripts: Literal["all", "ccds"] = "all"
+    """Transcripts of data.annotation and bases.annotation: all, or those of the Consensus Coding Sequence set, whose
+    introns are GT-AG more often."""
     decoys: PositiveInt = 100
     """annotated: for each site so many GT / AG that no annotation calls one, as far as the text has them; a batch holds
     as many decoys as sites whatever their number."""
     records: list[str] | None = None
-    """Records (chromosomes) of the FASTA files to train on; null: all."""
+    """Records (chromosomes) of the FASTA files to train on, or regions of them (chr19:1-29000000, 1-based, inclusive),
+    of which genes and introns count that lie inside; null: all."""
     window: PositiveInt = 510
     """Length of a pre-training window in nt."""
     sampling: Literal["random", "strided"] | None = None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -44,8 +45,8 @@ class Genome:
         return labels[::-1].copy() if minus else labels
 
 
-def read_genome(settings: BasesConfig, cache: str) -> Genome:
-    """The annotated genomes of a config.
+def read_genome(settings: BasesConfig, cache: str, transcripts: Literal["all", "ccds"] = "all") -> Genome:
+    """The annotated genomes of a config. transcripts: data.transcripts.
 
     Raises InputError where files do not fit, for a record of parts or ignore that no FASTA has, and for a part without
     both types of site.
@@ -53,7 +54,7 @@ def read_genome(settings: BasesConfig, cache: str) -> Genome:
     store = open_store(settings.fasta, cache)
     rows: dict[str, list[tuple[int, int, int]]] = {record.name: [] for record in store.records}
     for path in settings.annotation:
-        for (name, kind), sites in read_truth(path, store).items():
+        for (name, kind), sites in read_truth(path, store, transcripts).items():
             for boundary, minus in sites.tolist():
                 exon_is_left = (kind == "donor") == (not minus)
                 rows[name].append((minus, boundary - exon_is_left, LABEL[kind]))

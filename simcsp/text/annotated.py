@@ -13,9 +13,9 @@ import numpy as np
 from simcsp.core.config import DataConfig
 from simcsp.core.errors import InputError
 from simcsp.text.alphabet import reverse_complement
-from simcsp.text.sampler import Intervals, acceptable
+from simcsp.text.sampler import Intervals, Span, acceptable
 from simcsp.text.sites import SITES, boundaries, motif_boundaries
-from simcsp.text.species import annotated_introns, by_source, join_intervals, source_shares
+from simcsp.text.species import annotated_introns, by_source, join_intervals, source_shares, spans_of_source
 from simcsp.text.store import TokenStore, strand_ids
 
 SITE_CLASSES = ("donor", "acceptor", "GT decoy", "AG decoy")
@@ -73,6 +73,9 @@ def _crops_of_source(
     """Crops of one FASTA, their classes, and how many annotated sites were left out."""
     rng, half = np.random.default_rng([seed, 5, number]), length // 2
     known = annotated_introns(store, data, number)
+    spans: dict[int, list[Span]] = {}
+    for span in spans_of_source(store, data, number):
+        spans.setdefault(store.records.index(span.record), []).append(span)
     starts, minus, classes, annotated = [], [], [], 0
     for i, (site, rows) in enumerate(boundaries(store, known).items()):
         annotated += len(rows)
@@ -83,7 +86,8 @@ def _crops_of_source(
             ids = strand_ids(store, row.name, bool(reverse))
             own = rows[(rows[:, 0] == record) & (rows[:, 1] == reverse), 2]
             places = motif_boundaries(ids, site)
-            places = places[(places >= half) & (places <= len(ids) - half)]
+            forward = row.length - places if reverse else places
+            places = places[np.any([(forward >= s.start + half) & (forward <= s.end - half) for s in spans[record]], 0)]
             others = np.setdiff1d(places, own)
             decoys = rng.choice(others, min(share, len(others)), replace=False)
             for kind, at in ((i, np.intersect1d(places, own)), (i + len(SITES), np.sort(decoys))):

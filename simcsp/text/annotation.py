@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -23,6 +23,9 @@ SHORTEST_INTRON = 20
 # GFF3 files that are cut to a region or to protein-coding genes lose rows of transcripts here and there (a fifth in
 # some); where more than this share of the transcripts has none, the rows were dropped, or exons name the wrong thing.
 MOST_ORPHANS = 0.5
+# A transcript of the Consensus Coding Sequence set: Ensembl's and GENCODE's GFF3 say so on its own row, NCBI's on its
+# CDS, GTF on its exons too.
+_CCDS = re.compile(r'ccds_?id[ =]"?CCDS|\btag "CCDS|[=,]CCDS:CCDS', re.IGNORECASE)
 _GTF_ID = {key: re.compile(rf'(?:^|;)\s*{key} "([^"]+)"') for key in ("gene_id", "transcript_id")}
 _SYMBOL = re.compile(r'(?:^|;)\s*(?:gene_name "([^"]+)"|Name=([^;]+))')
 _GFF3_ID = {key: re.compile(rf"(?:^|;)\s*{key}=([^;]+)") for key in ("ID", "Parent")}
@@ -85,18 +88,25 @@ def gene_bodies(transcripts: Iterable[Transcript]) -> list[GeneBody]:
     return sorted(GeneBody(chrom, *span, strand, gene) for (chrom, strand, gene), span in spans.items())
 
 
-def read_annotation(path: str | Path, lengths: dict[str, int]) -> list[Transcript]:
+def read_annotation(
+    path: str | Path, lengths: dict[str, int], transcripts: Literal["all", "ccds"] = "all"
+) -> list[Transcript]:
     """Transcripts of a GTF or GFF3 file (told apart by the attributes, plain or gzipped), in the file's order.
 
     lengths: {record: nt} of the FASTA that the annotation is of. Records that the FASTA lacks are left out, as long as
-    it has some. A transcript with exons on two records or strands comes as one for each. Raises InputError with file
-    and line for what is malformed, lies beyond its record, or has record names that are spelt otherwise in the FASTA.
+    it has some. A transcript with exons on two records or strands comes as one for each. ccds: transcripts of the
+    Consensus Coding Sequence set alone. Raises InputError with file and line for what is malformed, lies beyond its
+    record, or has record names that are spelt otherwise in the FASTA, and for a file that names no CCDS.
     """
     exons = _Exons(path)
     for row in _rows(path):
         exons.add(row, lengths)
     exons.check_names(lengths)
-    return exons.transcripts()
+    if transcripts == "all":
+        return exons.transcripts()
+    if not exons.in_ccds:
+        raise InputError(f"{path}: no transcript has a CCDS identifier (ccdsid): take all (data.transcripts)")
+    return [transcript for transcript in exons.transcripts() if transcript.name in exons.in_ccds]
 
 
 def read_symbols(path: str | Path) -> dict[str, str]:
@@ -150,6 +160,8 @@ class _Exons:
     """(transcript, record, strand) -> exons."""
     gene_of: dict[str, str] = field(default_factory=dict)
     """GTF: transcript -> gene."""
+    in_ccds: set[str] = field(default_factory=set)
+    """Transcripts with a CCDS identifier."""
     first_seen: dict[str, str] = field(default_factory=dict)
     """Transcript -> where its first exon was read."""
 
@@ -160,6 +172,8 @@ class _Exons:
                 raise InputError(
                     f'{row.where}: the attributes are neither GTF (gene_id "X";) nor GFF3 (ID=X): {row.attributes[:60]}'
                 )
+        if _CCDS.search(row.attributes):
+            self.in_ccds.update(self._ccds_owners(row))
         if row.feature != "exon":
             if not self.is_gtf and (name := _attribute(row, "ID")):
                 parents = _attribute(row, "Parent")
@@ -178,6 +192,13 @@ class _Exons:
         for transcript in transcripts:
             self.first_seen.setdefault(transcript, row.where)
             self.of_transcript.setdefault((transcript, row.chrom, row.strand), []).append(exon)
+
+    def _ccds_owners(self, row: _Row) -> list[str]:
+        if self.is_gtf:
+            transcript = _GTF_ID["transcript_id"].search(row.attributes)
+            return [transcript[1]] if transcript else []
+        owners = _attribute(row, "Parent" if row.feature in ("CDS", "exon") else "ID")
+        return owners.split(",") if owners else []
 
     def _gtf_owner(self, row: _Row) -> list[str]:
         found = {key: pattern.search(row.attributes) for key, pattern in _GTF_ID.items()}
@@ -198,8 +219,10 @@ class _Exons:
         """Refuse an annotation that names the FASTA's records differently, wholly or in part."""
         if not self.names:
             raise InputError(f"{self.path} holds no exon row: the file is empty, cut short or of another kind")
-        for name, where in self.names.items():
-            twin = other_spelling(name, lengths)
+        foreign = {name: where for name, where in self.names.items() if name not in lengths}
+        spelt = {_bare(name): name for name in lengths} if foreign else {}
+        for name, where in foreign.items():
+            twin = spelt.get(_bare(name))
             if twin is not None and twin not in self.names:
                 raise InputError(
                     f"{where}: record {name!r} is {twin!r} in the FASTA: give both files the same names, "

@@ -26,7 +26,7 @@ from simcsp.text.alphabet import encode
 from simcsp.text.annotated import SiteSampler, annotated_crops
 from simcsp.text.enriched import Classify, splice_enriched
 from simcsp.text.kmers import KMER, KmerSet, positions_in_text
-from simcsp.text.sampler import Intervals, WindowSampler, whole_records
+from simcsp.text.sampler import Intervals, WindowSampler, wanted_spans, whole_records
 from simcsp.text.species import check_species, gene_intervals, join_intervals, need_annotation, species_intervals
 from simcsp.text.store import TokenStore, open_masked_store, open_sequence_store, open_store
 
@@ -87,7 +87,7 @@ def open_corpus(
     elif data.corpus in OF_SPECIES:
         check_species(data)
     store = _hide(data, open_store(data.fasta, data.cache, qualify=several), hidden)
-    whole_records(store, data.records)  # refuses names that do not exist
+    wanted_spans(store, data.records)  # refuses names that do not exist
     if data.corpus == "splice_enriched" and scored is not None:
         return Corpus(store, scored, {"corpus": data.corpus}, stranded=True)
     if data.corpus == "splice_enriched":
@@ -157,12 +157,15 @@ def chunk_starts(length: int) -> np.ndarray:
 
 def _genome(data: DataConfig, store: TokenStore) -> Corpus:
     wanted = SPLITS[data.split]
-    allowed = [record for record in store.records if data.records is None or record.name in data.records]
-    records = [record for record in allowed if chromosome(record.name) in wanted]
-    starts = [record.offset + chunk_starts(record.length) for record in records]
+    allowed = wanted_spans(store, data.records)
+    starts = [
+        record.offset + from_base + chunk_starts(to_base - from_base)
+        for record, from_base, to_base in allowed
+        if chromosome(record.name) in wanted
+    ]
     total = sum(map(len, starts))
     if not total:
-        found = ", ".join(record.name for record in allowed[:3])
+        found = ", ".join(span.record.name for span in allowed[:3])
         raise InputError(
             f"data.corpus (genome): no chunk of 6,200 nt in the {data.split} chromosomes (data.split) of "
             f"{store.manifest['sources']}, whose records are {found}{', ...' if len(allowed) > 3 else ''}"

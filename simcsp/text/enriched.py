@@ -19,8 +19,8 @@ from simcsp.text.species import (
     by_source,
     join_intervals,
     need_annotation,
-    records_of_source,
     source_shares,
+    spans_of_source,
 )
 from simcsp.text.spliceai import spliceai_scorer
 from simcsp.text.store import TokenStore, strand_ids
@@ -45,10 +45,8 @@ def splice_enriched(
     Returns the windows as intervals, the score [n] of each, and facts for the manifest.
     """
     parts, scores, sites = [], [], 0
-    names = [records_of_source(store, data, number).values() for number in range(len(data.fasta))]
-    shares = source_shares(
-        data, np.array([sum(store.by_name[name].length for name in own) for own in names], dtype=float)
-    )
+    spans = [spans_of_source(store, data, number) for number in range(len(data.fasta))]
+    shares = source_shares(data, np.array([sum(s.end - s.start for s in own) for own in spans], dtype=float))
     for number in range(len(data.fasta)):
         known = annotated_introns(store, data, number) if data.annotation else []
         sites += 2 * len(known)
@@ -75,16 +73,14 @@ def _score_windows(data: DataConfig, store: TokenStore, number: int, scorer: Sco
 
     A window without any candidate has the lowest score of all."""
     stride = data.stride or max(1, data.window // 4)
-    names = sorted(records_of_source(store, data, number).values())
     flank = min(SCORER_FLANK, data.window // 4)
     starts, minus, scores = [], [], []
-    for name in names:
-        record = store.by_name[name]
-        first = np.arange(0, record.length - data.window + 1, stride)
+    for record, from_base, to_base in sorted(spans_of_source(store, data, number), key=lambda span: span.record.name):
+        first = np.arange(from_base, to_base - data.window + 1, stride)
         if not len(first):
             continue
         for reverse in (False, True) if data.strands == "both" else (False,):
-            at_boundary = scorer(name, reverse)
+            at_boundary = scorer(record.name, reverse)
             span = data.window - 2 * flank + 1  # boundaries that a window at 0 holds: flank ... window - flank
             best = maximum_filter1d(at_boundary, span, mode="constant", cval=-np.inf)
             own = first if not reverse else record.length - data.window - first  # the same window seen from that strand

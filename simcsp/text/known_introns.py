@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Collection, Iterator
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -15,18 +16,20 @@ from simcsp.text.sites import SITES, intron_ends
 from simcsp.text.store import TokenStore
 
 
-def read_truth(path: str | Path, store: TokenStore) -> dict[tuple[str, str], np.ndarray]:
+def read_truth(
+    path: str | Path, store: TokenStore, transcripts: Literal["all", "ccds"] = "all"
+) -> dict[tuple[str, str], np.ndarray]:
     """{(record, type): int64 [n, 2] of boundary and minus strand (0 or 1), each once} of annotated introns.
 
     path: GTF or GFF3, or a table of introns: record, start, end (0-based, half-open), strand, and more columns or not;
-    a header line may come first. Plain or gzipped. Raises InputError with file and line for what is malformed, lies
-    beyond its record or has names that the FASTA has not.
+    a header line may come first. Plain or gzipped. transcripts: of a GTF or GFF3 (data.transcripts). Raises InputError
+    with file and line for what is malformed, lies beyond its record or has names that the FASTA has not.
     """
     lengths = {record.name: record.length for record in store.records}
     if _columns(path) == 9:
         rows = [
             (intron.chrom, intron.start, intron.end, intron.strand)
-            for intron in introns(read_annotation(path, lengths))
+            for intron in introns(read_annotation(path, lengths, transcripts))
         ]
     else:
         rows = list(_intron_rows(path, lengths))

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 
 from simcsp.core.errors import InputError
 from simcsp.text.alphabet import N, reverse_complement
-from simcsp.text.store import TokenStore
+from simcsp.text.store import Record, TokenStore
+
+_REGION = re.compile(r"(?P<name>.+):(?P<start>\d+)-(?P<end>\d+)")
 
 
 @dataclass(frozen=True)
@@ -41,22 +46,62 @@ class Intervals:
         return Intervals(*(getattr(self, name)[index] for name in self.__dataclass_fields__))
 
 
-def whole_records(store: TokenStore, names: list[str] | None = None) -> Intervals:
-    """The records of a store as intervals, None for all. Raises InputError for one that does not exist."""
-    if names is not None and not names:
+class Span(NamedTuple):
+    """A stretch of a record, 0-based and half-open."""
+
+    record: Record
+    start: int
+    end: int
+
+    def holds(self, start: int, end: int) -> bool:
+        """Whether a stretch of the same record lies inside."""
+        return self.start <= start and end <= self.end
+
+
+def wanted_spans(store: TokenStore, names: list[str] | None = None) -> list[Span]:
+    """The stretches that data.records names, in the store's order; None: all records.
+
+    names: of records, or NAME:START-END (1-based, inclusive). Raises InputError for one that does not exist, reaches
+    beyond its record or overlaps another.
+    """
+    if names is None:
+        return [Span(record, 0, record.length) for record in store.records]
+    if not names:
         raise InputError("data.records is empty: name the records to train on, or null for all")
-    unknown = sorted(set(names or []) - set(store.by_name))
-    if unknown:
+    spans = sorted((_span(store, name) for name in set(names)), key=lambda span: (span.record.offset, span.start))
+    for before, after in pairwise(spans):
+        if before.record == after.record and after.start < before.end:
+            raise InputError(f"data.records: two regions of {before.record.name!r} overlap: name one that holds both")
+    return spans
+
+
+def _span(store: TokenStore, name: str) -> Span:
+    record = store.by_name.get(name)
+    if record:
+        return Span(record, 0, record.length)
+    region = _REGION.fullmatch(name)
+    record = store.by_name.get(region["name"]) if region else None
+    if record is None:
         known = f"{store.records[0].name!r}{', ...' if len(store.records) > 1 else ''}"
-        raise InputError(
-            f"data.records: no record {unknown[0]!r} in {store.manifest['sources']}: their names are {known}"
-        )
-    chosen = [record for record in store.records if names is None or record.name in names]
+        raise InputError(f"data.records: no record {name!r} in {store.manifest['sources']}: their names are {known}")
+    start, end = int(region["start"]) - 1, int(region["end"])
+    if not 0 <= start < end <= record.length:
+        raise InputError(f"data.records: {name} is no stretch of {record.name}, which has bases 1 to {record.length}")
+    return Span(record, start, end)
+
+
+def whole_records(store: TokenStore, names: list[str] | None = None) -> Intervals:
+    """The records of a store, or what data.records names of them, as intervals."""
+    return as_intervals(wanted_spans(store, names))
+
+
+def as_intervals(spans: list[Span]) -> Intervals:
+    """Spans as intervals of the forward strand, all with the same odds."""
     return Intervals(
-        np.array([record.offset for record in chosen]),
-        np.array([record.length for record in chosen]),
-        np.zeros(len(chosen), dtype=bool),
-        np.ones(len(chosen)),
+        np.array([span.record.offset + span.start for span in spans]),
+        np.array([span.end - span.start for span in spans]),
+        np.zeros(len(spans), dtype=bool),
+        np.ones(len(spans)),
     )
 
 

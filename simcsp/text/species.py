@@ -7,7 +7,7 @@ import numpy as np
 from simcsp.core.config import DataConfig
 from simcsp.core.errors import InputError
 from simcsp.text.annotation import GeneBody, Intron, Transcript, gene_bodies, introns, read_annotation
-from simcsp.text.sampler import Intervals, whole_records
+from simcsp.text.sampler import Intervals, Span, as_intervals, wanted_spans
 from simcsp.text.store import TokenStore
 
 # -- genes and species -------------------------------------------------------------------------------------------------
@@ -21,40 +21,53 @@ def need_annotation(data: DataConfig) -> None:
         )
 
 
-def records_of_source(store: TokenStore, data: DataConfig, number: int) -> dict[str, str]:
-    """{name in its own FASTA: name in the store} of the wanted records of the FASTA of that number."""
-    names = {
-        record.source_name: record.name
-        for record in store.records
-        if record.source == number and (data.records is None or record.name in data.records)
-    }
-    if not names:
+def spans_of_source(store: TokenStore, data: DataConfig, number: int) -> list[Span]:
+    """What data.records wants of the FASTA of that number."""
+    spans = [span for span in wanted_spans(store, data.records) if span.record.source == number]
+    if not spans:
         raise InputError(f"data.records names no record of {data.fasta[number]}: name one, or leave out that FASTA")
-    return names
+    return spans
+
+
+def _spans_by_name(store: TokenStore, data: DataConfig, number: int) -> dict[str, list[Span]]:
+    """The same by the record's name in its own FASTA, which is what the annotation calls it."""
+    by_name: dict[str, list[Span]] = {}
+    for span in spans_of_source(store, data, number):
+        by_name.setdefault(span.record.source_name, []).append(span)
+    return by_name
 
 
 def _annotation_of(store: TokenStore, data: DataConfig, number: int) -> list[Transcript]:
     """Transcripts of a source on all of its records: those that are not wanted must match the FASTA as well."""
     lengths = {record.source_name: record.length for record in store.records if record.source == number}
-    return read_annotation(data.annotation[number], lengths)
+    return read_annotation(data.annotation[number], lengths, data.transcripts)
 
 
 def annotated_introns(store: TokenStore, data: DataConfig, number: int) -> list[Intron]:
     """Introns of the annotation of a source on its wanted records, chrom being the name in the store."""
-    names = records_of_source(store, data, number)
-    found = introns(_annotation_of(store, data, number))
-    return [intron._replace(chrom=names[intron.chrom]) for intron in found if intron.chrom in names]
+    spans = _spans_by_name(store, data, number)
+    return [
+        intron._replace(chrom=span.record.name)
+        for intron in introns(_annotation_of(store, data, number))
+        for span in spans.get(intron.chrom, [])
+        if span.holds(intron.start, intron.end)
+    ]
 
 
 def gene_intervals(store: TokenStore, data: DataConfig, number: int) -> Intervals:
     """Gene bodies of one source, so that each window that lies in one is there once."""
-    names = records_of_source(store, data, number)
-    bodies = [body for body in gene_bodies(_annotation_of(store, data, number)) if body.chrom in names]
+    wanted = _spans_by_name(store, data, number)
+    bodies = [
+        body._replace(chrom=span.record.name)
+        for body in gene_bodies(_annotation_of(store, data, number))
+        for span in wanted.get(body.chrom, [])
+        if span.holds(body.start, body.end)
+    ]
     if not bodies:
         raise InputError(f"data.annotation: {data.annotation[number]} has no gene on the records to train on")
     spans = merge_bodies(bodies, data.window)
     return Intervals(
-        np.array([store.by_name[names[chrom]].offset + start for chrom, _, start, _ in spans]),
+        np.array([store.by_name[chrom].offset + start for chrom, _, start, _ in spans]),
         np.array([end - start for _, _, start, end in spans]),
         np.array([strand == "-" for _, strand, _, _ in spans]),
         np.ones(len(spans)),
@@ -120,7 +133,7 @@ def species_intervals(store: TokenStore, data: DataConfig) -> tuple[Intervals, d
         if data.annotation:
             parts.append(gene_intervals(store, data, number))
         else:
-            parts.append(whole_records(store, sorted(records_of_source(store, data, number).values())))
+            parts.append(as_intervals(spans_of_source(store, data, number)))
     starts = np.array([np.maximum(part.length - data.window + 1, 0).sum() for part in parts], dtype=float)
     if not starts.all():
         raise InputError(

@@ -65,7 +65,7 @@ def run_bases(config: Config, stop: StopSignal) -> dict[str, dict[str, float]]:
     arms = resolve_arms(config)
     if unfit := [arm.name for arm in arms if arm.name in FLOORS and arm.name != CNN]:
         raise InputError(f"finetune.arms: {unfit[0]} labels windows; finetune.task bases trains encoders and {CNN}")
-    genome = read_genome(config.bases, config.data.cache)
+    genome = read_genome(config.bases, config.data.cache, config.data.transcripts)
     folds = range(len(config.bases.parts)) if settings.folds is None else settings.folds
     if max(folds) >= len(config.bases.parts):
         raise InputError(f"finetune.folds: there is no fold {max(folds)}: bases.parts has {len(config.bases.parts)}")

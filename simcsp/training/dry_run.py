@@ -25,6 +25,7 @@ from simcsp.model.classifier import Classifier
 from simcsp.model.embedding import embed
 from simcsp.model.encoder import check_length
 from simcsp.text.alphabet import add_special_tokens
+from simcsp.text.sampler import wanted_spans
 from simcsp.training.masking import build_chooser
 from simcsp.training.pretraining import Pretraining, Training, check_step, open_pretraining, stages, step_memory
 from simcsp.training.stopping import StopSignal
@@ -86,8 +87,8 @@ def _run_rows(trial: Trial) -> list[Row]:
 
 def _data_rows(trial: Trial) -> list[Row]:
     data, corpus, text = trial.config.data, trial.shared.corpus, trial.shared.text
-    sources, records = ", ".join(corpus.manifest["sources"]), corpus.store.records
-    bases = sum(record.length for record in records if data.records is None or record.name in data.records)
+    sources = ", ".join(corpus.manifest["sources"])
+    bases = sum(span.end - span.start for span in wanted_spans(corpus.store, data.records))
     rows = [
         ("text", f"{sources}: {bases / 1e6:,.2f} Mb; corpus {data.corpus}, {len(text):,} windows of {text.length} nt")
     ]

@@ -47,6 +47,17 @@ def test_every_crop_shows_its_class_at_the_centre_on_the_sense_strand(text, tmp_
     assert not {row[half : half + 6] for row in seen["GT decoy"]} & {"GTAAGT"}
 
 
+def test_sites_and_decoys_of_a_region_lie_inside_it(text, tmp_path):
+    whole = open_corpus(settings(text, tmp_path, decoys=3), 0)
+    record = whole.store.by_name["chr2"]
+    region = settings(text, tmp_path, decoys=3, records=[f"chr2:301-{record.length - 400}"])
+    start = open_corpus(region, 0).intervals.start - record.offset
+    classes = open_corpus(region, 0).classes
+    assert start.min() >= 300 and start.max() + WINDOW <= record.length - 400
+    assert 10 <= (classes == 0).sum() == (classes == 1).sum() < INTRONS
+    assert (classes == 2).sum() == 3 * (classes == 0).sum()
+
+
 def test_a_batch_is_a_function_of_seed_and_step_and_holds_classes_and_species_at_their_shares(text, tmp_path):
     data = settings(text, tmp_path, ("one", "two"), species_weights=[3.0, 1.0])
     corpus = open_corpus(data, 0)

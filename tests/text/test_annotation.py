@@ -132,6 +132,28 @@ def test_a_gene_body_spans_all_its_transcripts(read):
     ]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        GFF3.replace("ID=t2;", "ID=t2;ccdsid=CCDS1.2;"),
+        GFF3 + row("CDS", 351, 400, "ID=c2;Parent=t2;Dbxref=CCDS:CCDS1.2,GeneID:9"),
+        GTF.replace('"t2"; exon', '"t2"; ccds_id "CCDS1"; exon'),
+        GTF.replace('"t2"; exon', '"t2"; tag "CCDS"; ccdsid "CCDS1.1"; exon'),
+    ],
+    ids=["Ensembl GFF3", "NCBI GFF3", "Ensembl GTF", "GENCODE GTF"],
+)
+def test_of_the_consensus_coding_set_only_its_transcripts_are_read(tmp_path, text):
+    (tmp_path / "a").write_text(text)
+    assert list(plain(read_annotation(tmp_path / "a", LENGTHS, "ccds"))) == ["t2"]
+    assert list(plain(read_annotation(tmp_path / "a", LENGTHS))) == ["t1", "t2"]
+
+
+def test_an_annotation_that_names_no_ccds_is_refused(tmp_path):
+    (tmp_path / "a.gtf").write_text(GTF)
+    with pytest.raises(InputError, match="a.gtf: no transcript has a CCDS identifier.*data.transcripts"):
+        read_annotation(tmp_path / "a.gtf", LENGTHS, "ccds")
+
+
 # -- record names ------------------------------------------------------------------------------------------------------
 
 

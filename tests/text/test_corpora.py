@@ -169,6 +169,26 @@ def test_genes_of_the_named_records_only(genes, tmp_path):
     assert corpus.manifest["annotation"] == ["g.gtf"]
 
 
+def test_a_region_holds_the_genes_that_lie_inside(genes, tmp_path):
+    # of record a: the gene at 100-300 begins before base 121, the one at 250-400 ends on base 400
+    for region, bodies in (("a:121-400", [1, 2]), ("a:122-400", [1]), ("a:121-399", [2])):
+        _, sampler = open_text(genic(genes, tmp_path, records=[region], sampling="strided", stride=1))
+        wanted = {genes[2][i][at : at + WINDOW] for i in bodies for at in range(len(genes[2][i]) - WINDOW + 1)}
+        assert set(strided_windows(sampler)) == wanted
+
+
+def test_regions_of_a_text_without_annotation_are_read_and_no_base_beyond(genes, tmp_path):
+    data = experiment(tmp_path, [genes[0]], records=["a:11-90", "a:101-160", "b"], sampling="strided", stride=1)
+    corpus, _ = open_text(data)
+    assert corpus.intervals.start.tolist() == [10, 100, 1000]
+    assert corpus.intervals.length.tolist() == [80, 60, 600]
+    refused(
+        experiment(tmp_path, [genes[0]], records=["a:11-90", "a:90-99"]), "data.records: two regions of 'a' overlap"
+    )
+    refused(experiment(tmp_path, [genes[0]], records=["a:11-1001"]), "data.records: a:11-1001 .* bases 1 to 1000")
+    refused(experiment(tmp_path, [genes[0]], records=["a:0-9"]), "data.records: a:0-9")
+
+
 def test_genes_refuse_what_they_cannot_use(genes, tmp_path):
     one = gtf(tmp_path / "one.gtf", [("a", "+", [(0, 60)])])
     refused(genic(genes, tmp_path, annotation=[]), "data.annotation has 0 files, data.fasta 1")
