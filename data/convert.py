@@ -36,7 +36,7 @@ def genes_from_npz(archive: Path, coordinates: Path, out: Path) -> None:
     the exon's base of the boundary. coordinates: JSON {i: gene, transcript, chrom, strand, and start (1-based) and end
     (inclusive) in either build}; a gene without an entry goes to `unplaced`. Raises InputError for another layout.
     """
-    places = json.loads(coordinates.read_text())
+    places = json.loads(coordinates.read_text(encoding="utf-8"))
     parts: dict[str, list[Gene]] = {}
     rows = ["\t".join(_TABLE)]
     with np.load(archive, allow_pickle=False) as arrays:
@@ -95,7 +95,7 @@ def _exons(labels: np.ndarray, where: str) -> np.ndarray:
 
 
 def _write(genes: Iterable[Gene], out: Path) -> None:
-    with open(f"{out}.fa", "wb") as fasta, open(f"{out}.gtf", "w") as gtf:
+    with open(f"{out}.fa", "wb") as fasta, open(f"{out}.gtf", "w", encoding="utf-8") as gtf:
         for gene in genes:
             fasta.write(b">" + gene.name.encode() + b"\n")
             for start in range(0, len(gene.bases), _LINE):
