@@ -54,14 +54,34 @@ create_venv() {
         "or activate an environment that has the packages of $requirements"
 }
 
+# What pip is at, from its lines on stdin: in a terminal one line that is rewritten, elsewhere a line a large file. All
+# of it goes to the log.
+show_progress() {
+    local line doing
+    while IFS= read -r line; do
+        printf '%s\n' "$line" >>.venv/install.log
+        case $line in
+            *Downloading*" MB)" | *"Using cached"*" MB)") doing="${line#"${line%%[![:space:]]*}"}" ;;
+            "Installing collected packages: "*)
+                doing=${line//[^,]/}
+                doing="Installing $((${#doing} + 1)) packages"
+                ;;
+            Collecting* | Processing*) [ -t 2 ] && doing=$line || continue ;;
+            *) continue ;;
+        esac
+        if [ -t 2 ]; then printf '\r\033[K  %.75s' "$doing" >&2; else echo "  $doing" >&2; fi
+    done
+    if [ -t 2 ]; then printf '\r\033[K' >&2; fi
+}
+
 pip_install() {
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check "$@" >>.venv/install.log 2>&1 ||
+    .venv/bin/python -m pip install --disable-pip-version-check --progress-bar off "$@" 2>&1 | show_progress ||
         fail "pip install $* failed: $(tail -n 1 .venv/install.log)" \
             "(all of it: .venv/install.log). Check network and disk, then run the same command again"
 }
 
 make_venv() {
-    echo "Making .venv${lacking:+, as the active Python lacks $lacking}: some minutes, mostly downloads" >&2
+    echo "Making .venv${lacking:+, as the active Python lacks $lacking}: some minutes, up to 2 GB" >&2
     supported .venv/bin/python || create_venv
     : >.venv/requirements.txt
     : >.venv/install.log

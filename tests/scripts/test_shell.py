@@ -41,6 +41,7 @@ VENV_PYTHON = """
 case $* in
     *"pip install"*)
         sleep "${PIP_SECONDS:-0}"
+        printf '%s' "${PIP_SAYS-}"
         if [[ -n ${PIP_FAILS-} && $* == *$PIP_FAILS* ]]; then echo "ERROR: connection lost" >&2; exit 1; fi ;;
 esac
 """
@@ -245,6 +246,18 @@ def test_as_many_gpus_are_used_as_can_share_the_work(gpus, batches, trials, coun
     captured = capsys.readouterr()
     assert captured.out == f"{count}\n"
     assert captured.err.startswith(said) and captured.err.count("\n") == bool(said)
+
+
+def test_an_install_shows_its_large_downloads_and_keeps_all_of_pip_s_lines(project):
+    project.stand_in("python3", BARE_PYTHON)
+    large = "  Downloading torch-9.whl (187.6 MB)\n"
+    lines = (
+        f"Collecting torch\n  Downloading torch-9.whl.metadata (30 kB)\n{large}Installing collected packages: a, b\n"
+    )
+    process = project.run("pretrain.sh", "configs/x.yaml", PIP_SAYS=lines)
+    assert process.returncode == 0
+    assert process.stderr_text.splitlines()[1:3] == ["  Downloading torch-9.whl (187.6 MB)", "  Installing 2 packages"]
+    assert (project.root / ".venv/install.log").read_text() == 2 * lines
 
 
 def test_tests_and_stages_share_the_venv(project):
