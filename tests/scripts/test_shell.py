@@ -202,7 +202,7 @@ def test_a_fresh_clone_gets_a_venv_with_torch_first(project):
     project.stand_in("python3", BARE_PYTHON)
     process = project.run("pretrain.sh", "configs/x.yaml", "--seed", "1")
     assert process.returncode == 0 and process.stderr_text.count("\n") == 1
-    pip = [call.split("version-check ")[1] for call in project.calls("venv-python -m pip install")]
+    pip = [call.split("bar off ")[1] for call in project.calls("venv-python -m pip install")]
     torch = next(line for line in (ROOT / "requirements.txt").read_text().splitlines() if line.startswith("torch=="))
     assert pip == [torch, "-r requirements.txt"]
     assert project.calls()[-1] == "venv-python pretrain.py configs/x.yaml --seed 1"
