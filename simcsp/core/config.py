@@ -228,7 +228,8 @@ class PretrainConfig(MlmConfig):
     skip_near_duplicates: bool = False
     """simcse, dcl: windows of a batch that overlap or repeat one another are no negatives of each other."""
     max_shift: NonNegativeInt = 0
-    """All but mlm: each view is moved by up to so many nt; the text is read in windows longer by twice that."""
+    """All but mlm: each view is moved by up to so many nt; the text is read in windows longer by twice that. Pooling
+    centre then reads a view where the middle of the window, the site of annotated crops, has come to lie."""
     mutation_rate: Share = 0.0
     """All but mlm: share of bases substituted in each view."""
     mlm_weight: NonNegativeFloat = 0.0

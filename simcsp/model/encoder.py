@@ -142,21 +142,27 @@ def set_pooling(model: BertForMaskedLM, pooling: str) -> None:
 
 
 def window_vectors(
-    bert: BertModel, tokens: torch.Tensor, pooling: str, positions: torch.Tensor | None = None
+    bert: BertModel,
+    tokens: torch.Tensor,
+    pooling: str,
+    positions: torch.Tensor | None = None,
+    boundaries: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """One vector a window, [batch, hidden], for tokens [batch, 1 + bases + 1], all of one length.
 
-    positions: [1, tokens], of the tokens among the encoder's; None: from 0.
+    positions: [1, tokens], of the tokens among the encoder's; None: from 0. boundaries: int [batch], the base of each
+    window that the boundary of its site precedes, which is what `centre` then means; None: half the window.
 
     A learned mix is the layers' mean under softmax weights, as in ELMo (Peters et al. 2018, equation 1), without its
     scale, which neither a cosine nor a linear layer needs; every layer ends in a layer norm, so they are of one size.
     """
     kind, layer = read_pooling(pooling)
     if layer != MIX:
-        places = {"cls": slice(0, 1), "mean": slice(None), "centre": _centre(tokens)}[kind]
+        places = {"cls": slice(0, 1), "mean": slice(None), "centre": _centre(tokens, boundaries)}[kind]
         states = hidden_states(bert, tokens, layer, places, positions)
         return pool(states, kind) if kind == "mean" else states.mean(dim=1)
-    vectors = torch.stack([pool(states, kind) for states in all_hidden_states(bert, tokens, positions)], dim=-1)
+    layers = all_hidden_states(bert, tokens, positions)
+    vectors = torch.stack([pool(states, kind, boundaries) for states in layers], dim=-1)
     return (vectors * mix_weights(bert)).sum(dim=-1)  # pooling is linear: of each layer first, which is less to mix
 
 
@@ -176,13 +182,13 @@ def hidden_states(
     bert: BertModel,
     tokens: torch.Tensor,
     layer: int | None = None,
-    places: slice = slice(None),
+    places: slice | torch.Tensor = slice(None),
     positions: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Hidden states [batch, tokens, hidden] of a layer (None: the last) for tokens [batch, tokens], all of one length.
 
-    places: the tokens whose states are wanted. Nothing that they do not depend on is computed: no block above the
-    layer, and of its own block only these tokens' queries and what follows from them.
+    places: the tokens whose states are wanted, of all windows or int [batch, places]. Nothing that they do not depend
+    on is computed: no block above the layer, and of its own block only these tokens' queries and what follows.
     No attention mask: nothing is padded, and None keeps the fast attention kernels.
     """
     blocks = bert.encoder.layer
@@ -191,17 +197,22 @@ def hidden_states(
         raise InputError(f"layer {layer} does not exist: the encoder has {len(blocks)} blocks")
     states = bert.embeddings(input_ids=tokens, position_ids=positions)
     if not layer:
-        return states[:, places]
+        return states_at(states, places)
     for block in blocks[: layer - 1]:
         states = block(states)
     return _block_at(blocks[layer - 1], states, places)
 
 
-def _block_at(block: nn.Module, states: torch.Tensor, places: slice) -> torch.Tensor:
+def states_at(states: torch.Tensor, places: slice | torch.Tensor) -> torch.Tensor:
+    """Of states [batch, tokens, hidden] those of some tokens, [batch, places, hidden]; places as of `hidden_states`."""
+    return states[:, places] if isinstance(places, slice) else states.take_along_dim(places[:, :, None], dim=1)
+
+
+def _block_at(block: nn.Module, states: torch.Tensor, places: slice | torch.Tensor) -> torch.Tensor:
     """What a BertLayer makes of `states` [batch, tokens, hidden] at some of its tokens, [batch, places, hidden]."""
-    if places == slice(None):
+    if isinstance(places, slice) and places == slice(None):
         return block(states)
-    attention, wanted = block.attention.self, states[:, places]
+    attention, wanted = block.attention.self, states_at(states, places)
     query, key, value = (
         project(given).unflatten(-1, (attention.num_attention_heads, -1)).transpose(1, 2)
         for project, given in ((attention.query, wanted), (attention.key, states), (attention.value, states))
@@ -211,18 +222,18 @@ def _block_at(block: nn.Module, states: torch.Tensor, places: slice) -> torch.Te
     return block.feed_forward_chunk(block.attention.output(context.flatten(2), wanted))
 
 
-def pool(states: torch.Tensor, kind: str) -> torch.Tensor:
+def pool(states: torch.Tensor, kind: str, boundaries: torch.Tensor | None = None) -> torch.Tensor:
     """One vector a window, [batch, hidden], from one layer's hidden states [batch, 1 + bases + 1, hidden].
 
     centre is the mean of the two central bases: joined, as NMI has them, they would be twice as wide as what every
-    other pooling gives, and a classifier of another size.
+    other pooling gives, and a classifier of another size. boundaries: as of `window_vectors`.
     """
     if kind == "cls":
         return states[:, 0]
     if kind == "mean":
         return states[:, 1:-1].mean(dim=1)  # the bases, without [CLS] and [SEP]
     if kind == "centre":
-        return central_states(states).mean(dim=1)
+        return states_at(states, _centre(states, boundaries)).mean(dim=1)
     raise InputError(f"model.pooling {kind!r} is unknown: {', '.join(POOLING_KINDS)}")
 
 
@@ -231,7 +242,9 @@ def central_states(states: torch.Tensor) -> torch.Tensor:
     return states[:, _centre(states)]
 
 
-def _centre(rows: torch.Tensor) -> slice:
-    """The two central bases of rows [batch, 1 + bases + 1, ...]."""
+def _centre(rows: torch.Tensor, boundaries: torch.Tensor | None = None) -> slice | torch.Tensor:
+    """The two central bases of rows [batch, 1 + bases + 1, ...], or those on either side of boundaries [batch]."""
+    if boundaries is not None:
+        return torch.stack([boundaries, boundaries + 1], dim=1)  # [CLS] shifts each base by one token
     first = (rows.shape[1] - 2) // 2  # [CLS] shifts base length // 2 - 1 to this token
     return slice(first, first + 2)

@@ -39,17 +39,22 @@ class Learner(nn.Module):
             self.head = nn.Linear(hidden, len(SITE_CLASSES))
 
     def forward(
-        self, tokens: torch.Tensor, masked: torch.Tensor | None = None, place: float = 0.0
+        self,
+        tokens: torch.Tensor,
+        boundaries: torch.Tensor | None = None,
+        masked: torch.Tensor | None = None,
+        place: float = 0.0,
     ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
         """mlm: logits of tokens. Otherwise vectors of tokens, and with `masked` also the logits of that.
 
-        place: in [0, 1), where among the encoder's positions the tokens begin: 0 at the first, near 1 as late as fits.
+        boundaries: int [batch], where the site of a window lies (`window_vectors`); None: at its centre. place: in
+        [0, 1), where among the encoder's positions the tokens begin: 0 at the first, near 1 as late as fits.
         """
         left = self.model.config.max_position_embeddings - tokens.shape[1]
         positions = int(place * (left + 1)) + torch.arange(tokens.shape[1], device=tokens.device)[None]
         if self.objective == "mlm":
             return self.model(input_ids=tokens, position_ids=positions).logits
-        vectors = self.head(window_vectors(self.model.bert, tokens, self.pooling, positions))
+        vectors = self.head(window_vectors(self.model.bert, tokens, self.pooling, positions, boundaries))
         if masked is None:
             return vectors
         return vectors, self.model(input_ids=masked, position_ids=positions).logits
@@ -71,19 +76,27 @@ class MiniBatches(nn.Module):
         super().__init__()
         self.learner, self.size = learner, size
 
-    def forward(self, views: torch.Tensor, *masked: torch.Tensor, place: float = 0.0) -> tuple[torch.Tensor, ...]:
-        """What the learner makes of views [views, batch, length], as [views, batch, ...], and of a masked copy; place:
-        as of the learner."""
+    def forward(
+        self, views: torch.Tensor, boundaries: torch.Tensor | None, *masked: torch.Tensor, place: float = 0.0
+    ) -> tuple[torch.Tensor, ...]:
+        """What the learner makes of views [views, batch, length], as [views, batch, ...], and of a masked copy;
+        boundaries [views, batch] and place: as of the learner."""
         if self.size is None:
-            return self._pass(place, views, *masked)
-        parts = zip(views.split(self.size, dim=1), *(copy.split(self.size) for copy in masked))
+            return self._pass(place, views, boundaries, *masked)
+        windows = views.split(self.size, dim=1)
+        of_windows = [None] * len(windows) if boundaries is None else boundaries.split(self.size, dim=1)
+        parts = zip(windows, of_windows, *(copy.split(self.size) for copy in masked))
         of_views, *others = zip(*(checkpoint(self._pass, place, *part, use_reentrant=False) for part in parts))
         return torch.cat(of_views, dim=1), *map(torch.cat, others)
 
-    def _pass(self, place: float, views: torch.Tensor, *masked: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def _pass(
+        self, place: float, views: torch.Tensor, boundaries: torch.Tensor | None, *masked: torch.Tensor
+    ) -> tuple[torch.Tensor, ...]:
         if self.size is not None:
             give_back_freed_memory()  # of the mini-batch before: here memory matters more than a tenth of the time
-        out = self.learner(views.flatten(0, 1), *masked, place=place)
+        out = self.learner(
+            views.flatten(0, 1), None if boundaries is None else boundaries.flatten(), *masked, place=place
+        )
         of_views, *others = out if masked else (out,)
         return of_views.unflatten(0, views.shape[:2]), *others
 
@@ -104,7 +117,7 @@ def step_loss(
     accuracy is how often a view finds its partner. With mlm_weight, a masked copy apart from the views adds its loss
     (SimCSE, section 3.1 of its appendix on auxiliary objectives). supcon, classify: one view of each window; accuracy
     is how often a window's nearest neighbour, or its highest logit, is of its class. mlm: accuracy is that of the
-    masked bases. choose: None masks bases at random.
+    masked bases. Under pooling centre the vector of a moved view is that of its site. choose: None masks at random.
     processes: all have the whole batch; each draws the views and masks that its share has in the whole, takes them
     through the learner, and every window has all others for negatives. The mean over processes of the losses and
     accuracies is that of the batch, and so is the mean of the gradients.
@@ -121,16 +134,18 @@ def step_loss(
         masked, targets = corrupt(tokens, chosen, draws)
         masked, targets = torch.from_numpy(masked).to(device).int(), torch.from_numpy(targets).to(device)
     if stage.objective == "mlm":
-        logits = learner(masked[None], place=place)[0][0]
+        logits = learner(masked[None], None, place=place)[0][0]
         asked = targets != IGNORED
         right = (logits.argmax(-1) == targets)[asked].float().sum()
         return masked_loss(logits, targets, processes.average), right / processes.average(asked.sum())
     of_classes = stage.objective in ("supcon", "classify")
-    rows = [view(of_own, stage, draws) for _ in range(1 if of_classes else 2)]
+    rows, boundaries = map(list, zip(*(view(of_own, stage, draws) for _ in range(1 if of_classes else 2))))
     if stage.reverse_complement_negatives and not of_classes:
         rows.append(reverse_complement(middle[own]))
+        boundaries.append(np.full(len(rows[0]), middle.shape[1] // 2))
     views = torch.from_numpy(np.stack([add_special_tokens(row) for row in rows])).to(device).int()
-    vectors, *logits = learner(views, *([masked] if stage.mlm_weight else []), place=place)
+    at = torch.from_numpy(np.stack(boundaries)).to(device) if stage.max_shift else None
+    vectors, *logits = learner(views, at, *([masked] if stage.mlm_weight else []), place=place)
     vectors = vectors.to(torch.promote_types(vectors.dtype, torch.float32))
     if of_classes:
         loss, accuracy = class_loss(vectors[0], torch.from_numpy(classes).to(device), stage, processes)
@@ -185,7 +200,10 @@ def masked_loss(logits: torch.Tensor, targets: torch.Tensor, average: Average = 
     return total / average((targets != IGNORED).sum())
 
 
-def view(ids: np.ndarray, stage: PretrainConfig, rng: np.random.Generator | DrawsOfRows) -> np.ndarray:
-    """One view of each window, uint8 [batch, length]: moved by up to max_shift nt, mutated at mutation_rate."""
-    moved = shifted(ids, stage.max_shift, rng) if stage.max_shift else ids
-    return mutated(moved, stage.mutation_rate, rng) if stage.mutation_rate else moved
+def view(
+    ids: np.ndarray, stage: PretrainConfig, rng: np.random.Generator | DrawsOfRows
+) -> tuple[np.ndarray, np.ndarray]:
+    """One view of each window, uint8 [batch, length]: moved by up to max_shift nt, mutated at mutation_rate; and where
+    in it the middle of the window unmoved, its site, now lies [batch]."""
+    moved, boundaries = shifted(ids, stage.max_shift, rng)
+    return mutated(moved, stage.mutation_rate, rng) if stage.mutation_rate else moved, boundaries

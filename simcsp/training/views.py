@@ -10,15 +10,17 @@ import numpy as np
 from simcsp.text.alphabet import A
 
 
-def shifted(ids: np.ndarray, max_shift: int, rng: np.random.Generator) -> np.ndarray:
-    """Each window moved by up to `max_shift` nt either way, at random: uint8 [n, length], all of it real text.
+def shifted(ids: np.ndarray, max_shift: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Each window moved by up to `max_shift` nt either way, at random: uint8 [n, length], all of it real text; and in
+    each the base, int64 [n], that is the middle of the window unmoved.
 
     ids: uint8 [n, length + 2 max_shift], the windows with what lies on either side; `ids[:, max_shift : max_shift +
     length]` is the window unmoved.
     """
     length = ids.shape[1] - 2 * max_shift
     start = rng.integers(0, 2 * max_shift, size=len(ids), endpoint=True)
-    return np.lib.stride_tricks.sliding_window_view(ids, length, axis=1)[np.arange(len(ids)), start]
+    moved = np.lib.stride_tricks.sliding_window_view(ids, length, axis=1)[np.arange(len(ids)), start]
+    return moved, length // 2 + max_shift - start
 
 
 def shortened(ids: np.ndarray, min_window: int, max_shift: int, rng: np.random.Generator) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Objectives on annotated text: supervised contrast and cross-entropy of sites and decoys, and their control."""
 
+import copy
 import json
 
 import numpy as np
@@ -55,6 +56,22 @@ def test_classify_is_cross_entropy_with_a_linear_head_that_no_checkpoint_holds(m
     assert logits.shape == (12, 4)
     assert float(loss.detach()) == pytest.approx(float(F.cross_entropy(logits, torch.from_numpy(CLASSES))), abs=1e-6)
     assert float(accuracy) == pytest.approx(float((logits.argmax(1) == torch.from_numpy(CLASSES)).float().mean()))
+
+
+@pytest.mark.parametrize("size, objective", [(None, "supcon"), (5, "classify")])
+def test_the_vector_of_a_moved_crop_is_that_of_its_site(model, monkeypatch, size, objective):
+    crops, seen = windows(length=42), []
+    crops[:, 20:22] = [7, 9]  # the bases on either side of the boundary, which nothing else tells apart
+    stage = PretrainConfig(objective=objective, max_shift=6, min_window=20)
+    model = copy.deepcopy(model)
+    torch.nn.init.zeros_(model.bert.embeddings.position_embeddings.weight)
+    learner = Learner(model, "centre@0", objective).eval()
+    learner.head = torch.nn.Identity()
+    monkeypatch.setattr("simcsp.training.step.class_loss", lambda vectors, *rest: seen.append(vectors) or (0, 0))
+    for seed in range(5):
+        step_loss(MiniBatches(learner, size), stage, crops, np.random.default_rng(seed), CPU, classes=CLASSES)
+    expected = model.bert.embeddings(input_ids=torch.tensor([[7, 9]])).mean(dim=1)
+    torch.testing.assert_close(torch.cat(seen), expected.expand(60, -1))
 
 
 @pytest.mark.parametrize("objective", ["supcon", "classify"])

@@ -70,10 +70,14 @@ class GraphKept(nn.Module):
         super().__init__()
         self.learner = learner
 
-    def forward(self, rows, *masked, place=0.0):
+    def forward(self, rows, boundaries, *masked, place=0.0):
         parts = rows.split(SIZE, dim=1)
+        at = [None] * len(parts) if boundaries is None else boundaries.split(SIZE, dim=1)
         copies = [copy.split(SIZE) for copy in masked]
-        outs = [self.learner(part.flatten(0, 1), *copy, place=place) for part, *copy in zip(parts, *copies)]
+        outs = [
+            self.learner(part.flatten(0, 1), None if of is None else of.flatten(), *copy, place=place)
+            for part, of, *copy in zip(parts, at, *copies)
+        ]
         of_views, *others = zip(*outs) if masked else (outs,)
         of_views = [out.unflatten(0, (part.shape[:2])) for out, part in zip(of_views, parts)]
         return torch.cat(of_views, dim=1), *map(torch.cat, others)
