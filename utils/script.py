@@ -48,6 +48,13 @@ def run_script(main: Callable[[], None], together: bool = False) -> None:
     except MemoryError:
         remedy = "take smaller batches, models or files, or a machine with more"
         sys.exit(_say(f"{sys.argv[0]}: error: the memory of this machine does not suffice: {remedy}", 2))
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError" and "can't allocate memory" not in str(error):  # torch's two
+            raise
+        _let_the_first_speak()
+        reason = " ".join(str(error).split(". ")[0].split())
+        remedy = "lower pretrain.mini_batch_size, finetune.batch_size or evaluate.batch_size, whichever is in use"
+        sys.exit(_say(f"{sys.argv[0]}: error: {reason}: {remedy}", 2))
     except (KeyboardInterrupt, Interrupted) as error:
         detail, number = str(error) or "stopped", getattr(error, "number", signal.SIGINT)
         if _is_another_first():  # all stop together, and it says where

@@ -6,6 +6,7 @@ import ctypes
 import functools
 import os
 import platform
+from contextlib import AbstractContextManager
 from datetime import timedelta
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs
 
 from simcsp.core.errors import InputError
+
+CPU = torch.device("cpu")
 
 
 def fit_seed(seed: int, fold: int) -> int:
@@ -26,6 +29,11 @@ def dropout_seed(seed: int, step: int, rank: int) -> int:
     """The seed of torch's generators in a step of one of several processes: dropout masks are its own, and a run that
     goes on makes them again, whichever processes saved its state."""
     return int(np.random.SeedSequence([seed, 4, step, rank]).generate_state(1)[0])
+
+
+def forked_rng(device: torch.device) -> AbstractContextManager:
+    """A block whose draws leave torch's generators, of the CPU and of this device, as they were."""
+    return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
 
 
 def set_seed(seed: int) -> None:

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from sklearn.metrics import roc_auc_score
 from torch import nn
 
+from simcsp.core.device import CPU, forked_rng
 from simcsp.text.alphabet import A, T
 
 LR, WEIGHT_DECAY, BATCH_SIZE = 1e-3, 1e-2, 32  # AdamW
@@ -46,10 +47,12 @@ def widest(length: int, parameters: int) -> int:
 
 
 class SmallCnn:
-    """parameters: about how many it has. seed: of weights, order and dropout."""
+    """parameters: about how many it has. seed: of weights, order and dropout. device: where it is trained."""
 
-    def __init__(self, parameters: int, seed: int) -> None:
-        self.parameters, self.seed = parameters, seed
+    def __init__(self, parameters: int, seed: int, device: torch.device = CPU) -> None:
+        self.parameters = parameters
+        self.seed = seed
+        self.device = device
 
     def fit(self, ids: np.ndarray, labels: np.ndarray, val_ids: np.ndarray, val_labels: np.ndarray) -> SmallCnn:
         """ids: uint8 [n, length]; labels [n] in {0, 1}. The epoch with the best validation AUC is kept.
@@ -57,11 +60,11 @@ class SmallCnn:
         Afterwards `facts` has epochs, best_epoch and hit_limit: whether the last epoch allowed came before patience ran
         out.
         """
-        with torch.random.fork_rng(devices=[]):
+        with forked_rng(self.device):
             torch.manual_seed(self.seed)
-            self.network = build_network(ids.shape[1], widest(ids.shape[1], self.parameters))
+            self.network = build_network(ids.shape[1], widest(ids.shape[1], self.parameters)).to(self.device)
             optimizer = torch.optim.AdamW(self.network.parameters(), lr=LR, weight_decay=WEIGHT_DECAY)
-            x, y = _one_hot(ids), torch.from_numpy(labels).float()
+            x, y = _one_hot(ids).to(self.device), torch.from_numpy(labels).float().to(self.device)
             best, best_epoch, best_state, epoch = -1.0, 0, None, 0
             while epoch < MAX_EPOCHS and epoch - best_epoch < PATIENCE:
                 self.network.train()
@@ -82,7 +85,8 @@ class SmallCnn:
     def predict(self, ids: np.ndarray) -> np.ndarray:
         """P(site), float [n]."""
         self.network.eval()
-        return torch.cat([self.network(_one_hot(part))[:, 0] for part in _parts(ids)]).sigmoid().double().numpy()
+        logits = [self.network(_one_hot(part).to(self.device))[:, 0] for part in _parts(ids)]
+        return torch.cat(logits).cpu().sigmoid().double().numpy()
 
 
 def _parts(ids: np.ndarray) -> list[np.ndarray]:

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from scipy import sparse
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
@@ -16,6 +17,7 @@ from sklearn.preprocessing import StandardScaler
 
 from simcsp.core.arms import OF_ANNOTATION
 from simcsp.core.config import DataConfig, EvaluateConfig
+from simcsp.core.device import CPU
 from simcsp.core.errors import InputError
 from simcsp.labels.cnn import SmallCnn
 from simcsp.labels.overlap import hidden_windows
@@ -174,10 +176,11 @@ def fit_floor(
     val: Labelled,
     seed: int,
     autocast: Callable[[], AbstractContextManager] = nullcontext,
+    device: torch.device = CPU,
 ) -> tuple[Predict, dict[str, float]]:
     """The floor of that name (simcsp.core.arms.FLOORS), fitted on labelled windows; (P(site), facts of the fit).
 
-    val: what picks C, or the epoch. seed: of cnn and resnet. autocast: of resnet. Those of the annotation
+    val: what picks C, or the epoch. seed, device: of cnn and resnet. autocast: of resnet. Those of the annotation
     are fitted by `fit_annotation_floor`.
     """
     if arm == "pwm":
@@ -187,7 +190,8 @@ def fit_floor(
     if arm == "linear":
         floor = SiteLinear()
     else:
-        floor = SmallCnn(settings.cnn_parameters, seed) if arm == "cnn" else DilatedResNet(seed, autocast)
+        is_cnn = arm == "cnn"
+        floor = SmallCnn(settings.cnn_parameters, seed, device) if is_cnn else DilatedResNet(seed, autocast, device)
     floor.fit(train.ids, train.labels, val.ids, val.labels)
     return floor.predict, floor.facts
 

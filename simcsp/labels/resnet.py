@@ -14,6 +14,7 @@ from sklearn.metrics import roc_auc_score
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
+from simcsp.core.device import CPU, forked_rng
 from simcsp.text.alphabet import A, T
 
 WIDTH, KERNEL, DILATIONS = 48, 11, (1, 1, 4, 4, 8)  # sees 180 nt on either side of a base
@@ -66,10 +67,15 @@ class Network(nn.Module):
 
 
 class DilatedResNet:
-    """seed: of weights, order, exchanged bases and dropout. autocast: the number format of the convolutions."""
+    """seed: of weights, order, exchanged bases and dropout. autocast: the number format of the convolutions; device:
+    where they run."""
 
-    def __init__(self, seed: int, autocast: Callable[[], AbstractContextManager] = nullcontext) -> None:
-        self.seed, self.autocast = seed, autocast
+    def __init__(
+        self, seed: int, autocast: Callable[[], AbstractContextManager] = nullcontext, device: torch.device = CPU
+    ) -> None:
+        self.seed = seed
+        self.autocast = autocast
+        self.device = device
 
     def fit(self, ids: np.ndarray, labels: np.ndarray, val_ids: np.ndarray, val_labels: np.ndarray) -> DilatedResNet:
         """ids: uint8 [n, length]; labels [n] in {0, 1}. Of at most EPOCHS epochs the best by validation AUC is kept.
@@ -78,9 +84,9 @@ class DilatedResNet:
         """
         rng = np.random.default_rng([self.seed, 7])
         batch_size = min(BATCH_SIZE, len(ids))
-        with torch.random.fork_rng(devices=[]):
+        with forked_rng(self.device):
             torch.manual_seed(self.seed)
-            network = Network()
+            network = Network().to(self.device)
             averaged = AveragedModel(network, avg_fn=_moved, use_buffers=True)
             self.network = averaged.module
             optimizer = torch.optim.AdamW(network.parameters(), lr=LR, weight_decay=WEIGHT_DECAY)
@@ -93,8 +99,8 @@ class DilatedResNet:
                 for start in range(0, len(ids) - batch_size + 1, batch_size):
                     index = order[start : start + batch_size]
                     with self.autocast():
-                        logits = network(_one_hot(_mutated(ids[index], rng)))
-                    target = torch.from_numpy(labels[index]).float()
+                        logits = network(_one_hot(_mutated(ids[index], rng)).to(self.device))
+                    target = torch.from_numpy(labels[index]).float().to(self.device)
                     loss = F.binary_cross_entropy_with_logits(logits.float(), target)
                     optimizer.zero_grad()
                     loss.backward()
@@ -115,8 +121,9 @@ class DilatedResNet:
         """P(site), float [n]."""
         self.network.eval()
         with self.autocast():
-            logits = [self.network(_one_hot(ids[start : start + 512])) for start in range(0, len(ids), 512)]
-        return torch.cat(logits).double().sigmoid().numpy()
+            parts = (_one_hot(ids[start : start + 512]).to(self.device) for start in range(0, len(ids), 512))
+            logits = [self.network(part) for part in parts]
+        return torch.cat(logits).cpu().double().sigmoid().numpy()
 
 
 def _moved(average: torch.Tensor, value: torch.Tensor, count: torch.Tensor) -> torch.Tensor:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from transformers import BertModel
 
+from simcsp.core.device import forked_rng
 from simcsp.model.encoder import all_hidden_states, central_states, hidden_states, window_vectors
 from simcsp.text.alphabet import add_special_tokens
 
@@ -26,8 +27,7 @@ def embed_twice(
     bert: BertModel, ids: np.ndarray, pooling: str, batch_size: int, seed: int, autocast: Autocast = nullcontext
 ) -> tuple[np.ndarray, np.ndarray]:
     """Two views of each window under the dropout of training; the generators are left as they were."""
-    device = bert.device
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    with forked_rng(bert.device):
         torch.manual_seed(seed)
         views = [
             _run(bert, ids, batch_size, autocast, lambda tokens: window_vectors(bert, tokens, pooling), dropout=True)

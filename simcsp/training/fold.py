@@ -324,7 +324,9 @@ def score_floor(study: Study, fold: Fold, predict_site: Predict | None) -> None:
     if predict_site is None:
         train, val = (labelled(study, fold.parts[part]) for part in ("train", "val"))
         seed, autocast = fit_seed(job.seed, job.fold), study.accelerator.autocast
-        predict_site, facts = fit_floor(job.arm.name, study.evaluate, train, val, seed, autocast)
+        predict_site, facts = fit_floor(
+            job.arm.name, study.evaluate, train, val, seed, autocast, study.accelerator.device
+        )
     val, test = fold.parts["val"], fold.parts["test"]
     on_validation = predict_site(study.ids[val])
     scores = classification_scores(study.windows.labels[val], on_validation)

@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch import nn
 from transformers import BertForMaskedLM
 
 from simcsp.core.config import Config, EvaluateConfig
-from simcsp.core.device import set_seed
+from simcsp.core.device import forked_rng, set_seed
 from simcsp.labels.motifs import Motifs, load_motifs
 from simcsp.labels.splits import load_windows, selection_windows
 from simcsp.metrics.proxies import nmi_floors, probe_auc, sccs_floor_bands, score_states, score_vectors
@@ -71,7 +70,7 @@ class Validation:
     def floors(self, model: BertForMaskedLM, pooling: str) -> dict[str, dict[str, float]]:
         """{'sccs': {...}, 'nmi': {...}} of one-hot bases, GC content and an encoder of fresh weights; SCCS with the
         interval of each (gc, gc_low, gc_high)."""
-        with torch.random.fork_rng():
+        with forked_rng(model.device):
             set_seed(self.seed)
             fresh = self(fresh_like(model.config).to(model.device), pooling)
         floors = {}

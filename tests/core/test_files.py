@@ -197,6 +197,17 @@ def test_sigterm_ends_any_command_with_143_and_what_to_do(tmp_path):
         assert said == "-c: stopped; the same command goes on from there\n"
 
 
+@pytest.mark.parametrize("raised", ["torch.empty(10**15)", "(_ for _ in ()).throw(torch.OutOfMemoryError('CUDA out'))"])
+def test_memory_that_torch_is_refused_is_one_line(capsys, raised):
+    torch = pytest.importorskip("torch")
+    with pytest.raises(SystemExit) as exit:
+        run_script(lambda: eval(raised, {"torch": torch}))
+    line = capsys.readouterr().err
+    assert exit.value.code == 2 and line.count("\n") == 1 and "mini_batch_size" in line
+    with pytest.raises(RuntimeError):
+        run_script(lambda: torch.zeros(2) @ torch.zeros(3))
+
+
 def test_a_command_typed_in_a_notebook_does_not_look_for_the_notebook_s_backend():
     code = "from utils.script import run_script; run_script(lambda: print(__import__('matplotlib').get_backend()))"
     variables = os.environ | {"MPLBACKEND": "module://of.another.environment"}
