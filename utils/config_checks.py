@@ -160,7 +160,12 @@ def _bases_faults(config: Config) -> Iterator[str]:
 
 
 def _stage_faults(config: Config, stage: str, objective: str) -> Iterator[str]:
+    from simcsp.training.objectives import OBJECTIVES, inapplicable_fields  # torch: seconds
+
     section = getattr(config, stage)
+    if objective not in OBJECTIVES:
+        yield f"{stage}.objective: unknown {objective!r}, choose from {', '.join(OBJECTIVES)}"
+        return
     if not section.steps:
         return
     if section.warmup > section.steps:
@@ -172,9 +177,10 @@ def _stage_faults(config: Config, stage: str, objective: str) -> Iterator[str]:
         yield f"{stage}.min_window ({section.min_window}) is longer than data.window ({config.data.window})"
     if objective != "mlm" and section.batch_size < 2:
         yield f"{stage}.batch_size must be at least 2: {objective} takes its negatives from the batch"
-    if objective in ("supcon", "classify") and config.data.corpus != "annotated":
+    if OBJECTIVES[objective].with_classes and config.data.corpus != "annotated":
         yield f"{stage}.objective ({objective}) needs classes of windows: set data.corpus to annotated"
-    if objective == "classify" and config.pretrain.projection_head:
-        yield "pretrain.projection_head is for contrasts: classify has a linear head of its own"
+    for name, default in inapplicable_fields(objective).items() if stage == "pretrain" else ():
+        if getattr(section, name) != default:
+            yield f"pretrain.{name} ({getattr(section, name)}) does not apply to {objective}: set it to {default}"
     if not config.data.fasta and config.data.corpus != "dataset":
         yield f"data.fasta is empty: {stage} needs genome text (or set {stage}.steps to 0)"

@@ -215,10 +215,11 @@ class PretrainConfig(MlmConfig):
 
     steps: NonNegativeInt = 12656
     """Optimiser steps; 0 skips the stage."""
-    objective: Literal["mlm", "simcse", "dcl", "supcon", "classify"] = "simcse"
+    objective: str = "simcse"
     """mlm: masked bases; simcse: two dropout passes of a window against the other windows of the batch (InfoNCE); dcl:
     the same without the positive in the denominator. Of data.corpus annotated: supcon, supervised contrast of donor,
-    acceptor and the decoys of either; classify, cross-entropy of these classes with a linear head for training only."""
+    acceptor and the decoys of either; classify, cross-entropy of these classes with a linear head for training only.
+    Fields below that name other objectives must keep their defaults; CONTRIBUTING.md adds an objective."""
     temperature: PositiveFloat = 0.05
     """simcse, dcl, supcon: cosine similarities are divided by this."""
     projection_head: bool = False

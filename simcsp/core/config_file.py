@@ -60,6 +60,10 @@ def upgrade(values: dict[str, Any]) -> dict[str, Any]:
         if "pretrain" not in values:  # how far views move decides which windows both stages read
             values["pretrain"] = {"steps": 0, "max_shift": mlm.get("max_shift", 0)}
         values["mlm"] = {name: value for name, value in mlm.items() if name not in OF_CONTRAST}
+    pretrain = values.get("pretrain", {})
+    if pretrain.get("objective") == "mlm":  # a control used to be saved with the settings of its contrast
+        kept = {"objective", "max_shift", "seeds", "control"}
+        values["pretrain"] = {name: value for name, value in pretrain.items() if name not in OF_CONTRAST - kept}
     return values
 
 

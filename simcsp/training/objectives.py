@@ -1,19 +1,26 @@
-"""Contrastive losses of the views of windows."""
+"""What pre-training can minimise: the losses, and OBJECTIVES, by which all else knows them.
+
+A new loss is a function and an entry of OBJECTIVES, both in this file; CONTRIBUTING.md adds one, and
+tests/training/test_objectives.py holds every entry to the same contract.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from simcsp.core.config import MlmConfig, PretrainConfig
 from simcsp.core.errors import InputError
-
-# Several processes can share a batch: each has all vectors and computes the losses of its `own` rows, and the mean over
-# processes of what it returns is the loss of the batch. average: mean over the processes of a count of rows.
+from simcsp.text.annotated import SITE_CLASSES
 
 Average = Callable[[torch.Tensor], torch.Tensor]
+"""Mean over the processes that share a batch, without a gradient."""
 ALL = slice(None)
 
 
@@ -22,7 +29,79 @@ def alone(count: torch.Tensor) -> torch.Tensor:
     return count
 
 
-# -- contrast ----------------------------------------------------------------------------------------------------------
+# -- what an objective is ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What the encoder made of a batch, which several processes may share: each has the vectors of all windows, and
+    computes the loss of its `own` ones. The mean over processes is the loss of the batch.
+
+    vectors: float32 or wider [views, batch, hidden], behind the head for training; a third view is that of the reverse
+    complements (pretrain.reverse_complement_negatives).
+    classes: int64 [batch], index into SITE_CLASSES; None where the text has none.
+    negatives: bool [own, batch], False where a window is no negative of another; None: all are.
+    """
+
+    vectors: torch.Tensor
+    classes: torch.Tensor | None
+    negatives: torch.Tensor | None
+    own: slice
+    average: Average
+
+
+@dataclass(frozen=True)
+class Objective:
+    """One value of pretrain.objective.
+
+    loss: mean over own windows, or over the whole batch; None: masked bases, whose loss step.py has.
+    accuracy: share of own windows that are told apart, for the log.
+    chance: (stage, entropy of the text's base composition) -> the loss, in nats, of an encoder that makes the same of
+    every window, from which the warning "nothing learned" is given; None: there is no such value.
+    fields: those of pretrain that apply; a value other than the default is refused for the rest. Those of mlm always
+    apply. views: how many of each window the encoder reads. with_classes: needs data.corpus annotated. head: hidden
+    size -> the module between encoder and loss, for training only; None: that of pretrain.projection_head.
+    """
+
+    loss: Callable[[Outputs, PretrainConfig], torch.Tensor] | None
+    accuracy: Callable[[Outputs], torch.Tensor] | None
+    chance: Callable[[PretrainConfig, float], float] | None
+    fields: tuple[str, ...]
+    views: int = 2
+    with_classes: bool = False
+    head: Callable[[int], nn.Module] | None = None
+
+
+def inapplicable_fields(objective: str) -> dict[str, object]:
+    """{field of pretrain: its default} of those that mean nothing to an objective."""
+    applicable = {*MlmConfig.__dataclass_fields__, *OBJECTIVES[objective].fields, "objective", "seeds", "control"}
+    return {item.name: item.default for item in dataclasses.fields(PretrainConfig) if item.name not in applicable}
+
+
+# -- accuracies --------------------------------------------------------------------------------------------------------
+
+
+def matched_views(outputs: Outputs) -> torch.Tensor:
+    """How often a window's first view is nearest to its second, by cosine similarity."""
+    first, second = outputs.vectors[:2]
+    nearest = (F.normalize(first[outputs.own], dim=-1) @ F.normalize(second, dim=-1).T).argmax(dim=1)
+    return (nearest == torch.arange(len(first), device=first.device)[outputs.own]).float().mean()
+
+
+def matched_classes(outputs: Outputs) -> torch.Tensor:
+    """How often the nearest other window is of the same class."""
+    unit, own = F.normalize(outputs.vectors[0], dim=-1), outputs.own
+    itself = torch.arange(len(unit), device=unit.device)[own, None]
+    nearest = (unit[own] @ unit.T).scatter(1, itself, -2).argmax(dim=1)  # -2: below every cosine
+    return (outputs.classes[nearest] == outputs.classes[own]).float().mean()
+
+
+def highest_logit(outputs: Outputs) -> torch.Tensor:
+    """How often the highest logit is that of the window's class."""
+    return (outputs.vectors[0, outputs.own].argmax(dim=1) == outputs.classes[outputs.own]).float().mean()
+
+
+# -- losses ----------------------------------------------------------------------------------------------------------
 
 
 def info_nce(
@@ -128,3 +207,60 @@ class ProjectionHead(nn.Module):
     def forward(self, vectors: torch.Tensor) -> torch.Tensor:
         """[batch, hidden] -> [batch, hidden]."""
         return self.layers(vectors)
+
+
+# -- the registry ------------------------------------------------------------------------------------------------------
+
+
+def simcse_loss(outputs: Outputs, stage: PretrainConfig) -> torch.Tensor:
+    first, second, *hard = outputs.vectors
+    return info_nce(first, second, stage.temperature, outputs.negatives, *(hard or [None]), outputs.own)
+
+
+def dcl_loss(outputs: Outputs, stage: PretrainConfig) -> torch.Tensor:
+    first, second, *hard = outputs.vectors
+    own, average = outputs.own, outputs.average
+    return dcl(first, second, stage.temperature, outputs.negatives, *(hard or [None]), own, average)
+
+
+def supcon_loss(outputs: Outputs, stage: PretrainConfig) -> torch.Tensor:
+    return sup_con(outputs.vectors[0], outputs.classes, stage.temperature, outputs.own, outputs.average)
+
+
+def classify_loss(outputs: Outputs, stage: PretrainConfig) -> torch.Tensor:
+    return F.cross_entropy(outputs.vectors[0, outputs.own], outputs.classes[outputs.own])
+
+
+def candidates(stage: PretrainConfig) -> int:
+    """Vectors among which a window's first view looks for its second."""
+    return stage.batch_size * (1 + stage.reverse_complement_negatives)
+
+
+OF_VIEWS = ("max_shift", "mutation_rate", "mlm_weight")
+OF_CONTRAST = (*OF_VIEWS, "temperature", "projection_head")
+OF_PAIRS = (*OF_CONTRAST, "reverse_complement_negatives", "skip_near_duplicates")
+
+OBJECTIVES = {
+    # max_shift: the control of a contrast reads windows as wide
+    "mlm": Objective(None, None, lambda stage, entropy: entropy, ("max_shift",), views=0),
+    "simcse": Objective(simcse_loss, matched_views, lambda stage, _: math.log(candidates(stage)), OF_PAIRS),
+    "dcl": Objective(dcl_loss, matched_views, lambda stage, _: math.log(candidates(stage) - 1), OF_PAIRS),
+    "supcon": Objective(
+        supcon_loss,
+        matched_classes,
+        lambda stage, _: math.log(stage.batch_size - 1),
+        OF_CONTRAST,
+        views=1,
+        with_classes=True,
+    ),
+    "classify": Objective(
+        classify_loss,
+        highest_logit,
+        lambda *_: math.log(len(SITE_CLASSES)),
+        OF_VIEWS,
+        views=1,
+        with_classes=True,
+        head=lambda hidden_size: nn.Linear(hidden_size, len(SITE_CLASSES)),
+    ),
+}
+"""{pretrain.objective: what it is}."""

@@ -37,6 +37,7 @@ from simcsp.text.sampler import Intervals, WindowSampler
 from simcsp.text.species import check_species
 from simcsp.training.log_lines import floors_in_words, headline, progress, with_errors
 from simcsp.training.masking import Chooser, build_chooser
+from simcsp.training.objectives import OBJECTIVES, inapplicable_fields
 from simcsp.training.optimizer import build_optimizer, decay_groups, pack_state, take_step, unpack_state
 from simcsp.training.processes import Processes, processes_of
 from simcsp.training.search import Load, Report, run_search
@@ -136,7 +137,7 @@ def run_stages(shared: Pretraining, config: Config, report: Report | None = None
 def stages(config: Config) -> dict[str, PretrainConfig]:
     """{folder: settings} of the stages to run. The control starts where pretrain does and reads the same windows in the
     same order for as many steps (batches depend on seed and step alone), under plain MLM."""
-    control = dataclasses.replace(config.pretrain, objective="mlm", control=False)
+    control = dataclasses.replace(config.pretrain, objective="mlm", control=False, **inapplicable_fields("mlm"))
     shift = config.pretrain.max_shift  # all read the same wider windows
     first = PretrainConfig(objective="mlm", max_shift=shift, **dataclasses.asdict(config.mlm))
     found = {"mlm": first, "pretrain": config.pretrain} | ({"control": control} if config.pretrain.control else {})
@@ -331,7 +332,7 @@ def open_run(
 def step_memory(model: BertConfig, stage: PretrainConfig, window: int, processes: int = 1) -> float:
     """Bytes that a step takes at least: weights, gradients and AdamW's two moments, and the activations in half
     precision of the windows that go through the encoder at once. processes: that share the batch."""
-    views = 1 if stage.objective == "mlm" else 2 + stage.reverse_complement_negatives
+    views = max(OBJECTIVES[stage.objective].views, 1) + stage.reverse_complement_negatives
     share = stage.batch_size // processes
     at_once = min(stage.mini_batch_size or share, share)
     hidden, inner, layers = model.hidden_size, model.intermediate_size, model.num_hidden_layers

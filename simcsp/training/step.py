@@ -13,10 +13,9 @@ from simcsp.core.config import PretrainConfig
 from simcsp.core.device import give_back_freed_memory
 from simcsp.model.encoder import window_vectors
 from simcsp.text.alphabet import add_special_tokens, reverse_complement
-from simcsp.text.annotated import SITE_CLASSES
 from simcsp.text.kmers import near_duplicates
 from simcsp.training.masking import IGNORED, Chooser, choose_random, corrupt
-from simcsp.training.objectives import Average, ProjectionHead, alone, dcl, info_nce, sup_con
+from simcsp.training.objectives import OBJECTIVES, Average, Outputs, ProjectionHead, alone
 from simcsp.training.processes import DrawsOfRows, Processes
 from simcsp.training.views import mutated, shifted, shortened
 
@@ -24,8 +23,7 @@ ALONE = Processes()
 
 
 class Learner(nn.Module):
-    """The encoder in training: base logits for mlm, pooled vectors for a contrast, through the projection head if any,
-    logits of SITE_CLASSES for classify.
+    """The encoder in training: logits of bases for mlm, else pooled vectors behind the objective's head, if any.
 
     The heads are for training only (SimCLR, Chen et al. 2020): no checkpoint holds them.
     """
@@ -33,10 +31,8 @@ class Learner(nn.Module):
     def __init__(self, model: BertForMaskedLM, pooling: str, objective: str, projection: bool = False) -> None:
         super().__init__()
         self.model, self.pooling, self.objective = model, pooling, objective
-        hidden = model.config.hidden_size
-        self.head = ProjectionHead(hidden) if projection else nn.Identity()
-        if objective == "classify":
-            self.head = nn.Linear(hidden, len(SITE_CLASSES))
+        build_head = OBJECTIVES[objective].head or (ProjectionHead if projection else nn.Identity)
+        self.head = build_head(model.config.hidden_size)
 
     def forward(
         self,
@@ -113,11 +109,11 @@ def step_loss(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Loss and accuracy of one batch, windows uint8 [batch, length + 2 max_shift], and their classes [batch] if any.
 
-    learner: a Learner in MiniBatches. simcse, dcl: two views of each window, in one batch, under different dropout;
-    accuracy is how often a view finds its partner. With mlm_weight, a masked copy apart from the views adds its loss
-    (SimCSE, section 3.1 of its appendix on auxiliary objectives). supcon, classify: one view of each window; accuracy
-    is how often a window's nearest neighbour, or its highest logit, is of its class. mlm: accuracy is that of the
-    masked bases. Under pooling centre the vector of a moved view is that of its site. choose: None masks at random.
+    learner: a Learner in MiniBatches. Every objective but mlm reads its number of views of each window, in one batch,
+    under different dropout, and may be joined by the loss of a masked copy apart from the views, weighted by mlm_weight
+    (SimCSE, section 3.1 of its appendix on auxiliary objectives). mlm is that masked copy alone; its accuracy is that
+    of the masked bases. Under pooling centre the vector of a moved view is that of its site. choose: None masks bases
+    at random.
     processes: all have the whole batch; each draws the views and masks that its share has in the whole, takes them
     through the learner, and every window has all others for negatives. The mean over processes of the losses and
     accuracies is that of the batch, and so is the mean of the gradients.
@@ -125,71 +121,41 @@ def step_loss(
     place = 0.0
     if stage.min_window is not None:
         ids, place = shortened(ids, stage.min_window, stage.max_shift, rng), rng.random()
+    objective = OBJECTIVES[stage.objective]
     own, draws = processes.share(len(ids)), processes.draws(rng, len(ids))
-    middle, of_own = ids[:, stage.max_shift : ids.shape[1] - stage.max_shift], ids[own]
+    middle = ids[:, stage.max_shift : ids.shape[1] - stage.max_shift]
     masked = targets = None
-    if stage.objective == "mlm" or stage.mlm_weight:
+    if objective.loss is None or stage.mlm_weight:
         tokens = add_special_tokens(middle[own])
         chosen = choose(tokens, draws) if choose else choose_random(tokens, stage.mlm_probability, draws)
         masked, targets = corrupt(tokens, chosen, draws)
         masked, targets = torch.from_numpy(masked).to(device).int(), torch.from_numpy(targets).to(device)
-    if stage.objective == "mlm":
+    if objective.loss is None:
         logits = learner(masked[None], None, place=place)[0][0]
         asked = targets != IGNORED
         right = (logits.argmax(-1) == targets)[asked].float().sum()
         return masked_loss(logits, targets, processes.average), right / processes.average(asked.sum())
-    of_classes = stage.objective in ("supcon", "classify")
-    rows, boundaries = map(list, zip(*(view(of_own, stage, draws) for _ in range(1 if of_classes else 2))))
-    if stage.reverse_complement_negatives and not of_classes:
+    rows, boundaries = map(list, zip(*(view(ids[own], stage, draws) for _ in range(objective.views))))
+    if stage.reverse_complement_negatives:
         rows.append(reverse_complement(middle[own]))
         boundaries.append(np.full(len(rows[0]), middle.shape[1] // 2))
     views = torch.from_numpy(np.stack([add_special_tokens(row) for row in rows])).to(device).int()
     at = torch.from_numpy(np.stack(boundaries)).to(device) if stage.max_shift else None
     vectors, *logits = learner(views, at, *([masked] if stage.mlm_weight else []), place=place)
     vectors = vectors.to(torch.promote_types(vectors.dtype, torch.float32))
-    if of_classes:
-        loss, accuracy = class_loss(vectors[0], torch.from_numpy(classes).to(device), stage, processes)
-    else:
-        negatives = torch.from_numpy(~near_duplicates(middle)[own]).to(device) if stage.skip_near_duplicates else None
-        loss, accuracy = contrast_loss(vectors, stage, negatives, processes)
+    outputs = Outputs(
+        processes.gather(vectors.transpose(0, 1)).transpose(0, 1),
+        classes=None if classes is None else torch.from_numpy(classes).to(device),
+        negatives=torch.from_numpy(~near_duplicates(middle)[own]).to(device) if stage.skip_near_duplicates else None,
+        own=own,
+        average=processes.average,
+    )
+    loss = objective.loss(outputs, stage)
+    with torch.no_grad():
+        accuracy = objective.accuracy(outputs)
     if stage.mlm_weight:
         loss = loss + stage.mlm_weight * masked_loss(*logits, targets, processes.average)
     return loss, accuracy
-
-
-def contrast_loss(
-    vectors: torch.Tensor, stage: PretrainConfig, negatives: torch.Tensor | None, processes: Processes = ALONE
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Loss of views [2 or 3, own windows, hidden], and how often a window's first view is nearest to its second.
-
-    negatives: bool [own, batch] or None, see `info_nce`."""
-    first, second, *hard = processes.gather(vectors.transpose(0, 1)).transpose(0, 1)
-    own = processes.share(len(first))
-    if stage.objective == "dcl":
-        loss = dcl(first, second, stage.temperature, negatives, *(hard or [None]), own, processes.average)
-    else:
-        loss = info_nce(first, second, stage.temperature, negatives, *(hard or [None]), own)
-    with torch.no_grad():
-        nearest = (F.normalize(first[own], dim=-1) @ F.normalize(second, dim=-1).T).argmax(dim=1)
-    return loss, (nearest == torch.arange(len(first), device=first.device)[own]).float().mean()
-
-
-def class_loss(
-    vectors: torch.Tensor, classes: torch.Tensor, stage: PretrainConfig, processes: Processes = ALONE
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """supcon: loss of vectors [own, hidden], and how often the nearest other window is of the same class; classify:
-    cross-entropy of logits [own, classes], and accuracy. classes: [batch]."""
-    own = processes.share(len(classes))
-    if stage.objective == "classify":
-        return F.cross_entropy(vectors, classes[own]), (vectors.argmax(dim=1) == classes[own]).float().mean()
-    vectors = processes.gather(vectors)
-    loss = sup_con(vectors, classes, stage.temperature, own, processes.average)
-    with torch.no_grad():
-        unit = F.normalize(vectors, dim=-1)
-        cosines = unit[own] @ unit.T
-        itself = torch.arange(len(unit), device=unit.device)[own, None]
-        nearest = cosines.scatter(1, itself, -2).argmax(dim=1)  # below every cosine: a window is not its neighbour
-    return loss, (classes[nearest] == classes[own]).float().mean()
 
 
 def masked_loss(logits: torch.Tensor, targets: torch.Tensor, average: Average = alone) -> torch.Tensor:

@@ -9,6 +9,7 @@ import numpy as np
 
 from simcsp.core.config import PretrainConfig
 from simcsp.text.alphabet import A, T
+from simcsp.training.objectives import OBJECTIVES
 
 COLLAPSED = 0.99
 """Mean cosine similarity of windows above which their vectors are taken to be one."""
@@ -50,16 +51,10 @@ def batch_for_gpu(name: str, batch_size: int, device: str) -> str | None:
 
 
 def chance_loss(stage: PretrainConfig, composition: float) -> float | None:
-    """The loss, in nats, of an encoder that knows nothing of a window; None where losses are mixed.
-
-    simcse: ln(batch), all windows alike; dcl leaves the positive out. mlm: the entropy of the text's base composition.
-    """
-    if stage.objective == "mlm":
-        return composition
-    if stage.mlm_weight:
-        return None
-    others = stage.batch_size * (1 + stage.reverse_complement_negatives) - (stage.objective == "dcl")
-    return math.log(max(others, 1))
+    """The loss, in nats, of an encoder that makes the same of every window, by the registry of objectives; None where
+    that has none, or where losses are mixed. composition: see `base_entropy`."""
+    chance = OBJECTIVES[stage.objective].chance
+    return None if chance is None or stage.mlm_weight else chance(stage, composition)
 
 
 def base_entropy(ids: np.ndarray) -> float:
@@ -82,8 +77,7 @@ def stuck(rows: Sequence[dict[str, float]], stage: PretrainConfig, composition: 
     margin = 0.0 if stage.objective == "mlm" else 0.02 * chance  # bases differ from their composition by little
     if mean < chance - margin:
         return None
-    what = "the entropy of the base composition" if stage.objective == "mlm" else "that of windows all alike"
-    return f"nothing learned: the loss is {mean:.4f} at step {losses[-1][0]}, {what} is {chance:.4f}"
+    return f"nothing learned: the loss is {mean:.4f} at step {losses[-1][0]}, chance is {chance:.4f}"
 
 
 def at_chance(auc: float, labels: np.ndarray) -> str | None:

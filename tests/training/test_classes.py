@@ -99,7 +99,7 @@ def annotated_config(folder, data, text, **changes):
     files = {"fasta": [str(text / f"{name}.fa") for name in names], "records": None, "corpus": "annotated"}
     files["annotation"] = [str(text / f"{name}.gtf") for name in names]
     values = {f"data.{key}": value for key, value in files.items()}
-    values |= {"mlm.steps": 0, "pretrain.objective": "supcon", "pretrain.temperature": 0.1, **changes}
+    values |= {"mlm.steps": 0, "pretrain.objective": "supcon", **changes}
     return tiny_config(folder, data, values)
 
 

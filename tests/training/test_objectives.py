@@ -1,19 +1,35 @@
-"""What pre-training minimises, against plain loops and hand-written cases."""
+"""What pre-training minimises, against plain loops and hand-written cases; the contract that every objective keeps."""
 
+import dataclasses
 import math
+import re
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import ROOT, random_bases, tiny_config
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import pretrain
+from simcsp.core.config import Config, DataConfig, MlmConfig, ModelConfig, PretrainConfig
 from simcsp.core.errors import InputError
-from simcsp.training.objectives import ProjectionHead, dcl, info_nce, sup_con
-
-# -- contrast ----------------------------------------------------------------------------------------------------------
-
+from simcsp.core.files import read_json
+from simcsp.model.checkpoint import load_backbone
+from simcsp.text.alphabet import encode
+from simcsp.training import objectives
+from simcsp.training.objectives import (
+    OBJECTIVES,
+    Outputs,
+    ProjectionHead,
+    dcl,
+    inapplicable_fields,
+    info_nce,
+    sup_con,
+)
+from simcsp.training.step import Learner, MiniBatches, step_loss
+from utils.arguments import find_faults
 
 # -- contrast ----------------------------------------------------------------------------------------------------------
 
@@ -206,3 +222,111 @@ def test_projection_head_is_an_mlp_of_two_layers():
     assert first.weight.shape == second.weight.shape == (6, 6)
     hidden = (vectors @ first.weight.T + first.bias).clamp(min=0)
     assert torch.allclose(head(vectors), hidden @ second.weight.T + second.bias, atol=1e-6)
+
+
+# -- the contract of every objective -----------------------------------------------------------------------------------
+
+CLASSES = torch.arange(8) % 4
+CHANGED = {"temperature": 0.2, "projection_head": True, "reverse_complement_negatives": True, "max_shift": 2}
+CHANGED |= {"skip_near_duplicates": True, "mutation_rate": 0.1, "mlm_weight": 0.3}
+
+
+def hold_to_contract(name):
+    """What the rest of the library relies on, of one entry of OBJECTIVES."""
+    objective = OBJECTIVES[name]
+    check_fields(name)
+    assert objective.loss is not None or objective.views == 0
+    if objective.loss is not None:
+        check_chance(name)
+        check_shares(name)
+    check_learning(name)
+
+
+def check_fields(name):
+    """Each field of pretrain applies, or is refused by its name."""
+    corpus = "annotated" if OBJECTIVES[name].with_classes else "fasta"
+    data = DataConfig(corpus=corpus, fasta=["a.fa"], annotation=["a.gtf"] * (corpus == "annotated"))
+    assert set(OBJECTIVES[name].fields) <= CHANGED.keys()
+    for field, value in CHANGED.items():
+        stage = PretrainConfig(**{"objective": name, field: value})
+        faults = find_faults(Config(name="one", data=data, pretrain=stage))
+        refused = [fault for fault in faults if fault.startswith(f"pretrain.{field} ") and name in fault]
+        assert len(refused) == len(faults) == (field not in OBJECTIVES[name].fields), (field, faults)
+
+
+def check_chance(name):
+    """It is the loss of vectors all alike."""
+    for more in {}, {"reverse_complement_negatives": True}:
+        stage = PretrainConfig(objective=name, batch_size=8, **more)
+        if OBJECTIVES[name].chance is not None and not more.keys() & inapplicable_fields(name).keys():
+            vectors = torch.ones(OBJECTIVES[name].views + len(more), 8, 4)
+            alike = Outputs(vectors, CLASSES, None, slice(None), lambda count: count)
+            chance = OBJECTIVES[name].chance(stage, 1.38)
+            assert float(OBJECTIVES[name].loss(alike, stage)) == pytest.approx(chance, rel=1e-6)
+
+
+def check_shares(name):
+    """The mean over two processes of loss, accuracy and gradient is that of one process with all windows."""
+    objective, stage = OBJECTIVES[name], PretrainConfig(objective=name, temperature=0.3)
+    vectors = torch.randn(objective.views, 8, 4, dtype=torch.double, generator=torch.Generator().manual_seed(0))
+    vectors.requires_grad_()
+
+    def run(own, average):
+        outputs = Outputs(vectors, CLASSES, None, own, average)
+        loss = objective.loss(outputs, stage)
+        return torch.cat(
+            [torch.autograd.grad(loss, vectors)[0].flatten(), loss[None], objective.accuracy(outputs)[None]]
+        )
+
+    counts, halves = [], [slice(0, 4), slice(4, 8)]
+    for own in halves:  # a first round, of which only the counts are wanted
+        run(own, lambda count: counts.append(count) or count)
+    mean = sum(counts) / 2
+    parts = [run(own, lambda _: mean) for own in halves]
+    assert torch.allclose(sum(parts) / 2, run(slice(None), lambda count: count), atol=1e-12)
+
+
+def check_learning(name):
+    """Steps on one batch bring its loss down, with finite gradients, in mini-batches as well."""
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    model, _, _ = load_backbone(ModelConfig(max_position_embeddings=64, **sizes))
+    learner = MiniBatches(Learner(model, "mean", name).train(), 3)
+    optimizer = torch.optim.Adam(learner.parameters(), lr=5e-3)
+    ids = np.stack([encode(random_bases(np.random.default_rng(i), 30)) for i in range(8)])
+    stage, losses, device = PretrainConfig(objective=name, temperature=0.3), [], torch.device("cpu")
+    for step in range(30):
+        loss, accuracy = step_loss(learner, stage, ids, np.random.default_rng(step), device, None, CLASSES.numpy())
+        assert 0 <= float(accuracy) <= 1
+        loss.backward()
+        assert all(p.grad.isfinite().all() for p in learner.parameters() if p.grad is not None)
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(float(loss.detach()))
+    assert np.mean(losses[-5:]) < np.mean(losses[:5])
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_every_objective_keeps_the_contract(name):
+    hold_to_contract(name)
+
+
+def test_every_field_of_pretraining_applies_to_some_objective():
+    own = {item.name for item in dataclasses.fields(PretrainConfig)} - {
+        item.name for item in dataclasses.fields(MlmConfig)
+    }
+    assert own == {*CHANGED, "objective", "seeds", "control"}
+    assert {field for objective in OBJECTIVES.values() for field in objective.fields} == CHANGED.keys()
+
+
+def test_the_loss_that_contributing_adds_keeps_the_contract_and_trains(tiny_data, tmp_path, call, monkeypatch):
+    (block,) = re.findall("```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)
+    assert len(block.splitlines()) <= 15
+    monkeypatch.setitem(OBJECTIVES, "barlow_twins", None)  # forgotten afterwards
+    exec(block, dict(vars(objectives)))
+    hold_to_contract("barlow_twins")
+    changes = {"mlm.steps": 0, "pretrain.objective": "barlow_twins", "pretrain.lr": 1e-12, "pretrain.control": True}
+    call(pretrain, tiny_config(tmp_path, tiny_data, changes))
+    summary = read_json(tmp_path / "runs/tiny/pretrain/summary.json")
+    assert summary["objective"] == "barlow_twins"
+    assert not [warning for warning in summary["warnings"] if "nothing learned" in warning]  # it has no chance value

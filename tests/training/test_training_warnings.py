@@ -44,14 +44,7 @@ def test_vectors_that_all_point_one_way_are_a_collapse(now, before, objective, f
     assert collapse({}, {}, objective) is None  # nothing to validate on
 
 
-def test_the_loss_of_chance_is_that_of_vectors_all_alike():
-    from simcsp.training.objectives import dcl, info_nce
-
-    alike = torch.ones(8, 4)
-    assert float(info_nce(alike, alike, 0.05)) == pytest.approx(chance_loss(stage(), 0.0))
-    assert float(dcl(alike, alike, 0.05)) == pytest.approx(chance_loss(stage(objective="dcl"), 0.0))
-    hard = chance_loss(stage(reverse_complement_negatives=True), 0.0)
-    assert float(info_nce(alike, alike, 0.05, None, alike)) == pytest.approx(hard)
+def test_mixed_losses_have_no_chance_value():
     assert chance_loss(stage(mlm_weight=0.1), 0.0) is None
 
 
@@ -67,7 +60,10 @@ def test_a_loss_that_stays_at_chance_is_named_from_200_steps_after_the_warm_up_o
     assert stuck(rows(chance, 20), stage(steps=20, warmup_steps=5), 1.38) is not None
     assert stuck(rows(chance, 250) + rows(1.0, 300)[25:], stage(), 1.38) is None  # it has moved by now
     assert stuck(rows(1.37, 300), stage(objective="mlm"), 1.38) is None
-    assert "entropy of the base composition" in stuck(rows(1.381, 300), stage(objective="mlm"), 1.38)
+    assert stuck(rows(1.381, 300), stage(objective="mlm"), 1.38) is not None
+    assert stuck(rows(math.log(7), 300), stage(objective="supcon"), 1.38) is not None
+    assert stuck(rows(math.log(4), 300), stage(objective="classify"), 1.38) is not None  # of classes
+    assert stuck(rows(1.3, 300), stage(objective="classify"), 1.38) is None
 
 
 def test_an_auc_is_at_chance_within_two_standard_errors_of_no_relation():

@@ -430,6 +430,20 @@ def test_a_run_folder_of_an_earlier_version_is_read_and_continued(tmp_path, monk
         RunFolder(tmp_path, stage_config(resumed, "mlm", other, resumed.model), {}, "cpu")
 
 
+def test_a_control_that_was_saved_with_the_settings_of_its_contrast_is_continued(tmp_path):
+    contrast = PretrainConfig(steps=4, temperature=0.1, max_shift=3, projection_head=True, control=True)
+    config = Config(name="old", pretrain=contrast)
+    now = stages(config)["control"]
+    assert (now.temperature, now.max_shift, now.projection_head) == (0.05, 3, False)
+    before = dataclasses.replace(now, temperature=0.1, projection_head=True)
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(stage_config(config, "control", before, config.model)))
+    (tmp_path / "env.json").write_text('{"inputs": {}}')
+    RunFolder(tmp_path, stage_config(config, "control", now, config.model), {}, "cpu")
+    with pytest.raises(InputError, match="pretrain.max_shift was 3, now 2"):
+        other = dataclasses.replace(now, max_shift=2)
+        RunFolder(tmp_path, stage_config(config, "control", other, config.model), {}, "cpu")
+
+
 def test_only_what_changed_nothing_is_dropped_and_only_in_a_run_folder(tmp_path, monkeypatch):
     path = tmp_path / "config.yaml"
     path.write_text(EARLIER)
