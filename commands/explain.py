@@ -94,7 +94,7 @@ def show_explain(words: list[str]) -> None:
         figures[asked.out.with_suffix(f".branch{asked.out.suffix}")] = aligned
         rows += _rows("branch point", branch, branch.offsets)
     for path, figure in figures.items():
-        with replacing(path, path.suffix) as aside:
+        with replacing(path) as aside:
             figure.savefig(aside, dpi=150)
     table = pd.DataFrame(rows, columns=["type", "position", "base", "height", "drop"])
     with written_aside(asked.out.with_suffix(".tsv")) as handle:

@@ -23,8 +23,6 @@ import argparse
 import gzip
 import hashlib
 import json
-import os
-import shutil
 import sys
 import time
 from dataclasses import dataclass
@@ -54,6 +52,7 @@ from data.grammar import (  # noqa: E402
     make_gene,
     reverse_complement,
 )
+from simcsp.core.files import replace_folder  # noqa: E402
 
 VERSION = 2  # of the generator, this file and grammar.py: a change that changes a byte of the output raises it
 RECORDS = ("synthetic_chr1", "synthetic_chr2", "synthetic_chr3", "synthetic_chr4")
@@ -369,23 +368,13 @@ def is_up_to_date(folder, arguments):
 
 
 def build(folder, arguments):
-    """Write beside `folder`, then rename: whoever looks sees the old folder or the new one, never half of one."""
+    """Make the folder, whole or not at all."""
     if folder.exists() and read_manifest(folder) is None and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"{folder} exists and was not made by this script: move it away, or choose another --out")
     folder = folder.resolve()  # where `folder` is a link, what it points to is replaced
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    fresh = folder.with_name(f".{folder.name}.new-{os.getpid()}")
-    stale = folder.with_name(f".{folder.name}.old-{os.getpid()}")
-    fresh.mkdir()
-    try:
+    with replace_folder(folder) as fresh:
         write_everything(fresh, arguments)
         write_lines(fresh / "manifest.json", [json.dumps(manifest_of(fresh, arguments), indent=1) + "\n"])
-        if folder.exists():
-            folder.rename(stale)
-        fresh.rename(folder)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-        shutil.rmtree(stale, ignore_errors=True)
 
 
 # --- command line -------------------------------------------------------------------------------------------------

@@ -1,31 +1,33 @@
-"""Files and folders: read with what is wrong named, written aside and renamed, hashed, locked for one process."""
+"""Files and folders: read with what is wrong named, written aside and renamed, hashed."""
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import glob
 import gzip
 import hashlib
 import io
+import itertools
 import json
 import os
-import platform
 import re
 import shutil
-import time
+import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from simcsp.core.errors import InputError
+from simcsp.core.locks import LOCK, lock_holder, release_lock, take_lock
 
 if TYPE_CHECKING:
     import pandas as pd
 
 _SEAL = "checksum"  # key of a JSON object: SHA-256 of the rest of it
-_UNWRITABLE = re.compile(r"\(os error (\d+)\)")  # as safetensors says it
+_IN_WORDS = re.compile(r"(?:\(os error |\[Errno )(\d+)[)\]]")
+_ASIDE, _OLD = ".tmp", "old"
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 # -- reading -----------------------------------------------------------------------------------------------------------
@@ -77,61 +79,75 @@ def read_table(path: Path, columns: Iterable[str], remedy: str = "restore it fro
 
 
 @contextmanager
-def replacing(path: Path, suffix: str = "") -> Iterator[Path]:
-    """A path beside `path` to write a file to, which takes its place when the block ends well and else is removed.
+def replacing(path: Path) -> Iterator[Path]:
+    """A path of the same name to write a file to, which takes the place of `path` when the block ends well.
 
-    suffix: what its name must end in, for a library that looks at it.
     Whoever reads `path` sees the old file or the new, never half of one, after a kill and after a power cut too: file
-    and folder are flushed to the disk. What killed processes of this machine left of it is removed.
+    and folder are flushed to the disk. Its mode is that of the umask, whatever a library gives its own files.
     """
-    with _disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _clear_leftovers(path)
-        aside = _aside(path, suffix)
-        try:
-            yield aside
-            _flush(aside)
-            os.replace(aside, path)
-            _flush(path.parent)
-        finally:
-            aside.unlink(missing_ok=True)
+    with _aside(path) as aside:
+        yield aside
+        _complete(aside)
+        os.replace(aside, path)
+        _flush(path.parent)
 
 
 @contextmanager
 def replace_folder(path: Path) -> Iterator[Path]:
     """A folder to fill; takes the place of `path` when the block ends well. A kill leaves the old or the new one.
 
-    Between its two renames a kill leaves neither under its name, but the old one as `path`.old: see `mend_folders`.
+    Between two renames a kill leaves neither under its name; the next writer, or `mend_folder`, puts the old one back.
     """
-    aside, old = _aside(path), path.with_name(f"{path.name}.old")
-    with _disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _clear_leftovers(path)
-        try:
-            aside.mkdir()
-            yield aside
-            for written in aside.rglob("*"):
-                _flush(written)
-            _flush(aside)
-            if path.exists():
-                shutil.rmtree(old, ignore_errors=True)
+    with _aside(path) as aside:
+        aside.mkdir()
+        yield aside
+        _complete(aside)
+        for turn in itertools.count():
+            try:
+                os.rename(aside, path)
+                break
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+            old = aside.parent / f"{_OLD}{turn}" / path.name
+            old.parent.mkdir()
+            with suppress(FileNotFoundError):  # another process has just moved it
                 os.rename(path, old)
-            os.rename(aside, path)
-            _flush(path.parent)
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
-    shutil.rmtree(old, ignore_errors=True)
+        _flush(path.parent)
 
 
-def mend_folders(parent: Path) -> None:
-    """End what a kill interrupted in `replace_folder` of folders in `parent`, whose only process this is."""
+def remove_folder(path: Path) -> None:
+    """Remove a folder; a kill leaves all of it or none under its name."""
+    with _aside(path) as aside:
+        os.rename(path, aside)
+
+
+def copy_files(source: Path, folder: Path) -> None:
+    """Copy the files of a folder that has no folders in it to another."""
+    for path in sorted(source.iterdir()):
+        shutil.copyfile(path, folder / path.name)
+
+
+def mend_folder(parent: Path, name: str = "*") -> None:
+    """Remove what killed processes left when they wrote to `parent` (a file or folder of that name); a folder that one
+    of them had moved aside comes back. What a live process writes stays, and what is not ours."""
+    for left in parent.glob(f"{name}.*{_ASIDE}"):
+        with suppress(OSError):  # another user's
+            if not any(left.iterdir()):
+                left.rmdir()
+            elif (left / LOCK).is_file() and lock_holder(left / LOCK) is None:
+                _take_away(left)
+
+
+def mend_old_folder(parent: Path) -> None:
+    """Do so in a folder of a run, whose only process this is, after a version that wrote format 2 or before."""
     for old in parent.glob("*.old"):
         if (whole := old.with_suffix("")).exists():
             shutil.rmtree(old)
         else:
             os.rename(old, whole)
-    for left in parent.glob("*.tmp"):
-        _remove(left)
+    for left in parent.glob(f"*{_ASIDE}"):
+        left.unlink() if left.is_file() else shutil.rmtree(left, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -158,38 +174,44 @@ def written_aside(path: Path) -> Iterator[TextIO]:
 
 def append_line(path: Path, line: str) -> None:
     """Add a line to a file; a kill may leave a part of it."""
-    with _disk_errors(path), open(path, "a", encoding="utf-8") as handle:
+    with naming(path), open(path, "a", encoding="utf-8") as handle:
         handle.write(f"{line}\n")
 
 
-def _aside(path: Path, suffix: str = "") -> Path:
-    """Where this process writes what is to become `path`: no process of this or another machine has the same."""
-    return path.with_name(f"{path.name}.{platform.node()}.{os.getpid()}.tmp{suffix}")
+@contextmanager
+def _aside(path: Path) -> Iterator[Path]:
+    """Where to write what is to become `path`: its name, in a folder beside it that no other process has.
+
+    A lock in that folder says that its writer lives, to other containers and machines too. What the file system refuses
+    is an OSError that names `path`.
+    """
+    with naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        mend_folder(path.parent, glob.escape(path.name))
+        folder = Path(tempfile.mkdtemp(_ASIDE, f"{path.name}.", path.parent))
+        try:
+            take_lock(folder / LOCK)
+            yield folder / path.name
+        finally:
+            _take_away(folder)
+            release_lock(folder / LOCK)
 
 
-def _clear_leftovers(path: Path) -> None:
-    begin = f"{path.name}.{platform.node()}."
-    for left in path.parent.glob(f"{glob.escape(begin)}*.tmp*"):
-        number = left.name.removeprefix(begin).partition(".")[0]
-        if number.isdecimal() and int(number) != os.getpid() and not _is_running(int(number)):
-            _remove(left)
+def _take_away(folder: Path) -> None:
+    """Remove a folder of `_aside`; what had been moved into it comes back where nothing has taken its place."""
+    for old in sorted(folder.glob(f"{_OLD}*/*")):
+        if not (folder.parent / old.name).exists():
+            os.rename(old, folder.parent / old.name)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
-def _is_running(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # another user's
-        pass
-    return True
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
+def _complete(aside: Path) -> None:
+    """Flush what has been written aside, and give it the mode of a file that this process makes."""
+    mode = (aside.parent / LOCK).stat().st_mode & 0o666
+    for path in (aside, *aside.rglob("*")):
+        if path.is_file():
+            path.chmod(mode)
+        _flush(path)
 
 
 def _flush(path: Path) -> None:
@@ -205,23 +227,32 @@ def _flush(path: Path) -> None:
 
 
 @contextmanager
-def _disk_errors(path: Path) -> Iterator[None]:
-    """Have what a full or failing disk raises be an OSError that names `path`, whoever wrote to it."""
+def naming(path: Path) -> Iterator[None]:
+    """Have what a full or failing disk raises be an OSError that names `path`, whoever wrote to it.
+
+    One that is about another file, such as one that is read, keeps that name.
+    """
     try:
         yield
-    except OSError as error:
-        if error.errno is not None and error.filename is None:
-            raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
-        raise
     except InputError:
         raise
-    except Exception as error:  # torch hides the OSError, safetensors puts its number into words
-        cause, number = error.__context__, _UNWRITABLE.search(str(error))
-        hidden = isinstance(error, RuntimeError) and isinstance(cause, OSError)
-        code = cause.errno if hidden else int(number[1]) if number else None
-        if code is None:
+    except Exception as error:
+        named, code = getattr(error, "filename", None), _error_number(error)
+        elsewhere = named is not None and f"{_ASIDE}/" not in f"{named}/" and code not in _FULL
+        if code is None or elsewhere:
             raise
         raise OSError(code, os.strerror(code), str(path)) from error
+
+
+def _error_number(error: Exception) -> int | None:
+    """errno of what the file system refused; None of another error. torch hides the OSError, safetensors and shutil put
+    its number into words."""
+    if isinstance(error, RuntimeError) and isinstance(error.__context__, OSError):
+        error = error.__context__
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno
+    number = _IN_WORDS.search(str(error))
+    return int(number[1]) if number else None
 
 
 # -- hashes ------------------------------------------------------------------------------------------------------------
@@ -246,76 +277,3 @@ def check_hash(path: Path, expected: str | None, remedy: str) -> None:
         raise InputError(f"{path} does not exist: {remedy}")
     if sha256_file(path) != expected:
         raise InputError(f"{path} is not what was written (its SHA-256 differs): damaged or edited; {remedy}")
-
-
-# -- one process a folder ----------------------------------------------------------------------------------------------
-
-_held: dict[Path, int] = {}  # this process's locks: {file: its descriptor}
-
-
-def take_lock(path: Path) -> None:
-    """Make this process the only one that holds the lock file `path`, until `release_lock` or its end, however it ends.
-
-    The lock is flock's and dies with its process. Over NFS it holds between machines since Linux 2.6.12, which turns it
-    into a byte-range lock of the server; NFS mounted with local_lock, and Lustre mounted with localflock, lock
-    within one machine alone.
-    Raises InputError that says who holds it, since when; OSError (ENOLCK, ENOSYS, EOPNOTSUPP) where the file system
-    cannot lock.
-    """
-    path = path.resolve()
-    if path in _held:
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    while True:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if _is_same_file(handle, path):  # not one whose holder removed it while we opened it
-                break
-        except BlockingIOError:
-            said = os.pread(handle, 1000, 0)
-            os.close(handle)
-            raise InputError(f"{path.parent} is in use by {_holder(said)}: wait for it, or stop it first") from None
-        except OSError:
-            os.close(handle)
-            raise
-        os.close(handle)
-    holder = {"host": platform.node(), "pid": os.getpid(), "since": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
-    os.ftruncate(handle, 0)
-    os.pwrite(handle, json.dumps(holder).encode(), 0)
-    _held[path] = handle
-
-
-def release_lock(path: Path) -> None:
-    """Remove a lock that this process holds."""
-    if (handle := _held.pop(path.resolve(), None)) is not None:
-        path.unlink(missing_ok=True)
-        os.close(handle)
-
-
-def lock_holder(path: Path) -> str | None:
-    """Who holds a lock file, in words; None where nobody does. The file is only read."""
-    try:
-        with open(path, "rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # released with the file
-    except FileNotFoundError:
-        return None
-    except BlockingIOError:
-        return _holder(path.read_bytes())
-    return None
-
-
-def _is_same_file(handle: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(handle), os.stat(path))
-    except FileNotFoundError:
-        return False
-
-
-def _holder(said: bytes) -> str:
-    """Who holds a lock, from what the lock file says."""
-    try:
-        holder = json.loads(said)
-        return "process {pid} on {host} since {since}".format(**holder)
-    except (ValueError, KeyError, TypeError):
-        return "another process"

@@ -7,7 +7,6 @@ state.pt, and state.previous.pt, the state before that one.
 
 from __future__ import annotations
 
-import errno
 import functools
 import json
 import os
@@ -32,15 +31,15 @@ from simcsp.core.config_file import CONFIG_HASH, read_saved
 from simcsp.core.errors import InputError
 from simcsp.core.files import (
     append_line,
-    mend_folders,
+    mend_folder,
+    mend_old_folder,
     read_json,
-    release_lock,
     replacing,
     sha256_file,
-    take_lock,
     write_json,
     write_text,
 )
+from simcsp.core.locks import LOCK, release_lock, take_lock
 
 FORMAT = 2
 """Of run folders, in env.json. 1, which says nothing there: without checksums. Both are read; a later one is not."""
@@ -121,19 +120,15 @@ class RunFolder:
 
         Raises InputError where another process works here, or has ended the work since this one looked.
         """
-        lock = self.path / ".lock"
-        try:
-            take_lock(lock)
-        except OSError as error:
-            if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
-                raise
-            self.log(f"{lock}: this file system has no locks: start no second process in the same run folder")
+        lock = self.path / LOCK
+        take_lock(lock)
         if (self.path / "summary.json").is_file():
             release_lock(lock)
             raise InputError(f"{self.path} has been finished by another process: give the same command again to go on")
         self._check_same()
         for folder in (self.path, self.checkpoints):
-            mend_folders(folder)
+            mend_folder(folder)
+            mend_old_folder(folder)
         if not (self.path / "env.json").is_file():
             write_text(self.path / "config.yaml", yaml.safe_dump(self.config, sort_keys=False))
             written = {CONFIG_HASH: sha256_file(self.path / "config.yaml")}
@@ -229,7 +224,7 @@ class RunFolder:
         write_json(self.path / "summary.json", summary)
         for name in ("state.pt", PREVIOUS):
             (self.path / name).unlink(missing_ok=True)
-        release_lock(self.path / ".lock")
+        release_lock(self.path / LOCK)
         self.finished = True
 
     def close(self) -> None:

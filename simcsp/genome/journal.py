@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import struct
@@ -14,6 +13,8 @@ from types import TracebackType
 from typing import Any, BinaryIO
 
 from simcsp.core.errors import InputError
+from simcsp.core.files import naming
+from simcsp.core.locks import LOCK, release_lock, take_lock
 
 _HEADER = struct.Struct("<II")  # bytes of an entry, and their CRC-32
 _FLUSH_EVERY = 5.0  # seconds: a power cut costs no more; a kill costs what is not yet an entry
@@ -31,13 +32,10 @@ class Journal:
         Raises InputError where it was begun for another job, or another process holds it.
         """
         self.path, self.flushed, self.replaying = path, time.monotonic(), False
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.file: BinaryIO = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644), "r+b")
-        try:
-            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self.file.close()
-            raise InputError(f"{path} is in use by another process: wait for it, or give another --out") from None
+        self.lock = path.with_name(f"{path.name}{LOCK}")
+        with naming(path):
+            take_lock(self.lock, path)
+        self.file: BinaryIO = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666), "r+b")
         begun = self._read()
         if begun is None:
             self.add(json.dumps(job).encode())
@@ -45,7 +43,7 @@ class Journal:
         known, job = json.loads(begun), json.loads(json.dumps(job))
         changed = [key for key in {**known, **job} if known.get(key) != job.get(key)]
         if changed:
-            self.file.close()
+            self.close()
             raise InputError(
                 f"{path} holds the beginning of this work with another {' and another '.join(changed)}: give the same "
                 "command to go on, or delete that file to begin anew"
@@ -55,8 +53,12 @@ class Journal:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if not self.file.closed:
-            self.file.close()
+        self.close()
+
+    def close(self) -> None:
+        """Let another process have it."""
+        self.file.close()
+        release_lock(self.lock)
 
     def entries(self) -> Iterator[bytes]:
         """What was added before, in its order; then `add` goes on after it."""
@@ -67,16 +69,17 @@ class Journal:
 
     def add(self, payload: bytes) -> None:
         """Add an entry after those that have been read or added."""
-        self.file.write(_HEADER.pack(len(payload), zlib.crc32(payload)) + payload)
-        self.file.flush()
-        if time.monotonic() - self.flushed >= _FLUSH_EVERY:
-            os.fsync(self.file.fileno())
-            self.flushed = time.monotonic()
+        with naming(self.path):
+            self.file.write(_HEADER.pack(len(payload), zlib.crc32(payload)) + payload)
+            self.file.flush()
+            if time.monotonic() - self.flushed >= _FLUSH_EVERY:
+                os.fsync(self.file.fileno())
+                self.flushed = time.monotonic()
 
     def remove(self) -> None:
         """Delete it: the work is done."""
         self.path.unlink()
-        self.file.close()
+        self.close()
 
     def _read(self) -> bytes | None:
         """The next entry; None at the end, where what is no whole entry is cut off."""

@@ -173,7 +173,7 @@ def write_bigwigs(stem: Path, store: TokenStore, blocks: Iterator[Scored]) -> tu
         if len(record):
             path = stem.with_name(f"{stem.name}.{kind.type}.{'plus' if kind.strand == '+' else 'minus'}.bw")
             rows = zip(record.tolist(), position.tolist(), mean.tolist())
-            with replacing(path, ".bw") as aside:
+            with replacing(path) as aside:
                 pybigtools.open(str(aside), "w").write(lengths, ((names[r], p - 1, p, value) for r, p, value in rows))
             written.append(path)
     return count, written

@@ -4,7 +4,6 @@ from them? The checkpoints of runs, their proxies, and rank correlations with in
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from accelerate import Accelerator
 from simcsp.core.arms import finished_folds, stage_folders
 from simcsp.core.config import Config, FinetuneConfig, flatten, to_dict
 from simcsp.core.errors import InputError
-from simcsp.core.files import read_json, replace_folder, write_json
+from simcsp.core.files import copy_files, read_json, remove_folder, replace_folder, write_json
 from simcsp.labels.motifs import Motifs
 from simcsp.labels.spliceator import Windows
 from simcsp.metrics.proxies import measure_layers
@@ -130,7 +129,7 @@ def share_splits(run: Path) -> None:
     target = run / FOLDER / "splits"
     if not target.is_dir():
         with replace_folder(target) as folder:
-            shutil.copytree(run / "splits", folder, dirs_exist_ok=True)
+            copy_files(run / "splits", folder)
 
 
 def measure_proxies(
@@ -227,7 +226,7 @@ def drop_weights(run: Path) -> None:
     """Remove the classifiers fitted under RUN/relate: their scores are what is wanted, and they would fill the disk and
     be taken for models of the run."""
     for path in (run / FOLDER).glob("finetune/*/*/seed*/fold*/checkpoints/best"):
-        shutil.rmtree(path)
+        remove_folder(path)
 
 
 # -- correlations ------------------------------------------------------------------------------------------------------

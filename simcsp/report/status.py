@@ -13,7 +13,8 @@ import yaml
 
 from simcsp.core.arms import PROXIES, finished_folds, job_of
 from simcsp.core.errors import InputError
-from simcsp.core.files import lock_holder, read_json
+from simcsp.core.files import read_json
+from simcsp.core.locks import LOCK, lock_holder
 
 _PRETRAINING = ("mlm", "pretrain", "control")
 _NO_SIGN = "nothing yet"
@@ -130,7 +131,7 @@ def _verdict(run: Path) -> str | None:
 
 def _state(run: Path, unfinished: bool) -> str:
     """Who works on it, by the locks; else whether it is done, or when it was last heard of."""
-    holders = [holder for lock in run.rglob(".lock") if (holder := lock_holder(lock)) is not None]
+    holders = [holder for lock in run.rglob(LOCK) if (holder := lock_holder(lock)) is not None]
     if holders:
         return f"running, {holders[0]}" + (f", and {len(holders) - 1} more" if holders[1:] else "")
     if not unfinished:

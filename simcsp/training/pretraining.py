@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -22,7 +21,7 @@ from simcsp.core.arms import PROXIES, stage_folder
 from simcsp.core.config import Config, DataConfig, MlmConfig, ModelConfig, PretrainConfig, to_dict
 from simcsp.core.device import build_accelerator, check_memory, dropout_seed, set_seed
 from simcsp.core.errors import InputError, Interrupted
-from simcsp.core.files import read_json, replace_folder, replacing, write_json
+from simcsp.core.files import copy_files, read_json, remove_folder, replace_folder, replacing, write_json, write_text
 from simcsp.core.run_folder import RunFolder
 from simcsp.labels.overlap import hidden_windows, measure_overlap
 from simcsp.model.card import write_card
@@ -487,10 +486,10 @@ def validate(run: RunFolder, training: Training, validation: Validation, tell: T
             ends = {end: scores[f"{proxy}_{end}"] for end in ("low", "high") if f"{proxy}_{end}" in scores}
             training.best[proxy] = {"value": scores[proxy], "step": training.step, **ends}
             with replace_folder(run.checkpoints / f"best_{proxy}") as folder:
-                shutil.copytree(saved, folder, dirs_exist_ok=True)
+                copy_files(saved, folder)
     kept = sorted(run.checkpoints.glob("step-*[0-9]"))
     for old in kept[: max(0, len(kept) - training.stage.save_total_limit)]:
-        shutil.rmtree(old)
+        remove_folder(old)
 
 
 def save(run: RunFolder, training: Training, name: str) -> Path:
@@ -583,8 +582,8 @@ def search_pretraining(shared: Pretraining, load: Load) -> str:
 
     def objective(trial: Config, report: Report) -> float:
         """Train a trial; its pretrain stage reports the proxy at each validation."""
-        trial.folder.mkdir(parents=True, exist_ok=True)
-        shutil.copy(config.folder / "overlap.json", trial.folder)  # the same text, the same windows
+        overlap = (config.folder / "overlap.json").read_text(encoding="utf-8")  # the same text, the same windows
+        write_text(trial.folder / "overlap.json", overlap)
         run_stages(shared, trial, report)
         return read_json(trial.folder / "pretrain/summary.json")["metrics"][metric]
 

@@ -21,7 +21,8 @@ from optuna.trial import TrialState
 
 from simcsp.core.config import Config, flatten, to_dict
 from simcsp.core.errors import InputError, Interrupted
-from simcsp.core.files import release_lock, take_lock, write_text
+from simcsp.core.files import write_text
+from simcsp.core.locks import release_lock, take_lock
 from simcsp.training.stopping import StopSignal, stop_if_asked
 
 HEARTBEAT, GRACE = 20, 60  # seconds, of a database: a worker not heard of for so long is dead, and its trial retried

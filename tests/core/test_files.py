@@ -1,6 +1,6 @@
 """Files: written whole or not at all, damage named, one process a folder."""
 
-import itertools
+import errno
 import json
 import os
 import resource
@@ -16,11 +16,12 @@ import torch
 from conftest import ROOT
 from safetensors.torch import save_file
 
-from simcsp.core import files
+from simcsp.core import locks
 from simcsp.core.config import Config
 from simcsp.core.errors import InputError, describe_os_error
 from simcsp.core.files import (
     check_hash,
+    copy_files,
     read_json,
     read_table,
     replace_folder,
@@ -78,20 +79,49 @@ def test_a_folder_whose_filling_fails_stays_as_it_was(tmp_path):
     assert (tmp_path / "best/weights").read_text() == "new"
 
 
-@pytest.mark.parametrize("renames, found", [(0, "old"), (1, "old"), (2, "new")])
-def test_a_kill_while_a_checkpoint_is_replaced_leaves_the_old_or_the_new(tmp_path, monkeypatch, renames, found):
+@pytest.mark.parametrize("renames, found", [(0, "old"), (1, "old"), (2, "old"), (3, "new")])
+@pytest.mark.parametrize("end", ["os.kill(os.getpid(), signal.SIGKILL)", "int('no number')"], ids=["kill", "error"])
+def test_what_ends_the_replacing_of_a_checkpoint_leaves_the_old_or_the_new(tmp_path, renames, found, end):
     run = RunFolder(tmp_path / "stage", {}, {}, "cpu")
-    best = run.checkpoints / "best"
-    fill(best, "old")
-    real, done = os.rename, itertools.count()
-    monkeypatch.setattr(os, "rename", lambda *a: real(*a) if next(done) < renames else 1 / 0)
-    monkeypatch.setattr(shutil, "rmtree", lambda path, **_: 1 / 0 if Path(path).exists() and renames == 2 else None)
-    with pytest.raises(ZeroDivisionError):
-        fill(best, "new")
-    monkeypatch.undo()
+    code = (
+        "import itertools, os, pathlib, signal, sys\n"
+        "from simcsp.core.files import replace_folder\n"
+        "rename, done = os.rename, itertools.count()\n"
+        f"os.rename = lambda *a: {end} if next(done) == {renames} else rename(*a)\n"
+        "with replace_folder(pathlib.Path(sys.argv[1])) as folder:\n"
+        "    (folder / 'weights').write_text('new')\n"
+        f"{end}\n"
+    )
+    fill(run.checkpoints / "best", "old")
+    done = subprocess.run([sys.executable, "-c", code, run.checkpoints / "best"], cwd=ROOT, capture_output=True)
+    assert done.returncode == (-signal.SIGKILL if "kill" in end else 1)
     RunFolder(tmp_path / "stage", {}, {}, "cpu").begin()
-    assert (best / "weights").read_text() == found
-    assert not list(run.checkpoints.glob("*.old"))
+    assert (run.checkpoints / "best/weights").read_text() == found
+    assert names(run.checkpoints) == ["best"]
+
+
+def test_what_a_kill_of_an_earlier_version_left_is_mended(tmp_path):
+    checkpoints = tmp_path / "stage/checkpoints"
+    for left in ("best.old/weights", "last.host.12.tmp/weights", "start/weights", "start.old/weights"):
+        (checkpoints / left).parent.mkdir(parents=True)
+        (checkpoints / left).write_text(left)
+    (checkpoints.parent / "state.pt.host.12.tmp").write_text("half")
+    open_run(tmp_path)
+    assert (checkpoints / "best/weights").read_text() == "best.old/weights"
+    assert names(checkpoints) == ["best", "start"] and "state.pt.host.12.tmp" not in names(checkpoints.parent)
+
+
+def test_a_folder_that_two_processes_replace_at_once_is_one_of_theirs(tmp_path):
+    code = (
+        "import pathlib, sys\n"
+        "from simcsp.core.files import replace_folder\n"
+        "for turn in range(200):\n"
+        "    with replace_folder(pathlib.Path(sys.argv[1])) as folder:\n"
+        "        (folder / sys.argv[2]).write_text('')\n"
+    )
+    processes = [subprocess.Popen([sys.executable, "-c", code, tmp_path / "best", name], cwd=ROOT) for name in "ab"]
+    assert [process.wait(timeout=60) for process in processes] == [0, 0]
+    assert names(tmp_path) == ["best"] and names(tmp_path / "best") in (["a"], ["b"])
 
 
 def test_file_and_folder_are_flushed_before_and_after_the_rename(tmp_path, monkeypatch):
@@ -105,20 +135,58 @@ def test_file_and_folder_are_flushed_before_and_after_the_rename(tmp_path, monke
     assert written.startswith(f"{tmp_path}/a.txt.") and rename == "rename" and folder == str(tmp_path)
 
 
-def test_what_killed_processes_left_is_removed_and_what_a_live_one_writes_is_not(tmp_path):
-    code = (
-        "import os, signal, sys, pathlib\n"
-        "from simcsp.core.files import replacing\n"
-        "with replacing(pathlib.Path(sys.argv[1])) as aside:\n"
-        "    aside.write_text('half')\n"
-        "    os.kill(os.getpid(), signal.SIGKILL)\n"
-    )
-    subprocess.run([sys.executable, "-c", code, tmp_path / "a.txt"], cwd=ROOT)
+@pytest.mark.parametrize("umask, mode", [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_weights_have_the_mode_of_the_umask_whatever_wrote_them(tmp_path, umask, mode):
+    before = os.umask(umask)
+    try:
+        with replace_folder(tmp_path / "best") as folder:
+            save_file({"weights": torch.zeros(3)}, folder / "model.safetensors")
+            (folder / "more").mkdir()
+            save_with_torch(folder / "more/state.pt")
+        with replacing(tmp_path / "a.safetensors") as aside:
+            save_file({"weights": torch.zeros(3)}, aside)
+    finally:
+        os.umask(before)
+    for path in ("best/model.safetensors", "best/more/state.pt", "a.safetensors"):
+        assert (tmp_path / path).stat().st_mode & 0o777 == mode
+
+
+WRITE = (
+    "import os, sys, pathlib\n"
+    "from simcsp.core.files import replacing\n"
+    "with replacing(pathlib.Path(sys.argv[1])) as aside:\n"
+    "    aside.write_text('half')\n"
+    "    print(os.getpid(), flush=True)\n"
+    "    sys.stdin.readline() or os._exit(9)\n"  # a kill of PID 1 of a container does nothing
+)
+SPACE = ["unshare", "--map-root-user", "--pid", "--fork"]  # a PID namespace of its own, as in a container
+
+
+@pytest.mark.parametrize("space", [[], SPACE], ids=["here", "in a container"])
+def test_what_killed_processes_left_is_removed_and_what_a_live_one_writes_is_not(tmp_path, space):
+    if space and (shutil.which("unshare") is None or subprocess.run([*space, "true"], capture_output=True).returncode):
+        pytest.skip("no PID namespace can be made here")
+    subprocess.run([*space, sys.executable, "-c", WRITE, tmp_path / "a.txt"], cwd=ROOT, stdin=subprocess.DEVNULL)
     (left,) = names(tmp_path)
-    live = left.replace(left.split(".")[-2], str(os.getppid()))
-    (tmp_path / live).write_text("being written")
+    live = subprocess.Popen(
+        [*space, sys.executable, "-c", WRITE, tmp_path / "a.txt"],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    live.stdout.readline()
     write_text(tmp_path / "a.txt", "new")
-    assert names(tmp_path) == ["a.txt", live]
+    assert "a.txt" in names(tmp_path) and left not in names(tmp_path) and len(names(tmp_path)) == 2
+    live.communicate(b"go on\n")
+    assert names(tmp_path) == ["a.txt"] and (tmp_path / "a.txt").read_text() == "half"
+
+
+def test_a_folder_of_the_user_that_looks_like_a_leftover_stays(tmp_path):
+    (tmp_path / "a.txt.mine.tmp").mkdir()
+    (tmp_path / "a.txt.mine.tmp/notes").write_text("")
+    (tmp_path / "a.txt.old").write_text("")
+    write_text(tmp_path / "a.txt", "new")
+    assert names(tmp_path) == ["a.txt", "a.txt.mine.tmp", "a.txt.old"]
 
 
 # -- a full disk -------------------------------------------------------------------------------------------------------
@@ -129,14 +197,25 @@ def save_with_torch(path):
         torch.save({"weights": torch.zeros(100_000)}, handle)
 
 
+def weights_of_a_model(folder):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limits[1], limits[1]))
+    folder.mkdir()
+    (folder / "weights").write_bytes(bytes(100_000))
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    return folder
+
+
 @pytest.mark.parametrize(
     "write",
     [
         lambda path: path.write_bytes(bytes(100_000)),
         save_with_torch,
         lambda path: save_file({"weights": torch.zeros(100_000)}, path),
+        lambda path: path.mkdir() or copy_files(weights_of_a_model(path.parent.parent / "start"), path),
+        lambda path: shutil.copytree(weights_of_a_model(path.parent.parent / "start"), path),
     ],
-    ids=["text", "torch", "safetensors"],
+    ids=["text", "torch", "safetensors", "copy", "library's copy"],
 )
 def test_a_disk_that_takes_no_more_is_named_whoever_was_writing(tmp_path, write):
     path, limits = tmp_path / "state.pt", resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -146,7 +225,7 @@ def test_a_disk_that_takes_no_more_is_named_whoever_was_writing(tmp_path, write)
             write(aside)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert error.value.filename == str(path) and names(tmp_path) == []
+    assert error.value.filename == str(path) and set(names(tmp_path)) <= {"start"}
 
 
 @pytest.mark.parametrize(
@@ -368,7 +447,7 @@ def test_resuming_removes_what_a_kill_left(tmp_path):
 
 HOLD = (
     "import sys, time, pathlib\n"
-    "from simcsp.core.files import take_lock\n"
+    "from simcsp.core.locks import take_lock\n"
     "take_lock(pathlib.Path(sys.argv[1]))\n"
     "print('held', flush=True)\n"
     "time.sleep(60)\n"
@@ -413,7 +492,7 @@ def test_many_processes_that_want_one_lock_have_it_one_at_a_time(tmp_path):
     code = (
         "import os, sys, time, pathlib\n"
         "from simcsp.core.errors import InputError\n"
-        "from simcsp.core.files import release_lock, take_lock\n"
+        "from simcsp.core.locks import release_lock, take_lock\n"
         "folder, turns = pathlib.Path(sys.argv[1]), 0\n"
         "while turns < 15:\n"
         "    try:\n"
@@ -430,13 +509,26 @@ def test_many_processes_that_want_one_lock_have_it_one_at_a_time(tmp_path):
     assert names(tmp_path) == []
 
 
-def test_a_file_system_without_locks_is_said(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("seen", [True, False])
+def test_without_locks_a_holder_that_can_be_seen_to_live_is_respected_and_else_a_warning_names_the_folder(
+    tmp_path, monkeypatch, caplog, holder, seen
+):
     def refuse(*_):
-        raise OSError(files.errno.ENOLCK, "No locks available")
+        raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(files.fcntl, "flock", refuse)
-    open_run(tmp_path)
-    assert "this file system has no locks" in capsys.readouterr().out
+    monkeypatch.setattr(locks.fcntl, "flock", refuse)
+    monkeypatch.setattr(locks, "_warned", set())
+    if seen:
+        assert f"process {holder.pid} on " in locks.lock_holder(tmp_path / "stage/.lock")
+        with pytest.raises(InputError, match=f"stage is in use by process {holder.pid} on "):
+            open_run(tmp_path)
+        return
+    holder.kill()
+    holder.wait()
+    run = open_run(tmp_path)
+    write_text(run.path / "a.txt", "new")
+    assert [record.message.partition(": this")[0] for record in caplog.records] == [f"warning: {run.path}"]
+    assert names(run.path) == [".lock", "a.txt", "config.yaml", "env.json"]
 
 
 # -- names and numbers -------------------------------------------------------------------------------------------------

@@ -54,7 +54,7 @@ def test_another_job_is_refused_and_the_journal_left_alone(tmp_path):
 def test_two_processes_do_not_share_one(tmp_path):
     path = tmp_path / "x.partial"
     written(path)
-    with open(path, "rb") as other:
+    with open(f"{path}.lock", "wb") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
         with pytest.raises(InputError, match="in use by another process"):
             Journal(path, JOB)
