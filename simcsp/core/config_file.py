@@ -5,7 +5,6 @@ folder is read as today's fields have it.
 from __future__ import annotations
 
 import functools
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,8 @@ from simcsp.core.errors import InputError
 from simcsp.core.files import check_hash, read_json
 
 CONFIG_HASH = "config_sha256"  # in env.json
+MOST_BYTES, MOST_VALUES = 1_000_000, 100_000
+"""Of a YAML, its anchors written out: ten lines can stand for a thousand million values."""
 _POWER_OF_TEN = re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$")
 OF_CONTRAST = set(PretrainConfig.__annotations__) - set(MlmConfig.__annotations__)
 """Fields of pretrain that mean nothing to masked bases."""
@@ -101,6 +102,19 @@ class _FastLoader(_Once, getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
     """libyaml's, ten times as fast, for what we have written: a report reads the config of every fold."""
 
 
+def _count(node: yaml.Node, known: dict[yaml.Node, int], path: Path) -> int:
+    """How many values a YAML node has when its anchors are written out. known: of nodes seen before."""
+    if node in known:
+        if not known[node]:
+            raise InputError(f"config {path} holds a YAML anchor that contains itself")
+        return known[node]
+    known[node] = 0
+    parts = node.value if isinstance(node, yaml.CollectionNode) else []
+    pairs = (part if isinstance(part, tuple) else (part,) for part in parts)
+    known[node] = 1 + sum(_count(part, known, path) for pair in pairs for part in pair)
+    return known[node]
+
+
 def read_values(path: Path, ours: bool = False) -> dict[str, Any]:
     """Of one YAML file. ours: it was written by `to_yaml`.
 
@@ -108,10 +122,15 @@ def read_values(path: Path, ours: bool = False) -> dict[str, Any]:
     """
     if not path.is_file():
         raise InputError(f"config {path} does not exist: give the path of a YAML file, for example {DEFAULT_CONFIG}")
+    if path.stat().st_size > MOST_BYTES:
+        raise InputError(f"config {path} has {path.stat().st_size:,} bytes, expected {MOST_BYTES:,} at most: no YAML")
     try:
         loader = (_FastLoader if ours else _Loader)(path.read_text(encoding="utf-8"))
         loader.name = str(path)
-        values = loader.get_single_data()
+        node = loader.get_single_node()
+        if node is not None and _count(node, {}, path) > MOST_VALUES:
+            raise InputError(f"config {path} holds more than {MOST_VALUES:,} values with its anchors: expected a YAML")
+        values = None if node is None else loader.construct_document(node)
     except UnicodeDecodeError:
         raise InputError(f"config {path} is no text file: expected YAML") from None
     except yaml.MarkedYAMLError as error:
@@ -126,10 +145,6 @@ def read_values(path: Path, ours: bool = False) -> dict[str, Any]:
         raise
     except (ValueError, LookupError):  # of PyYAML's constructors
         raise InputError(f"config {path}: a value contradicts its tag (!!int, !!float): leave the tag out") from None
-    try:
-        json.dumps(values, default=str, skipkeys=True)
-    except ValueError:
-        raise InputError(f"config {path} holds a YAML anchor that contains itself") from None
     if values is None:
         raise InputError(f"config {path} is empty: it needs at least a data section (see {DEFAULT_CONFIG})")
     if not isinstance(values, dict):

@@ -12,11 +12,13 @@ import json
 import os
 import pickle
 import platform
+import re
 import subprocess
 import sys
 import time
 import zipfile
 import zlib
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
@@ -43,7 +45,7 @@ from simcsp.core.locks import LOCK, release_lock, take_lock
 
 FORMAT = 2
 """Of run folders, in env.json. 1, which says nothing there: without checksums. Both are read; a later one is not."""
-PREVIOUS = "state.previous.pt"
+STATES = STATE, PREVIOUS = "state.pt", "state.previous.pt"
 START_ANEW = "restore it from a copy, or delete the folder that it lies in to start that anew"
 PREDICTIONS = ["window", "fold", "label", "probability"]  # columns of predictions.csv
 REMEDY = "restore it from a copy, or delete the folder that it lies in and train that anew"
@@ -51,6 +53,8 @@ HEADLINES = ("train/loss", "val/sccs", "val/nmi", "test/f1", "test/auc")
 """The metrics of TensorBoard's HPARAMS, which shows five at first."""
 CLOCK_FIELDS = ("time", "train/windows_per_s")
 """The only fields of metrics.jsonl that differ between a straight and a resumed run."""
+_PASSWORD = re.compile(r"(://[^/?#\s@:]*:)[^\s@]*@")
+_PARAMETER = re.compile(r"([?&](?:password|passwd|pwd|token|secret|api_?key)=)[^&\s]+", re.IGNORECASE)
 _PACKAGES = ("torch", "transformers", "accelerate", "numpy", "scipy", "scikit-learn", "igraph", "umap-learn")
 
 
@@ -58,7 +62,7 @@ def environment(device: str, inputs: dict[str, str]) -> dict[str, Any]:
     """What env.json holds: command, git state, versions, device, hashes of the inputs."""
     return {
         "format": FORMAT,
-        "argv": sys.argv,
+        "argv": [without_secrets(word) for word in sys.argv],
         "git": _git_state(),
         "python": platform.python_version(),
         "versions": _versions(),
@@ -67,6 +71,11 @@ def environment(device: str, inputs: dict[str, str]) -> dict[str, Any]:
         "inputs": inputs,
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
+
+
+def without_secrets(text: str) -> str:
+    """A word of a command line without the passwords and tokens of addresses in it."""
+    return _PARAMETER.sub(r"\1***", _PASSWORD.sub(r"\1***@", text))
 
 
 @functools.cache
@@ -113,6 +122,10 @@ class RunFolder:
         self.finished = (path / "summary.json").is_file()
         self._inputs, self._device = inputs, device
         self._check_same()
+        if self.finished and any((path / name).exists() for name in (*STATES, LOCK)):
+            with suppress(InputError, PermissionError):  # its process is at it; another user's
+                take_lock(path / LOCK)
+                self._end()
 
     def begin(self) -> None:
         """Make this process the only one that works here, and write config.yaml and env.json, by which a later start is
@@ -190,7 +203,7 @@ class RunFolder:
         """Atomically save all that going on needs (tensors, numbers, strings; readable with weights_only).
 
         keep_previous: False where going on from the state before this one would not come to the same."""
-        path = self.path / "state.pt"
+        path = self.path / STATE
         with replacing(path) as aside:
             with open(aside, "wb") as handle:
                 torch.save(state, handle)
@@ -201,7 +214,7 @@ class RunFolder:
 
     def load_state(self, map_location: str | torch.device = "cpu") -> dict[str, Any] | None:
         """The last saved state, or the one before where that is damaged, which the log then says; or None."""
-        newest, previous = self.path / "state.pt", self.path / PREVIOUS
+        newest, previous = self.path / STATE, self.path / PREVIOUS
         if newest.is_file():
             state, damage = read_state(newest, map_location)
             if damage is None:
@@ -222,10 +235,14 @@ class RunFolder:
         if self.view is not None:
             self.view.finish(hyperparameters, summary.get("metrics", {}))
         write_json(self.path / "summary.json", summary)
-        for name in ("state.pt", PREVIOUS):
+        self._end()
+        self.finished = True
+
+    def _end(self) -> None:
+        """Remove what only going on needs."""
+        for name in STATES:
             (self.path / name).unlink(missing_ok=True)
         release_lock(self.path / LOCK)
-        self.finished = True
 
     def close(self) -> None:
         """Flush the view."""

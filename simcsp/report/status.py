@@ -12,7 +12,7 @@ from pathlib import Path
 import yaml
 
 from simcsp.core.arms import PROXIES, finished_folds, job_of
-from simcsp.core.errors import InputError
+from simcsp.core.errors import InputError, describe_os_error
 from simcsp.core.files import read_json
 from simcsp.core.locks import LOCK, lock_holder
 
@@ -45,7 +45,18 @@ def list_runs(folder: Path) -> list[Status]:
     runs = [folder] if is_run(folder) else [path for path in sorted(folder.iterdir()) if is_run(path)]
     if not runs:
         raise InputError(f"{folder} holds no run: give the folder in which runs are (runs), or one of them (runs/demo)")
-    return [status_of(run) for run in runs]
+    return [status_or_damage(run) for run in runs]
+
+
+def status_or_damage(run: Path) -> Status:
+    """The status of one run, whatever is wrong with it: other runs are of interest too."""
+    try:
+        return status_of(run)
+    except OSError as error:
+        reason = describe_os_error(error)
+    except (InputError, yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".removeprefix("InputError: ").split())
+    return Status(run.name, "", "", reason, "damaged", _size(run))
 
 
 def is_run(folder: Path) -> bool:

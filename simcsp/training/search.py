@@ -7,6 +7,7 @@ resume; the best settings become runs/<name>/search/best.yaml.
 from __future__ import annotations
 
 import logging
+import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 import optuna
 import yaml
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage, RetryHeartbeatStaleTrialCallback
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.study import MaxTrialsCallback
 from optuna.trial import TrialState
 
@@ -23,6 +24,7 @@ from simcsp.core.config import Config, flatten, to_dict
 from simcsp.core.errors import InputError, Interrupted
 from simcsp.core.files import write_text
 from simcsp.core.locks import release_lock, take_lock
+from simcsp.core.run_folder import without_secrets
 from simcsp.training.stopping import StopSignal, stop_if_asked
 
 HEARTBEAT, GRACE = 20, 60  # seconds, of a database: a worker not heard of for so long is dead, and its trial retried
@@ -126,8 +128,8 @@ def open_study(config: Config) -> optuna.Study:
     try:
         backend = open_storage(storage)
     except Exception as error:  # whatever the database's driver raises
-        reason = str(error).splitlines()[0][:200]
-        raise InputError(f"search.storage ({storage}) cannot be opened: {reason}") from None
+        reason = without_secrets(str(error).splitlines()[0])[:200]
+        raise InputError(f"search.storage ({without_secrets(storage)}) cannot be opened: {reason}") from None
     return optuna.create_study(
         study_name=config.name,
         storage=backend,
@@ -144,6 +146,32 @@ def storage_of(config: Config) -> str:
     return config.search.storage or (f"sqlite:///{before}" if before.is_file() else str(before.with_suffix(".journal")))
 
 
+class Journal(JournalFileBackend):
+    """optuna's journal, in which what a kill left of a last line is cut off before anything follows it."""
+
+    def __init__(self, path: str) -> None:
+        lock = JournalFileSymlinkLock(path)
+        super().__init__(path, lock)
+        self.path, self.lock = path, lock
+        self.trim()
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        """Add lines to the file."""
+        self.trim()
+        super().append_logs(logs)
+
+    def trim(self) -> None:
+        """Cut off a last line that has no end, and say so."""
+        self.lock.acquire()
+        try:
+            content = Path(self.path).read_bytes()
+            if content and not content.endswith(b"\n"):
+                os.truncate(self.path, content.rfind(b"\n") + 1)
+                logging.getLogger(__name__).warning(f"warning: {self.path}: cut off a last line that a kill left half")
+        finally:
+            self.lock.release()
+
+
 def open_storage(storage: str) -> BaseStorage:
     """A database by its URL, or a journal: a file to which every process appends, on NFS too."""
     if "://" in storage:
@@ -152,7 +180,7 @@ def open_storage(storage: str) -> BaseStorage:
             storage, heartbeat_interval=HEARTBEAT, grace_period=GRACE, heartbeat_stale_trial_callback=retry
         )
     Path(storage).parent.mkdir(parents=True, exist_ok=True)
-    return JournalStorage(JournalFileBackend(storage))
+    return JournalStorage(Journal(storage))
 
 
 def check_space(config: Config, sections: tuple[str, ...]) -> None:

@@ -1,5 +1,6 @@
 """The run folder, errors, devices."""
 
+import fcntl
 import os
 import platform
 import subprocess
@@ -11,6 +12,7 @@ from conftest import ROOT, Crash, crash
 
 from simcsp.core.device import build_accelerator
 from simcsp.core.errors import InputError, Interrupted
+from simcsp.core.files import read_json
 from simcsp.core.run_folder import RunFolder, read_metrics
 from utils.script import run_script
 
@@ -103,6 +105,36 @@ def test_the_summary_means_done_and_takes_the_place_of_the_state(tmp_path):
     assert run.finished and again.finished
     assert again.summary == {"metrics": {"val/sccs": 0.5, "p": None}}
     assert run.load_state() is None
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_what_a_kill_after_the_summary_left_is_removed_unless_its_process_is_still_at_it(tmp_path, held):
+    run = open_run(tmp_path)
+    run.finish({"metrics": {}})
+    for name in ("state.pt", "state.previous.pt", ".lock"):
+        (run.path / name).write_text("")
+    with open(run.path / ".lock", "wb") as other:
+        if held:
+            fcntl.flock(other, fcntl.LOCK_EX)
+        assert RunFolder(run.path, CONFIG, INPUTS, "cpu").finished
+    left = {"state.pt", "state.previous.pt", ".lock"} & {path.name for path in run.path.iterdir()}
+    assert len(left) == (3 if held else 0)
+
+
+@pytest.mark.parametrize(
+    "word, kept",
+    [
+        ("--search.storage=postgresql://me:secret@host:5432/db", "--search.storage=postgresql://me:***@host:5432/db"),
+        ("mysql+pymysql://me:se:cr/et@host/db?ssl=1", "mysql+pymysql://me:***@host/db?ssl=1"),
+        ("postgresql://host/db?user=me&password=secret", "postgresql://host/db?user=me&password=***"),
+        ("https://host/x?api_key=secret&n=1", "https://host/x?api_key=***&n=1"),
+        ("sqlite:///runs/a/search/study.db", "sqlite:///runs/a/search/study.db"),
+        ("--mirror=http://host:8080/a", "--mirror=http://host:8080/a"),
+    ],
+)
+def test_passwords_of_a_command_line_are_not_recorded(tmp_path, monkeypatch, word, kept):
+    monkeypatch.setattr(sys, "argv", ["finetune.py", word])
+    assert read_json(open_run(tmp_path).path / "env.json")["argv"] == ["finetune.py", kept]
 
 
 # -- errors, devices ---------------------------------------------------------------------------------------------------

@@ -1,7 +1,9 @@
 """The list of runs: what it says of runs that work, that were stopped, and that are done."""
 
+import errno
 import fcntl
 import json
+import os
 
 from conftest import refusal
 
@@ -23,6 +25,32 @@ def fold(folder, arm, number, f1=None):
     (path / "env.json").write_text("{}")
     if f1 is not None:
         (path / "summary.json").write_text(json.dumps({"metrics": {"test/f1": f1}}))
+
+
+def test_a_damaged_run_is_a_line_that_says_so_among_the_others(tmp_path, call, capsys, monkeypatch):
+    for name in "abcdefg":
+        stage(tmp_path / name / "pretrain", 30, [{"step": 30, "train/loss": 1.5}])
+    fold(tmp_path / "a", "last", 0, 0.5)
+    (tmp_path / "a/pretrain/summary.json").write_text("{}")
+    (tmp_path / "a/finetune/last/both/seed0/fold00/summary.json").write_text('{"metrics"')
+    (tmp_path / "b/pretrain/config.yaml").write_text("pretrain: [")
+    (tmp_path / "c/pretrain/config.yaml").write_text("")
+    (tmp_path / "d/pretrain/metrics.jsonl").write_bytes(b"\xff\xfe\n")
+    (tmp_path / "e/pretrain/metrics.jsonl").write_text("[1, 2]\n")
+    read = os.open
+
+    def refuse(path, *more, **others):
+        if str(path) == str(tmp_path / "f/pretrain/.lock"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return read(path, *more, **others)
+
+    (tmp_path / "f/pretrain/.lock").write_text("")
+    monkeypatch.setattr(os, "open", refuse)
+    call(evaluate, "status", tmp_path)
+    _, *lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == list("abcdefg")
+    assert ["damaged" in line for line in lines] == [True] * 6 + [False]
+    assert "fold00/summary.json" in lines[0] and f"{tmp_path}/f/pretrain/.lock" in lines[5]
 
 
 def test_every_run_is_a_line_with_stage_progress_life_disk_and_headline(tmp_path, call, capsys):

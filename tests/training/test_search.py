@@ -71,6 +71,22 @@ def test_a_search_leaves_trials_that_are_runs_and_a_config_of_the_best(tiny_data
     assert f"config: {folder}/best.yaml" in capsys.readouterr().out
 
 
+def test_a_line_of_the_journal_that_a_kill_cut_short_is_left_out_and_said(tmp_path, caplog):
+    path = tmp_path / "study.journal"
+    first = optuna.create_study(study_name="tiny", storage=search.open_storage(str(path)))
+    first.enqueue_trial({"a": 1})
+    whole = path.read_bytes()
+    for torn in (b"", b'{"op_code": 4, "wor', whole[:-1]):
+        path.write_bytes(whole + torn if torn != whole[:-1] else torn)
+        count = len(optuna.load_study(study_name="tiny", storage=search.open_storage(str(path))).trials)
+        assert count == (0 if torn == whole[:-1] else 1)
+        assert path.read_bytes() == (whole if torn != whole[:-1] else whole[: whole[:-1].rfind(b"\n") + 1])
+    path.write_bytes(whole + b"{")
+    first.enqueue_trial({"a": 2})  # another worker's kill, while this one lives
+    assert len(optuna.load_study(study_name="tiny", storage=search.open_storage(str(path))).trials) == 2
+    assert [str(path) in record.message for record in caplog.records] == [True] * 3
+
+
 def test_fine_tuning_is_searched_on_validation_parts_only(tiny_data, tmp_path, call, monkeypatch):
     space = {"finetune.lr": {"low": 1e-4, "high": 1e-2, "log": True}, "finetune.batch_size": {"choices": [4, 8]}}
     changes = {"mlm.steps": 0, "pretrain.steps": 0, "search.trials": 2, "search.startup_trials": 1}

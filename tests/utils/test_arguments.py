@@ -245,6 +245,18 @@ def test_an_empty_or_truncated_file_is_refused_by_name(write, text, message):
     refused([write(text)], message)
 
 
+@pytest.mark.parametrize("each", ["[{}]", "{{x: {}}}"], ids=["lists", "mappings"])
+def test_a_few_lines_that_stand_for_a_thousand_million_values_are_refused_at_once(tmp_path, each):
+    lines = ["a: &a0 [1, 2, 3, 4, 5, 6, 7, 8, 9]"]
+    lines += [f"a{i}: &a{i} [{', '.join([each.format(f'*a{i - 1}')] * 9)}]" for i in range(1, 10)]
+    (tmp_path / "some.yaml").write_text("\n".join(lines))
+    with pytest.raises(InputError, match="some.yaml holds more than 100,000 values"):
+        saved.read_values(tmp_path / "some.yaml")
+    (tmp_path / "some.yaml").write_text("a: " + "[" * 500_001 + "]" * 500_001)
+    with pytest.raises(InputError, match="some.yaml has 1,000,005 bytes"):
+        saved.read_values(tmp_path / "some.yaml")
+
+
 def test_a_file_that_is_no_text_is_refused_by_name(tmp_path):
     (tmp_path / "some.yaml").write_bytes(b"\xff\xfe\x00\x01")
     refused([str(tmp_path / "some.yaml")], "some.yaml")
