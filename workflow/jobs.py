@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
@@ -17,8 +18,8 @@ TRAINED = 0.7  # of the windows, in a fold
 
 @dataclass(frozen=True)
 class Job:
-    """One call of a script. flags: for it, besides the config; after: jobs that must be done before; minutes: by the
-    estimate."""
+    """One call of a script. flags: for it, besides the config, quoted for a shell; after: jobs that must be done
+    before; minutes: by the estimate."""
 
     flags: str
     after: tuple[str, ...]
@@ -29,16 +30,26 @@ def pretraining_jobs(config: Config) -> dict[str, Job]:
     """{name: job} of pretrain.sh: the data, then the stages, each once for every seed."""
     if not (config.mlm.steps or config.pretrain.steps):
         return {}
-    jobs = {"data": Job("--only [data]", ())}
+    jobs = {"data": Job(only("data"), ())}
     if config.mlm.steps:
-        jobs["mlm"] = Job("--only [mlm]", ("data",))
+        jobs["mlm"] = Job(only("mlm"), ("data",))
     if config.pretrain.steps:
         first = tuple(jobs)[-1:]
         for name in ("pretrain", "control") if config.pretrain.control else ("pretrain",):
             for seed in config.pretrain_seeds if len(config.pretrain_seeds) > 1 else [None]:
                 folder = name if seed is None else f"{name}/seed{seed}"
-                jobs[folder.replace("/", "-")] = Job(f"--only [{folder}]", first)
+                jobs[folder.replace("/", "-")] = Job(only(folder), first)
     return jobs
+
+
+def as_yaml(values: list) -> str:
+    """A list as one word of a command line, whatever its items hold."""
+    return json.dumps(values, ensure_ascii=False, separators=(",", ":"))
+
+
+def only(part: str) -> str:
+    """The flag for a part of pretrain.sh's work."""
+    return shlex.join(["--only", as_yaml([part])])
 
 
 def finetuning_jobs(config: Config, gflops: float) -> dict[str, Job]:
@@ -57,8 +68,9 @@ def finetuning_jobs(config: Config, gflops: float) -> dict[str, Job]:
         for start in range(0, len(folds), size):
             part = folds[start : start + size]
             label = name if size == len(folds) else f"{name}-fold{part[0]:02d}"
-            flags = f"--finetune.arms '[{arm}]' --finetune.folds '{part}'".replace(", ", ",")
-            jobs[label] = Job(flags, arm_needs(name, before), ceil(len(part) * minutes))
+            chosen = {"--finetune.arms": [arm], "--finetune.folds": part}
+            words = [word for flag, values in chosen.items() for word in (flag, as_yaml(values))]
+            jobs[label] = Job(shlex.join(words), arm_needs(name, before), ceil(len(part) * minutes))
     return jobs
 
 

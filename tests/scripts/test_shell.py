@@ -23,6 +23,7 @@ SCRIPTS = [
     ".ci/run",
     "docker/tensorboard",
     "docker/install.sh",
+    "workflow/run.sh",
 ]
 TOOLS = "bash cat cmp cp dirname flock grep id mkdir nproc rm sleep tail".split()
 

@@ -8,6 +8,7 @@ import dataclasses
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -16,6 +17,7 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 from conftest import ROOT, tiny_config
 
 from simcsp.core.arms import FLOORS
@@ -42,9 +44,10 @@ def test_every_fold_of_every_arm_is_in_one_job_that_waits_for_what_it_reads(path
     before = pretraining_jobs(config)
     fits = []
     for name, job in finetuning_jobs(config, gflops).items():
-        arms, folds = re.fullmatch(r"--finetune.arms '\[(.*)\]' --finetune.folds '\[(.*)\]'", job.flags).groups()
-        arm, folds = arms.partition("=")[0], folds.split(",")
-        fits += [(arms, int(fold)) for fold in folds]
+        _, arms, _, folds = shlex.split(job.flags)
+        (arms,), folds = yaml.safe_load(arms), yaml.safe_load(folds)
+        arm = arms.partition("=")[0]
+        fits += [(arms, fold) for fold in folds]
         assert name.startswith(arm) and set(job.after) <= set(before)
         stage = "control" if arm.startswith("control") else "pretrain"
         if arm not in FLOORS and "=" not in arms and stage in before:
@@ -61,16 +64,31 @@ def test_stages_wait_for_the_one_they_start_from_and_seeds_are_jobs_of_their_own
     mlm = dataclasses.replace(config.mlm, steps=100)
     jobs = pretraining_jobs(dataclasses.replace(config, mlm=mlm, pretrain=pretrain))
     assert {name: (job.flags, job.after) for name, job in jobs.items()} == {
-        "data": ("--only [data]", ()),
-        "mlm": ("--only [mlm]", ("data",)),
-        "pretrain-seed3": ("--only [pretrain/seed3]", ("mlm",)),
-        "pretrain-seed5": ("--only [pretrain/seed5]", ("mlm",)),
-        "control-seed3": ("--only [control/seed3]", ("mlm",)),
-        "control-seed5": ("--only [control/seed5]", ("mlm",)),
+        "data": ("--only '[\"data\"]'", ()),
+        "mlm": ("--only '[\"mlm\"]'", ("data",)),
+        "pretrain-seed3": ("--only '[\"pretrain/seed3\"]'", ("mlm",)),
+        "pretrain-seed5": ("--only '[\"pretrain/seed5\"]'", ("mlm",)),
+        "control-seed3": ("--only '[\"control/seed3\"]'", ("mlm",)),
+        "control-seed5": ("--only '[\"control/seed5\"]'", ("mlm",)),
     }
     changes = "--mlm.steps 100 --pretrain.seeds [3,5] --pretrain.control true".split()
     for job in jobs.values():  # the flags are those of pretrain.py
-        load_config([str(ROOT / "configs/demo.yaml"), *changes, *job.flags.split()])
+        load_config([str(ROOT / "configs/demo.yaml"), *changes, *shlex.split(job.flags)])
+
+
+def test_an_arm_reaches_the_script_as_it_was_written_and_no_shell_runs_it(tmp_path):
+    arm = f"mine={tmp_path}/a, b]/$(touch {tmp_path}/ran)/'\"`id`/{{x}}: é"
+    config = load_config([str(ROOT / "configs/demo.yaml"), "--finetune.arms", json.dumps(["pwm", arm])])
+    job = finetuning_jobs(config, 30)["mine"]
+    done = subprocess.run(["bash", "-c", f"printf '%s\\0' {job.flags}"], capture_output=True, text=True, check=True)
+    assert load_config([str(ROOT / "configs/demo.yaml"), *done.stdout.split("\0")[:-1]]).finetune.arms == [arm]
+    assert not list(tmp_path.iterdir())
+
+
+def test_all_that_the_workflow_gives_to_a_shell_is_quoted():
+    lines = [line for line in (ROOT / "workflow/Snakefile").read_text().splitlines() if re.match(" +shell: ", line)]
+    given = {field for line in lines for field in re.findall(r"\{(.*?)\}", line) if not field.endswith(":q")}
+    assert len(lines) == 7 and given == {"params.flags"}  # jobs.py quotes these
 
 
 # -- the same as the scripts -------------------------------------------------------------------------------------------
@@ -134,6 +152,29 @@ def test_snakemake_here_makes_what_the_scripts_make(straight, tiny_data, tmp_pat
     assert content(config.parent / "runs/tiny") == content(straight)
     with capsys.disabled():
         print(f"\nSnakemake: {jobs_of(config)} jobs, the run folder is the scripts'")
+
+
+@pytest.mark.slow
+@needs_snakemake
+def test_a_killed_snakemake_goes_on_by_the_same_command_though_its_jobs_still_run(straight, tiny_data, tmp_path):
+    changes = {"finetune.arms": ["pwm"], "runs": f"{tmp_path}/$(touch ran) 'x"}
+    config = project(tmp_path / "project", tiny_data)
+    config = tiny_config(config.parent, tiny_data, CHANGES | changes | {"pretrain.steps": 400})
+    words = ["bash", "workflow/run.sh", config.name, "--cores", "1"]
+    path = os.pathsep.join([str(Path(SNAKEMAKE).parent), str(Path(sys.executable).parent), os.environ["PATH"]])
+    start = dict(cwd=config.parent, env=os.environ | {"PATH": path}, text=True, stderr=subprocess.PIPE)
+    first = subprocess.Popen(words, **start)
+    stage = Path(changes["runs"]) / "tiny/pretrain"
+    end = time.monotonic() + 300
+    while not (stage / "env.json").is_file() and first.poll() is None and time.monotonic() < end:
+        time.sleep(0.2)
+    first.kill()
+    assert first.wait() == -signal.SIGKILL and not (stage / "summary.json").is_file()
+    done = subprocess.run(words, **start)
+    assert done.returncode == 0 and "Waiting for jobs" in done.stderr, done.stderr
+    assert (stage.parent / "report/summary.csv").is_file() and not list(tmp_path.rglob("ran"))
+    log = (stage / "train.log").read_text()
+    assert "resumed" not in log and log.count("400 steps") >= 1
 
 
 @pytest.mark.slow
