@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,10 +10,11 @@ import numpy as np
 import pandas as pd
 
 from commands.flags import FlagParser, number_between
-from commands.genome import choose_models, is_of_bases, load_labeller, model_config, split_inputs
+from commands.genome import is_of_bases, load_labeller, model_config, split_inputs
+from commands.sources import choose_models
 from simcsp.core.device import build_accelerator
 from simcsp.core.errors import InputError
-from simcsp.core.files import replacing, written_aside
+from simcsp.core.files import refuse_input_as_output, replacing, written_aside
 from simcsp.genome.explain import (
     BRANCH_POINT,
     BRANCH_ROOM,
@@ -21,11 +23,10 @@ from simcsp.genome.explain import (
     annotated_sites,
     bases_score,
     strongest,
-    windows_score,
 )
 from simcsp.genome.regions import find_spans
-from simcsp.genome.scan import load_ensemble
 from simcsp.metrics.mutagenesis import LETTERS, logo_heights, mean_drops, substitution_drops
+from simcsp.model.ensemble import load_ensemble
 from simcsp.text.known_introns import read_truth
 from simcsp.text.sites import SITES
 from simcsp.text.store import open_store
@@ -52,6 +53,8 @@ def show_explain(words: list[str]) -> None:
     if asked.out.suffix not in (".png", ".svg", ".pdf"):
         raise InputError(f"explain: --out {asked.out} must end in .png, .svg or .pdf")
     source, genome, given = split_inputs("explain", asked.inputs)
+    for written in (asked.out, asked.out.with_suffix(".tsv"), asked.out.with_suffix(f".branch{asked.out.suffix}")):
+        refuse_input_as_output(written, [source, genome, given, asked.annotation])
     config = model_config(source, given, others)
     accelerator = build_accelerator(config.device, config.precision)
     if is_of_bases(source):
@@ -60,7 +63,7 @@ def show_explain(words: list[str]) -> None:
     else:
         folders, _ = choose_models(source, None, None)
         ensemble = load_ensemble(folders, config, accelerator.device, None, accelerator.autocast)
-        scorers = {kind: windows_score(ensemble, kind) for kind in ensemble.types}
+        scorers = {kind: (partial(ensemble.logits, kind=kind), ensemble.length) for kind in ensemble.groups}
     store = open_store([genome], config.data.cache)
     spans, annotated = find_spans(asked.region, store), read_truth(asked.annotation, store)
     from simcsp.report.logo import Mutagenesis, mutagenesis_plot  # matplotlib takes a while

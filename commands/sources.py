@@ -18,6 +18,7 @@ from simcsp.core.arms import (
 )
 from simcsp.core.config import Config
 from simcsp.core.errors import InputError
+from simcsp.text.sites import SITES
 from utils.arguments import load_config
 
 
@@ -105,3 +106,28 @@ def fold_folders(source: Path, floors: bool = False) -> list[Path]:
     if not usable:
         raise InputError(f"{source} holds no finished classifier: run finetune.sh first")
     return usable
+
+
+def choose_models(source: Path, arm: str | None, site: str | None) -> tuple[dict[str, list[Path]], str]:
+    """{what they were fitted on: classifier checkpoints} of one arm, and a line that says which."""
+    if holds_classifier(source):  # one checkpoint: in its fold, or from elsewhere
+        inside = enclosing_run(source) is not None
+        known = str(job_of(source.resolve().parents[1])["site"]) if inside else site or "both"
+        if site not in (None, known):
+            raise InputError(f"--site {site}: {source} was fitted on {known}")
+        return {known: [source]}, f"{source} (fitted on {known})"
+    jobs = [(job_of(folder), folder / "checkpoints/best") for folder in fold_folders(source)]
+    arms = sorted({str(job["arm"]) for job, _ in jobs})
+    arm = arm or (arms[0] if len(arms) == 1 else BASELINE)
+    if arm not in arms:
+        raise InputError(f"--arm {arm}: {source} has finished classifiers of {', '.join(arms)}")
+    folders: dict[str, list[Path]] = {}
+    for job, folder in jobs:
+        if job["arm"] == arm and site in (None, job["site"]):
+            folders.setdefault(str(job["site"]), []).append(folder)
+    if not folders:
+        raise InputError(f"--site {site}: {source} has no finished classifier of {arm} fitted on it")
+    if set(SITES) <= folders.keys():
+        folders.pop("both", None)  # each type has models of its own
+    counts = ", ".join(f"{len(members)} fitted on {name}" for name, members in sorted(folders.items()))
+    return folders, f"{source}: {arm}, mean of {counts}"

@@ -2,7 +2,7 @@
 
 Shared by test_fuzz.py (made-up rows), test_fuzz_cases.py (what was once found) and, by hand, a coverage-guided fuzzer:
 
-    pip install atheris && python tests/readers.py fasta|bed|csv|vcf FOLDER -max_total_time=600
+    pip install atheris && python tests/readers.py fasta|bed|csv FOLDER -max_total_time=600
 
 FOLDER keeps the inputs that reached new code. Input that a reader takes otherwise than the plain reading, or refuses in
 anything but one line, is written to FOLDER.findings, and the search goes on.
@@ -24,16 +24,13 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
     import atheris
 
-    with atheris.instrument_imports(
-        include=["simcsp.text", "simcsp.labels", "simcsp.genome.variants", "simcsp.core.files"]
-    ):
-        for module in ("text.fasta", "labels.motifs", "labels.spliceator", "genome.variants"):
+    with atheris.instrument_imports(include=["simcsp.text", "simcsp.labels", "simcsp.core.files"]):
+        for module in ("text.fasta", "labels.motifs", "labels.spliceator"):
             importlib.import_module(f"simcsp.{module}")
 
 import pandas as pd
 
 from simcsp.core.errors import InputError
-from simcsp.genome.variants import read_variants
 from simcsp.labels.motifs import read_bed
 from simcsp.labels.spliceator import read_rows
 from simcsp.text import fasta
@@ -119,36 +116,11 @@ def check_csv(path: Path) -> None:
         assert (group.strip(), sequence.strip()) == (name.strip(), expected.strip()), line
 
 
-def check_vcf(path: Path) -> None:
-    """Alleles are those of the rows, one by one; of a VCF and of a table of four columns."""
-    variants = accepted(lambda: list(read_variants(path)))
-    if not variants:
-        return
-    lines, expected, of_vcf = [line for line in lines_of(path) if line.strip()], [], None
-    for line in lines:
-        first = line.split()[0].lower()
-        if line.startswith("##"):
-            continue
-        if of_vcf is None and first in ("#chrom", "chrom", "#chr", "chr"):
-            of_vcf = line.split()[2:3] in (["ID"], ["id"], ["Id"], ["iD"])
-        elif not line.startswith("#"):
-            of_vcf = line.count("\t") >= 7 if of_vcf is None else of_vcf
-            chrom, pos, *rest = line.split("\t") if of_vcf else line.split()
-            ref, alts = rest[1:3] if of_vcf else rest
-            expected += [(chrom, int(pos), ref, alt) for alt in alts.split(",")]
-    assert [(one.chrom, one.pos, one.ref, one.alt) for one in variants] == expected
-
-
-CHECKS = {"fasta": check_fasta, "bed": check_bed, "csv": check_csv, "vcf": check_vcf}
+CHECKS = {"fasta": check_fasta, "bed": check_bed, "csv": check_csv}
 SEEDS = {
     "fasta": [b"\x04>a x\nACGTN\nacgu\n>b\r\nRYK\r\n", b"\x01>a\nAC\n>bb c\nGT", b"\x09\n\n>a\n\nA\n"],
     "bed": [b"\0#x\ntiny\t60\t62\tx|GT(donor)\t.\t+\n", b"\0browser\nc\t0\t2\tAG(acceptor)\t\t-\r\n"],
     "csv": [b"\0ID_uniprot;Position;Sequence;Type\na_HUMAN;0;ACGT;FP\n", b"\0a_b_c;" + b"ACGTN" * 21 + b";True\n"],
-    "vcf": [
-        b"\0##fileformat=VCFv4.2\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\nc\t5\t.\tA\tC,<DEL>\t.\t.\t.\n",
-        b"\0chrom pos ref alt\nc 70 ACG *\n",
-        b"\0c\t1\t.\tA\t.\t.\t.\t.\n",
-    ],
 }
 
 

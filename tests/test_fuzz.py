@@ -16,12 +16,11 @@ import yaml
 from conftest import ROOT
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from readers import accepted, check_bed, check_csv, check_fasta, check_vcf
+from readers import accepted, check_bed, check_csv, check_fasta
 
 from simcsp.core.config import ModelConfig
 from simcsp.core.files import read_json, read_table
 from simcsp.core.run_folder import RunFolder, read_metrics
-from simcsp.genome.variants import read_variants
 from simcsp.labels.motifs import read_cut
 from simcsp.model.checkpoint import load_backbone
 from simcsp.text.alphabet import encode
@@ -166,32 +165,6 @@ def test_spliceator(tmp_path, text):
     path = tmp_path / "a.csv"
     path.write_bytes(text.encode("utf-8", "surrogatepass"))
     check_csv(path)
-
-
-VCF = table(
-    field("tiny1"), field("5", "70"), field("."), field("A", "ACG"), field("T", "C,G", "<DEL>", "*"), field("."),
-    field("PASS"), field("."),
-)  # fmt: skip
-HEADER = (
-    "##fileformat=VCFv4.2\n##contig=<ID=tiny1>\n##FILTER=<ID=PASS>\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n"
-)
-
-
-@fuzz
-@given(text=VCF, with_header=st.booleans())
-def test_vcf(tmp_path, text, with_header):
-    path = tmp_path / "a.vcf"
-    path.write_bytes(((HEADER if with_header else "") + text).encode("utf-8", "surrogatepass"))
-    check_vcf(path)
-    variants = accepted(lambda: list(read_variants(path)))
-    if not variants or not with_header:
-        return
-    try:
-        with pysam.VariantFile(str(path)) as handle:
-            expected = [(row.chrom, row.pos, row.ref, alt) for row in handle for alt in row.alts or (".",)]
-    except (OSError, ValueError):  # htslib is stricter about columns that we do not read
-        return
-    assert [(variant.chrom, variant.pos, variant.ref, variant.alt or ".") for variant in variants] == expected
 
 
 @fuzz

@@ -75,6 +75,15 @@ def read_table(path: Path, columns: Iterable[str], remedy: str = "restore it fro
     return table
 
 
+def refuse_input_as_output(out: Path | None, inputs: Iterable[Path | None], flag: str = "--out") -> None:
+    """Raises InputError where `out` is one of the inputs, by whatever name, or a file of a folder among them."""
+    if out is None or not out.exists():
+        return
+    for path in inputs:
+        if path is not None and path.exists() and (out.samefile(path) or out.resolve().parent == path.resolve()):
+            raise InputError(f"{flag} {out} would replace what is read, {path}: give another name")
+
+
 # -- writing -----------------------------------------------------------------------------------------------------------
 
 

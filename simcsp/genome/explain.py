@@ -8,12 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from simcsp.genome.regions import Span
-from simcsp.genome.scan import Ensemble, cut_windows
 from simcsp.metrics.mutagenesis import Score
 from simcsp.model.bases import TYPES, Labeller
-from simcsp.model.classifier import predict_logits
 from simcsp.text.alphabet import decode
-from simcsp.text.sites import KINDS, Sites
+from simcsp.text.sites import KINDS, Sites, cut_windows
 from simcsp.text.store import TokenStore
 
 PLACES = {"donor": (10, 20), "acceptor": (50, 10)}
@@ -33,15 +31,17 @@ def annotated_sites(
 ) -> Sites:
     """The sites of a type, of `read_truth`, that lie in the spans, with `length` nt about them on their record."""
     number_of = {(item.type, item.strand): number for number, item in enumerate(KINDS)}
-    parts = []
-    for number in sorted({number for number, *_ in spans}):
+    parts, spans_of = [], {}
+    for number, first, last in spans:
+        spans_of.setdefault(number, []).append((first, last))
+    for number in sorted(spans_of):
         record = store.records[number]
         rows = annotated.get((record.name, kind), np.empty((0, 2), dtype=np.int64))
         kinds = np.where(rows[:, 1] == 1, number_of[kind, "-"], number_of[kind, "+"])
         sites = Sites(np.full(len(rows), number), rows[:, 0], kinds)
         inside = np.zeros(len(sites), dtype=bool)
-        for of, first, last in spans:
-            inside |= (of == number) & (first <= sites.position) & (sites.position <= last)
+        for first, last in spans_of[number]:
+            inside |= (first <= sites.position) & (sites.position <= last)
         inside &= (sites.boundary >= length // 2) & (sites.boundary + length // 2 <= record.length)
         parts.append(sites.take(inside))
     columns = (np.concatenate([getattr(part, name) for part in parts]) for name in Sites.__dataclass_fields__)
@@ -58,16 +58,6 @@ def bases_score(labeller: Labeller, kind: str) -> tuple[Score, int]:
         return slope * labeller.log_odds(windows)[:, half - (kind == "donor"), column] + offset
 
     return score, 2 * half
-
-
-def windows_score(ensemble: Ensemble, kind: str) -> tuple[Score, int]:
-    """(mean logit of the models that score a type, nt of a window)."""
-    models = next(models for types, models in ensemble.groups if kind in types)
-
-    def score(windows: np.ndarray) -> np.ndarray:
-        return np.mean([predict_logits(model, windows, ensemble.batch_size, ensemble.autocast) for model in models], 0)
-
-    return score, ensemble.length
 
 
 def strongest(store: TokenStore, sites: Sites, score: Score, length: int, limit: int) -> tuple[np.ndarray, np.ndarray]:

@@ -7,15 +7,17 @@ from collections.abc import Iterator
 import numpy as np
 
 from simcsp.core.errors import InputError
-from simcsp.genome.scan import Ensemble, check_numbers, mean_and_sd
-from simcsp.genome.tracks import UNTYPED, spread
 from simcsp.model.bases import TYPES, Labeller, padded
+from simcsp.model.embedding import check_numbers
+from simcsp.model.ensemble import Ensemble
 from simcsp.text.alphabet import N, decode
 from simcsp.text.sites import KINDS, find_sites
 from simcsp.text.store import Record, TokenStore
 
 COLUMNS = ("name", "position", "type", "score", "motif")
 WINDOW_COLUMNS = ("name", "type", "score", "sd")
+UNTYPED = "site"
+"""What a site is called by models that cannot tell a donor from an acceptor."""
 _STEPS = 8  # lengths are rounded up to so many steps of the model, so that sequences share a batch
 _BASES = 1 << 16  # read at a time
 _WINDOWS = 1 << 12
@@ -88,14 +90,13 @@ def score_sequences(store: TokenStore, ensemble: Ensemble) -> Iterator[tuple[lis
 
 
 def _centre_rows(store: TokenStore, ensemble: Ensemble) -> Iterator[tuple[list[str], int]]:
-    names = ensemble.types if ensemble.typed else ensemble.types[:1]  # one score, whatever the type
+    names = list(ensemble.groups) if ensemble.typed else ["donor"]  # one score, whatever the type
     for at in range(0, len(store.records), _WINDOWS):
         records = store.records[at : at + _WINDOWS]
         starts = np.array([record.offset + record.length // 2 - ensemble.length // 2 for record in records])
         windows, rows = store.windows(starts, ensemble.length), [[] for _ in records]
         for name in names:
-            mean, sd = mean_and_sd(ensemble.score(windows, np.full(len(records), name)))
-            for i, record in enumerate(records):
-                kind = name if ensemble.typed else UNTYPED
-                rows[i].append(f"{record.name}\t{kind}\t{mean[i]:.4f}\t{spread(sd[i])}\n")
+            for row, record, mean, sd in zip(rows, records, *ensemble.score(windows, name)):
+                spread = "NA" if np.isnan(sd) else f"{sd:.4f}"
+                row.append(f"{record.name}\t{name if ensemble.typed else UNTYPED}\t{mean:.4f}\t{spread}\n")
         yield [line for lines in rows for line in lines], sum(record.length for record in records)

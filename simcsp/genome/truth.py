@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from simcsp.genome.scan import Scored, cut_windows
+from simcsp.genome.scan import Scored
 from simcsp.labels.spliceator import Windows
 from simcsp.metrics.scores import ap_interval, score_against
 from simcsp.text.kmers import KMER, KmerSet, kmer_hashes
-from simcsp.text.sites import MINUS, SITES, TYPE, Sites
+from simcsp.text.sites import MINUS, SITES, TYPE, Sites, cut_windows
 from simcsp.text.store import TokenStore
 from simcsp.text.weight_matrix import WeightMatrix
 
@@ -21,15 +21,17 @@ def within(
     annotated: dict[tuple[str, str], np.ndarray], spans: Sequence[tuple[int, int, int]], store: TokenStore
 ) -> dict[tuple[str, str], np.ndarray]:
     """The annotated sites whose position lies in one of the spans (record, first, last position), of `find_spans`."""
+    spans_of: dict[str, list[tuple[int, int]]] = {}
+    for number, first, last in spans:
+        spans_of.setdefault(store.records[number].name, []).append((first, last))
     kept = {}
     for (name, kind), sites in annotated.items():
         # the exon's base, 1-based: the one before the boundary where the exon lies left of it
         exon_left = (sites[:, 1] == 0) == (kind == "donor")
         position = sites[:, 0] + ~exon_left
         inside = np.zeros(len(sites), dtype=bool)
-        for number, first, last in spans:
-            if store.records[number].name == name:
-                inside |= (first <= position) & (position <= last)
+        for first, last in spans_of.get(name, ()):
+            inside |= (first <= position) & (position <= last)
         kept[name, kind] = sites[inside]
     return kept
 
@@ -76,7 +78,7 @@ class Truth:
                 mine = np.flatnonzero((block.sites.record == number) & (TYPE[block.sites.kind] == kind))
                 if len(mine):
                     labels = self._labels(name, kind, block.sites.take(mine))
-                    scores = [block.mean[mine]]
+                    scores = [block.score[mine]]
                     scores += [self.floors[kind].predict(windows[mine])] if kind in self.floors else []
                     place = number * (1 << 32) + block.sites.boundary[mine] // BLOCK
                     row = (labels, trained[mine], place, *(values.astype(np.float32) for values in scores))

@@ -25,8 +25,8 @@ import pysam.bcftools
 from simcsp.core.errors import InputError
 from simcsp.core.files import replacing
 from simcsp.genome.journal import Journal
-from simcsp.genome.scan import check_numbers
 from simcsp.model.bases import Labeller, padded
+from simcsp.model.embedding import check_numbers
 from simcsp.text.alphabet import ENCODE, UNK
 from simcsp.text.annotation import GeneBody, gene_bodies, other_spelling, read_annotation, read_symbols
 from simcsp.text.known_introns import foreign_names

@@ -86,3 +86,11 @@ def _run(
             parts.append(encode(tokens).float().cpu())
     bert.train(was_training)
     return torch.cat(parts).numpy()
+
+
+def check_numbers(scores: np.ndarray, where: str) -> None:
+    """Raises FloatingPointError where a score is no number."""
+    if np.isnan(scores).any():
+        raise FloatingPointError(
+            f"the model gives NaN for {where}: damaged weights, or too large for the precision (--precision fp32)"
+        )

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from simcsp.text.alphabet import A, C, G, T, encode
+from simcsp.text.alphabet import A, C, G, N, T, encode, reverse_complement
 from simcsp.text.annotation import Intron
 from simcsp.text.store import TokenStore
 
@@ -93,6 +93,21 @@ def find_sites(ids: np.ndarray, types: Sequence[str], every: bool = False) -> tu
     boundary, kind = np.concatenate(boundaries), np.concatenate(kinds)
     order = np.lexsort((kind, boundary + ~EXON_LEFT[kind]))
     return boundary[order], kind[order]
+
+
+def cut_windows(store: TokenStore, sites: Sites, length: int) -> np.ndarray:
+    """uint8 [n, length]: what is about each site, on its strand; N beyond the ends of its record."""
+    records = [store.records[number] for number in sites.record]
+    first = sites.boundary - length // 2
+    inside = (first >= 0) & (first + length <= np.array([record.length for record in records], dtype=np.int64))
+    windows = np.full((len(sites), length), N, dtype=np.uint8)
+    windows[inside] = store.windows((store.offsets[sites.record] + first)[inside], length)
+    for i in np.flatnonzero(~inside):
+        begin, end = max(first[i], 0), min(first[i] + length, records[i].length)
+        windows[i, begin - first[i] : end - first[i]] = store.fetch(records[i].name, begin, end)
+    minus = MINUS[sites.kind]
+    windows[minus] = reverse_complement(windows[minus])
+    return windows
 
 
 def intron_ends(start: int, end: int, strand: str) -> tuple[int, int]:

@@ -51,6 +51,11 @@ class TokenStore:
         self.by_name = {record.name: record for record in self.records}
         self._lower = np.memmap(path.with_suffix(".lower"), dtype=np.uint8, mode="r")
 
+    @functools.cached_property
+    def offsets(self) -> np.ndarray:
+        """Index of each record's first base, int64 [records]."""
+        return np.array([record.offset for record in self.records], dtype=np.int64)
+
     @property
     def sha256(self) -> str:
         """Hash of the ids and record names: the identity of the text, whatever the files are called."""

@@ -5,8 +5,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import other_strand, put, random_bases, refusal, write_fasta
-from test_predict import each_config_is_parsed_once, make_run  # noqa: F401
-from test_vcf import FP32, save_random
+from test_predict import FP32, each_config_is_parsed_once, make_run, save_random  # noqa: F401
 
 import evaluate
 from simcsp.genome.explain import about_branch_points, annotated_sites, bases_score

@@ -1,7 +1,6 @@
 """predict that is stopped goes on to the very bytes of one never stopped; regions, BED, genes."""
 
 import gzip
-import re
 import signal
 import subprocess
 import sys
@@ -12,15 +11,13 @@ import pandas as pd
 import pytest
 import torch
 from conftest import ROOT, put, random_bases, refusal, write_fasta
-from test_predict import each_config_is_parsed_once, make_run  # noqa: F401
-from test_vcf import FP32, GTF, save_random, vcf_file
+from test_predict import FP32, each_config_is_parsed_once, save_random  # noqa: F401
+from test_vcf import GTF, vcf_file
 
 import evaluate
-import simcsp.genome.scan
 import simcsp.genome.vcf
 import simcsp.model.bases
 from simcsp.genome.regions import find_spans, gene_spans, spans_after
-from simcsp.genome.scan import Ensemble
 from simcsp.model.bases import Labeller
 from simcsp.text.store import open_store
 
@@ -47,8 +44,6 @@ def fasta(tmp_path_factory, genome):
 def small_pieces(monkeypatch):
     monkeypatch.setattr(simcsp.model.bases, "_CHUNK_TILES", 8)
     monkeypatch.setattr(simcsp.genome.vcf, "_ROWS", 2)
-    monkeypatch.setattr(simcsp.genome.scan, "_BLOCK", 20)
-    monkeypatch.setattr(simcsp.genome.scan, "_STRETCH", 70)
 
 
 def stopped_and_resumed(call, capsys, monkeypatch, owner, name, words, folder):
@@ -100,35 +95,6 @@ def test_a_scan_of_bases_goes_on_to_the_same_bytes(name, words, model, fasta, ca
     for written in names:
         assert (parts / written).read_bytes() == (whole / written).read_bytes()
     assert "sites" in said
-
-
-def test_a_scan_of_windows_goes_on_with_what_it_left_out(fasta, call, capsys, tmp_path, monkeypatch):
-    run = make_run(tmp_path, tmp_path / "gone", {"baseline/donor": 2, "baseline/acceptor": 2})
-    parts = tmp_path / "parts"
-    parts.mkdir()
-    call(evaluate, "predict", run, fasta, "--out", tmp_path / "whole.tsv", *FP32)
-    left_out = re.findall(r".* left out: .*", capsys.readouterr().out)
-    command = [run, fasta, "--out", parts / "s.tsv", *FP32]
-    work = simcsp.genome.scan.Ensemble.score
-    assert stopped_and_resumed(call, capsys, monkeypatch, Ensemble, "score", command, parts) >= 2
-    assert (parts / "s.tsv").read_bytes() == (tmp_path / "whole.tsv").read_bytes()
-    monkeypatch.setattr(Ensemble, "score", work)
-    # stopped once, gone on with once: the counts of both together
-    calls = 0
-
-    def once(*args):
-        nonlocal calls
-        calls += 1
-        if calls == 4:
-            raise KeyboardInterrupt
-        return work(*args)
-
-    monkeypatch.setattr(Ensemble, "score", once)
-    with pytest.raises(KeyboardInterrupt):
-        call(evaluate, "predict", *command)
-    capsys.readouterr()
-    call(evaluate, "predict", *command)
-    assert re.findall(r".* left out: .*", capsys.readouterr().out) == left_out and left_out
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import put, random_bases, refusal, write_fasta
-from test_predict import CONTEXT, each_config_is_parsed_once, make_run, plain_scores  # noqa: F401
-from test_vcf import FP32, save_random
+from test_predict import CONTEXT, FP32, each_config_is_parsed_once, make_run, plain_scores, save_random  # noqa: F401
 
 import evaluate
 import simcsp.model.bases
@@ -108,9 +107,6 @@ def test_the_table_of_minisplice_says_boundary_strand_type_and_half_bits(call, c
         assert int(offset) == (row.position if exon_is_left else row.position - 1)
         expected = 2 * math.log2(max(row.score, 1e-4) / SITE_SHARE[row.type])
         assert -7 <= int(score) <= 13 and (row.score < 1e-3 or abs(int(score) - min(max(expected, -7), 13)) <= 0.7)
-    untyped = make_run(tmp_path, tmp_path / "gone", {"baseline/both": 1})
-    line = refusal(call, capsys, evaluate, "predict", untyped, fasta, "--out", tmp_path / "u.spsc", *FP32)
-    assert "cannot tell a donor from an acceptor" in line
 
 
 @pytest.mark.slow
