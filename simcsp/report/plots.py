@@ -11,59 +11,86 @@ import pandas as pd
 from matplotlib.figure import Figure
 from sklearn.metrics import precision_recall_curve, roc_curve
 
+from simcsp.core.colours import GREY, PRIMARY, arm_colour, class_colour, is_known
 from simcsp.core.files import replacing
 from simcsp.metrics.scores import CALIBRATION_BINS, calibration_error, reliability_bins
 
-_GREY = "0.45"
 _MARKERS = "os^DvP*X"
-_COLOURS = ("#000000", "#D55E00", "#0072B2", "#E69F00", "#CC79A7", "#56B4E9", "#009E73")
-"""Of Okabe and Ito: apart for all kinds of colour vision."""
-_KNOWN = ("baseline", "last", "control_last", "best_sccs", "best_nmi", "fresh")  # theirs, in this order
 _FEWEST_BOXED = 5  # below it a box says more than is known
 _GRID = np.linspace(0, 1, 101)
 
 
 def arm_styles(arms: Collection[str], floors: Collection[str] = ()) -> dict[str, dict[str, str]]:
-    """{arm: colour and line}, the same in every figure of a report: floors grey, the arms that are always there with
-    colours of their own, all others with the last colour and then dashed."""
-    lines, found, others = ("--", ":", "-.", (0, (8, 1, 1, 1, 1, 1)), (0, (9, 4)), (0, (1, 4))), {}, 0
+    """{arm: colour and line}, the same in every figure: floors grey, the arms that are always there with colours of
+    their own, all others with further ones and, from the second on, dashed."""
+    lines = ("--", ":", "-.", (0, (8, 1, 1, 1, 1, 1)), (0, (9, 4)), (0, (1, 4)))
+    styles: dict[str, dict[str, str]] = {}
+    others = 0
     for arm in arms:
         if arm in floors:
-            found[arm] = {"color": _GREY, "linestyle": lines[len(found) % len(lines)]}
-        elif arm in _KNOWN:
-            found[arm] = {"color": _COLOURS[_KNOWN.index(arm)], "linestyle": "-"}
-        else:
-            found[arm] = {"color": _COLOURS[-1 - others % 6], "linestyle": "--" if others else "-"}
-            others += 1
-    return found
+            styles[arm] = {"color": GREY, "linestyle": lines[len(styles) % len(lines)]}
+            continue
+        styles[arm] = {"color": arm_colour(arm, others), "linestyle": "--" if others and not is_known(arm) else "-"}
+        others += not is_known(arm)
+    return styles
 
 
-def score_plot(scores: pd.DataFrame, metric: str, label: str, floors: Collection[str], title: str) -> Figure:
-    """A score of every fold as a dot, by arm; boxes too where an arm has five folds or more. Floors have an axis of
-    their own, so that a low one does not squeeze the others.
+def bar_plot(scores: pd.DataFrame, metric: str, label: str, floors: Collection[str], title: str) -> Figure:
+    """Mean of a score by arm, sorted, the best floor as a line through all; whiskers are the sd over fits. Sites apart.
 
-    scores: columns arm, site, metric, value; arms are drawn in the order in which they first occur.
+    scores: columns arm, site, metric, value. Bars begin at .5, chance for an AUC.
     """
     scores = scores[scores["metric"] == metric]
     sites, arms = list(dict.fromkeys(scores["site"])), list(dict.fromkeys(scores["arm"]))
-    groups = [[arm for arm in arms if arm not in floors], [arm for arm in arms if arm in floors]]
-    groups = [group for group in groups if group]
-    widths = [max(2, len(group)) for group in groups] * len(sites)
-    size = (1.1 * sum(widths) + 1.5, 4)
-    figure, axes = plt.subplots(1, len(widths), figsize=size, squeeze=False, layout="constrained", width_ratios=widths)
+    size = (6.4 * len(sites), 1.4 + 0.36 * len(arms))
+    figure, axes = plt.subplots(1, len(sites), figsize=size, squeeze=False, layout="constrained")
+    styles = arm_styles(arms, floors)
+    for axis, site in zip(axes[0], sites):
+        of_arms = scores[scores["site"] == site].groupby("arm")["value"].agg(["mean", "std"]).fillna(0.0)
+        of_arms = of_arms.sort_values("mean")
+        lowest = min(0.5, of_arms["mean"].min())
+        for i, (arm, row) in enumerate(of_arms.iterrows()):
+            axis.barh(i, row["mean"] - lowest, left=lowest, color=styles[arm]["color"], height=0.7)
+            axis.errorbar(row["mean"], i, xerr=row["std"], color="black", elinewidth=1, capsize=2)
+            axis.text(lowest + 0.005, i, f"{row['mean']:.3f}", va="center", fontsize=8, color="white")
+        best_floor = of_arms.loc[of_arms.index.isin(floors), "mean"].max()
+        if np.isfinite(best_floor):
+            axis.axvline(best_floor, color="black", linewidth=1, linestyle=":", label="best floor")
+            axis.legend(fontsize=8, loc="lower right")
+        axis.set_yticks(range(len(of_arms)), of_arms.index)
+        axis.set(xlabel=label, title="" if len(sites) == 1 else site)
+        axis.grid(axis="x", alpha=0.3)
+    figure.suptitle(title)
+    return figure
+
+
+def score_plot(scores: pd.DataFrame, metric: str, label: str, floors: Collection[str], title: str) -> Figure:
+    """A score of every fold as a dot, by arm; boxes too where an arm has five folds or more. A panel a site; arms and
+    floors share its axis.
+
+    scores: columns arm, site, metric, value; arms are drawn in the order in which they first occur, floors last.
+    """
+    scores = scores[scores["metric"] == metric]
+    sites, arms = list(dict.fromkeys(scores["site"])), list(dict.fromkeys(scores["arm"]))
+    arms = sorted(arms, key=lambda arm: arm in floors)
+    encoders = sum(arm not in floors for arm in arms)
+    size = ((0.8 * max(2, len(arms)) + 0.6) * len(sites) + 1, 4)
+    figure, axes = plt.subplots(1, len(sites), figsize=size, squeeze=False, sharey=True, layout="constrained")
     rng, styles = np.random.default_rng(0), arm_styles(arms, floors)
-    for axis, (site, group) in zip(axes[0], [(site, group) for site in sites for group in groups]):
-        here = scores[scores["site"] == site]
-        for i, arm in enumerate(group):
-            values = here.loc[here["arm"] == arm, "value"].to_numpy()
+    for axis, site in zip(axes[0], sites):
+        of_site = scores[scores["site"] == site]
+        for i, arm in enumerate(arms):
+            values = of_site.loc[of_site["arm"] == arm, "value"].to_numpy()
             if len(values) >= _FEWEST_BOXED:
                 axis.boxplot(values, positions=[i], showfliers=False, widths=0.6, medianprops={"color": "black"})
             at = i + rng.uniform(-0.12, 0.12, len(values))
             axis.plot(at, values, "o", color=styles[arm]["color"], markersize=4, alpha=0.8)
-        axis.set_xticks(range(len(group)), group, rotation=30, ha="right")
-        axis.set_xlim(-0.6, len(group) - 0.4)
-        what = "floors" if group[0] in floors else "arms"
-        axis.set_title(what if len(sites) == 1 else f"{what}, {site}", fontsize=10)
+        if 0 < encoders < len(arms):
+            axis.axvline(encoders - 0.5, color="0.8", linewidth=1)
+            axis.text(encoders - 0.45, 0.99, "floors", transform=axis.get_xaxis_transform(), va="top", fontsize=8)
+        axis.set_xticks(range(len(arms)), arms, rotation=30, ha="right")
+        axis.set_xlim(-0.6, len(arms) - 0.4)
+        axis.set_title("" if len(sites) == 1 else site, fontsize=10)
         axis.grid(axis="y", alpha=0.3)
     axes[0, 0].set_ylabel(f"{label} (one dot a fold)")
     figure.suptitle(title)
@@ -159,7 +186,7 @@ def difference_plot(contrasts: pd.DataFrame, title: str, score: str = "F1") -> F
     figure, axis = plt.subplots(figsize=(8, 1.4 + 0.34 * len(contrasts)), layout="constrained")
     several = contrasts["site"].nunique() > 1
     for i, row in enumerate(contrasts.itertuples()):
-        colour = _COLOURS[1] if row.primary else _GREY
+        colour = PRIMARY if row.primary else GREY
         axis.plot([row.low, row.high], [i, i], color=colour, linewidth=2.5 if row.primary else 1.5)
         axis.plot(row.diff, i, "o", color=colour, markersize=6 if row.primary else 4)
     names = [f"{row.arm} - {row.reference}" + (f" ({row.site})" if several else "") for row in contrasts.itertuples()]
@@ -185,8 +212,8 @@ def proxy_curves(
     proxies = {name: label for name, label in proxies.items() if name in first}
     figure, axes = plt.subplots(1, len(proxies), figsize=(5.6 * len(proxies), 4.2), squeeze=False, layout="constrained")
     for axis, (proxy, label) in zip(axes[0], proxies.items()):
-        for colour, (stage, table) in zip(_COLOURS[1:], validations.items()):
-            values = table[proxy]
+        for number, (stage, table) in enumerate(validations.items()):
+            values, colour = table[proxy], arm_colour(stage, number)
             axis.plot(table["step"], values, "o-", color=colour, markersize=3, label=stage, zorder=3)
             low, high = table.get(f"{proxy}_low"), table.get(f"{proxy}_high")
             if low is not None:
@@ -195,7 +222,7 @@ def proxy_curves(
         lines = ("--", ":", "-.", (0, (1, 3)))
         for line, (name, value) in zip(lines, ((k, v) for k, v in floors.items() if k.startswith(f"{proxy}_"))):
             name = f"floor: {name.removeprefix(f'{proxy}_')}"
-            axis.axhline(value, color=_GREY, linestyle=line, linewidth=1.2, label=name)
+            axis.axhline(value, color=GREY, linestyle=line, linewidth=1.2, label=name)
         axis.set(xlabel="optimiser step", ylabel=label, title=f"{proxy.upper()} (can reach {ceilings[proxy]:.2f})")
         axis.grid(alpha=0.3)
         axis.legend(fontsize=8)
@@ -218,9 +245,9 @@ def umap_panels(rows: list[tuple[str, dict[str, np.ndarray], np.ndarray]], title
             if when not in points:
                 axis.axis("off")
                 continue
-            for i, label in enumerate(sorted(set(labels))):
-                colour = _COLOURS[1 + i % 6]
-                axis.scatter(*points[when][labels == label].T, s=6, color=colour, label=label, linewidths=0)
+            for label in sorted(set(labels)):
+                of_class = points[when][labels == label]
+                axis.scatter(*of_class.T, s=6, color=class_colour(label), label=label, linewidths=0)
             axis.set_title(f"{arm}, {when} fine-tuning", fontsize=10)
     handles, names = next(axis for axis in axes.flat if axis.collections).get_legend_handles_labels()
     figure.legend(handles, names, loc="outside right upper", fontsize=8, markerscale=2)
@@ -252,7 +279,7 @@ def reliability_plot(
         windows = min(len(labels) for labels, _ in panel.values())
         spread = 1.96 * np.sqrt(even * (1 - even) / (windows / CALIBRATION_BINS))
         above.fill_between(even, (even - spread).clip(0, 1), (even + spread).clip(0, 1), color="0.92", linewidth=0)
-        above.plot(even, even, color=_GREY, linewidth=1)
+        above.plot(even, even, color=GREY, linewidth=1)
         for arm, (labels, probabilities) in panel.items():
             style = styles[arm]
             predicted, observed, _ = reliability_bins(labels, probabilities)
@@ -288,15 +315,15 @@ def proxy_scatter(table: pd.DataFrame, proxies: dict[str, str], outcomes: dict[s
     norm = plt.Normalize(0, max(1, table["step"].max()))
     for axes, (outcome, outcome_label) in zip(grid, outcomes.items()):
         for axis, (proxy, label) in zip(axes, proxies.items()):
-            bars = {"fmt": "none", "ecolor": _GREY, "elinewidth": 0.8, "alpha": 0.5}
+            bars = {"fmt": "none", "ecolor": GREY, "elinewidth": 0.8, "alpha": 0.5}
             axis.errorbar(table[proxy], table[outcome], table[f"{outcome}_sd"], **bars)
             for i, (run, mine) in enumerate(table.groupby("run", sort=False)):
                 marker, edges = _MARKERS[i % len(_MARKERS)], plt.cm.viridis(norm(mine["step"]))
                 faces = np.where((mine["stage"] == "control").to_numpy()[:, None], 1.0, edges)
                 axis.scatter(mine[proxy], mine[outcome], c=faces, edgecolors=edges, marker=marker, zorder=3)
-                axis.scatter([], [], color=_GREY, marker=marker, label=run)
+                axis.scatter([], [], color=GREY, marker=marker, label=run)
             if (table["stage"] == "control").any():
-                axis.scatter([], [], facecolors="none", edgecolors=_GREY, label="hollow: control")
+                axis.scatter([], [], facecolors="none", edgecolors=GREY, label="hollow: control")
             axis.set_xlabel(f"{label} before fine-tuning")
             axis.grid(alpha=0.3)
         axes[0].set_ylabel(f"{outcome_label} on the test folds (± sd)")

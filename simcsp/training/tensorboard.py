@@ -16,13 +16,13 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
 from simcsp.core.arms import finished_folds
+from simcsp.core.colours import class_colour
 from simcsp.core.config_file import read_saved
 from simcsp.core.files import read_json, read_table, write_text
 from simcsp.core.run_folder import HEADLINES, START_ANEW, RunFolder, read_metrics
 from simcsp.metrics.clustering import lay_out, principal_components
 from simcsp.training.validation import Seen, Validation
 
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7")  # of Okabe and Ito: apart for all kinds of colour vision
 MOST_PAIRS, MOST_VECTORS, COMPONENTS, LEAST_SITES = 500, 500, 32, 30
 _SCORES = {"val/auc": "val_auc", "val/f1": "val_f1", "train/loss": "loss"}
 
@@ -165,8 +165,8 @@ def draw_points(vectors: np.ndarray, labels: np.ndarray, most: int, seed: int, t
     points, labels = lay_out(vectors[chosen], seed), labels[chosen]
     figure = Figure(figsize=(4, 3.4), layout="constrained")
     axis = figure.add_subplot()
-    for i, label in enumerate(sorted(set(labels))):
-        axis.scatter(*points[labels == label].T, s=5, linewidths=0, color=COLOURS[i % len(COLOURS)], label=label)
+    for label in sorted(set(labels)):
+        axis.scatter(*points[labels == label].T, s=5, linewidths=0, color=class_colour(label), label=label)
     axis.set_title(title, fontsize=9)
     axis.set_xticks([])
     axis.set_yticks([])
