@@ -10,7 +10,7 @@
     python evaluate.py relate    RUN [RUN ...] [CONFIG.yaml] ...   do SCCS, NMI and a probe tell F1 and AUC?
     python evaluate.py predict   SOURCE GENOME.fa [--help]   score every GT / AG of a genome, or what variants change
     python evaluate.py explain   SOURCE GENOME.fa [--help]   which bases calls of sites rest on, as logo and heat map
-    python evaluate.py push      CHECKPOINT OWNER/NAME [--private]   a checkpoint with its model card to the hub
+    python evaluate.py push      CHECKPOINT OWNER/NAME [--public]    a checkpoint with its model card to the hub
     python evaluate.py status    [RUNS]   every run in a folder (runs): stage, progress, alive or not, disk, headline
     python evaluate.py report    RUN [RUN ...] [--out FOLDER]   the comparison of arms: RUN/report, runs/A+B/report
 

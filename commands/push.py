@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 from commands.flags import FlagParser
@@ -20,7 +21,7 @@ def show_push(words: list[str]) -> None:
     parser = FlagParser("push", about)
     parser.add_argument("folder", type=Path, help="a checkpoint: config.json, weights, README.md")
     parser.add_argument("repository", help="owner/name")
-    parser.add_argument("--private", action="store_true", help="where it is made")
+    parser.add_argument("--public", action="store_true", help="for everybody to see; else to you and your organisation")
     asked = parser.parse_args(words)
     folder = asked.folder
     if not folder.is_dir():
@@ -34,19 +35,30 @@ def show_push(words: list[str]) -> None:
             f"{folder / CARD} is no model card with a licence in its YAML header: checkpoints have one when their "
             "training has ended; write one by hand, or train on"
         )
-    print(upload(folder, asked.repository, asked.private))
+    said = f"{asked.repository} ({'public' if asked.public else 'private'})"
+    files = sorted({path for pattern in FILES for path in folder.rglob(pattern)})
+    for path in files:
+        print(f"{path}  {path.stat().st_size / 1e6:.2f} MB", flush=True)
+    if sys.stdin.isatty() and input(f"Upload these to {said}? [y/N] ").strip().lower() not in ("y", "yes"):
+        raise InputError("push: nothing was uploaded")
+    print(upload(folder, [path.relative_to(folder).as_posix() for path in files], asked.repository, asked.public))
 
 
-def upload(folder: Path, repository: str, private: bool) -> str:
-    """The address of what was uploaded. Raises InputError for what the hub, or the way there, refuses."""
+def upload(folder: Path, names: list[str], repository: str, public: bool) -> str:
+    """The address of what was uploaded. Raises InputError for what the hub, or the way there, refuses, and where the
+    repository is there and public, and that was not asked for."""
     from huggingface_hub import HfApi
 
     api = HfApi()
     try:
-        repository = api.create_repo(repository, private=private or None, exist_ok=True).repo_id
+        repository = api.create_repo(repository, private=not public, exist_ok=True).repo_id
+        if not public and not api.repo_info(repository).private:
+            raise InputError(f"push: {repository} is public: say --public, or choose another name")
         done = api.upload_folder(
-            repo_id=repository, folder_path=folder, allow_patterns=list(FILES), commit_message="Model from SimCSP"
+            repo_id=repository, folder_path=folder, allow_patterns=names, commit_message="Model from SimCSP"
         )
+    except InputError:
+        raise
     except Exception as error:  # the hub's client also lets through what its HTTP library raises, which has changed
         reason = " ".join(str(error).split())[:300]
         raise InputError(

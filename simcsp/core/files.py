@@ -132,9 +132,10 @@ def remove_folder(path: Path) -> None:
 
 
 def copy_files(source: Path, folder: Path) -> None:
-    """Copy the files of a folder that has no folders in it to another."""
-    for path in sorted(source.iterdir()):
-        shutil.copyfile(path, folder / path.name)
+    """Copy what is in a folder to another, which is there."""
+    for path in sorted(source.rglob("*")):
+        target = folder / path.relative_to(source)
+        target.mkdir() if path.is_dir() else shutil.copyfile(path, target)
 
 
 def mend_folder(parent: Path, name: str = "*") -> None:

@@ -28,7 +28,7 @@ from simcsp.text.enriched import Classify, splice_enriched
 from simcsp.text.kmers import KMER, KmerSet, positions_in_text
 from simcsp.text.sampler import Intervals, WindowSampler, wanted_spans, whole_records
 from simcsp.text.species import check_species, gene_intervals, join_intervals, need_annotation, species_intervals
-from simcsp.text.store import TokenStore, open_masked_store, open_sequence_store, open_store
+from simcsp.text.store import TokenStore, content_hash, open_masked_store, open_sequence_store, open_store
 
 # InstaDeepAI/human_reference_genome, config 6kbp: chunk i covers [6000 i, 6000 (i + 1) + 200).
 CHUNK, CHUNK_OVERLAP = 6000, 200
@@ -201,7 +201,7 @@ def _dataset(data: DataConfig, hidden: Mapping[str, np.ndarray] | None) -> Corpu
     path = Path(data.dataset)
     if path.exists():
         files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
-        stamp += [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files]
+        stamp += [[file.name, content_hash(file)] for file in files]
     store = _hide(data, open_sequence_store(path.name, stamp, lambda: _rows(data), data.cache), hidden)
     return Corpus(store, whole_records(store), {"corpus": "dataset", "dataset": data.dataset, "split": data.split})
 

@@ -17,8 +17,7 @@ from simcsp.core.files import read_json, replacing, sha256_file, write_json
 from simcsp.text.alphabet import N, reverse_complement
 from simcsp.text.fasta import READ_SIZE, fasta_pieces
 
-_ALWAYS_HASHED = 64_000_000  # bases: a tenth of a second
-_STORE_VERSION = 2  # of the files in the cache: others are made anew
+_STORE_VERSION = 3  # of the files in the cache: others are made anew
 _LAST_BITS = np.array([(1 << count) - 1 for count in range(9)], dtype=np.uint8)  # of a byte
 
 
@@ -86,7 +85,7 @@ class TokenStore:
 
 
 def open_store(fastas: Iterable[str | Path], cache: str | Path, qualify: bool = False) -> TokenStore:
-    """The store of these FASTA files, made in `cache` on first use and reused while no file has changed.
+    """The store of these FASTA files, made in `cache` on first use and reused for files of the same content and names.
 
     qualify: the files are of different genomes, so a record is called `file stem:name` (`folder/file:name` where stems
     are alike); otherwise a name that occurs in two files is an error. See `_write_store` for what is on disk.
@@ -95,9 +94,9 @@ def open_store(fastas: Iterable[str | Path], cache: str | Path, qualify: bool = 
     for path in paths:
         if not path.is_file():
             raise InputError(f"FASTA {path} does not exist")
-    stamp = [[str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns] for path in paths]
     sources = _distinct(paths, [path.name for path in paths])
     prefixes = _distinct(paths, [path.name.split(".")[0] for path in paths])
+    stamp = [*sources, *prefixes, *(content_hash(path) for path in paths)]
 
     def pieces() -> Iterator[_Piece]:
         owner: dict[str, int] = {}
@@ -109,6 +108,22 @@ def open_store(fastas: Iterable[str | Path], cache: str | Path, qualify: bool = 
                 yield source, name, own, ids, lower
 
     return _open_or_write(paths[0].name.split(".")[0], [*stamp, qualify], sources, pieces, cache)
+
+
+def content_hash(path: Path) -> str:
+    """Hash of a file, which is read once a process: a time that a copy or `touch` sets proves nothing of a cache."""
+    return _hash_once(path.resolve(), *_state_of(path))
+
+
+def _state_of(path: Path) -> tuple[int, ...]:
+    """What changes with a file while a process runs: nobody sets the time of its last change of status."""
+    stat = path.stat()
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
+
+
+@functools.cache
+def _hash_once(path: Path, *file: int) -> str:
+    return sha256_file(path)
 
 
 def _distinct(paths: list[Path], names: list[str]) -> list[str]:
@@ -175,7 +190,7 @@ def _check_content(
 ) -> bool:
     """Whether the files of a store have the hashes of its manifest. Cached: once a process for files as they are.
 
-    written: the times of the files in ns, which make changed files another case.
+    written: the state of the files, which makes changed ones another case.
     """
     ids, digest = np.memmap(path, dtype=np.uint8, mode="r"), hashlib.sha256()
     for record in records:
@@ -188,25 +203,22 @@ def _check_content(
 def _read_manifest(path: Path) -> dict[str, Any]:
     """NAME.json of a store, whose files it is checked against.
 
-    Sizes always; the hash, which takes seconds for a genome, where the ids are at most 64 MB or have another time of
-    change than when they were written. So a bit that flips on the disk under a genome's store is not seen.
-    Raises InputError for what is damaged.
+    Their hash takes a second for 1 Gb, once a process. Raises InputError for what is damaged.
     """
     remedy = f"delete {path.with_suffix('.*')}, the store is made anew from its source"
     manifest = read_json(path.with_suffix(".json"), remedy)
     try:
         records = tuple(Record(**record) for record in manifest["records"])
-        bases, written = manifest["bases"], manifest.get("written_ns")  # older stores do not have the time
+        bases = manifest["bases"]
     except (KeyError, TypeError) as error:
         raise InputError(f"{path.with_suffix('.json')} is no manifest of a store ({error}): {remedy}") from None
     files = {path: bases, path.with_suffix(".lower"): (bases + 7) // 8}
     for file, size in files.items():
         if not file.is_file() or file.stat().st_size != size:
             raise InputError(f"{file} is not of the {size} bytes that were written: cut short or damaged; {remedy}")
-    changed = tuple(file.stat().st_mtime_ns for file in files)
-    if bases <= _ALWAYS_HASHED or written not in (None, changed[0]):
-        if not _check_content(path, changed, manifest["sha256"], manifest.get("lower_sha256"), records):
-            raise InputError(f"{path} is not what was written (its SHA-256 differs): damaged; {remedy}")
+    changed = tuple(number for file in files for number in _state_of(file))
+    if not _check_content(path, changed, manifest["sha256"], manifest.get("lower_sha256"), records):
+        raise InputError(f"{path} is not what was written (its SHA-256 differs): damaged; {remedy}")
     return manifest
 
 
@@ -245,7 +257,6 @@ def _write_store(target: Path, sources: list[str], pieces: Iterable[_Piece]) -> 
         "sources": sources,
         "sha256": digest.hexdigest(),
         "lower_sha256": lower_digest.hexdigest(),
-        "written_ns": target.stat().st_mtime_ns,
         "bases": total,
         "n_share": round(sum(record["n"] for record in records.values()) / total, 6),
         "repeat_share": round(sum(record["lower"] for record in records.values()) / total, 6),

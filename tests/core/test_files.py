@@ -201,7 +201,8 @@ def weights_of_a_model(folder):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limits[1], limits[1]))
     folder.mkdir()
-    (folder / "weights").write_bytes(bytes(100_000))
+    (folder / "part").mkdir()
+    (folder / "part/weights").write_bytes(bytes(100_000))
     resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     return folder
 

@@ -4,6 +4,7 @@ import base64
 import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -127,7 +128,15 @@ class Hub(BaseHTTPRequestHandler):
 
     def do_GET(self):
         self.answer(
-            {"id": "me/m", "siblings": [], "sha": "abc", "private": False, "tags": [], "downloads": 0, "likes": 0}
+            {
+                "id": "me/m",
+                "siblings": [],
+                "sha": "abc",
+                "private": self.server.private,
+                "tags": [],
+                "downloads": 0,
+                "likes": 0,
+            }
         )
 
     def answer(self, value, status=200):
@@ -146,7 +155,7 @@ class Hub(BaseHTTPRequestHandler):
 def hub(monkeypatch):
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     server.address = f"http://127.0.0.1:{server.server_port}"
-    server.files, server.calls, server.refuse = {}, [], None
+    server.files, server.calls, server.refuse, server.private = {}, [], None, True
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     import huggingface_hub.constants
@@ -166,14 +175,33 @@ def test_push_uploads_a_checkpoint_with_its_card_and_nothing_else(hub, tmp_path,
     write_card(folder, "m", None, {}, "nothing", {})
     (folder / "optimizer.pt").write_bytes(b"x")
     call(evaluate, "push", folder, "me/m")
-    assert capsys.readouterr().out.strip() == f"{hub.address}/me/m/commit/abc"
+    *shown, address = capsys.readouterr().out.splitlines()
+    assert address == f"{hub.address}/me/m/commit/abc"
     assert hub.created["name"] == "m" and hub.created["organization"] == "me"
+    assert hub.created["visibility"] == "private"
     names = {"README.md", "bases.json", "checksums.json", "config.json", "model.safetensors", "tokenizer.json"}
-    assert set(hub.files) == names | {"tokenizer_config.json"}
+    assert set(hub.files) == names | {"tokenizer_config.json", "modules.json", "1_Pooling/config.json"}
+    assert [line.split("  ")[0] for line in shown] == sorted(str(folder / name) for name in hub.files)
     assert all(hub.files[name] == (folder / name).read_bytes() for name in hub.files)
     assert all(token == "Bearer hf_test" for _, token in hub.calls)
     hub.refuse = 401
     assert f"me/m cannot be uploaded to {hub.address} (" in refusal(call, capsys, evaluate, "push", folder, "me/m")
+
+
+def test_push_is_public_only_where_that_is_asked_for_and_asks_at_a_terminal(hub, tmp_path, call, capsys, monkeypatch):
+    folder = saved("token-classification", tmp_path / "m")
+    write_card(folder, "m", None, {}, "nothing", {})
+    hub.private = False
+    assert "me/m is public: say --public" in refusal(call, capsys, evaluate, "push", folder, "me/m")
+    assert not hub.files
+    call(evaluate, "push", folder, "me/m", "--public")
+    assert hub.created["visibility"] == "public" and hub.files
+    hub.files.clear()
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(isatty=lambda: True))
+    for answer in ("", "n"):
+        monkeypatch.setattr("builtins.input", lambda asked, answer=answer: answer)
+        assert "nothing was uploaded" in refusal(call, capsys, evaluate, "push", folder, "me/m", "--public")
+    assert not hub.files
 
 
 def test_push_refuses_what_is_no_checkpoint_or_has_no_licence(tmp_path, call, capsys):

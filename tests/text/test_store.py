@@ -43,8 +43,11 @@ def test_store_is_made_once_and_again_when_the_file_changes(tmp_path):
     with mock.patch("simcsp.text.store._write_store", side_effect=AssertionError("built again")):
         assert open_store([path], tmp_path / "cache").sha256 == first.sha256
     stamp = path.stat().st_mtime_ns
-    path.write_text(">a\nACGA\n")  # the same size
     os.utime(path, ns=(stamp, stamp + 1_000_000))
+    assert open_store([path], tmp_path / "cache").path == first.path
+    path.unlink()
+    write_fasta(path, {"a": "ACGA"})  # of the same size
+    os.utime(path, ns=(stamp, stamp))
     second = open_store([path], tmp_path / "cache")
     assert decode(second.ids) == "ACGA"
     assert second.sha256 != first.sha256
