@@ -10,11 +10,20 @@ import pandas as pd
 from tqdm import tqdm
 
 from commands.sources import fold_folders
-from simcsp.core.arms import FLOORS, holds_classifier, job_of
+from simcsp.core.arms import FLOORS, holds_classifier
 from simcsp.core.config import Config
 from simcsp.core.device import build_accelerator
 from simcsp.core.errors import InputError
 from simcsp.core.files import write_text
+from simcsp.core.run_layout import (
+    BENCHMARK,
+    BENCHMARK_TABLE,
+    SPLITS,
+    SPLITS_RECORD,
+    checkpoint_path,
+    fit_key,
+    is_finished,
+)
 from simcsp.labels.spliceator import Windows, benchmark_species, load_benchmark
 from simcsp.labels.splits import fold_count, has_training_windows, read_windows
 from simcsp.metrics.benchmark import (
@@ -43,12 +52,12 @@ def show_classify(source: Path, config: Config) -> None:
     accelerator = build_accelerator(config.device, config.precision)
     rows, worst = {}, 0.0
     for folder in tqdm(fold_folders(source), desc="classify", unit="fold", disable=not sys.stderr.isatty()):
-        job = job_of(folder)
-        index = splits.folds[str(job["site"])][int(job["fold"])]["test"]
+        fit = fit_key(folder)
+        index = splits.folds[fit.site][fit.fold]["test"]
         recorded = recorded_predictions(folder, windows.names[index])
-        probabilities = load_scorer(folder / "checkpoints/best", config, accelerator)(windows.take(index))
+        probabilities = load_scorer(checkpoint_path(folder), config, accelerator)(windows.take(index))
         worst = max(worst, float(np.abs(recorded["probability"] - probabilities).max()))
-        rows[f"{job['arm']} {job['site']} seed {job['seed']} fold {job['fold']:02d}"] = classification_scores(
+        rows[f"{fit.model} {fit.site} seed {fit.seed} fold {fit.fold:02d}"] = classification_scores(
             windows.labels[index], probabilities
         )
     print("test windows of each fold, scored anew with its checkpoint")
@@ -66,7 +75,7 @@ def show_benchmark(source: Path, config: Config) -> None:
     accelerator = build_accelerator(config.device, config.precision)
     if holds_classifier(source):
         fold = source.resolve().parents[1]
-        if not (fold / "summary.json").is_file():
+        if not is_finished(fold):
             print("a checkpoint outside a run: no validation windows are known to pick a threshold on, so it is .5")
             table = score_checkpoint(source, config, accelerator, sets)
             print(score_table({name: benchmark_columns(scores) for name, scores in table.items()}))
@@ -118,7 +127,7 @@ def why_nothing_is_written(folders: list[Path], config: Config, windows: Windows
     """The reason, or None where the scores are those of a whole run with its windows."""
     if windows is None:
         return "the report of a run compares with the floors, which take the training windows"
-    if not (config.folder / "splits/splits.json").is_file():
+    if not (config.folder / SPLITS / SPLITS_RECORD).is_file():
         return f"{config.folder} has no splits of its own: it holds models, and is no run folder"
     if [path.resolve() for path in folders] != [path.resolve() for path in fold_folders(config.folder, floors=True)]:
         return f"this is a part of a run (for its files: evaluate.py benchmark {config.folder})"
@@ -129,8 +138,8 @@ def write_benchmark(
     rows: pd.DataFrame, notes: list[str], curves: dict[str, dict[str, dict[str, Curve]]], config: Config, made_up: bool
 ) -> None:
     """benchmark.csv, notes.txt and the reliability plots of a run."""
-    out = config.folder / "benchmark"
-    write_text(out / "benchmark.csv", rows.to_csv(index=False, float_format="%.6g"))
+    out = config.folder / BENCHMARK
+    write_text(out / BENCHMARK_TABLE, rows.to_csv(index=False, float_format="%.6g"))
     write_text(out / "notes.txt", "".join(f"{note}\n" for note in notes))
     suffix = " (synthetic data)" if made_up else ""
     for name, panels in curves.items():

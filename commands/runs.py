@@ -8,14 +8,13 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from commands.sources import config_of, enclosing_run, names_config, stage_configs
-from simcsp.core.arms import finished_folds, job_of
+from commands.sources import config_of, enclosing_run, names_config
 from simcsp.core.config import Config, FinetuneConfig
 from simcsp.core.device import build_accelerator
 from simcsp.core.errors import InputError
+from simcsp.core.run_layout import BASES, CONFIG, RELATE, begun_fits, finished_fits, fit_key
 from simcsp.labels.motifs import load_motifs
 from simcsp.labels.splits import load_windows, selection_windows
-from simcsp.metrics.proxy_correlation import FOLDER as RELATE
 from simcsp.metrics.proxy_correlation import (
     HEADLINES,
     drop_weights,
@@ -71,7 +70,7 @@ def relate_config(run: Path, words: list[str]) -> Config:
     """
     given, of_fold = {word.partition("=")[0] for word in words}, not names_config(words)
     if of_fold:
-        fold = next((path for path in stage_configs(run) if "finetune" in path.parts[-6:]), None)
+        fold = next((fit / CONFIG for fit in begun_fits(run)), None)
         if fold is None:
             raise InputError(
                 f"{run} has no fine-tuned fold whose settings could be taken: add the experiment's config, for example "
@@ -107,7 +106,7 @@ def show_report(runs: list[Path], words: list[str]) -> None:
         configs.append(config_of(run, words))
         if enclosing_run(run) is None or run.resolve() != configs[-1].folder.resolve():
             raise InputError(f"report takes run folders; {run} lies inside {configs[-1].folder}")
-    tasks = [dict.fromkeys(job_of(folder)["site"] == "bases" for folder in finished_folds(run)) for run in runs]
+    tasks = [dict.fromkeys(fit_key(folder).site == BASES for folder in finished_fits(run)) for run in runs]
     if len(runs) > 1 and any(True in found for found in tasks):
         of_bases = runs[[True in found for found in tasks].index(True)]
         raise InputError(f"{of_bases} is of finetune.task bases, which report shows one run at a time")

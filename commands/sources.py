@@ -11,13 +11,25 @@ from simcsp.core.arms import (
     FLOORS,
     OF_CONTROL,
     OF_PRETRAINING,
-    checkpoint_of,
     holds_classifier,
-    job_of,
-    stage_folders,
 )
 from simcsp.core.config import Config
 from simcsp.core.errors import InputError
+from simcsp.core.run_layout import (
+    CHECKPOINTS,
+    CONFIG,
+    CONTROL_STAGE,
+    MLM,
+    arm_checkpoints,
+    arm_model,
+    begun_fits,
+    begun_stages,
+    checkpoint_of,
+    checkpoint_path,
+    fit_key,
+    fits_below,
+    is_finished,
+)
 from simcsp.text.sites import SITES
 from utils.arguments import load_config
 
@@ -59,28 +71,29 @@ def enclosing_run(source: Path) -> Path | None:
 
 def stage_configs(run: Path) -> Iterator[Path]:
     """Resolved configs of the stages of a run folder, fine-tuning first: it holds every section but pre-training's."""
-    for pattern in ("finetune/*/*/**/seed*/fold*", "pretrain", "pretrain/seed*", "mlm"):
-        yield from sorted(run.glob(f"{pattern}/config.yaml"))
+    yield from (fit / CONFIG for fit in begun_fits(run))
+    yield from (stage / CONFIG for stage in sorted(begun_stages(run), key=lambda stage: stage == run / MLM))
 
 
 def encoders(source: Path) -> dict[str, Path]:
     """{name: checkpoint folder} to measure: one checkpoint, a fold's best, or those of a run that arms name."""
     if (source / "config.json").is_file():
         return {str(source): source}
-    if (source / "checkpoints/best").is_dir():
-        return {str(source): source / "checkpoints/best"}
-    stages = {stage: stage_folders(source, stage) for stage in ("pretrain", "control")}
-    if (source / "checkpoints").is_dir():  # one stage of a run, under one seed
-        stages = {"control" if "control" in source.resolve().parts[-2:] else "pretrain": {None: source}}
-    found = {}
-    for arm in (BASELINE, *OF_PRETRAINING, *OF_CONTROL):
-        stage, name = checkpoint_of(arm)
-        for seed, folder in stages.get(stage, {}).items():
-            if (folder / "checkpoints" / name).is_dir():
-                found[arm if seed is None else f"{arm}:pretrain{seed}"] = folder / "checkpoints" / name
-    if not found:
+    if checkpoint_path(source).is_dir():
+        return {str(source): checkpoint_path(source)}
+    arms = (BASELINE, *OF_PRETRAINING, *OF_CONTROL)
+    if (source / CHECKPOINTS).is_dir():  # one stage of a run, under one seed
+        of_control = CONTROL_STAGE in source.resolve().parts[-2:]
+        folders = {arm: checkpoint_path(source, checkpoint_of(arm)[1]) for arm in arms}
+        checkpoints = {
+            arm: folder for arm, folder in folders.items() if (arm in OF_CONTROL) == of_control and folder.is_dir()
+        }
+    else:
+        every = {arm: arm_checkpoints(source, arm) for arm in arms}
+        checkpoints = {arm_model(arm, seed): path for arm, paths in every.items() for seed, path in paths.items()}
+    if not checkpoints:
         raise InputError(f"{source} holds no checkpoint: give a finished run, a fold or a checkpoint folder")
-    return found
+    return checkpoints
 
 
 def fold_folders(source: Path, floors: bool = False) -> list[Path]:
@@ -89,19 +102,18 @@ def fold_folders(source: Path, floors: bool = False) -> list[Path]:
     Fits on a part of the training windows (windowsN/drawM) stand aside where there are some on all of them, and else
     must be of one N and M. Raises InputError, naming them, where they are not.
     """
-    found = [source] if (source / "summary.json").is_file() else []
-    if not found:
-        every = sorted(path.parent for path in source.rglob("seed*/fold*/summary.json"))
-        found = [folder for folder in every if not folder.parents[1].name.startswith("draw")]
-        draws = sorted({folder.parents[1] for folder in every} - {folder.parents[1] for folder in found})
-        cuts = sorted({"/".join(folder.parts[-2:]) for folder in draws})
-        if not found and len(cuts) > 1:
-            raise InputError(f"{source} holds fits on {', '.join(cuts)}: give the folder of one, such as {draws[0]}")
-        found = found or every
+    fits = {source: None} if is_finished(source) else {folder: fit_key(folder) for folder in fits_below(source)}
+    if any(key is not None and key.train_windows is None for key in fits.values()):
+        fits = {folder: key for folder, key in fits.items() if key.train_windows is None}
+    cuts = {f"windows{key.train_windows}/draw{key.draw}": folder.parents[1] for folder, key in fits.items() if key}
+    if len(cuts) > 1:
+        raise InputError(
+            f"{source} holds fits on {', '.join(sorted(cuts))}: give the folder of one, such as {min(cuts.values())}"
+        )
     usable = [
         folder
-        for folder in found
-        if holds_classifier(folder / "checkpoints/best") or (floors and job_of(folder)["arm"] in FLOORS)
+        for folder in fits
+        if holds_classifier(checkpoint_path(folder)) or (floors and fit_key(folder).arm in FLOORS)
     ]
     if not usable:
         raise InputError(f"{source} holds no finished classifier: run finetune.sh first")
@@ -112,19 +124,19 @@ def choose_models(source: Path, arm: str | None, site: str | None) -> tuple[dict
     """{what they were fitted on: classifier checkpoints} of one arm, and a line that says which."""
     if holds_classifier(source):  # one checkpoint: in its fold, or from elsewhere
         inside = enclosing_run(source) is not None
-        known = str(job_of(source.resolve().parents[1])["site"]) if inside else site or "both"
+        known = fit_key(source.resolve().parents[1]).site if inside else site or "both"
         if site not in (None, known):
             raise InputError(f"--site {site}: {source} was fitted on {known}")
         return {known: [source]}, f"{source} (fitted on {known})"
-    jobs = [(job_of(folder), folder / "checkpoints/best") for folder in fold_folders(source)]
-    arms = sorted({str(job["arm"]) for job, _ in jobs})
+    fits = [(fit_key(folder), checkpoint_path(folder)) for folder in fold_folders(source)]
+    arms = sorted({fit.model for fit, _ in fits})
     arm = arm or (arms[0] if len(arms) == 1 else BASELINE)
     if arm not in arms:
         raise InputError(f"--arm {arm}: {source} has finished classifiers of {', '.join(arms)}")
     folders: dict[str, list[Path]] = {}
-    for job, folder in jobs:
-        if job["arm"] == arm and site in (None, job["site"]):
-            folders.setdefault(str(job["site"]), []).append(folder)
+    for fit, folder in fits:
+        if fit.model == arm and site in (None, fit.site):
+            folders.setdefault(fit.site, []).append(folder)
     if not folders:
         raise InputError(f"--site {site}: {source} has no finished classifier of {arm} fitted on it")
     if set(SITES) <= folders.keys():

@@ -28,10 +28,27 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from simcsp.core.arms import BASELINE, OF_CONTROL, OF_PRETRAINING, checkpoint_of, finished_folds, stage_folders  # noqa: E402
+from simcsp.core.arms import BASELINE, OF_CONTROL, OF_PRETRAINING  # noqa: E402
 from simcsp.core.config_file import read_saved  # noqa: E402
 from simcsp.core.errors import InputError  # noqa: E402
 from simcsp.core.files import read_json, read_table, write_text  # noqa: E402
+from simcsp.core.run_layout import (  # noqa: E402
+    CONFIG,
+    CORRELATIONS,
+    ENVIRONMENT,
+    FINETUNE,
+    RELATE,
+    RELATE_TABLE,
+    REPORT,
+    REPORT_CONTRASTS,
+    REPORT_TABLE,
+    begun_fits,
+    begun_stages,
+    checkpoint_of,
+    finished_fits,
+    fit_key,
+    stage_folders,
+)
 from simcsp.report.collect import CROSS_VALIDATION  # noqa: E402
 from utils.script import run_script  # noqa: E402
 
@@ -66,17 +83,16 @@ def rows_of(folder: Path) -> pd.DataFrame:
 
     Raises InputError where there is none, and for synthetic data.
     """
-    summary = folder / "report/summary.csv"
+    summary = folder / REPORT / REPORT_TABLE
     if not summary.is_file():
         raise InputError(f"{summary} does not exist: run finetune.py, or evaluate.py report {folder}")
-    runs = [folder] if (folder / "finetune").is_dir() else [folder.parent / name for name in folder.name.split("+")]
-    patterns = ("finetune/*/*/**/seed*/fold*", "*", "pretrain/seed*", "control/seed*")
-    stages = [path for run in runs for path in sorted(set().union(*(run.glob(f"{p}/env.json") for p in patterns)))]
+    runs = [folder] if (folder / FINETUNE).is_dir() else [folder.parent / name for name in folder.name.split("+")]
+    stages = [path / ENVIRONMENT for run in runs for path in sorted([*begun_fits(run), *begun_stages(run)])]
     if not stages:
         raise InputError(f"{folder} has no finished fold, nor have runs beside it of which it is the report")
     main, again = main_size(runs), f"run evaluate.py report {' '.join(map(str, runs))} again"
     table = with_contrasts(
-        read_table(summary, ["arm", "metric"], again), read_contrasts(folder / "report/contrasts.csv", main, again)
+        read_table(summary, ["arm", "metric"], again), read_contrasts(folder / REPORT / REPORT_CONTRASTS, main, again)
     )
     if len(runs) > 1:  # all else is in the rows of each
         between = table["arm"].str.contains(":") | table["reference"].str.contains(":")
@@ -86,15 +102,15 @@ def rows_of(folder: Path) -> pd.DataFrame:
     seeds = Seeds(runs)
     table["seeds"] = [seeds.of(row.arm, row.reference, row.dataset) for row in table.itertuples()]
     rows = [as_text(table.assign(run=folder.name, **made_by(stages)))]
-    if (folder / "relate/correlations.csv").is_file():
-        rows.append(as_text(correlations_of(folder / "relate").assign(run=folder.name)))
+    if (folder / RELATE / CORRELATIONS).is_file():
+        rows.append(as_text(correlations_of(folder / RELATE).assign(run=folder.name)))
     return pd.concat(rows, ignore_index=True)
 
 
 def made_by(stages: list[Path]) -> dict[str, str]:
     """config, command, git and date from the env.json of stages and folds."""
     envs = [read_json(path) for path in stages]
-    if "data/demo" in json.dumps(read_saved(stages[0].with_name("config.yaml"))["data"]):
+    if "data/demo" in json.dumps(read_saved(stages[0].with_name(CONFIG))["data"]):
         raise InputError(f"{stages[0].parent} is of synthetic data: the record holds real runs only")
     return {
         "config": next((word for word in envs[0]["argv"] if word.endswith(".yaml")), ""),
@@ -132,14 +148,13 @@ def as_text(table: pd.DataFrame) -> pd.DataFrame:
 
 def main_size(runs: list[Path]) -> str:
     """The labels of rows that name none: all where there are such folds, else the most (as the report has it)."""
-    sizes = {size_of(path) for run in runs for path in finished_folds(run)}
+    sizes = {size_of(path) for run in runs for path in finished_fits(run)}
     return "all" if "all" in sizes else max(sizes, key=int)
 
 
 def size_of(path: Path) -> str:
-    """Labels of a fold's training part that a fit used, from a path of its folder."""
-    found = re.search(r"/windows(\d+)/", path.as_posix())
-    return found[1] if found else "all"
+    """Labels of a fold's training part that a fit used. path: its folder."""
+    return str(fit_key(path).train_windows or "all")
 
 
 def read_contrasts(path: Path, main: str, again: str) -> pd.DataFrame:
@@ -169,11 +184,10 @@ class Seeds:
         self.pretrained: dict[str, set[int]] = {}
         self.fits: dict[str, set[int]] = {}
         for run in runs:
-            for path in finished_folds(run):
-                arm, *levels = path.relative_to(run).parts[1:]
-                name = arm if run == runs[0] else f"{run.name}:{arm}"
-                self.pretrained.setdefault(name, set()).update(numbers(levels, "pretrain"))
-                self.fits.setdefault(name, set()).update(numbers(levels, "seed"))
+            for fit in map(fit_key, finished_fits(run)):
+                name = fit.arm if run == runs[0] else f"{run.name}:{fit.arm}"
+                self.pretrained.setdefault(name, set()).update({fit.pretrain_seed} - {None})
+                self.fits.setdefault(name, set()).add(fit.seed)
 
     def of(self, arm: str, reference: str, dataset: str) -> str:
         """Ascending, a space between them. dataset: a proxy is of all pre-training seeds, fine-tuned or not."""
@@ -185,11 +199,6 @@ class Seeds:
         return " ".join(map(str, sorted(found or self.fits.get(arm) or set().union(*self.fits.values()))))
 
 
-def numbers(levels: list[str], name: str) -> set[int]:
-    """N of the levels of a path that are nameN."""
-    return {int(found[1]) for level in levels if (found := re.fullmatch(rf"{name}(\d+)", level))}
-
-
 # -- evaluate.py relate ------------------------------------------------------------------------------------------------
 
 
@@ -199,10 +208,11 @@ def correlations_of(folder: Path) -> pd.DataFrame:
     n_paired: how many the interval resamples (unit).
     """
     again = "run evaluate.py relate again"
-    table = read_table(folder / "correlations.csv", ["outcome", "proxy", "checkpoints", "runs", "resampled"], again)
-    checkpoints = read_table(folder / "relate.csv", ["run", "seed"], again)
+    table = read_table(folder / CORRELATIONS, ["outcome", "proxy", "checkpoints", "runs", "resampled"], again)
+    checkpoints = read_table(folder / RELATE_TABLE, ["run", "seed"], again)
     runs = [folder.parents[1] / Path(run).name for run in dict.fromkeys(checkpoints["run"])]  # each keeps its own fits
-    stages = [path for run in runs for path in sorted(run.glob("relate/finetune/*/*/**/seed*/fold*/env.json"))]
+    fits = [fit for run in runs for fit in begun_fits(run / RELATE)]
+    made = made_by([fit / ENVIRONMENT for fit in fits])
     rows = []
     for kind in ("spearman", "kendall"):
         values = {"mean": table[kind], "low": table[f"{kind}_low"], "high": table[f"{kind}_high"]}
@@ -210,9 +220,9 @@ def correlations_of(folder: Path) -> pd.DataFrame:
         about |= {"metric": f"{kind}/" + table["outcome"], "n": table["checkpoints"]}
         about["n_paired"] = table["runs"].where(table["resampled"] == "runs", table["checkpoints"])
         rows.append(pd.DataFrame(about | values).dropna(subset="mean"))
-    size = " ".join(sorted({size_of(path) for path in stages}))
+    size = " ".join(sorted({size_of(fit) for fit in fits}))
     seeds = " ".join(map(str, sorted(set(checkpoints["seed"]))))
-    return pd.concat(rows, ignore_index=True).assign(train_windows=size, seeds=seeds, **made_by(stages))
+    return pd.concat(rows, ignore_index=True).assign(train_windows=size, seeds=seeds, **made)
 
 
 if __name__ == "__main__":

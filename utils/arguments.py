@@ -21,6 +21,7 @@ import jsonargparse
 from simcsp.core.config import DEFAULT_CONFIG, PLAIN, SECTIONS, Config, flatten, is_plain_name, to_dict
 from simcsp.core.config_file import OF_CONTRAST, check_saved, known_fields, read_values, upgrade
 from simcsp.core.errors import InputError
+from simcsp.core.run_layout import ENVIRONMENT
 from utils.config_checks import data_faults, missing_files, model_faults, training_faults
 
 REFUSED = (jsonargparse.ArgumentError, TypeError, ValueError)
@@ -62,7 +63,7 @@ def load_config(argv: Sequence[str], hidden: Sequence[str] = (), with_files: boo
     parser = build_parser(hidden)
     path, flags = _split_words(argv)
     files = read_files(path)
-    one_job = (path.parent / "env.json").is_file()
+    one_job = (path.parent / ENVIRONMENT).is_file()
     if one_job:
         check_saved(path)
         files = [(name, upgrade(values)) for name, values in files]

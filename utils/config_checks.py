@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from simcsp.core.config import PLAIN, STAGES, Config, DataConfig, FinetuneConfig, is_plain_name
+from simcsp.core.run_layout import stage_name
 
 
 def model_faults(config: Config) -> Iterator[str]:
@@ -126,7 +127,7 @@ def _only_faults(config: Config) -> Iterator[str]:
     parts = {"data", *(name for name in ("mlm", "pretrain") if getattr(config, name).steps)}
     parts |= {"control"} if config.pretrain.control and config.pretrain.steps else set()
     if len(config.pretrain_seeds) > 1:
-        parts |= {f"{name}/seed{seed}" for name in parts & {"pretrain", "control"} for seed in config.pretrain_seeds}
+        parts |= {stage_name(name, seed) for name in parts & {"pretrain", "control"} for seed in config.pretrain_seeds}
     if unknown := [name for name in config.only or () if name not in parts]:
         yield f"only: {unknown[0]!r} is none of the parts of this pre-training: {', '.join(sorted(parts))}"
     if config.only is not None and (not config.only or config.search.trials):

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
 
-from simcsp.core.arms import CONTROL, FLOORS, OF_CONTROL, OF_PRETRAINING
+from simcsp.core.arms import CONTROL, FLOORS, OF_CONTROL, OF_PRETRAINING, starts_of
 from simcsp.core.config import Config
+from simcsp.core.run_layout import stage_name
 
 LONGEST = 60  # minutes of a job by the estimate, where it has more than one fold
 WINDOWS = 44_152  # of Spliceator's set, when data.max_windows names no number
@@ -37,8 +38,8 @@ def pretraining_jobs(config: Config) -> dict[str, Job]:
         first = tuple(jobs)[-1:]
         for name in ("pretrain", "control") if config.pretrain.control else ("pretrain",):
             for seed in config.pretrain_seeds if len(config.pretrain_seeds) > 1 else [None]:
-                folder = name if seed is None else f"{name}/seed{seed}"
-                jobs[folder.replace("/", "-")] = Job(only(folder), first)
+                part = stage_name(name, seed)
+                jobs[part.replace("/", "-")] = Job(only(part), first)
     return jobs
 
 
@@ -62,7 +63,7 @@ def finetuning_jobs(config: Config, gflops: float) -> dict[str, Job]:
     folds = list(range(count)) if settings.folds is None else settings.folds
     for arm in settings.arms:
         name = arm.partition("=")[0]
-        minutes = fold_minutes(config, name, gflops)
+        minutes = fold_minutes(config, arm, gflops)
         size = len(folds) if settings.select_epoch == "shared" else max(1, min(len(folds), int(LONGEST / minutes)))
         size = ceil(len(folds) / ceil(len(folds) / size))  # jobs of like length
         for start in range(0, len(folds), size):
@@ -84,12 +85,12 @@ def arm_needs(arm: str, before: dict[str, Job]) -> tuple[str, ...]:
 
 
 def fold_minutes(config: Config, arm: str, gflops: float) -> float:
-    """Minutes of one fold of an arm, by 6 operations a weight and token, and at most twice the patience of epochs."""
+    """Minutes of one fold of an entry of finetune.arms, by 6 operations a weight and token, and at most twice the
+    patience of epochs."""
     settings, fits = config.finetune, len(config.finetune.sites) * len(config.finetune.seeds) * config.finetune.draws
     if arm in FLOORS:
         return 0.1 * fits
-    if arm in OF_PRETRAINING + OF_CONTROL:
-        fits *= len(config.pretrain_seeds)
+    fits *= starts_of(arm, len(config.pretrain_seeds))
     if settings.task == "bases":
         tokens = config.bases.steps * config.bases.stretches * config.bases.tiles * config.bases.tile
     else:

@@ -14,6 +14,7 @@ import yaml
 from simcsp.core.config import DEFAULT_CONFIG, SECTIONS, Config, MlmConfig, PretrainConfig, to_dict
 from simcsp.core.errors import InputError
 from simcsp.core.files import check_hash, read_json
+from simcsp.core.run_layout import ENVIRONMENT
 
 CONFIG_HASH = "config_sha256"  # in env.json
 MOST_BYTES, MOST_VALUES = 1_000_000, 100_000
@@ -40,7 +41,7 @@ def read_saved(path: Path) -> dict[str, Any]:
 
 def check_saved(path: Path) -> None:
     """Refuse a config that is not the one which the env.json beside it was written with."""
-    env = path.with_name("env.json")
+    env = path.with_name(ENVIRONMENT)
     if path.is_file() and env.is_file():
         remedy = "restore it from a copy, or delete the folder that it lies in and train that anew"
         check_hash(path, read_json(env, remedy).get(CONFIG_HASH), remedy)

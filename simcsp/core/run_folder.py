@@ -1,8 +1,6 @@
-"""The run folder: config, environment, log, metrics, checkpoints, state and summary; exact resume.
+"""The folder of a stage or fit in work: begun, logged, resumed exactly, finished (its files: see `run_layout`).
 
-Layout of a stage's folder: config.yaml, env.json, train.log, metrics.jsonl (the source of truth), TensorBoard events
-(a view of it, made anew on resume), checkpoints/, summary.json written last: it means done. While it runs also .lock,
-state.pt, and state.previous.pt, the state before that one.
+metrics.jsonl is the source of truth; TensorBoard's events are a view of it, made anew on resume.
 """
 
 from __future__ import annotations
@@ -42,12 +40,23 @@ from simcsp.core.files import (
     write_text,
 )
 from simcsp.core.locks import LOCK, release_lock, take_lock
+from simcsp.core.run_layout import (
+    CHECKPOINTS,
+    CONFIG,
+    ENVIRONMENT,
+    LOG,
+    METRICS,
+    PREVIOUS_STATE,
+    STATE,
+    SUMMARY,
+    is_finished,
+)
 
 FORMAT = 2
 """Of run folders, in env.json. 1, which says nothing there: without checksums. Both are read; a later one is not."""
-STATES = STATE, PREVIOUS = "state.pt", "state.previous.pt"
+STATES = STATE, PREVIOUS_STATE
 START_ANEW = "restore it from a copy, or delete the folder that it lies in to start that anew"
-PREDICTIONS = ["window", "fold", "label", "probability"]  # columns of predictions.csv
+PREDICTION_COLUMNS = ["window", "fold", "label", "probability"]
 REMEDY = "restore it from a copy, or delete the folder that it lies in and train that anew"
 HEADLINES = ("train/loss", "val/sccs", "val/nmi", "test/f1", "test/auc")
 """The metrics of TensorBoard's HPARAMS, which shows five at first."""
@@ -118,8 +127,8 @@ class RunFolder:
         self, path: Path, config: dict[str, Any], inputs: dict[str, str], device: str, view: View | None = None
     ) -> None:
         self.path, self.config, self.view = path, config, view
-        self.checkpoints = path / "checkpoints"
-        self.finished = (path / "summary.json").is_file()
+        self.checkpoints = path / CHECKPOINTS
+        self.finished = is_finished(path)
         self._inputs, self._device = inputs, device
         self._check_same()
         if self.finished and any((path / name).exists() for name in (*STATES, LOCK)):
@@ -135,27 +144,27 @@ class RunFolder:
         """
         lock = self.path / LOCK
         take_lock(lock)
-        if (self.path / "summary.json").is_file():
+        if is_finished(self.path):
             release_lock(lock)
             raise InputError(f"{self.path} has been finished by another process: give the same command again to go on")
         self._check_same()
         for folder in (self.path, self.checkpoints):
             mend_folder(folder)
             mend_old_folder(folder)
-        if not (self.path / "env.json").is_file():
-            write_text(self.path / "config.yaml", yaml.safe_dump(self.config, sort_keys=False))
-            written = {CONFIG_HASH: sha256_file(self.path / "config.yaml")}
-            write_json(self.path / "env.json", environment(self._device, self._inputs) | written)
+        if not (self.path / ENVIRONMENT).is_file():
+            write_text(self.path / CONFIG, yaml.safe_dump(self.config, sort_keys=False))
+            written = {CONFIG_HASH: sha256_file(self.path / CONFIG)}
+            write_json(self.path / ENVIRONMENT, environment(self._device, self._inputs) | written)
 
     def _check_same(self) -> None:
-        if not (self.path / "env.json").is_file():
+        if not (self.path / ENVIRONMENT).is_file():
             return
-        env = read_json(self.path / "env.json", START_ANEW)
+        env = read_json(self.path / ENVIRONMENT, START_ANEW)
         if "inputs" not in env:
-            raise InputError(f"{self.path}/env.json says nothing of the inputs: damaged; {START_ANEW}")
+            raise InputError(f"{self.path / ENVIRONMENT} says nothing of the inputs: damaged; {START_ANEW}")
         if env.get("format", 1) > FORMAT:
             raise InputError(f"{self.path} was made by a later version: this one reads formats up to {FORMAT}")
-        before, config, inputs = read_saved(self.path / "config.yaml"), self.config, self._inputs
+        before, config, inputs = read_saved(self.path / CONFIG), self.config, self._inputs
         changed = _differences(_with_new_fields(before, config), config)
         hashes = env["inputs"]
         changed += [
@@ -170,11 +179,11 @@ class RunFolder:
     @property
     def summary(self) -> dict[str, Any]:
         """summary.json of a finished stage."""
-        return read_json(self.path / "summary.json", START_ANEW)
+        return read_json(self.path / SUMMARY, START_ANEW)
 
     def log(self, message: str, show: bool = True) -> None:
         """One line to train.log, and to the terminal above any progress bar."""
-        append_line(self.path / "train.log", f"{time.strftime('%Y-%m-%d %H:%M:%S')} {message}")
+        append_line(self.path / LOG, f"{time.strftime('%Y-%m-%d %H:%M:%S')} {message}")
         if show:  # in a terminal the rest of the line goes: it may hold the bar of another worker
             tqdm.write(f"{message}\033[K" if sys.stdout.isatty() else message)
 
@@ -184,7 +193,7 @@ class RunFolder:
             if not np.isfinite(value):
                 raise FloatingPointError(f"{key} is {value} at step {step}")
         row = {"step": step, "time": round(time.time(), 3), **{key: float(value) for key, value in values.items()}}
-        append_line(self.path / "metrics.jsonl", json.dumps(row))
+        append_line(self.path / METRICS, json.dumps(row))
         if self.view is not None:
             self.view.show(row)
 
@@ -195,7 +204,7 @@ class RunFolder:
     def rewind(self, step: int) -> None:
         """Forget metrics after `step` (-1: all) and make the view anew, to go on from a saved state."""
         rows = [row for row in self.metrics() if row["step"] <= step]
-        write_text(self.path / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+        write_text(self.path / METRICS, "".join(json.dumps(row) + "\n" for row in rows))
         if self.view is not None:
             self.view.rewind(step, rows)
 
@@ -208,13 +217,13 @@ class RunFolder:
             with open(aside, "wb") as handle:
                 torch.save(state, handle)
             if path.is_file():
-                os.replace(path, self.path / PREVIOUS)
+                os.replace(path, self.path / PREVIOUS_STATE)
         if not keep_previous:
-            (self.path / PREVIOUS).unlink(missing_ok=True)
+            (self.path / PREVIOUS_STATE).unlink(missing_ok=True)
 
     def load_state(self, map_location: str | torch.device = "cpu") -> dict[str, Any] | None:
         """The last saved state, or the one before where that is damaged, which the log then says; or None."""
-        newest, previous = self.path / STATE, self.path / PREVIOUS
+        newest, previous = self.path / STATE, self.path / PREVIOUS_STATE
         if newest.is_file():
             state, damage = read_state(newest, map_location)
             if damage is None:
@@ -234,7 +243,7 @@ class RunFolder:
         """Write summary.json, the last act: its presence means done. The view shows it beside the hyperparameters."""
         if self.view is not None:
             self.view.finish(hyperparameters, summary.get("metrics", {}))
-        write_json(self.path / "summary.json", summary)
+        write_json(self.path / SUMMARY, summary)
         self._end()
         self.finished = True
 
@@ -252,7 +261,7 @@ class RunFolder:
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
     """Rows of a stage's metrics.jsonl; a last line torn by a kill is left out. Raises InputError for other damage."""
-    path = folder / "metrics.jsonl"
+    path = folder / METRICS
     lines = path.read_bytes().splitlines() if path.is_file() else []
     rows = []
     for number, line in enumerate(lines, 1):

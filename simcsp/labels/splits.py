@@ -13,6 +13,7 @@ from sklearn.model_selection import StratifiedKFold, train_test_split
 from simcsp.core.config import PUBLISHED_FOLDS, SIMCSP_FOLDS, DataConfig
 from simcsp.core.errors import InputError
 from simcsp.core.files import check_hash, read_json, sha256_file, write_json, write_text
+from simcsp.core.run_layout import SPLITS, SPLITS_RECORD
 from simcsp.labels.spliceator import Windows, dedup, load_training
 from simcsp.text.kmers import near_duplicate_groups
 from simcsp.text.sites import SITES
@@ -179,7 +180,7 @@ def save_or_load_splits(
     each fold ('train', 'val', 'test', or 'selection'). Raises InputError, naming the difference, when the data or the
     settings are not those of the saved splits.
     """
-    meta = folder / "splits.json"
+    meta = folder / SPLITS_RECORD
     if not meta.is_file():
         splits = make_splits(windows, method, num_folds, selection_share, seed)
         hashes = {}
@@ -201,7 +202,7 @@ def read_splits(
 
     Raises InputError, naming the difference, when the data or the settings are not those of the saved splits.
     """
-    meta = folder / "splits.json"
+    meta = folder / SPLITS_RECORD
     if not meta.is_file():
         made = make_splits(windows, method, num_folds, selection_share, seed)
         in_order = {  # of the windows, as the saved tables have them
@@ -269,9 +270,9 @@ def load_windows(data: DataConfig, folder: Path) -> tuple[Windows, Splits]:
     """The labelled windows of a run and their splits, made on first use under `folder`/splits: runs/<name>."""
     windows, remark = training_windows(data)
     if data.dedup:
-        write_text(folder / "splits/dedup.txt", f"{remark}\n")
+        write_text(folder / SPLITS / "dedup.txt", f"{remark}\n")
     splits = save_or_load_splits(
-        folder / "splits", windows, data.folds, data.num_folds, data.selection_share, data.split_seed
+        folder / SPLITS, windows, data.folds, data.num_folds, data.selection_share, data.split_seed
     )
     return windows, splits
 
@@ -280,7 +281,7 @@ def read_windows(data: DataConfig, folder: Path) -> tuple[Windows, Splits]:
     """The same for who only reads: a folder without splits stays without, and has those that `load_windows` would
     make."""
     windows, _ = training_windows(data)
-    splits = read_splits(folder / "splits", windows, data.folds, data.num_folds, data.selection_share, data.split_seed)
+    splits = read_splits(folder / SPLITS, windows, data.folds, data.num_folds, data.selection_share, data.split_seed)
     return windows, splits
 
 

@@ -10,12 +10,13 @@ import pandas as pd
 from accelerate import Accelerator
 from tqdm import tqdm
 
-from simcsp.core.arms import FLOORS, OF_ANNOTATION, job_of
+from simcsp.core.arms import FLOORS, OF_ANNOTATION
 from simcsp.core.config import Config
 from simcsp.core.device import fit_seed
 from simcsp.core.errors import InputError
 from simcsp.core.files import check_hash, read_json, read_table
-from simcsp.core.run_folder import PREDICTIONS, REMEDY
+from simcsp.core.run_folder import PREDICTION_COLUMNS, REMEDY
+from simcsp.core.run_layout import ENVIRONMENT, PREDICTIONS, SUMMARY, checkpoint_path, fit_key, is_finished
 from simcsp.labels.spliceator import Windows
 from simcsp.labels.splits import Splits, draw_training
 from simcsp.metrics.benchmark import (
@@ -34,27 +35,27 @@ from simcsp.model.encoder import check_length
 
 def check_windows(folder: Path, windows: Windows, test: np.ndarray) -> None:
     """Refuse a fold that was fitted on other windows: by its recorded predictions, or the hash of its windows."""
-    if (folder / "predictions.csv").is_file():
+    if (folder / PREDICTIONS).is_file():
         recorded_predictions(folder, windows.names[test])
-    elif read_json(folder / "env.json")["inputs"]["spliceator"] != windows.sha256:
+    elif read_json(folder / ENVIRONMENT)["inputs"]["spliceator"] != windows.sha256:
         raise InputError(f"{folder} was fitted on other windows than those of this config: use the run's own config")
 
 
 def trained_on(folder: Path, train: np.ndarray, windows: Windows, split_seed: int) -> np.ndarray:
     """Indices of the windows that a finished fold was fitted on: its training part, or the draw of it."""
-    summary = read_json(folder / "summary.json")
+    summary = read_json(folder / SUMMARY)
     count, draw = summary.get("train_windows"), summary.get("draw", 0)
     return draw_training(train, windows.strata, count, split_seed, summary["fold"], draw)
 
 
 def recorded_predictions(folder: Path, names: np.ndarray) -> pd.DataFrame:
     """predictions.csv of a fold. Raises InputError unless it is of the test windows of these names."""
-    if not (folder / "predictions.csv").is_file():
+    if not (folder / PREDICTIONS).is_file():
         raise InputError(f"{folder} has no predictions.csv, which the scores are compared with: take a run of your own")
-    path = folder / "predictions.csv"
-    if (folder / "summary.json").is_file():
-        check_hash(path, read_json(folder / "summary.json").get("sha256", {}).get(path.name), REMEDY)
-    recorded = read_table(path, PREDICTIONS, REMEDY)
+    path = folder / PREDICTIONS
+    if is_finished(folder):
+        check_hash(path, read_json(folder / SUMMARY).get("sha256", {}).get(path.name), REMEDY)
+    recorded = read_table(path, PREDICTION_COLUMNS, REMEDY)
     if recorded["window"].tolist() != names.tolist():
         raise InputError(f"{folder}/predictions.csv is of other windows than this config's: use the run's own config")
     return recorded
@@ -82,20 +83,19 @@ def ask_members(
 
     Returns {(arm, site, seed): its folds} and a sentence for each floor that is no longer what the run recorded.
     """
-    jobs = sorted(((job_of(folder), folder) for folder in folders), key=lambda item: item[0]["arm"] not in FLOORS)
-    counts = [len(splits.folds[job["site"]][job["fold"]]["val"]) for job, _ in jobs]
-    counts += [len(benchmark.of_site(job["site"])) for job, _ in jobs for benchmark in sets.values()]
-    of_annotation = {
-        arm: refit_annotation_floor(arm, config) for arm in OF_ANNOTATION if arm in [job["arm"] for job, _ in jobs]
-    }
+    fits = sorted(((fit_key(folder), folder) for folder in folders), key=lambda item: item[0].arm not in FLOORS)
+    counts = [len(splits.folds[fit.site][fit.fold]["val"]) for fit, _ in fits]
+    counts += [len(benchmark.of_site(fit.site)) for fit, _ in fits for benchmark in sets.values()]
+    arms = {fit.arm for fit, _ in fits}
+    of_annotation = {arm: refit_annotation_floor(arm, config) for arm in OF_ANNOTATION if arm in arms}
     ensembles: dict[Job, list[Member]] = {}
     changed: dict[str, float] = {}
     with tqdm(
         desc="benchmark", unit="window", total=sum(counts), unit_scale=True, disable=not sys.stderr.isatty()
     ) as bar:
-        for job, folder in jobs:
-            arm, site, seed, fold = job.values()
-            parts = splits.folds[site][fold]
+        for fit, folder in fits:
+            arm = fit.model
+            parts = splits.folds[fit.site][fit.fold]
             train = trained_on(folder, parts["train"], windows, config.data.split_seed)
             check_windows(folder, windows, parts["test"])
             if arm in FLOORS:
@@ -106,24 +106,24 @@ def ask_members(
                     windows.take(train),
                     windows.take(parts["val"]),
                     config.data.context,
-                    fit_seed(seed, fold),
+                    fit_seed(fit.seed, fit.fold),
                     accelerator.autocast,
                 )
                 again = scorer(windows.take(parts["test"]))
                 changed[arm] = max(changed.get(arm, 0.0), float(np.abs(again - recorded["probability"]).max()))
             else:
-                scorer = load_scorer(folder / "checkpoints/best", config, accelerator)
+                scorer = load_scorer(checkpoint_path(folder), config, accelerator)
             validation = windows.take(parts["val"])
-            member = Member(fold, validation.labels, scorer(validation))
+            member = Member(fit.fold, validation.labels, scorer(validation))
             bar.update(len(validation))
             for name, benchmark in sets.items():
-                index = benchmark.of_site(site)
+                index = benchmark.of_site(fit.site)
                 member.species[name] = scorer(benchmark.take(index))
                 similar = resemblance.of(name, train)
                 member.similar[name] = None if similar is None else similar[index]
                 bar.update(len(index))
-            ensembles.setdefault((arm, site, seed), []).append(member)
-            tqdm.write(f"{arm:<18} {site:<8} seed {seed} fold {fold:02d}  scored on {', '.join(sets)}")
+            ensembles.setdefault((arm, fit.site, fit.seed), []).append(member)
+            tqdm.write(f"{arm:<18} {fit.site:<8} seed {fit.seed} fold {fit.fold:02d}  scored on {', '.join(sets)}")
     return ensembles, [
         f"{arm} fitted anew differs by up to {difference:.2g} from the probabilities that the run recorded: it was "
         "made by another version, or under other evaluate settings"
@@ -138,12 +138,13 @@ def ask_models(
     """What each finished fold's model says of every species, where its training windows are not there."""
     ensembles: dict[Job, list[Member]] = {}
     for folder in tqdm(folders, desc="benchmark", unit="fold", disable=not sys.stderr.isatty()):
-        arm, site, seed, fold = job_of(folder).values()
-        scorer, member = load_scorer(folder / "checkpoints/best", config, accelerator), Member(fold, None, None)
+        fit = fit_key(folder)
+        scorer = load_scorer(checkpoint_path(folder), config, accelerator)
+        member = Member(fit.fold, None, None)
         for name, benchmark in sets.items():
-            member.species[name] = scorer(benchmark.take(benchmark.of_site(site)))
+            member.species[name] = scorer(benchmark.take(benchmark.of_site(fit.site)))
             member.similar[name] = None
-        ensembles.setdefault((arm, site, seed), []).append(member)
+        ensembles.setdefault((fit.model, fit.site, fit.seed), []).append(member)
     return ensembles
 
 

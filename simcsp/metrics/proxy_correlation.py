@@ -13,10 +13,24 @@ import numpy as np
 import pandas as pd
 from accelerate import Accelerator
 
-from simcsp.core.arms import finished_folds, stage_folders
 from simcsp.core.config import Config, FinetuneConfig, flatten, to_dict
 from simcsp.core.errors import InputError
 from simcsp.core.files import copy_files, read_json, remove_folder, replace_folder, write_json
+from simcsp.core.run_layout import (
+    CONTROL_STAGE,
+    LAST,
+    PRETRAIN,
+    RELATE,
+    SPLITS,
+    SPLITS_RECORD,
+    START,
+    SUMMARY,
+    best_of,
+    checkpoint_path,
+    finished_fits,
+    finished_stages,
+    step_checkpoints,
+)
 from simcsp.labels.motifs import Motifs
 from simcsp.labels.spliceator import Windows
 from simcsp.metrics.proxies import measure_layers
@@ -24,7 +38,6 @@ from simcsp.model.checkpoint import load_backbone
 from simcsp.model.checksums import sha256_folder
 from simcsp.model.encoder import MIX, check_length, read_pooling
 
-FOLDER = "relate"  # of a run: what relate writes there
 HEADLINES = {"sccs": "SCCS", "nmi": "NMI", "probe": "probe AUC"}
 """Proxies as they are watched in training: of the pooling and layer that the checkpoint records."""
 OUTCOMES = {"f1": "F1", "auc": "AUC"}
@@ -72,26 +85,24 @@ def find_checkpoints(runs: Sequence[Path]) -> list[Checkpoint]:
     """
     found: dict[str, Checkpoint] = {}
     for run in runs:
-        stages = [(stage, *of) for stage in ("pretrain", "control") for of in stage_folders(run, stage).items()]
-        finished = [(stage, seed, path) for stage, seed, path in stages if (path / "summary.json").is_file()]
-        if not any(stage == "pretrain" for stage, _, _ in finished):
+        stages = {stage: finished_stages(run, stage) for stage in (PRETRAIN, CONTROL_STAGE)}
+        if not stages[PRETRAIN]:
             raise InputError(f"{run}/pretrain is not finished: relate needs the checkpoints of a run of pretrain.sh")
-        for stage, seed, path in finished:
-            summary = read_json(path / "summary.json")
-            for folder, step in _steps(path / "checkpoints", summary):
+        for stage, seed, path in [(stage, *item) for stage, folders in stages.items() for item in folders.items()]:
+            summary = read_json(path / SUMMARY)
+            for folder, step in _steps(path, summary):
                 digest = sha256_folder(folder, card=False)
                 objective = summary["objective"] if step else "start"
                 found.setdefault(digest, Checkpoint(run, stage, seed, step, objective, folder, digest))
     return list(found.values())
 
 
-def _steps(checkpoints: Path, summary: dict[str, Any]) -> list[tuple[Path, int]]:
+def _steps(stage: Path, summary: dict[str, Any]) -> list[tuple[Path, int]]:
     """(folder, step) of a stage's checkpoints by step, a step's own folder before the copies of it."""
-    steps = {path.name: int(path.name.removeprefix("step-")) for path in checkpoints.glob("step-*[0-9]")}
-    steps |= {f"best_{proxy}": best["step"] for proxy, best in summary["best"].items()}
-    steps = {"start": 0, **dict(sorted(steps.items(), reverse=True)), "last": summary["steps"]}
-    there = [(checkpoints / name, step) for name, step in steps.items() if (checkpoints / name).is_dir()]
-    return sorted(there, key=lambda pair: pair[1])
+    steps = {checkpoint_path(stage, START): 0} | {folder: step for step, folder in step_checkpoints(stage).items()}
+    steps |= {checkpoint_path(stage, best_of(proxy)): best["step"] for proxy, best in summary["best"].items()}
+    steps |= {checkpoint_path(stage, LAST): summary["steps"]}
+    return sorted(((folder, step) for folder, step in steps.items() if folder.is_dir()), key=lambda pair: pair[1])
 
 
 def require_same_data(configs: dict[Path, Config]) -> None:
@@ -112,7 +123,7 @@ def require_same_data(configs: dict[Path, Config]) -> None:
 
 def _measured_under(run: Path, config: Config) -> dict[str, Any]:
     """All that decides proxies and F1 besides the checkpoint, flat."""
-    path = run / "splits/splits.json"
+    path = run / SPLITS / SPLITS_RECORD
     if not path.is_file():
         raise InputError(f"{path} does not exist: the run has no labelled windows (data.spliceator) to fine-tune on")
     data = ("context", "motif_bed", "motif_fasta", "motif_window")
@@ -126,17 +137,17 @@ def _measured_under(run: Path, config: Config) -> dict[str, Any]:
 
 def share_splits(run: Path) -> None:
     """Give RUN/relate, which fine-tuning takes for a run folder, the splits of the run."""
-    target = run / FOLDER / "splits"
+    target = run / RELATE / SPLITS
     if not target.is_dir():
         with replace_folder(target) as folder:
-            copy_files(run / "splits", folder)
+            copy_files(run / SPLITS, folder)
 
 
 def measure_proxies(
     checkpoint: Checkpoint, chosen: Windows, motifs: Motifs | None, config: Config, accelerator: Accelerator
 ) -> dict[str, Any]:
     """{'pooling': ..., 'layers': measure_layers of it}, from RUN/relate/proxies where it has been measured before."""
-    path = checkpoint.run / FOLDER / f"proxies/{checkpoint.arm}.json"
+    path = checkpoint.run / RELATE / f"proxies/{checkpoint.arm}.json"
     inputs = {
         "checkpoint": checkpoint.sha256,
         "windows": chosen.sha256,
@@ -201,8 +212,8 @@ def finetuned_scores(checkpoint: Checkpoint, config: Config) -> dict[str, float]
     Those before are of the same test windows and sites as those after. NaN where nothing was measured.
     """
     settings = config.finetune
-    folders = finished_folds(checkpoint.run / FOLDER, checkpoint.arm, settings.sites[0])
-    summaries = [read_json(folder / "summary.json") for folder in folders]
+    folders = finished_fits(checkpoint.run / RELATE, checkpoint.arm, settings.sites[0])
+    summaries = [read_json(folder / SUMMARY) for folder in folders]
     scores = pd.DataFrame([summary["metrics"] for summary in summaries if _asked_for(summary, settings)])
     found = {"n": len(scores)}
     for outcome in OUTCOMES:
@@ -225,8 +236,9 @@ def _asked_for(summary: dict[str, Any], settings: FinetuneConfig) -> bool:
 def drop_weights(run: Path) -> None:
     """Remove the classifiers fitted under RUN/relate: their scores are what is wanted, and they would fill the disk and
     be taken for models of the run."""
-    for path in (run / FOLDER).glob("finetune/*/*/seed*/fold*/checkpoints/best"):
-        remove_folder(path)
+    for fit in finished_fits(run / RELATE):
+        if checkpoint_path(fit).is_dir():
+            remove_folder(checkpoint_path(fit))
 
 
 # -- correlations ------------------------------------------------------------------------------------------------------

@@ -14,9 +14,10 @@ from simcsp.core.config_file import read_saved
 from simcsp.core.errors import InputError
 from simcsp.core.files import read_json, write_text
 from simcsp.core.run_folder import REMEDY
+from simcsp.core.run_layout import BASES_REPORT, CONFIG, ENVIRONMENT, REPORT_CONTRASTS, REPORT_TABLE, REPORT_TEXT
 from simcsp.labels.bases import fold_records
 from simcsp.report.caveats import missing_folds, unbeaten_floors
-from simcsp.report.collect import JOB, Study, fold_summaries, job_of
+from simcsp.report.collect import JOB, Study, fit_columns, fold_summaries
 from simcsp.report.page import REFERENCES, contrast_table, number, opening, plain, to_html, with_interval, with_sd
 from simcsp.report.plots import difference_plot, plt, save_figure, score_plot
 from simcsp.report.table import aligned, markdown_table
@@ -33,8 +34,6 @@ from simcsp.report.verdict import (
 )
 from simcsp.text.store import open_store
 
-FOLDER = "report/bases"
-"""Within the run: a run may have folds of windows too."""
 DATASET = "genome"
 _SCORES = {"topk": "top-k", "recall": "recall at 10 % false discovery"}
 HOW_TO_READ = """\
@@ -53,18 +52,18 @@ def write_bases_report(config: Config, out: Path | None = None) -> str:
     Writes summary.csv, contrasts.csv, report.md and report.html to `out`, by default RUN/report/bases.
     Raises InputError where no such fold is finished, and where folds cannot be paired.
     """
-    study, out = collect_bases(config), out or config.folder / FOLDER
+    study, out = collect_bases(config), out or config.folder / BASES_REPORT
     contrasts = find_contrasts(study)
     table = add_adjusted(compare(study.scores, smallest_effect(study)), contrasts, 0)
     table = table.assign(dataset=DATASET)[list(COLUMNS)]
     verdict, caveats = judge(study, contrasts), find_bases_caveats(study)
     out.mkdir(parents=True, exist_ok=True)
     tested = pd.DataFrame(contrasts, columns=[field.name for field in dataclasses.fields(Contrast)])
-    write_text(out / "summary.csv", table.to_csv(index=False, float_format="%.6g"))
-    write_text(out / "contrasts.csv", tested.to_csv(index=False, float_format="%.6g"))
+    write_text(out / REPORT_TABLE, table.to_csv(index=False, float_format="%.6g"))
+    write_text(out / REPORT_CONTRASTS, tested.to_csv(index=False, float_format="%.6g"))
     figures = draw(study, tested.dropna(subset="low"), config.folder.name, out)
     text = to_markdown(config.folder.name, table, contrasts, verdict, caveats, figures)
-    write_text(out / "report.md", text)
+    write_text(out / REPORT_TEXT, text)
     write_text(out / "report.html", to_html(config.folder.name, text, out))
     lines = [f"\n{config.folder}, every base (mean ± sd over folds and seeds)"]
     lines += aligned([[cell.strip("`") for cell in row[:5]] for row in _cells(table)])
@@ -82,7 +81,7 @@ def collect_bases(config: Config) -> Study:
         kept[path] = _what_is_tested(path)
         parts = fold_records(config.bases, store, summary["fold"])
         bases = {part: sum(sizes[name] for name in names) for part, names in parts.items()}
-        job = {"run": config.folder.name, "arm": summary["arm"], **job_of(summary), "hit_limit": False}
+        job = {"run": config.folder.name, "arm": summary["arm"], **fit_columns(summary), "hit_limit": False}
         job |= {"ratio": bases["test"] / bases["train"], "val": bases["val"]}
         rows += [{**job, "metric": key, "value": value} for key, value in summary["metrics"].items()]
     if not rows:
@@ -100,8 +99,8 @@ def collect_bases(config: Config) -> Study:
 
 def _what_is_tested(fold: Path) -> tuple[Any, ...]:
     """Hash of the genome, parts and records left out of a fold: alike in all that are compared."""
-    bases = read_saved(fold / "config.yaml")["bases"]
-    return read_json(fold / "env.json", REMEDY)["inputs"]["genome"], bases["parts"], bases["ignore"]
+    bases = read_saved(fold / CONFIG)["bases"]
+    return read_json(fold / ENVIRONMENT, REMEDY)["inputs"]["genome"], bases["parts"], bases["ignore"]
 
 
 def find_bases_caveats(study: Study) -> list[str]:

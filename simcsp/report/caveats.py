@@ -11,6 +11,16 @@ from simcsp.core.config import Config
 from simcsp.core.config_file import read_saved
 from simcsp.core.files import read_json
 from simcsp.core.run_folder import REMEDY
+from simcsp.core.run_layout import (
+    CONFIG,
+    OVERLAP,
+    PRETRAIN,
+    SPLITS,
+    SPLITS_RECORD,
+    SUMMARY,
+    begun_fits,
+    finished_stages,
+)
 from simcsp.report.collect import JOB, Study, main_size, near_duplicate_share
 from simcsp.report.verdict import ENDPOINT, ENDPOINTS
 
@@ -30,7 +40,7 @@ def find_caveats(study: Study, table: pd.DataFrame) -> list[str]:
 
 def is_synthetic(folder: Path) -> bool:
     """Whether the windows of a run say that they are made up."""
-    return "SYNTHETIC" in read_json(folder / "splits/splits.json", REMEDY)["species"]
+    return "SYNTHETIC" in read_json(folder / SPLITS / SPLITS_RECORD, REMEDY)["species"]
 
 
 def _list(items: list[str]) -> str:
@@ -104,7 +114,7 @@ def epoch_limits(study: Study) -> list[str]:
 
 def overlap(config: Config) -> list[str]:
     """What the pre-training text holds of the evaluation."""
-    path = config.folder / "overlap.json"
+    path = config.folder / OVERLAP
     if not path.is_file():
         return []
     parts = read_json(path, "delete it and run pretrain.py again: it is measured anew")["parts"]
@@ -126,8 +136,8 @@ def overlap(config: Config) -> list[str]:
 def selection(config: Config) -> list[str]:
     """Models chosen on data that they are scored on."""
     found = []
-    summary = config.folder / "pretrain/summary.json"
-    best = read_json(summary, REMEDY)["best"] if summary.is_file() else {}
+    stages = finished_stages(config.folder, PRETRAIN).values()
+    best = {proxy for stage in stages for proxy in read_json(stage / SUMMARY, REMEDY)["best"]}
     if "sccs" in best and config.data.selection_share == 0:
         found.append(
             "Chosen on what it is scored on: `data.selection_share` is 0, so `best_sccs` was picked by SCCS on the "
@@ -156,8 +166,8 @@ def selection(config: Config) -> list[str]:
 def leaks(config: Config) -> list[str]:
     """Checkpoints and text that have seen labels of windows that may be tested."""
     found = []
-    for fold in sorted(config.folder.glob("finetune/*/*/seed*/fold*/config.yaml")):
-        arm, _, source = read_saved(fold)["finetune"]["arms"][0].partition("=")
+    for fit in begun_fits(config.folder):
+        arm, _, source = read_saved(fit / CONFIG)["finetune"]["arms"][0].partition("=")
         sentence = (
             f"`{arm}` starts from {source}, a fine-tuned classifier: windows that it was trained on may be tested here."
         )

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 from transformers import BertModel
 
-from simcsp.core.arms import OF_CONTROL, OF_PRETRAINING, checkpoint_of
+from simcsp.core.arms import BASELINE, OF_CONTROL, OF_PRETRAINING
 from simcsp.core.config import Config
 from simcsp.core.files import read_json, write_json
+from simcsp.core.run_layout import LAST, SUMMARY, arm_checkpoints, best_of, stage_of
 from simcsp.labels.splits import has_training_windows, read_windows, selection_windows
 from simcsp.metrics.distance import Distance, linear_cka, mean_cosine_to, relative_change
 from simcsp.model.checkpoint import load_backbone
@@ -20,38 +21,50 @@ from simcsp.report.collect import REMEDY, Study
 MOST_WINDOWS = 400  # of those for selection, so that a large encoder on a CPU takes a minute each
 
 
-def measure_distances(study: Study, cache: Path) -> dict[str, Distance]:
-    """{arm in the report: distance} of the fine-tuned arms of pre-training whose checkpoints are there.
+def measure_distances(study: Study, cache: Path) -> dict[str, list[Distance]]:
+    """{arm in the report: distance of each pre-training seed} of the fine-tuned arms of pre-training whose checkpoints
+    are there, each from the start of its own seed.
 
     cache: a JSON file; a checkpoint with the hash that stands there is not measured again. Where the labelled windows
     are not at hand, weights alone are compared.
     """
     known = read_json(cache, "delete it, it is measured anew") if cache.is_file() else {}
-    found, kept = {}, {}
+    kept: dict[str, dict[str, float]] = {}
+    distances: dict[str, list[Distance]] = {}
     for run, config in study.runs.items():
-        start = config.folder / "pretrain/checkpoints/start"
         arms = [arm for arm in (*OF_PRETRAINING, *OF_CONTROL) if (run, arm) in study.names]
-        folders = {arm: config.folder / checkpoint_of(arm)[0] / "checkpoints" / checkpoint_of(arm)[1] for arm in arms}
-        folders = {arm: folder for arm, folder in folders.items() if folder.is_dir() and start.is_dir()}
-        windows = _windows(config) if folders else None
-        length = 0 if windows is None else len(windows)
-        hashes = {arm: f"{sha256_folder(start)}{sha256_folder(folder)} {length}" for arm, folder in folders.items()}
-        if any(hashes[arm] not in known for arm in folders):
-            first = _load(start, config, windows)
-        for arm, folder in folders.items():
-            key = hashes[arm]
-            kept[key] = known.get(key) or _distance(first, _load(folder, config, windows))
-            found[study.names[run, arm]] = Distance(step_of(config, arm), **kept[key])
+        for seed, start in arm_checkpoints(config.folder, BASELINE).items():
+            folders = {arm: arm_checkpoints(config.folder, arm).get(seed) for arm in arms}
+            folders = {arm: folder for arm, folder in folders.items() if folder is not None}
+            measured = _measure(start, folders, config, known)
+            for arm, (key, distance) in measured.items():
+                kept[key] = distance
+                step = step_of(folders[arm])
+                distances.setdefault(study.names[run, arm], []).append(Distance(step, **distance))
     if kept:
         write_json(cache, kept)
-    return found
+    return distances
 
 
-def step_of(config: Config, arm: str) -> int:
-    """The optimiser step of an arm's checkpoint."""
-    stage, checkpoint = checkpoint_of(arm)
-    summary = read_json(config.folder / stage / "summary.json", REMEDY)
-    return summary["steps"] if checkpoint == "last" else summary["best"][checkpoint.removeprefix("best_")]["step"]
+def _measure(
+    start: Path, folders: dict[str, Path], config: Config, known: dict[str, dict[str, float]]
+) -> dict[str, tuple[str, dict[str, float]]]:
+    """{arm: (key in the cache, the fields of its Distance but the step)} of checkpoints that began at `start`."""
+    windows = _windows(config) if folders else None
+    length = 0 if windows is None else len(windows)
+    keys = {arm: f"{sha256_folder(start)}{sha256_folder(folder)} {length}" for arm, folder in folders.items()}
+    first = _load(start, config, windows) if any(key not in known for key in keys.values()) else None
+    return {
+        arm: (key, known.get(key) or _distance(first, _load(folders[arm], config, windows)))
+        for arm, key in keys.items()
+    }
+
+
+def step_of(checkpoint: Path) -> int:
+    """The optimiser step of a checkpoint `last` or best_* of a stage of pre-training."""
+    summary = read_json(stage_of(checkpoint) / SUMMARY, REMEDY)
+    steps = {best_of(proxy): best["step"] for proxy, best in summary["best"].items()}
+    return {LAST: summary["steps"], **steps}[checkpoint.name]
 
 
 def _windows(config: Config) -> np.ndarray | None:
@@ -68,7 +81,7 @@ def _load(folder: Path, config: Config, windows: np.ndarray | None) -> tuple[Ber
 
 def _distance(start: tuple[BertModel, np.ndarray | None], now: tuple[BertModel, np.ndarray | None]) -> dict[str, float]:
     """The fields of a Distance but its step."""
-    found = {"weights": relative_change(start[0].state_dict(), now[0].state_dict())}
+    distance = {"weights": relative_change(start[0].state_dict(), now[0].state_dict())}
     if start[1] is not None:
-        found |= {"cosine": mean_cosine_to(start[1], now[1]), "cka": linear_cka(start[1], now[1])}
-    return found
+        distance |= {"cosine": mean_cosine_to(start[1], now[1]), "cka": linear_cka(start[1], now[1])}
+    return distance

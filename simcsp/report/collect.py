@@ -10,12 +10,31 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from simcsp.core.arms import ARMS, BASELINE, CONTROL, checkpoint_of, finished_folds, stage_folders
+from simcsp.core.arms import ARMS, BASELINE, CONTROL
 from simcsp.core.config import Config, flatten, to_dict
 from simcsp.core.config_file import read_saved
 from simcsp.core.errors import InputError
 from simcsp.core.files import check_hash, read_json, read_table
-from simcsp.core.run_folder import PREDICTIONS, REMEDY, read_metrics
+from simcsp.core.run_folder import PREDICTION_COLUMNS, REMEDY, read_metrics
+from simcsp.core.run_layout import (
+    BASES,
+    BENCHMARK,
+    BENCHMARK_TABLE,
+    CONFIG,
+    CONTROL_STAGE,
+    ENVIRONMENT,
+    LAST,
+    MLM,
+    PREDICTIONS,
+    PRETRAIN,
+    SUMMARY,
+    best_of,
+    checkpoint_of,
+    finished_fits,
+    finished_stages,
+    fit_key,
+    stage_folders,
+)
 from simcsp.metrics.scores import TEST_TO_TRAIN
 
 CROSS_VALIDATION = "spliceator"  # the dataset of the test folds
@@ -64,12 +83,12 @@ def label_runs(configs: list[Config]) -> dict[str, Config]:
 
 def fold_summaries(folder: Path, task: str = "windows") -> Iterator[tuple[Path, dict[str, Any]]]:
     """(its folder, its summary.json) of each finished fold of a run. task: of finetune.task."""
-    for path in finished_folds(folder):
-        if (path.relative_to(folder).parts[2] == "bases") == (task == "bases"):
-            yield path, read_json(path / "summary.json", REMEDY)
+    for path in finished_fits(folder):
+        if (fit_key(path).site == BASES) == (task == "bases"):
+            yield path, read_json(path / SUMMARY, REMEDY)
 
 
-def job_of(summary: dict[str, Any]) -> dict[str, Any]:
+def fit_columns(summary: dict[str, Any]) -> dict[str, Any]:
     """The JOB columns of a fold's summary; those that older folds lack have the values of a plain fit."""
     pretrain_seed = summary.get("pretrain_seed")
     return {
@@ -89,13 +108,13 @@ def collect_folds(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     """
     rows, tables, hashes = [], [], {}
     for path, summary in fold_summaries(folder):
-        job, windows = {"arm": summary["arm"], **job_of(summary)}, summary["windows"]
+        job, windows = {"arm": summary["arm"], **fit_columns(summary)}, summary["windows"]
         more = {"ratio": windows["test"] / windows["train"], "val": windows["val"]}
         more["hit_limit"] = bool(summary.get("hit_limit"))
         rows += [{**job, "metric": key, "value": value, **more} for key, value in summary["metrics"].items()]
-        predictions = path / "predictions.csv"
+        predictions = path / PREDICTIONS
         check_hash(predictions, summary.get("sha256", {}).get(predictions.name), REMEDY)
-        tables.append(read_table(predictions, PREDICTIONS, REMEDY).assign(**job))
+        tables.append(read_table(predictions, PREDICTION_COLUMNS, REMEDY).assign(**job))
         hashes.setdefault(_data_hash(path), path)
     if not rows:
         raise InputError(f"{folder}/finetune holds no finished fold: run finetune.sh first")
@@ -116,7 +135,7 @@ def main_size(scores: pd.DataFrame) -> int:
 
 
 def _data_hash(fold: Path) -> str:
-    return read_json(fold / "env.json", REMEDY)["inputs"]["spliceator"]
+    return read_json(fold / ENVIRONMENT, REMEDY)["inputs"]["spliceator"]
 
 
 # -- several runs ------------------------------------------------------------------------------------------------------
@@ -167,20 +186,25 @@ def _same_arm(runs: Mapping[str, Config], before: pd.DataFrame, mine: pd.DataFra
 
 def _settings_of(run: Path, arm: str) -> tuple[dict[str, Any], ...]:
     """Settings of an arm's fine-tuning and pre-training but for the seed and what does not matter."""
-    stage = checkpoint_of(arm)[0]
-    pretraining = run / stage / "config.yaml"
-    settings = flatten(read_saved(pretraining)) if pretraining.is_file() else {}
+    settings = flatten(_saved_stage(run, checkpoint_of(arm)[0]))
     skipped = (*_BOOKKEEPING, "seed", "pretrain.seeds", "model.source")
     both = _origin(run, arm)[1], settings
     return tuple({key: value for key, value in each.items() if not key.startswith(skipped)} for each in both)
 
 
+def _saved_stage(run: Path, stage: str) -> dict[str, Any]:
+    """The config of a stage of pre-training, of the first of several seeds, which differ in the seed alone; {} without
+    one."""
+    saved = [folder / CONFIG for folder in stage_folders(run, stage).values() if (folder / CONFIG).is_file()]
+    return read_saved(saved[0]) if saved else {}
+
+
 def _origin(run: Path, arm: str) -> tuple[dict[str, str], dict[str, Any]]:
     """What an arm's first fold was made from: hashes of its inputs, and its settings."""
     fold = next(path for path, summary in fold_summaries(run) if summary["arm"] == arm)
-    settings = flatten(read_saved(fold / "config.yaml"))
+    settings = flatten(read_saved(fold / CONFIG))
     kept = {key: value for key, value in settings.items() if not key.startswith((*_BOOKKEEPING, "model.source"))}
-    return read_json(fold / "env.json", REMEDY)["inputs"], kept
+    return read_json(fold / ENVIRONMENT, REMEDY)["inputs"], kept
 
 
 def _new_jobs(table: pd.DataFrame, before: pd.DataFrame) -> pd.DataFrame:
@@ -226,9 +250,10 @@ def differing_settings(runs: Mapping[str, Config]) -> dict[str, list[Any]]:
     settings = []
     for config in runs.values():
         values = flatten(to_dict(config))
-        for stage in ("mlm", "pretrain"):  # a fold's config does not hold them
-            path = config.folder / stage / "config.yaml"
-            section = read_saved(path)[stage] if path.is_file() else {"steps": 0}
+        for stage in (MLM, PRETRAIN):  # a fold's config does not hold them
+            section = _saved_stage(config.folder, stage).get(stage, {"steps": 0})
+            if seeds := list(stage_folders(config.folder, stage).keys() - {None}):
+                section = section | {"seeds": sorted(seeds)}
             values = {key: value for key, value in values.items() if not key.startswith(f"{stage}.")}
             values |= flatten({stage: section})
         settings.append({key: value for key, value in values.items() if not key.startswith(_BOOKKEEPING)})
@@ -264,20 +289,19 @@ def _proxies_of(folder: Path) -> dict[tuple[str, str, str], list[float]]:
     """{(arm or floor, dataset, metric): values} of one run, one for each pre-training seed that differs in it: the
     start is the same for all."""
     rows: dict[tuple[str, str, str], list[float]] = {}
-    for stage, prefix in (("pretrain", ""), ("control", CONTROL)):
-        for path in stage_folders(folder, stage).values():
-            if (path / "summary.json").is_file():
-                for key, value in _proxies_of_stage(path, prefix):
-                    rows.setdefault(key, []).append(value)
+    for stage, prefix in ((PRETRAIN, ""), (CONTROL_STAGE, CONTROL)):
+        for path in finished_stages(folder, stage).values():
+            for key, value in _proxies_of_stage(path, prefix):
+                rows.setdefault(key, []).append(value)
     return {key: values[:1] if len(set(values)) == 1 else values for key, values in rows.items()}
 
 
 def _proxies_of_stage(path: Path, prefix: str) -> Iterator[tuple[tuple[str, str, str], float]]:
     """((arm or floor, dataset, metric), value) of one finished stage."""
-    summary = read_json(path / "summary.json", REMEDY)
+    summary = read_json(path / SUMMARY, REMEDY)
     validations = {row["step"]: row for row in read_metrics(path) if "val/sccs" in row or "val/nmi" in row}
-    steps = {f"{prefix}last": summary["steps"]} if prefix else {BASELINE: 0, "last": summary["steps"]}
-    steps |= {f"{prefix}best_{proxy}": best["step"] for proxy, best in summary["best"].items()}
+    steps = {f"{prefix}{LAST}": summary["steps"]} if prefix else {BASELINE: 0, LAST: summary["steps"]}
+    steps |= {f"{prefix}{best_of(proxy)}": best["step"] for proxy, best in summary["best"].items()}
     floors = {} if prefix else summary["floors"]  # both stages measure the same ones
     for proxy, dataset in (("sccs", "selection"), ("nmi", "motifs")):
         key, start = f"val/{proxy}", f"floor/{proxy}_"
@@ -292,7 +316,7 @@ def benchmark_values(study: Study) -> pd.DataFrame:
     columns = ["arm", "site", "seed", "fold", "dataset", "metric"]
     tables = [pd.DataFrame(columns=[*columns, "value"])]
     for run, config in study.runs.items():
-        path = config.folder / "benchmark/benchmark.csv"
+        path = config.folder / BENCHMARK / BENCHMARK_TABLE
         if path.is_file():
             table = read_table(path, [*columns, "value"], f"run evaluate.py benchmark {config.folder} again")
             tables.append(table.assign(arm=[study.names.get((run, arm), arm) for arm in table["arm"]]))
@@ -301,9 +325,8 @@ def benchmark_values(study: Study) -> pd.DataFrame:
 
 def objective_of(config: Config) -> str | None:
     """What the pretrain stage of a run trained (pretrain.objective), under all of its seeds; None where it has none."""
-    for folder in stage_folders(config.folder, "pretrain").values():
-        if (folder / "summary.json").is_file():
-            return read_json(folder / "summary.json", REMEDY)["objective"]
+    for folder in finished_stages(config.folder, PRETRAIN).values():
+        return read_json(folder / SUMMARY, REMEDY)["objective"]
     return None
 
 

@@ -8,11 +8,12 @@ import numpy as np
 from accelerate import Accelerator
 from matplotlib.figure import Figure
 
-from simcsp.core.arms import BASELINE, CONTROL, HEAD_FILE, checkpoint_of, finished_folds, stage_folders
+from simcsp.core.arms import BASELINE, CONTROL, HEAD_FILE
 from simcsp.core.config import Config, ModelConfig
 from simcsp.core.device import build_accelerator
 from simcsp.core.files import read_json, replacing
 from simcsp.core.run_folder import REMEDY
+from simcsp.core.run_layout import SUMMARY, arm_checkpoints, checkpoint_path, finished_fits
 from simcsp.labels.motifs import Motifs, load_motifs, spliceator_sites
 from simcsp.labels.spliceator import Windows
 from simcsp.labels.splits import has_training_windows, read_windows, selection_windows
@@ -32,7 +33,6 @@ from simcsp.training.tensorboard import LEAST_SITES
 
 MOST_SITES = 1000  # that UMAP lays out: it takes seconds an encoder then
 MUTATED, FLANK = 50, 20  # true sites of each type, and nt on either side that are changed: 12,000 windows
-BEST = "checkpoints/best"
 SHOWN = (BASELINE, PRIMARY_ARM, f"{CONTROL}{PRIMARY_ARM}")
 
 
@@ -66,12 +66,12 @@ def sites_to_show(config: Config) -> tuple[Motifs, str]:
 
 def first_fit(run: Path, arm: str, with_model: bool = True) -> Path | None:
     """The first finished fit of an arm on the most training windows; with_model: of those that have kept one."""
-    fits = [fit for fit in finished_folds(run, arm) if not with_model or (fit / BEST / HEAD_FILE).is_file()]
+    fits = [fit for fit in finished_fits(run, arm) if not with_model or (checkpoint_path(fit) / HEAD_FILE).is_file()]
     return max(fits, key=_training_windows, default=None)
 
 
 def _training_windows(fit: Path) -> int:
-    return read_json(fit / "summary.json", REMEDY)["windows"]["train"]
+    return read_json(fit / SUMMARY, REMEDY)["windows"]["train"]
 
 
 def umap_of_arms(
@@ -86,7 +86,7 @@ def umap_of_arms(
         start = start_of(config.folder, arm)
         folders = {"before": start} if start is not None else {}
         if (fit := first_fit(config.folder, arm)) is not None:
-            folders["after"] = fit / BEST
+            folders["after"] = checkpoint_path(fit)
         points = {when: _points(folder, sites, config, accelerator) for when, folder in folders.items()}
         rows += [(arm, points, sites.labels)] if points else []
     return rows
@@ -94,10 +94,8 @@ def umap_of_arms(
 
 def start_of(run: Path, arm: str, seed: int | None = None) -> Path | None:
     """The checkpoint of pre-training that an arm starts from, of the first of several seeds where none is named."""
-    stage, checkpoint = checkpoint_of(arm)
-    folders = stage_folders(run, stage)
-    folder = folders.get(seed, next(iter(folders.values()), None))
-    return folder / "checkpoints" / checkpoint if folder and (folder / "checkpoints" / checkpoint).is_dir() else None
+    checkpoints = arm_checkpoints(run, arm)
+    return checkpoints.get(seed, next(iter(checkpoints.values()), None))
 
 
 def _points(folder: Path, sites: Motifs, config: Config, accelerator: Accelerator) -> np.ndarray:
@@ -115,8 +113,8 @@ def mutagenesis_of(config: Config, arm: str, accelerator: Accelerator, cache: Pa
     fit = first_fit(config.folder, arm)
     if is_probe := fit is None:
         fit = first_fit(config.folder, arm, with_model=False)
-    summary = {} if fit is None else read_json(fit / "summary.json", REMEDY)
-    checkpoint = start_of(config.folder, arm, summary.get("pretrain_seed")) if is_probe else fit / BEST
+    summary = {} if fit is None else read_json(fit / SUMMARY, REMEDY)
+    checkpoint = start_of(config.folder, arm, summary.get("pretrain_seed")) if is_probe else checkpoint_path(fit)
     if fit is None or checkpoint is None or (is_probe and "C" not in summary):
         return {}
     key = f"{sha256_folder(checkpoint)} {fit.relative_to(config.folder) if is_probe else ''} {MUTATED} {FLANK}"

@@ -11,6 +11,7 @@ import pandas as pd
 from markdown import Markdown
 
 from simcsp.core.files import read_json
+from simcsp.core.run_layout import OVERLAP
 from simcsp.metrics.sccs import SCCS_CEILING
 from simcsp.report.caveats import SYNTHETIC
 from simcsp.report.collect import CROSS_VALIDATION, Study, differing_settings
@@ -202,7 +203,7 @@ def _proxy_tables(table: pd.DataFrame) -> str:
 
 def _overlap_table(folder: Path) -> str:
     """What pretrain.py found, part by part; empty where the run has no pre-training text."""
-    path = folder / "overlap.json"
+    path = folder / OVERLAP
     if not path.is_file():
         return ""
     rows = [["part of the evaluation", "windows or sites", "in the text", "share"]]

@@ -10,10 +10,10 @@ import pandas as pd
 
 from simcsp.core.config import Config
 from simcsp.core.files import write_text
+from simcsp.core.run_layout import CORRELATIONS, RELATE, RELATE_TABLE
 from simcsp.metrics.proxy_correlation import (
     AFTER,
     FEWEST_RUNS,
-    FOLDER,
     HEADLINES,
     MEASURES,
     OUTCOMES,
@@ -30,10 +30,10 @@ def write_relation(table: pd.DataFrame, config: Config, run: Path) -> str:
 
     table: as of `relate_table`. config: of that run.
     """
-    out = run / FOLDER
+    out = run / RELATE
     correlations = correlate(table, config.seed)
-    write_text(out / "relate.csv", table.to_csv(index=False, float_format="%.6g"))
-    write_text(out / "correlations.csv", correlations.to_csv(index=False, float_format="%.6g"))
+    write_text(out / RELATE_TABLE, table.to_csv(index=False, float_format="%.6g"))
+    write_text(out / CORRELATIONS, correlations.to_csv(index=False, float_format="%.6g"))
     suffix = " (synthetic data)" if is_synthetic(run) else ""
     there = {proxy: label for proxy, label in HEADLINES.items() if table[proxy].notna().any()}
     figure = proxy_scatter(table, there, OUTCOMES, f"Scores after fine-tuning against proxies before it{suffix}")

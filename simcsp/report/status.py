@@ -11,12 +11,28 @@ from pathlib import Path
 
 import yaml
 
-from simcsp.core.arms import PROXIES, finished_folds, job_of
+from simcsp.core.arms import PROXIES
 from simcsp.core.errors import InputError, describe_os_error
 from simcsp.core.files import read_json
 from simcsp.core.locks import LOCK, lock_holder
+from simcsp.core.run_layout import (
+    BEST_SETTINGS,
+    CONFIG,
+    ENVIRONMENT,
+    METRICS,
+    MLM,
+    PRETRAIN,
+    REPORT,
+    REPORT_TEXT,
+    SUMMARY,
+    begun_fits,
+    begun_stages,
+    finished_fits,
+    fit_key,
+    is_finished,
+    trial_folders,
+)
 
-_PRETRAINING = ("mlm", "pretrain", "control")
 _NO_SIGN = "nothing yet"
 
 
@@ -61,23 +77,19 @@ def status_or_damage(run: Path) -> Status:
 
 def is_run(folder: Path) -> bool:
     """Whether a folder has a stage in it, begun or done."""
-    patterns = ("finetune/*", "pretrain*/env.json", "pretrain/seed*/env.json", "mlm/env.json", "search/*")
-    return folder.is_dir() and any(next(folder.glob(pattern), None) is not None for pattern in patterns)
+    return bool(begun_stages(folder) or begun_fits(folder) or trial_folders(folder))
 
 
 def status_of(run: Path) -> Status:
     """The status of one run: of the first stage that is not done, else of the last."""
-    begun = [
-        path.parent for name in _PRETRAINING for part in ("", "/seed*") for path in run.glob(f"{name}{part}/env.json")
-    ]
-    unfinished = [stage for stage in begun if not (stage / "summary.json").is_file()]
-    fits, done = list(run.glob("finetune/*/*/**/fold*/env.json")), finished_folds(run)
+    begun, fits, done = begun_stages(run), begun_fits(run), finished_fits(run)
+    unfinished = [stage for stage in begun if not is_finished(stage)]
     waiting = len(fits) - len(done)
-    if (run / "search").is_dir():
-        trials, best = sum(path.is_dir() for path in (run / "search").glob("trial*")), run / "search/best.yaml"
+    if trials := trial_folders(run):
+        best = run / BEST_SETTINGS
         said = (
             "search",
-            f"{trials} trials",
+            f"{len(trials)} trials",
             best.read_text(encoding="utf-8").splitlines()[0].lstrip("# ") if best.is_file() else _NO_SIGN,
         )
     elif unfinished or not fits:
@@ -91,10 +103,10 @@ def status_of(run: Path) -> Status:
 
 def _pretraining(stage: Path) -> tuple[str, str]:
     """(progress, headline) of a stage of pre-training."""
-    if not (stage / "config.yaml").is_file():
+    if not (stage / CONFIG).is_file():
         return "", _NO_SIGN
-    config = yaml.safe_load((stage / "config.yaml").read_text(encoding="utf-8"))
-    steps = config["mlm" if stage.name == "mlm" else "pretrain"]["steps"]
+    config = yaml.safe_load((stage / CONFIG).read_text(encoding="utf-8"))
+    steps = config[MLM if stage.name == MLM else PRETRAIN]["steps"]
     rows = _rows(stage)
     step = max((row["step"] for row in rows), default=0)
     latest: dict[str, float] = {}
@@ -111,7 +123,7 @@ def _pretraining(stage: Path) -> tuple[str, str]:
 
 def _rows(stage: Path) -> list[dict]:
     """metrics.jsonl as far as it can be read: its last line may be half written by now."""
-    path, rows = stage / "metrics.jsonl", []
+    path, rows = stage / METRICS, []
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
         try:
             rows.append(json.loads(line))
@@ -124,16 +136,16 @@ def _scores(folds: list[Path]) -> str:
     """Mean F1 of each arm over the fits that are done."""
     values: dict[str, list[float]] = defaultdict(list)
     for path in folds:
-        metrics = read_json(path / "summary.json")["metrics"]
+        metrics = read_json(path / SUMMARY)["metrics"]
         if "test/f1" in metrics:
-            values[str(job_of(path)["arm"]).partition(":")[0]].append(metrics["test/f1"])
+            values[fit_key(path).arm].append(metrics["test/f1"])
     means = ", ".join(f"{arm} {sum(found) / len(found):.3f} ({len(found)})" for arm, found in values.items())
     return f"F1 {means}" if means else _NO_SIGN
 
 
 def _verdict(run: Path) -> str | None:
     """The first line of the report, where there is one."""
-    path = run / "report/report.md"
+    path = run / REPORT / REPORT_TEXT
     if not path.is_file():
         return None
     lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("> ")]
@@ -147,7 +159,7 @@ def _state(run: Path, unfinished: bool) -> str:
         return f"running, {holders[0]}" + (f", and {len(holders) - 1} more" if holders[1:] else "")
     if not unfinished:
         return "done"
-    signs = [path.stat().st_mtime for name in ("env.json", "metrics.jsonl") for path in run.rglob(name)]
+    signs = [path.stat().st_mtime for name in (ENVIRONMENT, METRICS) for path in run.rglob(name)]
     minutes = max(0.0, time.time() - max(signs)) / 60
     return "stopped, {}".format(f"{minutes:.0f} min ago" if minutes < 120 else f"{minutes / 60:.0f} h ago")
 

@@ -252,10 +252,10 @@ def decide(p: float | None, diff: float | None) -> str:
     return "no difference" if p >= LEVEL else "higher" if diff > 0 else "lower"
 
 
-def judge(study: Study, contrasts: list[Contrast], distances: Mapping[str, Distance] | None = None) -> Verdict:
+def judge(study: Study, contrasts: list[Contrast], distances: Mapping[str, list[Distance]] | None = None) -> Verdict:
     """Whether contrast helped, by how much, whether the control explains it, and what the study could have seen.
 
-    distances: {arm: how far it moved from the start}, where there are checkpoints to measure.
+    distances: {arm: how far it moved from the start under each pre-training seed}, where checkpoints are there.
     """
     arms = contrastive_arms(study)
     if not arms:
@@ -414,12 +414,17 @@ def _seeds(first: Contrast) -> str:
     return "One pre-training seed: the interval is that of these checkpoints, and leaves out how pre-training varies."
 
 
-def _travelled(distances: Mapping[str, Distance]) -> list[str]:
-    """How far each checkpoint is from the start."""
-    if not distances:
-        return []
+def _travelled(distances: Mapping[str, list[Distance]]) -> list[str]:
+    """How far each checkpoint is from the start; of several pre-training seeds the mean."""
     parts = []
-    for arm, moved in distances.items():
-        vectors = "" if moved.cosine is None else f", cosine {moved.cosine:.3f} and CKA {moved.cka:.3f} to the start"
-        parts.append(f"{arm} is step {moved.step} (weights changed by {moved.weights:.2%}{vectors})")
-    return [f"Distance from the start: {'; '.join(parts)}."]
+    for arm, of_seeds in distances.items():
+        steps = sorted({moved.step for moved in of_seeds})
+        seeds = "" if len(of_seeds) == 1 else f", mean of {len(of_seeds)} pre-training seeds"
+        weights = np.mean([moved.weights for moved in of_seeds])
+        vectors = ""
+        if all(moved.cosine is not None for moved in of_seeds):
+            cosine, cka = np.mean([(moved.cosine, moved.cka) for moved in of_seeds], axis=0)
+            vectors = f", cosine {cosine:.3f} and CKA {cka:.3f} to the start"
+        step = f"step {steps[0]}" if len(steps) == 1 else f"step {steps[0]} to {steps[-1]}"
+        parts.append(f"{arm} is {step} (weights changed by {weights:.2%}{vectors}{seeds})")
+    return [f"Distance from the start: {'; '.join(parts)}."] if parts else []

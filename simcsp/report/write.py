@@ -9,11 +9,23 @@ from pathlib import Path
 import pandas as pd
 from torch.utils.tensorboard import SummaryWriter
 
-from simcsp.core.arms import BASELINE, CONTROL, FLOORS, PROXIES, finished_folds, stage_folders
+from simcsp.core.arms import BASELINE, CONTROL, FLOORS, PROXIES
 from simcsp.core.config import Config
 from simcsp.core.errors import InputError
 from simcsp.core.files import read_json, write_text
 from simcsp.core.run_folder import read_metrics
+from simcsp.core.run_layout import (
+    CONTROL_STAGE,
+    PRETRAIN,
+    REPORT,
+    REPORT_CONTRASTS,
+    REPORT_TABLE,
+    REPORT_TEXT,
+    SUMMARY,
+    finished_fits,
+    finished_stages,
+    fit_key,
+)
 from simcsp.metrics.sccs import SCCS_CEILING
 from simcsp.metrics.scores import classification_scores
 from simcsp.report.caveats import find_caveats, is_synthetic
@@ -71,7 +83,7 @@ def write_report(config: Config, *more: Config, out: Path | None = None) -> str:
     runs = label_runs([config, *more])
     if out is None:
         for one in runs.values():
-            for arm in dict.fromkeys(path.relative_to(one.folder).parts[1] for path in finished_folds(one.folder)):
+            for arm in dict.fromkeys(fit_key(path).arm for path in finished_fits(one.folder)):
                 show_arm(one.folder, arm)
     out = out or default_folder([config, *more])
     study = merge(runs)
@@ -84,12 +96,12 @@ def write_report(config: Config, *more: Config, out: Path | None = None) -> str:
     out.mkdir(parents=True, exist_ok=True)
     verdict = judge(study, contrasts, measure_distances(study, out / "distances.json"))
     caveats = find_caveats(study, table)
-    write_text(out / "summary.csv", table.to_csv(index=False, float_format="%.6g"))
+    write_text(out / REPORT_TABLE, table.to_csv(index=False, float_format="%.6g"))
     tested = pd.DataFrame(contrasts, columns=[field.name for field in dataclasses.fields(Contrast)])
-    write_text(out / "contrasts.csv", tested.to_csv(index=False, float_format="%.6g"))
+    write_text(out / REPORT_CONTRASTS, tested.to_csv(index=False, float_format="%.6g"))
     figures = draw(study, tested[tested["metric"] == ENDPOINT].dropna(subset="low"), title, out)
     text = to_markdown(title, study, table, contrasts, verdict, caveats, figures)
-    write_text(out / "report.md", text)
+    write_text(out / REPORT_TEXT, text)
     write_text(out / "report.html", to_html(title, text, out))
     for events in out.glob("events.out.tfevents.*"):
         events.unlink()
@@ -104,11 +116,11 @@ def write_report(config: Config, *more: Config, out: Path | None = None) -> str:
 def default_folder(configs: list[Config]) -> Path:
     """RUN/report, or runs/<a>+<b>/report beside the first of several runs."""
     if len(configs) == 1:
-        return configs[0].folder / "report"
+        return configs[0].folder / REPORT
     name = "+".join(config.folder.name for config in configs)
     if len(name) > _LONGEST_NAME:
         raise InputError(f"{len(configs)} run names joined are too long for a folder: name one with --out FOLDER")
-    return configs[0].folder.parent / name / "report"
+    return configs[0].folder.parent / name / REPORT
 
 
 def pool_predictions(study: Study) -> pd.DataFrame:
@@ -254,16 +266,16 @@ def safe_name(run: str) -> str:
 def draw_proxies(config: Config, suffix: str) -> plt.Figure:
     """SCCS and NMI while pre-training, those of the control beside them; of several seeds mean and range."""
     tables, floors = {}, {}
-    for stage in ("pretrain", "control"):
-        folders = [path for path in stage_folders(config.folder, stage).values() if (path / "summary.json").is_file()]
+    for stage in (PRETRAIN, CONTROL_STAGE):
+        folders = list(finished_stages(config.folder, stage).values())
         seeds = [pd.DataFrame(row for row in read_metrics(path) if PROXY_KEYS & set(row)) for path in folders]
         if seeds:
             tables[stage] = _band_of_seeds(
                 [seed.rename(columns=lambda name: name.removeprefix("val/")) for seed in seeds]
             )
-            floors = floors or read_json(folders[0] / "summary.json", REMEDY)["floors"]
+            floors = floors or read_json(folders[0] / SUMMARY, REMEDY)["floors"]
     floors = {key.removeprefix("floor/"): value for key, value in floors.items() if not key.endswith(("_low", "_high"))}
-    bound = tables["pretrain"].get("nmi_bound", pd.Series([0.0])).max()
+    bound = tables[PRETRAIN].get("nmi_bound", pd.Series([0.0])).max()
     ceilings = {"sccs": SCCS_CEILING, "nmi": bound}
     return proxy_curves(tables, floors, ceilings, f"{config.name}: proxies while pre-training{suffix}")
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from simcsp.core.arms import ARMS, BASELINE, FLOORS, OF_CONTROL, OF_PRETRAINING, checkpoint_of, stage_folder
+from simcsp.core.arms import ARMS, BASELINE, FLOORS, OF_CONTROL, OF_PRETRAINING
 from simcsp.core.config import Config, ModelConfig
 from simcsp.core.errors import InputError
 from simcsp.core.files import read_json
 from simcsp.core.run_folder import REMEDY
+from simcsp.core.run_layout import CONTROL_STAGE, LAST, MLM, checkpoint_of, checkpoint_path, is_finished, stage_name
 
 
 @dataclass(frozen=True)
@@ -55,19 +56,20 @@ def _baseline(config: Config) -> ModelConfig:
     if config.pretrain.steps:
         return _pretrained(config, *checkpoint_of(BASELINE), config.pretrain_seeds[0])
     if config.mlm.steps:
-        return _pretrained(config, "mlm", "last", None)
+        return _pretrained(config, MLM, LAST, None)
     return config.model
 
 
 def _pretrained(config: Config, stage: str, name: str, seed: int | None) -> ModelConfig:
-    folder = stage_folder(config.folder, stage, seed, seed is not None and len(config.pretrain_seeds) > 1)
-    if not (folder / "summary.json").is_file():
-        remedy = " and pretrain.control true" if stage == "control" else ""
+    folder = config.folder / stage_name(stage, seed if len(config.pretrain_seeds) > 1 else None)
+    if not is_finished(folder):
+        remedy = " and pretrain.control true" if stage == CONTROL_STAGE else ""
         raise InputError(f"{folder} is not finished: run pretrain.sh with the same config{remedy} first")
-    if not (folder / "checkpoints" / name).is_dir():
-        raise InputError(f"{folder}/checkpoints has no {name}: the run had no windows or sites to measure it on")
-    check_pooling(config.model, folder / "checkpoints" / name)
-    return config.model.saved_as(folder / "checkpoints" / name)
+    start = checkpoint_path(folder, name)
+    if not start.is_dir():
+        raise InputError(f"{start.parent} has no {name}: the run had no windows or sites to measure it on")
+    check_pooling(config.model, start)
+    return config.model.saved_as(start)
 
 
 def check_pooling(asked: ModelConfig, checkpoint: Path) -> None:

@@ -19,6 +19,7 @@ from simcsp.core.device import build_accelerator
 from simcsp.core.errors import InputError
 from simcsp.core.files import replace_folder
 from simcsp.core.run_folder import RunFolder
+from simcsp.core.run_layout import FitKey, checkpoint_path
 from simcsp.labels.bases import UNLABELLED, Genome, distinct_windows, fold_records, read_genome, shared_with
 from simcsp.labels.splits import training_windows
 from simcsp.metrics.scores import score_against
@@ -95,10 +96,8 @@ def open_job(config: Config, genome: Genome, arm: Arm, seed: int, fold: int, dev
     inputs = {"genome": genome.store.sha256}
     if arm.source is not None and arm.source.source is not None:
         inputs["start checkpoint"] = sha256_folder(resolve_source(arm.source.source))
-    path = config.folder / "finetune" / arm.name / SITE
-    if arm.several:
-        path /= f"pretrain{arm.pretrain_seed}"
-    return open_folder(path / f"seed{seed}/fold{fold:02d}", kept, inputs, device)
+    key = FitKey(arm.name, SITE, seed, fold, arm.pretrain_seed if arm.several else None)
+    return open_folder(key.folder(config.folder), kept, inputs, device)
 
 
 # -- the text of a fold ------------------------------------------------------------------------------------------------
@@ -258,12 +257,12 @@ def fit_bases(
             total = 0.0
             if scores["ap"] > best["ap"]:
                 best = {"step": step, "ap": scores["ap"]}
-                with replace_folder(run.checkpoints / "best") as folder:
+                with replace_folder(checkpoint_path(run.path)) as folder:
                     save_bases(model, calibrate(odds, labels), folder)
             progress = {"step": step, "best": best}
             run.save_state(progress | pack_state(accelerator, model=model, optimizer=optimizer, scheduler=scheduler))
         stop_if_asked(stop, f"in {run.path}, step {step}")
-    model, calibration = load_bases(run.checkpoints / "best")
+    model, calibration = load_bases(checkpoint_path(run.path))
     labeller = Labeller(model.to(device), calibration, device, accelerator.autocast)
     scores = score_types(*label_records(labeller, text.genome, records["test"]))
     metrics = {f"test/{key}": value for key, value in scores.items()} | {"val/ap": best["ap"]}
@@ -274,7 +273,7 @@ def fit_bases(
     seconds = round(time.perf_counter() - began, 1)
     name, start = f"{config.name}: {arm.name}", arm.source.source if arm.source and arm.name != "fresh" else None
     data = {"genome": settings.fasta, "annotation": settings.annotation, "windows": config.data.spliceator}
-    write_card(run.checkpoints / "best", name, start, data, f"records {', '.join(records['test'])}", metrics)
+    write_card(checkpoint_path(run.path), name, start, data, f"records {', '.join(records['test'])}", metrics)
     run.finish({**sizes, "parameters": parameters, "seconds": seconds, "metrics": metrics}, sizes)
     shown = "  ".join(f"{kind} AP {scores[f'ap_{kind}']:.4f} top-k {scores[f'topk_{kind}']:.4f}" for kind in TYPES)
     run.log(f"{sizes['arm']:<10} seed {seed} fold {fold:02d}  {shown}")

@@ -15,9 +15,10 @@ import torch
 import torch.nn.functional as F
 from transformers import BertForMaskedLM
 
-from simcsp.core.arms import BASELINE, FLOORS
+from simcsp.core.arms import FLOORS, starts_of
 from simcsp.core.config import Config, PretrainConfig
 from simcsp.core.device import set_seed, total_memory
+from simcsp.core.run_layout import begun_stages, is_finished
 from simcsp.labels.spliceator import Windows
 from simcsp.labels.splits import Splits, load_windows
 from simcsp.model.checkpoint import load_backbone
@@ -79,7 +80,7 @@ def _run_rows(trial: Trial) -> list[Row]:
     config, accelerator = trial.config, trial.shared.accelerator
     state = "a new folder"
     if config.folder.is_dir():
-        done = [path.parent.name for path in sorted(config.folder.glob("*/summary.json"))]
+        done = [str(stage.relative_to(config.folder)) for stage in begun_stages(config.folder) if is_finished(stage)]
         state = f"there already, finished: {', '.join(done) or 'nothing'}; it goes on under the same settings alone"
     precision = accelerator.mixed_precision.replace("no", "fp32")
     return [("run", f"{config.folder}: {state}"), ("device", f"{accelerator.device}, {precision}")]
@@ -203,11 +204,11 @@ def _finetuning_rows(trial: Trial) -> list[Row]:
         return []
     windows, splits = _labels(trial)
     arms = [arm.partition("=")[0] for arm in settings.arms]
-    models = [arm for arm in arms if arm not in FLOORS]
-    seeds = [1 if arm in ("fresh", BASELINE) else len(config.pretrain_seeds) for arm in models]
+    encoders = [arm for arm in settings.arms if arm not in FLOORS]
+    starts = sum(starts_of(arm, len(config.pretrain_seeds)) for arm in encoders)
     folds = sum(len(settings.folds or splits.folds[site]) for site in settings.sites) * len(settings.seeds)
     draws = sum(1 if count is None else settings.draws for count in settings.train_windows)
-    fits = folds * draws * sum(seeds)
+    fits = folds * draws * starts
     what = f"arms {', '.join(arms)}; stages {', '.join(settings.stages)}; {fits} fits of encoders"
     ids = windows.crop(config.data.context)
     if settings.stages == ["probe"]:

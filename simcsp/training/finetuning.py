@@ -18,6 +18,7 @@ from simcsp.core.arms import OF_ANNOTATION
 from simcsp.core.config import Config, FinetuneConfig, to_dict
 from simcsp.core.device import build_accelerator
 from simcsp.core.errors import InputError, Interrupted
+from simcsp.core.run_layout import checkpoint_path
 from simcsp.labels.floors import annotated_sites, fit_annotation_floor
 from simcsp.labels.motifs import Motifs, load_motifs
 from simcsp.labels.spliceator import Windows
@@ -155,7 +156,7 @@ def fit_shared(study: Study, folds: list[Fold], start: Start) -> tuple[int, floa
     finished = [fold for fold in folds if fold.run.finished]
     if finished:  # stopped between the summaries: the epoch has been picked
         for fold in folds:
-            if not (fold.run.checkpoints / "best").is_dir():
+            if not checkpoint_path(fold.run.path).is_dir():
                 raise InputError(
                     f"{fold.run.path}: select_epoch shared needs all folds fitted together; use another --name"
                 )

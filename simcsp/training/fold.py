@@ -18,6 +18,7 @@ from transformers import BertModel
 from simcsp.core.config import STAGES, FinetuneConfig
 from simcsp.core.device import fit_seed
 from simcsp.core.files import replace_folder, sha256_file, write_text
+from simcsp.core.run_layout import PREDICTIONS, VALIDATION, checkpoint_path
 from simcsp.labels.floors import Labelled, Predict, fit_floor
 from simcsp.metrics.proxies import measure_nmi
 from simcsp.metrics.sccs import sccs
@@ -142,7 +143,7 @@ def fit_fold(study: Study, fold: Fold, start: Start) -> dict[str, float]:
         if fit.stage == stages[-1]:
             break
         if fit.stage == "head":  # go on from the head of its best epoch
-            fit.model.head.load_state_dict(read_head(fold.run.checkpoints / "best"))
+            fit.model.head.load_state_dict(read_head(checkpoint_path(fold.run.path)))
         study.accelerator.free_memory()  # or fp16 would unscale the gradients for the last optimiser as well
         enter_stage(study, fold, fit, stages[stages.index(fit.stage) + 1], start)
         fold.run.save_state(pack(study, fit), keep_previous=False)  # from here on `best` may be another's
@@ -248,7 +249,7 @@ def predict_from_features(study: Study, model: Classifier, features: torch.Tenso
 
 def keep_best(fold: Fold, fit: Fit) -> None:
     """Put the weights as they are in the place of the best so far."""
-    with replace_folder(fold.run.checkpoints / "best") as folder:
+    with replace_folder(checkpoint_path(fold.run.path)) as folder:
         save_classifier(fit.model, folder)
 
 
@@ -258,7 +259,7 @@ def keep_best(fold: Fold, fit: Fit) -> None:
 def score_fold(study: Study, fold: Fold, start: Start, best_epoch: int, seconds: float) -> None:
     """Score the test windows once, with the chosen weights read back from disk, and write the summary."""
     val, test, stages = fold.parts["val"], fold.parts["test"], study.settings.stages
-    model = load_classifier(fold.run.checkpoints / "best", study.model, study.settings.dropout)
+    model = load_classifier(checkpoint_path(fold.run.path), study.model, study.settings.dropout)
     model = model.to(study.accelerator.device)
     if stages == ["head"]:  # the encoder is the start's still: before is after
         features = encode_parts(study, fold, model.bert, start, "test")[torch.from_numpy(test)]
@@ -357,8 +358,8 @@ def summarise(
     on validation; test/f1_distinct leaves out test windows that resemble training windows, at the prevalence of all.
     """
     test, val, job, labels = fold.parts["test"], fold.parts["val"], fold.job, study.windows.labels
-    files = [write_predictions(study, fold, "predictions.csv", test, probabilities)]
-    files.append(write_predictions(study, fold, "validation.csv", val, on_validation))
+    files = [write_predictions(study, fold, PREDICTIONS, test, probabilities)]
+    files.append(write_predictions(study, fold, VALIDATION, val, on_validation))
     threshold = best_threshold(labels[val], on_validation)
     scores = classification_scores(labels[test], probabilities) | called_rates(labels[test], probabilities)
     scores |= {"threshold": threshold, "f1_tuned": threshold_scores(labels[test], probabilities, threshold)["f1"]}
@@ -377,7 +378,7 @@ def summarise(
     result["warnings"] = [sign for sign in signs if sign is not None]
     for sign in result["warnings"]:
         fold.run.log(f"warning: {fold.run.path}: {sign}")
-    best = fold.run.checkpoints / "best"
+    best = checkpoint_path(fold.run.path)
     if best.is_dir():  # floors have none
         data = {"arm": job.arm.name, "sites": job.site, "fold": job.fold, "training windows": sizes["train"]}
         source = job.arm.source.source if job.arm.source else None

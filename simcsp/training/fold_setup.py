@@ -17,6 +17,7 @@ from simcsp.core.config import EvaluateConfig, FinetuneConfig, ModelConfig
 from simcsp.core.device import fit_seed
 from simcsp.core.errors import InputError
 from simcsp.core.run_folder import RunFolder
+from simcsp.core.run_layout import FitKey
 from simcsp.labels.motifs import Motifs
 from simcsp.labels.spliceator import Windows
 from simcsp.labels.splits import Splits, draw_training
@@ -43,14 +44,10 @@ class Job:
     draw: int = 0
 
     @property
-    def path(self) -> Path:
-        """Its folder within the run (`simcsp.core.arms.finished_folds` finds it)."""
-        path = Path("finetune", self.arm.name, self.site)
-        if self.arm.several:
-            path /= f"pretrain{self.arm.pretrain_seed}"
-        if self.train_windows is not None:
-            path /= f"windows{self.train_windows}/draw{self.draw}"
-        return path / f"seed{self.seed}/fold{self.fold:02d}"
+    def key(self) -> FitKey:
+        """Which fit of the run it is."""
+        pretrain_seed = self.arm.pretrain_seed if self.arm.several else None
+        return FitKey(self.arm.name, self.site, self.seed, self.fold, pretrain_seed, self.train_windows, self.draw)
 
 
 @dataclass(frozen=True)
@@ -245,4 +242,4 @@ def open_fold(study: Study, job: Job, config: dict[str, Any], inputs: dict[str, 
                 f"of fold {job.fold}: the last partial batch is dropped, so no batch would be left"
             )
     device, shown = str(study.accelerator.device), settings.fold_events
-    return Fold(job, open_folder(study.folder / job.path, config, inputs, device, shown), parts)
+    return Fold(job, open_folder(job.key.folder(study.folder), config, inputs, device, shown), parts)

@@ -17,12 +17,26 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 from transformers import BertConfig, BertForMaskedLM
 
-from simcsp.core.arms import PROXIES, stage_folder
+from simcsp.core.arms import PROXIES
 from simcsp.core.config import Config, DataConfig, MlmConfig, ModelConfig, PretrainConfig, to_dict
 from simcsp.core.device import build_accelerator, check_memory, dropout_seed, set_seed
 from simcsp.core.errors import InputError, Interrupted
 from simcsp.core.files import copy_files, read_json, remove_folder, replace_folder, replacing, write_json, write_text
 from simcsp.core.run_folder import RunFolder
+from simcsp.core.run_layout import (
+    CORPUS,
+    LAST,
+    OVERLAP,
+    PRETRAIN,
+    SCORED_CORPUS,
+    START,
+    SUMMARY,
+    best_of,
+    checkpoint_path,
+    stage_name,
+    step_checkpoints,
+    step_name,
+)
 from simcsp.labels.overlap import hidden_windows, measure_overlap
 from simcsp.model.card import write_card
 from simcsp.model.checkpoint import load_backbone, resolve_source, save_checkpoint
@@ -47,7 +61,6 @@ from simcsp.training.training_warnings import base_entropy, batch_for_gpu, colla
 from simcsp.training.validation import Validation, build_validation
 
 DELETE_IT = "delete it, pre-training measures it anew"
-SCORED = "corpus.npz"  # of splice_enriched: every window with its score and odds
 CONFIG_SECTIONS = ("name", "seed", "precision", "model", "data", "evaluate")  # with the stage's own: what decides it
 
 
@@ -88,7 +101,7 @@ def open_text(config: Config, accelerator: Accelerator, first: bool = True) -> C
     first: False reads the windows of splice_enriched that `record_corpus` of the first process wrote."""
     data, classify = config.data, None
     if data.corpus == "splice_enriched" and not first:
-        with np.load(config.folder / SCORED) as found:
+        with np.load(config.folder / SCORED_CORPUS) as found:
             length = np.full(len(found["start"]), data.window)
             scored = Intervals(found["start"], length, found["minus"], found["odds"])
         return open_corpus(data, config.seed, hidden_windows(data), scored=scored)
@@ -101,7 +114,7 @@ def open_text(config: Config, accelerator: Accelerator, first: bool = True) -> C
 def scorer_of_fold(folder: str, config: Config, accelerator: Accelerator) -> Classify:
     """P(site) of windows by a fine-tuned fold of ours."""
     path = Path(folder)
-    path = path / "checkpoints/best" if (path / "checkpoints/best").is_dir() else path
+    path = checkpoint_path(path) if checkpoint_path(path).is_dir() else path
     if not path.is_dir():
         named = ", ".join(NAMED_SCORERS)
         raise InputError(f"data.scorer ({folder}) is none of {named} and no folder of a fine-tuned fold")
@@ -120,14 +133,14 @@ def run_stages(shared: Pretraining, config: Config, report: Report | None = None
         return
     if "mlm" in settings:
         folder = run_stage(shared, config, "mlm", settings.pop("mlm"), model)
-        model = dataclasses.replace(model, source=str(folder / "checkpoints/last"), drop_layers=0)  # dropped once
+        model = dataclasses.replace(model, source=str(checkpoint_path(folder, LAST)), drop_layers=0)  # dropped once
     for seed in config.pretrain_seeds:
         own = dataclasses.replace(config, seed=seed)
         text = shared.text
         if seed != config.seed:
             text = build_sampler(config.data, shared.corpus, seed, config.pretrain.max_shift)
         for name, stage in settings.items():
-            if config.only is not None and not {name, f"{name}/seed{seed}"} & set(config.only):
+            if config.only is not None and not {name, stage_name(name, seed)} & set(config.only):
                 continue
             told = report if name == "pretrain" else None
             run_stage(dataclasses.replace(shared, text=text), own, name, stage, model, told)
@@ -144,22 +157,22 @@ def stages(config: Config) -> dict[str, PretrainConfig]:
 
 
 def record_corpus(data: DataConfig, folder: Path, corpus: Corpus, validated: dict[str, str]) -> None:
-    """Write, once for a text and an evaluation, what the text is (corpus.json, and SCORED with the score of each window
-    where windows have one) and how much of the evaluation lies in it (overlap.json).
+    """Write, once for a text and an evaluation, what the text is (CORPUS; SCORED_CORPUS with the score of each window
+    where windows have one) and how much of the evaluation lies in it (OVERLAP).
 
     validated: hashes of the evaluation.
     """
-    path = folder / "overlap.json"
+    path = folder / OVERLAP
     inputs = {"text": corpus.store.sha256, "intervals": corpus.intervals.sha256, **validated}
-    whole = path.is_file() and (corpus.scores is None or (folder / SCORED).is_file())
+    whole = path.is_file() and (corpus.scores is None or (folder / SCORED_CORPUS).is_file())
     if whole and read_json(path, DELETE_IT)["inputs"] == inputs:
         return
     found = measure_overlap(data, corpus)
     parts = [{"part": part.name, "count": part.count, "shared": part.shared, "sentence": str(part)} for part in found]
-    write_json(folder / "corpus.json", corpus.manifest)
+    write_json(folder / CORPUS, corpus.manifest)
     if corpus.scores is not None:
         columns = {name: getattr(corpus.intervals, name) for name in ("start", "minus", "odds")}
-        with replacing(folder / SCORED) as aside, open(aside, "wb") as handle:
+        with replacing(folder / SCORED_CORPUS) as aside, open(aside, "wb") as handle:
             np.savez_compressed(handle, score=corpus.scores, **columns)
     write_json(path, {"inputs": inputs, "parts": parts})  # last: its presence means that the others are whole
 
@@ -273,7 +286,8 @@ def run_stage(
 ) -> Path:
     """Train one stage to its end, or tell that it is done; returns its folder."""
     several = name != "mlm" and len(config.pretrain_seeds) > 1
-    path, accelerator = stage_folder(config.folder, name, config.seed, several), shared.accelerator
+    path = config.folder / stage_name(name, config.seed if several else None)
+    accelerator = shared.accelerator
     processes, run = shared.processes, None
     if processes.first:
         inputs = stage_inputs(source, shared.text, shared.validation)
@@ -396,7 +410,7 @@ def describe(
     remark = batch_for_gpu(name, stage.batch_size, training.accelerator.device.type)
     if remark is not None and name != "control":  # whose batch is that of pretrain
         run.log(f"warning: {run.path}: {remark}")
-    for part in read_json(config.folder / "overlap.json", DELETE_IT)["parts"]:
+    for part in read_json(config.folder / OVERLAP, DELETE_IT)["parts"]:
         run.log(f"overlap: {part['sentence']}", show=bool(part["shared"]))
     if config.data.selection_share == 0:
         run.log("data.selection_share is 0: SCCS is measured on the training part of fold 0, as published")
@@ -404,7 +418,7 @@ def describe(
 
 def start(run: RunFolder, training: Training, validation: Validation) -> dict[str, dict[str, float]]:
     """Save the start model (the baseline arm) and measure it, before any step; returns the floors."""
-    save(run, training, "start")
+    save(run, training, START)
     floors = validation.floors(training.model, training.pooling)
     for proxy, values in floors.items():
         run.log(f"floors of {proxy.upper()}: {floors_in_words(values)}")
@@ -472,7 +486,7 @@ def validate(run: RunFolder, training: Training, validation: Validation, tell: T
         run.record(training.step, {f"val/{key}": value for key, value in scores.items()})
         show_validation(run, training.step, validation, seen)
         if training.step in (0, training.stage.steps):
-            show_vectors(run, validation, seen, "last" if training.step else "start")
+            show_vectors(run, validation, seen, LAST if training.step else START)
     else:
         run.log("nothing to validate on: data.spliceator and data.motif_bed are not set", show=training.step == 0)
     run.log(f"validation at step {training.step}: {with_errors(scores)}")
@@ -480,20 +494,20 @@ def validate(run: RunFolder, training: Training, validation: Validation, tell: T
         return
     if tell is not None:
         tell(training.step, scores)
-    saved = save(run, training, f"step-{training.step:06d}")
+    saved = save(run, training, step_name(training.step))
     for proxy in PROXIES:
         if proxy in scores and scores[proxy] > training.best.get(proxy, {"value": -np.inf})["value"]:
             ends = {end: scores[f"{proxy}_{end}"] for end in ("low", "high") if f"{proxy}_{end}" in scores}
             training.best[proxy] = {"value": scores[proxy], "step": training.step, **ends}
-            with replace_folder(run.checkpoints / f"best_{proxy}") as folder:
+            with replace_folder(checkpoint_path(run.path, best_of(proxy))) as folder:
                 copy_files(saved, folder)
-    kept = sorted(run.checkpoints.glob("step-*[0-9]"))
+    kept = list(step_checkpoints(run.path).values())
     for old in kept[: max(0, len(kept) - training.stage.save_total_limit)]:
         remove_folder(old)
 
 
 def save(run: RunFolder, training: Training, name: str) -> Path:
-    target = run.checkpoints / name
+    target = checkpoint_path(run.path, name)
     with replace_folder(target) as folder:
         save_checkpoint(training.model, folder, training.pooling)
     return target
@@ -526,13 +540,12 @@ def warn(run: RunFolder, training: Training, text: WindowSampler) -> None:
 def write_cards(run: RunFolder, config: Config, name: str, training: Training) -> None:
     """A model card for every checkpoint, with what was measured at its step."""
     rows = {row["step"]: row for row in run.metrics() if any(key.startswith("val/") for key in row)}
-    steps = {f"best_{proxy}": best["step"] for proxy, best in training.best.items()}
-    steps |= {"start": 0, "last": training.step}
+    steps = {folder.name: step for step, folder in step_checkpoints(run.path).items()}
+    steps |= {best_of(proxy): best["step"] for proxy, best in training.best.items()}
+    steps |= {START: 0, LAST: training.step}
     data = {"objective": training.stage.objective, "text": config.data.fasta or config.data.dataset}
     for folder in sorted(run.checkpoints.iterdir()):
         step = steps.get(folder.name)
-        if step is None and folder.name.startswith("step-"):
-            step = int(folder.name.removeprefix("step-"))
         title, facts = f"{config.name}: {name}, {folder.name}", data | {"corpus": config.data.corpus, "step": step}
         scores = rows.get(step, {})
         write_card(folder, title, config.model.source, facts, "the selection windows and motif sites", scores)
@@ -540,7 +553,7 @@ def write_cards(run: RunFolder, config: Config, name: str, training: Training) -
 
 def finish(run: RunFolder, config: Config, name: str, training: Training, text: WindowSampler) -> None:
     """Keep the last weights, write the summary, say where everything lives."""
-    save(run, training, "last")
+    save(run, training, LAST)
     rows = run.metrics()
     validations = [row for row in rows if any(key.startswith("val/") for key in row)]
     floors = {key: value for row in rows for key, value in row.items() if key.startswith("floor/")}
@@ -582,9 +595,9 @@ def search_pretraining(shared: Pretraining, load: Load) -> str:
 
     def objective(trial: Config, report: Report) -> float:
         """Train a trial; its pretrain stage reports the proxy at each validation."""
-        overlap = (config.folder / "overlap.json").read_text(encoding="utf-8")  # the same text, the same windows
-        write_text(trial.folder / "overlap.json", overlap)
+        overlap = (config.folder / OVERLAP).read_text(encoding="utf-8")  # the same text, the same windows
+        write_text(trial.folder / OVERLAP, overlap)
         run_stages(shared, trial, report)
-        return read_json(trial.folder / "pretrain/summary.json")["metrics"][metric]
+        return read_json(trial.folder / PRETRAIN / SUMMARY)["metrics"][metric]
 
     return run_search(config, metric, ("model", "mlm", "pretrain"), objective, shared.stop, load)

@@ -23,8 +23,9 @@ from optuna.trial import TrialState
 from simcsp.core.config import Config, flatten, to_dict
 from simcsp.core.errors import InputError, Interrupted
 from simcsp.core.files import write_text
-from simcsp.core.locks import release_lock, take_lock
+from simcsp.core.locks import LOCK, release_lock, take_lock
 from simcsp.core.run_folder import without_secrets
+from simcsp.core.run_layout import BEST_SETTINGS, STUDY_DATABASE, trial_name
 from simcsp.training.stopping import StopSignal, stop_if_asked
 
 HEARTBEAT, GRACE = 20, 60  # seconds, of a database: a worker not heard of for so long is dead, and its trial retried
@@ -92,7 +93,7 @@ def run_search(
 
 def lock_of(config: Config, number: int) -> Path:
     """The file that the process of a trial holds a lock on."""
-    return config.folder / f"search/trial{number:04d}.lock"
+    return config.folder / f"{trial_name(number)}{LOCK}"
 
 
 def take_over(study: optuna.Study, config: Config) -> None:
@@ -142,7 +143,7 @@ def open_study(config: Config) -> optuna.Study:
 
 def storage_of(config: Config) -> str:
     """File of a journal, or URL of a database: what the config names, else in the run folder."""
-    before = config.folder / "search/study.db"  # of earlier versions
+    before = config.folder / STUDY_DATABASE  # of earlier versions
     return config.search.storage or (f"sqlite:///{before}" if before.is_file() else str(before.with_suffix(".journal")))
 
 
@@ -231,9 +232,8 @@ def with_values(config: Config, values: dict[str, Any], name: str, runs: str) ->
 
 def trial_config(config: Config, number: int, values: dict[str, Any], load: Load) -> Config:
     """The config of a trial, which is also written to disk; impossible values are refused with the field."""
-    folder = config.folder / "search"
-    path = folder / f"trial{number:04d}.yaml"
-    write_text(path, with_values(config, values, path.stem, str(folder)))
+    path = config.folder / f"{trial_name(number)}.yaml"
+    write_text(path, with_values(config, values, path.stem, str(path.parent)))
     return load([str(path)])
 
 
@@ -244,7 +244,7 @@ def describe(config: Config, metric: str, study: optuna.Study) -> str:
     if TrialState.COMPLETE not in states:
         return f"search {config.name}: no trial ran to its end ({counts})"
     best = study.best_trial
-    path = config.folder / "search/best.yaml"
+    path = config.folder / BEST_SETTINGS
     header = f"# The best of the search {config.name}: {metric} {best.value:.4f}, trial {best.number}\n"
     write_text(path, header + with_values(config, best.params, f"{config.name}-best", config.runs))
     lines = [f"search {config.name}: {counts}; best {metric} {best.value:.4f} in trial {best.number}"]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from simcsp.core.errors import InputError, Interrupted, Stopped, started_together
+from simcsp.core.run_layout import ENVIRONMENT
 
 TWICE = 5.0  # seconds
 
@@ -53,6 +54,6 @@ def clean_up_refused(folder: Path) -> Iterator[None]:
     try:
         yield
     except InputError:
-        if is_new and not any(folder.rglob("env.json")):
+        if is_new and not any(folder.rglob(ENVIRONMENT)):
             shutil.rmtree(folder, ignore_errors=True)
         raise

@@ -15,11 +15,24 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
-from simcsp.core.arms import finished_folds
 from simcsp.core.colours import class_colour
 from simcsp.core.config_file import read_saved
 from simcsp.core.files import read_json, read_table, write_text
 from simcsp.core.run_folder import HEADLINES, START_ANEW, RunFolder, read_metrics
+from simcsp.core.run_layout import (
+    CONFIG,
+    CORPUS,
+    ENVIRONMENT,
+    FINETUNE,
+    FLOOR_CURVES,
+    OVERLAP,
+    PICTURES,
+    PREDICTIONS,
+    PROJECTOR,
+    SUMMARY,
+    finished_fits,
+    run_of_stage,
+)
 from simcsp.metrics.clustering import lay_out, principal_components
 from simcsp.training.validation import Seen, Validation
 
@@ -63,7 +76,7 @@ class Curves:
         """Keep and show what a validation looks like: values to draw histograms of, within [-1, 1], and a PNG."""
         if not self.shown:
             return
-        folder = self.path / "pictures"
+        folder = self.path / PICTURES
         folder.mkdir(exist_ok=True)
         with open(folder / f"{step:06d}.npz", "wb") as handle:
             np.savez_compressed(handle, **{name: values.astype(np.float16) for name, values in distributions.items()})
@@ -72,7 +85,7 @@ class Curves:
         self._show_picture(step)
 
     def _show_picture(self, step: int) -> None:
-        stem = self.path / "pictures" / f"{step:06d}"
+        stem = self.path / PICTURES / f"{step:06d}"
         with np.load(stem.with_suffix(".npz")) as kept:
             for name in kept.files:
                 self.writer.add_histogram(name, kept[name].astype(np.float32), step, bins=np.linspace(-1, 1, 41))
@@ -86,23 +99,23 @@ class Curves:
         """Make the view anew: what the run is, `rows` of metrics, and the pictures up to `step`; later ones go."""
         for events in self.path.glob("events.out.tfevents.*"):
             events.unlink()
-        for picture in (self.path / "pictures").glob("*"):
+        for picture in (self.path / PICTURES).glob("*"):
             if int(picture.stem) > step:
                 picture.unlink()
         if not self.shown:
             return
-        run = self.path.parent.parent if self.path.name.startswith("seed") else self.path.parent
+        run = run_of_stage(self.path)
         for name, path, kind in (
-            ("config", self.path / "config.yaml", "yaml"),
-            ("environment", self.path / "env.json", "json"),
-            ("pre-training text", run / "corpus.json", "json"),
-            ("overlap of the evaluation with the text", run / "overlap.json", "json"),
+            ("config", self.path / CONFIG, "yaml"),
+            ("environment", self.path / ENVIRONMENT, "json"),
+            ("pre-training text", run / CORPUS, "json"),
+            ("overlap of the evaluation with the text", run / OVERLAP, "json"),
         ):
             if path.is_file():
                 self.writer.add_text(name, f"```{kind}\n{path.read_text(encoding='utf-8')}\n```")
         for row in rows:
             self.show(row)
-        for picture in sorted((self.path / "pictures").glob("*.npz")):
+        for picture in sorted((self.path / PICTURES).glob("*.npz")):
             self._show_picture(int(picture.stem))
 
     def close(self) -> None:
@@ -180,7 +193,7 @@ def show_vectors(run: RunFolder, validation: Validation, seen: Seen, name: str) 
     """Add an encoder to the run's PROJECTOR: labelled vectors of selection windows, by their first components."""
     if seen.vectors is None:
         return
-    folder, chosen = run.path / "projector", np.linspace(0, len(seen.vectors) - 1, MOST_VECTORS).astype(int)
+    folder, chosen = run.path / PROJECTOR, np.linspace(0, len(seen.vectors) - 1, MOST_VECTORS).astype(int)
     chosen = np.unique(chosen)
     points = principal_components(seen.vectors[chosen])[:, :COMPONENTS]
     lines = ("\t".join(f"{value:.4g}" for value in row) for row in points)
@@ -226,7 +239,7 @@ def show_floors(folder: Path, floors: dict[str, dict[str, float]], steps: int) -
                 ends = ("", "_low", "_high") if proxy == "sccs" else ("",)
                 rows.setdefault(name, {}).update({f"val/{proxy}{end}": value for end in ends})
     for name, row in rows.items():
-        path = folder / "floors" / name
+        path = folder / FLOOR_CURVES / name
         for events in path.glob("events.out.tfevents.*"):
             events.unlink()
         with SummaryWriter(str(path)) as writer:
@@ -244,23 +257,23 @@ def show_arm(folder: Path, arm: str) -> None:
     Means over folds and seeds by epoch with the least and the most of them, F1 and AUC of each fold, precision and
     recall of all test windows together, settings and final F1. folder: of the run.
     """
-    folds = [(path, read_json(path / "summary.json", "train it anew")) for path in finished_folds(folder, arm)]
+    folds = [(path, read_json(path / SUMMARY, "train it anew")) for path in finished_fits(folder, arm)]
     whole = [(path, summary) for path, summary in folds if not summary.get("train_windows")]
     by_site: dict[str, list] = {}
     for path, summary in whole or folds:
         by_site.setdefault(summary["site"], []).append((path, summary))
-    for events in (folder / "finetune" / arm).glob("events.out.tfevents.*"):
+    for events in (folder / FINETUNE / arm).glob("events.out.tfevents.*"):
         events.unlink()
     if not folds:
         return
-    with SummaryWriter(str(folder / "finetune" / arm)) as writer:
+    with SummaryWriter(str(folder / FINETUNE / arm)) as writer:
         show_layout(writer)
-        writer.add_text("config", f"```yaml\n{(folds[0][0] / 'config.yaml').read_text(encoding='utf-8')}\n```")
+        writer.add_text("config", f"```yaml\n{(folds[0][0] / CONFIG).read_text(encoding='utf-8')}\n```")
         for site, mine in by_site.items():
             prefix = "" if len(by_site) == 1 else f"{site}/"
             _show_epochs(writer, prefix, [read_metrics(path) for path, _ in mine])
             _show_scores(writer, prefix, mine)
-        settings = read_saved(folds[0][0] / "config.yaml")["finetune"]
+        settings = read_saved(folds[0][0] / CONFIG)["finetune"]
         shown = {"arm": arm, "lr": settings["lr"], "objective": "+".join(settings["stages"]), "folds": len(folds)}
         show_hyperparameters(writer, shown, ["final/f1", "final/auc"])
 
@@ -285,5 +298,5 @@ def _show_scores(writer: SummaryWriter, prefix: str, folds: list[tuple[Path, dic
             writer.add_scalar(f"{prefix}test/{metric}", value, fold)
         writer.add_scalar(f"{prefix}final/{metric}", scores[f"test/{metric}"].mean())
     columns = ["label", "probability"]
-    table = pd.concat([read_table(path / "predictions.csv", columns, START_ANEW) for path, _ in folds])
+    table = pd.concat([read_table(path / PREDICTIONS, columns, START_ANEW) for path, _ in folds])
     writer.add_pr_curve(f"{prefix}test windows", table["label"].to_numpy(), table["probability"].to_numpy())

@@ -30,7 +30,8 @@ from simcsp.core.files import (
     write_json,
     write_text,
 )
-from simcsp.core.run_folder import FORMAT, PREVIOUS, RunFolder, read_metrics
+from simcsp.core.run_folder import FORMAT, RunFolder, read_metrics
+from simcsp.core.run_layout import PREVIOUS_STATE
 from simcsp.text.reading import is_whole_number
 from utils.arguments import find_faults
 from utils.script import run_script
@@ -397,7 +398,7 @@ def test_a_kill_between_the_renames_of_a_state_leaves_the_one_before(tmp_path):
     (run.path / "state.pt").unlink()
     assert same(run.load_state(), STATES[0])
     run.save_state(STATES[1], keep_previous=False)
-    assert not (run.path / PREVIOUS).exists()
+    assert not (run.path / PREVIOUS_STATE).exists()
 
 
 def test_a_damaged_middle_line_of_the_metrics_is_refused_by_number(tmp_path):

@@ -1,21 +1,19 @@
 """The report of made-up runs: merging, pairing, warnings, and the page; no model is trained."""
 
 import base64
-import dataclasses
 import json
 import re
 import shutil
 from html.parser import HTMLParser
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import refusal, tiny_config
+from conftest import refusal
+from made_runs import ARMS, FOLDS, make_run, pretrained
 
 import evaluate
-from simcsp.core.config import to_yaml
 from simcsp.metrics.clustering import lay_out
 from simcsp.metrics.scores import classification_scores, corrected_ttest, holm
 from simcsp.report import write
@@ -23,60 +21,6 @@ from simcsp.report.collect import label_runs, merge
 from simcsp.report.plots import arm_styles, score_plot
 from simcsp.report.verdict import COLUMNS, compare
 from simcsp.report.write import write_report
-from utils.arguments import load_config
-
-FOLDS, PART = 5, 30  # fold k is tested on parts k and k + 1, of 30 windows each
-ARMS = {
-    "pwm": 1.5,
-    "baseline": 0.5,
-    "best_sccs": 0.8,
-    "last": 0.7,
-    "control_best_sccs": 0.6,
-    "control_last": 0.65,
-}  # how well each tells the classes apart
-
-
-def make_run(folder, name, arms=None, changes=None, folds=range(FOLDS), digest="0" * 64, seed=0, shift=0):
-    """A finished run folder; predictions come from (seed, arm, fold) alone. shift: first part of fold 0."""
-    config = load_config([str(tiny_config(folder / f"config-{name}", Path("nowhere"), changes))])
-    config = dataclasses.replace(config, name=name, runs=str(folder / "runs"))
-    run = config.folder
-    run.mkdir(parents=True)
-    for arm, skill in (arms or ARMS).items():
-        text = to_yaml(dataclasses.replace(config, finetune=dataclasses.replace(config.finetune, arms=[arm])))
-        for fold in folds:
-            path = run / f"finetune/{arm}/both/seed0/fold{fold:02d}"
-            path.mkdir(parents=True)
-            rng = np.random.default_rng([seed, fold, *arm.encode()])
-            labels = np.arange(2 * PART) % 2
-            probability = 1 / (1 + np.exp(-skill * (2 * labels - 1) - rng.normal(size=2 * PART)))
-            names = [f"w{(fold + part + shift) % FOLDS}_{i}" for part in (0, 1) for i in range(PART)]
-            table = pd.DataFrame({"window": names, "fold": fold, "label": labels, "probability": probability})
-            table.to_csv(path / "predictions.csv", index=False)
-            scores = {f"test/{key}": value for key, value in classification_scores(labels, probability).items()}
-            windows = {"train": 100, "val": PART, "test": 2 * PART, "test_distinct": 2 * PART}
-            job = {"arm": arm, "site": "both", "seed": 0, "fold": fold, "windows": windows, "metrics": scores}
-            (path / "summary.json").write_text(json.dumps(job))
-            rows = [{"step": step, "train/loss": 0.5 / step, "val/auc": 0.8} for step in (1, 2)]
-            if arm != "pwm":
-                (path / "metrics.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
-            (path / "env.json").write_text(json.dumps({"inputs": {"spliceator": digest, "start checkpoint": arm}}))
-            (path / "config.yaml").write_text(text)
-    (run / "splits").mkdir()
-    (run / "splits/splits.json").write_text(json.dumps({"species": ["HUMAN"]}))
-    return config
-
-
-def pretrained(config, best=("sccs",), objective="simcse", where="pretrain", end=0.15):
-    """Add a finished pretrain stage: SCCS .1 at the start, .2 at step 5, `end` at the end; the floor gc has .18."""
-    folder = config.folder / where
-    folder.mkdir(parents=True)
-    rows = [{"step": step, "val/sccs": value} for step, value in ((0, 0.1), (5, 0.2), (8, end))]
-    (folder / "metrics.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
-    summary = {"objective": objective, "steps": 8, "best": {proxy: {"step": 5, "value": 0.2} for proxy in best}}
-    (folder / "summary.json").write_text(json.dumps(summary | {"floors": {"floor/sccs_gc": 0.18}}))
-    (folder / "config.yaml").write_text(to_yaml(config))
-    return config
 
 
 def summary_of(folder, metric="test/f1"):
@@ -284,7 +228,7 @@ def test_report_warns_of_overlap_selection_and_leaks(tmp_path):
 def test_proxies_of_several_pretraining_seeds_are_their_mean_with_its_spread(tmp_path):
     config = make_run(tmp_path, "seeds")
     for seed, end in ((1, 0.11), (2, 0.13)):
-        pretrained(config, where=f"pretrain/seed{seed}", end=end)
+        pretrained(config, seed=seed, end=end)
     write_report(config)
     sccs = summary_of(config.folder / "report", "val/sccs")
     assert sccs.loc["last", "mean"] == pytest.approx(0.12) and sccs.loc["last", "n"] == 2

@@ -296,7 +296,7 @@ def test_f1_at_the_validation_threshold_stands_beside_that_at_one_half(tmp_path)
 
 def test_the_distance_from_the_start_is_said(tmp_path):
     made = study(tmp_path, {"control_last": BASE, "last": SPREAD})
-    found = words(made, {"last": Distance(150, 0.0379, 0.819, 0.832), "control_last": Distance(150, 0.01)})[2]
+    found = words(made, {"last": [Distance(150, 0.0379, 0.819, 0.832)], "control_last": [Distance(150, 0.01)]})[2]
     assert "last is step 150 (weights changed by 3.79%, cosine 0.819 and CKA 0.832 to the start)" in found
     assert "control_last is step 150 (weights changed by 1.00%)" in found
 

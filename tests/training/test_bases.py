@@ -10,9 +10,9 @@ import yaml
 from conftest import other_strand, put, random_bases, refusal, write_fasta
 
 import finetune
-from simcsp.core.arms import finished_folds, job_of
 from simcsp.core.config import BasesConfig
 from simcsp.core.errors import Interrupted
+from simcsp.core.run_layout import finished_fits, fit_key
 from simcsp.labels.bases import UNLABELLED, read_genome
 from simcsp.metrics.scores import score_against
 from simcsp.model.bases import BaseClassifier, Labeller, Shape, load_bases, save_bases
@@ -164,8 +164,7 @@ def test_an_arm_of_several_pretraining_seeds_is_a_fit_each(annotated, tmp_path, 
     monkeypatch.setattr(training, "resolve_arms", lambda _: [Arm("cnn", None, seed, True) for seed in (0, 3)])
     rows = training.run_bases(config, StopSignal())
     assert list(rows) == ["cnn:pretrain0 seed 0 fold 0", "cnn:pretrain3 seed 0 fold 0"]
-    fits = [job_of(folder) for folder in finished_folds(config.folder)]
-    assert [fit["arm"] for fit in fits] == ["cnn:pretrain0", "cnn:pretrain3"]
+    assert [fit_key(folder).model for folder in finished_fits(config.folder)] == ["cnn:pretrain0", "cnn:pretrain3"]
 
 
 def test_windows_are_labelled_at_their_sites_base_alone(tiny_data, annotated, tmp_path):

@@ -14,10 +14,10 @@ from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import StandardScaler
 
 from commands.sources import fold_folders
-from simcsp.core.arms import finished_folds, job_of
 from simcsp.core.config import FinetuneConfig, ModelConfig
 from simcsp.core.device import build_accelerator
 from simcsp.core.errors import InputError
+from simcsp.core.run_layout import finished_fits, fit_key
 from simcsp.labels.splits import draw_training, load_windows
 from simcsp.metrics.benchmark import Resemblance
 from simcsp.metrics.benchmark_predictions import ask_members
@@ -68,7 +68,7 @@ def test_a_draw_keeps_the_strata_at_their_shares_and_depends_on_nothing_else():
 
 def test_only_the_training_part_is_cut_by_draws_that_arms_share(run, config):
     folder = run("few", train_windows=[12, None], draws=2)
-    folds = finished_folds(folder)
+    folds = finished_fits(folder)
     assert {str(path.relative_to(folder)) for path in folds if "fold00" in path.name and "mine" in str(path)} == {
         "finetune/mine/both/seed0/fold00",
         "finetune/mine/both/windows12/draw0/seed0/fold00",
@@ -81,8 +81,9 @@ def test_only_the_training_part_is_cut_by_draws_that_arms_share(run, config):
         sizes = {part: len(index) for part, index in parts.items()}
         cut = summary["train_windows"]
         assert summary["windows"] | {"test_distinct": 0} == sizes | {"train": cut or sizes["train"], "test_distinct": 0}
+        recorded = ("arm", "site", "seed", "fold", "train_windows", "draw")
         assert summary["draw"] in ((0, 1) if cut else (0,)) and summary["pretrain_seed"] is None
-        assert job_of(path) == {key: summary[key] for key in ("arm", "site", "seed", "fold")}
+        assert {key: getattr(fit_key(path), key) for key in recorded} == {key: summary[key] for key in recorded}
     table = pd.concat(
         [
             pd.read_csv(path / "predictions.csv").assign(**{key: summary_of(path)[key] for key in ("arm", "draw")})
@@ -92,7 +93,7 @@ def test_only_the_training_part_is_cut_by_draws_that_arms_share(run, config):
     )
     per_draw = table[table["arm"] == "pwm"].pivot_table(index=["window", "fold"], columns="draw", values="probability")
     assert not np.allclose(per_draw[0], per_draw[1])
-    assert fold_folders(folder) == finished_folds(folder, "mine")[:2]  # of all windows: no draw among them
+    assert fold_folders(folder) == finished_fits(folder, "mine")[:2]  # of all windows: no draw among them
     assert_floors_are_refitted_on_their_draw(folder, config, windows, splits)
     shutil.rmtree(folder / "finetune/mine/both/seed0")
     with pytest.raises(InputError, match="holds fits on windows12/draw0, windows12/draw1: give the folder of one"):
@@ -100,12 +101,12 @@ def test_only_the_training_part_is_cut_by_draws_that_arms_share(run, config):
     one = folder / "finetune/mine/both/windows12/draw1"
     assert fold_folders(one) == [one / "seed0/fold00", one / "seed0/fold01"]
     shutil.rmtree(one)
-    assert fold_folders(folder / "finetune/mine") == finished_folds(folder, "mine")
+    assert fold_folders(folder / "finetune/mine") == finished_fits(folder, "mine")
 
 
 def assert_floors_are_refitted_on_their_draw(folder, config, windows, splits):
     """By ask_members, which says so where a floor is not what its fold recorded."""
-    floors = finished_folds(folder, "pwm")
+    floors = finished_fits(folder, "pwm")
     assert {summary_of(path)["train_windows"] for path in floors} == {12, None}
     accelerator = build_accelerator("cpu", "fp32")
     _, notes = ask_members(floors, config, accelerator, windows, splits, {}, Resemblance(windows, {}))
@@ -114,15 +115,15 @@ def assert_floors_are_refitted_on_their_draw(folder, config, windows, splits):
 
 def test_all_windows_beside_few_are_what_they_are_alone(run):
     alone, beside = run("alone"), run("beside", train_windows=[12, None], draws=3)
-    for path in finished_folds(alone, "mine"):
+    for path in finished_fits(alone, "mine"):
         assert_same_run(path, beside / path.relative_to(alone))
 
 
 def test_more_draws_later_leave_the_finished_ones_as_they_are(run):
     folder = run("grow", train_windows=[12], draws=1)
-    before = {path: (path / "predictions.csv").stat().st_mtime_ns for path in finished_folds(folder)}
+    before = {path: (path / "predictions.csv").stat().st_mtime_ns for path in finished_fits(folder)}
     run("grow", train_windows=[12, 16], draws=2)
-    assert len(finished_folds(folder)) == 4 * len(before)
+    assert len(finished_fits(folder)) == 4 * len(before)
     assert all((path / "predictions.csv").stat().st_mtime_ns == time for path, time in before.items())
 
 
@@ -131,7 +132,7 @@ def test_the_probe_is_a_logistic_regression_whose_c_validation_picks(run, config
     windows, splits = load_windows(config.data, folder)
     model, pooling, _ = load_backbone(ModelConfig(source=str(start)))
     vectors, labels = embed(model.bert, windows.crop(config.data.context), pooling, 64), windows.labels
-    for path in finished_folds(folder, "mine"):
+    for path in finished_fits(folder, "mine"):
         summary = summary_of(path)
         parts = splits.folds["both"][summary["fold"]]
         train = draw_training(parts["train"], windows.strata, 40, config.data.split_seed, summary["fold"], 0)
@@ -148,14 +149,14 @@ def test_the_probe_is_a_logistic_regression_whose_c_validation_picks(run, config
         score = probe_score(config, start, summary["C"], windows, train, build_accelerator("cpu", "fp32"))
         again = 1 / (1 + np.exp(-score(windows.crop(config.data.context)[parts["test"]])))  # what the report draws
         assert np.allclose(predicted[windows.names[parts["test"]]], again, atol=1e-5)
-    fresh = [pd.read_csv(path / "predictions.csv") for path in finished_folds(folder, "fresh")]
+    fresh = [pd.read_csv(path / "predictions.csv") for path in finished_fits(folder, "fresh")]
     assert len(fresh) == 2
 
 
 def test_a_probe_of_fresh_weights_has_those_of_its_seed_and_fold(run):
     many = run("many", stages=["probe"], arms=["fresh"], train_windows=[20, None], draws=2)
     one = run("one", stages=["probe"], arms=["fresh"], folds=[1], train_windows=[20], draws=2)
-    for path in finished_folds(one):
+    for path in finished_fits(one):
         ours = (path / "predictions.csv").read_bytes()
         assert ours == (many / path.relative_to(one) / "predictions.csv").read_bytes()
 
@@ -179,7 +180,7 @@ def test_a_fit_says_when_it_hit_its_limit(aucs, best, stages, hit):
 
 
 def test_the_summary_says_whether_the_limit_was_hit(run):
-    assert {summary_of(path)["hit_limit"] for path in finished_folds(run("short", max_epochs=1), "mine")} == {True}
+    assert {summary_of(path)["hit_limit"] for path in finished_fits(run("short", max_epochs=1), "mine")} == {True}
 
 
 def test_what_cannot_work_is_refused_in_one_line(run, config):

@@ -7,7 +7,8 @@ import pytest
 from conftest import refusal, tiny_config, write_species
 
 import finetune
-from simcsp.core.arms import FLOORS, finished_folds
+from simcsp.core.arms import FLOORS
+from simcsp.core.run_layout import finished_fits
 
 
 def test_every_floor_is_an_arm(tiny_data, tmp_path, call, monkeypatch):
@@ -22,7 +23,7 @@ def test_every_floor_is_an_arm(tiny_data, tmp_path, call, monkeypatch):
     run = tmp_path / "runs/tiny"
     predictions = {}
     for arm in FLOORS:
-        few, every = sorted(finished_folds(run, arm), key=lambda path: "windows" not in str(path))
+        few, every = sorted(finished_fits(run, arm), key=lambda path: "windows" not in str(path))
         summary = json.loads((every / "summary.json").read_text())
         assert summary["metrics"]["test/auc"] > 0.6 and "val/auc" in summary["metrics"]
         assert ("C" in summary) == (arm == "linear") and ("hit_limit" in summary) == (arm == "cnn")

@@ -9,8 +9,8 @@ from conftest import assert_same_run, refusal, tiny_config, weights
 
 import finetune
 import pretrain
-from commands.sources import encoders, fold_folders, job_of
-from simcsp.core.arms import finished_folds, stage_folders
+from commands.sources import encoders, fold_folders
+from simcsp.core.run_layout import finished_fits, fit_key, stage_folders
 from utils.arguments import find_faults, load_config
 
 CHANGES = {"pretrain.control": True, "pretrain.steps": 4, "finetune.max_epochs": 1, "finetune.folds": [0]}
@@ -55,7 +55,7 @@ def test_seeds_start_alike_and_end_apart_and_a_control_reads_what_its_contrast_r
 
 
 def test_an_arm_of_pre_training_is_fine_tuned_once_a_seed_the_others_once(study):
-    found = {str(path.relative_to(study.tiny / "finetune")): path for path in finished_folds(study.tiny)}
+    found = {str(path.relative_to(study.tiny / "finetune")): path for path in finished_fits(study.tiny)}
     once = {f"{arm}/both/seed0/fold00" for arm in ("pwm", "fresh", "baseline")}
     each = {f"{arm}/both/pretrain{seed}/seed0/fold00" for arm in ("last", "control_last") for seed in (0, 4)}
     assert set(found) == once | each
@@ -79,8 +79,8 @@ def test_commands_tell_the_seeds_apart(study):
     assert set(encoders(study.tiny)) == {f"{name}:pretrain{seed}" for name in names for seed in (0, 4)}
     assert set(encoders(study.alone)) == names
     assert set(encoders(study.tiny / "control/seed4")) == {"control_last", "control_best_sccs"}
-    jobs = {job_of(folder)["arm"] for folder in fold_folders(study.tiny)}
-    assert jobs == {
+    models = {fit_key(folder).model for folder in fold_folders(study.tiny)}
+    assert models == {
         "fresh",
         "baseline",
         *(f"{arm}:pretrain{seed}" for arm in ("last", "control_last") for seed in (0, 4)),
