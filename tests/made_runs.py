@@ -54,7 +54,7 @@ def make_run(
         for fit in [FitKey(arm, "both", 0, fold, of, train_windows) for fold in folds for of in several]:
             _make_fit(fit, of_arm, skill, np.random.default_rng([seed, fit.fold, *fit.model.encode()]), shift, digest)
     (config.folder / SPLITS).mkdir()
-    (config.folder / SPLITS / SPLITS_RECORD).write_text(json.dumps({"species": ["HUMAN"]}))
+    (config.folder / SPLITS / SPLITS_RECORD).write_text(json.dumps({"species": ["HUMAN"]}), encoding="utf-8")
     return config
 
 
@@ -69,12 +69,14 @@ def _make_fit(fit, config, skill, rng, shift, digest):
     scores = {f"test/{key}": value for key, value in classification_scores(labels, probability).items()}
     windows = {"train": fit.train_windows or 100, "val": PART, "test": 2 * PART, "test_distinct": 2 * PART}
     summary = dataclasses.asdict(fit) | {"windows": windows, "metrics": scores}
-    (path / SUMMARY).write_text(json.dumps(summary))
+    (path / SUMMARY).write_text(json.dumps(summary), encoding="utf-8")
     rows = [{"step": step, "train/loss": 0.5 / step, "val/auc": 0.8} for step in (1, 2)]
     if fit.arm != "pwm":
-        (path / METRICS).write_text("".join(f"{json.dumps(row)}\n" for row in rows))
-    (path / ENVIRONMENT).write_text(json.dumps({"inputs": {"spliceator": digest, "start checkpoint": fit.model}}))
-    (path / CONFIG).write_text(to_yaml(config))
+        (path / METRICS).write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+    (path / ENVIRONMENT).write_text(
+        json.dumps({"inputs": {"spliceator": digest, "start checkpoint": fit.model}}), encoding="utf-8"
+    )
+    (path / CONFIG).write_text(to_yaml(config), encoding="utf-8")
 
 
 def pretrained(config, best=("sccs",), objective="simcse", stage=PRETRAIN, end=0.15, seed=None):
@@ -83,9 +85,11 @@ def pretrained(config, best=("sccs",), objective="simcse", stage=PRETRAIN, end=0
     folder = config.folder / stage_name(stage, seed)
     folder.mkdir(parents=True)
     rows = [{"step": step, "val/sccs": value} for step, value in ((0, 0.1), (5, 0.2), (8, end))]
-    (folder / METRICS).write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    (folder / METRICS).write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
     summary = {"objective": objective, "steps": 8, "best": {proxy: {"step": 5, "value": 0.2} for proxy in best}}
-    (folder / SUMMARY).write_text(json.dumps(summary | {"floors": {"floor/sccs_gc": 0.18}}))
-    (folder / ENVIRONMENT).write_text(json.dumps({"inputs": {}}))
-    (folder / CONFIG).write_text(to_yaml(config if seed is None else dataclasses.replace(config, seed=seed)))
+    (folder / SUMMARY).write_text(json.dumps(summary | {"floors": {"floor/sccs_gc": 0.18}}), encoding="utf-8")
+    (folder / ENVIRONMENT).write_text(json.dumps({"inputs": {}}), encoding="utf-8")
+    (folder / CONFIG).write_text(
+        to_yaml(config if seed is None else dataclasses.replace(config, seed=seed)), encoding="utf-8"
+    )
     return config

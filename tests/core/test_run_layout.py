@@ -97,7 +97,9 @@ def literals(tree):
 
 
 def test_no_other_module_holds_a_path_of_a_run_folder():
-    faults = {str(path.relative_to(ROOT)): sorted(set(literals(ast.parse(path.read_text())))) for path in READ}
+    faults = {
+        str(path.relative_to(ROOT)): sorted(set(literals(ast.parse(path.read_text(encoding="utf-8"))))) for path in READ
+    }
     assert len(faults) > 100
     assert {path: found for path, found in faults.items() if found and not path.endswith(("run_layout.py", "locks.py"))} == {}
 

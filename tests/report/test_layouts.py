@@ -1,4 +1,4 @@
-"""Report, caveats, relate and status over {one, several pre-training seeds} x {all, few labels}; no model is trained."""
+"""Report, caveats, relate and status over {one, several seeds of pre-training} x {all, few labels}, without training."""
 
 import dataclasses
 import shutil
@@ -85,7 +85,7 @@ def test_an_arm_that_starts_from_a_classifier_is_a_leak(tmp_path, seeds, labels)
     config = run_of(tmp_path, "one", seeds, labels)
     fit = next(path for path in begun_fits(config.folder) if fit_key(path).arm == "last")
     path = fit / "config.yaml"
-    path.write_text(path.read_text().replace("- last\n", f"- last={tmp_path / 'tuned'}\n"))
+    path.write_text(path.read_text(encoding="utf-8").replace("- last\n", f"- last={tmp_path / 'tuned'}\n"))
     (fit / SUMMARY).unlink()  # one that is not finished counts as well
     assert len(leaks(config)) == 1 and str(tmp_path / "tuned") in leaks(config)[0]
 
