@@ -1,4 +1,4 @@
-"""Report, caveats, relate and status over {one, several seeds of pre-training} x {all, few labels}, without training."""
+"""Report, caveats, relate and status over {one, several seeds of pre-training} x {all, few labels}; nothing trained."""
 
 import dataclasses
 import shutil
