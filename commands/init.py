@@ -57,11 +57,12 @@ def template(path: Path, machine: Machine, paths: Paths) -> str:
     steps, batch = (2000, 256) if machine.gpu else (400, 64)
     lr = 1e-4 if large or not annotated else 2e-3
     corpus, objective = ("annotated", "supcon") if annotated else ("fasta", "simcse")
+    floors = "annotation, annotation_linear, " if annotated else ""
     rows = [
         ("model:", ""),
         (f"  source: {PUBLISHED if large else 'models/simcsp-small'}", size),
         ("  pooling: centre", "a window becomes the mean of the two bases at the site"),
-        ("  attention_probs_dropout_prob: 0.0", "twice as fast on a CPU"),
+        ("  attention_probs_dropout_prob: 0.0", "no gain was seen from it; hidden_dropout_prob makes simcse views"),
         ("data:", ""),
         (f"  fasta: {_listed(paths.fasta)}", "text to pre-train on, plain or gzipped"),
         (f"  annotation: {_listed(paths.annotation)}", "GTF or GFF3 of each; [] with corpus: fasta, objective: simcse"),
@@ -82,7 +83,8 @@ def template(path: Path, machine: Machine, paths: Paths) -> str:
         (f"  batch_size: {batch}", "windows a step; for a GPU 256, for a CPU 64"),
         (f"  lr: {_number(lr)}", "peak; suits this model and objective"),
         ("finetune:", ""),
-        ("  arms: [pwm, linear, baseline, last, control_last]", "the verdict is last - control_last"),
+        (f"  arms: [pwm, linear, {floors}baseline, last, control_last]", "the verdict is last - control_last"),
+        ("  train_windows: [200, null]", "labels of a fold: few, and all"),
         ("  stages: [probe]", "logistic regression on the frozen encoder; [full] trains all of it"),
         (f"  lr: {_number(1e-5 if large else 1e-3)}", "of [full]"),
         (f"  max_epochs: {20 if large else 4}", "of [full]"),
