@@ -24,12 +24,17 @@ PUBLISHED_WINDOWS = {
 """Windows of each file of the GS / GS_1 set (Scalzitti et al. 2021, BMC Bioinformatics 22:561)."""
 
 
+GENE = "gene="
+"""What the group of a window begins with that is a gene."""
+
+
 @dataclass(frozen=True)
 class Windows:
     """Labelled windows, the site at the centre. All arrays have one entry a window.
 
     ids: uint8 [n, length]; labels: int64 [n], 1 = splice site; sites: 'donor' or 'acceptor'; names: unique, such as
-    'donor_pos_00012' (row of the file); groups: what the file's own id ends in, the species.
+    'donor_pos_00012' (row of the file); groups: what the file's own id ends in, the species, or gene=NAME
+    (data/windows.py).
     """
 
     ids: np.ndarray
@@ -86,14 +91,16 @@ def training_files(folder: str | Path, negatives: str) -> list[tuple[Path, str, 
 
 def load_benchmark(folder: str | Path, species: str, context: int) -> Windows:
     """One benchmark species: Benchmarks/<species>/SA_sequences_{donor,acceptor}_400_Final_3.{positive,negative}.txt."""
+    return _load(benchmark_files(folder, species), context)
+
+
+def benchmark_files(folder: str | Path, species: str) -> list[tuple[Path, str, int]]:
+    """(path, site type, label) of the four files of a benchmark species, in the order they are read."""
     root = Path(folder) / "Benchmarks" / species
-    name = "SA_sequences_{}_400_Final_3.{}.txt"
-    files = [
-        (root / name.format(site, kind), site, label)
-        for label, kind in ((1, "positive"), (0, "negative"))
-        for site in SITES
+    kinds = ((1, "positive"), (0, "negative"))
+    return [
+        (root / f"SA_sequences_{site}_400_Final_3.{kind}.txt", site, label) for label, kind in kinds for site in SITES
     ]
-    return _load(files, context)
 
 
 def benchmark_species(folder: str | Path) -> list[str]:

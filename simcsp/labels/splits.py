@@ -8,13 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 from sklearn.model_selection import StratifiedKFold, train_test_split
 
 from simcsp.core.config import PUBLISHED_FOLDS, SIMCSP_FOLDS, DataConfig
 from simcsp.core.errors import InputError
 from simcsp.core.files import check_hash, read_json, sha256_file, write_json, write_text
 from simcsp.core.run_layout import SPLITS, SPLITS_RECORD
-from simcsp.labels.spliceator import Windows, dedup, load_training
+from simcsp.labels.spliceator import GENE, Windows, dedup, load_training
 from simcsp.text.kmers import near_duplicate_groups
 from simcsp.text.sites import SITES
 
@@ -100,13 +102,13 @@ def fold_count(method: str, num_folds: int) -> int:
 def make_splits(windows: Windows, method: str, num_folds: int, selection_share: float, seed: int) -> Splits:
     """Cut the selection share, then the folds of the rest, for donors, acceptors and both.
 
-    Under `grouped`, near-duplicates are never parted, neither by the selection share nor by the folds nor across site
+    Under `grouped`, near-duplicates and windows of one gene are never parted, neither by the selection share nor by the folds nor across site
     types. Raises InputError when a class has fewer windows than there are folds.
     """
     count = fold_count(method, num_folds)
     strata = windows.strata
     _require(strata, np.arange(len(windows)), count, f"data.folds ({method})")
-    groups = near_duplicate_groups(windows.ids) if method == "grouped" else np.arange(len(windows))
+    groups = _linked(windows) if method == "grouped" else np.arange(len(windows))
     selection = _choose_selection(strata, groups, selection_share, seed)
     rest = np.setdiff1d(np.arange(len(windows)), selection)
     # A group of near-duplicates can be in one fold only, so it counts once.
@@ -158,6 +160,16 @@ def draw_training(
     if count is None:
         return train
     return np.sort(train[stratified(strata[train], count, (split_seed, fold, count, draw))])
+
+
+def _linked(windows: Windows) -> np.ndarray:
+    """int [n]: group of each window; near-duplicates are in one, and the windows of a gene where files name it."""
+    similar = near_duplicate_groups(windows.ids)
+    named = np.char.startswith(windows.groups, GENE)
+    genes = np.unique(windows.groups[named], return_inverse=True)[1] + similar.max(initial=0) + 1
+    size = int(max(similar.max(initial=0), genes.max(initial=0))) + 1
+    links = coo_array((np.ones(named.sum()), (similar[named], genes)), shape=(size, size))
+    return connected_components(links, directed=False)[1][similar]
 
 
 def _require(strata: np.ndarray, index: np.ndarray, count: int, field: str) -> None:

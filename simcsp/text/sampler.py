@@ -58,8 +58,8 @@ class Span(NamedTuple):
         return self.start <= start and end <= self.end
 
 
-def wanted_spans(store: TokenStore, names: list[str] | None = None) -> list[Span]:
-    """The stretches that data.records names, in the store's order; None: all records.
+def wanted_spans(store: TokenStore, names: list[str] | None = None, field: str = "data.records") -> list[Span]:
+    """The stretches that data.records (or another field) names, in the store's order; None: all records.
 
     names: of records, or NAME:START-END (1-based, inclusive). Raises InputError for one that does not exist, reaches
     beyond its record or overlaps another.
@@ -67,15 +67,17 @@ def wanted_spans(store: TokenStore, names: list[str] | None = None) -> list[Span
     if names is None:
         return [Span(record, 0, record.length) for record in store.records]
     if not names:
-        raise InputError("data.records is empty: name the records to train on, or null for all")
-    spans = sorted((_span(store, name) for name in set(names)), key=lambda span: (span.record.offset, span.start))
+        raise InputError(f"{field} is empty: name the records to train on, or null for all")
+    spans = sorted(
+        (_span(store, name, field) for name in set(names)), key=lambda span: (span.record.offset, span.start)
+    )
     for before, after in pairwise(spans):
         if before.record == after.record and after.start < before.end:
-            raise InputError(f"data.records: two regions of {before.record.name!r} overlap: name one that holds both")
+            raise InputError(f"{field}: two regions of {before.record.name!r} overlap: name one that holds both")
     return spans
 
 
-def _span(store: TokenStore, name: str) -> Span:
+def _span(store: TokenStore, name: str, field: str) -> Span:
     record = store.by_name.get(name)
     if record:
         return Span(record, 0, record.length)
@@ -83,10 +85,10 @@ def _span(store: TokenStore, name: str) -> Span:
     record = store.by_name.get(region["name"]) if region else None
     if record is None:
         known = f"{store.records[0].name!r}{', ...' if len(store.records) > 1 else ''}"
-        raise InputError(f"data.records: no record {name!r} in {store.manifest['sources']}: their names are {known}")
+        raise InputError(f"{field}: no record {name!r} in {store.manifest['sources']}: their names are {known}")
     start, end = int(region["start"]) - 1, int(region["end"])
     if not 0 <= start < end <= record.length:
-        raise InputError(f"data.records: {name} is no stretch of {record.name}, which has bases 1 to {record.length}")
+        raise InputError(f"{field}: {name} is no stretch of {record.name}, which has bases 1 to {record.length}")
     return Span(record, start, end)
 
 
