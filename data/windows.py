@@ -65,9 +65,7 @@ class Strand:
             start, end = (size - span.end, size - span.start) if minus else (span.start, span.end)
             first, last = start + length // 2, end - length // 2
             if first <= last:
-                self.fits[first : last + 1] = (
-                    unknown[start + length : end + 1] - unknown[start : end - length + 1]
-                ) == 0
+                self.fits[first : last + 1] = unknown[start + length : end + 1] == unknown[start : end - length + 1]
         self.exonic, self.intronic, self.near = np.zeros(size, bool), np.zeros(size, bool), np.zeros(size + 1, bool)
 
     def along(self, start: int, end: int) -> tuple[int, int]:

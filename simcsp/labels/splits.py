@@ -102,8 +102,8 @@ def fold_count(method: str, num_folds: int) -> int:
 def make_splits(windows: Windows, method: str, num_folds: int, selection_share: float, seed: int) -> Splits:
     """Cut the selection share, then the folds of the rest, for donors, acceptors and both.
 
-    Under `grouped`, near-duplicates and windows of one gene are never parted, neither by the selection share nor by the folds nor across site
-    types. Raises InputError when a class has fewer windows than there are folds.
+    Under `grouped`, near-duplicates and windows of one gene are never parted, neither by the selection share nor by the
+    folds nor across site types. Raises InputError when a class has fewer windows than there are folds.
     """
     count = fold_count(method, num_folds)
     strata = windows.strata
