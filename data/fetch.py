@@ -3,6 +3,7 @@
 
     python data/fetch.py list                       # what there is, its size and licence, and whether it is here
     python data/fetch.py list hg19                  # the URLs of one, and where its files go by hand
+    python data/fetch.py chr19 introns genes        # real human DNA, through pip; status 3 where it reaches no index
     python data/fetch.py splicebert spliceator hg19 hg38
     python data/fetch.py check spliceator           # rows, classes, duplicates of what has arrived
 
@@ -36,6 +37,7 @@ from tqdm import tqdm
 # Run as a file, Python looks for modules in data/ only; utils/ and data/ itself lie in the folder above.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from data.packages import Unreachable, download_package  # noqa: E402
 from data.sources import DATA_SETS, Source, unpack  # noqa: E402
 from simcsp.core.errors import InputError  # noqa: E402
 from simcsp.core.files import write_text  # noqa: E402
@@ -43,6 +45,7 @@ from utils.script import run_script  # noqa: E402
 
 TRIES = 3  # times that a connection is taken up again after it broke, as long as each brings something
 BLOCK = 1 << 16  # bytes read at a time: what a server that falls silent can cost
+UNREACHABLE = 3  # exit status where pip reaches no index: what can do without may go on
 REPORT_SECONDS = 30  # between lines of progress where there is no terminal
 
 
@@ -185,23 +188,28 @@ def plain(error: Exception) -> str:
 
 
 def by_hand(source: Source, options: Options) -> str:
-    return f"get {source.url} some other way and put it at {shown(options.downloads / source.name)}"
+    what = f"`pip download --no-deps {source.requirement}`" if source.requirement else source.url
+    return f"get {what} some other way and put it at {shown(options.downloads / source.name)}"
 
 
-def published_md5(source: Source, options: Options) -> tuple[str | None, str]:
-    """The MD5 sum that the publisher lists for a file, and where it was read; or None, and why there is none."""
+def published_sum(source: Source, options: Options) -> tuple[str | None, str]:
+    """'md5:...' or 'sha256:...' of a file, and where it was read; or None, and why there is none."""
+    if source.sha256:
+        return f"sha256:{source.sha256}", "data/sources.py"
+    if source.checksums is None:
+        return None, "no checksum of it is recorded"
     url = options.address(source.checksums)
     try:
         response = requests.get(url, timeout=options.timeout)
         response.raise_for_status()
         if md5 := find_md5(response.text, source.name):
-            return md5, url
+            return f"md5:{md5}", url
         problem = f"{url} lists no MD5 sum of {source.name}"
     except requests.RequestException as error:
         problem = f"{url} cannot be had ({plain(error)})"
     if source.md5:
         print(f"{source.name}: {problem}; using the sum kept in data/sources.py")
-        return source.md5, "data/sources.py"
+        return f"md5:{source.md5}", "data/sources.py"
     return None, problem
 
 
@@ -247,27 +255,33 @@ def check_given(path: Path, source: Source, options: Options, locked: dict | Non
     recognise(path, source.name, shown(path))
     if locked:
         return locked["checked"]  # the lock holds a stronger hash of it, compared by the caller
-    md5, where = published_md5(source, options)
-    if md5 is None:
+    known, where = published_sum(source, options)
+    if known is None:
         print(f"{shown(path)}: taken as it is, unchecked ({where})")
         return "nothing"
-    found = pooch.file_hash(str(path), alg="md5")
-    if found != md5:
-        raise InputError(f"{shown(path)}: md5 {found}, but {where} says {md5}: remove it and fetch it again")
+    kind, _, expected = known.partition(":")
+    found = pooch.file_hash(str(path), alg=kind)
+    if found != expected:
+        raise InputError(f"{shown(path)}: {kind} {found}, but {where} says {expected}: remove it and fetch it again")
     return where
 
 
 def download(path: Path, source: Source, options: Options, locked: dict | None) -> str:
     """Download a source to `path`; returns what it was checked against."""
+    if source.requirement:
+        print(f"{source.name}: {source.requirement}, through pip", flush=True)
+        download_package(source.requirement, source.sha256, path, options.timeout)
+        return "data/sources.py"
     url = options.address(source.url)
-    md5, where = published_md5(source, options)
-    if md5 is None and locked is None:
+    known, where = published_sum(source, options)
+    if known is None and locked is None and source.checksums:
         raise InputError(f"{where}, so {url} could not be checked: {by_hand(source, options)}")
     options.downloads.mkdir(parents=True, exist_ok=True)
-    print(f"{source.name}: from {url}", flush=True)
+    print(f"{source.name}: from {url}" + ("" if known or locked else f", unchecked ({where})"), flush=True)
     advice = f"use --mirror, or {by_hand(source, options)}"
-    known = f"md5:{md5}" if md5 else f"sha256:{locked['sha256']}"
-    part = path.with_name(f"{path.name}.{known.partition(':')[2][:8]}.part")
+    if known is None and locked:
+        known, where = f"sha256:{locked['sha256']}", shown(options.lock)
+    part = path.with_name(f"{path.name}.{known.partition(':')[2][:8] if known else 'unchecked'}.part")
     for other in set(options.downloads.glob(f"{path.name}.*.part")) - {part}:
         other.unlink()
     downloader = ResumingDownloader(part, path.name, options.timeout, advice)
@@ -277,10 +291,10 @@ def download(path: Path, source: Source, options: Options, locked: dict | None) 
         raise
     except ValueError:  # pooch's word for a hash that does not fit; it has removed the file
         raise InputError(
-            f"{url}: what arrived has not the checksum {known} of {where if md5 else shown(options.lock)}, "
-            "and was removed: fetch again, or use another mirror"
+            f"{url}: what arrived has not the checksum {known} of {where}, and was removed: fetch again, or use "
+            "another mirror"
         ) from None
-    return where if md5 else locked["checked"]
+    return locked["checked"] if where == shown(options.lock) else where if known else "nothing"
 
 
 # --- archives -----------------------------------------------------------------------------------------------------
@@ -334,7 +348,8 @@ def is_same(source: Path, target: Path) -> bool:
 def fetch(name: str, options: Options) -> None:
     """Have a data set in its place under data/, checked; does nothing, without a request, where that is so already."""
     for source in DATA_SETS[name].sources:
-        locked = read_lock(options).get(source.name)
+        key = DATA_SETS[name].key(source)
+        locked = read_lock(options).get(key)
         if is_here(locked, options):
             print(f"{name}: already here: {', '.join(outline(locked))}")
             continue
@@ -347,7 +362,7 @@ def fetch(name: str, options: Options) -> None:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 os.replace(path, target)
             entry["installed"] = {source.to: entry["size"]}
-        record(options, source.name, entry)
+        record(options, key, entry)
         print(f"{name}: {', '.join(outline(entry))} under {shown(options.data)}, checked against {entry['checked']}")
 
 
@@ -358,7 +373,7 @@ def outline(entry: dict) -> list[str]:
 
 def state(name: str, options: Options, lock: dict[str, dict]) -> str:
     """Whether a data set is here, in one or two words."""
-    entries = [lock.get(source.name) for source in DATA_SETS[name].sources]
+    entries = [lock.get(DATA_SETS[name].key(source)) for source in DATA_SETS[name].sources]
     here = [is_here(entry, options) for entry in entries]
     if all(here):
         return "yes"
@@ -386,10 +401,12 @@ def list_one(name: str, options: Options) -> None:
     lock = read_lock(options)
     print(f"{name}: {DATA_SETS[name].what}, {DATA_SETS[name].size}; here: {state(name, options, lock)}")
     for source in DATA_SETS[name].sources:
-        print(f"  {options.address(source.url)}\n    checksums: {options.address(source.checksums)}")
+        url = f"pip download {source.requirement}" if source.requirement else options.address(source.url)
+        kept = f"sha256 {source.sha256}" if source.sha256 else "not recorded"
+        print(f"  {url}\n    checksums: {options.address(source.checksums) if source.checksums else kept}")
         print(f"    by hand:   {shown(options.downloads / source.name)}")
-        if source.name in lock:
-            print(f"    arrived:   {lock[source.name]['date']}, sha256 {lock[source.name]['sha256']}")
+        if arrived := lock.get(DATA_SETS[name].key(source)):
+            print(f"    arrived:   {arrived['date']}, sha256 {arrived['sha256']}")
 
 
 def checked_name(name: str) -> str:
@@ -443,6 +460,9 @@ def main() -> None:
         try:
             for name in names:
                 fetch(name, options)
+        except Unreachable as error:
+            print(f"{sys.argv[0]}: error: {error}", file=sys.stderr)
+            sys.exit(UNREACHABLE)
         except OSError as error:  # disk full, no permission, a folder where a file should be
             raise InputError(f"{error.filename or shown(options.data)}: {error.strerror or error}") from None
 

@@ -7,12 +7,14 @@ import os
 import posixpath
 import shutil
 import tarfile
+import zipfile
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
+from data.convert import genes_from_npz, introns_from_iic
 from simcsp.core.errors import InputError
 
 ZENODO = "https://zenodo.org/records/7995778/files"
@@ -33,6 +35,18 @@ SPECIES = {
     "danRer11": "zebrafish",
     "dm6": "fruit fly",
     "ce11": "worm",
+}
+
+# A commit names one version of a file for ever, so its hash is kept here.
+SPLICEBERT_CODE = "https://raw.githubusercontent.com/chenkenbio/SpliceBERT"
+ATTENTION = {
+    "gencode.v41lift37.MANE.intron.for_attention": "0cb3a81b7ab20fa9dc8ff1c4f5634d854de5817d412ca42363c53c81e03fb1f2",
+    "hg19.acceptor_pair.1000_per_group": "33e635c6f59e3d317069850f7db442a6bb0517596d568fa00f8300300eef09c4",
+    "hg19.donor_pair.1000_per_group": "a5585a8695f539b8f70f8a9a9590479702f2bcdfaa499c7f4dc2bbd893499801",
+    "hg19.exonic_pair.1000_per_group": "f56effe2d1b9ca64216e03e5bd8dca4f20dec4f7c9614a21bd0b698d131202ea",
+    "hg19.intronic_pair.1000_per_group": "7a7d0861945240bade7803f36128bd67e19f69cf81cd5356e7bae87d9211fee7",
+    "hg19.random_pair.1000_per_group": "4177557542763b97332d4673f9ae44ead7f7cf90c24ef4b85a56a12e9e7fbdd5",
+    "hg19.unpair.1000_per_group": "c01faf7aa5cbc8d8c082e4afdd803753529da978691d2326de70cd13d292efbc",
 }
 
 MODELS = ("SpliceBERT.510nt", "SpliceBERT-human.510nt", "SpliceBERT.1024nt")
@@ -56,16 +70,42 @@ class Source:
     """One file of a publisher."""
 
     url: str
-    checksums: str
+    """Where it is; `pip:FILE` for a file of a package, which pip downloads (`requirement`)."""
+    checksums: str | None = None
     """URL of the publisher's list of MD5 sums: Zenodo's record, or lines of `sum name`."""
     to: str | None = None
     """Where it ends up under data/; None: it is an archive, to be unpacked."""
     md5: str | None = None
     """What other projects have noted from that list; stands in only where the list cannot be reached."""
+    sha256: str | None = None
+    """For files whose address names one version for ever, so that no list is needed."""
+    requirement: str | None = None
+    """What pip calls the package and its version."""
 
     @property
     def name(self) -> str:
         return posixpath.basename(urlsplit(self.url).path)
+
+
+INTRONIC = Source(
+    "pip:intronic-3.0.0-py3-none-any.whl",
+    sha256="0b4bd600f96103c5c821f429e201f2b3086b23698d7b1b0e853b833be5b27a0d",
+    requirement="intronic==3.0.0",
+)
+FRAME_CHECKS = Source(
+    "pip:frame_alignment_checks-0.0.74.tar.gz",
+    sha256="834bfcd769082e3904fcc7e5a507b5764bb700486a5cb0b23baaf269e747774a",
+    requirement="frame-alignment-checks==0.0.74",
+)
+CHR19 = {
+    "Homo_sapiens.Chr19.Ensembl_91.fa.gz": "chr19.fa.gz",
+    "Homo_sapiens.Chr19.Ensembl_91.gff3.gz": "chr19.gff3.gz",
+}
+INTRONS = {
+    "u2_reference_human.introns.iic.gz": "human",
+    "u2_reference_multispecies.introns.iic.gz": "multispecies",
+}
+GENES = ("relevant_validation_genes.npz", "relevant_validation_genes_transcript_coords.json")
 
 
 @dataclass(frozen=True)
@@ -80,6 +120,10 @@ class DataSet:
     """Which members of the archive to unpack."""
     arrange: Callable[[Path, Path], list[str]] | None = None
     """Move what was unpacked (first folder) to the layout under data/ (second); returns what the archive lacks."""
+
+    def key(self, source: Source) -> str:
+        """What the lock calls a file of this set; an archive may serve several sets."""
+        return f"{source.name} ({self.places[0]})" if source.requirement else source.name
 
 
 def single(what: str, size: str, licence: str, *sources: Source) -> DataSet:
@@ -161,8 +205,50 @@ def arrange_spliceator(found: Path, out: Path) -> list[str]:
     return [name for name, to in files if not to.is_file()]
 
 
+def is_chr19(member: PurePosixPath) -> bool:
+    return member.name in CHR19
+
+
+def arrange_chr19(found: Path, out: Path) -> list[str]:
+    for name, to in CHR19.items():
+        take(need(found, name), out / to)
+    return []
+
+
+def is_intron_table(member: PurePosixPath) -> bool:
+    return member.name in INTRONS
+
+
+def arrange_introns(found: Path, out: Path) -> list[str]:
+    (out / "introns").mkdir(parents=True)
+    for name, to in INTRONS.items():
+        introns_from_iic(need(found, name), out / "introns" / to)
+    return []
+
+
+def is_gene_table(member: PurePosixPath) -> bool:
+    return member.name in GENES
+
+
+def arrange_genes(found: Path, out: Path) -> list[str]:
+    (out / "genes").mkdir(parents=True)
+    genes_from_npz(*(need(found, name) for name in GENES), out / "genes")
+    return []
+
+
+def need(folder: Path, name: str) -> Path:
+    """A member that the set cannot do without."""
+    path = find(folder, name)
+    if path is None:
+        raise InputError(f"holds no {name}: this is another archive")
+    return path
+
+
 def unpack(archive: Path, to: Path, is_wanted: Callable[[PurePosixPath], bool]) -> None:
     """Unpack the wanted members. One member that could reach outside `to`, wanted or not, and nothing more is done."""
+    if archive.suffix == ".whl":
+        unpack_wheel(archive, to, is_wanted)
+        return
     if not hasattr(tarfile, "data_filter"):
         raise InputError("can be unpacked safely from Python 3.11.4 on, and this one is older: use a newer Python")
     try:
@@ -176,6 +262,18 @@ def unpack(archive: Path, to: Path, is_wanted: Callable[[PurePosixPath], bool]) 
         raise InputError(f"member {error.tarinfo.name!r} is a device or leads outside: do not trust it") from None
     except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise InputError(f"is damaged, cut short or no tar archive ({error}): remove it and fetch it again") from None
+
+
+def unpack_wheel(archive: Path, to: Path, is_wanted: Callable[[PurePosixPath], bool]) -> None:
+    """The wanted members of a wheel, which is a zip file, by their last names alone."""
+    try:
+        with zipfile.ZipFile(archive) as members:
+            for name in members.namelist():
+                if is_wanted(path := PurePosixPath(name)):
+                    with members.open(name) as source, open(to / path.name, "wb") as target:
+                        shutil.copyfileobj(source, target)
+    except (zipfile.BadZipFile, EOFError, zlib.error) as error:
+        raise InputError(f"is damaged, cut short or no zip archive ({error}): remove it and fetch it again") from None
 
 
 # Sizes and kept checksums: as noted by several public projects from the publishers' lists, none measured here.
@@ -198,6 +296,56 @@ DATA_SETS = {
         ("spliceator", *BEDS),
         is_spliceator,
         arrange_spliceator,
+    ),
+    "chr19": DataSet(
+        "all of GRCh38 chr19, Ensembl 91 annotation",
+        "56 MB",
+        "facts; package GPL-3",
+        (INTRONIC,),
+        tuple(CHR19.values()),
+        is_chr19,
+        arrange_chr19,
+    ),
+    "introns": DataSet(
+        "human introns, and those of 90 species",
+        "56 MB, as chr19",
+        "facts; package GPL-3",
+        (INTRONIC,),
+        ("introns",),
+        is_intron_table,
+        arrange_introns,
+    ),
+    "genes": DataSet(
+        "610 whole genes of chr1 and chr3, sites labelled",
+        "45 MB",
+        "facts; package: not stated",
+        (FRAME_CHECKS,),
+        ("genes",),
+        is_gene_table,
+        arrange_genes,
+    ),
+    "attention": single(
+        "SpliceBERT's pairs of sites for attention (hg19)",
+        "1.8 MB",
+        "BSD-3-Clause",
+        *(
+            Source(
+                f"{SPLICEBERT_CODE}/6957f123b8c521eb5d309e1ffbd868a53e246da9/examples/03-attention/{name}.bedpe.gz",
+                to=f"attention/{name}.bedpe.gz",
+                sha256=sha256,
+            )
+            for name, sha256 in ATTENTION.items()
+        ),
+    ),
+    "branchpoints": single(
+        "SpliceBERT's branch points, Mercer 2015 (hg19)",
+        "2.4 MB",
+        "BSD-3-Clause",
+        Source(
+            f"{SPLICEBERT_CODE}/8545260072a1f3db096997cbe3dcb345515120aa/examples/data/mercer_dataset.hg19.bed.gz",
+            to="branchpoints/mercer_dataset.hg19.bed.gz",
+            sha256="de0bfd6f6d6bf7e9e48da417ffe6a28ec97ddb8d7c82a17f92c9a06f04747d63",
+        ),
     ),
     "hg19": single(
         "human genome, build hg19",

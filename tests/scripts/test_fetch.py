@@ -542,13 +542,13 @@ def test_multi_species_goes_on_with_the_genomes_that_are_missing(get, refused, s
 
 
 def test_every_data_set_is_whole():
-    names = [source.name for data_set in sources.DATA_SETS.values() for source in data_set.sources]
-    assert len(names) == len(set(names))  # they are the keys of the lock
+    keys = [data_set.key(source) for data_set in sources.DATA_SETS.values() for source in data_set.sources]
+    assert len(keys) == len(set(keys))
     for data_set in sources.DATA_SETS.values():
-        assert all(source.to or data_set.arrange for source in data_set.sources)
-        assert all(
-            urlsplit(url).scheme == "https" for source in data_set.sources for url in (source.url, source.checksums)
-        )
+        for source in data_set.sources:
+            assert source.to or data_set.arrange
+            assert urlsplit(source.url).scheme == ("pip" if source.requirement else "https")
+            assert source.sha256 if source.requirement else source.checksums or "://raw." in source.url
 
 
 def test_unknown_names(refused):

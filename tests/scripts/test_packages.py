@@ -1,0 +1,166 @@
+"""data/fetch.py on files of packages: pip itself, against an index that is a folder of small stand-ins."""
+
+import gzip
+import hashlib
+import io
+import json
+import subprocess
+import sys
+import tarfile
+import zipfile
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from conftest import ROOT, refusal
+
+from data import convert, fetch, sources
+from simcsp.core.errors import InputError
+from simcsp.text.annotation import introns, read_annotation
+from simcsp.text.fasta import fasta_pieces
+from utils.script import run_script
+
+INTRON_ROW = "HomSap-G1@T1-intron_1(4);[i]\t0.0\tACGTC\tGTAAGT/.../TTCAG\tGGCAT\n"
+
+
+def gene(bases, sites):
+    """One-hot bases [n, 4], and labels [n, 3] with `sites` {0-based base: 1 acceptor, 2 donor}."""
+    labels = np.eye(3, dtype=int)[[sites.get(i, 0) for i in range(len(bases))]]
+    return np.array([[base == letter for letter in "ACGT"] for base in bases], dtype=int), labels
+
+
+def genes_archive(path):
+    """Three genes: one of chr1 with an N and two introns, one of chr3 without any, one without coordinates."""
+    arrays = {}
+    for number, (bases, sites) in {
+        1: ("AANCGT" * 20, {9: 2, 40: 1, 50: 2, 90: 1}),
+        2: ("ACGT" * 10, {}),
+        7: ("ACGT" * 20, {3: 2, 60: 1}),
+    }.items():
+        arrays[f"x{number}"], arrays[f"y{number}"] = gene(bases, sites)
+    np.savez(path, **arrays)
+    fields = "gene transcript chrom strand hg19_start hg19_end hg38_start hg38_end".split()
+    values = {"1": ["ONE", "T1", "chr1", "-", 11, 130, 21, 140], "2": ["TWO", "T2", "chr3", "+", 1, 40, 2, 41]}
+    return json.dumps({key: dict(zip(fields, row)) for key, row in values.items()})
+
+
+@pytest.fixture
+def index(tmp_path, monkeypatch):
+    """A folder that pip finds packages in, with a wheel of chr19 and a source distribution of genes."""
+    folder = tmp_path / "index"
+    folder.mkdir()
+    with zipfile.ZipFile(folder / "intronic-3.0.0-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("x/data/Homo_sapiens.Chr19.Ensembl_91.fa.gz", gzip.compress(b">19\nACGT\n"))
+        wheel.writestr("x/data/Homo_sapiens.Chr19.Ensembl_91.gff3.gz", gzip.compress(b"##gff-version 3\n"))
+        wheel.writestr("x/data/u2_reference_human.introns.iic.gz", gzip.compress(INTRON_ROW.encode()))
+        wheel.writestr("x/data/u2_reference_multispecies.introns.iic.gz", gzip.compress(INTRON_ROW.encode()))
+        wheel.writestr("intronic-3.0.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: intronIC\nVersion: 3.0.0\n")
+        wheel.writestr("intronic-3.0.0.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+        wheel.writestr("intronic-3.0.0.dist-info/RECORD", "")
+    places = genes_archive(tmp_path / "genes.npz")
+    files = {
+        "PKG-INFO": b"Metadata-Version: 2.1\nName: frame-alignment-checks\nVersion: 0.0.74\n",
+        "setup.py": f"open({str(tmp_path / 'ran')!r}, 'w')\nimport setuptools\nsetuptools.setup()\n".encode(),
+        "src/data/relevant_validation_genes.npz": (tmp_path / "genes.npz").read_bytes(),
+        "src/data/relevant_validation_genes_transcript_coords.json": places.encode(),
+    }
+    with tarfile.open(folder / "frame_alignment_checks-0.0.74.tar.gz", "w:gz") as sdist:
+        for name, content in files.items():
+            member = tarfile.TarInfo(f"frame_alignment_checks-0.0.74/{name}")
+            member.size = len(content)
+            sdist.addfile(member, io.BytesIO(content))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
+    monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
+    for name in ("chr19", "introns", "genes"):
+        data_set = sources.DATA_SETS[name]
+        content = (folder / data_set.sources[0].name).read_bytes()
+        pinned = replace(data_set.sources[0], sha256=hashlib.sha256(content).hexdigest())
+        monkeypatch.setitem(sources.DATA_SETS, name, replace(data_set, sources=(pinned,)))
+    return folder
+
+
+@pytest.fixture
+def get(call, tmp_path):
+    return lambda *names: run_script(lambda: call(fetch, *names, "--data", tmp_path / "data"))
+
+
+def test_members_of_packages_arrive_and_no_code_of_theirs_runs(index, get, tmp_path, capsys):
+    data = tmp_path / "data"
+    get("chr19", "introns", "genes")
+    assert gzip.decompress((data / "chr19.fa.gz").read_bytes()) == b">19\nACGT\n"
+    assert {path.name for path in (data / "introns").iterdir()} == {
+        f"{name}.{kind}" for name in ("human", "multispecies") for kind in ("fa", "gtf")
+    }
+    assert (data / "genes/chr3.fa").read_text().startswith(">TWO\n")
+    assert not (tmp_path / "ran").exists()  # setup.py of the source distribution
+    assert not [path for path in (data / "downloads").iterdir() if path.name.startswith(".pip-")]
+    for path in index.iterdir():
+        path.unlink()
+    capsys.readouterr()
+    get("chr19", "introns", "genes")
+    assert capsys.readouterr().out.count("already here") == 3
+
+
+def test_another_file_than_the_pinned_one_is_refused(index, call, capsys, tmp_path):
+    with open(index / "intronic-3.0.0-py3-none-any.whl", "ab") as wheel:
+        wheel.write(b"\n")
+    line = refusal(call, capsys, fetch, "chr19", "--data", tmp_path / "data")
+    assert "intronic==3.0.0" in line and "sha256" in line
+    assert not list((tmp_path / "data").rglob("*.gz")) and not list((tmp_path / "data").rglob("*.whl"))
+
+
+def test_without_an_index_the_status_says_so(index, tmp_path):
+    (index / "intronic-3.0.0-py3-none-any.whl").unlink()
+    command = [sys.executable, ROOT / "data/fetch.py", "chr19", "--data", tmp_path / "data"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == fetch.UNREACHABLE
+    assert done.stderr.count("\n") == 1 and "put the file at" in done.stderr
+
+
+# -- the forms they come in --------------------------------------------------------------------------------------------
+
+
+def read(path):
+    """{record: bases as letters}, and the introns of its GTF."""
+    letters = {}
+    for name, ids, _ in fasta_pieces(f"{path}.fa"):
+        letters[name] = letters.get(name, "") + "".join("?????NACGT"[i] for i in ids)
+    found = introns(read_annotation(f"{path}.gtf", {name: len(bases) for name, bases in letters.items()}))
+    return letters, [tuple(intron)[:4] for intron in found]
+
+
+def test_genes_in_spliceai_layout_become_fasta_gtf_and_a_table_of_places(tmp_path):
+    (tmp_path / "places.json").write_text(genes_archive(tmp_path / "genes.npz"))
+    convert.genes_from_npz(tmp_path / "genes.npz", tmp_path / "places.json", tmp_path)
+    letters, found = read(tmp_path / "chr1")
+    assert letters == {"ONE": "AANCGT" * 20}
+    assert found == [("ONE", 10, 40, "+"), ("ONE", 51, 90, "+")]  # donor: the exon's last base, acceptor: its first
+    assert read(tmp_path / "chr3") == ({"TWO": "ACGT" * 10}, [])
+    assert read(tmp_path / "unplaced")[1] == [("gene7", 4, 60, "+")]
+    rows = [line.split("\t") for line in (tmp_path / "genes.tsv").read_text().splitlines()]
+    assert dict(zip(rows[0], rows[1])) == {
+        "record": "ONE", "chrom": "chr1", "strand": "-", "hg19_start": "11", "hg19_end": "130", "hg38_start": "21",
+        "hg38_end": "140", "transcript": "T1", "length": "120", "introns": "2",
+    }  # fmt: skip
+    assert rows[3][:3] == ["gene7", "", ""]
+
+
+def test_labels_that_do_not_alternate_are_refused(tmp_path):
+    (tmp_path / "places.json").write_text("{}")
+    for sites in ({9: 1, 40: 2}, {9: 2}, {9: 2, 20: 2, 40: 1}):
+        x, y = gene("ACGT" * 20, sites)
+        np.savez(tmp_path / "genes.npz", x1=x, y1=y)
+        with pytest.raises(InputError, match="genes.npz, y1: donors and acceptors do not alternate"):
+            convert.genes_from_npz(tmp_path / "genes.npz", tmp_path / "places.json", tmp_path)
+
+
+def test_introns_become_records_with_their_exons_and_n_for_what_is_left_out(tmp_path):
+    (tmp_path / "a.iic.gz").write_bytes(gzip.compress(b"# note\n" + INTRON_ROW.encode()))
+    convert.introns_from_iic(tmp_path / "a.iic.gz", tmp_path / "human")
+    letters, found = read(tmp_path / "human")
+    assert letters == {"HomSap-G1@T1-intron_1(4)": "ACGTC" + "GTAAGT" + "N" * 100 + "TTCAG" + "GGCAT"}
+    assert found == [("HomSap-G1@T1-intron_1(4)", 5, 116, "+")]
+    (tmp_path / "a.iic.gz").write_bytes(gzip.compress(INTRON_ROW.encode() + b"HomSap-G1@T1\t0\tACGT\n"))
+    with pytest.raises(InputError, match="a.iic.gz, line 2: expected SPECIES-GENE@TRANSCRIPT"):
+        convert.introns_from_iic(tmp_path / "a.iic.gz", tmp_path / "human")
