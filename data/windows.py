@@ -28,9 +28,8 @@ sys.path.insert(0, str(ROOT))  # the scripts of data/ are run by their path, fro
 
 from simcsp.core.errors import InputError  # noqa: E402
 from simcsp.core.files import write_text  # noqa: E402
-from simcsp.labels.floors import gc_content  # noqa: E402
 from simcsp.labels.spliceator import GENE, benchmark_files, load_training, training_files  # noqa: E402
-from simcsp.text.alphabet import A, decode  # noqa: E402
+from simcsp.text.alphabet import A, C, G, decode  # noqa: E402
 from simcsp.text.annotation import GeneBody, Intron, gene_bodies, introns, read_annotation  # noqa: E402
 from simcsp.text.kmers import shared_windows  # noqa: E402
 from simcsp.text.sampler import Span, wanted_spans  # noqa: E402
@@ -59,7 +58,7 @@ class Strand:
     def __init__(self, store: TokenStore, name: str, minus: bool, wanted: list[Span], length: int) -> None:
         self.name, self.minus, self.ids = name, minus, strand_ids(store, name, minus)
         size = len(self.ids)
-        unknown = np.concatenate([[0], np.cumsum(self.ids < A)])
+        unknown = np.concatenate([[0], np.cumsum(self.ids < A, dtype=np.int32)])
         self.fits = np.zeros(size + 1, bool)
         for span in wanted:
             start, end = (size - span.end, size - span.start) if minus else (span.start, span.end)
@@ -88,7 +87,9 @@ class Strand:
         inside = slice(start + 1, end)
         allowed = self.fits[inside] & ~self.near[inside]
         if kind == "false":
-            return start + 1 + np.intersect1d(motif_boundaries(self.ids[start:end], site) - 1, np.flatnonzero(allowed))
+            at = motif_boundaries(self.ids[start:end], site) - 1
+            at = at[(at >= 0) & (at < len(allowed))]
+            return start + 1 + at[allowed[at]]
         own, other = (self.exonic, self.intronic) if kind == "exon" else (self.intronic, self.exonic)
         pure = own[start:end] & ~other[start:end]
         return start + 1 + np.flatnonzero(allowed & pure[:-1] & pure[1:])
@@ -105,8 +106,9 @@ def read_strands(
     every = [t for t in read_annotation(args.annotation, lengths) if t.chrom in wanted]
     chosen = [
         transcript
-        for transcript in read_annotation(args.annotation, lengths, args.transcripts)
-        if any(s.holds(transcript.exons[0, 0], transcript.exons[-1, 1]) for s in wanted.get(transcript.chrom, []))
+        for transcript in every
+        if (args.transcripts == "all" or transcript.in_ccds)
+        and any(span.holds(transcript.exons[0, 0], transcript.exons[-1, 1]) for span in wanted[transcript.chrom])
     ]
     strands: dict[tuple[str, bool], Strand] = {}
     for transcript in every:
@@ -210,6 +212,8 @@ def make(args: argparse.Namespace) -> None:
     made = {}
     for number, site in enumerate(SITES):
         real, lost = real_sites(strands, spans, site)
+        if not real:
+            raise InputError(f"--length {args.length}: no {site} leaves room for a window: take a shorter one")
         made[site, 0] = decoys(np.random.default_rng([args.seed, number]), strands, bodies, real, site, shares)
         made[site, 1] = real
         print(f"{site}s: {len(real) + lost:,} in the annotation, {lost:,} too near an end or an N")
@@ -238,7 +242,7 @@ def describe(windows: list[Window], ids: np.ndarray, text: TokenStore | None) ->
     """How many windows of how many genes, their kinds and GC, and how many share 80 nt with a text."""
     kinds = ", ".join(f"{count:,} {kind}" for kind, count in sorted(Counter(w.kind for w in windows).items()))
     genes = len({window.gene for window in windows})
-    said = f"{len(ids):,} windows of {genes:,} genes ({kinds}), GC {gc_content(ids).mean():.3f}"
+    said = f"{len(ids):,} windows of {genes:,} genes ({kinds}), GC {((ids == C) | (ids == G)).mean():.3f}"
     if text is not None:
         records = (text.fetch(record.name, 0, record.length) for record in text.records)
         said += f", {shared_windows(ids, records).sum():,} share 80 nt with {text.manifest['sources'][0]}"
@@ -279,5 +283,9 @@ def parse() -> argparse.Namespace:
     return args
 
 
+def main() -> None:
+    make(parse())
+
+
 if __name__ == "__main__":
-    run_script(lambda: make(parse()))
+    run_script(main)

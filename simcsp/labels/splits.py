@@ -111,8 +111,9 @@ def make_splits(windows: Windows, method: str, num_folds: int, selection_share: 
     groups = _linked(windows) if method == "grouped" else np.arange(len(windows))
     selection = _choose_selection(strata, groups, selection_share, seed)
     rest = np.setdiff1d(np.arange(len(windows)), selection)
-    # A group of near-duplicates can be in one fold only, so it counts once.
-    _, first = np.unique(groups[rest], return_index=True)
+    # A group can be in one fold only, so it counts once in each stratum that it has windows of.
+    stratum = np.unique(strata, return_inverse=True)[1]
+    _, first = np.unique(np.stack([groups[rest], stratum[rest]]), axis=1, return_index=True)
     _require(strata, rest[first], count, f"data.folds ({method}) after data.selection_share")
     folds = {}
     if method == "grouped":

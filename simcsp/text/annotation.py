@@ -36,6 +36,7 @@ class Transcript:
     """exons: int64 [n, 2], 0-based half-open, ascending, disjoint; strand '+' or '-'.
 
     gene: its ID. orphan: the GFF3 has no row for the transcript, so its gene is unknown and `gene` is its own name.
+    in_ccds: it has an identifier of the Consensus Coding Sequence set.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Transcript:
     strand: str
     exons: np.ndarray
     orphan: bool = False
+    in_ccds: bool = False
 
 
 class Intron(NamedTuple):
@@ -106,7 +108,7 @@ def read_annotation(
         return exons.transcripts()
     if not exons.in_ccds:
         raise InputError(f"{path}: no transcript has a CCDS identifier (ccdsid): take all (data.transcripts)")
-    return [transcript for transcript in exons.transcripts() if transcript.name in exons.in_ccds]
+    return [transcript for transcript in exons.transcripts() if transcript.in_ccds]
 
 
 def read_symbols(path: str | Path) -> dict[str, str]:
@@ -243,7 +245,7 @@ class _Exons:
             )
         lost = set(orphans)
         return [
-            Transcript(name, self._gene(name), chrom, strand, _disjoint(exons), name in lost)
+            Transcript(name, self._gene(name), chrom, strand, _disjoint(exons), name in lost, name in self.in_ccds)
             for (name, chrom, strand), exons in self.of_transcript.items()
         ]
 

@@ -98,8 +98,8 @@ def test_a_benchmark_holds_no_window_that_training_shares(make, tmp_path, capsys
     positives = [
         name for _, _, name in read_rows(folder / "Benchmarks/Tiny/SA_sequences_donor_400_Final_3.positive.txt")
     ]
-    assert len(positives) == 26  # of chr1's 15 donors, those at 150, 350, 550, 750 are shared; 950 is cut at 1,000
-    assert "4 left out that share 80 nt with Training_data" in capsys.readouterr().out
+    assert len(positives) == 25  # of chr1's donors, those at 150, 350, 550, 750 and 950 are shared
+    assert "5 left out that share 80 nt with Training_data" in capsys.readouterr().out
 
 
 def test_folds_keep_the_windows_of_a_gene_together(make):
@@ -115,7 +115,7 @@ def test_what_cannot_be_had_is_one_line(make, call, capsys, tmp_path):
     assert "--length" in refusal(call, capsys, script, *paths, "--length", 99)
     assert "--benchmark" in refusal(call, capsys, script, *paths, "--benchmark", "a/b")
     assert "--records: no record 'chr9'" in refusal(call, capsys, script, *paths, "--records", "chr9")
-    assert "exon negatives" in refusal(call, capsys, script, *paths, "--length", 600)
+    assert "no donor leaves room" in refusal(call, capsys, script, *paths, "--length", 4000)
     assert not (tmp_path / "made").exists()
 
 
