@@ -42,7 +42,7 @@ from simcsp.text.annotation import read_annotation
 from simcsp.text.kmers import near_duplicate_groups, shared_windows
 from simcsp.text.sampler import covered
 from simcsp.text.store import open_store
-from simcsp.training.pretraining import open_text
+from simcsp.training.pretraining_text import open_text
 
 MLM_PLACES = 4000  # bases masked in each region, one at a time
 

@@ -7,7 +7,7 @@ from simcsp.core.config import Config, DataConfig
 from simcsp.core.device import build_accelerator
 from simcsp.core.errors import InputError
 from simcsp.text.corpora import build_sampler
-from simcsp.training import pretraining
+from simcsp.training import pretraining_text
 
 WINDOW = 40
 GENE, SPACE = 180, 250  # nt, of `write_spliced`
@@ -21,7 +21,7 @@ def experiment(folder, fasta, **data):
 
 def open_text(config):
     """The corpus and its windows, as pre-training opens them."""
-    corpus = pretraining.open_text(config, build_accelerator(config.device, config.precision))
+    corpus = pretraining_text.open_text(config, build_accelerator(config.device, config.precision))
     return corpus, build_sampler(config.data, corpus, config.seed)
 
 

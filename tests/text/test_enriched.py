@@ -17,7 +17,7 @@ from simcsp.text.annotation import introns, read_annotation
 from simcsp.text.sites import boundaries
 from simcsp.text.store import open_store
 from simcsp.text.weight_matrix import WeightMatrix
-from simcsp.training import pretraining
+from simcsp.training import pretraining_text
 from utils.arguments import load_config
 
 
@@ -260,6 +260,6 @@ def test_pretraining_reads_enriched_windows_and_keeps_their_scores(spliced, tiny
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(corpora, "splice_enriched", None)
     config = load_config([str(config)])
-    corpus = pretraining.open_text(config, build_accelerator("cpu", "fp32"), first=False)
+    corpus = pretraining_text.open_text(config, build_accelerator("cpu", "fp32"), first=False)
     inputs = json.loads((run / "overlap.json").read_text())["inputs"]
     assert (corpus.store.sha256, corpus.intervals.sha256) == (inputs["text"], inputs["intervals"])

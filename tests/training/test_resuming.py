@@ -38,6 +38,7 @@ from simcsp.core.run_folder import RunFolder, read_metrics
 from simcsp.report import write
 from simcsp.training import finetuning, fold, pretraining
 from simcsp.training.optimizer import take_step
+from simcsp.training.pretraining_run import PretrainingRun
 from simcsp.training.validation import build_validation
 from utils.arguments import load_config
 
@@ -124,7 +125,7 @@ def test_pretraining_killed_again_and_again_at_ever_later_moments_equals_a_strai
             (pretraining.Training, "advance"),
             (RunFolder, "record"),
             (RunFolder, "finish"),
-            (pretraining, "save"),
+            (PretrainingRun, "save"),
         ]
         parse_once(patch, pretrain, config)
         start, state = stop_ever_later(patch, tmp_path / "runs", places)

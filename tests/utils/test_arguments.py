@@ -11,7 +11,8 @@ from simcsp.core.config import Config, FinetuneConfig, PretrainConfig, flatten, 
 from simcsp.core.config_file import OF_CONTRAST
 from simcsp.core.errors import InputError
 from simcsp.core.run_folder import RunFolder
-from simcsp.training.pretraining import stage_config, stages
+from simcsp.training.pretraining import stages
+from simcsp.training.pretraining_run import stage_config
 from utils.arguments import find_faults, load_config, refuse_faults
 
 MINIMAL = {"mlm": {"steps": 0}, "pretrain": {"steps": 0}}  # nothing to train needs no data

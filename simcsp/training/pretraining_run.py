@@ -1,0 +1,285 @@
+"""The run folder of a stage of pre-training: what it says, measures and keeps of a training."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch import nn
+from tqdm import tqdm
+
+from simcsp.core.arms import PROXIES
+from simcsp.core.config import Config, MlmConfig, ModelConfig, PretrainConfig, to_dict
+from simcsp.core.files import copy_files, read_json, remove_folder, replace_folder
+from simcsp.core.run_folder import RunFolder
+from simcsp.core.run_layout import LAST, OVERLAP, START, best_of, checkpoint_path, step_checkpoints, step_name
+from simcsp.model.card import write_card
+from simcsp.model.checkpoint import resolve_source, save_checkpoint
+from simcsp.model.checksums import sha256_folder
+from simcsp.text.annotated import SiteSampler
+from simcsp.text.sampler import WindowSampler
+from simcsp.training.log_lines import floors_in_words, headline, progress, with_errors
+from simcsp.training.pretraining_text import REMEASURE
+from simcsp.training.search import Report
+from simcsp.training.tensorboard import show_floors, show_layout, show_validation, show_vectors
+from simcsp.training.training_warnings import base_entropy, batch_for_gpu, collapse, stuck, unmoved
+from simcsp.training.validation import Validation
+
+if TYPE_CHECKING:
+    from simcsp.training.pretraining import Training
+
+CONFIG_SECTIONS = ("name", "seed", "precision", "model", "data", "evaluate")  # with the stage's own: what decides it
+
+
+def stage_config(config: Config, name: str, stage: PretrainConfig, source: ModelConfig) -> dict[str, object]:
+    """The part of the config that decides a stage's result; valid as a config of its own."""
+    values = to_dict(dataclasses.replace(config, model=source))
+    kept = {key: values[key] for key in CONFIG_SECTIONS}
+    # whether a control or other seeds follow changes nothing, nor who chose the warm-up
+    decided = dataclasses.replace(stage, control=False, seeds=None, warmup_steps=stage.warmup)
+    settings = dataclasses.asdict(decided)
+    if name != "mlm":
+        return kept | {"mlm": {"steps": 0}, "pretrain": settings}
+    of_mlm = {item.name: settings[item.name] for item in dataclasses.fields(MlmConfig)}
+    return kept | {"mlm": of_mlm, "pretrain": {"steps": 0, "max_shift": stage.max_shift}}
+
+
+def stage_inputs(source: ModelConfig, text: WindowSampler | SiteSampler, validation: Validation) -> dict[str, str]:
+    """Hashes of all that a stage reads."""
+    inputs = {"text": text.store.sha256, "intervals": text.intervals.sha256, **validation.inputs}
+    if isinstance(text, SiteSampler):
+        inputs["classes"] = text.classes_sha256
+    if source.source is not None:
+        inputs["start checkpoint"] = sha256_folder(resolve_source(source.source))
+    return inputs
+
+
+class SilentRun:
+    """The run of a stage in all processes but the first: nothing is measured, said or written."""
+
+    finished = False
+
+    def check(self, model: nn.Module) -> None: ...
+    def begin(self) -> None: ...
+    def start(self, training: Training, remarks: list[str], resumed: bool) -> None: ...
+    def count_step(self) -> None: ...
+    def record(self, training: Training, row: dict[str, float]) -> None: ...
+    def validate(self, training: Training) -> None: ...
+    def save_state(self, training: Training) -> None: ...
+    def finish(self, training: Training) -> None: ...
+
+
+class PretrainingRun:
+    """The run of a stage in the first process, or in the only one.
+
+    folder: opened. config: that of the stage, with its seed. name: mlm, pretrain or control. text: the windows that it
+    reads. report: told the proxy `metric` at each validation, for a search.
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        config: Config,
+        name: str,
+        text: WindowSampler | SiteSampler,
+        validation: Validation,
+        report: Report | None,
+    ) -> None:
+        self.folder, self.config, self.name, self.text = folder, config, name, text
+        self.validation, self.report = validation, report
+        self.bar = tqdm(disable=True)
+        if folder.finished:
+            folder.log(f"{folder.path}: already done ({headline(folder.summary)})")
+
+    @property
+    def finished(self) -> bool:
+        """Whether the stage was trained to its end before."""
+        return self.folder.finished
+
+    def check(self, model: nn.Module) -> None:
+        """Refuse windows of the validation that the encoder cannot take."""
+        self.validation.check(model)
+
+    def begin(self) -> dict[str, Any] | None:
+        """Take the folder for this process; returns the state to resume from."""
+        self.folder.begin()
+        return self.folder.load_state()
+
+    def start(self, training: Training, remarks: list[str], resumed: bool) -> None:
+        """The folder at the step that the training is at: new, with what the start model is worth, or resumed."""
+        steps = training.stage.steps
+        if resumed:
+            self.folder.rewind(training.step)
+            self.folder.log(f"{self.folder.path}: resumed at step {training.step} of {steps}")
+        else:
+            self.folder.rewind(-1)
+            self._describe(training, remarks)
+            floors = self._measure_start(training)
+            if self.name != "control" and self.config.seed == self.config.pretrain_seeds[0]:  # the same for all
+                show_floors(self.config.folder, floors, steps)
+        show_layout(self.folder.view.writer)
+        shown = sys.stderr.isatty()
+        self.bar = tqdm(
+            total=steps, initial=training.step, desc=self.name, unit="step", disable=not shown, dynamic_ncols=True
+        )
+
+    def _describe(self, training: Training, remarks: list[str]) -> None:
+        stage, log = training.stage, self.folder.log
+        size = sum(p.numel() for p in training.model.parameters()) / 1e6
+        sources = ", ".join(self.text.store.manifest["sources"])
+        windows = f"{stage.batch_size} windows of {self.config.data.window} nt from {sources}"
+        count = training.processes.count
+        shared = f", shared by {count} processes" if count > 1 else ""
+        log(f"{self.name}: {stage.objective}, {stage.steps} steps of {windows}{shared}")
+        log(f"encoder: {size:.2f} M parameters, pooling {training.pooling}; {'; '.join(remarks)}")
+        remark = batch_for_gpu(self.name, stage.batch_size, training.accelerator.device.type)
+        if remark is not None and self.name != "control":  # whose batch is that of pretrain
+            log(f"warning: {self.folder.path}: {remark}")
+        for part in read_json(self.config.folder / OVERLAP, REMEASURE)["parts"]:
+            log(f"overlap: {part['sentence']}", show=bool(part["shared"]))
+        if self.config.data.selection_share == 0:
+            log("data.selection_share is 0: SCCS is measured on the training part of fold 0, as published")
+
+    def _measure_start(self, training: Training) -> dict[str, dict[str, float]]:
+        """Save the start model (the baseline arm) and measure it, before any step; returns the floors."""
+        self.save(training, START)
+        floors = self.validation.floors(training.model, training.pooling)
+        for proxy, values in floors.items():
+            self.folder.log(f"floors of {proxy.upper()}: {floors_in_words(values)}")
+            self.folder.record(0, {f"floor/{proxy}_{key}": value for key, value in values.items()})
+        self.validate(training)
+        return floors
+
+    def count_step(self) -> None:
+        """One more step has been taken."""
+        self.bar.update()
+
+    def record(self, training: Training, row: dict[str, float]) -> None:
+        """Keep means of the last steps, and show every tenth of the training."""
+        step, stage = training.step, training.stage
+        self.folder.record(step, row)
+        told_by_bar = not self.bar.disable and sys.stdout.isatty()  # else stdout is a log, which has lines
+        tenth = step % max(stage.steps // 10, stage.logging_steps) == 0 or step == stage.steps
+        self.folder.log(progress(step, stage.steps, row), show=tenth and not told_by_bar)
+        self.bar.set_postfix_str(f"loss {row['train/loss']:.3f}")
+
+    def validate(self, training: Training) -> None:
+        """Measure the proxies, keep this checkpoint and the best ones, and warn once of what is wrong."""
+        step, scores = training.step, self._measure(training)
+        if step == 0:  # the start is the baseline arm; the best_* arms are checkpoints that this stage trained
+            return
+        if self.report is not None:
+            self.report(step, scores[self.config.search.metric])
+        self._keep(training, scores)
+        for kind, sentence in self._warnings(training).items():
+            if kind not in training.warned:
+                training.warned.append(kind)
+                self.folder.log(f"warning: {self.folder.path}: {sentence}")
+
+    def _measure(self, training: Training) -> dict[str, float]:
+        step, folder, validation = training.step, self.folder, self.validation
+        scores, measured = validation.look(training.model, training.pooling)
+        if scores:
+            folder.record(step, {f"val/{key}": value for key, value in scores.items()})
+            show_validation(folder, step, validation, measured)
+            if step in (0, training.stage.steps):
+                show_vectors(folder, validation, measured, LAST if step else START)
+        else:
+            folder.log("nothing to validate on: data.spliceator and data.motif_bed are not set", show=step == 0)
+        folder.log(f"validation at step {step}: {with_errors(scores)}")
+        return scores
+
+    def _keep(self, training: Training, scores: dict[str, float]) -> None:
+        """This checkpoint, once more where it is the best by a proxy, and not more of them than save_total_limit."""
+        saved = self.save(training, step_name(training.step))
+        for proxy in PROXIES:
+            if proxy in scores and scores[proxy] > training.best.get(proxy, {"value": -np.inf})["value"]:
+                ends = {end: scores[f"{proxy}_{end}"] for end in ("low", "high") if f"{proxy}_{end}" in scores}
+                training.best[proxy] = {"value": scores[proxy], "step": training.step, **ends}
+                with replace_folder(checkpoint_path(self.folder.path, best_of(proxy))) as aside:
+                    copy_files(saved, aside)
+        kept = list(step_checkpoints(self.folder.path).values())
+        for old in kept[: max(0, len(kept) - training.stage.save_total_limit)]:
+            remove_folder(old)
+
+    def save(self, training: Training, name: str) -> Path:
+        """Write a checkpoint of that name; returns its folder."""
+        target = checkpoint_path(self.folder.path, name)
+        with replace_folder(target) as aside:
+            save_checkpoint(training.model, aside, training.pooling)
+        return target
+
+    def _warnings(self, training: Training) -> dict[str, str]:
+        """{kind: sentence} of what is wrong with the training by now."""
+        rows, stage = self.folder.metrics(), training.stage
+        validations = [
+            {key.removeprefix("val/"): value for key, value in row.items()} for row in rows if "val/mean_cosine" in row
+        ]
+        first, last = (validations[0], validations[-1]) if validations else ({}, {})
+        warnings = {
+            "collapse": collapse(last, first, stage.objective),
+            "unmoved": unmoved(last, first),
+            "stuck": stuck(rows, stage, base_entropy(self.text.batch(0, stage.batch_size))),
+        }
+        return {kind: sentence for kind, sentence in warnings.items() if sentence is not None}
+
+    def save_state(self, training: Training) -> None:
+        """Keep all that resuming needs."""
+        self.folder.save_state(training.state())
+
+    def finish(self, training: Training) -> None:
+        """Keep the last weights, write the summary, say where everything lives."""
+        self.bar.close()
+        self.save(training, LAST)
+        rows = self.folder.metrics()
+        of_validation = [
+            {key: value for key, value in row.items() if key.startswith("val/")}
+            for row in rows
+            if any(key.startswith("val/") for key in row)
+        ]
+        summary = {
+            "stage": self.name,
+            "objective": training.stage.objective,
+            "steps": training.step,
+            "pooling": training.pooling,
+            "start": of_validation[0] if of_validation else {},
+            "best": training.best,
+            "floors": {key: value for row in rows for key, value in row.items() if key.startswith("floor/")},
+            "metrics": {
+                "train/loss": [row["train/loss"] for row in rows if "train/loss" in row][-1],
+                **(of_validation[-1] if of_validation else {}),
+                **{f"val/best_{proxy}": best["value"] for proxy, best in training.best.items()},
+            },
+            "warnings": list(self._warnings(training).values()),
+        }
+        self._write_cards(training, rows)
+        self.folder.finish(summary, settings_shown(self.config, self.name, training.stage))
+        self.folder.log(f"{self.folder.path}: {headline(summary)}")
+
+    def _write_cards(self, training: Training, rows: list[dict[str, Any]]) -> None:
+        """A model card for every checkpoint, with what was measured at its step."""
+        config = self.config
+        validations = {row["step"]: row for row in rows if any(key.startswith("val/") for key in row)}
+        steps = {folder.name: step for step, folder in step_checkpoints(self.folder.path).items()}
+        steps |= {best_of(proxy): best["step"] for proxy, best in training.best.items()}
+        steps |= {START: 0, LAST: training.step}
+        data = {"objective": training.stage.objective, "text": config.data.fasta or config.data.dataset}
+        for folder in sorted(self.folder.checkpoints.iterdir()):
+            step = steps.get(folder.name)
+            title = f"{config.name}: {self.name}, {folder.name}"
+            facts, scores = data | {"corpus": config.data.corpus, "step": step}, validations.get(step, {})
+            write_card(folder, title, config.model.source, facts, "the selection windows and motif sites", scores)
+
+
+def settings_shown(config: Config, name: str, stage: PretrainConfig) -> dict[str, object]:
+    """The columns of a stage in TensorBoard's HPARAMS, which shows five at first: what every run has, and of the rest
+    what is not as it is by default."""
+    shown = {"arm": name, "lr": stage.lr, "objective": stage.objective, "seed": config.seed, "steps": stage.steps}
+    defaults, skipped = PretrainConfig(), {*shown, "control", "seeds", "warmup_steps", "logging_steps", "eval_steps"}
+    values = {item.name: getattr(stage, item.name) for item in dataclasses.fields(PretrainConfig)}
+    return shown | {
+        key: value for key, value in values.items() if key not in skipped and value != getattr(defaults, key)
+    }
