@@ -16,16 +16,14 @@ import numpy as np
 
 from simcsp.core.arms import OF_ANNOTATION
 from simcsp.core.config import Config, FinetuneConfig, to_dict
-from simcsp.core.device import build_accelerator
 from simcsp.core.errors import InputError, Interrupted
 from simcsp.core.run_layout import checkpoint_path
 from simcsp.labels.floors import annotated_sites, fit_annotation_floor
-from simcsp.labels.motifs import Motifs, load_motifs
-from simcsp.labels.spliceator import Windows
+from simcsp.labels.motifs import load_motifs
 from simcsp.labels.splits import Splits, load_windows
 from simcsp.training.arms import Arm, resolve_arms
 from simcsp.training.fold import begin_fit, end_fit, fit_fold, keep_best, pack, score_floor, score_fold, train_epoch
-from simcsp.training.fold_setup import Fold, Job, Start, Study, arm_inputs, build_study, load_start, open_fold
+from simcsp.training.fold_setup import Fold, FoldJob, FoldSetup, Start, arm_inputs, load_start, open_fold, open_setup
 from simcsp.training.probe import fit_probe
 from simcsp.training.search import Load, Report, run_search
 from simcsp.training.stopping import StopSignal, stop_if_asked
@@ -47,36 +45,15 @@ def run_jobs(config: Config, stop: StopSignal, worker: int = 0) -> None:
     """Every site, seed, arm and fold that the config asks for, one after the other."""
     arms, settings = resolve_arms(config), config.finetune
     windows, splits = load_windows(config.data, config.folder)
-    study = open_study(config, windows, splits, load_motifs(config.data), stop, worker)
+    setup = open_setup(config, windows, splits, load_motifs(config.data), stop, worker)
     tasks = [(site, seed, arm) for site in settings.sites for seed in settings.seeds for arm in arms]
     counts = {site: len(fold_numbers(config, splits, site)) * len(draws(settings)) for site in settings.sites}
-    study.bar.total = sum(counts[site] for site, _, _ in tasks)
+    setup.bar.total = sum(counts[site] for site, _, _ in tasks)
     for site, seed, arm in tasks:
-        run_arm(config, study, arm, site, seed)
+        run_arm(setup, arm, site, seed)
         if worker == 0 and config.report:  # one process writes; the report shows what the others have done
             show_arm(config.folder, arm.name)
-    study.bar.close()
-
-
-def open_study(
-    config: Config, windows: Windows, splits: Splits, motifs: Motifs | None, stop: StopSignal, worker: int = 0
-) -> Study:
-    """What all fits of a config share, on its device."""
-    return build_study(
-        config.finetune,
-        config.evaluate,
-        config.model,
-        config.seed,
-        config.data.split_seed,
-        config.folder,
-        config.data.context,
-        build_accelerator(config.device, config.precision),
-        windows,
-        splits,
-        motifs,
-        stop,
-        worker,
-    )
+    setup.bar.close()
 
 
 def fold_numbers(config: Config, splits: Splits, site: str) -> list[int]:
@@ -93,7 +70,7 @@ def draws(settings: FinetuneConfig) -> list[tuple[int | None, int]]:
     return [(count, draw) for count in counts for draw in range(1 if count is None else settings.draws)]
 
 
-def job_config(config: Config, job: Job) -> dict[str, Any]:
+def job_config(config: Config, job: FoldJob) -> dict[str, Any]:
     """The resolved config of one job, which can be passed back."""
     values = to_dict(config)
     kept = {key: values[key] for key in CONFIG_SECTIONS}
@@ -105,81 +82,92 @@ def job_config(config: Config, job: Job) -> dict[str, Any]:
     return kept
 
 
-def run_arm(config: Config, study: Study, arm: Arm, site: str, seed: int) -> None:
+def run_arm(setup: FoldSetup, arm: Arm, site: str, seed: int) -> None:
     """All folds of one arm on one task with one seed, each with every draw of its training windows."""
-    inputs, cuts = arm_inputs(study, arm), draws(config.finetune)
-    jobs = [Job(arm, site, seed, number, *cut) for number in fold_numbers(config, study.splits, site) for cut in cuts]
-    folds = [open_fold(study, job, job_config(config, job), inputs) for job in jobs]
+    config, inputs, cuts = setup.config, arm_inputs(setup, arm), draws(setup.settings)
+    numbers = fold_numbers(config, setup.splits, site)
+    jobs = [FoldJob(arm, site, seed, number, count, draw) for number in numbers for count, draw in cuts]
+    folds = [open_fold(setup, job, job_config(config, job), inputs) for job in jobs]
     waiting = [fold for fold in folds if not fold.run.finished]
-    study.bar.update(len(folds) - len(waiting))
+    setup.bar.update(len(folds) - len(waiting))
     if not waiting:
         return
     if arm.source is None:
-        predict = None  # the annotation's floors are the same for all folds
-        if arm.name in OF_ANNOTATION:
-            sites = annotated_sites(config.data, config.seed)
-            predict = fit_annotation_floor(arm.name, config.evaluate, sites, config.seed)
-        for fold in waiting:
-            study.stop_if_asked()
-            score_floor(study, fold, predict)
+        run_floor(setup, arm, waiting)
         return
-    start = load_start(study, arm.name, arm.source)
-    if config.finetune.select_epoch == "shared":
+    start = load_start(setup, arm.name, arm.source)
+    if setup.settings.select_epoch == "shared":
         for cut in cuts:
-            run_shared(study, [fold for fold in folds if (fold.job.train_windows, fold.job.draw) == cut], start)
+            run_shared(setup, [fold for fold in folds if (fold.job.train_windows, fold.job.draw) == cut], start)
         return
     for fold in waiting:
-        if config.finetune.stages == ["probe"]:
-            fit_probe(study, fold, start)
+        if setup.settings.stages == ["probe"]:
+            fit_probe(setup, fold, start)
         else:
-            best = fit_fold(study, fold, start)
-            score_fold(study, fold, start, best["epoch"], best["seconds"])
+            best = fit_fold(setup, fold, start)
+            score_fold(setup, fold, start, best["epoch"], best["seconds"])
 
 
-def run_shared(study: Study, folds: list[Fold], start: Start) -> None:
+def run_floor(setup: FoldSetup, arm: Arm, waiting: list[Fold]) -> None:
+    """Fit and score a floor in folds that are not finished."""
+    predict = None
+    if arm.name in OF_ANNOTATION:  # the same for all folds
+        config = setup.config
+        sites = annotated_sites(config.data, config.seed)
+        predict = fit_annotation_floor(arm.name, config.evaluate, sites, config.seed)
+    for fold in waiting:
+        setup.stop_if_asked()
+        score_floor(setup, fold, predict)
+
+
+def run_shared(setup: FoldSetup, folds: list[Fold], start: Start) -> None:
     """Fit and score all folds with one epoch for all of them; nothing where they are finished."""
     waiting = [fold for fold in folds if not fold.run.finished]
     if waiting:
-        best_epoch, seconds = fit_shared(study, folds, start)
+        best_epoch, seconds = fit_shared(setup, folds, start)
         for fold in waiting:
-            score_fold(study, fold, start, best_epoch, seconds / len(folds))
+            score_fold(setup, fold, start, best_epoch, seconds / len(folds))
 
 
-def fit_shared(study: Study, folds: list[Fold], start: Start) -> tuple[int, float]:
+def fit_shared(setup: FoldSetup, folds: list[Fold], start: Start) -> tuple[int, float]:
     """The published rule: epochs outside, folds inside, one epoch for all by their mean validation AUC.
 
     Returns that epoch and the seconds that this process took for all folds. Each fold's model is on disk between its
     epochs. A fold whose state is ahead has been through this epoch before the run was stopped; its best weights are
     promoted only while every fold still holds that very epoch.
     """
-    began, settings = time.perf_counter(), study.settings
-    finished = [fold for fold in folds if fold.run.finished]
-    if finished:  # stopped between the summaries: the epoch has been picked
-        for fold in folds:
-            if not checkpoint_path(fold.run.path).is_dir():
-                raise InputError(
-                    f"{fold.run.path}: select_epoch shared needs all folds fitted together; use another --name"
-                )
-        return finished[0].run.summary["best_epoch"], 0.0
-    best, best_epoch = -1.0, 0
-    for epoch in range(1, settings.max_epochs + 1):
-        if epoch - best_epoch > settings.patience:
+    began, best, best_epoch = time.perf_counter(), -1.0, 0
+    if (picked := _picked_epoch(folds)) is not None:
+        return picked, 0.0
+    for epoch in range(1, setup.settings.max_epochs + 1):
+        if epoch - best_epoch > setup.settings.patience:
             break
         for fold in folds:
-            fit = begin_fit(study, fold, start)
+            fit = begin_fit(setup, fold, start)
             if fit.epoch < epoch:
-                train_epoch(study, fold, fit)
-                fold.run.save_state(pack(study, fit))
-            end_fit(study, fold)
-        done = [{row["step"]: row["val/auc"] for row in fold.run.metrics()} for fold in folds]
-        mean = float(np.mean([values[epoch] for values in done]))
+                train_epoch(setup, fold, fit)
+                fold.run.save_state(pack(setup, fit))
+            end_fit(setup, fold)
+        by_epoch = [{row["step"]: row["val/auc"] for row in fold.run.metrics()} for fold in folds]
+        mean = float(np.mean([auc[epoch] for auc in by_epoch]))
         if mean > best:
             best, best_epoch = mean, epoch
-            if all(max(values) == epoch for values in done):
+            if all(max(auc) == epoch for auc in by_epoch):
                 for fold in folds:
-                    keep_best(fold, begin_fit(study, fold, start))
-                    end_fit(study, fold)
+                    keep_best(fold, begin_fit(setup, fold, start))
+                    end_fit(setup, fold)
     return best_epoch, time.perf_counter() - began
+
+
+def _picked_epoch(folds: list[Fold]) -> int | None:
+    """The shared epoch of a run that was stopped between its summaries, None while none is written."""
+    finished = [fold for fold in folds if fold.run.finished]
+    for fold in folds if finished else ():
+        if not checkpoint_path(fold.run.path).is_dir():
+            raise InputError(
+                f"{fold.run.path}: select_epoch shared needs all folds fitted together; use another --name"
+            )
+    return finished[0].run.summary["best_epoch"] if finished else None
 
 
 def search_settings(config: Config, stop: StopSignal, load: Load) -> str:
@@ -193,13 +181,14 @@ def search_settings(config: Config, stop: StopSignal, load: Load) -> str:
     windows, splits = load_windows(config.data, config.folder)  # of the run: the same for every trial
 
     def objective(trial: Config, report: Report) -> float:
-        study = open_study(trial, windows, splits, None, stop)
-        start, inputs, aucs = load_start(study, arm.name, arm.source), arm_inputs(study, arm), []
-        for number in fold_numbers(trial, study.splits, site):
-            job = Job(arm, site, seed, number, *draws(trial.finetune)[0])
-            aucs.append(fit_fold(study, open_fold(study, job, job_config(trial, job), inputs), start)["auc"])
+        setup = open_setup(trial, windows, splits, None, stop)
+        start, inputs, aucs = load_start(setup, arm.name, arm.source), arm_inputs(setup, arm), []
+        for number in fold_numbers(trial, setup.splits, site):
+            count, draw = draws(trial.finetune)[0]
+            job = FoldJob(arm, site, seed, number, count, draw)
+            aucs.append(fit_fold(setup, open_fold(setup, job, job_config(trial, job), inputs), start)["auc"])
             report(len(aucs), float(np.mean(aucs)))
-        study.bar.close()
+        setup.bar.close()
         return float(np.mean(aucs))
 
     return run_search(config, "val/auc", ("finetune",), objective, stop, load)
@@ -220,20 +209,24 @@ def run_workers(config: Config, stop: StopSignal) -> None:
     _, splits = load_windows(config.data, config.folder)
     folds, count = fold_numbers(config, splits, settings.sites[0]), config.processes
     parts = [dataclasses.replace(settings, folds=folds[i::count]) for i in range(count)]
+    configs = [dataclasses.replace(config, workers=1, finetune=part) for part in parts]
     with ProcessPoolExecutor(count, worker_context(count), _begin_worker) as pool:
-        configs = [dataclasses.replace(config, workers=1, finetune=part) for part in parts]
-        running = [pool.submit(_work, part, i) for i, part in enumerate(configs)]
-        done, waiting = set(), running
-        while waiting and not stop.asked and not any(share.exception() for share in done):
-            done, waiting = wait(running, timeout=0.2, return_when=FIRST_EXCEPTION)
-        if waiting:  # stopped, or one has failed: stop the rest
+        shares = [pool.submit(_work, part, i) for i, part in enumerate(configs)]
+        done, running = set(), shares
+        while running and not stop.asked and not any(share.exception() for share in done):
+            done, running = wait(running, timeout=0.2, return_when=FIRST_EXCEPTION)
+        if running:  # stopped, or one has failed: stop the rest
             for process in multiprocessing.active_children():
                 process.terminate()
     stop_if_asked(stop, f"in {config.folder}/finetune, finished folds and epochs are kept")
-    errors = [share.exception() for share in running if share.exception() is not None]
-    errors.sort(key=lambda error: isinstance(error, (Interrupted, BrokenProcessPool)))  # those follow from another
+    _raise_first([share.exception() for share in shares if share.exception() is not None])
+
+
+def _raise_first(errors: list[BaseException]) -> None:
+    """Raise an error of a worker: one that does not merely follow from another's, if any."""
+    errors.sort(key=lambda error: isinstance(error, (Interrupted, BrokenProcessPool)))
     if errors and isinstance(errors[0], BrokenProcessPool):
-        sys.exit(f"{sys.argv[0]}: a worker was killed: is there enough memory? The same command goes on from there")
+        sys.exit(f"{sys.argv[0]}: a worker was killed: is there enough memory? Rerun the same command to resume")
     if errors:
         raise errors[0]
 

@@ -33,7 +33,7 @@ from simcsp.model.card import write_card
 from simcsp.model.classifier import Classifier, layer_groups, load_classifier, predict, read_head, save_classifier
 from simcsp.model.encoder import window_vectors
 from simcsp.text.kmers import similar_to_training
-from simcsp.training.fold_setup import Fold, Start, Study, copy_encoder, encode, training_tokens
+from simcsp.training.fold_setup import Fold, FoldSetup, Start, copy_encoder, encode, training_tokens
 from simcsp.training.objectives import sup_con
 from simcsp.training.optimizer import build_optimizer, pack_state, take_step, unpack_state
 from simcsp.training.stopping import stop_if_asked
@@ -62,43 +62,43 @@ class Fit:
     scheduler: torch.optim.lr_scheduler.LRScheduler | None = None
 
 
-def begin_fit(study: Study, fold: Fold, start: Start) -> Fit:
+def begin_fit(setup: FoldSetup, fold: Fold, start: Start) -> Fit:
     """Model and optimiser, from the saved state where there is one, else from the arm's start."""
-    accelerator = study.accelerator
-    model = Classifier(copy_encoder(study, fold.job, start), start.pooling, study.settings.dropout)
+    accelerator = setup.accelerator
+    model = Classifier(copy_encoder(setup, fold.job, start), start.pooling, setup.settings.dropout)
     model = model.to(accelerator.device)
     fit = Fit(model, accelerator.prepare(model))
     fold.run.begin()
     state = fold.run.load_state(accelerator.device)
     if state is None:
-        enter_stage(study, fold, fit, study.settings.stages[0], start)
+        enter_stage(setup, fold, fit, setup.settings.stages[0], start)
     else:
         fit.epoch, fit.best = state["epoch"], state["best"]
         fit.model.load_state_dict(state["model"])
-        enter_stage(study, fold, fit, state["stage"], start)
+        enter_stage(setup, fold, fit, state["stage"], start)
         fit.stage_began = state["stage_began"]
         unpack_state(state, accelerator, optimizer=fit.optimizer, scheduler=fit.scheduler)
     fold.run.rewind(fit.epoch)
     return fit
 
 
-def pack(study: Study, fit: Fit) -> dict[str, Any]:
+def pack(setup: FoldSetup, fit: Fit) -> dict[str, Any]:
     """All that going on needs."""
     progress = {name: getattr(fit, name) for name in ("epoch", "stage", "stage_began", "best")}
     parts = {"model": fit.model, "optimizer": fit.optimizer, "scheduler": fit.scheduler}
-    return progress | pack_state(study.accelerator, **parts)
+    return progress | pack_state(setup.accelerator, **parts)
 
 
-def enter_stage(study: Study, fold: Fold, fit: Fit, stage: str, start: Start) -> None:
+def enter_stage(setup: FoldSetup, fold: Fold, fit: Fit, stage: str, start: Start) -> None:
     """Begin a stage with the model as it is now: an optimiser and a schedule of its own."""
-    settings = study.settings
+    settings = setup.settings
     fit.stage, fit.stage_began = stage, fit.epoch
     fit.max_epochs, fit.batch_size, lr = {
         "supcon": (settings.supcon_epochs, settings.supcon_batch_size, settings.supcon_lr or settings.lr),
         "head": (settings.head_epochs, settings.batch_size, settings.head_lr or settings.lr),
         "full": (settings.max_epochs, settings.batch_size, settings.lr),
     }[stage]
-    fit.features = encode_parts(study, fold, fit.model.bert, start, "train", "val") if stage == "head" else None
+    fit.features = encode_parts(setup, fold, fit.model.bert, start, "train", "val") if stage == "head" else None
     optimizer, fit.scheduler = build_optimizer(
         layer_groups(fit.model, stage, lr, settings.layerwise_lr_decay),
         lr,
@@ -108,52 +108,52 @@ def enter_stage(study: Study, fold: Fold, fit: Fit, stage: str, start: Start) ->
         fit.max_epochs * (len(fold.parts["train"]) // fit.batch_size),
         fused=True,
     )
-    fit.optimizer = study.accelerator.prepare(optimizer)
+    fit.optimizer = setup.accelerator.prepare(optimizer)
 
 
-def encode_parts(study: Study, fold: Fold, bert: BertModel, start: Start, *parts: str) -> torch.Tensor:
+def encode_parts(setup: FoldSetup, fold: Fold, bert: BertModel, start: Start, *parts: str) -> torch.Tensor:
     """The encoder's vectors [windows, hidden] for the head: of all windows once an arm, or of this fold's parts.
 
     Of the parts, where folds have encoders of their own; the rows of other windows are NaN then.
     """
-    if not start.fresh and "supcon" not in study.settings.stages:  # every fold's head sees the same encoder
+    if not start.fresh and "supcon" not in setup.settings.stages:  # every fold's head sees the same encoder
         if start.vectors is None:
-            start.vectors = encode(study, bert, start.pooling, study.ids)
+            start.vectors = encode(setup, bert, start.pooling, setup.ids)
         vectors = start.vectors
     else:
         index = np.concatenate([fold.parts[part] for part in parts])
-        vectors = np.full((len(study.ids), bert.config.hidden_size), np.nan, np.float32)
-        vectors[index] = encode(study, bert, start.pooling, study.ids[index])
-    return torch.from_numpy(vectors).to(study.accelerator.device)
+        vectors = np.full((len(setup.ids), bert.config.hidden_size), np.nan, np.float32)
+        vectors[index] = encode(setup, bert, start.pooling, setup.ids[index])
+    return torch.from_numpy(vectors).to(setup.accelerator.device)
 
 
-def fit_fold(study: Study, fold: Fold, start: Start) -> dict[str, float]:
+def fit_fold(setup: FoldSetup, fold: Fold, start: Start) -> dict[str, float]:
     """All stages; of the epochs with a head, the weights of the one with the best validation AUC are kept.
 
     Returns that epoch, its AUC, and the seconds that this process took."""
-    began, stages = time.perf_counter(), study.settings.stages
-    fit = begin_fit(study, fold, start)
+    began, stages = time.perf_counter(), setup.settings.stages
+    fit = begin_fit(setup, fold, start)
     while True:
-        while has_another_epoch(fit, study.settings.patience):
-            auc = train_epoch(study, fold, fit)
+        while has_another_epoch(fit, setup.settings.patience):
+            auc = train_epoch(setup, fold, fit)
             if auc is not None and auc > fit.best["auc"]:
                 fit.best = {"epoch": fit.epoch, "auc": auc}
                 keep_best(fold, fit)
-            fold.run.save_state(pack(study, fit))
+            fold.run.save_state(pack(setup, fit))
         if fit.stage == stages[-1]:
             break
         if fit.stage == "head":  # go on from the head of its best epoch
             fit.model.head.load_state_dict(read_head(checkpoint_path(fold.run.path)))
-        study.accelerator.free_memory()  # or fp16 would unscale the gradients for the last optimiser as well
-        enter_stage(study, fold, fit, stages[stages.index(fit.stage) + 1], start)
-        fold.run.save_state(pack(study, fit), keep_previous=False)  # from here on `best` may be another's
-    end_fit(study, fold)
+        setup.accelerator.free_memory()  # or fp16 would unscale the gradients for the last optimiser as well
+        enter_stage(setup, fold, fit, stages[stages.index(fit.stage) + 1], start)
+        fold.run.save_state(pack(setup, fit), keep_previous=False)  # from here on `best` may be another's
+    end_fit(setup, fold)
     return {**fit.best, "seconds": time.perf_counter() - began}
 
 
-def end_fit(study: Study, fold: Fold) -> None:
+def end_fit(setup: FoldSetup, fold: Fold) -> None:
     """Let go of what accelerate holds of the fit; its state is on disk."""
-    study.accelerator.free_memory()
+    setup.accelerator.free_memory()
     fold.run.close()
 
 
@@ -164,87 +164,87 @@ def has_another_epoch(fit: Fit, patience: int) -> bool:
     return fit.stage == "supcon" or fit.epoch - max(fit.best["epoch"], fit.stage_began) < patience
 
 
-def train_epoch(study: Study, fold: Fold, fit: Fit) -> float | None:
+def train_epoch(setup: FoldSetup, fold: Fold, fit: Fit) -> float | None:
     """One pass over the training windows, then validation; returns its AUC (supcon has no head: None)."""
     stage, job = fit.stage, fold.job
-    loss, skipped = train_pass(study, fold, fit)
+    loss, skipped = train_pass(setup, fold, fit)
     fit.epoch += 1
     name = "train/supcon_loss" if stage == "supcon" else "train/loss"
     row = {name: loss, "train/lr": float(fit.scheduler.get_last_lr()[0])}
-    if study.accelerator.scaler is not None:
+    if setup.accelerator.scaler is not None:
         row["train/skipped_steps"] = skipped
-    if len(study.settings.stages) > 1:
+    if len(setup.settings.stages) > 1:
         row["train/stage"] = STAGES.index(stage)  # 0 supcon, 1 head, 2 full
     progress = f"{job.arm.name} {job.site} fold {job.fold} {stage} epoch {fit.epoch}"
     if stage == "supcon":
         fold.run.record(fit.epoch, row)
-        study.bar.set_postfix_str(f"{progress} loss {loss:.4f}")
+        setup.bar.set_postfix_str(f"{progress} loss {loss:.4f}")
         return None
     validation = fold.parts["val"]
-    scores = classification_scores(study.windows.labels[validation], predict_part(study, fit, validation))
+    scores = classification_scores(setup.windows.labels[validation], predict_part(setup, fit, validation))
     fold.run.record(fit.epoch, row | {f"val/{key}": scores[key] for key in ("auc", "f1", "ap")})
-    sign = at_chance(scores["auc"], study.windows.labels[validation])
+    sign = at_chance(scores["auc"], setup.windows.labels[validation])
     if sign is not None and fit.epoch == fit.stage_began + 1:
         fold.run.log(f"warning: {fold.run.path}, after the first epoch of {stage}: {sign}")
-    study.bar.set_postfix_str(f"{progress} AUC {scores['auc']:.4f}")
+    setup.bar.set_postfix_str(f"{progress} AUC {scores['auc']:.4f}")
     return scores["auc"]
 
 
-def train_pass(study: Study, fold: Fold, fit: Fit) -> tuple[float, int]:
+def train_pass(setup: FoldSetup, fold: Fold, fit: Fit) -> tuple[float, int]:
     """The stage's loss on every training window once, one optimiser step a batch.
 
     Returns its mean, and how many steps fp16's loss scaler skipped because gradients overflowed.
     """
-    train, accelerator = fold.parts["train"], study.accelerator
+    train, accelerator = fold.parts["train"], setup.accelerator
     # From (seed, fold, epoch), so that a resumed epoch has the order it would have had.
     order = train[np.random.default_rng([fold.job.seed, fold.job.fold, fit.epoch]).permutation(len(train))]
     fit.learner.train(fit.stage != "head")  # the frozen encoder has no dropout
     fit.model.head.train()
     total, skipped, batches = 0.0, 0, len(order) // fit.batch_size  # the last partial batch is dropped
     for i in range(batches):
-        loss = batch_loss(study, fit, torch.from_numpy(order[i * fit.batch_size : (i + 1) * fit.batch_size]))
+        loss = batch_loss(setup, fit, torch.from_numpy(order[i * fit.batch_size : (i + 1) * fit.batch_size]))
         if not torch.isfinite(loss):
             raise FloatingPointError(f"{fold.run.path}: the loss is {loss.item()} in epoch {fit.epoch + 1}")
         accelerator.backward(loss)
-        if study.settings.max_grad_norm is not None:
-            accelerator.clip_grad_norm_(fit.learner.parameters(), study.settings.max_grad_norm)
+        if setup.settings.max_grad_norm is not None:
+            accelerator.clip_grad_norm_(fit.learner.parameters(), setup.settings.max_grad_norm)
         skipped += take_step(accelerator, fit.optimizer, fit.scheduler)
         total += loss.detach()
-        stop_if_asked(study.stop, f"in {fold.run.path}, epoch {fit.epoch + 1}")
+        stop_if_asked(setup.stop, f"in {fold.run.path}, epoch {fit.epoch + 1}")
     return float(total) / batches, skipped
 
 
-def batch_loss(study: Study, fit: Fit, index: torch.Tensor) -> torch.Tensor:
+def batch_loss(setup: FoldSetup, fit: Fit, index: torch.Tensor) -> torch.Tensor:
     """What the stage minimises, on the windows of `index` [batch]."""
     if fit.stage == "supcon":
-        with study.accelerator.autocast():
-            vectors = window_vectors(fit.model.bert, training_tokens(study, index), fit.model.pooling)
-        return sup_con(vectors.float(), study.classes[index], study.settings.supcon_temperature)
+        with setup.accelerator.autocast():
+            vectors = window_vectors(fit.model.bert, training_tokens(setup, index), fit.model.pooling)
+        return sup_con(vectors.float(), setup.classes[index], setup.settings.supcon_temperature)
     if fit.stage == "head":
-        logits = head_logits(study, fit.model, fit.features[index])
+        logits = head_logits(setup, fit.model, fit.features[index])
     else:
-        logits = fit.learner(training_tokens(study, index))
-    return F.binary_cross_entropy_with_logits(logits.float(), study.labels[index])
+        logits = fit.learner(training_tokens(setup, index))
+    return F.binary_cross_entropy_with_logits(logits.float(), setup.labels[index])
 
 
-def head_logits(study: Study, model: Classifier, features: torch.Tensor) -> torch.Tensor:
+def head_logits(setup: FoldSetup, model: Classifier, features: torch.Tensor) -> torch.Tensor:
     """Logits [n] from stored features [n, hidden]."""
-    with study.accelerator.autocast():
+    with setup.accelerator.autocast():
         return model.head(features).squeeze(-1)
 
 
-def predict_part(study: Study, fit: Fit, index: np.ndarray) -> np.ndarray:
+def predict_part(setup: FoldSetup, fit: Fit, index: np.ndarray) -> np.ndarray:
     """P(site), float32, of the windows of an index."""
     if fit.features is not None:
-        return predict_from_features(study, fit.model, fit.features[torch.from_numpy(index)])
-    return predict(fit.model, study.ids[index], study.evaluate.batch_size, study.accelerator.autocast)
+        return predict_from_features(setup, fit.model, fit.features[torch.from_numpy(index)])
+    return predict(fit.model, setup.ids[index], setup.config.evaluate.batch_size, setup.accelerator.autocast)
 
 
 @torch.no_grad()
-def predict_from_features(study: Study, model: Classifier, features: torch.Tensor) -> np.ndarray:
+def predict_from_features(setup: FoldSetup, model: Classifier, features: torch.Tensor) -> np.ndarray:
     """P(site), float32 [n], by the head alone, from features [n, hidden]."""
     model.eval()
-    return head_logits(study, model, features).float().sigmoid().cpu().numpy()
+    return head_logits(setup, model, features).float().sigmoid().cpu().numpy()
 
 
 def keep_best(fold: Fold, fit: Fit) -> None:
@@ -256,25 +256,25 @@ def keep_best(fold: Fold, fit: Fit) -> None:
 # -- results -----------------------------------------------------------------------------------------------------------
 
 
-def score_fold(study: Study, fold: Fold, start: Start, best_epoch: int, seconds: float) -> None:
+def score_fold(setup: FoldSetup, fold: Fold, start: Start, best_epoch: int, seconds: float) -> None:
     """Score the test windows once, with the chosen weights read back from disk, and write the summary."""
-    val, test, stages = fold.parts["val"], fold.parts["test"], study.settings.stages
-    model = load_classifier(checkpoint_path(fold.run.path), study.model, study.settings.dropout)
-    model = model.to(study.accelerator.device)
+    val, test, stages = fold.parts["val"], fold.parts["test"], setup.settings.stages
+    model = load_classifier(checkpoint_path(fold.run.path), setup.config.model, setup.settings.dropout)
+    model = model.to(setup.accelerator.device)
     if stages == ["head"]:  # the encoder is the start's still: before is after
-        features = encode_parts(study, fold, model.bert, start, "test")[torch.from_numpy(test)]
-        before = after = measure(study, fold, features.cpu().numpy(), lambda: start_nmi(study, start, model.bert))
-        probabilities = predict_from_features(study, model, features)
-        features = encode_parts(study, fold, model.bert, start, "val")[torch.from_numpy(val)]
-        validation = predict_from_features(study, model, features)
+        features = encode_parts(setup, fold, model.bert, start, "test")[torch.from_numpy(test)]
+        before = after = measure(setup, fold, features.cpu().numpy(), lambda: start_nmi(setup, start, model.bert))
+        probabilities = predict_from_features(setup, model, features)
+        features = encode_parts(setup, fold, model.bert, start, "val")[torch.from_numpy(val)]
+        validation = predict_from_features(setup, model, features)
     else:
-        bert = copy_encoder(study, fold.job, start)
-        vectors = encode(study, bert, start.pooling, study.ids[test])
-        before = measure(study, fold, vectors, lambda: start_nmi(study, start, bert))
-        vectors = encode(study, model.bert, start.pooling, study.ids[test])
-        after = measure(study, fold, vectors, lambda: motif_nmi(study, model.bert))
+        bert = copy_encoder(setup, fold.job, start)
+        vectors = encode(setup, bert, start.pooling, setup.ids[test])
+        before = measure(setup, fold, vectors, lambda: start_nmi(setup, start, bert))
+        vectors = encode(setup, model.bert, start.pooling, setup.ids[test])
+        after = measure(setup, fold, vectors, lambda: motif_nmi(setup, model.bert))
         probabilities, validation = (
-            predict(model, study.ids[part], study.evaluate.batch_size, study.accelerator.autocast)
+            predict(model, setup.ids[part], setup.config.evaluate.batch_size, setup.accelerator.autocast)
             for part in (test, val)
         )
     rows = fold.run.metrics()
@@ -282,9 +282,9 @@ def score_fold(study: Study, fold: Fold, start: Start, best_epoch: int, seconds:
     scores = {key: value for key, value in chosen.items() if key.startswith("val/")}
     scores |= {f"before/{key}": value for key, value in before.items()}
     scores |= {f"after/{key}": value for key, value in after.items()}
-    limit = hit_limit(rows, best_epoch, study.settings)
+    limit = hit_limit(rows, best_epoch, setup.settings)
     epochs = {"epochs": len(rows), "best_epoch": best_epoch, "hit_limit": limit}
-    summarise(study, fold, probabilities, validation, scores, seconds, epochs)
+    summarise(setup, fold, probabilities, validation, scores, seconds, epochs)
 
 
 def hit_limit(rows: list[dict[str, float]], best_epoch: int, settings: FinetuneConfig) -> bool:
@@ -298,53 +298,53 @@ def hit_limit(rows: list[dict[str, float]], best_epoch: int, settings: FinetuneC
     return len(rows) - before >= limit and len(rows) - max(best_epoch, before) < settings.patience
 
 
-def measure(study: Study, fold: Fold, vectors: np.ndarray, nmi: Callable[[], float]) -> dict[str, float]:
+def measure(setup: FoldSetup, fold: Fold, vectors: np.ndarray, nmi: Callable[[], float]) -> dict[str, float]:
     """SCCS of the test windows' vectors, and NMI of the motif sites in the folds that have it."""
-    labels = study.windows.labels[fold.parts["test"]]
-    scores = {"sccs": sccs(vectors, labels, study.evaluate.sccs_pairs, study.seed)["sccs"]}
-    if study.motifs is not None and fold.job.fold < study.settings.nmi_folds:
+    labels = setup.windows.labels[fold.parts["test"]]
+    scores = {"sccs": sccs(vectors, labels, setup.config.evaluate.sccs_pairs, setup.config.seed)["sccs"]}
+    if setup.motifs is not None and fold.job.fold < setup.settings.nmi_folds:
         scores["nmi"] = nmi()
     return scores
 
 
-def start_nmi(study: Study, start: Start, bert: BertModel) -> float:
+def start_nmi(setup: FoldSetup, start: Start, bert: BertModel) -> float:
     """NMI of the motif sites, measured once where all folds start alike; bert: a fold's copy of the start."""
     if start.nmi is None or start.fresh:
-        start.nmi = motif_nmi(study, bert)
+        start.nmi = motif_nmi(setup, bert)
     return start.nmi
 
 
-def motif_nmi(study: Study, bert: BertModel) -> float:
+def motif_nmi(setup: FoldSetup, bert: BertModel) -> float:
     """NMI of the motif sites."""
-    return measure_nmi(bert, study.motifs, study.evaluate, study.seed, study.accelerator.autocast)["nmi"]
+    return measure_nmi(bert, setup.motifs, setup.config.evaluate, setup.config.seed, setup.accelerator.autocast)["nmi"]
 
 
-def score_floor(study: Study, fold: Fold, predict_site: Predict | None) -> None:
+def score_floor(setup: FoldSetup, fold: Fold, predict_site: Predict | None) -> None:
     """Score validation and test windows by a floor fitted on the fold's training windows, or by `predict_site`."""
     began, job, facts = time.perf_counter(), fold.job, {}
     if predict_site is None:
-        train, val = (labelled(study, fold.parts[part]) for part in ("train", "val"))
-        seed, autocast = fit_seed(job.seed, job.fold), study.accelerator.autocast
+        train, val = (labelled(setup, fold.parts[part]) for part in ("train", "val"))
+        seed, autocast = fit_seed(job.seed, job.fold), setup.accelerator.autocast
         predict_site, facts = fit_floor(
-            job.arm.name, study.evaluate, train, val, seed, autocast, study.accelerator.device
+            job.arm.name, setup.config.evaluate, train, val, seed, autocast, setup.accelerator.device
         )
     val, test = fold.parts["val"], fold.parts["test"]
-    on_validation = predict_site(study.ids[val])
-    scores = classification_scores(study.windows.labels[val], on_validation)
+    on_validation = predict_site(setup.ids[val])
+    scores = classification_scores(setup.windows.labels[val], on_validation)
     fold.run.begin()
     fold.run.rewind(-1)
     seconds = time.perf_counter() - began
     validation = {f"val/{key}": scores[key] for key in ("auc", "f1", "ap")}
-    summarise(study, fold, predict_site(study.ids[test]), on_validation, validation, seconds, facts)
+    summarise(setup, fold, predict_site(setup.ids[test]), on_validation, validation, seconds, facts)
 
 
-def labelled(study: Study, index: np.ndarray) -> Labelled:
+def labelled(setup: FoldSetup, index: np.ndarray) -> Labelled:
     """Windows of an index as floors take them."""
-    return Labelled(study.ids[index], study.windows.labels[index], study.windows.sites[index])
+    return Labelled(setup.ids[index], setup.windows.labels[index], setup.windows.sites[index])
 
 
 def summarise(
-    study: Study,
+    setup: FoldSetup,
     fold: Fold,
     probabilities: np.ndarray,
     on_validation: np.ndarray,
@@ -357,13 +357,13 @@ def summarise(
     more: scores besides those of the test windows; facts: of the fit. test/f1_tuned is F1 at the threshold that is best
     on validation; test/f1_distinct leaves out test windows that resemble training windows, at the prevalence of all.
     """
-    test, val, job, labels = fold.parts["test"], fold.parts["val"], fold.job, study.windows.labels
-    files = [write_predictions(study, fold, PREDICTIONS, test, probabilities)]
-    files.append(write_predictions(study, fold, VALIDATION, val, on_validation))
+    test, val, job, labels = fold.parts["test"], fold.parts["val"], fold.job, setup.windows.labels
+    files = [write_predictions(setup, fold, PREDICTIONS, test, probabilities)]
+    files.append(write_predictions(setup, fold, VALIDATION, val, on_validation))
     threshold = best_threshold(labels[val], on_validation)
     scores = classification_scores(labels[test], probabilities) | called_rates(labels[test], probabilities)
     scores |= {"threshold": threshold, "f1_tuned": threshold_scores(labels[test], probabilities, threshold)["f1"]}
-    distinct = ~similar_to_training(study.kmers, fold.parts["train"], test)
+    distinct = ~similar_to_training(setup.kmers, fold.parts["train"], test)
     if len(np.unique(labels[test][distinct])) == 2:
         rates = called_rates(labels[test][distinct], probabilities[distinct])
         scores["f1_distinct"] = f1_at_prevalence(rates["tpr"], rates["fpr"], float(labels[test].mean()))
@@ -382,9 +382,11 @@ def summarise(
     if best.is_dir():  # floors have none
         data = {"arm": job.arm.name, "sites": job.site, "fold": job.fold, "training windows": sizes["train"]}
         source = job.arm.source.source if job.arm.source else None
-        write_card(best, f"{study.folder.name}: {job.arm.name}", source, data, "the test windows of its fold", scores)
+        write_card(
+            best, f"{setup.config.folder.name}: {job.arm.name}", source, data, "the test windows of its fold", scores
+        )
     fold.run.finish(result, {"arm": job.arm.name, "site": job.site, "seed": job.seed, "fold": job.fold})
-    study.bar.update()
+    setup.bar.update()
     line = f"{job.arm.name:<10} {job.site:<8} seed {job.seed} fold {job.fold:02d}  "
     if job.arm.several:
         line += f"pre-training seed {job.arm.pretrain_seed}  "
@@ -395,10 +397,10 @@ def summarise(
     fold.run.log(line + ending.format(**facts))
 
 
-def write_predictions(study: Study, fold: Fold, name: str, index: np.ndarray, probabilities: np.ndarray) -> Path:
+def write_predictions(setup: FoldSetup, fold: Fold, name: str, index: np.ndarray, probabilities: np.ndarray) -> Path:
     """P(site) of the windows of an index as a table of the fold's folder; returns where it is."""
-    columns = {"window": study.windows.names[index], "fold": fold.job.fold}
-    table = pd.DataFrame(columns | {"label": study.windows.labels[index], "probability": probabilities})
+    columns = {"window": setup.windows.names[index], "fold": fold.job.fold}
+    table = pd.DataFrame(columns | {"label": setup.windows.labels[index], "probability": probabilities})
     path = fold.run.path / name
     write_text(path, table.to_csv(index=False, float_format="%.9g"))
     return path

@@ -13,8 +13,8 @@ from accelerate import Accelerator
 from tqdm import tqdm
 from transformers import BertForMaskedLM, BertModel
 
-from simcsp.core.config import EvaluateConfig, FinetuneConfig, ModelConfig
-from simcsp.core.device import fit_seed
+from simcsp.core.config import Config, FinetuneConfig, ModelConfig
+from simcsp.core.device import build_accelerator, fit_seed
 from simcsp.core.errors import InputError
 from simcsp.core.run_folder import RunFolder
 from simcsp.core.run_layout import FitKey
@@ -33,7 +33,7 @@ from simcsp.training.tensorboard import open_folder
 
 
 @dataclass(frozen=True)
-class Job:
+class FoldJob:
     """One fit. fold: its number. train_windows: how many of its training windows, None for all; draw: which."""
 
     arm: Arm
@@ -51,21 +51,15 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Study:
-    """What all fits share: settings, windows and their splits, motif sites, device, stop signal, progress bar.
+class FoldSetup:
+    """What all fits share: the config, windows and their splits, motif sites, device, stop signal, progress bar.
 
-    model: its dropout rates are those of fine-tuning, whatever a checkpoint records. seed: of what is measured.
-    split_seed: of the draws of training windows.
+    Dropout rates of fine-tuning are those of config.model, whatever a checkpoint records.
     ids: uint8 [windows, context]; wide: with max_shift nt more on either side, None without shifts; classes: 0
-    non-site, 1 donor, 2 acceptor; strata: site type and label of each window.
+    non-site, 1 donor, 2 acceptor.
     """
 
-    settings: FinetuneConfig
-    evaluate: EvaluateConfig
-    model: ModelConfig
-    seed: int
-    split_seed: int
-    folder: Path
+    config: Config
     accelerator: Accelerator
     windows: Windows
     splits: Splits
@@ -76,79 +70,67 @@ class Study:
     wide: torch.Tensor | None
     labels: torch.Tensor
     classes: torch.Tensor
-    strata: np.ndarray
     kmers: Any
+
+    @property
+    def settings(self) -> FinetuneConfig:
+        """Those of fine-tuning."""
+        return self.config.finetune
 
     def stop_if_asked(self) -> None:
         """Leave where the work so far is on disk."""
-        stop_if_asked(self.stop, f"in {self.folder}/finetune, finished folds and epochs are kept")
+        stop_if_asked(self.stop, f"in {self.config.folder}/finetune, finished folds and epochs are kept")
 
 
-def build_study(
-    settings: FinetuneConfig,
-    evaluate: EvaluateConfig,
-    model: ModelConfig,
-    seed: int,
-    split_seed: int,
-    folder: Path,
-    context: int,
-    accelerator: Accelerator,
-    windows: Windows,
-    splits: Splits,
-    motifs: Motifs | None,
-    stop: StopSignal,
-    worker: int = 0,
-) -> Study:
-    """The study of windows cut to `context` nt. Raises InputError where max_shift needs more than the files hold."""
-    ids, wide, length = windows.crop(context), None, context + 2 * settings.max_shift
-    if length > windows.ids.shape[1]:
+def open_setup(
+    config: Config, windows: Windows, splits: Splits, motifs: Motifs | None, stop: StopSignal, worker: int = 0
+) -> FoldSetup:
+    """What the fits of a config share, on its device; windows cut to data.context. worker: its number, for the bar.
+
+    Raises InputError where max_shift needs more than the files hold.
+    """
+    context, shift = config.data.context, config.finetune.max_shift
+    accelerator = build_accelerator(config.device, config.precision)
+    if context + 2 * shift > windows.ids.shape[1]:
         raise InputError(
-            f"finetune.max_shift ({settings.max_shift}): data.context ({context} nt) and twice the shift are more than "
+            f"finetune.max_shift ({shift}): data.context ({context} nt) and twice the shift are more than "
             f"the {windows.ids.shape[1]} nt of the windows; lower either"
         )
-    if settings.max_shift:
-        wide = torch.from_numpy(windows.crop(length))
-    device = accelerator.device
-    return Study(
-        settings,
-        evaluate,
-        model,
-        seed,
-        split_seed,
-        folder,
-        accelerator,
-        windows,
-        splits,
-        motifs,
-        stop,
-        tqdm(desc="finetune", unit="fit", disable=not sys.stderr.isatty(), dynamic_ncols=True, position=worker),
-        ids,
-        wide,
-        torch.from_numpy(windows.labels).float().to(device),
-        torch.from_numpy(windows.labels * np.where(windows.sites == "donor", 1, 2)).to(device),
-        windows.strata,
-        shared_kmers(windows.ids),
+    device, labels = accelerator.device, torch.from_numpy(windows.labels)
+    return FoldSetup(
+        config=config,
+        accelerator=accelerator,
+        windows=windows,
+        splits=splits,
+        motifs=motifs,
+        stop=stop,
+        bar=tqdm(desc="finetune", unit="fit", disable=not sys.stderr.isatty(), dynamic_ncols=True, position=worker),
+        ids=windows.crop(context),
+        wide=torch.from_numpy(windows.crop(context + 2 * shift)) if shift else None,
+        labels=labels.float().to(device),
+        classes=(labels * torch.from_numpy(np.where(windows.sites == "donor", 1, 2))).to(device),
+        kmers=shared_kmers(windows.ids),
     )
 
 
-def training_tokens(study: Study, index: torch.Tensor) -> torch.Tensor:
+def training_tokens(setup: FoldSetup, index: torch.Tensor) -> torch.Tensor:
     """int32 [batch, 1 + context + 1] of windows, each moved by up to max_shift nt, drawn from torch's generator."""
-    if study.wide is None:
-        bases = study.ids[index.numpy()]
+    if setup.wide is None:
+        bases = setup.ids[index.numpy()]
     else:
-        starts = torch.randint(2 * study.settings.max_shift + 1, (len(index), 1))
-        bases = study.wide[index].gather(1, starts + torch.arange(study.ids.shape[1])).numpy()
-    return torch.from_numpy(add_special_tokens(bases)).to(study.accelerator.device).int()
+        starts = torch.randint(2 * setup.settings.max_shift + 1, (len(index), 1))
+        bases = setup.wide[index].gather(1, starts + torch.arange(setup.ids.shape[1])).numpy()
+    return torch.from_numpy(add_special_tokens(bases)).to(setup.accelerator.device).int()
 
 
-def encode(study: Study, bert: BertModel, pooling: str, ids: np.ndarray) -> np.ndarray:
+def encode(setup: FoldSetup, bert: BertModel, pooling: str, ids: np.ndarray) -> np.ndarray:
     """Pooled vectors float32 [n, hidden] of windows uint8 [n, length], in evaluation mode."""
-    batch_size, vectors = study.evaluate.batch_size, []
+    batch_size, vectors = setup.config.evaluate.batch_size, []
     for start in range(0, len(ids), 10 * batch_size):  # whole batches: cutting changes no vector
-        study.bar.set_postfix_str(f"encoded {start} of {len(ids)} windows")
-        study.stop_if_asked()
+        setup.bar.set_postfix_str(f"encoded {start} of {len(ids)} windows")
+        setup.stop_if_asked()
         part = ids[start : start + 10 * batch_size]
-        vectors.append(embed(bert, part, pooling, batch_size, study.accelerator.autocast))
+        vectors.append(embed(bert, part, pooling, batch_size, setup.accelerator.autocast))
     return np.concatenate(vectors)
 
 
@@ -170,24 +152,24 @@ class Start:
     nmi: float | None = None
 
 
-def load_start(study: Study, arm: str, source: ModelConfig) -> Start:
+def load_start(setup: FoldSetup, arm: str, source: ModelConfig) -> Start:
     """Read an arm's encoder. Raises InputError for windows or sites that it cannot take."""
     model, pooling, _ = load_backbone(source)
-    if study.settings.hidden_dropout_prob is not None:  # the copies of `copy_encoder` are built from this config
-        model.config.hidden_dropout_prob = study.settings.hidden_dropout_prob
-    check_length(model, study.ids.shape[1], "data.context")
-    if study.motifs is not None:
-        check_length(model, study.motifs.ids.shape[1], "data.motif_window")
+    if setup.settings.hidden_dropout_prob is not None:  # the copies of `copy_encoder` are built from this config
+        model.config.hidden_dropout_prob = setup.settings.hidden_dropout_prob
+    check_length(model, setup.ids.shape[1], "data.context")
+    if setup.motifs is not None:
+        check_length(model, setup.motifs.ids.shape[1], "data.motif_window")
     return Start(model, pooling, arm == "fresh")
 
 
-def copy_encoder(study: Study, job: Job, start: Start) -> BertModel:
+def copy_encoder(setup: FoldSetup, job: FoldJob, start: Start) -> BertModel:
     """A copy of the start encoder; fresh weights where the arm is `fresh`. Seeds torch's generators."""
     torch.manual_seed(fit_seed(job.seed, job.fold))
     copy = fresh_like(start.model.config)  # draws from the generator for every arm alike
     if not start.fresh:
         copy.load_state_dict(start.model.state_dict())
-    return copy.bert.to(study.accelerator.device)
+    return copy.bert.to(setup.accelerator.device)
 
 
 # -- a fold's run folder -----------------------------------------------------------------------------------------------
@@ -197,42 +179,42 @@ def copy_encoder(study: Study, job: Job, start: Start) -> BertModel:
 class Fold:
     """A job with its folder and its windows: {'train', 'val', 'test'} -> indices."""
 
-    job: Job
+    job: FoldJob
     run: RunFolder
     parts: dict[str, np.ndarray]
 
 
-def arm_inputs(study: Study, arm: Arm) -> dict[str, str]:
+def arm_inputs(setup: FoldSetup, arm: Arm) -> dict[str, str]:
     """Hashes of what the fits of an arm read."""
-    inputs = {"spliceator": study.windows.sha256}
-    if arm.source is not None and study.motifs is not None:
-        inputs["motifs"] = study.motifs.sha256
+    inputs = {"spliceator": setup.windows.sha256}
+    if arm.source is not None and setup.motifs is not None:
+        inputs["motifs"] = setup.motifs.sha256
     if arm.source is not None and arm.source.source is not None:
         inputs["start checkpoint"] = sha256_folder(resolve_source(arm.source.source))
     return inputs
 
 
-def job_parts(study: Study, job: Job) -> dict[str, np.ndarray]:
+def job_parts(setup: FoldSetup, job: FoldJob) -> dict[str, np.ndarray]:
     """{'train', 'val', 'test'} -> indices of a job's windows, its training part cut to its draw."""
-    parts, count = study.splits.folds[job.site][job.fold], job.train_windows
-    fewest, most = len(np.unique(study.strata[parts["train"]])), len(parts["train"])
+    parts, count = setup.splits.folds[job.site][job.fold], job.train_windows
+    fewest, most = len(np.unique(setup.windows.strata[parts["train"]])), len(parts["train"])
     if count is not None and not fewest <= count <= most:
         raise InputError(
             f"finetune.train_windows ({count}) must be {fewest} (one of each site type and label) to {most}, which "
             f"the training part of fold {job.fold} of {job.site} has"
         )
-    train = draw_training(parts["train"], study.strata, count, study.split_seed, job.fold, job.draw)
+    train = draw_training(parts["train"], setup.windows.strata, count, setup.config.data.split_seed, job.fold, job.draw)
     return parts | {"train": train}
 
 
-def open_fold(study: Study, job: Job, config: dict[str, Any], inputs: dict[str, str]) -> Fold:
+def open_fold(setup: FoldSetup, job: FoldJob, config: dict[str, Any], inputs: dict[str, str]) -> Fold:
     """The job's folder, made or found. config: the job's own, resolved; inputs: hashes of what it reads.
 
     Raises InputError for parts of one class, and for batches that the training part does not fill.
     """
-    parts, settings = job_parts(study, job), study.settings
+    parts, settings = job_parts(setup, job), setup.settings
     for name, index in parts.items():
-        if len(np.unique(study.windows.labels[index])) < 2:
+        if len(np.unique(setup.windows.labels[index])) < 2:
             raise InputError(f"fold {job.fold} of {job.site}: the {name} windows are all of one class; use fewer folds")
     for stage in settings.stages if job.arm.source is not None and settings.stages != ["probe"] else ():
         name = "supcon_batch_size" if stage == "supcon" else "batch_size"
@@ -241,5 +223,5 @@ def open_fold(study: Study, job: Job, config: dict[str, Any], inputs: dict[str, 
                 f"finetune.{name} ({getattr(settings, name)}) is more than the {len(parts['train'])} training windows "
                 f"of fold {job.fold}: the last partial batch is dropped, so no batch would be left"
             )
-    device, shown = str(study.accelerator.device), settings.fold_events
-    return Fold(job, open_folder(job.key.folder(study.folder), config, inputs, device, shown), parts)
+    device, shown = str(setup.accelerator.device), settings.fold_events
+    return Fold(job, open_folder(job.key.folder(setup.config.folder), config, inputs, device, shown), parts)

@@ -12,36 +12,36 @@ from sklearn.preprocessing import StandardScaler
 
 from simcsp.metrics.scores import classification_scores
 from simcsp.training.fold import summarise
-from simcsp.training.fold_setup import Fold, Job, Start, Study, copy_encoder, encode
+from simcsp.training.fold_setup import Fold, FoldJob, FoldSetup, Start, copy_encoder, encode
 
 CS = (0.001, 0.01, 0.1, 1.0)  # inverse strengths of L2 on standardised vectors that are tried
 
 
-def start_vectors(study: Study, job: Job, start: Start) -> np.ndarray:
+def start_vectors(setup: FoldSetup, job: FoldJob, start: Start) -> np.ndarray:
     """Vectors float32 [windows, hidden] of the arm's encoder: once an arm; of fresh weights once a seed and fold."""
     key = (job.seed, job.fold) if start.fresh else None
     if start.vectors is None or start.vectors_of != key:
-        start.vectors = encode(study, copy_encoder(study, job, start), start.pooling, study.ids)
+        start.vectors = encode(setup, copy_encoder(setup, job, start), start.pooling, setup.ids)
         start.vectors_of = key
     return start.vectors
 
 
-def fit_probe(study: Study, fold: Fold, start: Start) -> None:
+def fit_probe(setup: FoldSetup, fold: Fold, start: Start) -> None:
     """Fit on the training windows, pick C by validation AUC, score the test windows once; no model is kept."""
     began = time.perf_counter()
-    vectors, labels = start_vectors(study, fold.job, start), study.windows.labels
+    vectors, labels = start_vectors(setup, fold.job, start), setup.windows.labels
     train, val = fold.parts["train"], fold.parts["val"]
     fits = {c: fit_logistic(vectors[train], labels[train], c) for c in CS}
     auc = {c: roc_auc_score(labels[val], fit.decision_function(vectors[val])) for c, fit in fits.items()}
     chosen = max(auc, key=auc.get)  # the first of equals
     on_validation, on_test = (fits[chosen].predict_proba(vectors[fold.parts[part]])[:, 1] for part in ("val", "test"))
     scores = classification_scores(labels[val], on_validation)
-    study.stop_if_asked()
+    setup.stop_if_asked()
     fold.run.begin()
     fold.run.rewind(-1)
     validation = {f"val/{key}": scores[key] for key in ("auc", "f1", "ap")}
     seconds = time.perf_counter() - began
-    summarise(study, fold, on_test, on_validation, validation, seconds, {"C": chosen})
+    summarise(setup, fold, on_test, on_validation, validation, seconds, {"C": chosen})
 
 
 def fit_logistic(vectors: np.ndarray, labels: np.ndarray, c: float) -> Pipeline:

@@ -36,7 +36,7 @@ from simcsp.core.config import flatten, to_dict
 from simcsp.core.errors import Interrupted
 from simcsp.core.run_folder import RunFolder, read_metrics
 from simcsp.report import write
-from simcsp.training import finetuning, fold, pretraining
+from simcsp.training import finetuning, fold, fold_setup, pretraining
 from simcsp.training.optimizer import take_step
 from simcsp.training.pretraining_run import PretrainingRun
 from simcsp.training.validation import build_validation
@@ -218,7 +218,7 @@ def half_precision(*_):
 def fp16(monkeypatch):
     """Both scripts train in fp16. accelerate keeps one precision a process, so what was there is forgotten."""
     AcceleratorState._reset_state(reset_partial_state=True)
-    for module in (pretraining, finetuning):
+    for module in (pretraining, fold_setup):
         monkeypatch.setattr(module, "build_accelerator", half_precision)
     yield
     AcceleratorState._reset_state(reset_partial_state=True)
