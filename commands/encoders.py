@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import BertForMaskedLM
 
 from commands.sources import encoders
 from simcsp.core.arms import BASELINE
@@ -29,13 +28,14 @@ from simcsp.metrics.proxies import (
     LEIDEN_SEEDS,
     layer_floors,
     measure_layers,
-    measure_nmi_details,
-    measure_sccs_intervals,
-    nmi_details_floors,
-    sccs_interval_floors,
+    nmi_details,
+    of_floors,
+    sccs_by_task,
+    spread_of_vectors,
 )
 from simcsp.metrics.sccs import SCCS_CEILING
 from simcsp.model.checkpoint import load_backbone
+from simcsp.model.embedding import Encoder
 from simcsp.model.encoder import check_length, fresh_like
 from simcsp.report.table import score_table
 from simcsp.text.annotation import read_annotation
@@ -48,7 +48,7 @@ MLM_PLACES = 4000  # bases masked in each region, one at a time
 
 
 def measure_encoders(
-    source: Path, config: Config, used: tuple[str, ...], measure: Callable[[BertForMaskedLM, str], dict[str, Any]]
+    source: Path, config: Config, used: tuple[str, ...], measure: Callable[[Encoder], dict[str, Any]]
 ) -> dict[str, dict[str, Any]]:
     """{encoder: scores}, ending with one of fresh weights. used: fields of data that say how long its windows are."""
     accelerator = build_accelerator(config.device, config.precision)
@@ -57,31 +57,34 @@ def measure_encoders(
         model, pooling, _ = load_backbone(config.model.saved_as(folder))
         for field in used:
             check_length(model, getattr(config.data, field), f"data.{field}")
-        scores[name] = measure(model.to(accelerator.device), pooling)
+        scores[name] = measure(Encoder(model.to(accelerator.device).bert, pooling, config.evaluate.batch_size))
     torch.manual_seed(config.seed)
-    scores["fresh"] = measure(fresh_like(model.config).to(accelerator.device), pooling)
+    fresh = fresh_like(model.config).to(accelerator.device)
+    scores["fresh"] = measure(Encoder(fresh.bert, pooling, config.evaluate.batch_size))
     return scores
 
 
 def show_sccs(source: Path, config: Config) -> None:
     """SCCS of donors, acceptors and both on the selection windows, with its 95 % interval, null band and floors."""
-    settings = config.evaluate
+    settings, seed = config.evaluate, config.seed
     chosen = selection_windows(*read_windows(config.data, config.folder))
+    ids = chosen.crop(config.data.context)
     has_start, measured = BASELINE in encoders(source), []
 
-    def measure(model: BertForMaskedLM, pooling: str) -> dict[str, dict[str, float]]:
+    def measure(encoder: Encoder) -> dict[str, dict[str, float]]:
+        vectors = encoder.embed(ids)
         start = measured[0] if has_start and measured else None  # the baseline comes first
-        at = (config.data.context, settings, config.seed)
-        rows, vectors = measure_sccs_intervals(model.bert, pooling, chosen, *at, start=start)
         measured.append(vectors)
+        rows = sccs_by_task(vectors, chosen, settings, seed, start=start)
+        rows["both"] |= spread_of_vectors(encoder, ids, vectors, seed)
         return rows
 
-    found = measure_encoders(source, config, ("context",), measure)
-    found |= sccs_interval_floors(chosen, config.data.context, config.evaluate, config.seed)
+    by_name = measure_encoders(source, config, ("context",), measure)
+    by_name |= of_floors(ids, settings, lambda values, likeness: sccs_by_task(values, chosen, settings, seed, likeness))
     rows = {
         name if task == "both" else f"{task} {name}": tasks[task]
         for task in ("both", "donor", "acceptor")
-        for name, tasks in found.items()
+        for name, tasks in by_name.items()
     }
     print(
         f"SCCS on {len(chosen)} selection windows of {config.data.context} nt (rows without a site type: both), "
@@ -106,19 +109,24 @@ def show_sccs(source: Path, config: Config) -> None:
 def show_nmi(source: Path, config: Config) -> None:
     """NMI of GT / AG sites with its bound, spread, adjusted scores and floors: mean and halves."""
     sites, phrase = load_nmi_sites(config)
-    used = ("motif_window",) if config.evaluate.nmi_sites == "motifs" else ("context",)
-    found = measure_encoders(
-        source, config, used, lambda model, _: measure_nmi_details(model.bert, sites, config.evaluate, config.seed)
+    settings = config.evaluate
+    used = ("motif_window",) if settings.nmi_sites == "motifs" else ("context",)
+
+    def measure(states: np.ndarray, *_: Any) -> dict[str, float]:
+        return nmi_details(states, sites, settings, config.seed)
+
+    by_name = measure_encoders(
+        source, config, used, lambda encoder: measure(encoder.embed_centre(sites.ids, settings.nmi_layer))
     )
-    found |= nmi_details_floors(sites, config.evaluate, config.seed)
-    layer = "last layer" if config.evaluate.nmi_layer is None else f"layer {config.evaluate.nmi_layer}"
+    by_name |= of_floors(sites.ids, settings, measure)
+    layer = "last layer" if settings.nmi_layer is None else f"layer {settings.nmi_layer}"
     print(f"NMI of {phrase}, windows of {sites.ids.shape[1]} nt, {layer}; mean of the GT half and the AG half")
-    of_half = {f"{half} {name}": half_scores(scores, half) for half in ("gt", "ag") for name, scores in found.items()}
+    of_half = {f"{half} {name}": half_scores(scores, half) for half in ("gt", "ag") for name, scores in by_name.items()}
     print(
         score_table(
             {
                 name: {key: scores[key] for key in scores if key in ("nmi_gt", "nmi_ag") or not half_of(key)}
-                for name, scores in found.items()
+                for name, scores in by_name.items()
             }
         )
     )
@@ -148,21 +156,19 @@ def show_layers(source: Path, config: Config) -> None:
     windows, splits = read_windows(config.data, config.folder)
     chosen, motifs = selection_windows(windows, splits), load_motifs(config.data)
     used = ("context",) if motifs is None else ("context", "motif_window")
-    found = measure_encoders(
-        source,
-        config,
-        used,
-        lambda model, _: measure_layers(model.bert, chosen, config.data.context, motifs, config.evaluate, config.seed),
+    context, settings, seed = config.data.context, config.evaluate, config.seed
+    by_name = measure_encoders(
+        source, config, used, lambda encoder: measure_layers(encoder, chosen, context, motifs, settings, seed)
     )
-    alone = len(found) == 2  # and fresh weights
+    alone = len(by_name) == 2  # and fresh weights
     rows = {
         row if alone and name != "fresh" else f"{name} {row}": scores
-        for name, table in found.items()
+        for name, table in by_name.items()
         for row, scores in table.items()
     }
-    rows |= layer_floors(chosen, config.data.context, motifs, config.evaluate, config.seed)
+    rows |= layer_floors(chosen, context, motifs, settings, seed)
     sites = "no motif sites" if motifs is None else f"NMI of {len(motifs.labels)} motif sites"
-    print(f"{source}: {len(chosen.labels)} selection windows of {config.data.context} nt, {sites}")
+    print(f"{source}: {len(chosen.labels)} selection windows of {context} nt, {sites}")
     print(score_table(rows))
 
 

@@ -16,7 +16,7 @@ from simcsp.core.run_layout import BASES, CONFIG, RELATE, begun_fits, finished_f
 from simcsp.labels.motifs import load_motifs
 from simcsp.labels.splits import load_windows, selection_windows
 from simcsp.metrics.proxy_correlation import (
-    HEADLINES,
+    SHOWN_PROXIES,
     drop_weights,
     find_checkpoints,
     measure_proxies,
@@ -52,7 +52,7 @@ def show_relate(runs: list[Path], words: list[str]) -> None:
         stop_if_asked(stop, f"in {checkpoint.run}/relate, what has been measured is kept")
         scores = measure_proxies(checkpoint, chosen, motifs, configs[checkpoint.run], accelerator)
         proxies.append(proxy_columns(scores, first.evaluate.nmi_layer))
-        shown = "  ".join(f"{label} {proxies[-1][proxy]:.4f}" for proxy, label in HEADLINES.items())
+        shown = "  ".join(f"{label} {proxies[-1][proxy]:.4f}" for proxy, label in SHOWN_PROXIES.items())
         tqdm.write(f"{checkpoint.run} {checkpoint.arm}  {shown}")
     for run in dict.fromkeys(checkpoint.run for checkpoint in checkpoints):
         arms = [f"{checkpoint.arm}={checkpoint.folder}" for checkpoint in checkpoints if checkpoint.run == run]

@@ -4,8 +4,8 @@ hook of training, and the table of layers.
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
@@ -13,7 +13,6 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from transformers import BertModel
 
 from simcsp.core.config import EvaluateConfig
 from simcsp.core.errors import InputError
@@ -33,8 +32,8 @@ from simcsp.metrics.sccs import (
     sccs_interval,
     uniformity,
 )
-from simcsp.model.embedding import Autocast, embed, embed_centre, embed_layers, embed_twice
-from simcsp.model.encoder import POOLING_KINDS, central_states, mix_weights, pool
+from simcsp.model.embedding import Encoder
+from simcsp.model.encoder import MIX, POOLING_KINDS, central_states, mix_weights, pool
 from simcsp.text.kmers import KMER, near_duplicate_groups
 from simcsp.text.sites import SITES
 from simcsp.text.weight_matrix import one_hot
@@ -42,38 +41,38 @@ from simcsp.text.weight_matrix import one_hot
 if TYPE_CHECKING:
     import igraph
 
+T = TypeVar("T")
 PROBE_FOLDS = 5
 LEIDEN_SEEDS = 5
 BAND_RESAMPLES = 100  # of the interval at each validation: its width is known to 7 %
 VIEWS = 512  # windows at most for alignment, uniformity and mean cosine: they need no more, and cost two passes
 
 
-def measure_sccs(
-    bert: BertModel,
-    pooling: str,
-    ids: np.ndarray,
-    labels: np.ndarray,
-    settings: EvaluateConfig,
-    seed: int,
-    autocast: Autocast = nullcontext,
-) -> dict[str, float]:
-    """sccs, pair_auc, mean_cosine, alignment, uniformity of an encoder on windows uint8 [n, length], labels [n]."""
-    vectors = embed(bert, ids, pooling, settings.batch_size, autocast)
-    return score_vectors(bert, pooling, ids, vectors, labels, settings, seed, autocast)
+def of_floors(
+    ids: np.ndarray, settings: EvaluateConfig, measure: Callable[[np.ndarray, Similarity], T]
+) -> dict[str, T]:
+    """{floor: what `measure` gives} for what is no model: one-hot bases about the centre of windows uint8 [n, length]
+    (by cosine similarity) and GC content (by minus its absolute difference)."""
+    return {
+        f"one_hot_{settings.pwm_flank}": measure(one_hot(ids, settings.pwm_flank), cosine_pairs),
+        "gc": measure(gc_content(ids), closeness),
+    }
+
+
+# -- SCCS --------------------------------------------------------------------------------------------------------------
 
 
 def score_vectors(
-    bert: BertModel,
-    pooling: str,
+    encoder: Encoder,
     ids: np.ndarray,
     vectors: np.ndarray,
     labels: np.ndarray,
     settings: EvaluateConfig,
     seed: int,
-    autocast: Autocast,
     groups: np.ndarray | None = None,
 ) -> dict[str, float]:
-    """The same from the windows' vectors [n, hidden].
+    """sccs, pair_auc, mean_cosine, alignment, uniformity of an encoder's vectors [n, hidden] of windows uint8
+    [n, length], labels [n].
 
     groups: int [n], near-duplicates, where sccs_low and sccs_high (95 %, of few resamples) are wanted as well.
     """
@@ -81,99 +80,70 @@ def score_vectors(
     if groups is not None:
         band = sccs_interval(vectors, labels, settings.sccs_pairs, seed, groups=groups, resamples=BAND_RESAMPLES)
         scores |= {"sccs_low": band["low"], "sccs_high": band["high"]}
-    return scores | _spread_of_vectors(bert, pooling, ids, vectors, settings, seed, autocast)
+    return scores | spread_of_vectors(encoder, ids, vectors, seed)
 
 
-def _spread_of_vectors(
-    bert: BertModel,
-    pooling: str,
-    ids: np.ndarray,
-    vectors: np.ndarray,
-    settings: EvaluateConfig,
-    seed: int,
-    autocast: Autocast,
-) -> dict[str, float]:
-    """mean_cosine, alignment and uniformity of the vectors of windows."""
-    views = embed_twice(bert, ids[:VIEWS], pooling, settings.batch_size, seed, autocast)
+def spread_of_vectors(encoder: Encoder, ids: np.ndarray, vectors: np.ndarray, seed: int) -> dict[str, float]:
+    """mean_cosine, alignment and uniformity of an encoder's vectors of windows."""
     return {
         "mean_cosine": mean_cosine(vectors[:VIEWS]),
-        "alignment": alignment(*views),
+        "alignment": alignment(*encoder.embed_twice(ids[:VIEWS], seed)),
         "uniformity": uniformity(vectors[:VIEWS]),
     }
 
 
-def measure_sccs_intervals(
-    bert: BertModel,
-    pooling: str,
-    chosen: Windows,
-    context: int,
-    settings: EvaluateConfig,
-    seed: int,
-    autocast: Autocast = nullcontext,
-    start: np.ndarray | None = None,
-) -> tuple[dict[str, dict[str, float]], np.ndarray]:
-    """{task: sccs, low, high, null_low, null_high, pair_auc} for donor, acceptor and both, and the windows' vectors.
-
-    Classes and pairs are those of evaluate.sccs_classes and sccs_pairs. `both` has mean_cosine, alignment and
-    uniformity too. start: vectors of another encoder; then diff, diff_low and diff_high, SCCS less that encoder's, on
-    the same windows. Raises InputError where a task has too few windows to pair.
-    """
-    ids = chosen.crop(context)
-    vectors = embed(bert, ids, pooling, settings.batch_size, autocast)
-    rows = _intervals_by_task(vectors, chosen, settings, seed, cosine_pairs, start)
-    rows["both"] |= _spread_of_vectors(bert, pooling, ids, vectors, settings, seed, autocast)
-    return rows, vectors
-
-
-def sccs_interval_floors(
-    chosen: Windows, context: int, settings: EvaluateConfig, seed: int
-) -> dict[str, dict[str, dict[str, float]]]:
-    """{floor: {task: ...}}: what `measure_sccs_intervals` gives for what is no model."""
-    return {
-        name: _intervals_by_task(values, chosen, settings, seed, similarity)
-        for name, (values, similarity) in _floor_features(chosen.crop(context), settings.pwm_flank).items()
-    }
-
-
-def _intervals_by_task(
+def sccs_by_task(
     vectors: np.ndarray,
     chosen: Windows,
     settings: EvaluateConfig,
     seed: int,
-    similarity: Similarity,
+    similarity: Similarity = cosine_pairs,
     start: np.ndarray | None = None,
 ) -> dict[str, dict[str, float]]:
-    groups = near_duplicate_groups(chosen.ids)
-    classes = chosen.labels  # site or non-site
+    """{task: sccs, low, high, null_low, null_high, pair_auc} of vectors [windows, any] for donor, acceptor and both.
+
+    Classes and pairs are those of evaluate.sccs_classes and sccs_pairs. start: vectors of another encoder; then diff,
+    diff_low and diff_high, SCCS less that encoder's, on the same windows. Raises InputError where a task has too few
+    windows to pair.
+    """
+    groups, classes, pairs = near_duplicate_groups(chosen.ids), chosen.labels, settings.sccs_pairs
     if settings.sccs_classes == "type":
         classes = chosen.labels * (1 + (chosen.sites == "donor"))  # non-site, acceptor, donor
     rows = {}
     for task in (*SITES, "both"):
-        mine = chosen.of_site(task)
+        of_task = chosen.of_site(task)
+        labels, alike = classes[of_task], groups[of_task]
         try:
-            rows[task] = sccs_interval(
-                vectors[mine],
-                classes[mine],
-                settings.sccs_pairs,
-                seed,
-                similarity,
-                groups[mine],
-                settings.bootstrap,
-            )
+            rows[task] = sccs_interval(vectors[of_task], labels, pairs, seed, similarity, alike, settings.bootstrap)
         except ValueError as error:
             raise InputError(f"SCCS of {task}: {error}; raise data.selection_share") from None
         if start is not None:
-            alike = (classes[mine], settings.sccs_pairs, seed, groups[mine], settings.bootstrap)
-            rows[task] |= sccs_difference(start[mine], vectors[mine], *alike)
+            rows[task] |= sccs_difference(
+                start[of_task], vectors[of_task], labels, pairs, seed, alike, settings.bootstrap
+            )
     return rows
 
 
-def measure_nmi(
-    bert: BertModel, motifs: Motifs, settings: EvaluateConfig, seed: int, autocast: Autocast = nullcontext
+def sccs_floor_bands(
+    ids: np.ndarray, labels: np.ndarray, groups: np.ndarray, settings: EvaluateConfig, seed: int
 ) -> dict[str, float]:
-    """nmi, its halves, bounds and the number of clusters, of the layer settings.nmi_layer."""
-    states = embed_centre(bert, motifs.ids, settings.nmi_layer, settings.batch_size, autocast)
-    return nmi(leiden(states, seed=seed), motifs.labels)
+    """SCCS of each floor, and its 95 % interval, of few resamples, as NAME_low and NAME_high."""
+
+    def band(values: np.ndarray, similarity: Similarity) -> dict[str, float]:
+        return sccs_interval(values, labels, settings.sccs_pairs, seed, similarity, groups, BAND_RESAMPLES)
+
+    bands: dict[str, float] = {}
+    for name, row in of_floors(ids, settings, band).items():
+        bands |= {name: row["sccs"], f"{name}_low": row["low"], f"{name}_high": row["high"]}
+    return bands
+
+
+# -- NMI ---------------------------------------------------------------------------------------------------------------
+
+
+def measure_nmi(encoder: Encoder, motifs: Motifs, layer: int | None, seed: int) -> dict[str, float]:
+    """nmi, its halves, bounds and the number of clusters, of a hidden layer (evaluate.nmi_layer)."""
+    return nmi(leiden(encoder.embed_centre(motifs.ids, layer), seed=seed), motifs.labels)
 
 
 def score_states(states: np.ndarray, motifs: Motifs, seed: int) -> dict[str, float]:
@@ -188,63 +158,19 @@ def _nmi_spread(graph: igraph.Graph, sites: Motifs, seed: int) -> dict[str, floa
     return {"nmi_sd": float(np.std(others, ddof=1))}
 
 
-def sccs_floors(ids: np.ndarray, labels: np.ndarray, settings: EvaluateConfig, seed: int) -> dict[str, float]:
-    """SCCS of what is no model: one-hot bases about the centre (cosine), GC content (minus its absolute difference)."""
-    return {
-        name: sccs(values, labels, settings.sccs_pairs, seed, similarity)["sccs"]
-        for name, (values, similarity) in _floor_features(ids, settings.pwm_flank).items()
-    }
-
-
-def sccs_floor_bands(
-    ids: np.ndarray, labels: np.ndarray, groups: np.ndarray, settings: EvaluateConfig, seed: int
-) -> dict[str, float]:
-    """`sccs_floors`, and the 95 % interval of each, of few resamples, as NAME_low and NAME_high."""
-    found: dict[str, float] = {}
-    for name, (values, similarity) in _floor_features(ids, settings.pwm_flank).items():
-        band = sccs_interval(values, labels, settings.sccs_pairs, seed, similarity, groups, BAND_RESAMPLES)
-        found |= {name: band["sccs"], f"{name}_low": band["low"], f"{name}_high": band["high"]}
-    return found
-
-
 def nmi_floors(motifs: Motifs, settings: EvaluateConfig, seed: int) -> dict[str, float]:
-    """NMI of one-hot bases about the site and of GC content, clustered the same way."""
-    return {
-        name: nmi(leiden(values, seed=seed), motifs.labels)["nmi"]
-        for name, (values, _) in _floor_features(motifs.ids, settings.pwm_flank).items()
-    }
+    """NMI of each floor, clustered the same way."""
+    return of_floors(motifs.ids, settings, lambda values, _: nmi(leiden(values, seed=seed), motifs.labels)["nmi"])
 
 
-def _floor_features(ids: np.ndarray, flank: int) -> dict[str, tuple[np.ndarray, Similarity]]:
-    """{name: (vectors [n, d], their similarity)} of what is no model."""
-    return {f"one_hot_{flank}": (one_hot(ids, flank), cosine_pairs), "gc": (gc_content(ids), closeness)}
-
-
-# -- NMI in detail -----------------------------------------------------------------------------------------------------
-
-
-def measure_nmi_details(
-    bert: BertModel, sites: Motifs, settings: EvaluateConfig, seed: int, autocast: Autocast = nullcontext
-) -> dict[str, float]:
-    """`measure_nmi` and what tells a better encoder from another number of clusters, by halves (*_gt, *_ag) and mean.
+def nmi_details(states: np.ndarray, sites: Motifs, settings: EvaluateConfig, seed: int) -> dict[str, float]:
+    """NMI of states [sites, any] and what tells a better encoder from another number of clusters, by halves (*_gt,
+    *_ag) and mean.
 
     nmi_sd: over other seeds of Leiden, below which a difference means nothing. ami, ari: of the same clusters. nmi_k10:
     of k-means with evaluate.nmi_clusters clusters. probe_auc: of a linear probe of the label on the same states, sites
     that share 80 nt kept together.
     """
-    states = embed_centre(bert, sites.ids, settings.nmi_layer, settings.batch_size, autocast)
-    return _nmi_details(states, sites, settings, seed)
-
-
-def nmi_details_floors(sites: Motifs, settings: EvaluateConfig, seed: int) -> dict[str, dict[str, float]]:
-    """{floor: ...}: what `measure_nmi_details` gives for what is no model."""
-    return {
-        name: _nmi_details(values, sites, settings, seed)
-        for name, (values, _) in _floor_features(sites.ids, settings.pwm_flank).items()
-    }
-
-
-def _nmi_details(states: np.ndarray, sites: Motifs, settings: EvaluateConfig, seed: int) -> dict[str, float]:
     k, labels = settings.nmi_clusters, sites.labels
     graph = neighbour_graph(states)
     clusters = leiden_of(graph, seed=seed)
@@ -254,8 +180,8 @@ def _nmi_details(states: np.ndarray, sites: Motifs, settings: EvaluateConfig, se
         """Mean over labels, each against the rest; of two, one says it all."""
         names = np.unique(labels)
         names = names[1:] if len(names) == 2 else names
-        found = [probe_auc(states[rows], (labels == name).astype(int), seed, groups[rows]) for name in names]
-        return float(np.mean(found))
+        auc = [probe_auc(states[rows], (labels == name).astype(int), seed, groups[rows]) for name in names]
+        return float(np.mean(auc))
 
     return {
         **nmi(clusters, labels),
@@ -296,74 +222,69 @@ def probe_auc(vectors: np.ndarray, labels: np.ndarray, seed: int, groups: np.nda
 
 
 def measure_layers(
-    bert: BertModel,
-    chosen: Windows,
-    context: int,
-    motifs: Motifs | None,
-    settings: EvaluateConfig,
-    seed: int,
-    autocast: Autocast = nullcontext,
+    encoder: Encoder, chosen: Windows, context: int, motifs: Motifs | None, settings: EvaluateConfig, seed: int
 ) -> dict[str, dict[str, float]]:
     """{'layer 3 mean': {sccs, probe_auc}} of every layer and kind of pooling, each window encoded once.
 
     nmi stands with centre; as everywhere, it is that of the two central bases joined. An encoder with a learned mix
     has rows 'mix cls', ... too, and each layer's weight in it. [CLS] of layer 0 is the same for all windows: no row.
     """
-    batch_size = settings.batch_size
 
     def every_kind(states: torch.Tensor) -> torch.Tensor:
         return torch.stack([pool(states, kind) for kind in POOLING_KINDS], dim=1)
 
-    names = [f"layer {layer}" for layer in range(bert.config.num_hidden_layers + 1)]
-    vectors = embed_layers(bert, chosen.crop(context), every_kind, batch_size, autocast)
-    centres = None
+    vectors, centres = encoder.embed_layers(chosen.crop(context), every_kind), None
     if motifs is not None:
-        centres = embed_layers(bert, motifs.ids, lambda states: central_states(states).flatten(1), batch_size, autocast)
-    weights = mix_weights(bert)
+        centres = encoder.embed_layers(motifs.ids, lambda states: central_states(states).flatten(1))
+    names = [f"layer {layer}" for layer in range(encoder.bert.config.num_hidden_layers + 1)]
+    weights = mix_weights(encoder.bert)
     if weights is not None:
         weights = weights.detach().cpu().numpy()
-        names.append("mix")
-        vectors, centres = (
-            None if values is None else np.concatenate([values, _mix(values, weights)], axis=1)
-            for values in (vectors, centres)
-        )
+        names.append(MIX)
+        vectors, centres = _with_mix(vectors, weights), None if centres is None else _with_mix(centres, weights)
     groups = near_duplicate_groups(chosen.ids)
     rows = {}
     for i, name in enumerate(names):
         for j, kind in enumerate(POOLING_KINDS):
             if (i, kind) == (0, "cls"):
                 continue
-            rows[f"{name} {kind}"] = row = _vector_scores(vectors[:, i, j], chosen.labels, groups, settings, seed)
+            rows[f"{name} {kind}"] = row = _sccs_and_probe(vectors[:, i, j], chosen.labels, groups, settings, seed)
             if kind == "centre" and centres is not None:
                 row["nmi"] = nmi(leiden(centres[:, i], seed=seed), motifs.labels)["nmi"]
-            if weights is not None and name != "mix":
+            if weights is not None and name != MIX:
                 row["mix_weight"] = float(weights[i])
     return rows
 
 
-def _mix(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """[n, layers, ...] -> their weighted mean [n, 1, ...]: pooling is linear, so the mix may come after it."""
-    return np.tensordot(values, weights, axes=(1, 0))[:, None]
+def _with_mix(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """[n, layers, ...] -> [n, layers + 1, ...] with their weighted mean: pooling is linear, so it may come after."""
+    return np.concatenate([values, np.tensordot(values, weights, axes=(1, 0))[:, None]], axis=1)
 
 
-def _vector_scores(
-    vectors: np.ndarray, labels: np.ndarray, groups: np.ndarray, settings: EvaluateConfig, seed: int
+def _sccs_and_probe(
+    values: np.ndarray,
+    labels: np.ndarray,
+    groups: np.ndarray,
+    settings: EvaluateConfig,
+    seed: int,
+    similarity: Similarity = cosine_pairs,
 ) -> dict[str, float]:
     return {
-        "sccs": sccs(vectors, labels, settings.sccs_pairs, seed)["sccs"],
-        "probe_auc": probe_auc(vectors, labels, seed, groups),
+        "sccs": sccs(values, labels, settings.sccs_pairs, seed, similarity)["sccs"],
+        "probe_auc": probe_auc(values, labels, seed, groups),
     }
 
 
 def layer_floors(
     chosen: Windows, context: int, motifs: Motifs | None, settings: EvaluateConfig, seed: int
 ) -> dict[str, dict[str, float]]:
-    """The same scores of what is no model: one-hot bases about the centre and GC content."""
-    ids, groups = chosen.crop(context), near_duplicate_groups(chosen.ids)
-    features = _floor_features(ids, settings.pwm_flank)
-    of_sites = {} if motifs is None else nmi_floors(motifs, settings, seed)
-    return {
-        name: {"sccs": value, "probe_auc": probe_auc(features[name][0], chosen.labels, seed, groups)}
-        | ({"nmi": of_sites[name]} if name in of_sites else {})
-        for name, value in sccs_floors(ids, chosen.labels, settings, seed).items()
-    }
+    """The same scores of each floor."""
+    groups = near_duplicate_groups(chosen.ids)
+    rows = of_floors(
+        chosen.crop(context),
+        settings,
+        lambda values, similarity: _sccs_and_probe(values, chosen.labels, groups, settings, seed, similarity),
+    )
+    for name, value in ({} if motifs is None else nmi_floors(motifs, settings, seed)).items():
+        rows[name]["nmi"] = value
+    return rows

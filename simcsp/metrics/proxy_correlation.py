@@ -36,9 +36,10 @@ from simcsp.labels.spliceator import Windows
 from simcsp.metrics.proxies import measure_layers
 from simcsp.model.checkpoint import load_backbone
 from simcsp.model.checksums import sha256_folder
+from simcsp.model.embedding import Encoder
 from simcsp.model.encoder import MIX, check_length, read_pooling
 
-HEADLINES = {"sccs": "SCCS", "nmi": "NMI", "probe": "probe AUC"}
+SHOWN_PROXIES = {"sccs": "SCCS", "nmi": "NMI", "probe": "probe AUC"}
 """Proxies as they are watched in training: of the pooling and layer that the checkpoint records."""
 OUTCOMES = {"f1": "F1", "auc": "AUC"}
 """What the proxies are to tell: means over the test parts of the fits from a checkpoint."""
@@ -166,11 +167,10 @@ def measure_proxies(
     if motifs is not None:
         check_length(model, config.data.motif_window, "data.motif_window")
     model.to(accelerator.device)
+    encoder = Encoder(model.bert, pooling, config.evaluate.batch_size, accelerator.autocast)
     scores = {
         "pooling": pooling,
-        "layers": measure_layers(
-            model.bert, chosen, config.data.context, motifs, config.evaluate, config.seed, accelerator.autocast
-        ),
+        "layers": measure_layers(encoder, chosen, config.data.context, motifs, config.evaluate, config.seed),
     }
     write_json(path, {"inputs": inputs, "scores": scores})
     return scores
@@ -280,7 +280,7 @@ def correlate(table: pd.DataFrame, seed: int) -> pd.DataFrame:
     kendall, kendall_low, kendall_high, resampled ('runs' or 'checkpoints'), remark (why there is no correlation).
     A run of several pre-training seeds counts as so many runs.
     """
-    proxies = [name for name in table if name.partition("_")[0] in HEADLINES and table[name].notna().any()]
+    proxies = [name for name in table if name.partition("_")[0] in SHOWN_PROXIES and table[name].notna().any()]
     proxies += [name for name in AFTER if table[name].notna().any()]
     return pd.DataFrame([_correlation(outcome, proxy, table, seed) for outcome in OUTCOMES for proxy in proxies])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -61,6 +62,28 @@ def embed_layers(
         return torch.stack([read(states) for states in all_hidden_states(bert, tokens)], dim=1)
 
     return _run(bert, ids, batch_size, autocast, every_layer)
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A BERT as it is measured: its pooling, windows a batch, and number format."""
+
+    bert: BertModel
+    pooling: str
+    batch_size: int
+    autocast: Autocast = nullcontext
+
+    def embed(self, ids: np.ndarray) -> np.ndarray:
+        return embed(self.bert, ids, self.pooling, self.batch_size, self.autocast)
+
+    def embed_twice(self, ids: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        return embed_twice(self.bert, ids, self.pooling, self.batch_size, seed, self.autocast)
+
+    def embed_centre(self, ids: np.ndarray, layer: int | None) -> np.ndarray:
+        return embed_centre(self.bert, ids, layer, self.batch_size, self.autocast)
+
+    def embed_layers(self, ids: np.ndarray, read: Callable[[torch.Tensor], torch.Tensor]) -> np.ndarray:
+        return embed_layers(self.bert, ids, read, self.batch_size, self.autocast)
 
 
 def token_batches(ids: np.ndarray, batch_size: int, device: torch.device) -> Iterator[torch.Tensor]:

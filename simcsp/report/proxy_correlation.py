@@ -14,10 +14,10 @@ from simcsp.core.run_layout import CORRELATIONS, RELATE, RELATE_TABLE
 from simcsp.metrics.proxy_correlation import (
     AFTER,
     FEWEST_RUNS,
-    HEADLINES,
     MEASURES,
     OUTCOMES,
     RESAMPLES,
+    SHOWN_PROXIES,
     correlate,
 )
 from simcsp.report.caveats import SYNTHETIC, is_synthetic
@@ -35,7 +35,7 @@ def write_relation(table: pd.DataFrame, config: Config, run: Path) -> str:
     write_text(out / RELATE_TABLE, table.to_csv(index=False, float_format="%.6g"))
     write_text(out / CORRELATIONS, correlations.to_csv(index=False, float_format="%.6g"))
     suffix = " (synthetic data)" if is_synthetic(run) else ""
-    there = {proxy: label for proxy, label in HEADLINES.items() if table[proxy].notna().any()}
+    there = {proxy: label for proxy, label in SHOWN_PROXIES.items() if table[proxy].notna().any()}
     figure = proxy_scatter(table, there, OUTCOMES, f"Scores after fine-tuning against proxies before it{suffix}")
     save_figure(figure, out / "relate.png")
     plt.close(figure)
@@ -55,13 +55,13 @@ def write_relation(table: pd.DataFrame, config: Config, run: Path) -> str:
 
 def plain_sentence(correlations: pd.DataFrame) -> str:
     """The answer for the headline proxies, from `correlate`: told are those whose interval leaves out 0."""
-    rows = correlations[correlations["proxy"].isin(HEADLINES)]
+    rows = correlations[correlations["proxy"].isin(SHOWN_PROXIES)]
     if rows.empty:
         raise ValueError("no headline proxy was measured")
     runs, checkpoints = rows["runs"].max(), rows["checkpoints"].max()
     said = []
     for row in rows.to_dict("records"):
-        name, outcome = HEADLINES[row["proxy"]], OUTCOMES[row["outcome"]]
+        name, outcome = SHOWN_PROXIES[row["proxy"]], OUTCOMES[row["outcome"]]
         if row["remark"]:
             said.append(f"{name} has no correlation with {outcome} ({row['remark']})")
             continue
@@ -126,10 +126,12 @@ def _correlation_table(correlations: pd.DataFrame) -> str:
 
 
 def _checkpoint_table(table: pd.DataFrame) -> str:
-    rows = [["run", "stage", "seed", "step", "objective", *HEADLINES.values(), "F1", "AUC", "SCCS after", "NMI after"]]
+    rows = [
+        ["run", "stage", "seed", "step", "objective", *SHOWN_PROXIES.values(), "F1", "AUC", "SCCS after", "NMI after"]
+    ]
     for row in table.to_dict("records"):
         f1 = f"{row['f1']:.4f}" + (f" ± {row['f1_sd']:.4f}" if row["n"] > 1 else "")
-        proxies = [_number(row[proxy]) for proxy in HEADLINES]
+        proxies = [_number(row[proxy]) for proxy in SHOWN_PROXIES]
         after = [_number(row[metric]) for metric in AFTER]
         seed = "" if pd.isna(row["seed"]) else str(int(row["seed"]))
         start = [row["run"], row["stage"], seed, str(row["step"]), row["objective"]]

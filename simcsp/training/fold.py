@@ -31,6 +31,7 @@ from simcsp.metrics.scores import (
 )
 from simcsp.model.card import write_card
 from simcsp.model.classifier import Classifier, layer_groups, load_classifier, predict, read_head, save_classifier
+from simcsp.model.embedding import Encoder
 from simcsp.model.encoder import window_vectors
 from simcsp.text.kmers import similar_to_training
 from simcsp.training.fold_setup import Fold, FoldSetup, Start, copy_encoder, encode, training_tokens
@@ -316,7 +317,9 @@ def start_nmi(setup: FoldSetup, start: Start, bert: BertModel) -> float:
 
 def motif_nmi(setup: FoldSetup, bert: BertModel) -> float:
     """NMI of the motif sites."""
-    return measure_nmi(bert, setup.motifs, setup.config.evaluate, setup.config.seed, setup.accelerator.autocast)["nmi"]
+    settings = setup.config.evaluate
+    encoder = Encoder(bert, "centre", settings.batch_size, setup.accelerator.autocast)
+    return measure_nmi(encoder, setup.motifs, settings.nmi_layer, setup.config.seed)["nmi"]
 
 
 def score_floor(setup: FoldSetup, fold: Fold, predict_site: Predict | None) -> None:

@@ -13,7 +13,7 @@ from simcsp.core.device import forked_rng, set_seed
 from simcsp.labels.motifs import Motifs, load_motifs
 from simcsp.labels.splits import load_windows, selection_windows
 from simcsp.metrics.proxies import nmi_floors, probe_auc, sccs_floor_bands, score_states, score_vectors
-from simcsp.model.embedding import Autocast, embed, embed_centre
+from simcsp.model.embedding import Autocast, Encoder
 from simcsp.model.encoder import check_length, fresh_like
 from simcsp.text.kmers import near_duplicate_groups
 
@@ -55,13 +55,15 @@ class Validation:
 
     def look(self, model: BertForMaskedLM, pooling: str) -> tuple[dict[str, float], Seen]:
         """The scores, and the vectors and states that they are of."""
-        bert, settings, scores, vectors, states = model.bert, self.settings, {}, None, None
+        settings = self.settings
+        encoder = Encoder(model.bert, pooling, settings.batch_size, self.autocast)
+        scores: dict[str, float] = {}
+        vectors = states = None
         if self.ids is not None:
-            vectors = embed(bert, self.ids, pooling, settings.batch_size, self.autocast)
-            at = (settings, self.seed, self.autocast, self.groups)
-            scores |= score_vectors(bert, pooling, self.ids, vectors, self.labels, *at)
+            vectors = encoder.embed(self.ids)
+            scores |= score_vectors(encoder, self.ids, vectors, self.labels, settings, self.seed, self.groups)
         if self.motifs is not None:
-            states = embed_centre(bert, self.motifs.ids, settings.nmi_layer, settings.batch_size, self.autocast)
+            states = encoder.embed_centre(self.motifs.ids, settings.nmi_layer)
             scores |= score_states(states, self.motifs, self.seed)
         if self.with_probe and vectors is not None:
             scores["probe_auc"] = probe_auc(vectors, self.labels, self.seed, self.groups)

@@ -13,6 +13,7 @@ from simcsp.core.errors import InputError
 from simcsp.labels.motifs import cut_motifs, load_motifs, read_bed, read_cut, save_motifs
 from simcsp.metrics.proxies import measure_nmi
 from simcsp.model.checkpoint import load_backbone
+from simcsp.model.embedding import Encoder
 from simcsp.text.alphabet import decode
 from simcsp.text.annotation import introns, read_annotation
 from simcsp.text.fasta import fasta_pieces
@@ -249,7 +250,7 @@ def test_a_bed_without_one_of_the_halves_is_refused(own_data, tmp_path, kept, mi
     torch.manual_seed(0)
     model, _, _ = load_backbone(config.model)
     with pytest.raises(InputError, match=f"motifs.bed has no {missing} site"):
-        measure_nmi(model.bert, load_motifs(config.data), config.evaluate, config.seed)
+        measure_nmi(Encoder(model.bert, "mean", 64), load_motifs(config.data), None, config.seed)
 
 
 # -- windows cut once --------------------------------------------------------------------------------------------------
