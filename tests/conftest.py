@@ -8,7 +8,9 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+import contextlib
 import gc
+import io
 import json
 import shutil
 import signal
@@ -260,16 +262,28 @@ def start_script(name: str, *argv: object, cwd: Path) -> subprocess.CompletedPro
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300)
 
 
+def run_here(module: ModuleType, *argv: object) -> SimpleNamespace:
+    """stdout and stderr of a script whose main runs in this process; its signal handlers are undone."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [f"{module.__name__}.py", *map(str, argv)])
+        with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
+            module.main()
+    for number, handler in before.items():
+        signal.signal(number, handler)
+    return SimpleNamespace(stdout=out.getvalue(), stderr=err.getvalue())
+
+
 @pytest.fixture(scope="session")
 def finished(tiny_data, tmp_path_factory) -> SimpleNamespace:
-    """A finished tiny experiment, made by the real scripts in processes of their own. Never change it."""
+    """A finished tiny experiment. Never change it."""
+    import finetune
+    import pretrain
+
     folder = tmp_path_factory.mktemp("finished")
     config = tiny_config(folder, tiny_data)
-    pretrain = start_script("pretrain.py", config, cwd=folder)
-    assert pretrain.returncode == 0, pretrain.stderr
-    finetune = start_script("finetune.py", config, cwd=folder)
-    assert finetune.returncode == 0, finetune.stderr
-    return SimpleNamespace(config=config, run=folder / "runs/tiny", pretrain=pretrain, finetune=finetune)
+    said = [run_here(script, config) for script in (pretrain, finetune)]
+    return SimpleNamespace(config=config, run=folder / "runs/tiny", pretrain=said[0], finetune=said[1])
 
 
 def no_summary(folder: Path) -> bool:
