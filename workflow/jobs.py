@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shlex
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
 
-from simcsp.core.arms import CONTROL, FLOORS, OF_CONTROL, OF_PRETRAINING, starts_of
-from simcsp.core.config import Config
+from simcsp.core.arms import CONTROL, FLOORS, OF_CONTROL, OF_PRETRAINING
+from simcsp.core.config import Config, ModelConfig
 from simcsp.core.run_layout import stage_name
+from simcsp.training.cost import block_weights, expected_epochs, fits_in_a_fold, windows_in_an_epoch
 
 LONGEST = 60  # minutes of a job by the estimate, where it has more than one fold
 WINDOWS = 44_152  # of Spliceator's set, when data.max_windows names no number
@@ -85,33 +87,22 @@ def arm_needs(arm: str, before: dict[str, Job]) -> tuple[str, ...]:
 
 
 def fold_minutes(config: Config, arm: str, gflops: float) -> float:
-    """Minutes of one fold of an entry of finetune.arms, by 6 operations a weight and token, and at most twice the
-    patience of epochs."""
-    settings, fits = config.finetune, len(config.finetune.sites) * len(config.finetune.seeds) * config.finetune.draws
+    """Minutes of one fold of an arm, by 6 operations a weight and token."""
+    settings, fits = config.finetune, fits_in_a_fold(config, arm)
     if arm in FLOORS:
         return 0.1 * fits
-    fits *= starts_of(arm, len(config.pretrain_seeds))
     if settings.task == "bases":
         tokens = config.bases.steps * config.bases.stretches * config.bases.tiles * config.bases.tile
     else:
-        of_stage = {
-            "full": min(settings.max_epochs, 2 * settings.patience),
-            "supcon": settings.supcon_epochs,
-            "head": 1,  # the encoder reads each window once
-            "probe": 1,
-        }
-        epochs = sum(of_stage[stage] for stage in settings.stages)
-        windows = max(count or TRAINED * (config.data.max_windows or WINDOWS) for count in settings.train_windows)
-        tokens = epochs * windows * config.data.context
-    return fits * max(0.1, 6 * weights(config) * tokens / gflops / 1e9 / 60)
+        whole = TRAINED * (config.data.max_windows or WINDOWS)
+        tokens = expected_epochs(settings) * windows_in_an_epoch(settings, whole) * config.data.context
+    return fits * max(0.1, 6 * block_weights(sizes_of(config.model)) * tokens / gflops / 1e9 / 60)
 
 
-def weights(config: Config) -> int:
-    """Weights of the encoder's blocks: of the source's config.json where that is here, else of the config."""
-    model, sizes = config.model, {}
-    if model.source is not None and (path := Path(model.source) / "config.json").is_file():
-        sizes = json.loads(path.read_text(encoding="utf-8"))
-    hidden, inner, layers = (
-        sizes.get(name, getattr(model, name)) for name in ("hidden_size", "intermediate_size", "num_hidden_layers")
-    )
-    return layers * (4 * hidden**2 + 2 * hidden * inner)
+def sizes_of(model: ModelConfig) -> ModelConfig:
+    """The section with the sizes of the source's config.json, where that is here."""
+    if model.source is None or not (path := Path(model.source) / "config.json").is_file():
+        return model
+    saved = json.loads(path.read_text(encoding="utf-8"))
+    sizes = ("hidden_size", "intermediate_size", "num_hidden_layers")
+    return dataclasses.replace(model, **{name: saved[name] for name in sizes if name in saved})

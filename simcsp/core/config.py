@@ -316,6 +316,11 @@ class FinetuneConfig:
     nmi_folds: NonNegativeInt = 1
     """NMI after fine-tuning is measured in the first this many folds (each needs the motif sites encoded anew)."""
 
+    @property
+    def cuts(self) -> list[tuple[int | None, int]]:
+        """(number of training windows, draw) of every cut of a training part; all windows are one draw."""
+        return [(count, i) for count in self.train_windows for i in range(1 if count is None else self.draws)]
+
 
 @dataclass
 class BasesConfig:

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from transformers import BertForMaskedLM
 
-from simcsp.core.arms import FLOORS, starts_of
+from simcsp.core.arms import FLOORS
 from simcsp.core.config import Config, PretrainConfig
 from simcsp.core.device import set_seed, total_memory
 from simcsp.core.run_layout import begun_stages, is_finished
@@ -27,8 +27,9 @@ from simcsp.model.embedding import embed
 from simcsp.model.encoder import check_length
 from simcsp.text.alphabet import add_special_tokens
 from simcsp.text.sampler import wanted_spans
+from simcsp.training.cost import expected_epochs, fits_in_a_fold, step_memory, windows_in_an_epoch
 from simcsp.training.masking import build_chooser
-from simcsp.training.pretraining import Pretraining, Training, check_step, open_pretraining, stages, step_memory
+from simcsp.training.pretraining import Pretraining, Training, check_step, open_pretraining, stages
 from simcsp.training.stopping import StopSignal
 from simcsp.training.training_warnings import batch_for_gpu
 
@@ -204,27 +205,19 @@ def _finetuning_rows(trial: Trial) -> list[Row]:
         return []
     windows, splits = _labels(trial)
     arms = [arm.partition("=")[0] for arm in settings.arms]
-    encoders = [arm for arm in settings.arms if arm not in FLOORS]
-    starts = sum(starts_of(arm, len(config.pretrain_seeds)) for arm in encoders)
-    folds = sum(len(settings.folds or splits.folds[site]) for site in settings.sites) * len(settings.seeds)
-    draws = sum(1 if count is None else settings.draws for count in settings.train_windows)
-    fits = folds * draws * starts
+    folds = len(settings.folds or splits.folds[settings.sites[0]])
+    fits = folds * sum(fits_in_a_fold(config, arm) for arm in settings.arms if arm not in FLOORS)
     what = f"arms {', '.join(arms)}; stages {', '.join(settings.stages)}; {fits} fits of encoders"
     ids = windows.crop(config.data.context)
     if settings.stages == ["probe"]:
-        encoding = _encoding_seconds(trial, ids)
-        return [
-            (
-                "fine-tune",
-                f"{what}, each a logistic regression on vectors that take {_clock(encoding)} a model to encode",
-            )
-        ]
-    train = len(splits.folds[settings.sites[0]][0]["train"])
-    epochs = settings.max_epochs if "full" in settings.stages else settings.head_epochs
-    epoch = train // settings.batch_size * _classifier_seconds(trial, ids)
-    most = _clock(fits * epochs * epoch / config.workers)
+        encoding = _clock(_encoding_seconds(trial, ids))
+        return [("fine-tune", f"{what}, each a logistic regression on vectors that take {encoding} a model to encode")]
+    epochs = expected_epochs(settings)
+    trained = windows_in_an_epoch(settings, len(splits.folds[settings.sites[0]][0]["train"]))
+    epoch = trained // settings.batch_size * _classifier_seconds(trial, ids)
+    total = _clock(fits * epochs * epoch / config.workers)
     shared = f" in {config.workers} processes" if config.workers > 1 else ""
-    return [("fine-tune", f"{what}, at most {epochs} epochs of {_clock(epoch)} each: at most {most}{shared}")]
+    return [("fine-tune", f"{what}, about {epochs} epochs of {_clock(epoch)} each: about {total}{shared}")]
 
 
 def _classifier_seconds(trial: Trial, ids: np.ndarray) -> float:
@@ -246,14 +239,14 @@ def _classifier_seconds(trial: Trial, ids: np.ndarray) -> float:
 
 def _timed(action: Callable[[int], object], times: int) -> float:
     """Seconds a call: the mean of the faster half, since the first ones warm up and the machine has other work."""
-    found = []
+    seconds = []
     for number in range(times):
         began = time.perf_counter()
         action(number)
         if torch.cuda.is_available():
             torch.cuda.synchronize()
-        found.append(time.perf_counter() - began)
-    return float(np.mean(sorted(found)[: max(1, times // 2)]))
+        seconds.append(time.perf_counter() - began)
+    return float(np.mean(sorted(seconds)[: max(1, times // 2)]))
 
 
 def _clock(seconds: float) -> str:

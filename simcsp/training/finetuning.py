@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from simcsp.core.arms import OF_ANNOTATION
-from simcsp.core.config import Config, FinetuneConfig, to_dict
+from simcsp.core.config import Config, to_dict
 from simcsp.core.errors import InputError, Interrupted
 from simcsp.core.run_layout import checkpoint_path
 from simcsp.labels.floors import annotated_sites, fit_annotation_floor
@@ -47,7 +47,7 @@ def run_jobs(config: Config, stop: StopSignal, worker: int = 0) -> None:
     windows, splits = load_windows(config.data, config.folder)
     setup = open_setup(config, windows, splits, load_motifs(config.data), stop, worker)
     tasks = [(site, seed, arm) for site in settings.sites for seed in settings.seeds for arm in arms]
-    counts = {site: len(fold_numbers(config, splits, site)) * len(draws(settings)) for site in settings.sites}
+    counts = {site: len(fold_numbers(config, splits, site)) * len(settings.cuts) for site in settings.sites}
     setup.bar.total = sum(counts[site] for site, _, _ in tasks)
     for site, seed, arm in tasks:
         run_arm(setup, arm, site, seed)
@@ -64,12 +64,6 @@ def fold_numbers(config: Config, splits: Splits, site: str) -> list[int]:
     return list(range(count)) if chosen is None else chosen
 
 
-def draws(settings: FinetuneConfig) -> list[tuple[int | None, int]]:
-    """(number of training windows, draw) of every cut of a training part; all windows are one draw."""
-    counts = settings.train_windows
-    return [(count, draw) for count in counts for draw in range(1 if count is None else settings.draws)]
-
-
 def job_config(config: Config, job: FoldJob) -> dict[str, Any]:
     """The resolved config of one job, which can be passed back."""
     values = to_dict(config)
@@ -84,7 +78,7 @@ def job_config(config: Config, job: FoldJob) -> dict[str, Any]:
 
 def run_arm(setup: FoldSetup, arm: Arm, site: str, seed: int) -> None:
     """All folds of one arm on one task with one seed, each with every draw of its training windows."""
-    config, inputs, cuts = setup.config, arm_inputs(setup, arm), draws(setup.settings)
+    config, inputs, cuts = setup.config, arm_inputs(setup, arm), setup.settings.cuts
     numbers = fold_numbers(config, setup.splits, site)
     jobs = [FoldJob(arm, site, seed, number, count, draw) for number in numbers for count, draw in cuts]
     folds = [open_fold(setup, job, job_config(config, job), inputs) for job in jobs]
@@ -184,7 +178,7 @@ def search_settings(config: Config, stop: StopSignal, load: Load) -> str:
         setup = open_setup(trial, windows, splits, None, stop)
         start, inputs, aucs = load_start(setup, arm.name, arm.source), arm_inputs(setup, arm), []
         for number in fold_numbers(trial, setup.splits, site):
-            count, draw = draws(trial.finetune)[0]
+            count, draw = trial.finetune.cuts[0]
             job = FoldJob(arm, site, seed, number, count, draw)
             aucs.append(fit_fold(setup, open_fold(setup, job, job_config(trial, job), inputs), start)["auc"])
             report(len(aucs), float(np.mean(aucs)))

@@ -24,8 +24,9 @@ from simcsp.model.encoder import MIX, check_length, read_pooling
 from simcsp.text.annotated import SiteSampler
 from simcsp.text.corpora import Corpus, build_sampler
 from simcsp.text.sampler import WindowSampler
+from simcsp.training.cost import step_memory
 from simcsp.training.masking import Chooser, build_chooser
-from simcsp.training.objectives import OBJECTIVES, inapplicable_fields
+from simcsp.training.objectives import inapplicable_fields
 from simcsp.training.optimizer import build_optimizer, decay_groups, pack_state, take_step, unpack_state
 from simcsp.training.pretraining_run import PretrainingRun, SilentRun, stage_config, stage_inputs
 from simcsp.training.pretraining_text import open_text, record_corpus
@@ -263,20 +264,6 @@ def train(run: PretrainingRun | SilentRun, path: Path, training: Training, share
                 run.save_state(training)
             processes.wait()  # until the state is written: what started them may kill the others when one ends
             raise Interrupted(f"stopped at step {step} of {stage.steps}, state saved in {path}", number)
-
-
-def step_memory(model: BertConfig, stage: PretrainConfig, window: int, processes: int = 1) -> float:
-    """Bytes that a step takes at least: weights, gradients and AdamW's two moments, and the activations in half
-    precision of the windows that go through the encoder at once. processes: that share the batch."""
-    views = max(OBJECTIVES[stage.objective].views, 1) + stage.reverse_complement_negatives
-    share = stage.batch_size // processes
-    at_once = min(stage.mini_batch_size or share, share)
-    hidden, inner, layers = model.hidden_size, model.intermediate_size, model.num_hidden_layers
-    weights = layers * (4 * hidden * hidden + 2 * hidden * inner)
-    activations = 2.0 * at_once * views * (window + 2) * layers * (2 * hidden + inner)
-    vectors = 4.0 * stage.batch_size * views * ((window + 2) + hidden)
-    similarities = 0.0 if stage.objective == "mlm" else 4.0 * stage.batch_size * share
-    return 16.0 * weights + activations + vectors + similarities
 
 
 def check_step(shared: Pretraining, model: BertConfig, name: str, stage: PretrainConfig, window: int) -> None:

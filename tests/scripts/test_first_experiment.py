@@ -59,7 +59,7 @@ def test_a_plan_says_what_would_happen_and_leaves_nothing(tiny_data, tmp_path, c
     assert rows["folds"].startswith("4 (grouped), the first ") and "40 of 40 nt, for NMI" in rows["sites"]
     assert "9 steps of 8 windows" in rows["pretrain"] and "2 seeds" in rows["control"]
     assert "4 steps of 8 windows" in rows["mlm"] and re.search(r"a step, 4 validations of .* s, about ", rows["mlm"])
-    assert "16 fits of encoders, at most 3 epochs" in rows["fine-tune"]  # fresh, baseline, best_sccs of two seeds
+    assert "16 fits of encoders, about 3 epochs" in rows["fine-tune"]  # fresh, baseline, best_sccs of two seeds
     assert everything(tmp_path) == [config.relative_to(tmp_path)]
 
 
