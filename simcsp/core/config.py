@@ -421,13 +421,10 @@ class SearchConfig:
     """Search over settings with optuna, in the place of one run."""
 
     trials: NonNegativeInt = 0
-    """Trials that end, pruned ones included, over all processes that share the storage; 0: no search."""
+    """Trials that end, pruned ones included, over all processes that share the run folder; 0: no search."""
     metric: Literal["sccs", "nmi", "probe_auc"] = "sccs"
     """What pretrain.py's trials maximise at their last validation; probe_auc: that of a logistic regression on the
     vectors of the selection windows. Those of finetune.py: mean validation AUC."""
-    storage: str | None = None
-    """File (optuna's journal, on NFS too) or database URL that processes and machines share; null:
-    runs/<name>/search/study.journal."""
     startup_trials: PositiveInt = 5
     """Random trials before TPE proposes, and before the median prunes."""
     space: dict[str, Any] = field(default_factory=dict)

@@ -29,6 +29,7 @@ RETIRED = {
     "evaluate.mlm_places": 4000,
     "mlm.site_factor": 5.0,
     "pretrain.site_factor": 5.0,
+    "search.storage": None,
 }
 """Fields that earlier versions had, and the value under which they changed nothing."""
 

@@ -70,6 +70,7 @@ RELATE_TABLE = "relate.csv"
 CORRELATIONS = "correlations.csv"
 SEARCH = "search"
 BEST_SETTINGS = "search/best.yaml"
+STUDY = "search/study.journal"
 STUDY_DATABASE = "search/study.db"  # of earlier versions; now a journal
 
 BASES = "bases"

@@ -15,7 +15,7 @@ from typing import Any
 
 import optuna
 import yaml
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage, RetryHeartbeatStaleTrialCallback
+from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.study import MaxTrialsCallback
 from optuna.trial import TrialState
@@ -24,11 +24,9 @@ from simcsp.core.config import Config, flatten, to_dict
 from simcsp.core.errors import InputError, Interrupted
 from simcsp.core.files import write_text
 from simcsp.core.locks import LOCK, release_lock, take_lock
-from simcsp.core.run_folder import without_secrets
-from simcsp.core.run_layout import BEST_SETTINGS, STUDY_DATABASE, trial_name
+from simcsp.core.run_layout import BEST_SETTINGS, STUDY, STUDY_DATABASE, trial_name
 from simcsp.training.stopping import StopSignal, stop_if_asked
 
-HEARTBEAT, GRACE = 20, 60  # seconds, of a database: a worker not heard of for so long is dead, and its trial retried
 MAX_RETRY = 3  # of a trial: its settings may be what kills processes
 FOLDER = "folder"  # user attribute of a trial: the number whose run folder it goes on in
 Load = Callable[[list[str]], Config]
@@ -56,9 +54,7 @@ def run_search(
     done = (TrialState.COMPLETE, TrialState.PRUNED)
 
     def run_trial(trial: optuna.Trial) -> float:
-        frozen = study.get_trials(deepcopy=False)[trial.number]
-        number = trial.user_attrs.get(FOLDER, RetryHeartbeatStaleTrialCallback.retried_trial_number(frozen))
-        number = trial.number if number is None else number
+        number = trial.user_attrs.get(FOLDER, trial.number)
         lock = lock_of(config, trial.number)
         take_lock(lock)  # it dies with this process, however that ends
         try:
@@ -67,7 +63,7 @@ def run_search(
             release_lock(lock)
 
     def run_locked(trial: optuna.Trial, number: int) -> float:
-        mine = trial_config(config, number, suggest(trial, config), load)
+        own_config = trial_config(config, number, suggest(trial, config), load)
 
         def report(step: int, value: float) -> None:
             trial.report(value, step)
@@ -75,7 +71,7 @@ def run_search(
                 raise optuna.TrialPruned(f"below the median at step {step}")
 
         try:
-            value = objective(mine, report)
+            value = objective(own_config, report)
         except Interrupted:
             study.enqueue_trial(trial.params, user_attrs={FOLDER: number})  # the next start goes on with it
             raise
@@ -99,10 +95,8 @@ def lock_of(config: Config, number: int) -> Path:
 def take_over(study: optuna.Study, config: Config) -> None:
     """Have the trials of dead processes run again, in their run folders: those whose lock nobody holds.
 
-    Of a journal, which has no heartbeats as a database has. A trial without a lock file has not begun, or has ended.
+    A trial without a lock file has not begun, or has ended.
     """
-    if "://" in storage_of(config):
-        return
     for trial in study.get_trials(states=(TrialState.RUNNING,)):
         lock = lock_of(config, trial.number)
         if not lock.is_file():
@@ -121,30 +115,21 @@ def take_over(study: optuna.Study, config: Config) -> None:
 
 
 def open_study(config: Config) -> optuna.Study:
-    """The study of a config, made on first use. Raises InputError for a storage that cannot be opened."""
-    for name in ("optuna", "alembic"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # heartbeat and constant_liar, since 2021
-    storage = storage_of(config)
-    try:
-        backend = open_storage(storage)
-    except Exception as error:  # whatever the database's driver raises
-        reason = without_secrets(str(error).splitlines()[0])[:200]
-        raise InputError(f"search.storage ({without_secrets(storage)}) cannot be opened: {reason}") from None
+    """The study of a config, in a journal in its run folder: a file to which every process appends, on NFS too."""
+    path, before = config.folder / STUDY, config.folder / STUDY_DATABASE
+    if before.is_file():
+        raise InputError(f"{before} is a search of an earlier version: delete {before.parent} to search anew")
+    logging.getLogger("optuna").setLevel(logging.WARNING)
+    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # constant_liar, since 2021
+    path.parent.mkdir(parents=True, exist_ok=True)
     return optuna.create_study(
         study_name=config.name,
-        storage=backend,
+        storage=JournalStorage(Journal(str(path))),
         direction="maximize",
         load_if_exists=True,
         sampler=optuna.samplers.TPESampler(n_startup_trials=config.search.startup_trials, constant_liar=True),
         pruner=optuna.pruners.MedianPruner(n_startup_trials=config.search.startup_trials),
     )
-
-
-def storage_of(config: Config) -> str:
-    """File of a journal, or URL of a database: what the config names, else in the run folder."""
-    before = config.folder / STUDY_DATABASE  # of earlier versions
-    return config.search.storage or (f"sqlite:///{before}" if before.is_file() else str(before.with_suffix(".journal")))
 
 
 class Journal(JournalFileBackend):
@@ -171,17 +156,6 @@ class Journal(JournalFileBackend):
                 logging.getLogger(__name__).warning(f"warning: {self.path}: cut off a last line that a kill left half")
         finally:
             self.lock.release()
-
-
-def open_storage(storage: str) -> BaseStorage:
-    """A database by its URL, or a journal: a file to which every process appends, on NFS too."""
-    if "://" in storage:
-        retry = RetryHeartbeatStaleTrialCallback(max_retry=MAX_RETRY)
-        return RDBStorage(
-            storage, heartbeat_interval=HEARTBEAT, grace_period=GRACE, heartbeat_stale_trial_callback=retry
-        )
-    Path(storage).parent.mkdir(parents=True, exist_ok=True)
-    return JournalStorage(Journal(storage))
 
 
 def check_space(config: Config, sections: tuple[str, ...]) -> None:

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
@@ -12,6 +11,7 @@ import optuna
 import pytest
 import yaml
 from conftest import ROOT, refusal, tiny_config
+from optuna.storages import JournalStorage
 
 import finetune
 import pretrain
@@ -31,8 +31,12 @@ STAGE = ("model", "mlm", "pretrain")
 CHANGES = {"mlm.steps": 0, "search.trials": 3, "search.startup_trials": 2, "search.space": SPACE}
 
 
+def journal(path):
+    return JournalStorage(search.Journal(str(path)))
+
+
 def study_of(folder):
-    return optuna.load_study(study_name="tiny", storage=search.open_storage(f"{folder}/runs/tiny/search/study.journal"))
+    return optuna.load_study(study_name="tiny", storage=journal(folder / "runs/tiny/search/study.journal"))
 
 
 def test_a_search_can_maximise_what_a_linear_probe_reads(tiny_data, tmp_path, call):
@@ -73,17 +77,17 @@ def test_a_search_leaves_trials_that_are_runs_and_a_config_of_the_best(tiny_data
 
 def test_a_line_of_the_journal_that_a_kill_cut_short_is_left_out_and_said(tmp_path, caplog):
     path = tmp_path / "study.journal"
-    first = optuna.create_study(study_name="tiny", storage=search.open_storage(str(path)))
+    first = optuna.create_study(study_name="tiny", storage=journal(path))
     first.enqueue_trial({"a": 1})
     whole = path.read_bytes()
     for torn in (b"", b'{"op_code": 4, "wor', whole[:-1]):
         path.write_bytes(whole + torn if torn != whole[:-1] else torn)
-        count = len(optuna.load_study(study_name="tiny", storage=search.open_storage(str(path))).trials)
+        count = len(optuna.load_study(study_name="tiny", storage=journal(path)).trials)
         assert count == (0 if torn == whole[:-1] else 1)
         assert path.read_bytes() == (whole if torn != whole[:-1] else whole[: whole[:-1].rfind(b"\n") + 1])
     path.write_bytes(whole + b"{")
     first.enqueue_trial({"a": 2})  # another worker's kill, while this one lives
-    assert len(optuna.load_study(study_name="tiny", storage=search.open_storage(str(path))).trials) == 2
+    assert len(optuna.load_study(study_name="tiny", storage=journal(path)).trials) == 2
     assert [str(path) in record.message for record in caplog.records] == [True] * 3
 
 
@@ -160,12 +164,6 @@ def test_an_impossible_value_of_the_space_is_refused_in_one_line(tiny_data, tmp_
     assert "temperature" in line
 
 
-def test_a_storage_that_cannot_be_opened_is_refused(tiny_data, tmp_path, call, capsys):
-    changes = CHANGES | {"search.storage": "nosuchdatabase://here"}
-    line = refusal(call, capsys, pretrain, tiny_config(tmp_path, tiny_data, changes))
-    assert "search.storage" in line
-
-
 def test_settings_that_diverge_are_a_result_and_the_search_goes_on(tiny_data, tmp_path):
     config = load_config([str(tiny_config(tmp_path, tiny_data, CHANGES))])
     values = iter([FloatingPointError("the loss is nan"), 0.2, 0.1])
@@ -223,21 +221,18 @@ def test_a_journal_s_trial_is_taken_over_when_its_process_is_dead_and_not_before
     assert again.user_attrs == {search.FOLDER: 0} and search.suggest(again, config) == study.trials[0].params
 
 
-def test_a_study_of_an_earlier_version_goes_on_in_its_database(tiny_data, tmp_path):
+def test_a_search_that_an_earlier_version_kept_in_a_database_is_refused(tiny_data, tmp_path):
     config = load_config([str(tiny_config(tmp_path, tiny_data, CHANGES))])
     before = config.folder / "search/study.db"
     before.parent.mkdir(parents=True)
-    optuna.create_study(study_name="tiny", storage=f"sqlite:///{before}", direction="maximize").ask()
-    assert len(search.open_study(config).trials) == 1 and not before.with_suffix(".journal").exists()
+    before.touch()
+    with pytest.raises(InputError, match=f"{before}.*delete {before.parent}"):
+        search.open_study(config)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("storage", ["journal", "database"])
-def test_the_trial_of_a_killed_worker_goes_on_in_its_folder(tiny_data, tmp_path, call, storage):
+def test_the_trial_of_a_killed_worker_goes_on_in_its_folder(tiny_data, tmp_path):
     changes = CHANGES | {"search.trials": 1, "pretrain.steps": 3000, "pretrain.eval_steps": 5}
-    database = tmp_path / "study.db"
-    if storage == "database":
-        changes["search.storage"] = f"sqlite:///{database}"
     config = tiny_config(tmp_path, tiny_data, changes)
     state = tmp_path / "runs/tiny/search/trial0000/pretrain/state.pt"
     worker = subprocess.Popen([sys.executable, str(ROOT / "pretrain.py"), str(config)], stdout=subprocess.DEVNULL)
@@ -250,9 +245,6 @@ def test_the_trial_of_a_killed_worker_goes_on_in_its_folder(tiny_data, tmp_path,
         os.kill(worker.pid, signal.SIGKILL)
         worker.wait()
     begun = yaml.safe_load((state.parent / "config.yaml").read_text())["pretrain"]["lr"]
-    if storage == "database":
-        with sqlite3.connect(database) as connection:  # as if it had been silent for long
-            connection.execute("UPDATE trial_heartbeats SET heartbeat = datetime('now', '-1 hour')")
     resumed = []
 
     def objective(trial, report):
