@@ -52,7 +52,7 @@ from simcsp.metrics.clustering import leiden, nmi
 from simcsp.model.classifier import Classifier, layer_groups
 from simcsp.model.embedding import embed
 from simcsp.text.alphabet import add_special_tokens, decode
-from simcsp.training.pretraining import Training
+from simcsp.training.pretraining import MAX_GRAD_NORM, Training
 from simcsp.training.step import Learner, MiniBatches, step_loss
 from utils.script import run_script
 
@@ -113,7 +113,7 @@ def contrast(bench: Bench) -> Iterator[Row]:
 
     def theirs() -> None:
         their_loss().backward()
-        nn.utils.clip_grad_norm_(sentences.parameters(), stage.max_grad_norm)
+        nn.utils.clip_grad_norm_(sentences.parameters(), MAX_GRAD_NORM)
         optimizer.step()
         optimizer.zero_grad()
 

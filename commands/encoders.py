@@ -14,7 +14,7 @@ from simcsp.core.arms import BASELINE
 from simcsp.core.config import Config
 from simcsp.core.device import build_accelerator
 from simcsp.core.errors import InputError
-from simcsp.labels.motifs import load_motifs, load_nmi_sites
+from simcsp.labels.motifs import NMI_CLUSTERS, load_motifs, load_nmi_sites
 from simcsp.labels.splits import read_windows, selection_windows
 from simcsp.metrics.masked import (
     REGIONS,
@@ -113,7 +113,7 @@ def show_nmi(source: Path, config: Config) -> None:
     used = ("motif_window",) if settings.nmi_sites == "motifs" else ("context",)
 
     def measure(states: np.ndarray, *_: Any) -> dict[str, float]:
-        return nmi_details(states, sites, settings, config.seed)
+        return nmi_details(states, sites, config.seed)
 
     by_name = measure_encoders(
         source, config, used, lambda encoder: measure(encoder.embed_centre(sites.ids, settings.nmi_layer))
@@ -136,7 +136,7 @@ def show_nmi(source: Path, config: Config) -> None:
         "nmi, ami, ari: Leiden clusters (Traag et al. 2019) of the graph of 15 nearest neighbours with UMAP weights "
         "(McInnes et al. 2018), PCA 128, resolution 1\n"
         f"nmi_sd: over {LEIDEN_SEEDS} other seeds of Leiden; nmi_bound: the most that so many clusters can reach\n"
-        f"nmi_k{config.evaluate.nmi_clusters}: k-means with that many clusters for every row; "
+        f"nmi_k{NMI_CLUSTERS}: k-means with that many clusters for every row; "
         "probe_auc: logistic regression, five parts, near-duplicates together"
     )
 

@@ -186,8 +186,6 @@ class MlmConfig:
     """Steps of linear warm-up; null: a tenth of the steps, at most 500."""
     lr_scheduler_type: Literal["linear", "cosine", "constant_with_warmup"] = "linear"
     """Decay after the warm-up, as transformers names it."""
-    max_grad_norm: PositiveFloat = 1.0
-    """Gradients are clipped to this norm."""
     mlm_probability: OpenUnitInterval = 0.15
     """Masked bases: share of bases to predict."""
     min_window: PositiveInt | None = None
@@ -298,15 +296,11 @@ class FinetuneConfig:
     """supcon: learning rate; null: lr."""
     supcon_batch_size: PositiveInt = 64
     """supcon: windows a step, among which positives and negatives are found; the last partial batch is dropped."""
-    supcon_temperature: PositiveFloat = 0.1
-    """supcon: cosine similarities are divided by this (Khosla et al. 2020)."""
     max_shift: NonNegativeInt = 0
     """supcon, full: each time a training window is seen it is cut up to so many nt off its site, at random, which keeps
     its label true; validation and test windows stay centred."""
     select_epoch: Literal["per_fold", "shared"] = "per_fold"
     """shared: one epoch for all folds, by mean validation AUC, as published; per_fold: each fold its own."""
-    max_grad_norm: PositiveFloat | None = None
-    """Clip gradients to this norm; null: no clipping (published)."""
     dropout: Share = 0.1
     """Dropout before the final layer of the head."""
     hidden_dropout_prob: Share | None = None
@@ -398,10 +392,6 @@ class EvaluateConfig:
     nmi_sites: Literal["motifs", "spliceator"] = "motifs"
     """`evaluate.py nmi`: the sites of data.motif_bed, or those selection windows of Spliceator that show GT or AG at
     the site."""
-    umap_sites: NonNegativeInt = 400
-    """Sites of data.motif_bed that TensorBoard shows in UMAP's plane at each validation; 0: no such picture."""
-    nmi_clusters: PositiveInt = 10
-    """`evaluate.py nmi`: clusters of the k-means whose NMI stands beside that of Leiden."""
     kmer: PositiveInt = 4
     """k of the k-mer logistic regression."""
     mlm_fasta: str | None = None

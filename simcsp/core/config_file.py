@@ -27,7 +27,13 @@ RETIRED = {
     "data.legacy_strand_offset": False,
     "evaluate.legacy_logit_threshold": False,
     "evaluate.mlm_places": 4000,
+    "evaluate.nmi_clusters": 10,
+    "evaluate.umap_sites": 400,
+    "finetune.max_grad_norm": None,
+    "finetune.supcon_temperature": 0.1,
+    "mlm.max_grad_norm": 1.0,
     "mlm.site_factor": 5.0,
+    "pretrain.max_grad_norm": 1.0,
     "pretrain.site_factor": 5.0,
     "search.storage": None,
 }

@@ -26,6 +26,7 @@ from simcsp.text.sites import MOTIFS, motif_half, motif_label
 from simcsp.text.store import TokenStore, open_store
 
 AGREEMENT = 0.95  # share of sites whose bases must be those of their label
+NMI_CLUSTERS = 10  # of the k-means whose NMI stands beside that of Leiden
 LEAST_SITES = 20  # of a strand, for its share to be judged by itself
 _CAUSES = (  # read on the other strand, how far along the forward strand, what it means where the bases are right there
     (True, 0, "the strand column says the opposite strand"),
@@ -235,10 +236,8 @@ def load_nmi_sites(config: Config) -> tuple[Motifs, str]:
                 "or --evaluate.nmi_sites spliceator"
             )
         phrase = f"{len(sites.labels)} motif sites"
-    if len(sites.labels) < config.evaluate.nmi_clusters:
-        raise InputError(
-            f"evaluate.nmi_clusters ({config.evaluate.nmi_clusters}) is more than there are sites ({len(sites.labels)})"
-        )
+    if len(sites.labels) < NMI_CLUSTERS:
+        raise InputError(f"{phrase}: NMI beside {NMI_CLUSTERS} clusters of k-means takes at least as many")
     return sites, phrase
 
 

@@ -17,7 +17,7 @@ from sklearn.preprocessing import StandardScaler
 from simcsp.core.config import EvaluateConfig
 from simcsp.core.errors import InputError
 from simcsp.labels.floors import gc_content
-from simcsp.labels.motifs import Motifs
+from simcsp.labels.motifs import NMI_CLUSTERS, Motifs
 from simcsp.labels.spliceator import Windows
 from simcsp.labels.splits import grouped_folds
 from simcsp.metrics.clustering import adjusted_agreement, by_half, kmeans, leiden, leiden_of, neighbour_graph, nmi
@@ -163,15 +163,15 @@ def nmi_floors(motifs: Motifs, settings: EvaluateConfig, seed: int) -> dict[str,
     return of_floors(motifs.ids, settings, lambda values, _: nmi(leiden(values, seed=seed), motifs.labels)["nmi"])
 
 
-def nmi_details(states: np.ndarray, sites: Motifs, settings: EvaluateConfig, seed: int) -> dict[str, float]:
+def nmi_details(states: np.ndarray, sites: Motifs, seed: int) -> dict[str, float]:
     """NMI of states [sites, any] and what tells a better encoder from another number of clusters, by halves (*_gt,
     *_ag) and mean.
 
     nmi_sd: over other seeds of Leiden, below which a difference means nothing. ami, ari: of the same clusters. nmi_k10:
-    of k-means with evaluate.nmi_clusters clusters. probe_auc: of a linear probe of the label on the same states, sites
+    of k-means with as many clusters. probe_auc: of a linear probe of the label on the same states, sites
     that share 80 nt kept together.
     """
-    k, labels = settings.nmi_clusters, sites.labels
+    k, labels = NMI_CLUSTERS, sites.labels
     graph = neighbour_graph(states)
     clusters = leiden_of(graph, seed=seed)
     groups = near_duplicate_groups(sites.ids, min(KMER, sites.ids.shape[1]))

@@ -46,7 +46,7 @@ SPLIT_FIELDS = ("spliceator", "negatives", "dedup", "max_windows")
 SPLIT_FIELDS += ("folds", "num_folds", "selection_share", "split_seed")
 # What may differ between runs without making another experiment of them.
 _BOOKKEEPING = ("name", "runs", "device", "workers", "data.cache", "search.", "pretrain.control")
-_BOOKKEEPING += ("evaluate.smallest_effect", "evaluate.umap_sites", "finetune.fold_events")
+_BOOKKEEPING += ("evaluate.smallest_effect", "finetune.fold_events")
 _BOOKKEEPING += ("finetune.arms", "finetune.sites", "finetune.seeds", "finetune.folds")
 
 

@@ -40,6 +40,8 @@ from simcsp.training.optimizer import build_optimizer, pack_state, take_step, un
 from simcsp.training.stopping import stop_if_asked
 from simcsp.training.training_warnings import at_chance, one_class
 
+SUPCON_TEMPERATURE = 0.1  # Khosla et al. 2020
+
 # -- training ----------------------------------------------------------------------------------------------------------
 
 
@@ -207,8 +209,6 @@ def train_pass(setup: FoldSetup, fold: Fold, fit: Fit) -> tuple[float, int]:
         if not torch.isfinite(loss):
             raise FloatingPointError(f"{fold.run.path}: the loss is {loss.item()} in epoch {fit.epoch + 1}")
         accelerator.backward(loss)
-        if setup.settings.max_grad_norm is not None:
-            accelerator.clip_grad_norm_(fit.learner.parameters(), setup.settings.max_grad_norm)
         skipped += take_step(accelerator, fit.optimizer, fit.scheduler)
         total += loss.detach()
         stop_if_asked(setup.stop, f"in {fold.run.path}, epoch {fit.epoch + 1}")
@@ -220,7 +220,7 @@ def batch_loss(setup: FoldSetup, fit: Fit, index: torch.Tensor) -> torch.Tensor:
     if fit.stage == "supcon":
         with setup.accelerator.autocast():
             vectors = window_vectors(fit.model.bert, training_tokens(setup, index), fit.model.pooling)
-        return sup_con(vectors.float(), setup.classes[index], setup.settings.supcon_temperature)
+        return sup_con(vectors.float(), setup.classes[index], SUPCON_TEMPERATURE)
     if fit.stage == "head":
         logits = head_logits(setup, fit.model, fit.features[index])
     else:

@@ -37,6 +37,8 @@ from simcsp.training.stopping import StopSignal
 from simcsp.training.tensorboard import open_folder
 from simcsp.training.validation import Validation, build_validation
 
+MAX_GRAD_NORM = 1.0  # to which gradients are clipped
+
 
 @dataclass(frozen=True)
 class Pretraining:
@@ -160,7 +162,7 @@ class Training:
                 f"the loss is {loss.item()} at step {self.step + 1}: lower {self.stage.objective} lr or raise warm-up"
             )
         self.accelerator.backward(own_loss)
-        norm = self.accelerator.clip_grad_norm_(self.learner.parameters(), self.stage.max_grad_norm)
+        norm = self.accelerator.clip_grad_norm_(self.learner.parameters(), MAX_GRAD_NORM)
         skipped = take_step(self.accelerator, self.optimizer, self.scheduler)
         self.step += 1
         self.count += 1

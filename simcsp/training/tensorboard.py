@@ -36,7 +36,9 @@ from simcsp.core.run_layout import (
 from simcsp.metrics.clustering import lay_out, principal_components
 from simcsp.training.validation import Seen, Validation
 
-MOST_PAIRS, MOST_VECTORS, COMPONENTS, LEAST_SITES = 500, 500, 32, 30
+MOST_PAIRS = MOST_VECTORS = 500  # in histograms; in the projector, by their first COMPONENTS
+COMPONENTS = 32
+LEAST_SITES, MOST_SITES = 30, 400  # in UMAP's plane
 _SCORES = {"val/auc": "val_auc", "val/f1": "val_f1", "train/loss": "loss"}
 
 
@@ -154,9 +156,8 @@ def show_validation(run: RunFolder, step: int, validation: Validation, seen: See
     points, labels = seen.states, None if seen.states is None else validation.motifs.labels
     if points is None and seen.vectors is not None:
         points, labels = seen.vectors, np.where(validation.labels == 1, "site", "no site")
-    most = validation.settings.umap_sites
-    if points is not None and min(most, len(points)) >= LEAST_SITES:
-        image = draw_points(points, labels, most, validation.seed, f"step {step}")
+    if points is not None and len(points) >= LEAST_SITES:
+        image = draw_points(points, labels, MOST_SITES, validation.seed, f"step {step}")
     run.view.picture(step, distributions, image)
 
 

@@ -182,12 +182,11 @@ def test_nmi_sites_of_spliceator_are_selection_windows_with_a_motif(tiny):
 
 def test_the_details_of_nmi_agree_with_training_and_with_its_parts(tiny):
     _, config, _, model = tiny
-    config = with_evaluate(config, nmi_clusters=3)
     sites, _ = load_nmi_sites(config)
     encoder = Encoder(model.bert, "mean", 64)
-    details = nmi_details(encoder.embed_centre(sites.ids, None), sites, config.evaluate, config.seed)
+    details = nmi_details(encoder.embed_centre(sites.ids, None), sites, config.seed)
     assert details.items() >= measure_nmi(encoder, sites, None, config.seed).items()
-    for name in ("nmi", "ami", "ari", "nmi_k3", "probe_auc"):
+    for name in ("nmi", "ami", "ari", "nmi_k10", "probe_auc"):
         assert details[name] == pytest.approx((details[f"{name}_gt"] + details[f"{name}_ag"]) / 2)
 
 
@@ -202,10 +201,7 @@ def test_more_clusters_lower_nmi_and_the_rest_shows_that_the_encoder_is_no_worse
     sites = Motifs(rng.integers(6, 10, size=(320, 40), dtype=np.uint8), labels)
     plain = 9 * np.eye(8)[kind] + rng.normal(size=(320, 8))
     split = np.hstack([plain, 30 * np.eye(20)[rng.integers(0, 20, 320)]])  # as good, in twenty pieces
-    found = {
-        name: nmi_details(states, sites, config.evaluate, config.seed)
-        for name, states in (("plain", plain), ("split", split))
-    }
+    found = {name: nmi_details(states, sites, config.seed) for name, states in (("plain", plain), ("split", split))}
     assert found["plain"]["nmi"] > 0.9 and found["split"]["nmi"] < 0.6
     assert found["split"]["clusters"] > 2 * found["plain"]["clusters"]
     assert found["split"]["probe_auc"] == pytest.approx(found["plain"]["probe_auc"], abs=0.02)
@@ -223,7 +219,7 @@ def test_overlapping_sites_do_not_help_the_probe(tiny):
     states = rng.normal(size=(60, 32))[family] + 0.01 * rng.normal(size=(600, 32))
     bases = rng.integers(6, 10, size=(60, 40), dtype=np.uint8)
     together, apart = (
-        nmi_details(states, Motifs(ids, labels), config.evaluate, config.seed)["probe_auc"]
+        nmi_details(states, Motifs(ids, labels), config.seed)["probe_auc"]
         for ids in (bases[family], rng.integers(6, 10, size=(600, 40), dtype=np.uint8))
     )
     assert apart > 0.9 and together < 0.75
@@ -237,7 +233,7 @@ def test_a_score_by_half_is_that_of_its_rows():
 
 def test_the_tables_of_nmi_show_means_and_halves(tiny, call, capsys):
     path, _, checkpoint, _ = tiny
-    call(evaluate, "nmi", checkpoint, path, "--evaluate.nmi_clusters", 4)
+    call(evaluate, "nmi", checkpoint, path)
     out = capsys.readouterr().out
     assert "NMI of 40 motif sites, windows of 40 nt, last layer" in out and "Traag" in out and "McInnes" in out
     means, halves = rows_of(out)
@@ -245,7 +241,7 @@ def test_the_tables_of_nmi_show_means_and_halves(tiny, call, capsys):
     assert list(means) == encoders
     assert list(halves) == [f"{half} {name}" for half in ("gt", "ag") for name in encoders]
     for name in encoders:
-        for key in ("nmi", "nmi_bound", "ami", "ari", "nmi_k4", "probe_auc"):
+        for key in ("nmi", "nmi_bound", "ami", "ari", "nmi_k10", "probe_auc"):
             mean = (halves[f"gt {name}"][key] + halves[f"ag {name}"][key]) / 2
             assert means[name][key] == pytest.approx(mean, abs=2e-4), (name, key)
         assert {"clusters", "nmi_sd"} <= set(means[name])
@@ -264,8 +260,6 @@ def test_nmi_of_spliceator_s_windows_needs_no_bed(tiny_data, tiny, call, capsys,
     "changes, flags, parts",
     [
         ({}, [], ["data.motif_bed is not set", "--evaluate.nmi_sites spliceator"]),
-        (motif_settings, ["--evaluate.nmi_clusters", 41], ["evaluate.nmi_clusters (41)", "(40)"]),
-        (motif_settings, ["--evaluate.nmi_clusters", 0], ["evaluate.nmi_clusters"]),
         ({}, ["--evaluate.nmi_sites", "both"], ["evaluate.nmi_sites"]),
         ({}, ["--evaluate.bootstrap", 0], ["evaluate.bootstrap"]),
     ],

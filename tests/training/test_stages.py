@@ -238,14 +238,14 @@ def test_the_contrast_sees_training_windows_alone_with_their_own_classes(fit, mo
 
     def contrast(vectors, given, temperature):
         classes.append(given.numpy())
-        assert temperature == 0.2
+        assert temperature == 0.1
         return real_contrast(vectors, given, temperature)
 
     monkeypatch.setattr(fold, "batch_loss", loss)
     monkeypatch.setattr(fold, "sup_con", contrast)
     for site, expected in (("both", {0, 1, 2}), ("acceptor", {0, 2})):
         seen.clear(), classes.clear()
-        fit(site, ["supcon", "head"], sites=[site], supcon_temperature=0.2, head_epochs=1)
+        fit(site, ["supcon", "head"], sites=[site], head_epochs=1)
         study, index = seen[0][0], np.concatenate([index for _, index in seen])
         windows = study.windows
         assert set(index) <= set(study.splits.folds[site][0]["train"])
