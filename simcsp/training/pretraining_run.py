@@ -15,7 +15,16 @@ from simcsp.core.arms import PROXIES
 from simcsp.core.config import Config, MlmConfig, ModelConfig, PretrainConfig, to_dict
 from simcsp.core.files import copy_files, read_json, remove_folder, replace_folder
 from simcsp.core.run_folder import RunFolder
-from simcsp.core.run_layout import LAST, OVERLAP, START, best_of, checkpoint_path, step_checkpoints, step_name
+from simcsp.core.run_layout import (
+    CONTROL_STAGE,
+    LAST,
+    OVERLAP,
+    START,
+    best_of,
+    checkpoint_path,
+    step_checkpoints,
+    step_name,
+)
 from simcsp.model.card import write_card
 from simcsp.model.checkpoint import resolve_source, save_checkpoint
 from simcsp.model.checksums import sha256_folder
@@ -118,7 +127,7 @@ class PretrainingRun:
             self.folder.rewind(-1)
             self._describe(training, remarks)
             floors = self._measure_start(training)
-            if self.name != "control" and self.config.seed == self.config.pretrain_seeds[0]:  # the same for all
+            if self.name != CONTROL_STAGE and self.config.seed == self.config.pretrain_seeds[0]:  # the same for all
                 show_floors(self.config.folder, floors, steps)
         show_layout(self.folder.view.writer)
         shown = sys.stderr.isatty()
@@ -136,7 +145,7 @@ class PretrainingRun:
         log(f"{self.name}: {stage.objective}, {stage.steps} steps of {windows}{shared}")
         log(f"encoder: {size:.2f} M parameters, pooling {training.pooling}; {'; '.join(remarks)}")
         remark = batch_for_gpu(self.name, stage.batch_size, training.accelerator.device.type)
-        if remark is not None and self.name != "control":  # whose batch is that of pretrain
+        if remark is not None and self.name != CONTROL_STAGE:  # whose batch is that of pretrain
             log(f"warning: {self.folder.path}: {remark}")
         for part in read_json(self.config.folder / OVERLAP, REMEASURE)["parts"]:
             log(f"overlap: {part['sentence']}", show=bool(part["shared"]))
