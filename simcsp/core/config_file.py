@@ -62,7 +62,7 @@ def upgrade(values: dict[str, Any]) -> dict[str, Any]:
     values = {name: dict(value) if isinstance(value, dict) else value for name, value in values.items()}
     for key, unused in RETIRED.items():
         section, name = key.split(".")
-        if key not in known_fields() and values.get(section, {}).get(name) == unused:
+        if key not in known_fields() and values.get(section, {}).get(name, ...) == unused:
             del values[section][name]
     mlm = values.get("mlm", {})
     if mlm.get("objective") == "mlm":
