@@ -39,8 +39,8 @@ class Genome:
         """int64 [end - start] of [start, end) of a record on one strand, as that strand is read; N is unlabelled."""
         labels = np.zeros(end - start, dtype=np.int64)
         rows = self.sites[name]
-        mine = rows[(rows[:, 0] == minus) & (rows[:, 1] >= start) & (rows[:, 1] < end)]
-        labels[mine[:, 1] - start] = mine[:, 2]
+        within = rows[(rows[:, 0] == minus) & (rows[:, 1] >= start) & (rows[:, 1] < end)]
+        labels[within[:, 1] - start] = within[:, 2]
         labels[self.store.fetch(name, start, end) == N] = UNLABELLED
         return labels[::-1].copy() if minus else labels
 

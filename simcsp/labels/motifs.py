@@ -244,9 +244,9 @@ def load_nmi_sites(config: Config) -> tuple[Motifs, str]:
 def _require_two_labels(sites: Motifs, field: str, remedy: str) -> None:
     halves = motif_half(sites.labels)
     for half in ("gt", "ag"):
-        found = np.unique(sites.labels[halves == half])
-        if len(found) < 2:
+        names = np.unique(sites.labels[halves == half])
+        if len(names) < 2:
             raise InputError(
-                f"{field}: the {half.upper()} half has sites of {len(found)} label(s), {', '.join(found) or 'none'}: "
+                f"{field}: the {half.upper()} half has sites of {len(names)} label(s), {', '.join(names) or 'none'}: "
                 f"NMI compares at least two{remedy}"
             )

@@ -27,14 +27,14 @@ def sites_in_text(
     half-open, in any order. Only meaningful when both refer to the same genome build.
     """
     left = (starts + ends) // 2 - window // 2
-    found = np.zeros(len(left), dtype=bool)
+    inside = np.zeros(len(left), dtype=bool)
     for record in set(records) & {name for name in intervals if len(intervals[name])}:
         begin, end = intervals[record][np.argsort(intervals[record][:, 0])].T
         reach = np.maximum.accumulate(end)  # of those that begin so far, the furthest end
-        mine = np.flatnonzero(records == record)
-        before = np.searchsorted(begin, left[mine] + window)  # how many begin left of the window's end
-        found[mine] = (before > 0) & (reach[before - 1] > left[mine])
-    return found
+        rows = np.flatnonzero(records == record)
+        before = np.searchsorted(begin, left[rows] + window)  # how many begin left of the window's end
+        inside[rows] = (before > 0) & (reach[before - 1] > left[rows])
+    return inside
 
 
 @dataclass(frozen=True)
@@ -135,8 +135,10 @@ def measure_overlap(data: DataConfig, corpus: Corpus) -> list[Overlap]:
         inside = {}
         for record in store.records:
             if record.source == source:
-                mine = stretches[(stretches[:, 0] >= record.offset) & (stretches[:, 0] < record.offset + record.length)]
-                inside[record.source_name] = mine - record.offset
+                of_record = stretches[
+                    (stretches[:, 0] >= record.offset) & (stretches[:, 0] < record.offset + record.length)
+                ]
+                inside[record.source_name] = of_record - record.offset
         columns = (np.array([getattr(site, name) for site in bed]) for name in ("chrom", "start", "end"))
         sites["motif sites"] = sites_in_text(*columns, data.motif_window, inside)
     return overlap_report((store.ids[start:end] for start, end in stretches), parts, sites)

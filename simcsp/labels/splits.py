@@ -145,9 +145,9 @@ def stratified(strata: np.ndarray, count: int, seed: int | tuple[int, ...]) -> n
     order = np.random.default_rng(seed).permutation(len(strata))
     place = np.empty(len(strata))
     for stratum in np.unique(strata):
-        mine = order[strata[order] == stratum]
-        place[mine] = (np.arange(len(mine)) + 0.5) / len(mine)
-        place[mine[0]] = 0.0
+        of_stratum = order[strata[order] == stratum]
+        place[of_stratum] = (np.arange(len(of_stratum)) + 0.5) / len(of_stratum)
+        place[of_stratum[0]] = 0.0
     return np.argsort(place, kind="stable")[:count]
 
 

@@ -128,16 +128,16 @@ def score_windows(
     subsets = {"": np.ones(len(labels), dtype=bool)} | ({} if similar is None else {"_distinct": ~similar})
     rows: dict[str, float] = {}
     for suffix, kept in subsets.items():
-        mine, ours = labels[kept], probabilities[kept]
-        rows[f"windows{suffix}"] = len(mine)
-        if len(np.unique(mine)) < 2:
+        truth, predicted = labels[kept], probabilities[kept]
+        rows[f"windows{suffix}"] = len(truth)
+        if len(np.unique(truth)) < 2:
             continue
-        scores = classification_scores(mine, ours) | {"ece": calibration_error(mine, ours)}
+        scores = classification_scores(truth, predicted) | {"ece": calibration_error(truth, predicted)}
         if threshold is not None:
-            scores |= {f"{key}_tuned": score for key, score in threshold_scores(mine, ours, threshold).items()}
+            scores |= {f"{key}_tuned": score for key, score in threshold_scores(truth, predicted, threshold).items()}
         if suffix:
             at = {"f1": 0.5, "f1_tuned": threshold} if threshold is not None else {"f1": 0.5}
-            rates = {key: called_rates(mine, ours, value) for key, value in at.items()}
+            rates = {key: called_rates(truth, predicted, value) for key, value in at.items()}
             prevalence = float(labels.mean())
             scores |= {key: f1_at_prevalence(rate["tpr"], rate["fpr"], prevalence) for key, rate in rates.items()}
         rows |= {f"{key}{suffix}": value for key, value in scores.items()}
@@ -180,12 +180,12 @@ def score_ensembles(
             threshold = None if member.labels is None else best_threshold(member.labels, member.probabilities)
             model = "ensemble" if member is ensemble else "test"
             for name, windows in sets.items():
-                mine = windows.take(windows.of_site(site))
+                of_site = windows.take(windows.of_site(site))
                 common = {**job, "fold": member.fold, "dataset": name}
                 if threshold is not None:
                     rows.append({**common, "metric": f"{model}/threshold", "value": threshold})
-                for part, index in parts_of(mine, site).items():
-                    labels, probabilities = mine.labels[index], member.species[name][index]
+                for part, index in parts_of(of_site, site).items():
+                    labels, probabilities = of_site.labels[index], member.species[name][index]
                     similar = None if member.similar[name] is None else member.similar[name][index]
                     scores = score_windows(labels, probabilities, similar, threshold)
                     prefix = model if part == site else f"{model}/{part}"
@@ -232,8 +232,8 @@ def species_remarks(windows: Windows, sets: dict[str, Windows]) -> list[str]:
         if own is None:
             remarks.append(f"{name}: whether it occurs in the training windows is not known, its ids end in no species")
             continue
-        seen = [species for species in own if species.casefold() in folded]
-        verdict = f"{', '.join(seen)} occurs in the training windows" if seen else "not in the training windows"
+        known = [species for species in own if species.casefold() in folded]
+        verdict = f"{', '.join(known)} occurs in the training windows" if known else "not in the training windows"
         remarks.append(f"{name}: ids end in {', '.join(own)}; {verdict}")
     return remarks
 

@@ -95,15 +95,15 @@ def nearest_neighbours(points: np.ndarray, neighbours: int) -> tuple[np.ndarray,
     """
     n, d = points.shape
     columns = -(-n // _GROUP) * _GROUP
-    given = torch.from_numpy(points.astype(np.float32))
-    left = torch.cat([given, torch.ones(n, 1)], dim=1)
+    points_f32 = torch.from_numpy(points.astype(np.float32))
+    left = torch.cat([points_f32, torch.ones(n, 1)], dim=1)
     right = torch.zeros(d + 1, columns)  # left @ right is |other|^2 - 2 row other: |row|^2 would change no order
-    right[:d, :n] = -2 * given.T
+    right[:d, :n] = -2 * points_f32.T
     right[d] = torch.inf
-    right[d, :n] = given.square().sum(dim=1)
+    right[d, :n] = points_f32.square().sum(dim=1)
     # groups take every (columns / _GROUP)th column: the minima are then of whole slices, which is one fast pass
     groups, spare = columns // _GROUP, min(n, neighbours + _SPARE)
-    found = []
+    neighbours = []
     for start in range(0, n, _ROWS):
         squared = left[start : start + _ROWS] @ right
         squared.diagonal(start).fill_(-torch.inf)  # itself comes first
@@ -111,8 +111,8 @@ def nearest_neighbours(points: np.ndarray, neighbours: int) -> tuple[np.ndarray,
         nearest = slices.amin(dim=1).topk(min(spare, groups), largest=False, sorted=False).indices
         candidates = (nearest[:, None] + groups * torch.arange(_GROUP)[:, None]).flatten(1)
         chosen = squared.gather(1, candidates).topk(spare, largest=False).indices
-        found.append(candidates.gather(1, chosen))
-    indices = torch.cat(found).numpy()
+        neighbours.append(candidates.gather(1, chosen))
+    indices = torch.cat(neighbours).numpy()
     differences = (points - points[column] for column in indices.T)
     distances = np.sqrt(np.stack([np.einsum("ij,ij->i", each, each) for each in differences], axis=1))
     distances[:, 0] = -1.0  # itself, before its copies
@@ -168,8 +168,8 @@ def leiden_of(graph: igraph.Graph, resolution: float = 1.0, seed: int = 0) -> np
     import igraph
 
     igraph.set_random_number_generator(random.Random(seed))
-    found = graph.community_leiden("modularity", weights="weight", resolution=resolution, n_iterations=-1)
-    return np.array(found.membership)
+    clusters = graph.community_leiden("modularity", weights="weight", resolution=resolution, n_iterations=-1)
+    return np.array(clusters.membership)
 
 
 def kmeans(features: np.ndarray, clusters: int, seed: int = 0) -> np.ndarray:
@@ -212,10 +212,10 @@ def by_half(
     """{name: mean, name_gt, name_ag} of score(labels, values) within the GT half and the AG half of labels [n]."""
     halves, scores = motif_half(labels), {}
     for half in ("gt", "ag"):
-        mine = halves == half
-        if not mine.any():
+        rows = halves == half
+        if not rows.any():
             raise ValueError(f"no {half.upper()} site among the motif sites: NMI is a mean over both halves")
-        scores[f"{name}_{half}"] = float(score(labels[mine], values[mine]))
+        scores[f"{name}_{half}"] = float(score(labels[rows], values[rows]))
     return {name: (scores[f"{name}_gt"] + scores[f"{name}_ag"]) / 2, **scores}
 
 

@@ -30,9 +30,9 @@ def label_regions(transcripts: list[Transcript], record: str, length: int) -> tu
     Where genes of both strands overlap, a base is that of the transcript that comes last.
     """
     region, minus = np.zeros(length, dtype=np.int8), np.zeros(length, dtype=bool)
-    mine = [transcript for transcript in transcripts if transcript.chrom == record]
+    of_record = [transcript for transcript in transcripts if transcript.chrom == record]
     for kind in ("intron", "exon", "splice site"):
-        for transcript in mine:
+        for transcript in of_record:
             for start, end in _stretches(transcript, kind):
                 start, end = max(start, 0), min(end, length)
                 region[start:end] = REGIONS.index(kind)

@@ -84,7 +84,7 @@ def find_checkpoints(runs: Sequence[Path]) -> list[Checkpoint]:
     best_sccs, best_nmi and last are copies of some step, and count where save_total_limit has removed it; a start that
     several runs share counts for the first of them. Raises InputError for a run without finished pre-training.
     """
-    found: dict[str, Checkpoint] = {}
+    checkpoints: dict[str, Checkpoint] = {}
     for run in runs:
         stages = {stage: finished_stages(run, stage) for stage in (PRETRAIN, CONTROL_STAGE)}
         if not stages[PRETRAIN]:
@@ -94,8 +94,8 @@ def find_checkpoints(runs: Sequence[Path]) -> list[Checkpoint]:
             for folder, step in _steps(path, summary):
                 digest = sha256_folder(folder, card=False)
                 objective = summary["objective"] if step else "start"
-                found.setdefault(digest, Checkpoint(run, stage, seed, step, objective, folder, digest))
-    return list(found.values())
+                checkpoints.setdefault(digest, Checkpoint(run, stage, seed, step, objective, folder, digest))
+    return list(checkpoints.values())
 
 
 def _steps(stage: Path, summary: dict[str, Any]) -> list[tuple[Path, int]]:
@@ -215,13 +215,13 @@ def finetuned_scores(checkpoint: Checkpoint, config: Config) -> dict[str, float]
     folders = finished_fits(checkpoint.run / RELATE, checkpoint.arm, settings.sites[0])
     summaries = [read_json(folder / SUMMARY) for folder in folders]
     scores = pd.DataFrame([summary["metrics"] for summary in summaries if _asked_for(summary, settings)])
-    found = {"n": len(scores)}
+    row = {"n": len(scores)}
     for outcome in OUTCOMES:
         values = scores[f"test/{outcome}"]
-        found |= {outcome: values.mean(), f"{outcome}_sd": values.std(ddof=1)}
+        row |= {outcome: values.mean(), f"{outcome}_sd": values.std(ddof=1)}
     for metric in ("before/sccs", "after/sccs", "before/nmi", "after/nmi"):
-        found[metric] = scores[metric].mean() if metric in scores else np.nan
-    return found
+        row[metric] = scores[metric].mean() if metric in scores else np.nan
+    return row
 
 
 def _asked_for(summary: dict[str, Any], settings: FinetuneConfig) -> bool:
@@ -286,22 +286,22 @@ def correlate(table: pd.DataFrame, seed: int) -> pd.DataFrame:
 
 
 def _correlation(outcome: str, proxy: str, table: pd.DataFrame, seed: int) -> dict[str, Any]:
-    mine = table[table[proxy].notna()]
-    x, y = mine[proxy].to_numpy(), mine[outcome].to_numpy()
-    runs = mine["unit"].nunique()
-    row = {"outcome": outcome, "proxy": proxy, "checkpoints": len(mine), "runs": runs}
+    measured = table[table[proxy].notna()]
+    x, y = measured[proxy].to_numpy(), measured[outcome].to_numpy()
+    runs = measured["unit"].nunique()
+    row = {"outcome": outcome, "proxy": proxy, "checkpoints": len(measured), "runs": runs}
     row |= {f"{name}{part}": np.nan for name in MEASURES for part in ("", "_low", "_high")}
     row |= {"resampled": "runs" if runs >= FEWEST_RUNS else "checkpoints", "remark": ""}
-    if len(mine) < FEWEST_CHECKPOINTS:
+    if len(measured) < FEWEST_CHECKPOINTS:
         return row | {"remark": f"fewer than {FEWEST_CHECKPOINTS} checkpoints"}
     for values, what in ((x, "the proxy"), (y, OUTCOMES[outcome])):
         if (values == values[0]).all():
             return row | {"remark": f"{what} is the same for all"}
-    here = rank_correlations(x, y, np.ones((1, len(mine))))
-    resampled = rank_correlations(x, y, resample(mine["unit"].to_numpy(), seed))
+    observed = rank_correlations(x, y, np.ones((1, len(measured))))
+    resampled = rank_correlations(x, y, resample(measured["unit"].to_numpy(), seed))
     for name in MEASURES:
         low, high = np.nanpercentile(resampled[name], [2.5, 97.5])
-        row |= {name: here[name][0], f"{name}_low": low, f"{name}_high": high}
+        row |= {name: observed[name][0], f"{name}_low": low, f"{name}_high": high}
     return row
 
 

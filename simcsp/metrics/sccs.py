@@ -156,11 +156,11 @@ def sccs_difference(
         same, counts = labels[left] == labels[right], _draw_windows(groups, resamples, rng)
         weights = (drawn[left] * drawn[right] for drawn in counts)
     ties = [_sorted_ties(cosine_pairs(vectors, left, right)) for vectors in (start, now)]
-    same, found = same.astype(np.float64), []
+    same, differences = same.astype(np.float64), []
     for drawn in weights:
         first, second = (weighted_spearman(same[order], drawn[order], starts) for order, starts in ties)
-        found.append(second - first)
-    half = Z_95 * float(np.std(found)) * scale
+        differences.append(second - first)
+    half = Z_95 * float(np.std(differences)) * scale
     return {"diff": after - before, "diff_low": after - before - half, "diff_high": after - before + half}
 
 
@@ -203,10 +203,10 @@ def _window_error(
     order, starts = _sorted_ties(similarity(vectors[chosen], left, right))
     left, right = left[order], right[order]
     same = (labels[chosen][left] == labels[chosen][right]).astype(np.float64)
-    found = []
+    resampled = []
     for counts in _draw_windows(groups, resamples, rng):
-        found.append(weighted_spearman(same, counts[left] * counts[right], starts))
-    variance = max(np.var(found) - by_pair / len(same), by_pair / len(same))
+        resampled.append(weighted_spearman(same, counts[left] * counts[right], starts))
+    variance = max(np.var(resampled) - by_pair / len(same), by_pair / len(same))
     return float(np.sqrt(variance * len(chosen) / len(labels)))
 
 

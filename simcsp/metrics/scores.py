@@ -71,14 +71,14 @@ def ap_interval(
     order = np.argsort(-scores, kind="stable")
     sites, block = labels[order].astype(float), np.unique(blocks, return_inverse=True)[1][order]
     ends = np.flatnonzero(np.diff(scores[order], append=np.nan) != 0)  # candidates of one score are called together
-    count, rng, found = block.max() + 1, np.random.default_rng(seed), []
+    count, rng, resampled = block.max() + 1, np.random.default_rng(seed), []
     for _ in range(samples):
         weights = rng.multinomial(count, np.full(count, 1 / count))[block]
         hits, called = (weights * sites).cumsum()[ends], weights.cumsum()[ends]
         if hits[-1]:
             gained = np.diff(hits, prepend=0) / hits[-1]
-            found.append((gained * hits / np.maximum(called, 1)).sum())
-    low, high = np.quantile(found, [0.025, 0.975])
+            resampled.append((gained * hits / np.maximum(called, 1)).sum())
+    low, high = np.quantile(resampled, [0.025, 0.975])
     return float(low), float(high)
 
 
@@ -105,8 +105,8 @@ def best_threshold(labels: np.ndarray, probabilities: np.ndarray) -> float:
     """
     order = np.argsort(-probabilities, kind="stable")
     falling = probabilities[order].astype(np.float64)
-    found = np.cumsum(labels[order])
-    f1 = 2 * found / (np.arange(1, len(found) + 1) + found[-1])  # 2 TP / (called + sites), calling the first i
+    hits = np.cumsum(labels[order])
+    f1 = 2 * hits / (np.arange(1, len(hits) + 1) + hits[-1])  # 2 TP / (called + sites), calling the first i
     thresholds = np.append((falling[1:] + falling[:-1]) / 2, np.nextafter(falling[-1], -1.0))
     apart = np.append(falling[1:] < falling[:-1], True)  # equal probabilities are called together or not at all
     best = thresholds[apart & (f1 == f1[apart].max())]

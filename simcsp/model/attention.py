@@ -112,10 +112,10 @@ class Float32Gradient(torch.autograd.Function):
     def backward(ctx: FunctionCtx, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         *states, logsumexp = ctx.saved_tensors
         states = [one.float() for one in (gradient, *states)]
-        found = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
+        gradients = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
             *states, logsumexp, 0.0, False, scale=ctx.scaling
         )
-        return *(one.to(gradient.dtype) for one in found), None
+        return *(one.to(gradient.dtype) for one in gradients), None
 
 
 def _served(states: torch.Tensor, dropped: int) -> bool:

@@ -165,10 +165,10 @@ def _genome(data: DataConfig, store: TokenStore) -> Corpus:
     ]
     total = sum(map(len, starts))
     if not total:
-        found = ", ".join(span.record.name for span in allowed[:3])
+        names = ", ".join(span.record.name for span in allowed[:3])
         raise InputError(
             f"data.corpus (genome): no chunk of 6,200 nt in the {data.split} chromosomes (data.split) of "
-            f"{store.manifest['sources']}, whose records are {found}{', ...' if len(allowed) > 3 else ''}"
+            f"{store.manifest['sources']}, whose records are {names}{', ...' if len(allowed) > 3 else ''}"
             f"{' (data.records)' if data.records else ''}: it takes human chromosomes (chr1, 1 or NC_000001.11); "
             "for others use corpus fasta"
         )

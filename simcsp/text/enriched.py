@@ -90,10 +90,10 @@ def _score_windows(data: DataConfig, store: TokenStore, number: int, scorer: Sco
     if not scores:
         raise InputError(f"data.window ({data.window} nt) is longer than every record of {data.fasta[number]}")
     score = np.concatenate(scores).astype(np.float64)
-    found = np.isfinite(score)
-    if not found.any():
+    scored = np.isfinite(score)
+    if not scored.any():
         raise InputError(f"data.scorer ({data.scorer}) finds no candidate site in {data.fasta[number]}")
-    score[~found] = score[found].min()
+    score[~scored] = score[scored].min()
     start = np.concatenate(starts)
     return Intervals(start, np.full(len(start), data.window), np.concatenate(minus), np.ones(len(start))), score
 

@@ -86,8 +86,8 @@ def _next_header(chunk: bytes, position: int, at_line_start: bool) -> int:
     """Index of the next '>' that starts a line, or len(chunk)."""
     if at_line_start and chunk[position : position + 1] == b">":
         return position
-    found = chunk.find(b"\n>", position)
-    return len(chunk) if found < 0 else found + 1
+    end = chunk.find(b"\n>", position)
+    return len(chunk) if end < 0 else end + 1
 
 
 def _encode_body(body: bytes, path: str | Path, line: int) -> tuple[np.ndarray, np.ndarray]:

@@ -135,20 +135,20 @@ def shared_windows(ids: np.ndarray, texts: Iterable[np.ndarray], k: int = KMER) 
 
 def kmers_in_text(kmers: KmerSet, texts: Iterable[np.ndarray]) -> KmerSet:
     """Those k-mers of the set that the texts hold."""
-    seen = np.zeros(len(kmers.hashes), dtype=bool)
+    in_text = np.zeros(len(kmers.hashes), dtype=bool)
     for text in texts:
         for _, index in kmers.matches(text):
-            seen[index] = True
-    return KmerSet(kmers.hashes[seen], kmers.k)
+            in_text[index] = True
+    return KmerSet(kmers.hashes[in_text], kmers.k)
 
 
 def windows_holding(ids: np.ndarray, kmers: KmerSet) -> np.ndarray:
     """bool [n]: which windows hold a k-mer of the set on either strand."""
-    found = np.zeros(len(ids), dtype=bool)
+    shared = np.zeros(len(ids), dtype=bool)
     for start, hashes, known in _both_strands(ids, kmers.k):
         where, _ = kmers.find(hashes.ravel(), known.ravel())
-        found[start + where // hashes.shape[1]] = True
-    return found
+        shared[start + where // hashes.shape[1]] = True
+    return shared
 
 
 def positions_in_text(kmers: KmerSet, text: np.ndarray) -> np.ndarray:

@@ -40,8 +40,8 @@ class WeightMatrix:
         self.log_frequencies, self.log_counts = [], []  # of non-sites, of sites: [types, 8 flank], [types]
         for label in (0, 1):
             members = [(sites == site) & (labels == label) for site in np.unique(sites)]
-            self.log_frequencies.append(np.log([self._frequencies(features[mine]) for mine in members]))
-            self.log_counts.append(np.log([mine.sum() for mine in members]))
+            self.log_frequencies.append(np.log([self._frequencies(features[rows]) for rows in members]))
+            self.log_counts.append(np.log([rows.sum() for rows in members]))
         self.log_odds = list(self.log_frequencies[1] - self.log_frequencies[0])  # by type, in the order of their names
         self.calibration = LogisticRegression(C=1e6, max_iter=1000).fit(self._scores(features), labels)
         return self
@@ -117,7 +117,7 @@ def _decoys(
     store: TokenStore, real: np.ndarray, site: str, how_many: int, rng: np.random.Generator
 ) -> list[np.ndarray]:
     """Flanks of random GT / AG that no annotation calls a site, on the strands and records of the real ones."""
-    strands, found = np.unique(real[:, :2], axis=0), []
+    strands, sequences = np.unique(real[:, :2], axis=0), []
     share = -(-how_many // len(strands))
     for record, minus in strands.tolist():
         ids = strand_ids(store, store.records[record].name, bool(minus))
@@ -125,5 +125,5 @@ def _decoys(
         places = np.setdiff1d(motif_boundaries(ids, site), known)
         places = places[(places >= SCORER_FLANK) & (places <= len(ids) - SCORER_FLANK)]
         for place in rng.choice(places, min(share, len(places)), replace=False).tolist():
-            found.append(ids[place - SCORER_FLANK : place + SCORER_FLANK])
-    return found
+            sequences.append(ids[place - SCORER_FLANK : place + SCORER_FLANK])
+    return sequences

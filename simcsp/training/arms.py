@@ -76,8 +76,8 @@ def check_pooling(asked: ModelConfig, checkpoint: Path) -> None:
     """Raises InputError where a checkpoint of the run's own pools in another way than the config: it would win."""
     recorded = read_json(checkpoint / "config.json", REMEDY).get("pooling", "")
     kind, _, layer = recorded.partition("@")
-    for field, value, found in (("pooling", asked.pooling, kind), ("pooling_layer", asked.pooling_layer, layer)):
-        if value is not None and str(value) != found:
+    for field, value, saved in (("pooling", asked.pooling, kind), ("pooling_layer", asked.pooling_layer, layer)):
+        if value is not None and str(value) != saved:
             raise InputError(
                 f"model.{field} is {value}, and {checkpoint} was trained with {recorded}: leave it out, or pre-train "
                 "with it under another --name"

@@ -146,16 +146,16 @@ def show_hyperparameters(writer: SummaryWriter, values: dict[str, Any], tags: li
 # -- pictures of a validation ------------------------------------------------------------------------------------------
 
 
-def show_validation(run: RunFolder, step: int, validation: Validation, seen: Seen) -> None:
+def show_validation(run: RunFolder, step: int, validation: Validation, measured: Seen) -> None:
     """Histograms of cosines within and between the classes, and in UMAP's plane the motif sites, or without any the
     selection windows."""
     distributions, image = {}, None
-    if seen.vectors is not None:
-        same, other = class_cosines(seen.vectors, validation.labels, validation.seed)
+    if measured.vectors is not None:
+        same, other = class_cosines(measured.vectors, validation.labels, validation.seed)
         distributions = {"cosine/same class": same, "cosine/different class": other}
-    points, labels = seen.states, None if seen.states is None else validation.motifs.labels
-    if points is None and seen.vectors is not None:
-        points, labels = seen.vectors, np.where(validation.labels == 1, "site", "no site")
+    points, labels = measured.states, None if measured.states is None else validation.motifs.labels
+    if points is None and measured.vectors is not None:
+        points, labels = measured.vectors, np.where(validation.labels == 1, "site", "no site")
     if points is not None and len(points) >= LEAST_SITES:
         image = draw_points(points, labels, MOST_SITES, validation.seed, f"step {step}")
     run.view.picture(step, distributions, image)
@@ -190,13 +190,13 @@ def draw_points(vectors: np.ndarray, labels: np.ndarray, most: int, seed: int, t
     return png.getvalue()
 
 
-def show_vectors(run: RunFolder, validation: Validation, seen: Seen, name: str) -> None:
+def show_vectors(run: RunFolder, validation: Validation, measured: Seen, name: str) -> None:
     """Add an encoder to the run's PROJECTOR: labelled vectors of selection windows, by their first components."""
-    if seen.vectors is None:
+    if measured.vectors is None:
         return
-    folder, chosen = run.path / PROJECTOR, np.linspace(0, len(seen.vectors) - 1, MOST_VECTORS).astype(int)
+    folder, chosen = run.path / PROJECTOR, np.linspace(0, len(measured.vectors) - 1, MOST_VECTORS).astype(int)
     chosen = np.unique(chosen)
-    points = principal_components(seen.vectors[chosen])[:, :COMPONENTS]
+    points = principal_components(measured.vectors[chosen])[:, :COMPONENTS]
     lines = ("\t".join(f"{value:.4g}" for value in row) for row in points)
     write_text(folder / f"{name}.tsv", "\n".join(lines) + "\n")
     labels = np.where(validation.labels[chosen] == 1, "site", "no site")
@@ -270,10 +270,10 @@ def show_arm(folder: Path, arm: str) -> None:
     with SummaryWriter(str(folder / FINETUNE / arm)) as writer:
         show_layout(writer)
         writer.add_text("config", f"```yaml\n{(folds[0][0] / CONFIG).read_text(encoding='utf-8')}\n```")
-        for site, mine in by_site.items():
+        for site, of_site in by_site.items():
             prefix = "" if len(by_site) == 1 else f"{site}/"
-            _show_epochs(writer, prefix, [read_metrics(path) for path, _ in mine])
-            _show_scores(writer, prefix, mine)
+            _show_epochs(writer, prefix, [read_metrics(path) for path, _ in of_site])
+            _show_scores(writer, prefix, of_site)
         settings = read_saved(folds[0][0] / CONFIG)["finetune"]
         shown = {"arm": arm, "lr": settings["lr"], "objective": "+".join(settings["stages"]), "folds": len(folds)}
         show_hyperparameters(writer, shown, ["final/f1", "final/auc"])
