@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from simcsp.core.errors import InputError
-from simcsp.text.annotation import gene_bodies, other_spelling, read_annotation, read_symbols
-from simcsp.text.reading import is_whole_number, open_binary
+from simcsp.text.annotation import gene_bodies, other_spelling, read_annotation, symbols
+from simcsp.text.reading import is_comment, is_whole_number, open_text
 from simcsp.text.store import TokenStore
 
 Span = tuple[int, int, int]
@@ -43,10 +42,11 @@ def find_spans(
 def gene_spans(path: Path, store: TokenStore) -> dict[str, list[Span]]:
     """{symbol, or ID of a gene without one: its bodies} of a GTF or GFF3."""
     numbers = {record.name: number for number, record in enumerate(store.records)}
-    symbols = read_symbols(path)
-    spans: dict[str, list[Span]] = {}
-    for body in gene_bodies(read_annotation(path, {record.name: record.length for record in store.records})):
-        spans.setdefault(symbols.get(body.gene, body.gene), []).append((numbers[body.chrom], body.start + 1, body.end))
+    transcripts = read_annotation(path, {record.name: record.length for record in store.records})
+    symbol_of, spans = symbols(transcripts), {}
+    for body in gene_bodies(transcripts):
+        symbol = symbol_of[body.chrom, body.strand, body.gene]
+        spans.setdefault(symbol, []).append((numbers[body.chrom], body.start + 1, body.end))
     return spans
 
 
@@ -88,10 +88,10 @@ def _bed_spans(path: Path, store: TokenStore) -> Iterator[Span]:
     """Rows of a BED: record, start (from 0), end; more columns or not. A row beyond its record is an error."""
     numbers = {record.name: number for number, record in enumerate(store.records)}
     empty = True
-    with open_binary(path) as handle:
-        for line_number, line in enumerate(io.TextIOWrapper(handle, encoding="utf-8", errors="replace"), start=1):
+    with open_text(path) as lines:
+        for line_number, line in enumerate(lines, start=1):
             fields = line.split()
-            if not fields or line.startswith(("#", "track", "browser")):
+            if not fields or is_comment(line):
                 continue
             where, empty = f"{path}, line {line_number}", False
             if len(fields) < 3 or not all(map(is_whole_number, fields[1:3])) or int(fields[1]) >= int(fields[2]):

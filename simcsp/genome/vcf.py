@@ -28,7 +28,7 @@ from simcsp.genome.journal import Journal
 from simcsp.model.bases import Labeller, padded
 from simcsp.model.embedding import check_numbers
 from simcsp.text.alphabet import ENCODE, UNK
-from simcsp.text.annotation import GeneBody, gene_bodies, other_spelling, read_annotation, read_symbols
+from simcsp.text.annotation import GeneBody, gene_bodies, other_spelling, read_annotation, symbols
 from simcsp.text.known_introns import foreign_names
 from simcsp.text.store import Record, TokenStore
 
@@ -199,7 +199,7 @@ def ids_of(bases: str) -> np.ndarray:
 def read_genes(path: Path, store: TokenStore) -> dict[str, list[Gene]]:
     """{record: genes} of a GTF or GFF3, with gene_name or Name as the symbol, else the gene's ID."""
     transcripts = read_annotation(path, {record.name: record.length for record in store.records})
-    symbols = read_symbols(path)
+    symbol_of = symbols(transcripts)
     sites: dict[tuple[str, str, str], tuple[set[int], set[int]]] = {}
     for transcript in transcripts:
         minus = transcript.strand == "-"
@@ -212,7 +212,7 @@ def read_genes(path: Path, store: TokenStore) -> dict[str, list[Gene]]:
     for body in gene_bodies(transcripts):
         acceptors, donors = sites[body.chrom, body.strand, body.gene]
         arrays = np.array(sorted(acceptors), np.int64), np.array(sorted(donors), np.int64)
-        genes.setdefault(body.chrom, []).append(Gene(body, symbols.get(body.gene, body.gene), arrays))
+        genes.setdefault(body.chrom, []).append(Gene(body, symbol_of[body.chrom, body.strand, body.gene], arrays))
     return genes
 
 

@@ -5,7 +5,6 @@ genome build that the BED means.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import zipfile
 import zlib
@@ -21,7 +20,7 @@ from simcsp.labels.spliceator import Windows
 from simcsp.labels.splits import read_windows, selection_windows
 from simcsp.text.alphabet import N, encode, reverse_complement
 from simcsp.text.annotation import other_spelling
-from simcsp.text.reading import is_whole_number, open_binary
+from simcsp.text.reading import is_comment, is_whole_number, open_text
 from simcsp.text.sites import MOTIFS, motif_half, motif_label
 from simcsp.text.store import TokenStore, open_store
 
@@ -65,9 +64,9 @@ class Site:
 def read_bed(path: str | Path) -> list[Site]:
     """Sites of a motif BED, plain or gzipped: chrom, start, end, name, name2, strand; label = last `|` part of name."""
     sites = []
-    with open_binary(path) as handle:
-        for number, line in enumerate(io.TextIOWrapper(handle, encoding="utf-8", errors="replace"), start=1):
-            if not line.strip() or line.startswith(("#", "track", "browser")):
+    with open_text(path) as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.strip() or is_comment(line):
                 continue
             where = f"{path}, line {number}"
             fields = line.rstrip("\r\n").split("\t")

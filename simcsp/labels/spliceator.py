@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 
 from simcsp.core.errors import InputError
 from simcsp.text.alphabet import encode
-from simcsp.text.reading import open_binary
+from simcsp.text.reading import open_text
 from simcsp.text.sites import SITES
 
 PUBLISHED_WINDOWS = {
@@ -135,20 +134,25 @@ def _load(files: list[tuple[Path, str, int]], context: int) -> Windows:
 def read_rows(path: Path) -> Iterator[tuple[str, str, str]]:
     """(group, sequence, 'file, line n') by the published loader's rules.
 
-    Fields are separated by `;`, header lines start with `ID_uniprot`, the sequence is field 1, or field 2 where field 1
-    is shorter than 100, and the group follows the last `_` of field 0.
+    Fields are separated by `;`, header lines have ID_uniprot first, the sequence is field 1, or field 2 where field 1
+    is shorter than 100 and than field 2 (it is a position), and the group follows the last `_` of field 0.
     """
-    with open_binary(path) as handle:
-        for number, line in enumerate(io.TextIOWrapper(handle, encoding="utf-8", errors="replace"), start=1):
+    with open_text(path) as lines:
+        for number, line in enumerate(lines, start=1):
             where = f"{path}, line {number}"
-            if line.startswith("ID_uniprot") or not line.strip():
-                continue
             fields = line.strip().split(";")
-            if len(fields) < 2 or (len(fields[1]) < 100 and len(fields) < 3):
+            if not line.strip() or fields[0].split()[:1] == ["ID_uniprot"]:
+                continue
+            if len(fields) < 2 or (len(fields) < 3 and not fields[1].isalpha()):
                 raise InputError(
                     f"{where}: expected `id;sequence` or `id;position;sequence`, found {line.strip()[:40]!r}"
                 )
-            yield fields[0].rsplit("_", 1)[-1], fields[2] if len(fields[1]) < 100 else fields[1], where
+            yield fields[0].rsplit("_", 1)[-1], _sequence(fields), where
+
+
+def _sequence(fields: list[str]) -> str:
+    first, second = [*fields[1:3], ""][:2]
+    return second if len(first) < min(100, len(second)) else first
 
 
 def numbered(ids: np.ndarray) -> np.ndarray:

@@ -5,17 +5,19 @@ Coordinates leave this module 0-based and half-open, on the forward strand.
 
 from __future__ import annotations
 
-import io
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple
+from urllib.parse import unquote
 
 import numpy as np
 
 from simcsp.core.errors import InputError
-from simcsp.text.reading import is_whole_number, open_binary
+from simcsp.core.remarks import remark
+from simcsp.text.reading import is_comment, is_whole_number, open_text
 
 # Gaps between exons that are shorter come from frameshifts and errors of assembly, bridged in the alignment of a
 # transcript: hardly any spliceosomal intron of an animal or plant is below 30 nt.
@@ -26,17 +28,21 @@ MOST_ORPHANS = 0.5
 # A transcript of the Consensus Coding Sequence set: Ensembl's and GENCODE's GFF3 say so on its own row, NCBI's on its
 # CDS, GTF on its exons too.
 _CCDS = re.compile(r'ccds_?id[ =]"?CCDS|\btag "CCDS|[=,]CCDS:CCDS', re.IGNORECASE)
-_GTF_ID = {key: re.compile(rf'(?:^|;)\s*{key} "([^"]+)"') for key in ("gene_id", "transcript_id")}
-_SYMBOL = re.compile(r'(?:^|;)\s*(?:gene_name "([^"]+)"|Name=([^;]+))')
-_GFF3_ID = {key: re.compile(rf"(?:^|;)\s*{key}=([^;]+)") for key in ("ID", "Parent")}
+_CCDS = re.compile(r'ccds_?id[ =]"?CCDS|\btag "CCDS|[=,]CCDS:CCDS', re.IGNORECASE)
+_GFF3 = re.compile(r"\s*[^\s=;\"]+=")  # how its attributes begin
+_SYMBOLS = ("gene_name", "Name", "gene", "ref_gene_name")
+_RANKS = ("exon_number", "rank")
+_LEAVES = {"CDS", "start_codon", "stop_codon", "five_prime_UTR", "three_prime_UTR", "UTR", "intron"}
+"""Features that are nobody's parent."""
 
 
 @dataclass(frozen=True)
 class Transcript:
     """exons: int64 [n, 2], 0-based half-open, ascending, disjoint; strand '+' or '-'.
 
-    gene: its ID. orphan: the GFF3 has no row for the transcript, so its gene is unknown and `gene` is its own name.
-    in_ccds: it has an identifier of the Consensus Coding Sequence set.
+    gene: its ID; symbol: its name, or its ID where it has none. Both are unique within a record alone. orphan: the GFF3
+    has no row for the transcript, so its gene is unknown and `gene` is its own name. in_ccds: it has an identifier of
+    the Consensus Coding Sequence set.
     """
 
     name: str
@@ -46,6 +52,7 @@ class Transcript:
     exons: np.ndarray
     orphan: bool = False
     in_ccds: bool = False
+    symbol: str = ""
 
 
 class Intron(NamedTuple):
@@ -90,36 +97,32 @@ def gene_bodies(transcripts: Iterable[Transcript]) -> list[GeneBody]:
     return sorted(GeneBody(chrom, *span, strand, gene) for (chrom, strand, gene), span in spans.items())
 
 
+def symbols(transcripts: Iterable[Transcript]) -> dict[tuple[str, str, str], str]:
+    """{(record, strand, gene ID): symbol}."""
+    return {(one.chrom, one.strand, one.gene): one.symbol or one.gene for one in transcripts}
+
+
 def read_annotation(
     path: str | Path, lengths: dict[str, int], transcripts: Literal["all", "ccds"] = "all"
 ) -> list[Transcript]:
-    """Transcripts of a GTF or GFF3 file (told apart by the attributes, plain or gzipped), in the file's order.
+    """Transcripts of a GTF or GFF3 file (told apart row by row, plain or gzipped), in the file's order.
 
     lengths: {record: nt} of the FASTA that the annotation is of. Records that the FASTA lacks are left out, as long as
-    it has some. A transcript with exons on two records or strands comes as one for each. ccds: transcripts of the
-    Consensus Coding Sequence set alone. Raises InputError with file and line for what is malformed, lies beyond its
-    record, or has record names that are spelt otherwise in the FASTA, and for a file that names no CCDS.
+    it has some. A transcript with exons on two records or strands comes as one for each; one that is trans-spliced has
+    no introns: its exons come one by one. Left out, counted and said: exons that name no transcript, transcripts
+    without a strand, and those that cross the origin of a circular record. ccds: transcripts of the Consensus Coding
+    Sequence set alone. Raises InputError with file and line for what is malformed, lies beyond its record, or has
+    record names that are spelt otherwise in the FASTA, and for a file that names no CCDS.
     """
-    exons = _Exons(path)
+    exons = _Exons(path, lengths)
     for row in _rows(path):
-        exons.add(row, lengths)
-    exons.check_names(lengths)
-    if transcripts == "all":
-        return exons.transcripts()
-    if not exons.in_ccds:
+        exons.add(row)
+    exons.check_names()
+    if transcripts == "ccds" and not exons.in_ccds:
         raise InputError(f"{path}: no transcript has a CCDS identifier (ccdsid): take all (data.transcripts)")
-    return [transcript for transcript in exons.transcripts() if transcript.in_ccds]
-
-
-def read_symbols(path: str | Path) -> dict[str, str]:
-    """{gene ID: gene_name or Name} of a GTF or GFF3, of the genes that have one."""
-    symbols = {}
-    for row in _rows(path):
-        found = _SYMBOL.search(row.attributes)
-        gene = _GTF_ID["gene_id"].search(row.attributes) or _GFF3_ID["ID"].search(row.attributes)
-        if found and gene:
-            symbols.setdefault(gene[1].strip(), (found[1] or found[2]).strip())
-    return symbols
+    known = exons.transcripts()
+    exons.say_what_was_left_out()
+    return [transcript for transcript in known if transcripts == "all" or transcript.in_ccds]
 
 
 class _Row(NamedTuple):
@@ -133,13 +136,17 @@ class _Row(NamedTuple):
 
 
 def _rows(path: str | Path) -> Iterator[_Row]:
-    with open_binary(path) as handle:
-        for number, line in enumerate(io.TextIOWrapper(handle, encoding="utf-8", errors="replace"), start=1):
-            if line.startswith(("##FASTA", ">")):  # GFF3 may carry the sequence at its end
-                return
-            if not line.strip() or line.startswith(("#", "track", "browser")):
+    """Rows of nine columns, but for comments and for the sequence that a GFF3 may carry after ##FASTA or a '>'."""
+    in_sequence = False
+    with open_text(path) as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.strip() or is_comment(line):
+                in_sequence = in_sequence or line.rstrip() == "##FASTA"
                 continue
             fields = line.rstrip("\n").split("\t")
+            in_sequence = in_sequence or (line.startswith(">") and len(fields) < 9)
+            if in_sequence and len(fields) < 9:
+                continue
             if len(fields) != 9:
                 raise InputError(
                     f"{path}, line {number}: expected nine tab-separated columns as in GTF or GFF3, not {len(fields)}"
@@ -148,120 +155,248 @@ def _rows(path: str | Path) -> Iterator[_Row]:
             yield _Row(chrom, feature, start, end, strand, attributes, f"{path}, line {number}")
 
 
+def _attributes(text: str) -> tuple[dict[str, str], bool]:
+    """({key: value}, whether it is a GFF3's) of the ninth column; of a key that comes twice, the first value.
+
+    GFF3: KEY=VALUE, with commas between several and both as they stand: see `_decoded`. GTF: KEY "VALUE", in which a
+    semicolon ends nothing, or KEY VALUE.
+    """
+    values: dict[str, str] = {}
+    if _GFF3.match(text):
+        for piece in text.split(";"):
+            key, _, value = piece.partition("=")
+            values.setdefault(key.strip(), value.strip())
+        return values, True
+    quoted = text.split('"')
+    for number in range(0, len(quoted), 2):
+        *whole, last = quoted[number].split(";")
+        if number + 1 < len(quoted):
+            values.setdefault(last.strip(), quoted[number + 1].strip())
+        else:
+            whole.append(last)
+        for piece in whole:
+            key, _, value = piece.strip().partition(" ")
+            if value:
+                values.setdefault(key, value.strip())
+    return values, False
+
+
+def _decoded(value: str | None) -> list[str]:
+    """The values of a GFF3's attribute: separated by commas, then percent-decoded."""
+    return [unquote(part.strip()) for part in value.split(",") if part.strip()] if value else []
+
+
+class _Feature(NamedTuple):
+    """A row of a GFF3 that is no exon. symbol: '' where it has none."""
+
+    chrom: str
+    start: int
+    end: int
+    parent: str | None
+    symbol: str
+    is_trans_spliced: bool
+
+
+class _Exon(NamedTuple):
+    start: int
+    end: int
+    rank: int
+
+
 @dataclass
 class _Exons:
-    """What has been read so far."""
+    """What has been read so far. A transcript is (name, gene, record), where gene is None in a GFF3."""
 
     path: str | Path
-    is_gtf: bool | None = None
-    parent_of: dict[str, str | None] = field(default_factory=dict)
-    """GFF3: ID -> (first) Parent of every row that is no exon."""
+    lengths: dict[str, int]
+    features: dict[str, list[_Feature]] = field(default_factory=dict)
+    """GFF3: ID -> its rows: it may repeat on another record, and in the parts of one feature."""
     names: dict[str, str] = field(default_factory=dict)
     """Record name of an exon -> where it was first read."""
-    of_transcript: dict[tuple[str, str, str], list[tuple[int, int]]] = field(default_factory=dict)
-    """(transcript, record, strand) -> exons."""
-    gene_of: dict[str, str] = field(default_factory=dict)
-    """GTF: transcript -> gene."""
-    in_ccds: set[str] = field(default_factory=set)
-    """Transcripts with a CCDS identifier."""
-    first_seen: dict[str, str] = field(default_factory=dict)
+    exons: dict[tuple[str, str | None, str], dict[str, list[_Exon]]] = field(default_factory=dict)
+    """Transcript -> strand -> exons."""
+    first_seen: dict[tuple[str, str | None, str], str] = field(default_factory=dict)
     """Transcript -> where its first exon was read."""
+    symbol_of: dict[tuple[str, str], str] = field(default_factory=dict)
+    """GTF: (record, gene) -> symbol."""
+    in_ccds: set[tuple[str, str]] = field(default_factory=set)
+    """(record, transcript) with a CCDS identifier."""
+    trans_spliced: set[tuple[str, str | None, str]] = field(default_factory=set)
+    dropped: set[tuple[str, str | None, str]] = field(default_factory=set)
+    circular: set[str] = field(default_factory=set)
+    beyond: list[tuple[str, int, int, tuple[str, str | None, str]]] = field(default_factory=list)
+    """Exons that end beyond their record: where, start, end, transcript."""
+    left_out: Counter[str] = field(default_factory=Counter)
+    nameless: str | None = None
+    """Where the first exon without a transcript was read."""
 
-    def add(self, row: _Row, lengths: dict[str, int]) -> None:
-        if self.is_gtf is None:
-            self.is_gtf = bool(_GTF_ID["gene_id"].search(row.attributes))
-            if not self.is_gtf and "=" not in row.attributes:
-                raise InputError(
-                    f'{row.where}: the attributes are neither GTF (gene_id "X";) nor GFF3 (ID=X): {row.attributes[:60]}'
-                )
-        if _CCDS.search(row.attributes):
-            self.in_ccds.update(self._ccds_owners(row))
+    def add(self, row: _Row) -> None:
+        attributes, is_gff3 = _attributes(row.attributes)
+        chrom = row.chrom if row.chrom in self.lengths else unquote(row.chrom)
+        if attributes.get("Is_circular", "").lower() == "true":
+            self.circular.add(chrom)
+        if row.feature != "exon" or _CCDS.search(row.attributes):
+            self._note(row, chrom, attributes, is_gff3)
         if row.feature != "exon":
-            if not self.is_gtf and (name := _attribute(row, "ID")):
-                parents = _attribute(row, "Parent")
-                self.parent_of[name] = parents.split(",")[0] if parents else None
             return
-        self.names.setdefault(row.chrom, row.where)
-        transcripts = self._gtf_owner(row) if self.is_gtf else self._gff3_owners(row)
+        self.names.setdefault(chrom, row.where)
         exon = _interval(row)
-        if row.chrom not in lengths:
+        gene = None
+        if is_gff3:
+            owners = _decoded(attributes.get("Parent"))
+        else:
+            owners = [attributes["transcript_id"]] if attributes.get("transcript_id") else []
+            gene = attributes.get("gene_id") or (owners and owners[0]) or None
+            self._note_symbol(chrom, gene, attributes)
+        if not owners:
+            self.left_out["exons that name no transcript"] += 1
+            self.nameless = self.nameless or row.where
+        if chrom not in self.lengths:
             return
-        if exon[1] > lengths[row.chrom]:
-            raise InputError(
-                f"{row.where}: the exon ends at {row.end}, beyond record {row.chrom} of {lengths[row.chrom]} nt: "
-                "the FASTA is a piece or another build"
-            )
-        for transcript in transcripts:
+        rank = next((int(attributes[key]) for key in _RANKS if is_whole_number(attributes.get(key, ""))), 0)
+        for owner in owners:
+            transcript = (owner, gene, chrom)
             self.first_seen.setdefault(transcript, row.where)
-            self.of_transcript.setdefault((transcript, row.chrom, row.strand), []).append(exon)
+            if row.strand not in ("+", "-"):
+                self._drop(transcript, "transcripts without a strand")
+            elif exon[1] > self.lengths[chrom]:
+                self.beyond.append((row.where, *exon, transcript))
+            else:
+                self.exons.setdefault(transcript, {}).setdefault(row.strand, []).append(_Exon(*exon, rank))
+            if _is_trans_spliced(attributes):
+                self.trans_spliced.add(transcript)
 
-    def _ccds_owners(self, row: _Row) -> list[str]:
-        if self.is_gtf:
-            transcript = _GTF_ID["transcript_id"].search(row.attributes)
-            return [transcript[1]] if transcript else []
-        owners = _attribute(row, "Parent" if row.feature in ("CDS", "exon") else "ID")
-        return owners.split(",") if owners else []
+    def _note(self, row: _Row, chrom: str, attributes: dict[str, str], is_gff3: bool) -> None:
+        """Take note of what a row says of genes and transcripts."""
+        in_ccds = _CCDS.search(row.attributes)
+        if not is_gff3:
+            self._note_symbol(chrom, attributes.get("gene_id"), attributes)
+            if in_ccds and attributes.get("transcript_id"):
+                self.in_ccds.add((chrom, attributes["transcript_id"]))
+            return
+        if in_ccds:
+            owners = attributes.get("Parent" if row.feature in ("CDS", "exon") else "ID")
+            self.in_ccds.update((chrom, owner) for owner in _decoded(owners))
+        own = _decoded(attributes.get("ID"))
+        if own and row.feature not in _LEAVES and row.feature != "exon":
+            ends = [int(end) if is_whole_number(end) else 0 for end in (row.start, row.end)]
+            parents, symbol = _decoded(attributes.get("Parent")), _symbol(attributes)
+            symbol, spliced = ",".join(_decoded(symbol)), _is_trans_spliced(attributes)
+            feature = _Feature(chrom, ends[0] - 1, ends[1], parents[0] if parents else None, symbol, spliced)
+            self.features.setdefault(",".join(own), []).append(feature)
 
-    def _gtf_owner(self, row: _Row) -> list[str]:
-        found = {key: pattern.search(row.attributes) for key, pattern in _GTF_ID.items()}
-        for key, match in found.items():
-            if match is None:
-                raise InputError(f'{row.where}: exon without {key} "..." among its attributes')
-        transcript = found["transcript_id"][1]
-        self.gene_of[transcript] = found["gene_id"][1]
-        return [transcript]
+    def _note_symbol(self, chrom: str, gene: str | None, attributes: dict[str, str]) -> None:
+        if gene and (chrom, gene) not in self.symbol_of and (symbol := _symbol(attributes)):
+            self.symbol_of[chrom, gene] = unquote(symbol)
 
-    def _gff3_owners(self, row: _Row) -> list[str]:
-        parents = _attribute(row, "Parent")
-        if not parents:
-            raise InputError(f"{row.where}: exon without Parent= among its attributes: its transcript is unknown")
-        return parents.split(",")
+    def _drop(self, transcript: tuple[str, str | None, str], why: str) -> None:
+        if transcript not in self.dropped:
+            self.dropped.add(transcript)
+            self.left_out[why] += 1
 
-    def check_names(self, lengths: dict[str, int]) -> None:
+    def check_names(self) -> None:
         """Refuse an annotation that names the FASTA's records differently, wholly or in part."""
         if not self.names:
             raise InputError(f"{self.path} holds no exon row: the file is empty, cut short or of another kind")
-        foreign = {name: where for name, where in self.names.items() if name not in lengths}
-        spelt = {_bare(name): name for name in lengths} if foreign else {}
+        if not self.exons and not self.first_seen and self.nameless:
+            raise InputError(
+                f"{self.nameless}: the attributes of no exon are a GTF's (transcript_id \"X\";) or a GFF3's (Parent=X)"
+            )
+        foreign = {name: where for name, where in self.names.items() if name not in self.lengths}
+        spelt = by_bare_name(self.lengths) if foreign else {}
         for name, where in foreign.items():
-            twin = spelt.get(_bare(name))
+            twin = spelt.get(bare_name(name))
             if twin is not None and twin not in self.names:
                 raise InputError(
                     f"{where}: record {name!r} is {twin!r} in the FASTA: give both files the same names, "
                     f"{_rename(name, twin)}"
                 )
-        if not self.names.keys() & lengths.keys():
+        if not self.names.keys() & self.lengths.keys():
             raise InputError(
                 f"{self.path}: no record in common with the FASTA ({next(iter(self.names))!r} here, "
-                f"{next(iter(lengths), 'none')!r} there): take the annotation of that very assembly, with its names"
+                f"{next(iter(self.lengths), 'none')!r} there): take the annotation of that very assembly"
             )
+
+    def say_what_was_left_out(self) -> None:
+        for what, count in self.left_out.items():
+            remark(f"{self.path}: left out: {what} ({count:,})")
 
     def transcripts(self) -> list[Transcript]:
-        orphans = [] if self.is_gtf else [name for name in self.first_seen if name not in self.parent_of]
+        self._check_ends()
+        orphans = [key for key in self.first_seen if key[1] is None and key[0] not in self.features]
         if len(orphans) > MOST_ORPHANS * len(self.first_seen):
             raise InputError(
-                f"{self.first_seen[orphans[0]]}: the exon's Parent {orphans[0]!r} has no row of its own: "
+                f"{self.first_seen[orphans[0]]}: the exon's Parent {orphans[0][0]!r} has no row of its own: "
                 f"{len(orphans)} of {len(self.first_seen)} transcripts lack theirs, keep the mRNA rows in the GFF3"
             )
-        lost = set(orphans)
-        return [
-            Transcript(name, self._gene(name), chrom, strand, _disjoint(exons), name in lost, name in self.in_ccds)
-            for (name, chrom, strand), exons in self.of_transcript.items()
-        ]
+        known = []
+        for transcript, by_strand in self.exons.items():
+            if transcript not in self.dropped:
+                for strand, exons in by_strand.items():
+                    known += self._of_strand(transcript, strand, exons)
+        return known
 
-    def _gene(self, transcript: str) -> str:
-        if self.is_gtf:
-            return self.gene_of[transcript]
-        seen = {transcript}
-        while (parent := self.parent_of.get(transcript)) and parent not in seen:
-            transcript = parent
-            seen.add(parent)
-        return transcript
+    def _check_ends(self) -> None:
+        """Drop transcripts that cross the origin of a circular record; refuse exons that lie beyond another."""
+        for where, start, end, transcript in self.beyond:
+            length = self.lengths[transcript[2]]
+            if transcript[2] not in self.circular and start >= length:
+                raise InputError(
+                    f"{where}: the exon ends at {end}, beyond record {transcript[2]} of {length} nt: "
+                    "the FASTA is a piece or another build"
+                )
+            self._drop(transcript, "transcripts that cross the end of their record, as on a circular one")
+
+    def _of_strand(self, transcript: tuple[str, str | None, str], strand: str, exons: list[_Exon]) -> list[Transcript]:
+        """The transcripts of one name on one strand: one, but for parts of a GFF3's feature and trans-splicing."""
+        name, gene, chrom = transcript
+        groups: dict[_Feature | None, list[_Exon]] = {}
+        for exon in exons:
+            groups.setdefault(None if gene else self._feature(name, chrom, exon), []).append(exon)
+        known = []
+        for feature, of_feature in groups.items():
+            top, symbol, spliced = (gene, self.symbol_of.get((chrom, gene or "")), False)
+            if gene is None:
+                top, symbol, spliced = self._gene(name, feature)
+            spliced = spliced or transcript in self.trans_spliced or _is_out_of_order(of_feature)
+            for part in [[exon] for exon in of_feature] if spliced else [of_feature]:
+                traits = {"orphan": gene is None and feature is None, "in_ccds": (chrom, name) in self.in_ccds}
+                known.append(Transcript(name, top, chrom, strand, _disjoint(part), symbol=symbol or top, **traits))
+        return known
+
+    def _feature(self, name: str, chrom: str, place: _Exon | _Feature) -> _Feature | None:
+        """The row of an ID that holds a place, else one of the same record, else any."""
+        rows = self.features.get(name)
+        if not rows or len(rows) == 1:
+            return rows[0] if rows else None
+        return min(rows, key=lambda row: (row.chrom != chrom, not row.start <= place.start < place.end <= row.end))
+
+    def _gene(self, name: str, feature: _Feature | None) -> tuple[str, str, bool]:
+        """(ID, symbol, whether any row above says trans-splicing) of the gene at the top of a transcript."""
+        seen, spliced, symbol = {name}, False, ""
+        while feature is not None:
+            spliced, symbol = spliced or feature.is_trans_spliced, feature.symbol
+            if feature.parent is None or feature.parent in seen:
+                break
+            name = feature.parent
+            seen.add(name)
+            feature = self._feature(name, feature.chrom, feature)
+            symbol = ""
+        return name, symbol, spliced
 
 
-def _attribute(row: _Row, key: str) -> str | None:
-    match = _GFF3_ID[key].search(row.attributes)
-    return match[1].strip() if match else None
+def _symbol(attributes: dict[str, str]) -> str:
+    return next((attributes[key] for key in _SYMBOLS if attributes.get(key)), "")
+
+
+def _is_trans_spliced(attributes: dict[str, str]) -> bool:
+    return attributes.get("exception", "").lower().replace("_", "-").replace(" ", "-") == "trans-splicing"
+
+
+def _is_out_of_order(exons: list[_Exon]) -> bool:
+    """Whether the exons' ranks neither ascend nor descend along the record: they were joined from elsewhere."""
+    starts = [exon.start for exon in sorted(exons, key=lambda exon: (exon.rank, exon.start))]
+    return len({exon.rank for exon in exons}) > 1 and starts not in (sorted(starts), sorted(starts, reverse=True))
 
 
 def _interval(row: _Row) -> tuple[int, int]:
@@ -270,17 +405,15 @@ def _interval(row: _Row) -> tuple[int, int]:
         raise InputError(f"{row.where}: start {row.start!r} and end {row.end!r} must be whole numbers from 1")
     if int(row.start) > int(row.end):
         raise InputError(f"{row.where}: the exon starts at {row.start}, after its end at {row.end}")
-    if row.strand not in ("+", "-"):
-        raise InputError(
-            f"{row.where}: exon on strand {row.strand!r}, expected + or -: leave out unstranded transcripts"
-        )
+    if row.strand not in ("+", "-", ".", "?"):
+        raise InputError(f"{row.where}: exon on strand {row.strand!r}, expected + or -, or . for none")
     return int(row.start) - 1, int(row.end)
 
 
-def _disjoint(exons: list[tuple[int, int]]) -> np.ndarray:
+def _disjoint(exons: list[_Exon]) -> np.ndarray:
     """Ascending, with those that overlap made one."""
     merged: list[list[int]] = []
-    for start, end in sorted(exons):
+    for start, end, _ in sorted(exons):
         if merged and start < merged[-1][1]:
             merged[-1][1] = max(merged[-1][1], end)
         else:
@@ -290,11 +423,16 @@ def _disjoint(exons: list[tuple[int, int]]) -> np.ndarray:
 
 def other_spelling(name: str, names: Iterable[str]) -> str | None:
     """The one of `names` that is `name` spelt differently ('9' for 'chr9'), unless `name` is among them itself."""
-    spelt = {_bare(other): other for other in names}
-    return spelt.get(_bare(name)) if name not in spelt.values() else None
+    spelt = by_bare_name(names)
+    return spelt.get(bare_name(name)) if name not in spelt.values() else None
 
 
-def _bare(name: str) -> str:
+def by_bare_name(names: Iterable[str]) -> dict[str, str]:
+    """{`bare_name` of each: itself}."""
+    return {bare_name(name): name for name in names}
+
+
+def bare_name(name: str) -> str:
     """A record's name without the differences between UCSC, Ensembl and TAIR: chr9, Chr9, 9; chrM, MT."""
     bare = name.lower().removeprefix("chr")
     return "m" if bare == "mt" else bare

@@ -9,6 +9,7 @@ from typing import BinaryIO
 import numpy as np
 
 from simcsp.core.errors import InputError
+from simcsp.core.remarks import remark
 from simcsp.text.alphabet import ENCODE, UNK
 from simcsp.text.reading import open_binary
 
@@ -24,13 +25,11 @@ def fasta_pieces(path: str | Path) -> Iterator[tuple[str, np.ndarray, np.ndarray
     the header up to the first blank. Raises InputError with file and line for anything that is not FASTA.
     """
     name, line, at_line_start, names = "", 1, True, set()
-    bases = 0
+    bases, empty = 0, []
 
     def close() -> None:
         if name and not bases:
-            raise InputError(
-                f"{path}: record {name!r} (before line {line}) has no sequence: the file is cut short or damaged"
-            )
+            empty.append(name)
 
     with open_binary(path) as handle:
         while chunk := handle.read(READ_SIZE):
@@ -55,6 +54,8 @@ def fasta_pieces(path: str | Path) -> Iterator[tuple[str, np.ndarray, np.ndarray
                     close()
                     end = chunk.find(b"\n", header)
                     end = len(chunk) if end < 0 else end
+                    if b"\r" in chunk[header:end].rstrip(b"\r"):
+                        raise InputError(f"{path}: its line ends are CR alone: tr '\\r' '\\n' mends it")
                     words = chunk[header + 1 : end].split()
                     if not words:
                         raise InputError(f"{path}, line {line}: header without a name")
@@ -66,12 +67,18 @@ def fasta_pieces(path: str | Path) -> Iterator[tuple[str, np.ndarray, np.ndarray
                             f"{path}, line {line}: record name {name!r} occurs twice: coordinates would be ambiguous"
                         )
                     names.add(name)
-                    line, at_line_start = line + 1, True
+                    line, at_line_start = line + 1, end < len(chunk)
                     header = end + 1
                 position = header
     close()
+    if name and not at_line_start and not bases:
+        raise InputError(f"{path} ends amid the header of {name!r}: the file is cut short")
     if not names:
         raise InputError(f"{path}: no FASTA record ('>' header) found: the file is empty or of another format")
+    if len(empty) == len(names):
+        raise InputError(f"{path}: no record has any sequence ({name!r}, before line {line}): the file is cut short")
+    if empty:
+        remark(f"{path}: left out: records without any sequence ({len(empty):,}: {', '.join(empty[:3])}, ...)")
 
 
 def _complete_header(chunk: bytes, at_line_start: bool, handle: BinaryIO) -> bytes:
@@ -92,6 +99,10 @@ def _next_header(chunk: bytes, position: int, at_line_start: bool) -> int:
 
 def _encode_body(body: bytes, path: str | Path, line: int) -> tuple[np.ndarray, np.ndarray]:
     ids = body.translate(_IDS, b"\r\n")
+    if UNK in ids and (b"\n;" in body or body.startswith(b";")):
+        at = 0 if body.startswith(b";") else body.index(b"\n;") + 1
+        number = line + body[:at].count(b"\n")
+        raise InputError(f"{path}, line {number}: a comment (;), which today's FASTA does not have: remove such lines")
     if UNK in ids:
         at = next(i for i, byte in enumerate(body) if ENCODE[byte] == UNK and byte not in b"\r\n")
         raise InputError(

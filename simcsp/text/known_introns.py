@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Literal
@@ -10,8 +9,9 @@ from typing import Literal
 import numpy as np
 
 from simcsp.core.errors import InputError
-from simcsp.text.annotation import introns, other_spelling, read_annotation
-from simcsp.text.reading import is_whole_number, open_binary
+from simcsp.core.remarks import remark
+from simcsp.text.annotation import bare_name, by_bare_name, introns, read_annotation
+from simcsp.text.reading import is_comment, is_whole_number, open_text
 from simcsp.text.sites import SITES, intron_ends
 from simcsp.text.store import TokenStore
 
@@ -26,7 +26,7 @@ def read_truth(
     with file and line for what is malformed, lies beyond its record or has names that the FASTA has not.
     """
     lengths = {record.name: record.length for record in store.records}
-    if _columns(path) == 9:
+    if _is_annotation(path):
         rows = [
             (intron.chrom, intron.start, intron.end, intron.strand)
             for intron in introns(read_annotation(path, lengths, transcripts))
@@ -40,35 +40,37 @@ def read_truth(
     return {key: np.array(sorted(found), dtype=np.int64) for key, found in ends.items()}
 
 
-def _columns(path: str | Path) -> int:
-    """Tab-separated columns of the first line that is no comment; 0 in an empty file."""
-    with open_binary(path) as handle:
-        for line in io.TextIOWrapper(handle, encoding="utf-8", errors="replace"):
-            if line.strip() and not line.startswith(("#", "track", "browser")):
-                return len(line.split("\t"))
-    return 0
+def _is_annotation(path: str | Path) -> bool:
+    """Whether the first row is a GTF's or GFF3's: of nine columns, with start and end in the fourth and fifth."""
+    with open_text(path) as lines:
+        row = next((line for line in lines if line.strip() and not is_comment(line)), "")
+    fields = row.split("\t")
+    return len(fields) == 9 and all(map(is_whole_number, fields[3:5]))
 
 
 def _intron_rows(path: str | Path, lengths: dict[str, int]) -> Iterator[tuple[str, int, int, str]]:
-    names = set()
-    with open_binary(path) as handle:
-        for number, line in enumerate(io.TextIOWrapper(handle, encoding="utf-8", errors="replace"), start=1):
+    names, unstranded = set(), 0
+    with open_text(path) as lines:
+        for number, line in enumerate(lines, start=1):
             fields = line.split()
-            if not fields or line.startswith("#") or (not names and fields[1:2] and not is_whole_number(fields[1])):
+            if not fields or is_comment(line) or (not names and fields[1:2] and not is_whole_number(fields[1])):
                 continue  # the header
-            if len(fields) < 4 or not all(map(is_whole_number, fields[1:3])) or fields[3] not in ("+", "-"):
+            if len(fields) < 4 or not all(map(is_whole_number, fields[1:3])) or fields[3] not in ("+", "-", "."):
                 raise InputError(
                     f"{path}, line {number}: expected record, start, end, strand of an intron, or a GTF or GFF3"
                 )
             name, start, end = fields[0], int(fields[1]), int(fields[2])
             names.add(name)
-            if name not in lengths:
+            unstranded += fields[3] == "."
+            if name not in lengths or fields[3] == ".":
                 continue
             if not start < end <= lengths[name]:
                 raise InputError(
                     f"{path}, line {number}: {start} to {end} is no stretch of {name} ({lengths[name]} nt)"
                 )
             yield name, start, end, fields[3]
+    if unstranded:
+        remark(f"{path}: left out: introns without a strand ({unstranded:,})")
     if not names & lengths.keys():
         raise InputError(foreign_names(path, names, lengths))
 
@@ -77,8 +79,9 @@ def foreign_names(path: str | Path, names: Collection[str], known: Collection[st
     """What to say of a file none of whose record names are in the FASTA."""
     if not names:
         return f"{path} holds no row: the file is empty or of another kind"
+    spelt = by_bare_name(known)
     for name in sorted(names):
-        if (twin := other_spelling(name, known)) is not None:
+        if (twin := spelt.get(bare_name(name))) is not None:
             return f"{path}: record {name!r} is {twin!r} in the FASTA: give both files the same names"
     return (
         f"{path}: no record in common with the FASTA ({min(names)!r} here, {next(iter(known))!r} there): "

@@ -8,7 +8,7 @@ import pytest
 from conftest import LENGTH, NEGATIVE, PER_CLASS, POSITIVE, make_windows, random_bases
 
 from simcsp.core.errors import InputError
-from simcsp.labels.spliceator import Windows, benchmark_species, dedup, load_benchmark, load_training
+from simcsp.labels.spliceator import Windows, benchmark_species, dedup, load_benchmark, load_training, training_files
 from simcsp.text.alphabet import decode
 
 
@@ -49,6 +49,19 @@ def test_rows_are_read_by_the_published_rules(own_data):
     assert mine.names.tolist() == ["donor_pos_00000", "donor_pos_00001", "donor_pos_00002"]
 
 
+@pytest.mark.parametrize("length", [40, 80, 98, 120])
+def test_windows_of_any_length_are_told_from_the_fields_beside_them(own_data, length, tiny):
+    """Positives stand before a word, negatives behind a position."""
+    kept = tiny.crop(length)
+    for path, site, label in training_files(own_data / "spliceator", "GS_1"):
+        of_file = kept[(tiny.sites == site) & (tiny.labels == label)]
+        rows = [
+            f"x_HUMAN;{decode(ids)};True" if label else f"x_HUMAN;{i};{decode(ids)};FP" for i, ids in enumerate(of_file)
+        ]
+        path.write_text("\n".join(rows))
+    assert np.array_equal(load_training(own_data / "spliceator", "GS_1", 40).ids, kept)
+
+
 def test_gzipped_rows_are_read(own_data, tiny):
     path = own_data / POSITIVE.format("donor")
     path.write_bytes(gzip.compress(path.read_bytes()))
@@ -84,7 +97,7 @@ def test_benchmarks_are_read_by_species(tmp_path):
         (lambda path: path.unlink(), "does not exist"),
         (lambda path: path.write_text(""), "holds no window"),
         (lambda path: path.write_text("ID_uniprot;Sequence\n"), "holds no window"),
-        (lambda path: rewrite(path, lambda s: s[: s.rindex(";")][:-100]), f"line {PER_CLASS}: expected `id;sequence`"),
+        (lambda path: rewrite(path, lambda s: s[: s.rindex(";")][:-100]), f"line {PER_CLASS}: window of "),
         (lambda path: rewrite(path, lambda s: s[: s.rindex(";")][:-15]), f"line {PER_CLASS}: "),
         (lambda path: rewrite(path, lambda s: s[: s.rindex("_")]), f"line {PER_CLASS}: expected `id;sequence`"),
         (lambda path: rewrite(path, lambda s: s.replace("A", "E", 1)), "line 1: 'E' at base .* is no nucleotide code"),

@@ -1,6 +1,8 @@
 """FASTA files as pieces of ids, against a naive parser, and what is refused."""
 
+import bz2
 import gzip
+import lzma
 from unittest import mock
 
 import numpy as np
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 from simcsp.core.errors import InputError
 from simcsp.text.alphabet import decode
 from simcsp.text.fasta import READ_SIZE, fasta_pieces
+from simcsp.text.reading import open_text
 
 
 def read(path, chunk=READ_SIZE):
@@ -66,9 +69,11 @@ BAD_FASTA = [
     ("\n\nACGT\n>a\nACGT\n", "line 3: sequence before the first"),
     (">a\nACGT\n>\nACGT\n", "line 3: header without a name"),
     (">a\nACGT\n>b\nAC\n>a x\nGG\n", "line 5: record name 'a' occurs twice"),
-    (">a\nACGT\n>b\n>c\nACGT\n", "record 'b' .before line 4. has no sequence"),
-    (">a\nACGT\n>b\n", "record 'b' .* has no sequence: the file is cut short"),
-    (">a\nACGT\n>b", "record 'b' .* has no sequence: the file is cut short"),
+    (">a\n\n>b\n", "no record has any sequence"),
+    (">a\nACGT\n>b", "ends amid the header of 'b': the file is cut short"),
+    (">a\rACGT\r>b\rAC\r", "line ends are CR alone"),
+    (">a\nACGT\n;by hand\nAC\n", "line 3: a comment"),
+    (";by hand\n>a\nACGT\n", "line 1: a comment"),
     (">a\nACGT\nAC-T\n", "line 3: '-' is no nucleotide code"),
     (">a\nACGT\nAC GT\n", "line 3: ' ' is no nucleotide code"),
     (">a\nACGT\nAC>b\nGG\n", "line 3: '>' is no nucleotide code"),
@@ -83,6 +88,37 @@ def test_bad_fasta_is_refused_with_file_and_line(tmp_path, text, message, chunk)
     path.write_text(text)
     with pytest.raises(InputError, match=f"bad.fa.*{message}"):
         read(path, chunk)
+
+
+@pytest.mark.parametrize("chunk", [3, READ_SIZE])
+def test_records_without_sequence_are_left_out_and_counted(tmp_path, chunk, caplog):
+    path = tmp_path / f"empty{chunk}.fa"
+    path.write_text("\ufeff>a\nACGT\n>b\n>c x\n\n>d\nGG\n>e\n")
+    assert read(path, chunk) == {"a": "ACGT", "d": "GG"}
+    assert "without any sequence (3: b, c, e" in caplog.text and str(path) in caplog.text
+
+
+@pytest.mark.parametrize(
+    "content, what",
+    [
+        (bz2.compress(b">a\nACGT\n"), "bzip2"),
+        (lzma.compress(b">a\nACGT\n"), "xz"),
+        (b"\x43\x27\x41\x1a" + bytes(12), "2bit"),
+        (b"PK\3\4" + bytes(30), "zip"),
+        (">a\nACGT\n".encode("utf-16"), "UTF-16"),
+        (gzip.compress(b"BAM\1" + bytes(8)), "BAM"),
+    ],
+)
+def test_files_of_another_kind_are_named_for_what_they_are(tmp_path, content, what):
+    (tmp_path / "a.fa").write_bytes(content)
+    for reader in (lambda path: read(path), lambda path: list(open_lines(path))):
+        with pytest.raises(InputError, match=f"a.fa is .*{what}"):
+            reader(tmp_path / "a.fa")
+
+
+def open_lines(path):
+    with open_text(path) as lines:
+        yield from lines
 
 
 @given(fasta_texts(), st.data(), st.integers(1, 40))
