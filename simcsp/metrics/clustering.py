@@ -103,7 +103,7 @@ def nearest_neighbours(points: np.ndarray, neighbours: int) -> tuple[np.ndarray,
     right[d, :n] = points_f32.square().sum(dim=1)
     # groups take every (columns / _GROUP)th column: the minima are then of whole slices, which is one fast pass
     groups, spare = columns // _GROUP, min(n, neighbours + _SPARE)
-    neighbours = []
+    closest = []
     for start in range(0, n, _ROWS):
         squared = left[start : start + _ROWS] @ right
         squared.diagonal(start).fill_(-torch.inf)  # itself comes first
@@ -111,8 +111,8 @@ def nearest_neighbours(points: np.ndarray, neighbours: int) -> tuple[np.ndarray,
         nearest = slices.amin(dim=1).topk(min(spare, groups), largest=False, sorted=False).indices
         candidates = (nearest[:, None] + groups * torch.arange(_GROUP)[:, None]).flatten(1)
         chosen = squared.gather(1, candidates).topk(spare, largest=False).indices
-        neighbours.append(candidates.gather(1, chosen))
-    indices = torch.cat(neighbours).numpy()
+        closest.append(candidates.gather(1, chosen))
+    indices = torch.cat(closest).numpy()
     differences = (points - points[column] for column in indices.T)
     distances = np.sqrt(np.stack([np.einsum("ij,ij->i", each, each) for each in differences], axis=1))
     distances[:, 0] = -1.0  # itself, before its copies

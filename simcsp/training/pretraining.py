@@ -215,7 +215,8 @@ def run_stage(
     if processes.first:
         inputs = stage_inputs(source, shared.text, shared.validation)
         folder = open_folder(path, stage_config(config, name, stage, source), inputs, str(accelerator.device))
-        run = PretrainingRun(folder, config, name, shared.text, shared.validation, report)
+        tell = None if report is None else lambda step, scores: report(step, scores[shared.config.search.metric])
+        run = PretrainingRun(folder, config, name, shared.text, shared.validation, tell)
     if processes.told(run.finished):
         return path
     set_seed(config.seed)

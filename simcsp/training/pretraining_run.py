@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +33,6 @@ from simcsp.text.annotated import SiteSampler
 from simcsp.text.sampler import WindowSampler
 from simcsp.training.log_lines import floors_in_words, headline, progress, with_errors
 from simcsp.training.pretraining_text import REMEASURE
-from simcsp.training.search import Report
 from simcsp.training.tensorboard import show_floors, show_layout, show_validation, show_vectors
 from simcsp.training.training_warnings import base_entropy, batch_for_gpu, collapse, stuck, unmoved
 from simcsp.training.validation import Validation
@@ -40,6 +40,8 @@ from simcsp.training.validation import Validation
 if TYPE_CHECKING:
     from simcsp.training.pretraining import Training
 
+Tell = Callable[[int, dict[str, float]], None]
+"""(step, scores) of a validation."""
 CONFIG_SECTIONS = ("name", "seed", "precision", "model", "data", "evaluate")  # with the stage's own: what decides it
 
 
@@ -85,7 +87,7 @@ class PretrainingRun:
     """The run of a stage in the first process, or in the only one.
 
     folder: opened. config: that of the stage, with its seed. name: mlm, pretrain or control. text: the windows that it
-    reads. report: told the proxy `metric` at each validation, for a search.
+    reads. tell: told step and scores of each validation, for a search.
     """
 
     def __init__(
@@ -95,10 +97,10 @@ class PretrainingRun:
         name: str,
         text: WindowSampler | SiteSampler,
         validation: Validation,
-        report: Report | None,
+        tell: Tell | None,
     ) -> None:
         self.folder, self.config, self.name, self.text = folder, config, name, text
-        self.validation, self.report = validation, report
+        self.validation, self.tell = validation, tell
         self.bar = tqdm(disable=True)
         if folder.finished:
             folder.log(f"{folder.path}: already done ({headline(folder.summary)})")
@@ -180,8 +182,8 @@ class PretrainingRun:
         step, scores = training.step, self._measure(training)
         if step == 0:  # the start is the baseline arm; the best_* arms are checkpoints that this stage trained
             return
-        if self.report is not None:
-            self.report(step, scores[self.config.search.metric])
+        if self.tell is not None:
+            self.tell(step, scores)
         self._keep(training, scores)
         for kind, sentence in self._warnings(training).items():
             if kind not in training.warned:
