@@ -147,12 +147,19 @@ def _bases_faults(config: Config) -> Iterator[str]:
         yield f"bases.parts, bases.ignore: {', '.join(repeated)} in more than one of them: folds would overlap"
     if 2 * bases.edge >= bases.tile:
         yield f"bases.edge ({bases.edge}) leaves nothing of bases.tile ({bases.tile}): twice it must be less"
-    if not bases.channels and bases.members > 1:
-        yield f"bases.members is {bases.members}, but bases.channels 0 is one linear layer: set bases.members to 1"
     if not bases.channels and "cnn" in config.finetune.arms:
         yield "bases.channels is 0, a linear layer on an encoder, but finetune.arms has cnn, which has no encoder"
-    if bases.kernel % 2 == 0:
-        yield f"bases.kernel ({bases.kernel}) must be odd: a base lies at its middle"
+    for name in ("kernel", "coarse_kernel"):
+        if getattr(bases, name) % 2 == 0:
+            yield f"bases.{name} ({getattr(bases, name)}) must be odd: a base lies at its middle"
+    if bases.coarse_dilations and (bases.tile - 2 * bases.edge) % bases.stride:
+        yield f"bases.stride ({bases.stride}) must divide bases.tile ({bases.tile}) less twice bases.edge"
+    if bases.decay_share > 1:
+        yield f"bases.decay_share ({bases.decay_share}) must be at most 1: it is a share of bases.steps"
+    for name in ("ccds", "grafts"):
+        files = bases.annotation if name == "ccds" else bases.fasta
+        if foreign := [path for path in getattr(bases, name) if path not in files]:
+            yield f"bases.{name}: {foreign[0]} is none of bases.{'annotation' if name == 'ccds' else 'fasta'}"
     if bases.tiles < 3:
         yield f"bases.tiles ({bases.tiles}) must be at least 3: the outer two are not learnt from"
     for name in ("windows", "background"):

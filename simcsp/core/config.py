@@ -87,7 +87,7 @@ class DataConfig:
     """GTF or GFF3 of each FASTA, in the same order; for genes, splice_enriched and annotated, optional for
     multi_species."""
     transcripts: Literal["all", "ccds"] = "all"
-    """Transcripts of data.annotation and bases.annotation: all, or those of the Consensus Coding Sequence set, whose
+    """Transcripts of data.annotation: all, or those of the Consensus Coding Sequence set, whose
     introns are GT-AG more often."""
     decoys: PositiveInt = 100
     """annotated: for each site so many GT / AG that no annotation calls one, as far as the text has them; a batch holds
@@ -342,8 +342,16 @@ class BasesConfig:
     """Bases that a convolution joins; odd."""
     dilations: list[PositiveInt] = field(default_factory=lambda: [1, 1, 4, 10])
     """Of each residual block of two convolutions: the model sees 2 x (kernel // 2) x their sum on either side."""
-    members: PositiveInt = 1
-    """Networks of convolutions that are trained side by side on the same text; their mean is the model."""
+    stride: PositiveInt = 1
+    """Bases of one position of the coarse path."""
+    coarse_channels: PositiveInt = 64
+    """Width of the coarse path."""
+    coarse_kernel: PositiveInt = 7
+    """Positions that a convolution of the coarse path joins; odd."""
+    coarse_dilations: list[PositiveInt] = field(default_factory=list)
+    """Of each residual block of the coarse path, which sees far at little cost; []: no such path."""
+    final_dilations: list[PositiveInt] = field(default_factory=list)
+    """Of each residual block over single bases that follows the coarse path."""
     dropout: Share = 0.1
     """Share of a block's channels that are left out, at random, in training."""
     steps: PositiveInt = 6000
@@ -351,7 +359,11 @@ class BasesConfig:
     eval_steps: PositiveInt = 1000
     """Steps between validations; the one of the best mean AP is kept."""
     lr: PositiveFloat = 4e-3
-    """Learning rate of AdamW at its peak, after 100 steps; then a cosine to 0."""
+    """Learning rate of AdamW at its peak, after 100 steps."""
+    decay_share: PositiveFloat = 1.0
+    """Last share of the steps, in which the learning rate falls to 0 along a cosine."""
+    average: Share = 0.0
+    """Decay a step of the moving average of the weights, which is the model; 0: the last weights are."""
     weight_decay: NonNegativeFloat = 0.01
     """AdamW's decay."""
     tiles: PositiveInt = 6
@@ -363,6 +375,17 @@ class BasesConfig:
     margin: PositiveInt | None = None
     """nt about annotated sites that stretches come from, of either strand: for annotation that lacks genes, whose sites
     would be learnt as neither; null: all of the records."""
+    ccds: list[str] = field(default_factory=list)
+    """Files of `annotation` of which the transcripts of the Consensus Coding Sequence set are learnt; sites of their
+    other transcripts alone are left out of the loss."""
+    grafts: list[str] = field(default_factory=list)
+    """FASTA files, of `fasta`, of records that are one intron each with some bases of both exons."""
+    graft_share: ClosedUnitInterval = 0.5
+    """Share of stretches about a site in which such an intron stands in the place of the genome's own."""
+    forward: bool = False
+    """Held-out records are genes on their strand: measure and calibrate on that strand alone."""
+    val_every: PositiveInt = 1
+    """Validate on every n-th held-out record while training; all of them calibrate."""
     windows: NonNegativeInt = 24
     """Windows of Spliceator (data.spliceator) a step, of which the centre alone is labelled; 0: none."""
     background: NonNegativeInt = 0

@@ -6,9 +6,9 @@ what is antisense or intergenic is neither.
 
 from __future__ import annotations
 
+import fnmatch
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
@@ -29,7 +29,8 @@ LABEL = {"acceptor": 1, "donor": 2}
 class Genome:
     """A store with its annotated sites.
 
-    sites: {record: int64 [n, 3] of minus (0 or 1), exon's base (0-based, on the forward strand), label}.
+    sites: {record: int64 [n, 3] of minus (0 or 1), exon's base (0-based, on the forward strand), label}; the label
+    of a doubtful one is UNLABELLED.
     """
 
     store: TokenStore
@@ -45,28 +46,27 @@ class Genome:
         return labels[::-1].copy() if minus else labels
 
 
-def read_genome(settings: BasesConfig, cache: str, transcripts: Literal["all", "ccds"] = "all") -> Genome:
-    """The annotated genomes of a config. transcripts: data.transcripts.
+def read_genome(settings: BasesConfig, cache: str) -> Genome:
+    """The annotated genomes of a config.
 
     Raises InputError where files do not fit, for a record of parts or ignore that no FASTA has, and for a part without
     both types of site.
     """
     store = open_store(settings.fasta, cache)
-    rows: dict[str, list[tuple[int, int, int]]] = {record.name: [] for record in store.records}
+    rows: dict[str, dict[tuple[int, int], int]] = {record.name: {} for record in store.records}
     for path in settings.annotation:
-        for (name, kind), sites in read_truth(path, store, transcripts).items():
-            for boundary, minus in sites.tolist():
-                exon_is_left = (kind == "donor") == (not minus)
-                rows[name].append((minus, boundary - exon_is_left, LABEL[kind]))
-    sites = {name: np.array(sorted(set(found)), dtype=np.int64).reshape(-1, 3) for name, found in rows.items()}
+        if path in settings.ccds:
+            _add_sites(rows, read_truth(path, store), doubtful=True)
+        _add_sites(rows, read_truth(path, store, "ccds" if path in settings.ccds else "all"), doubtful=False)
+    sites = {
+        name: np.array(sorted((*key, label) for key, label in labels.items()), dtype=np.int64).reshape(-1, 3)
+        for name, labels in rows.items()
+    }
     genome = Genome(store, sites)
-    for field, names in [("parts", part) for part in settings.parts] + [("ignore", settings.ignore)]:
-        if unknown := [name for name in names if name not in store.by_name]:
-            raise InputError(
-                f"bases.{field}: no record {unknown[0]!r} in {', '.join(settings.fasta)}: its first is "
-                f"{store.records[0].name!r}"
-            )
+    for field, entries in [("parts", part) for part in settings.parts] + [("ignore", settings.ignore)]:
+        names = [name for entry in entries for name in record_names(settings, store, entry, field)]
         kinds = {label for name in names for label in sites[name][:, 2].tolist()}
+        kinds.discard(UNLABELLED)
         if field == "parts" and kinds != set(LABEL.values()):
             raise InputError(
                 f"bases.parts [{', '.join(names)}]: no annotated sites of both types on these records, so nothing can "
@@ -75,11 +75,40 @@ def read_genome(settings: BasesConfig, cache: str, transcripts: Literal["all", "
     return genome
 
 
+def _add_sites(
+    rows: dict[str, dict[tuple[int, int], int]], annotated: dict[tuple[str, str], np.ndarray], doubtful: bool
+) -> None:
+    """Enter {(record, type): boundary and minus strand [n, 2]} in {record: {(minus, exon's base): label}}."""
+    for (name, kind), sites in annotated.items():
+        for boundary, minus in sites.tolist():
+            exon_is_left = (kind == "donor") == (not minus)
+            rows[name][minus, boundary - exon_is_left] = UNLABELLED if doubtful else LABEL[kind]
+
+
+def record_names(settings: BasesConfig, store: TokenStore, entry: str, field: str) -> list[str]:
+    """Records that an entry of bases.parts or bases.ignore stands for: those of a FASTA file of bases.fasta, or those
+    whose name fits a pattern of the shell's kind. Raises InputError where there is none."""
+    if entry in settings.fasta:
+        return [record.name for record in store.records if record.source == settings.fasta.index(entry)]
+    names = [entry] if entry in store.by_name else fnmatch.filter(store.by_name, entry)
+    if not names:
+        raise InputError(
+            f"bases.{field}: no record {entry!r} in {', '.join(settings.fasta)}: its first is {store.records[0].name!r}"
+        )
+    return names
+
+
 def fold_records(settings: BasesConfig, store: TokenStore, fold: int) -> dict[str, list[str]]:
-    """{'train', 'val', 'test'} -> names of records. Raises InputError where no record is left to train on."""
+    """{'train', 'val', 'test', 'grafts'} -> names of records. Raises InputError where none is left to train on."""
+
+    def names(entries: Sequence[str], field: str) -> list[str]:
+        return [name for entry in entries for name in record_names(settings, store, entry, field)]
+
     parts = settings.parts
-    held_out = {"test": parts[fold], "val": parts[(fold + 1) % len(parts)]}
-    without = {*held_out["test"], *held_out["val"], *settings.ignore}
+    held_out = {"test": names(parts[fold], "parts"), "val": names(parts[(fold + 1) % len(parts)], "parts")}
+    without = {*held_out["test"], *held_out["val"], *names(settings.ignore, "ignore")}
+    held_out["grafts"] = [name for name in names(settings.grafts, "grafts") if name not in without]
+    without.update(held_out["grafts"])
     train = [record.name for record in store.records if record.name not in without]
     if not train:
         raise InputError("bases.parts: no record is left to train on")
@@ -92,11 +121,11 @@ def distinct_windows(windows: Windows, store: TokenStore, held_out: Sequence[str
     return windows.take(~shared_windows(windows.ids, texts))
 
 
-def shared_with(genome: Genome, train: Sequence[str], held_out: Sequence[str]) -> dict[str, np.ndarray]:
-    """{record to train on: bool [length]}: bases in 80 in a row that a held-out record has too, on either strand.
+def shared_with(genome: Genome, names: Sequence[str], held_out: Sequence[str]) -> dict[str, np.ndarray]:
+    """{record of names: bool [length]}: bases in 80 in a row that a held-out record has too, on either strand.
 
     Paralogues and overlapping pieces of another build are thus kept apart.
     """
     store = genome.store
     kmers = KmerSet.of([store.fetch(name, 0, store.by_name[name].length)[None] for name in held_out])
-    return {name: positions_in_text(kmers, store.fetch(name, 0, store.by_name[name].length)) for name in train}
+    return {name: positions_in_text(kmers, store.fetch(name, 0, store.by_name[name].length)) for name in names}

@@ -1,8 +1,9 @@
 """The model that labels every base of a text at once: neither, acceptor or donor, at the exon's base of the boundary.
 
 The bases, with the hidden states of an encoder beside them or not, go through residual blocks of dilated convolutions
-(SpliceAI's: Jaganathan et al., Cell 176, 535-548, 2019), which see beyond the few bases that the encoder takes at once.
-Or a linear layer stands on the hidden states alone.
+(SpliceAI's: Jaganathan et al., Cell 176, 535-548, 2019), which see beyond the few bases that the encoder takes at once;
+a coarse path between them, one position for `stride` bases, sees thousands of bases at a quarter of the cost (U-Net's:
+Ronneberger et al., MICCAI 2015). Or a linear layer stands on the hidden states alone.
 
 A checkpoint is bases.json (sizes, calibration) beside the weights. Those of an encoder with a linear layer are a plain
 `BertForTokenClassification`, whose softmax is the calibrated P; convolutions, which no class of transformers has, are
@@ -39,21 +40,29 @@ TYPES = CLASSES[1:]
 IDENTITY = np.array([[1.0, 0.0], [1.0, 0.0]])
 """The calibration of log-odds that are calibrated, or are to be."""
 _LETTERS = T - A + 1
-_CHUNK_TILES = 64
+_LATER_SIZES = {"edge", "stride", "coarse_channels", "coarse_kernel", "coarse_dilations", "final_dilations"}
+"""Fields of `Shape` that the first versions did not have."""
+_CHUNK_TILES, _CHUNK_FLANKS = 64, 32
+"""Least size of a chunk: in tiles, and in flanks, which are read in vain."""
 
 
 @dataclass(frozen=True)
 class Shape:
     """Sizes of a `BaseClassifier`. tile: nt that the encoder reads at once; edge: of them, nt on either side whose
     hidden states are thrown away, so that tiles overlap; channels: 0 is a linear layer on the hidden states, without
-    convolutions; dilations: one a block; members: networks of convolutions side by side, of which the mean is taken."""
+    convolutions; dilations: one a block, of those before the coarse path, of the coarse path itself and of those that
+    follow it; without coarse_dilations there is neither of the last two."""
 
     tile: int = 126
     channels: int = 32
     kernel: int = 11
     dilations: list[int] = field(default_factory=lambda: [1, 1, 4, 10])
     edge: int = 0
-    members: int = 1
+    stride: int = 1
+    coarse_channels: int = 64
+    coarse_kernel: int = 7
+    coarse_dilations: list[int] = field(default_factory=list)
+    final_dilations: list[int] = field(default_factory=list)
 
     @property
     def is_linear(self) -> bool:
@@ -68,7 +77,11 @@ class Shape:
     @property
     def reach(self) -> int:
         """nt on either side that the label of a base depends on, but for what the encoder sees beyond."""
-        return 0 if self.is_linear else sum(2 * (self.kernel // 2) * dilation for dilation in self.dilations)
+        if self.is_linear:
+            return 0
+        fine = 2 * (self.kernel // 2) * sum([*self.dilations, *self.final_dilations])
+        coarse = self.stride * (2 * (self.coarse_kernel // 2) * sum(self.coarse_dilations) + 1)
+        return fine + (coarse if self.coarse_dilations else 0)
 
     @property
     def window(self) -> int:
@@ -82,23 +95,21 @@ class Shape:
 
 
 class Block(nn.Module):
-    """Two dilated convolutions beside a shortcut; [batch, channels, 1, length] to the same. dropout: of channels;
-    members: groups of channels that know nothing of one another."""
+    """Two dilated convolutions beside a shortcut; [batch, channels, 1, length] to the same. dropout: of channels."""
 
-    def __init__(self, channels: int, kernel: int, dilation: int, dropout: float, members: int) -> None:
+    def __init__(self, channels: int, kernel: int, dilation: int, dropout: float) -> None:
         super().__init__()
         self.dropout = nn.Dropout2d(dropout)
         reach = kernel // 2 * dilation
         self.norms = nn.ModuleList(nn.BatchNorm2d(channels) for _ in range(2))
         self.convolutions = nn.ModuleList(
-            nn.Conv2d(channels, channels, (1, kernel), padding=(0, reach), dilation=(1, dilation), groups=members)
-            for _ in range(2)
+            nn.Conv2d(channels, channels, (1, kernel), padding=(0, reach), dilation=(1, dilation)) for _ in range(2)
         )
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         changed = states
         for norm, convolve in zip(self.norms, self.convolutions):
-            changed = convolve(F.relu(norm(changed)))
+            changed = convolve(F.relu(norm(changed), inplace=True))
         return states + self.dropout(changed)
 
 
@@ -125,19 +136,26 @@ class BaseClassifier(nn.Module):
             self._favour_neither()
             return
         inputs = _LETTERS + (0 if bert is None else bert.config.hidden_size)
-        width = shape.channels * shape.members
+        width, coarse = shape.channels, shape.coarse_channels
+
+        def blocks(channels: int, kernel: int, dilations: list[int]) -> nn.Sequential:
+            return nn.Sequential(*(Block(channels, kernel, dilation, dropout) for dilation in dilations))
+
         self.stem = nn.Conv2d(inputs, width, (1, 1))
-        sizes = [(width, shape.kernel, dilation, dropout, shape.members) for dilation in shape.dilations]
-        self.blocks = nn.Sequential(*(Block(*size) for size in sizes))
+        self.blocks = blocks(width, shape.kernel, shape.dilations)
+        if shape.coarse_dilations:
+            self.down = nn.Conv2d(width, coarse, (1, shape.stride), stride=(1, shape.stride))
+            self.coarse = blocks(coarse, shape.coarse_kernel, shape.coarse_dilations)
+            self.up = nn.ConvTranspose2d(coarse, width, (1, shape.stride), stride=(1, shape.stride))
+            self.final = blocks(width, shape.kernel, shape.final_dilations)
         self.norm = nn.BatchNorm2d(width)
-        self.head = nn.Conv2d(width, len(CLASSES) * shape.members, (1, 1), groups=shape.members)
+        self.head = nn.Conv2d(width, len(CLASSES), (1, 1))
         self._favour_neither()
-        for layer in (self.stem, self.blocks):
-            layer.to(memory_format=torch.channels_last)
+        self.to(memory_format=torch.channels_last)
 
     def _favour_neither(self) -> None:
         with torch.no_grad():  # one base in thousands is a site
-            self.head.bias.copy_(torch.tensor([3.0, -3.0, -3.0] * self.shape.members))
+            self.head.bias.copy_(torch.tensor([3.0, -3.0, -3.0]))
 
     def train(self, mode: bool = True) -> BaseClassifier:
         """Training mode; a frozen encoder has no dropout."""
@@ -160,20 +178,22 @@ class BaseClassifier(nn.Module):
         return states.reshape(batch, -1, states.shape[-1])[:, :length]
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
-        """Logits [batch, length, 3] of ids uint8 [batch, length]; N is a base without a letter."""
-        return self.each(ids).mean(dim=2)
+        """Logits [batch, length, 3] of ids uint8 [batch, length]; N is a base without a letter.
 
-    def each(self, ids: torch.Tensor) -> torch.Tensor:
-        """Logits [batch, length, members, 3]."""
+        With a coarse path the length is a multiple of its stride.
+        """
         if self.shape.is_linear:
-            return self.head(self.dropout(self.encode(ids)))[:, :, None]
+            return self.head(self.dropout(self.encode(ids)))
         letters = torch.arange(A, T + 1, device=ids.device, dtype=ids.dtype)
         inputs = (ids[..., None] == letters).float()
         if self.bert is not None:
             inputs = torch.cat([inputs, self.encode(ids).float()], dim=-1)
         states = inputs.transpose(1, 2)[:, :, None].contiguous(memory_format=torch.channels_last)
-        states = F.relu(self.norm(self.blocks(self.stem(states))))
-        return self.head(states)[:, :, 0].transpose(1, 2).unflatten(2, (self.shape.members, len(CLASSES)))
+        states = self.blocks(self.stem(states))
+        if self.shape.coarse_dilations:
+            states = self.final(states + self.up(self.coarse(self.down(states))))
+        states = F.relu(self.norm(states), inplace=True)
+        return self.head(states)[:, :, 0].transpose(1, 2)
 
 
 # -- checkpoints -------------------------------------------------------------------------------------------------------
@@ -226,9 +246,11 @@ def load_bases(folder: Path) -> tuple[BaseClassifier, np.ndarray]:
             "trains (one of windows scores a site at the centre of each)"
         )
     values = read_json(folder / BASES_CONFIG)
+    if values.get("members", 1) != 1:
+        raise InputError(f"{folder}: members, networks side by side, are gone since the first version: train it anew")
     try:
-        values = {"edge": 0, "members": 1} | values  # which earlier versions did not have
-        shape = Shape(**{item.name: values[item.name] for item in dataclasses.fields(Shape)})
+        names = [item.name for item in dataclasses.fields(Shape)]
+        shape = Shape(**{name: values[name] for name in names if name in values or name not in _LATER_SIZES})
         weights = _own_weights(folder, shape)
         calibration = np.array([[values["calibration"][kind][key] for key in ("slope", "offset")] for kind in TYPES])
         bert = None
@@ -259,7 +281,7 @@ def _own_weights(folder: Path, shape: Shape) -> dict[str, torch.Tensor]:
 
 @dataclass(frozen=True)
 class Labeller:
-    """A model at work. Every pass takes a text of one and the same shape, so that a score depends on nothing else."""
+    """A model at work. Passes lie on a grid of each record, so that a score depends on nothing else."""
 
     model: BaseClassifier
     calibration: np.ndarray
@@ -269,7 +291,8 @@ class Labeller:
     @property
     def chunk(self) -> int:
         """Bases labelled at a time: chunks lie on a grid from each record's first base on."""
-        return _CHUNK_TILES * self.model.shape.step
+        shape = self.model.shape
+        return max(_CHUNK_TILES * shape.step, _CHUNK_FLANKS * shape.flank)
 
     def log_odds(self, texts: np.ndarray) -> np.ndarray:
         """Raw log-odds of acceptor and donor against neither, float32 [n, length, 2], of ids [n, length], as read."""
@@ -284,9 +307,10 @@ class Labeller:
 
     def chunk_odds(self, store: TokenStore, record: Record, number: int) -> np.ndarray:
         """Raw log-odds float32 [2, bases, 2] of the record's chunk of this number; what lies beyond it counts as N."""
-        start, flank = number * self.chunk, self.model.shape.flank
-        ids = padded(store, record, start - flank, start + self.chunk + flank)
-        odds = self.both_strands(ids)[:, flank : flank + self.chunk]
+        start, shape = number * self.chunk, self.model.shape
+        size = min(self.chunk, -(-(record.length - start) // shape.step) * shape.step)
+        ids = padded(store, record, start - shape.flank, start + size + shape.flank)
+        odds = self.both_strands(ids)[:, shape.flank : shape.flank + size]
         return odds[:, : record.length - start]
 
     def room_of(self, record: Record) -> int:

@@ -4,14 +4,21 @@ centre alone is labelled, selected and calibrated on one part of the records, te
 from __future__ import annotations
 
 import dataclasses
+import sys
 import time
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
 from sklearn.linear_model import LogisticRegression
+from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from tqdm import tqdm
+from transformers.optimization import get_wsd_schedule
 
 from simcsp.core.arms import FLOORS
 from simcsp.core.config import BasesConfig, Config, ModelConfig, to_dict
@@ -20,7 +27,7 @@ from simcsp.core.errors import InputError
 from simcsp.core.files import replace_folder
 from simcsp.core.run_folder import RunFolder
 from simcsp.core.run_layout import FitKey, checkpoint_path
-from simcsp.labels.bases import UNLABELLED, Genome, distinct_windows, fold_records, read_genome, shared_with
+from simcsp.labels.bases import LABEL, UNLABELLED, Genome, distinct_windows, fold_records, read_genome, shared_with
 from simcsp.labels.splits import training_windows
 from simcsp.metrics.scores import score_against
 from simcsp.model.bases import CLASSES, IDENTITY, TYPES, BaseClassifier, Labeller, Shape, load_bases, padded, save_bases
@@ -30,7 +37,7 @@ from simcsp.model.checksums import sha256_folder
 from simcsp.model.encoder import fresh_like
 from simcsp.text.alphabet import N, reverse_complement
 from simcsp.training.arms import Arm, resolve_arms
-from simcsp.training.optimizer import build_optimizer, decay_groups, pack_state, take_step, unpack_state
+from simcsp.training.optimizer import decay_groups, pack_state, take_step, unpack_state
 from simcsp.training.stopping import StopSignal, stop_if_asked
 from simcsp.training.tensorboard import open_folder
 
@@ -39,6 +46,7 @@ CNN = "cnn"
 SITE = "bases"
 """What stands in the place of a type of site in a run's folders."""
 _WARMUP = 100  # steps
+_SAVE_STEPS = 100  # between states, where no validation comes before
 _MAX_N_SHARE = 0.05  # of a stretch
 _MAX_GRAD_NORM = 1.0
 CONFIG_SECTIONS = ("name", "precision", "model", "bases")
@@ -48,8 +56,10 @@ CONFIG_SECTIONS = ("name", "precision", "model", "bases")
 class Text:
     """What one fold trains on: uint8 stretches are cut from `genome`; hidden bases are not learnt from.
 
-    records: names; sizes: nt of each; sites: int64 [n, 4] of record, minus, exon's base, label. windows: uint8
-    [n, 3 tiles or more], place [n] of the labelled base, label [n]; None without windows.
+    records: names; sizes: nt of each; sites: int64 [n, 4] of record, minus, exon's base, label; exons [n]: nt of their
+    exons. windows: uint8 [n, 3 tiles or more], place [n] of the labelled base, label [n]; None without windows. grafts:
+    record, and the exon's bases at donor and acceptor, of introns from elsewhere that share nothing with what is held
+    out.
     """
 
     genome: Genome
@@ -58,6 +68,8 @@ class Text:
     sites: np.ndarray
     hidden: dict[str, np.ndarray]
     windows: tuple[np.ndarray, np.ndarray, np.ndarray] | None
+    exons: np.ndarray
+    grafts: list[tuple[str, int, int]]
 
 
 def run_bases(config: Config, stop: StopSignal) -> dict[str, dict[str, float]]:
@@ -66,7 +78,7 @@ def run_bases(config: Config, stop: StopSignal) -> dict[str, dict[str, float]]:
     arms = resolve_arms(config)
     if unfit := [arm.name for arm in arms if arm.name in FLOORS and arm.name != CNN]:
         raise InputError(f"finetune.arms: {unfit[0]} labels windows; finetune.task bases trains encoders and {CNN}")
-    genome = read_genome(config.bases, config.data.cache, config.data.transcripts)
+    genome = read_genome(config.bases, config.data.cache)
     folds = range(len(config.bases.parts)) if settings.folds is None else settings.folds
     if max(folds) >= len(config.bases.parts):
         raise InputError(f"finetune.folds: there is no fold {max(folds)}: bases.parts has {len(config.bases.parts)}")
@@ -113,6 +125,7 @@ def build_text(config: Config, genome: Genome, fold: int) -> Text:
         for number, name in enumerate(train)
     ]
     rows = np.concatenate(sites)
+    rows = rows[rows[:, 3] != UNLABELLED]
     if not len(rows):
         raise InputError("bases.parts: the records that are left to train on have no annotated site")
     sizes = np.array([genome.store.by_name[name].length for name in train])
@@ -125,7 +138,31 @@ def build_text(config: Config, genome: Genome, fold: int) -> Text:
         donors = chosen.sites == "donor"
         labels = chosen.labels * np.where(donors, CLASSES.index("donor"), CLASSES.index("acceptor"))
         windows = chosen.ids, half - donors.astype(np.int64), labels
-    return Text(genome, train, sizes, rows, shared_with(genome, train, held_out), windows)
+    hidden = shared_with(genome, train + records["grafts"], held_out)
+    grafts = []
+    for name in records["grafts"]:
+        ends = {label: base for _, base, label in genome.sites[name].tolist()}
+        if len(ends) == len(TYPES) and not hidden[name].any():
+            grafts.append((name, ends[LABEL["donor"]], ends[LABEL["acceptor"]]))
+    return Text(genome, train, sizes, rows, hidden, windows, exon_lengths(rows), grafts)
+
+
+def exon_lengths(sites: np.ndarray) -> np.ndarray:
+    """nt int64 [n] from each site [n, 4] to the nearest of the other type on its exon's side; large where none is."""
+    lengths = np.full(len(sites), np.iinfo(np.int64).max)
+    for number, minus in {(number, minus) for number, minus, *_ in sites.tolist()}:
+        strand = np.flatnonzero((sites[:, 0] == number) & (sites[:, 1] == minus))
+        for label, other in (("donor", "acceptor"), ("acceptor", "donor")):
+            mine = strand[sites[strand, 3] == LABEL[label]]
+            ends = np.sort(sites[strand[sites[strand, 3] == LABEL[other]], 2])
+            base = sites[mine, 2]
+            if (label == "donor") == (not minus):  # the exon lies to the left
+                index = np.searchsorted(ends, base, side="right") - 1
+            else:
+                index = np.searchsorted(ends, base)
+            known = (index >= 0) & (index < len(ends))
+            lengths[mine[known]] = np.abs(base[known] - ends[index[known]]) + 1
+    return lengths
 
 
 def draw_stretches(text: Text, settings: BasesConfig, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -135,28 +172,60 @@ def draw_stretches(text: Text, settings: BasesConfig, rng: np.random.Generator) 
     up to a tile of text at either end, so that scores do not hang on the widest context.
     """
     tile, length = settings.tile, settings.tiles * settings.tile
-    ids, labels = [], []
-    while len(ids) < settings.stretches:
-        if rng.random() < settings.site_share:
-            number, minus, base, _ = text.sites[rng.integers(len(text.sites))].tolist()
-            start = base - tile - int(rng.integers(length - 2 * tile))
-        elif settings.margin is not None:
-            number, _, base, _ = text.sites[rng.integers(len(text.sites))].tolist()
-            minus = int(rng.integers(2))
-            start = base - length // 2 + int(rng.integers(-settings.margin, settings.margin + 1))
-        else:
-            number, minus = int(rng.choice(len(text.sizes), p=text.sizes / text.sizes.sum())), int(rng.integers(2))
-            start = int(rng.integers(text.sizes[number]))
-        piece, known = _stretch(text, text.records[number], start, length, minus)
-        if (piece == N).mean() > _MAX_N_SHARE and text.sizes[number] >= length:
+    drawn = []
+    while len(drawn) < settings.stretches:
+        ids, labels = _draw_stretch(text, settings, rng)
+        if len(ids) != length:  # mostly N
             continue
-        known[:tile], known[-tile:] = UNLABELLED, UNLABELLED
+        labels[:tile], labels[-tile:] = UNLABELLED, UNLABELLED
         if rng.random() < 0.5:
             left, right = rng.integers(0, tile, 2)
-            piece[:left], piece[length - right :] = N, N
-        ids.append(piece)
-        labels.append(known)
-    return np.stack(ids), np.stack(labels)
+            ids[:left], ids[length - right :] = N, N
+        drawn.append((ids, labels))
+    return np.stack([ids for ids, _ in drawn]), np.stack([labels for _, labels in drawn])
+
+
+def _draw_stretch(text: Text, settings: BasesConfig, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """ids and labels [tiles x tile] of one stretch; empty where more than _MAX_N_SHARE of it is N."""
+    tile, length = settings.tile, settings.tiles * settings.tile
+    if rng.random() < settings.site_share:
+        if text.grafts and rng.random() < settings.graft_share:
+            return draw_graft(text, tile, length, rng)
+        number, minus, base, _ = text.sites[rng.integers(len(text.sites))].tolist()
+        start = base - tile - int(rng.integers(length - 2 * tile))
+    elif settings.margin is not None:
+        number, _, base, _ = text.sites[rng.integers(len(text.sites))].tolist()
+        minus = int(rng.integers(2))
+        start = base - length // 2 + int(rng.integers(-settings.margin, settings.margin + 1))
+    else:
+        number, minus = int(rng.choice(len(text.sizes), p=text.sizes / text.sizes.sum())), int(rng.integers(2))
+        start = int(rng.integers(text.sizes[number]))
+    ids, labels = _stretch(text, text.records[number], start, length, minus)
+    if (ids == N).mean() > _MAX_N_SHARE and text.sizes[number] >= length:
+        return ids[:0], labels[:0]
+    return ids, labels
+
+
+def draw_graft(text: Text, tile: int, length: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """ids and labels [length] about an end of an intron from elsewhere, which stands between the text before a donor
+    and the text after an acceptor of the genome; the ends of its exons replace as much of theirs, at most half."""
+    name, donor, acceptor = text.grafts[rng.integers(len(text.grafts))]
+    before = int(rng.choice(np.flatnonzero(text.sites[:, 3] == LABEL["donor"])))
+    after = int(rng.choice(np.flatnonzero(text.sites[:, 3] == LABEL["acceptor"])))
+    left_end = min(donor + 1, int(text.exons[before]) // 2)
+    right_end = min(text.genome.store.by_name[name].length - acceptor, int(text.exons[after]) // 2)
+    number, minus, base, _ = text.sites[before].tolist()
+    start = base + left_end if minus else base + 1 - left_end - length
+    upstream = _stretch(text, text.records[number], start, length, minus)
+    first, last = donor + 1 - left_end, acceptor + right_end
+    intron = _stretch(text, name, first, last - first, 0)
+    number, minus, base, _ = text.sites[after].tolist()
+    start = base - right_end - length + 1 if minus else base + right_end
+    downstream = _stretch(text, text.records[number], start, length, minus)
+    ids, labels = (np.concatenate(parts) for parts in zip(upstream, intron, downstream))
+    place = length + (left_end - 1 if rng.random() < 0.5 else acceptor - first)
+    cut = place - tile - int(rng.integers(length - 2 * tile))
+    return ids[cut : cut + length].copy(), labels[cut : cut + length].copy()
 
 
 def _stretch(text: Text, name: str, start: int, length: int, minus: int) -> tuple[np.ndarray, np.ndarray]:
@@ -209,6 +278,52 @@ def draw_background(text: Text, settings: BasesConfig, rng: np.random.Generator)
 # -- one fit -----------------------------------------------------------------------------------------------------------
 
 
+@dataclass
+class Fit:
+    """One arm in one fold while it trains. average: the moving average of its weights, or itself."""
+
+    settings: BasesConfig
+    text: Text
+    run: RunFolder
+    accelerator: Accelerator
+    seeds: tuple[int, int]
+    model: BaseClassifier
+    average: AveragedModel | None
+    optimizer: torch.optim.Optimizer
+    scheduler: LRScheduler
+    step: int = 0
+    best_step: int = 0
+    best_ap: float = -1.0
+    loss: float = 0.0
+
+    @property
+    def parts(self) -> dict[str, Any]:
+        """What its state holds beside the counts."""
+        parts = {"model": self.model, "optimizer": self.optimizer, "scheduler": self.scheduler}
+        return parts | ({"average": self.average} if self.average is not None else {})
+
+    @property
+    def labeller(self) -> Labeller:
+        """The model as it is, not calibrated."""
+        model = self.model if self.average is None else self.average.module
+        return Labeller(model.eval(), IDENTITY, self.accelerator.device, self.accelerator.autocast)
+
+    def save(self) -> None:
+        """Write the state that the same command resumes from."""
+        counts = {name: getattr(self, name) for name in _COUNTS}
+        self.run.save_state(counts | pack_state(self.accelerator, **self.parts))
+
+    def load(self) -> None:
+        """Read the state of a run that was stopped, where there is one."""
+        if (state := self.run.load_state(self.accelerator.device)) is not None:
+            for name in _COUNTS:
+                setattr(self, name, state[name])
+            unpack_state(state, self.accelerator, **self.parts)
+
+
+_COUNTS = ("step", "best_step", "best_ap", "loss")
+
+
 def fit_bases(
     config: Config,
     text: Text,
@@ -219,66 +334,106 @@ def fit_bases(
     fold: int,
     stop: StopSignal,
 ) -> None:
-    """Train, keep the weights of the best validation, calibrate them there, score the test records once."""
-    began, settings, device = time.perf_counter(), config.bases, accelerator.device
-    model = build_model(settings, arm.source, arm.name == "fresh", seed, fold).to(device)
+    """Train, keep the weights of the best validation, calibrate them, score the test records once."""
+    began = time.perf_counter()
+    run.begin()
+    fit = start_fit(config, text, run, accelerator, arm, seed, fold)
+    fit.load()
+    run.rewind(fit.step)
+    records = fold_records(config.bases, text.genome.store, fold)
+    train(fit, records["val"][:: config.bases.val_every], stop)
+    finish(config, fit, records, arm, round(time.perf_counter() - began, 1))
+    accelerator.free_memory()
+    run.close()
+
+
+def start_fit(
+    config: Config, text: Text, run: RunFolder, accelerator: Accelerator, arm: Arm, seed: int, fold: int
+) -> Fit:
+    """A fresh model with its optimiser."""
+    settings = config.bases
+    model = build_model(settings, arm.source, arm.name == "fresh", seed, fold).to(accelerator.device)
     trained = [
         {**g, "params": [p for p in g["params"] if p.requires_grad]} for g in decay_groups(model, settings.weight_decay)
     ]
-    warmup = min(_WARMUP, settings.steps // 10)
-    optimizer, scheduler = build_optimizer(
-        trained, settings.lr, settings.weight_decay, "cosine", warmup, settings.steps
-    )
-    learner, optimizer = accelerator.prepare(model), accelerator.prepare(optimizer)
-    step, best = 0, {"step": 0, "ap": -1.0}
-    if (state := run.load_state(device)) is not None:
-        step, best = state["step"], state["best"]
-        unpack_state(state, accelerator, model=model, optimizer=optimizer, scheduler=scheduler)
-    run.begin()
-    run.rewind(step)
-    records = fold_records(settings, text.genome.store, fold)
-    total = 0.0
-    while step < settings.steps:
-        learner.train()
-        loss = step_loss(learner, text, settings, np.random.default_rng([seed, fold, step]), accelerator)
-        if not torch.isfinite(loss):
-            raise FloatingPointError(f"{run.path}: the loss is {loss.item()} at step {step + 1}")
-        accelerator.backward(loss)
-        accelerator.clip_grad_norm_(learner.parameters(), _MAX_GRAD_NORM)
-        take_step(accelerator, optimizer, scheduler)
-        total += loss.item()
-        step += 1
-        if step % settings.eval_steps == 0 or step == settings.steps:
-            labeller = Labeller(model.eval(), IDENTITY, device, accelerator.autocast)
-            odds, labels = label_records(labeller, text.genome, records["val"])
-            scores = score_types(odds, labels)
-            done = (step - 1) % settings.eval_steps + 1
-            run.record(step, {"train/loss": total / done} | {f"val/{key}": value for key, value in scores.items()})
-            total = 0.0
-            if scores["ap"] > best["ap"]:
-                best = {"step": step, "ap": scores["ap"]}
-                with replace_folder(checkpoint_path(run.path)) as folder:
-                    save_bases(model, calibrate(odds, labels), folder)
-            progress = {"step": step, "best": best}
-            run.save_state(progress | pack_state(accelerator, model=model, optimizer=optimizer, scheduler=scheduler))
-        stop_if_asked(stop, f"in {run.path}, step {step}")
-    model, calibration = load_bases(checkpoint_path(run.path))
-    labeller = Labeller(model.to(device), calibration, device, accelerator.autocast)
-    scores = score_types(*label_records(labeller, text.genome, records["test"]))
-    metrics = {f"test/{key}": value for key, value in scores.items()} | {"val/ap": best["ap"]}
-    sizes = {"arm": arm.name, "site": SITE, "seed": seed, "fold": fold, "best_step": best["step"]}
+    optimizer = torch.optim.AdamW(trained, lr=settings.lr, weight_decay=settings.weight_decay)
+    warmup, decay = min(_WARMUP, settings.steps // 10), round(settings.decay_share * settings.steps)
+    scheduler = get_wsd_schedule(optimizer, warmup, min(decay, settings.steps - warmup), settings.steps)
+    average = None
+    if settings.average:
+        average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(settings.average), use_buffers=True)
+    model, optimizer = accelerator.prepare(model), accelerator.prepare(optimizer)
+    return Fit(settings, text, run, accelerator, (seed, fold), model, average, optimizer, scheduler)
+
+
+def train(fit: Fit, val: list[str], stop: StopSignal) -> None:
+    """All steps that are left; the state is saved at each validation and where a signal stops them."""
+    settings, run = fit.settings, fit.run
+    bar = tqdm(total=settings.steps, initial=fit.step, desc="bases", unit="step", disable=not sys.stderr.isatty())
+    while fit.step < settings.steps:
+        take_bases_step(fit)
+        bar.update()
+        if fit.step % settings.eval_steps == 0 or fit.step == settings.steps:
+            validate(fit, val)
+            fit.save()
+        elif stop.asked or fit.step % _SAVE_STEPS == 0:
+            fit.save()
+        stop_if_asked(stop, f"in {run.path}, step {fit.step}")
+
+
+def take_bases_step(fit: Fit) -> None:
+    """One step of the optimiser and of the average; the text depends on seed, fold and step alone."""
+    fit.model.train()
+    loss = step_loss(fit.model, fit.text, fit.settings, np.random.default_rng([*fit.seeds, fit.step]), fit.accelerator)
+    if not torch.isfinite(loss):
+        raise FloatingPointError(f"{fit.run.path}: the loss is {loss.item()} at step {fit.step + 1}")
+    fit.accelerator.backward(loss)
+    fit.accelerator.clip_grad_norm_(fit.model.parameters(), _MAX_GRAD_NORM)
+    take_step(fit.accelerator, fit.optimizer, fit.scheduler)
+    if fit.average is not None:
+        fit.average.update_parameters(fit.model)
+    fit.loss += loss.item()
+    fit.step += 1
+
+
+def validate(fit: Fit, names: list[str]) -> None:
+    """Score the validation records, and keep the weights where they are the best so far."""
+    labeller = fit.labeller
+    odds, labels = label_records(labeller, fit.text.genome, names, fit.settings.forward)
+    scores = score_types(odds, labels)
+    done = (fit.step - 1) % fit.settings.eval_steps + 1
+    fit.run.record(fit.step, {"train/loss": fit.loss / done} | {f"val/{key}": value for key, value in scores.items()})
+    fit.loss = 0.0
+    if scores["ap"] > fit.best_ap:
+        fit.best_step, fit.best_ap = fit.step, scores["ap"]
+        with replace_folder(checkpoint_path(fit.run.path)) as folder:
+            save_bases(labeller.model, calibrate(odds, labels), folder)
+
+
+def finish(config: Config, fit: Fit, records: dict[str, list[str]], arm: Arm, seconds: float) -> None:
+    """Calibrate the best weights on all of validation, score the test records once, and write card and summary."""
+    settings, run, best = config.bases, fit.run, checkpoint_path(fit.run.path)
+    model, calibration = load_bases(best)
+    labeller = Labeller(model.to(fit.accelerator.device), calibration, fit.accelerator.device, fit.accelerator.autocast)
+    if settings.val_every > 1:
+        calibration = calibrate(*label_records(labeller, fit.text.genome, records["val"], settings.forward))
+        with replace_folder(best) as folder:
+            save_bases(model, calibration, folder)
+    scores = score_types(*label_records(labeller, fit.text.genome, records["test"], settings.forward))
+    metrics = {f"test/{key}": value for key, value in scores.items()} | {"val/ap": fit.best_ap}
+    seed, fold = fit.seeds
+    sizes = {"arm": arm.name, "site": SITE, "seed": seed, "fold": fold, "best_step": fit.best_step}
     if arm.several:
         sizes["pretrain_seed"] = arm.pretrain_seed
     parameters = sum(weights.numel() for weights in model.parameters())
-    seconds = round(time.perf_counter() - began, 1)
     name, start = f"{config.name}: {arm.name}", arm.source.source if arm.source and arm.name != "fresh" else None
     data = {"genome": settings.fasta, "annotation": settings.annotation, "windows": config.data.spliceator}
-    write_card(checkpoint_path(run.path), name, start, data, f"records {', '.join(records['test'])}", metrics)
+    write_card(
+        best, name, start, data, f"records {', '.join(Path(name).name for name in settings.parts[fold])}", metrics
+    )
     run.finish({**sizes, "parameters": parameters, "seconds": seconds, "metrics": metrics}, sizes)
     shown = "  ".join(f"{kind} AP {scores[f'ap_{kind}']:.4f} top-k {scores[f'topk_{kind}']:.4f}" for kind in TYPES)
     run.log(f"{sizes['arm']:<10} seed {seed} fold {fold:02d}  {shown}")
-    accelerator.free_memory()
-    run.close()
 
 
 def build_model(settings: BasesConfig, source: ModelConfig | None, fresh: bool, seed: int, fold: int) -> BaseClassifier:
@@ -300,27 +455,29 @@ def shape_of(settings: BasesConfig) -> Shape:
 def step_loss(
     learner: torch.nn.Module, text: Text, settings: BasesConfig, rng: np.random.Generator, accelerator: Accelerator
 ) -> torch.Tensor:
-    """Cross-entropy of all labelled bases of a step's stretches and windows, summed, per stretch or window; each member
-    has its own, and their mean is taken."""
+    """Cross-entropy of all labelled bases of a step's stretches and windows, summed, per stretch or window."""
     drawn = [draw_stretches(text, settings, rng)]
     drawn += [draw_windows(text, settings, rng)] if settings.windows else []
     drawn += [draw_background(text, settings, rng)] if settings.background else []
     total = 0.0
     for ids, labels in drawn:
         with accelerator.autocast():
-            logits = learner.each(torch.from_numpy(ids).to(accelerator.device)).float()
-        targets = torch.from_numpy(labels).to(accelerator.device)[..., None].expand(logits.shape[:-1])
+            logits = learner(torch.from_numpy(ids).to(accelerator.device)).float()
+        targets = torch.from_numpy(labels).to(accelerator.device)
         total = total + F.cross_entropy(
-            logits.flatten(0, 2), targets.flatten(), ignore_index=UNLABELLED, reduction="sum"
+            logits.flatten(0, 1), targets.flatten(), ignore_index=UNLABELLED, reduction="sum"
         )
-    return total / sum(len(ids) for ids, _ in drawn) / logits.shape[2]
+    return total / sum(len(ids) for ids, _ in drawn)
 
 
 # -- held-out records --------------------------------------------------------------------------------------------------
 
 
-def label_records(labeller: Labeller, genome: Genome, names: list[str]) -> tuple[np.ndarray, np.ndarray]:
-    """(raw log-odds float32 [n, 2], labels int64 [n]) of all bases of both strands that are not N."""
+def label_records(
+    labeller: Labeller, genome: Genome, names: list[str], forward: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """(raw log-odds float32 [n, 2], labels int64 [n]) of all bases of both strands, or of the forward one alone, that
+    are not N."""
     odds, labels = [], []
     for name in names:
         record = genome.store.by_name[name]
@@ -330,7 +487,7 @@ def label_records(labeller: Labeller, genome: Genome, names: list[str]) -> tuple
             known = genome.store.fetch(name, start, end) != N
             if known.any():
                 found = labeller.chunk_odds(genome.store, record, number)
-                for minus in (0, 1):
+                for minus in (0,) if forward else (0, 1):
                     row = genome.labels(name, start, end, minus)
                     odds.append(found[minus][known])
                     labels.append((row[::-1] if minus else row)[known])

@@ -43,6 +43,7 @@ def fasta(tmp_path_factory, genome):
 @pytest.fixture(autouse=True)
 def small_pieces(monkeypatch):
     monkeypatch.setattr(simcsp.model.bases, "_CHUNK_TILES", 8)
+    monkeypatch.setattr(simcsp.model.bases, "_CHUNK_FLANKS", 0)
     monkeypatch.setattr(simcsp.genome.vcf, "_ROWS", 2)
 
 

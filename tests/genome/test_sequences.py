@@ -31,6 +31,7 @@ def texts():
 @pytest.mark.parametrize("linear", [False, True])
 def test_sequences_are_scored_each_by_itself_whatever_lies_beside_them(linear, texts, call, tmp_path, monkeypatch):
     monkeypatch.setattr(simcsp.model.bases, "_CHUNK_TILES", 8)
+    monkeypatch.setattr(simcsp.model.bases, "_CHUNK_FLANKS", 0)
     model = save_random(tmp_path / "m", linear, linear)
     fasta = write_fasta(tmp_path / "s.fa", texts)
     call(evaluate, "predict", model, fasta, "--fasta_windows", "--out", tmp_path / "s.tsv", *FP32)

@@ -42,6 +42,7 @@ def fasta(tmp_path_factory, genome):
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch):
     monkeypatch.setattr(simcsp.model.bases, "_CHUNK_TILES", 8)
+    monkeypatch.setattr(simcsp.model.bases, "_CHUNK_FLANKS", 0)
 
 
 def scores(call, model, fasta, out, *words):
@@ -107,6 +108,7 @@ def test_regions_and_chunks_change_no_score(model, fasta, call, tmp_path, monkey
     inside |= (whole["chrom"] == "chr2") & (whole["position"] == 161)
     pd.testing.assert_frame_equal(part, whole[inside].reset_index(drop=True))
     monkeypatch.setattr(simcsp.model.bases, "_CHUNK_TILES", 3)
+    monkeypatch.setattr(simcsp.model.bases, "_CHUNK_FLANKS", 0)
     other = scores(call, model, fasta, tmp_path / "other.tsv")
     assert other["score"].to_numpy() == pytest.approx(whole["score"].to_numpy(), abs=1.1e-4)
 

@@ -73,7 +73,7 @@ def toy(path: Path, folder: Path, data: Path) -> Path:
     if "bases" in values:
         values["bases"] |= {"fasta": values["data"]["fasta"], "annotation": values["data"]["annotation"]}
         values["bases"] |= {"parts": [["tiny1"], ["tiny2"]], "ignore": [], "tile": 20, "tiles": 3, "dilations": [1]}
-        values["bases"] |= {"steps": 2, "stretches": 4, "windows": 4}
+        values["bases"] |= {"steps": 2, "stretches": 4, "windows": 4, "ccds": [], "grafts": []}
         values["data"] |= {"annotation": [], "scorer": "pwm"}
     for stage in ("mlm", "pretrain"):
         if values.get(stage, {"steps": stage == "pretrain"}).get("steps", 12656):
@@ -120,7 +120,8 @@ def test_a_config_runs_at_toy_size(path, tiny_data, tmp_path, call):
         assert (tmp_path / "runs" / path.stem / "search/best.yaml").is_file()
     elif settings.finetune.task == "bases":
         call(finetune, config)
-        assert len(list((tmp_path / "runs" / path.stem).glob("finetune/*/bases/seed0/fold00/summary.json"))) == 2
+        fits = list((tmp_path / "runs" / path.stem).glob("finetune/*/bases/seed0/fold00/summary.json"))
+        assert len(fits) == len(settings.finetune.arms)
     elif "finetune" in values_of(path):
         call(finetune, config)
         assert (tmp_path / "runs" / path.stem / "report/summary.csv").is_file()

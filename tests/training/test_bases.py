@@ -12,11 +12,14 @@ from conftest import other_strand, put, random_bases, refusal, write_fasta
 import finetune
 from simcsp.core.config import BasesConfig
 from simcsp.core.errors import Interrupted
+from simcsp.core.run_folder import read_metrics
 from simcsp.core.run_layout import finished_fits, fit_key
 from simcsp.labels.bases import UNLABELLED, read_genome
 from simcsp.metrics.scores import score_against
-from simcsp.model.bases import BaseClassifier, Labeller, Shape, load_bases, save_bases
+from simcsp.model import bases as bases_model
+from simcsp.model.bases import IDENTITY, BaseClassifier, Labeller, Shape, load_bases, save_bases
 from simcsp.text.alphabet import N, encode, reverse_complement
+from simcsp.text.store import open_store
 from simcsp.training import bases as training
 from simcsp.training.arms import Arm
 from simcsp.training.stopping import StopSignal
@@ -67,7 +70,7 @@ def config_file(folder, annotated, **changes):
         "bases": {
             "fasta": [str(annotated[0])],
             "annotation": [str(annotated[1])],
-            "parts": [["a"], ["b"]],
+            "parts": [["a"], ["b*"]],
             "tile": 30,
             "channels": 16,
             "kernel": 9,
@@ -132,7 +135,7 @@ def test_what_a_held_out_record_has_too_is_not_learnt_from(annotated, tmp_path):
 
 @pytest.mark.parametrize("arm", ["cnn", "fresh"])
 def test_training_learns_selects_and_resumes_bit_for_bit(arm, annotated, call, tmp_path, monkeypatch):
-    path = config_file(tmp_path, annotated, arms=[arm], steps=60 if arm == "cnn" else 20, eval_steps=10)
+    path = config_file(tmp_path, annotated, arms=[arm], steps=60 if arm == "cnn" else 20, eval_steps=10, average=0.8)
     call(finetune, path, "--name", "whole")
     stop, count, loss_of = StopSignal(), [], training.step_loss
 
@@ -144,11 +147,16 @@ def test_training_learns_selects_and_resumes_bit_for_bit(arm, annotated, call, t
     monkeypatch.setattr(training, "step_loss", stops_at_15)
     with pytest.raises(Interrupted):
         training.run_bases(load_config([str(path), "--name", "stopped"]), stop)
+    state = torch.load(tmp_path / f"runs/stopped/finetune/{arm}/bases/seed0/fold00/state.pt", weights_only=False)
+    assert state["step"] == 15  # nothing is lost
     monkeypatch.setattr(training, "step_loss", loss_of)
     call(finetune, path, "--name", "stopped", "--report", str(arm == "cnn").lower())
     assert (tmp_path / "runs/stopped/report/bases/summary.csv").is_file() == (arm == "cnn")
     one, two = (tmp_path / f"runs/{name}/finetune/{arm}/bases/seed0/fold00" for name in ("whole", "stopped"))
     first, second = (json.loads((folder / "summary.json").read_text()) for folder in (one, two))
+    assert (one / "metrics.jsonl").read_text().count("train/loss") == (60 if arm == "cnn" else 20) // 10
+    losses = [[row["train/loss"] for row in read_metrics(folder)] for folder in (one, two)]
+    assert losses[0] == losses[1]
     assert first["metrics"] == second["metrics"] and first["best_step"] == second["best_step"]
     assert set(first["metrics"]) >= {"test/ap", "test/ap_donor", "test/topk_acceptor", "test/recall", "val/ap"}
     file = "checkpoints/best/bases.safetensors"
@@ -252,29 +260,81 @@ def test_a_checkpoint_gives_the_same_scores_and_a_foreign_folder_is_refused(tmp_
     assert strands == pytest.approx(turned[::-1, ::-1], abs=1e-5)
 
 
-def test_members_know_nothing_of_one_another_and_their_mean_is_the_model(tmp_path):
+def test_a_coarse_path_sees_its_reach_and_no_further_whatever_the_chunk(tmp_path, monkeypatch):
     torch.manual_seed(0)
-    model = BaseClassifier(None, Shape(tile=20, channels=8, kernel=5, dilations=[1, 3], members=3)).eval()
-    ids = torch.randint(5, 10, (2, 60), dtype=torch.uint8)
-    before = model.each(ids)
-    assert before.shape == (2, 60, 3, 3) and torch.equal(model(ids), before.mean(dim=2))
-    assert not torch.allclose(before[:, :, 0], before[:, :, 1])
-    with torch.no_grad():
-        model.blocks[0].convolutions[0].weight[8:16] += 1  # of the second
-    changed = [not torch.equal(model.each(ids)[:, :, member], before[:, :, member]) for member in range(3)]
-    assert changed == [False, True, False]
-    one = BaseClassifier(None, Shape(tile=20, channels=8, kernel=5, dilations=[1])).eval()
-    save_bases(one, np.eye(2)[::-1], tmp_path)
-    values = json.loads((tmp_path / "bases.json").read_text())
-    assert values.pop("members") == 1  # folders of earlier versions say nothing of it
-    (tmp_path / "bases.json").write_text(json.dumps(values))
-    assert torch.equal(load_bases(tmp_path)[0](ids), one(ids))
+    shape = Shape(
+        8, 4, 3, [1], stride=4, coarse_channels=4, coarse_kernel=3, coarse_dilations=[1, 2], final_dilations=[1]
+    )
+    model = BaseClassifier(None, shape).eval()
+    (tmp_path / "m").mkdir()
+    save_bases(model, IDENTITY, tmp_path / "m")
+    labeller = Labeller(*load_bases(tmp_path / "m"), torch.device("cpu"))
+    rng = np.random.default_rng(0)
+    fasta = write_fasta(tmp_path / "g.fa", {"x": random_bases(rng, 403), "y": random_bases(rng, 5)})
+    store = open_store([fasta], tmp_path)
+    monkeypatch.setattr(bases_model, "_CHUNK_FLANKS", 100)
+    whole = [labeller.chunk_odds(store, record, 0) for record in store.records]
+    monkeypatch.setattr(bases_model, "_CHUNK_FLANKS", 1)
+    monkeypatch.setattr(bases_model, "_CHUNK_TILES", 1)
+    for record, expected in zip(store.records, whole):
+        parts = [labeller.chunk_odds(store, record, k) for k in range(-(-record.length // labeller.chunk))]
+        assert np.concatenate(parts, axis=1) == pytest.approx(expected, abs=1e-5)
+        assert expected.shape == (2, record.length, 2)
+    ids = torch.randint(6, 10, (1, 400), dtype=torch.uint8)
+    changed = ids.clone()
+    changed[0, 200] = 6 + (ids[0, 200] - 5) % 4
+    touched = np.flatnonzero((model(ids) != model(changed)).any(-1)[0].numpy())
+    assert 25 < 200 - touched.min() <= shape.reach == 32 and 25 < touched.max() - 200 <= 32
+
+
+def test_an_intron_from_elsewhere_is_grafted_between_two_exons(annotated, tmp_path):
+    fasta, table, records = annotated
+    rng = np.random.default_rng(7)
+    introns = {
+        f"i{k}": random_bases(rng, 17) + LEFT + random_bases(rng, 90) + RIGHT + random_bases(rng, 19) for k in range(3)
+    }
+    introns["i2"] = records["a"][:100] + introns["i2"][100:]  # shares 80 nt with what is tested on
+    elsewhere = write_fasta(tmp_path / "introns.fa", introns)
+    (tmp_path / "i.tsv").write_text("".join(f"{name}\t20\t130\t+\n" for name in introns))
+    files = {"fasta": [str(fasta), str(elsewhere)], "annotation": [str(table), str(tmp_path / "i.tsv")]}
+    changes = {"site_share": 1.0, "graft_share": 1.0, "ignore": ["i1*"], "grafts": [str(elsewhere)]}
+    config = load_config([str(config_file(tmp_path, annotated, **files, **changes))])
+    text = training.build_text(config, read_genome(config.bases, tmp_path), 0)
+    assert text.grafts == [("i0", 19, 130)] and text.records == ["c", "d"]
+    donor, acceptor = encode(introns["i0"][19:29]), encode(introns["i0"][120:131])
+    seen = set()
+    for ids, labels in zip(*training.draw_stretches(text, config.bases, np.random.default_rng(0))):
+        for label, motif, back in ((2, donor, 0), (1, acceptor, 10)):
+            places = [
+                p for p in np.flatnonzero(labels == label) if np.array_equal(ids[p - back :][: len(motif)], motif)
+            ]
+            seen.update([label] * len(places))
+        for place in np.flatnonzero(labels == 2):
+            assert np.array_equal(ids[place + 1 : place + 3], encode("GT"))
+        for place in np.flatnonzero(labels == 1):
+            assert np.array_equal(ids[place - 2 : place], encode("AG"))
+    assert seen == {1, 2}
+
+
+def test_sites_of_transcripts_outside_the_ccds_set_are_not_learnt(annotated, tmp_path):
+    rows = []
+    for transcript, starts, more in (("t1", (100, 400), 'ccdsid "CCDS1.1";'), ("t2", (100, 500), "")):
+        for start in starts:
+            ids = f'gene_id "g"; transcript_id "{transcript}"; {more}'
+            rows.append(f"c\tx\texon\t{start}\t{start + 49}\t.\t+\t.\t{ids}\n")
+    gtf = tmp_path / "g.gtf"
+    gtf.write_text("".join(rows))
+    config = BasesConfig(fasta=[str(annotated[0])], annotation=[str(gtf)], ccds=[str(gtf)])
+    labels = read_genome(config, tmp_path).labels("c", 0, 3000, 0)
+    assert [labels[148], labels[399], labels[499]] == [2, 1, UNLABELLED] and (labels != 0).sum() == 3
 
 
 @pytest.mark.parametrize(
     "changes, part",
     [
-        ({"channels": 0, "arms": ["fresh"], "members": 2}, "bases.members is 2"),
+        ({"stride": 4, "coarse_dilations": [1]}, "bases.stride (4) must divide"),
+        ({"grafts": ["x.fa"]}, "x.fa is none of bases.fasta"),
+        ({"decay_share": 2.0}, "bases.decay_share"),
         ({"background": 4}, "bases.background needs data.spliceator"),
         ({"parts": [["a"], ["mars"]]}, "no record 'mars'"),
         ({"parts": [["a"], ["a", "b"]]}, "a in more than one of them"),
