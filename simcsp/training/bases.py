@@ -428,9 +428,8 @@ def finish(config: Config, fit: Fit, records: dict[str, list[str]], arm: Arm, se
     parameters = sum(weights.numel() for weights in model.parameters())
     name, start = f"{config.name}: {arm.name}", arm.source.source if arm.source and arm.name != "fresh" else None
     data = {"genome": settings.fasta, "annotation": settings.annotation, "windows": config.data.spliceator}
-    write_card(
-        best, name, start, data, f"records {', '.join(Path(name).name for name in settings.parts[fold])}", metrics
-    )
+    tested = f"records {', '.join(Path(entry).name for entry in settings.parts[fold])}"
+    write_card(best, name, start, data, tested, metrics)
     run.finish({**sizes, "parameters": parameters, "seconds": seconds, "metrics": metrics}, sizes)
     shown = "  ".join(f"{kind} AP {scores[f'ap_{kind}']:.4f} top-k {scores[f'topk_{kind}']:.4f}" for kind in TYPES)
     run.log(f"{sizes['arm']:<10} seed {seed} fold {fold:02d}  {shown}")
