@@ -230,7 +230,7 @@ def test_truth_scores_each_record_beside_the_weight_matrix(tiny_data, call, caps
         outs.append(capsys.readouterr().out)
         assert "motif" not in outs[-1]  # the table, not the scores
     assert truth_rows(outs[0]) == truth_rows(outs[1])
-    call(evaluate, "predict", model, fasta, config_file, "--out", tmp_path / "scores.tsv")
+    call(evaluate, "predict", model, fasta, config_file, "--out", tmp_path / "scores.tsv", "--min_score", "0")
     whole = pd.read_csv(tmp_path / "scores.tsv", sep="\t")
     for kind in ("donor", "acceptor"):
         row = truth_rows(outs[0])[f"one {kind}"]

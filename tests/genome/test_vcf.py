@@ -1,6 +1,7 @@
 """predict with a model of bases: one score a base whatever the chunk or region, tracks, and VCF in and out."""
 
 import gzip
+import json
 import subprocess
 import sys
 from collections import Counter
@@ -19,6 +20,8 @@ from simcsp.genome.vcf import Effects, read_genes
 from simcsp.model.bases import Labeller, load_bases
 from simcsp.text.alphabet import encode
 from simcsp.text.store import open_store
+
+ALL = ("--min_score", "0")
 
 
 @pytest.fixture(scope="module", params=["cnn", "encoder", "linear"])
@@ -46,7 +49,7 @@ def small_chunks(monkeypatch):
 
 
 def scores(call, model, fasta, out, *words):
-    call(evaluate, "predict", model, fasta, "--out", out, *FP32, *words)
+    call(evaluate, "predict", model, fasta, "--out", out, *FP32, *(words if "--min_score" in words else (*words, *ALL)))
     return pd.read_csv(out, sep="\t", dtype={"chrom": str})
 
 
@@ -113,6 +116,22 @@ def test_regions_and_chunks_change_no_score(model, fasta, call, tmp_path, monkey
     assert other["score"].to_numpy() == pytest.approx(whole["score"].to_numpy(), abs=1.1e-4)
 
 
+def test_sites_below_a_hundredth_are_not_written_unless_asked_for(fasta, call, tmp_path):
+    model = save_random(tmp_path / "m", encoder=False)
+    values = json.loads((model / "bases.json").read_text())
+    for row in values["calibration"].values():
+        row["offset"] = -6.0
+    (model / "bases.json").write_text(json.dumps(values))
+    every = scores(call, model, fasta, tmp_path / "all.tsv")
+    call(evaluate, "predict", model, fasta, "--out", tmp_path / "some.tsv", *FP32)
+    some = pd.read_csv(tmp_path / "some.tsv", sep="\t", dtype={"chrom": str})
+    assert 0 < len(some) < len(every) and some["score"].min() >= 0.01
+    clear = every[(every["score"] - 0.01).abs() > 1e-4]
+    assert set(clear[clear["score"] > 0.01]["position"]) <= set(some["position"])
+    call(evaluate, "predict", model, fasta, "--out", tmp_path / "all.spsc", *FP32)  # --spsc counts those that lack
+    assert len((tmp_path / "all.spsc").read_text().splitlines()) == len(every)
+
+
 def test_no_base_is_likely_to_be_both(model, fasta, call, tmp_path):
     table = scores(call, model, fasta, tmp_path / "all.tsv", "--sites", "all")
     both = table.pivot_table(index=["chrom", "position", "strand"], columns="type", values="score")
@@ -122,7 +141,7 @@ def test_no_base_is_likely_to_be_both(model, fasta, call, tmp_path):
 def test_bigwig_holds_the_same_scores(model, fasta, call, tmp_path):
     pybigtools = pytest.importorskip("pybigtools")
     table = scores(call, model, fasta, tmp_path / "s.tsv")
-    call(evaluate, "predict", model, fasta, "--out", tmp_path / "t.bw", *FP32)
+    call(evaluate, "predict", model, fasta, "--out", tmp_path / "t.bw", *FP32, *ALL)
     found = {}
     for kind in ("donor", "acceptor"):
         for strand, name in (("+", "plus"), ("-", "minus")):
