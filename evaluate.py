@@ -8,6 +8,7 @@
     python evaluate.py classify  SOURCE ...   test scores of fine-tuned folds, computed anew from their checkpoints
     python evaluate.py benchmark SOURCE ...   benchmark species: each fold's model, their mean ensemble, the floors
     python evaluate.py relate    RUN [RUN ...] [CONFIG.yaml] ...   do SCCS, NMI and a probe tell F1 and AUC?
+    python evaluate.py splicebert SOURCE [SOURCE ...] [CONFIG.yaml] [--help]   SpliceBERT's published results, anew
     python evaluate.py predict   SOURCE GENOME.fa [--help]   score every GT / AG of a genome, or what variants change
     python evaluate.py explain   SOURCE GENOME.fa [--help]   which bases calls of sites rest on, as logo and heat map
     python evaluate.py push      CHECKPOINT OWNER/NAME [--public]    a checkpoint with its model card to the hub
@@ -34,12 +35,13 @@ MODULES = {
     **dict.fromkeys(("sccs", "nmi", "layers", "mlm"), "commands.encoders"),
     **dict.fromkeys(("classify", "benchmark"), "commands.classifiers"),
     **dict.fromkeys(("relate", "report"), "commands.runs"),
+    "splicebert": "commands.splicebert",
     "predict": "commands.genome",
     "explain": "commands.explain",
     "push": "commands.push",
     "status": "commands.status",
 }
-OF_FLAGS = ("predict", "explain", "push")
+OF_FLAGS = ("splicebert", "predict", "explain", "push")
 OF_RUNS = ("relate", "report")  # they take several folders
 
 

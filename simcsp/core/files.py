@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 import tempfile
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -52,20 +53,22 @@ def read_json(path: Path, remedy: str = "restore it from a copy") -> dict[str, A
     return values
 
 
-def read_table(path: Path, columns: Iterable[str], remedy: str = "restore it from a copy") -> pd.DataFrame:
-    """A CSV with at least these columns, none of them with an empty field.
+def read_table(
+    path: Path, columns: Iterable[str], remedy: str = "restore it from a copy", sep: str = ","
+) -> pd.DataFrame:
+    """A CSV, plain or gzipped, with at least these columns, none of them with an empty field.
 
     Raises InputError that names the file and the remedy where it is missing or damaged.
     """
     import pandas as pd
 
     try:
-        table = pd.read_csv(path)
+        table = pd.read_csv(path, sep=sep)
     except FileNotFoundError:
         raise InputError(f"{path} does not exist: {remedy}") from None
-    except ValueError as error:  # of pandas' parser and of UTF-8
+    except (ValueError, EOFError, zlib.error, gzip.BadGzipFile) as error:  # of pandas' parser, UTF-8 and gzip
         reason = " ".join(str(error).split())
-        raise InputError(f"{path} cannot be read as CSV ({reason}): cut short or damaged; {remedy}") from None
+        raise InputError(f"{path} cannot be read as a table ({reason}): cut short or damaged; {remedy}") from None
     for column in columns:
         if column not in table:
             raise InputError(f"{path} has no column {column}: cut short or damaged; {remedy}")

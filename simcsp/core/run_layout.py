@@ -68,6 +68,7 @@ BENCHMARK_TABLE = "benchmark.csv"
 RELATE = "relate"  # laid out as a run folder itself
 RELATE_TABLE = "relate.csv"
 CORRELATIONS = "correlations.csv"
+SPLICEBERT = "splicebert"
 SEARCH = "search"
 BEST_SETTINGS = "search/best.yaml"
 STUDY = "search/study.journal"

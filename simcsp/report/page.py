@@ -271,7 +271,7 @@ li { margin: .3rem 0; }
 """
 
 
-def to_html(title: str, text: str, folder: Path) -> str:
+def to_html(title: str, text: str, folder: Path, subject: str = "comparison of arms") -> str:
     """One page that needs no other file: text is Markdown, its images are read from `folder`."""
     reader = Markdown(extensions=["tables"])
     reader.preprocessors.deregister("html_block")  # names may hold tags: none is let through
@@ -282,7 +282,7 @@ def to_html(title: str, text: str, folder: Path) -> str:
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{html.escape(title)}: comparison of arms</title>\n<style>{_STYLE}</style>\n</head>\n"
+        f"<title>{html.escape(title)}: {subject}</title>\n<style>{_STYLE}</style>\n</head>\n"
         f"<body>\n{body}\n</body>\n</html>\n"
     )
 

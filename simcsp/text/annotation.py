@@ -103,7 +103,10 @@ def symbols(transcripts: Iterable[Transcript]) -> dict[tuple[str, str, str], str
 
 
 def read_annotation(
-    path: str | Path, lengths: dict[str, int], transcripts: Literal["all", "ccds"] = "all"
+    path: str | Path,
+    lengths: dict[str, int],
+    transcripts: Literal["all", "ccds"] = "all",
+    feature: Literal["exon", "CDS"] = "exon",
 ) -> list[Transcript]:
     """Transcripts of a GTF or GFF3 file (told apart row by row, plain or gzipped), in the file's order.
 
@@ -111,13 +114,15 @@ def read_annotation(
     it has some. A transcript with exons on two records or strands comes as one for each; one that is trans-spliced has
     no introns: its exons come one by one. Left out, counted and said: exons that name no transcript, transcripts
     without a strand, and those that cross the origin of a circular record. ccds: transcripts of the Consensus Coding
-    Sequence set alone. Raises InputError with file and line for what is malformed, lies beyond its record, or has
-    record names that are spelt otherwise in the FASTA, and for a file that names no CCDS.
+    Sequence set alone. feature CDS: of each transcript that has coding parts these in the place of its exons; none at
+    all from an annotation without them. Raises InputError with file and line for what is malformed, lies beyond its
+    record, or has record names that are spelt otherwise in the FASTA, and for a file that names no CCDS.
     """
-    exons = _Exons(path, lengths)
+    exons = _Exons(path, lengths, feature)
     for row in _rows(path):
         exons.add(row)
-    exons.check_names()
+    if feature == "exon" or exons.names:
+        exons.check_names()
     if transcripts == "ccds" and not exons.in_ccds:
         raise InputError(f"{path}: no transcript has a CCDS identifier (ccdsid): take all (data.transcripts)")
     known = exons.transcripts()
@@ -209,6 +214,7 @@ class _Exons:
 
     path: str | Path
     lengths: dict[str, int]
+    feature: str = "exon"
     features: dict[str, list[_Feature]] = field(default_factory=dict)
     """GFF3: ID -> its rows: it may repeat on another record, and in the parts of one feature."""
     names: dict[str, str] = field(default_factory=dict)
@@ -235,9 +241,9 @@ class _Exons:
         chrom = row.chrom if row.chrom in self.lengths else unquote(row.chrom)
         if attributes.get("Is_circular", "").lower() == "true":
             self.circular.add(chrom)
-        if row.feature != "exon" or _CCDS.search(row.attributes):
+        if row.feature != self.feature or _CCDS.search(row.attributes):
             self._note(row, chrom, attributes, is_gff3)
-        if row.feature != "exon":
+        if row.feature != self.feature:
             return
         self.names.setdefault(chrom, row.where)
         exon = _interval(row)
@@ -297,7 +303,9 @@ class _Exons:
     def check_names(self) -> None:
         """Refuse an annotation that names the FASTA's records differently, wholly or in part."""
         if not self.names:
-            raise InputError(f"{self.path} holds no exon row: the file is empty, cut short or of another kind")
+            raise InputError(
+                f"{self.path} holds no {self.feature} row: the file is empty, cut short or of another kind"
+            )
         if not self.exons and not self.first_seen and self.nameless:
             raise InputError(
                 f"{self.nameless}: the attributes of no exon are a GTF's (transcript_id \"X\";) or a GFF3's (Parent=X)"

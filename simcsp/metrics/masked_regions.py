@@ -1,0 +1,217 @@
+"""How well a masked-language model fills in 15 % masked bases, by region of transcripts: SpliceBERT's balanced accuracy
+(Chen et al. 2024), beside the table of neighbours that it has to beat.
+
+What the paper leaves open: near a site are the intron's bases within NEAR of it (its annotation is not published); a
+base is that of the transcript whose window it is in, the longest of a gene; long non-coding are spliced transcripts of
+at least 200 nt of genes without any coding part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from transformers import BertForMaskedLM
+
+from simcsp.core.errors import InputError
+from simcsp.labels.floors import NeighbourTable
+from simcsp.model.embedding import Autocast, token_batches
+from simcsp.text.alphabet import A, N, T
+from simcsp.text.annotation import Transcript
+from simcsp.text.store import TokenStore
+
+NEAR = 100  # nt
+LONG_NONCODING = 200  # nt, spliced
+_REACH = 3  # bases on either side that the floor sees, all of them unmasked
+_OF_REPEATS = ("CDS", "intron", "exon")  # regions that are told apart by soft-masking too
+
+
+@dataclass(frozen=True)
+class RegionWindows:
+    """ids uint8 [n, length] on the transcripts' strand; regions {name: bool [n, length]}; gene: object [n]."""
+
+    ids: np.ndarray
+    regions: dict[str, np.ndarray]
+    gene: np.ndarray
+
+
+def transcript_regions(
+    exons: np.ndarray, coding: np.ndarray | None, strand: str, start: int, end: int, noncoding: bool = False
+) -> dict[str, np.ndarray]:
+    """{region: bool [end - start]} of the bases [start, end) of a record, as the strand is read.
+
+    exons: int [n, 2] of the transcript; coding: its coding parts alike, None where they are not known (its exons are
+    then called exon). noncoding: it is a long non-coding RNA.
+    """
+    place = np.arange(start, end)
+    exon = _within(place, exons)
+    intron = (place >= exons[0, 0]) & (place < exons[-1, 1]) & ~exon
+    after_left = place - exons[:, 1][np.maximum(np.searchsorted(exons[:, 1], place, side="right") - 1, 0)]
+    before_right = (
+        exons[:, 0][np.minimum(np.searchsorted(exons[:, 0], place, side="right"), len(exons) - 1)] - place - 1
+    )
+    donor, acceptor = (after_left, before_right) if strand == "+" else (before_right, after_left)
+    near_donor, near_acceptor = intron & (donor < NEAR), intron & (acceptor < NEAR)
+    found = {"intron": intron, "near donor": near_donor, "near acceptor": near_acceptor}
+    found["deep intron"] = intron & ~near_donor & ~near_acceptor
+    if noncoding:
+        found = {"lncRNA exon": exon, "lncRNA intron": intron}
+    elif coding is None:
+        found["exon"] = exon
+    else:
+        cds, (first, last) = _within(place, coding), (coding[0, 0], coding[-1, 1])
+        left, right = exon & (place < first), exon & (place >= last)
+        found |= {"CDS": cds, "5'UTR": left, "3'UTR": right} if strand == "+" else {}
+        found |= {"CDS": cds, "5'UTR": right, "3'UTR": left} if strand == "-" else {}
+    return {name: here if strand == "+" else here[::-1] for name, here in found.items()}
+
+
+def _within(place: np.ndarray, stretches: np.ndarray) -> np.ndarray:
+    """bool [n]: whether each place lies in one of the ascending, disjoint stretches [k, 2]."""
+    last = np.searchsorted(stretches[:, 0], place, side="right") - 1
+    return (last >= 0) & (place < stretches[np.maximum(last, 0), 1])
+
+
+def region_windows(
+    store: TokenStore,
+    transcripts: Iterable[Transcript],
+    coding: Iterable[Transcript],
+    length: int,
+    count: int,
+    seed: int,
+) -> RegionWindows:
+    """`count` random windows of the longest transcript of each gene that holds one, drawn by its length.
+
+    coding: of `read_annotation` for CDS; none at all: coding parts are not known. Windows with an N are left out.
+    """
+    coding_of = {transcript.name: transcript.exons for transcript in coding}
+    longest, coding_genes = {}, set()
+    for transcript in transcripts:
+        span = transcript.exons[-1, 1] - transcript.exons[0, 0]
+        if transcript.name in coding_of:
+            coding_genes.add(transcript.gene)
+        rank = (transcript.name in coding_of, span)  # a coding transcript stands for a coding gene
+        if transcript.gene not in longest or rank > longest[transcript.gene][0]:
+            longest[transcript.gene] = (rank, transcript)
+    chosen = [
+        one for _, one in longest.values() if one.exons[-1, 1] - one.exons[0, 0] >= length and _is_told(one, coding_of)
+    ]
+    if not chosen:
+        raise InputError(f"no transcript of the annotation is {length} nt long: nothing to mask")
+    rng, rows, genes = np.random.default_rng(seed), [], []
+    spans = np.array([one.exons[-1, 1] - one.exons[0, 0] for one in chosen], dtype=float)
+    regions: dict[str, list[np.ndarray]] = {}
+    lower = []
+    for number in rng.choice(len(chosen), count, p=spans / spans.sum()).tolist():
+        one = chosen[number]
+        start = int(one.exons[0, 0] + rng.integers(spans[number] - length + 1))
+        ids = store.fetch(one.chrom, start, start + length, one.strand)
+        if (ids == N).any():
+            continue
+        noncoding = bool(coding_of) and one.gene not in coding_genes
+        own = coding_of.get(one.name)
+        for name, here in transcript_regions(one.exons, own, one.strand, start, start + length, noncoding).items():
+            regions.setdefault(name, []).append((len(rows), here))
+        soft = store.lower(store.by_name[one.chrom].offset + start, length).astype(bool)
+        lower.append(soft if one.strand == "+" else soft[::-1])
+        rows.append(ids)
+        genes.append(one.gene)
+    ids, repeat = np.stack(rows), np.stack(lower)
+    whole = {"all": np.ones(ids.shape, dtype=bool)}
+    for name, parts in regions.items():
+        whole[name] = np.zeros(ids.shape, dtype=bool)
+        for row, here in parts:
+            whole[name][row] = here
+    if repeat.any():
+        for name in set(_OF_REPEATS) & set(whole):
+            whole[f"{name}, repeats"], whole[f"{name}, outside repeats"] = whole[name] & repeat, whole[name] & ~repeat
+    return RegionWindows(ids, whole, np.array(genes))
+
+
+def _is_told(one: Transcript, coding_of: dict[str, np.ndarray]) -> bool:
+    """Whether the regions of a transcript have names: coding, long non-coding, or of an annotation without CDS."""
+    spliced = len(one.exons) > 1 and (one.exons[:, 1] - one.exons[:, 0]).sum() >= LONG_NONCODING
+    return not coding_of or one.name in coding_of or bool(spliced)
+
+
+@torch.no_grad()
+def predict_masked(
+    model: BertForMaskedLM,
+    inputs: np.ndarray,
+    batch_size: int,
+    autocast: Autocast = nullcontext,
+    advance: Callable[[int], object] = lambda count: None,
+) -> np.ndarray:
+    """The likeliest base (id) at every place, uint8 [n, length], of masked windows uint8 [n, length]."""
+    model.eval()
+    parts = []
+    for tokens in token_batches(inputs, batch_size, model.device):
+        with autocast():
+            logits = model(input_ids=tokens).logits
+        parts.append((logits[:, 1:-1, A : T + 1].argmax(dim=-1) + A).byte().cpu())
+        advance(len(tokens))
+    return torch.cat(parts).numpy()
+
+
+def neighbour_predictions(windows: RegionWindows) -> np.ndarray:
+    """The likeliest base from the three bases on either side, uint8 [n, length], by counts over the other half of the
+    genes; at the ends of a window nothing is known, and A is called."""
+    half = np.unique(windows.gene, return_inverse=True)[1] % 2
+    called = np.full(windows.ids.shape, A, dtype=np.uint8)
+    for number in (0, 1):
+        table = NeighbourTable(_REACH)
+        others = windows.ids[half != number]
+        gap = np.full((len(others), 1), N, dtype=np.uint8)
+        table.add(np.concatenate([others, gap], axis=1).ravel())
+        rows = np.flatnonzero(half == number)
+        near = np.lib.stride_tricks.sliding_window_view(windows.ids[rows], 2 * _REACH + 1, axis=1)
+        best = table.predict(near.reshape(-1, 2 * _REACH + 1)).argmax(axis=1) + A
+        called[rows, _REACH : windows.ids.shape[1] - _REACH] = best.reshape(len(rows), -1)
+    return called
+
+
+def balanced_accuracy(truth: np.ndarray, called: np.ndarray) -> float:
+    """Mean over the bases that occur of the share of each that is called right."""
+    right = np.bincount(truth[truth == called], minlength=T + 1)
+    there = np.bincount(truth, minlength=T + 1)
+    return float((right[there > 0] / there[there > 0]).mean())
+
+
+def region_rows(windows: RegionWindows, asked: np.ndarray, called: np.ndarray, resamples: int, seed: int) -> list[dict]:
+    """Balanced and plain accuracy of each region, with 95 % intervals over resampled genes, and the floor's.
+
+    asked: bool [n, length], the masked bases; called: ids of `predict_masked`.
+    """
+    floor_called, rng = neighbour_predictions(windows), np.random.default_rng(seed)
+    gene = np.unique(windows.gene, return_inverse=True)[1]
+    rows = []
+    for name, region in windows.regions.items():
+        here = asked & region
+        row_of = np.nonzero(here)[0]
+        if not len(row_of):
+            continue
+        truth, own, floor = windows.ids[here], called[here], floor_called[here]
+        counts = np.zeros((gene.max() + 1, 2, 4))  # right, all
+        np.add.at(counts, (gene[row_of], 1, truth - A), 1)
+        np.add.at(counts, (gene[row_of], 0, truth - A), truth == own)
+        drawn = rng.multinomial(len(counts), np.full(len(counts), 1 / len(counts)), size=resamples) @ counts.reshape(
+            len(counts), -1
+        )
+        right, there = drawn.reshape(resamples, 2, 4).transpose(1, 0, 2)
+        there = np.where(there > 0, there, np.nan)
+        drawn_any = np.isfinite(there).any(axis=1)
+        balanced = np.nanmean((right / there)[drawn_any], axis=1)
+        plain = right.sum(axis=1)[drawn_any] / np.nansum(there[drawn_any], axis=1)
+        of = {"n": len(truth), "value": balanced_accuracy(truth, own), "floor": balanced_accuracy(truth, floor)}
+        rows.append({"metric": f"balanced accuracy, {name}", **of, **_interval(balanced)})
+        of = {"n": len(truth), "value": float((truth == own).mean()), "floor": float((truth == floor).mean())}
+        rows.append({"metric": f"accuracy, {name}", **of, **_interval(plain)})
+    return rows
+
+
+def _interval(values: np.ndarray) -> dict[str, float]:
+    low, high = np.nanquantile(values, [0.025, 0.975])
+    return {"low": float(low), "high": float(high)}

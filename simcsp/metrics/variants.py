@@ -1,0 +1,218 @@
+"""What a masked-language model says of variants without being trained on any: SpliceBERT's three scores (Chen et al.,
+Briefings in Bioinformatics 25, bbae163, 2024), and what its hidden states know beyond them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.stats import rankdata
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import average_precision_score
+from sklearn.model_selection import GroupKFold
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from transformers import BertForMaskedLM
+
+from simcsp.labels.variants import Variants
+from simcsp.metrics.scores import ap_interval
+from simcsp.model.embedding import Autocast, token_batches
+from simcsp.model.encoder import hidden_states
+from simcsp.text.alphabet import MASK, A, T
+
+REACH = 100
+"""nt on either side of a variant that the score by distance looks at."""
+SMALLEST_KL = 1e-6
+FOLDS = 5  # of the probe, by exon
+_CONSTRUCTS = 32  # wild types at a time, with all their variants
+_NEAR_SITE = 20  # nt from an exon's ends that the floor tells apart
+
+
+@dataclass(frozen=True)
+class VariantScores:
+    """Of n variants.
+
+    dp: float [n], P(alt) - P(ref) where the base is masked, of a softmax over the whole vocabulary. site_kl: float [n],
+    mean KL of the donor's two bases plus that of the acceptor's. near_kl: float [n, 2 REACH + 1], KL by offset from the
+    variant, NaN beyond the sequence. states: float16 [n, 6 hidden], the last hidden states of the wild type at the
+    acceptor's two bases (mean), the donor's and the variant, and what the mutant's differ from them.
+    """
+
+    dp: np.ndarray
+    site_kl: np.ndarray
+    near_kl: np.ndarray
+    states: np.ndarray
+
+    @property
+    def scores(self) -> dict[str, np.ndarray]:
+        """The three scores as the paper ranks by them, larger for a larger effect."""
+        return {"-dP": -self.dp, "KL at sites": self.site_kl, "KL by distance": distance_score(self.near_kl)}
+
+
+def kl_divergence(ref: np.ndarray, alt: np.ndarray) -> np.ndarray:
+    """sum over the last axis of alt ln(alt / ref), of probabilities [..., 4]."""
+    return (alt * np.log(alt / ref)).sum(axis=-1)
+
+
+def distance_score(near_kl: np.ndarray) -> np.ndarray:
+    """float [n]: ln(max(1e-6, mean of both sides)) summed over 1 to REACH nt, of KL by offset [n, 2 REACH + 1].
+
+    The paper's windows hold both sides always. In shorter ones a side that is missing leaves the mean to the other, and
+    the sum is that of the distances that are there, scaled to REACH of them.
+    """
+    both = np.stack([near_kl[:, REACH - 1 :: -1], near_kl[:, REACH + 1 :]])
+    known = np.isfinite(both)
+    mean = np.where(known, both, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
+    there = known.any(axis=0)
+    logs = np.where(there, np.log(np.maximum(mean, SMALLEST_KL)), 0)
+    return logs.sum(axis=1) / np.maximum(there.sum(axis=1), 1) * REACH
+
+
+@torch.no_grad()
+def score_variants(
+    model: BertForMaskedLM,
+    variants: Variants,
+    batch_size: int,
+    autocast: Autocast = nullcontext,
+    advance: Callable[[int], object] = lambda count: None,
+) -> VariantScores:
+    """All scores from one pass a mutant, one a wild type and one a masked base: the two last are shared by variants.
+
+    Sequences of one length share a batch. A site outside its sequence has no part in site_kl. advance: called with the
+    number of variants done.
+    """
+    model.eval()
+    n, hidden = len(variants), model.config.hidden_size
+    dp, site_kl = np.zeros(n), np.zeros(n)
+    near_kl = np.full((n, 2 * REACH + 1), np.nan, dtype=np.float32)
+    vectors = np.zeros((n, 6 * hidden), dtype=np.float16)
+    for numbers, index in _groups(variants):
+        row_of = np.searchsorted(numbers, variants.of_sequence[index])
+        wild = np.stack([variants.sequences[number] for number in numbers])
+        probabilities, states, _ = _encode(model, wild, batch_size, autocast)
+        offset, exon = variants.offset[index], variants.exon[index]
+        places, of_place = np.unique(np.stack([row_of, offset], axis=1), axis=0, return_inverse=True)
+        masked = wild[places[:, 0]]
+        masked[np.arange(len(places)), places[:, 1]] = MASK
+        vocabulary = _encode(model, masked, batch_size, autocast, places[:, 1])[2][of_place.ravel()]
+        rows, ref = np.arange(len(index)), wild[row_of, offset]
+        dp[index] = vocabulary[rows, variants.alt[index]] - vocabulary[rows, ref]
+        mutants = wild[row_of]
+        mutants[rows, offset] = variants.alt[index]
+        for at in range(0, len(index), batch_size):
+            some = slice(at, at + batch_size)
+            mutated, mutated_states, _ = _encode(model, mutants[some], batch_size, autocast)
+            kl = kl_divergence(probabilities[row_of[some]], mutated)
+            site_kl[index[some]] = _at_sites(kl[..., None], exon[some]).sum(axis=1)[:, 0]
+            near_kl[index[some]] = _about(kl, offset[some])
+            before, after = (
+                np.concatenate([_at_sites(of, exon[some]), of[np.arange(len(of)), None, offset[some]]], axis=1)
+                for of in (states[row_of[some]], mutated_states)
+            )
+            vectors[index[some]] = np.concatenate([before, after - before], axis=1).reshape(len(kl), -1)
+            advance(len(kl))
+    return VariantScores(dp, site_kl, near_kl, vectors)
+
+
+def _groups(variants: Variants) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """(some sequences of one length, ascending, the variants in them)."""
+    lengths = np.array([len(ids) for ids in variants.sequences])
+    for length in np.unique(lengths):
+        alike = np.flatnonzero(lengths == length)
+        for at in range(0, len(alike), _CONSTRUCTS):
+            numbers = alike[at : at + _CONSTRUCTS]
+            if len(index := np.flatnonzero(np.isin(variants.of_sequence, numbers))):
+                yield numbers, index
+
+
+def _encode(
+    model: BertForMaskedLM, ids: np.ndarray, batch_size: int, autocast: Autocast, places: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """P(A, C, G, T) float64 [n, length, 4], last hidden states float32 [n, length, hidden], and P of the whole
+    vocabulary [n, 10] at places [n] (None without), of sequences uint8 [n, length]."""
+    parts, start = [], 0
+    for tokens in token_batches(ids, batch_size, model.device):
+        with autocast():
+            states = hidden_states(model.bert, tokens)[:, 1:-1]
+        logits = model.cls(states.float()).double()  # in full: KL far from the variant is a difference of small numbers
+        if places is None:
+            parts.append((logits[..., A : T + 1].softmax(dim=-1), states.float()))
+        else:
+            at = torch.from_numpy(places[start : start + len(tokens)]).to(logits.device)
+            parts.append((logits[torch.arange(len(at)), at].softmax(dim=-1),))
+            start += len(tokens)
+    columns = [torch.cat(column).cpu().numpy() for column in zip(*parts)]
+    return (*columns, None) if places is None else (None, None, columns[0])
+
+
+def _at_sites(values: np.ndarray, exon: np.ndarray) -> np.ndarray:
+    """[n, 2, width]: means of values [n, length, width] at the acceptor's and the donor's two bases; 0 outside."""
+    out = np.zeros((len(values), 2, values.shape[-1]))
+    for row, (start, end) in enumerate(exon.tolist()):
+        for site, (first, last) in enumerate(((start - 2, start), (end, end + 2))):
+            if 0 <= first and last <= values.shape[1]:
+                out[row, site] = values[row, first:last].mean(axis=0)
+    return out
+
+
+def _about(kl: np.ndarray, offset: np.ndarray) -> np.ndarray:
+    """[n, 2 REACH + 1]: KL [n, length] by distance from each variant, NaN beyond the sequence."""
+    padded = np.pad(kl, ((0, 0), (REACH, REACH)), constant_values=np.nan)
+    return padded[np.arange(len(kl))[:, None], offset[:, None] + np.arange(2 * REACH + 1)]
+
+
+# -- rows of the table -------------------------------------------------------------------------------------------------
+
+
+def precision_row(metric: str, variants: Variants, scores: np.ndarray, seed: int, floor: float | None = None) -> dict:
+    """Average precision of scores [n] with its bootstrap over exons; floor: the prevalence unless another is given."""
+    interval = ap_interval(variants.positive, scores, variants.group, seed) or (None, None)
+    floor = variants.positive.mean() if floor is None else floor
+    value = float(average_precision_score(variants.positive, scores))
+    row = {"metric": metric, "n": len(scores), "value": value, "low": interval[0], "high": interval[1]}
+    return row | {"floor": float(floor)}
+
+
+def zero_shot_rows(variants: Variants, scores: dict[str, np.ndarray], seed: int) -> list[dict]:
+    """Counts, average precision of each score with and without splice dinucleotides, and the positives' mean rank."""
+    outside = ~variants.in_dinucleotide
+    rows = []
+    for suffix, chosen in (("", np.ones(len(variants), dtype=bool)), (", without splice dinucleotides", outside)):
+        some = variants.take(chosen)
+        rows.append({"metric": f"positives{suffix}", "n": len(some), "value": int(some.positive.sum())})
+        for name, values in scores.items() if some.positive.any() else ():
+            rows.append(precision_row(f"AP of {name}{suffix}", some, values[chosen], seed))
+    if (by_distance := scores.get("KL by distance")) is not None:
+        ranks = rankdata(by_distance) / len(variants)
+        of_others = float(ranks[~variants.positive].mean())
+        mean = float(ranks[variants.positive].mean())
+        row = {"metric": "mean rank of positives by KL by distance", "n": len(variants), "value": mean}
+        rows.append(row | {"floor": of_others})
+    return rows
+
+
+def place_features(variants: Variants) -> np.ndarray:
+    """bool [n, features]: distance to either end of the exon within 20 nt one by one, in the exon or not, which base
+    becomes which: what a probe knows without any model."""
+    start, end = variants.exon.T
+    ref = np.array([variants.sequences[i][at] for i, at in zip(variants.of_sequence, variants.offset)], dtype=int)
+    near = [np.clip(variants.offset - edge, -_NEAR_SITE - 1, _NEAR_SITE + 1) for edge in (start, end)]
+    columns = [distance[:, None] == np.arange(-_NEAR_SITE - 1, _NEAR_SITE + 2) for distance in near]
+    inside = (variants.offset >= start) & (variants.offset < end)
+    change = 4 * (ref - A) + variants.alt - A
+    return np.hstack([*columns, inside[:, None], change[:, None] == np.arange(16)])
+
+
+def probe(features: np.ndarray, positive: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """Log-odds [n] of a logistic regression on standardised features, each from the fold in which its exon was held
+    out."""
+    odds, labels = np.zeros(len(features)), positive.astype(int)
+    for train, test in GroupKFold(FOLDS).split(features, labels, group):
+        model = make_pipeline(StandardScaler(), LogisticRegression(C=0.001, max_iter=1000))
+        model.fit(features[train].astype(np.float32), labels[train])
+        odds[test] = model.decision_function(features[test].astype(np.float32))
+    return odds

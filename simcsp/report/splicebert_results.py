@@ -1,0 +1,367 @@
+"""SpliceBERT's published results (Chen et al., Briefings in Bioinformatics 25, bbae163, 2024), measured anew on a
+checkpoint and the data that are there. Each returns its rows and the curves of its figure.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from accelerate import Accelerator
+from sklearn.metrics import roc_auc_score
+from tqdm import tqdm
+from transformers import BertForMaskedLM
+
+from simcsp.core.config import Config
+from simcsp.core.errors import InputError
+from simcsp.core.files import read_json, read_table
+from simcsp.core.run_layout import BASES, SUMMARY, finished_fits
+from simcsp.labels.motifs import load_nmi_sites
+from simcsp.labels.placed import BUILDS, Placed, open_places
+from simcsp.labels.variants import PEERS, Variants, read_mfass, read_vexseq, widen
+from simcsp.metrics.attention_pairs import WINDOW, attention_rows, pair_attention, read_pairs
+from simcsp.metrics.conservation import CONSERVED, base_states, conservation_rows, one_hot_bases
+from simcsp.metrics.masked_regions import predict_masked, region_rows, region_windows
+from simcsp.metrics.proxies import nmi_details, of_floors
+from simcsp.metrics.variants import (
+    REACH,
+    distance_score,
+    place_features,
+    precision_row,
+    probe,
+    score_variants,
+    zero_shot_rows,
+)
+from simcsp.model.embedding import embed_centre
+from simcsp.text.alphabet import A, T, encode
+from simcsp.text.annotation import read_annotation
+from simcsp.text.store import open_store
+from simcsp.training.masking import IGNORED, choose_random, corrupt
+
+PUBLISHED_WINDOW = 510
+_MASKED_SHARE = 0.15
+_RESAMPLES = 1000
+_SPLICEBERT = "Chen et al. 2024"
+CHR16_SPECIES = 6
+"""chr16 has no phastCons here: a base counts as conserved where six of seven vertebrates have the same, 4.6 % of it; in
+the paper's windows 5.8 % are."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is measured: a checkpoint on its device, the folder of the data, and how much of them is taken."""
+
+    name: str
+    model: BertForMaskedLM
+    run: Path | None
+    accelerator: Accelerator
+    config: Config
+    data: Path
+    windows: int
+    """Windows of masked bases, constructs of conservation, pairs of a group, bases of saturation mutagenesis."""
+
+    @property
+    def limit(self) -> int:
+        """nt that the model takes."""
+        return self.model.config.max_position_embeddings - 2
+
+    @property
+    def how(self) -> tuple[int, Callable]:
+        """Batch size and number format."""
+        return self.config.evaluate.batch_size, self.accelerator.autocast
+
+    def places(self) -> dict[str, Placed]:
+        """{build: the stretches of the genome that are here}."""
+        found = {build: open_places(self.data, build, self.config.data.cache) for build in BUILDS}
+        return {build: places for build, places in found.items() if places is not None}
+
+
+@dataclass(frozen=True)
+class Result:
+    """One result of the paper. needs: files below the data folder, without which `fetch` names what brings them."""
+
+    measure: Callable[[Subject], tuple[list[dict], dict[str, Any]]]
+    needs: tuple[str, ...]
+    fetch: str
+    source: str
+
+
+def masked(subject: Subject) -> tuple[list[dict], dict[str, Any]]:
+    """15 % masked bases by region, on evaluate.mlm_fasta and mlm_annotation, or else on the 610 genes."""
+    settings, seed = subject.config.evaluate, subject.config.seed
+    if settings.mlm_fasta and settings.mlm_annotation:
+        fastas, annotations = [settings.mlm_fasta], [settings.mlm_annotation]
+    else:
+        fastas = sorted((subject.data / "genes").glob("*.fa"))
+        annotations = [path.with_suffix(".gtf") for path in fastas]
+    store = open_store(fastas, subject.config.data.cache)
+    lengths = {record.name: record.length for record in store.records}
+    transcripts, coding = (
+        [one for path in annotations for one in read_annotation(path, lengths, feature=feature)]
+        for feature in ("exon", "CDS")
+    )
+    length = min(PUBLISHED_WINDOW, subject.limit)
+    windows = region_windows(store, transcripts, coding, length, subject.windows, seed)
+    rng = np.random.default_rng([seed, 1])
+    inputs, targets = corrupt(windows.ids, choose_random(windows.ids, _MASKED_SHARE, rng), rng)
+    with _bar("masked bases", len(inputs)) as bar:
+        called = predict_masked(subject.model, inputs, *subject.how, bar.update)
+    return region_rows(windows, targets != IGNORED, called, _RESAMPLES, seed), {"nt": length}
+
+
+def variants(subject: Subject) -> tuple[list[dict], dict[str, Any]]:
+    """Zero-shot scores and a probe, in the constructs as measured and, where the genome about them is known, in 510 nt
+    or as long as the model takes."""
+    folder, rows, curves = subject.data / "variants", [], {}
+    for name, path, read in (
+        ("MFASS", folder / "mfass.tsv.gz", read_mfass),
+        ("Vex-seq", folder / "vexseq.tsv.gz", read_vexseq),
+    ):
+        if not path.is_file():
+            continue
+        measured = read(path)
+        length = min(PUBLISHED_WINDOW, subject.limit)
+        longer = length > max(map(len, measured.sequences))
+        wide = widen(measured, subject.places(), length) if longer else None
+        rows += _named(name, _variant_rows(subject, name, measured, path, curves))
+        if wide is not None and wide.positive.any():
+            rows += _named(f"{name} in {length} nt", _variant_rows(subject, f"{name}, wide", wide, None, curves))
+            same = np.isin(measured.table.iloc[:, 0], wide.table.iloc[:, 0])
+            short = measured.take(same)
+            rows += _named(f"{name}, those with {length} nt", _variant_rows(subject, "", short, None, {}))
+    return rows, curves
+
+
+def _variant_rows(subject: Subject, name: str, measured: Variants, path: Path | None, curves: dict) -> list[dict]:
+    """path: of the table, whose peers' scores lie beside it; a probe and they are for the whole table alone."""
+    seed = subject.config.seed
+    cut = measured.cut(min(subject.limit, PUBLISHED_WINDOW))
+    with _bar(f"variants, {name or 'short'}", len(cut)) as bar:
+        scores = score_variants(subject.model, cut, *subject.how, bar.update)
+    rows = zero_shot_rows(cut, scores.scores, seed)
+    if name:
+        groups = {"positive": cut.positive, "other": ~cut.positive}
+        curves[name] = {key: _finite_means(scores.near_kl[chosen]) for key, chosen in groups.items()}
+    if path is None:
+        return rows
+    floor = precision_row("", cut, probe(place_features(cut), cut.positive, cut.group), seed)["value"]
+    own = probe(scores.states, cut.positive, cut.group)
+    rows.append(precision_row("AP of a probe, folds by exon", cut, own, seed, floor))
+    peers = path.with_name(path.name.replace(".tsv", ".peers.tsv"))
+    if peers.is_file():
+        columns = read_table(peers, ["id"], sep="\t").set_index("id").reindex(cut.table["id"])
+        for peer in PEERS:
+            values = columns[peer]
+            known = values.notna().to_numpy()
+            row = precision_row(f"AP of {peer}", cut.take(known), values.to_numpy()[known], seed)
+            rows.append(row | {"source": "its scores as published by spliceconsensus"})
+    return rows
+
+
+def conservation(subject: Subject) -> tuple[list[dict], dict[str, Any]]:
+    """phastCons of MFASS' constructs, and of chr16 the bases that vertebrates share."""
+    folder, seed, rows = subject.data / "conservation", subject.config.seed, []
+    rng = np.random.default_rng([seed, 2])
+    ids, scores = _phastcons(subject)
+    sets = {"MFASS' constructs": (ids, scores >= CONSERVED)}
+    if (folder / "chr16.tsv.gz").is_file():
+        table = read_table(folder / "chr16.tsv.gz", ["base", "identical_species"], sep="\t")
+        length = min(PUBLISHED_WINDOW, subject.limit)
+        count = len(table) // length
+        bases = encode("".join(table["base"][: count * length]), f"{folder}/chr16.tsv.gz").reshape(count, length)
+        same = table["identical_species"].to_numpy()[: count * length].reshape(count, length)
+        known = ((bases >= A) & (bases <= T)).all(axis=1)
+        sets["chr16, six of seven species"] = (bases[known], same[known] >= CHR16_SPECIES)
+    for name, (windows, conserved) in sets.items():
+        some = np.sort(rng.permutation(len(windows))[: subject.windows])
+        windows, conserved = windows[some], conserved[some]
+        states = base_states(subject.model.bert, windows, *subject.how)
+        features = {"ours": states, "floor": one_hot_bases(windows)}
+        rows += _named(name, [{"metric": "conserved bases", "n": conserved.size, "value": float(conserved.mean())}])
+        rows += _named(name, conservation_rows(features, conserved, seed))
+    return rows, {}
+
+
+def _phastcons(subject: Subject) -> tuple[np.ndarray, np.ndarray]:
+    """ids uint8 and phastCons float, both [n, length], of MFASS' exons about their middle, as the model takes them."""
+    path = subject.data / "conservation/mfass.phastcons.tsv.gz"
+    of_exon = read_table(path, ["exon", "phastcons100"], sep="\t").set_index("exon")["phastcons100"]
+    measured = read_mfass(subject.data / "variants/mfass.tsv.gz")
+    _, first = np.unique(measured.group, return_index=True)
+    longest = max(map(len, measured.sequences))
+    ids, scores = [], []
+    for i in first:
+        whole = measured.sequences[measured.of_sequence[i]]
+        values = of_exon.get(measured.group[i], "").split(",")
+        if len(values) == len(whole) == longest:
+            length = min(subject.limit, longest)
+            left = int(np.clip(measured.exon[i].sum() // 2 - length // 2, 0, longest - length))
+            ids.append(whole[left : left + length])
+            scores.append(np.array(values[left : left + length], dtype=float))
+    if not ids:
+        raise InputError(f"{path}: no exon has a score for every base of its construct in variants/mfass.tsv.gz")
+    return np.stack(ids), np.stack(scores)
+
+
+def mutagenesis(subject: Subject) -> tuple[list[dict], dict[str, Any]]:
+    """Saturation mutagenesis: how far a changed base is felt, by whether it is conserved. The largest KL of the three
+    substitutions, as published, in MFASS' constructs in the place of transcripts."""
+    ids, phastcons = _phastcons(subject)
+    rng, seed = np.random.default_rng([subject.config.seed, 3]), subject.config.seed
+    places = rng.permutation(ids.size)[: subject.windows]
+    row, offset = np.divmod(np.repeat(places, 3), ids.shape[1])
+    others = np.array([[base for base in range(A, T + 1) if base != ids.ravel()[place]] for place in places])
+    n = len(row)
+    changed = Variants(
+        list(ids), row, offset, others.ravel().astype(np.uint8), np.full((n, 2), -10), np.zeros(n, bool),
+        row.astype(str), read_table(subject.data / "variants/mfass.tsv.gz", [], sep="\t").iloc[np.zeros(n, int)], {},
+    )  # fmt: skip
+    with _bar("saturation mutagenesis", n) as bar:
+        scores = score_variants(subject.model, changed, *subject.how, bar.update)
+    near = scores.near_kl.reshape(len(places), 3, -1).max(axis=1)
+    conserved = phastcons.ravel()[places] >= CONSERVED
+    felt = distance_score(near)
+    rows = [
+        {
+            "metric": "mean ln KL within 100 nt, conserved",
+            "n": int(conserved.sum()),
+            "value": felt[conserved].mean() / REACH,
+        },
+        {
+            "metric": "mean ln KL within 100 nt, other",
+            "n": int((~conserved).sum()),
+            "value": felt[~conserved].mean() / REACH,
+        },
+    ]
+    interval = _auc_interval(conserved, felt, row[::3], seed)
+    row_of_auc = {"metric": "AUC of KL by distance for conserved bases", "n": len(felt)}
+    rows.append(row_of_auc | {"value": float(roc_auc_score(conserved, felt)), **interval, "floor": 0.5})
+    curves = {"conserved": _finite_means(near[conserved]), "other": _finite_means(near[~conserved])}
+    return [row | {"value": float(row["value"])} for row in rows], {"mutagenesis": curves}
+
+
+def _auc_interval(labels: np.ndarray, scores: np.ndarray, blocks: np.ndarray, seed: int) -> dict[str, float]:
+    """95 % interval of the AUC over resampled blocks; scores differ from one another."""
+    order = np.argsort(scores)
+    positive, block = labels[order].astype(float), np.unique(blocks, return_inverse=True)[1][order]
+    count, rng, values = block.max() + 1, np.random.default_rng(seed), []
+    for _ in range(_RESAMPLES):
+        weights = rng.multinomial(count, np.full(count, 1 / count))[block]
+        right, wrong = weights * positive, weights * (1 - positive)
+        if right.any() and wrong.any():
+            values.append((right * wrong.cumsum()).sum() / (right.sum() * wrong.sum()))
+    low, high = np.quantile(values, [0.025, 0.975])
+    return {"low": float(low), "high": float(high)}
+
+
+def attention(subject: Subject) -> tuple[list[dict], dict[str, Any]]:
+    """Attention between the published pairs, in windows as long as the model takes, beside their controls."""
+    rows, places = [], subject.places().get("hg19")
+    if places is None:
+        raise InputError(f"{subject.data}: no hg19.fa.gz and no genes: python data/fetch.py genes, or hg19")
+    length = min(WINDOW, subject.limit)
+    for path in sorted((subject.data / "attention").glob("*.bedpe.gz")):
+        pairs = read_pairs(path, places, length, subject.config.seed, subject.windows)
+        group = "MANE introns" if path.name.startswith("gencode") else path.name.split(".")[1].replace("_", " ")
+        if len(pairs.ids) < 2:
+            rows.append({"metric": group, "n": len(pairs.ids), "value": None})
+            continue
+        with _bar(f"attention, {group}", len(pairs.ids)) as bar:
+            both = np.stack([pairs.places, pairs.controls], axis=1)
+            values = pair_attention(subject.model.bert, pairs.ids, both, *subject.how, bar.update)
+        rows += attention_rows(group, pairs, values, _RESAMPLES, subject.config.seed)
+    return rows, {"nt": length}
+
+
+def bases(subject: Subject) -> tuple[list[dict], dict[str, Any]]:
+    """The finished models of every base of the run (finetune.task bases)."""
+    folders = [] if subject.run is None else finished_fits(subject.run, site=BASES)
+    if not folders:
+        raise InputError("no finished model of bases in the run: python finetune.py CONFIG.yaml --finetune.task bases")
+    rows = []
+    for folder in folders:
+        summary = read_json(folder / SUMMARY)
+        for kind in ("donor", "acceptor"):
+            metric = f"AP of {kind}s, {summary['arm']} seed {summary['seed']} fold {summary['fold']}"
+            rows.append({"metric": metric, "n": None, "value": summary["metrics"][f"test/ap_{kind}"]})
+    return rows, {}
+
+
+def embeddings(subject: Subject) -> tuple[list[dict], dict[str, Any]]:
+    """NMI of the published motif sites (data.motif_bed)."""
+    config = subject.config
+    sites, _ = load_nmi_sites(config)
+    states = embed_centre(subject.model.bert, sites.ids, config.evaluate.nmi_layer, *subject.how)
+    own = nmi_details(states, sites, config.seed)
+    floors = of_floors(sites.ids, config.evaluate, lambda values, _: nmi_details(values, sites, config.seed))
+    rows = []
+    for half in ("gt", "ag"):
+        best = max(scores[f"nmi_{half}"] for scores in floors.values())
+        value = own[f"nmi_{half}"]
+        rows.append({"metric": f"NMI, {half.upper()} half", "n": len(sites.labels), "value": value, "floor": best})
+    return rows, {}
+
+
+RESULTS = {
+    "masked": Result(masked, ("genes/genes.tsv",), "genes", f"{_SPLICEBERT}, notebook 00-conservation"),
+    "variants": Result(variants, ("variants/mfass.tsv.gz",), "mfass mfass-peers vexseq", f"{_SPLICEBERT}, 01-variant"),
+    "conservation": Result(
+        conservation,
+        ("conservation/mfass.phastcons.tsv.gz", "variants/mfass.tsv.gz"),
+        "conservation mfass",
+        f"{_SPLICEBERT}, notebook 00-conservation",
+    ),
+    "mutagenesis": Result(
+        mutagenesis,
+        ("conservation/mfass.phastcons.tsv.gz", "variants/mfass.tsv.gz"),
+        "conservation mfass",
+        f"{_SPLICEBERT}, figure only",
+    ),
+    "attention": Result(
+        attention,
+        ("attention/hg19.intronic_pair.1000_per_group.bedpe.gz",),
+        "attention genes",
+        f"{_SPLICEBERT}, notebook 03-attention (SpliceBERT.1024nt, 1,000 nt)",
+    ),
+    "bases": Result(bases, (), "genes", f"{_SPLICEBERT}, GTEx set, 900 nt"),
+    "embeddings": Result(embeddings, (), "spliceator hg19", f"{_SPLICEBERT}, notebook 02-embedding (layer 4)"),
+}
+"""In the order in which they are measured."""
+
+
+def measure(subject: Subject, name: str) -> dict[str, Any]:
+    """{rows, curves} of one result. Raises InputError where its data are not there."""
+    rows, curves = RESULTS[name].measure(subject)
+    return {"rows": [dataclasses.asdict(Row(**row)) for row in rows], "curves": curves}
+
+
+@dataclass(frozen=True)
+class Row:
+    """value: ours, with its 95 % interval; floor: what is no model; source: of a value that is not ours."""
+
+    metric: str
+    n: int | None
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    floor: float | None = None
+    source: str = ""
+
+
+def _named(name: str, rows: list[dict]) -> list[dict]:
+    return [row | {"metric": f"{name}, {row['metric']}"} for row in rows]
+
+
+def _finite_means(values: np.ndarray) -> list[float | None]:
+    """Means of the columns of [n, k] over what is finite; None where nothing is."""
+    known = np.isfinite(values)
+    sums = np.where(known, values, 0).sum(axis=0, dtype=float)
+    return [float(total / count) if count else None for total, count in zip(sums, known.sum(axis=0))]
+
+
+def _bar(what: str, total: int) -> tqdm:
+    return tqdm(total=total, desc=what, mininterval=1, disable=None, leave=False)

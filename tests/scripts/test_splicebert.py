@@ -1,0 +1,111 @@
+"""evaluate.py splicebert: its table, its page, what it does twice and what it refuses."""
+
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import refusal
+from splicebert_data import EXONS, write_splicebert_data
+
+import evaluate
+from simcsp.report import splicebert_results
+from simcsp.report.splicebert import COLUMNS
+
+ALL = ("masked", "variants", "conservation", "mutagenesis", "attention")
+WORDS = ("--device", "cpu", "--precision", "fp32")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("splicebert") / "data"
+    write_splicebert_data(folder)
+    return folder
+
+
+@pytest.fixture
+def measure(call, data, start, tmp_path):
+    def run(*words, sources=(start,)):
+        cache = ("--data.cache", tmp_path / "cache")
+        call(evaluate, "splicebert", *sources, "--data", data, "--out", tmp_path / "out", *WORDS, *cache, *words)
+        return pd.read_csv(tmp_path / "out/results.csv")
+
+    return run
+
+
+def test_every_result_whose_data_are_there_is_in_the_table_and_on_the_page(measure, tmp_path, capsys):
+    table = measure("--windows", 40)
+    assert list(table) == COLUMNS and tuple(dict.fromkeys(table["result"])) == ALL
+    ours = table.set_index(["result", "metric"])["ours"]
+    assert ours["variants", "MFASS, positives"] == 2 * 2 * len(EXONS)
+    assert 0 <= ours["masked", "balanced accuracy, all"] <= 1 and np.isfinite(ours["attention", "intronic pair"])
+    published = table.set_index(["result", "metric"])["published"]
+    assert published["masked", "balanced accuracy, all"] == 0.638 and published["attention", "intronic pair"] == 0.0157
+    assert table.loc[table["published"].notna(), "source"].str.contains("Chen").all()
+    between = table.dropna(subset=["low"])
+    assert len(between) > 20 and (between["low"] <= between["high"]).all()
+    page = (tmp_path / "out/index.html").read_text()
+    assert page.count("<img") == 4 and "Not measured" in page and "fetch.py" not in page.split("Not measured")[0]
+    spanr = table[table["metric"] == "MFASS, AP of spanr"].iloc[0]
+    assert spanr["n"] == ours["variants", "MFASS, positives"] * 3 - 1  # one has no score
+    assert "embeddings" in capsys.readouterr().out
+
+
+def test_a_finished_result_is_not_measured_again_and_another_amount_is(measure, monkeypatch):
+    before = measure("--only", "masked", "--windows", 30)
+
+    def measured_twice(subject):
+        raise AssertionError("measured twice")
+
+    fake = splicebert_results.Result(measured_twice, ("genes/genes.tsv",), "", "")
+    monkeypatch.setitem(splicebert_results.RESULTS, "masked", fake)
+    pd.testing.assert_frame_equal(
+        measure("--only", "masked", "--windows", 30).drop(columns="source"), before.drop(columns="source")
+    )
+    with pytest.raises(AssertionError, match="measured twice"):
+        measure("--only", "masked", "--windows", 31)
+
+
+def test_a_run_of_several_checkpoints_and_a_checkpoint_have_rows_of_each(measure, start, tmp_path):
+    run = tmp_path / "runs/tiny"
+    for arm in ("start", "last"):
+        shutil.copytree(start, run / f"pretrain/checkpoints/{arm}")
+    (run / "pretrain/config.yaml").write_text("name: tiny\npretrain: {steps: 0}\n")
+    table = measure("--only", "masked", "--windows", 20, sources=(run,))
+    assert list(dict.fromkeys(table["model"])) == ["baseline", "last"]
+    both = measure("--only", "masked", "--windows", 20, sources=(run, start))
+    assert len(set(both["model"])) == 3 and {"tiny baseline", "tiny last"} < set(both["model"])
+
+
+def test_what_is_missing_is_said_with_the_command_that_fetches_it(call, start, tmp_path, capsys):
+    line = refusal(call, capsys, evaluate, "splicebert", start, "--data", tmp_path, "--only", "variants", *WORDS)
+    assert "data/fetch.py mfass" in line and not (tmp_path / "out").exists()
+
+
+def test_what_cannot_be_measured_is_refused_in_a_line(call, start, data, tmp_path, capsys):
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    line = refusal(call, capsys, evaluate, "splicebert", tmp_path / "none", "--data", data)
+    assert str(tmp_path / "none") in line
+    headless = shutil.copytree(start, tmp_path / "headless")
+    weights = {k: v for k, v in load_file(headless / "model.safetensors").items() if not k.startswith("cls.")}
+    save_file(weights, headless / "model.safetensors", {"format": "pt"})
+    (headless / "checksums.json").unlink()
+    assert torch.is_tensor(next(iter(weights.values())))
+    line = refusal(call, capsys, evaluate, "splicebert", headless, "--data", data, "--only", "masked", *WORDS)
+    assert "masked-LM head" in line
+    damaged = shutil.copytree(data, tmp_path / "damaged")
+    path = damaged / "variants/mfass.tsv.gz"
+    path.write_bytes(path.read_bytes()[:-40])
+    words = ("--data", damaged, "--out", tmp_path / "out", "--only", "variants", *WORDS)
+    assert str(path) in refusal(call, capsys, evaluate, "splicebert", start, *words)
+    assert not (tmp_path / "out/results.csv").exists()
+
+
+def test_measured_results_are_kept_as_plain_json(measure, tmp_path):
+    measure("--only", "attention", "--windows", 20)
+    (path,) = (tmp_path / "out/measured").rglob("attention.json")
+    kept = json.loads(path.read_text())
+    assert {"inputs", "result", "seconds"} <= set(kept) and kept["inputs"]["windows"] == 20
