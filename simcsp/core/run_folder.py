@@ -164,9 +164,9 @@ class RunFolder:
             raise InputError(f"{self.path / ENVIRONMENT} says nothing of the inputs: damaged; {START_ANEW}")
         if env.get("format", 1) > FORMAT:
             raise InputError(f"{self.path} was made by a later version: this one reads formats up to {FORMAT}")
-        before, config, inputs = read_saved(self.path / CONFIG), self.config, self._inputs
-        changed = _differences(_with_new_fields(before, config), config)
-        hashes = env["inputs"]
+        before = _with_new_fields(read_saved(self.path / CONFIG), self.config)
+        changed = _differences(before, self.config)
+        hashes, inputs = env["inputs"], self._inputs
         changed += [
             f"{key} has other content" for key in sorted({*hashes, *inputs}) if hashes.get(key) != inputs.get(key)
         ]
@@ -299,11 +299,11 @@ def _with_new_fields(before: dict[str, Any], now: dict[str, Any]) -> dict[str, A
 
 
 def _differences(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
-    found = []
+    differences = []
     for key in dict.fromkeys([*before, *now]):
         old, new = before.get(key), now.get(key)
         if isinstance(old, dict) and isinstance(new, dict):
-            found += _differences(old, new, f"{prefix}{key}.")
+            differences += _differences(old, new, f"{prefix}{key}.")
         elif old != new:
-            found.append(f"{prefix}{key} was {old}, now {new}")
-    return found
+            differences.append(f"{prefix}{key} was {old}, now {new}")
+    return differences

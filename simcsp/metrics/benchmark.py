@@ -41,7 +41,7 @@ _A_SPECIES = 10  # windows it has on average, or an id's ending is no species
 _LISTED = 10  # species named in a sentence, those with most windows
 Scorer = Callable[[Windows], np.ndarray]
 """P(site) [n] of windows."""
-Job = tuple[str, str, int]
+EnsembleKey = tuple[str, str, int]
 """Arm, task (donor, acceptor or both) and seed: whose folds make one ensemble."""
 Curve = tuple[np.ndarray, np.ndarray]
 """Labels [n] and P(site) [n], for a reliability plot."""
@@ -163,7 +163,7 @@ def ensemble_of(members: list[Member]) -> Member:
 
 
 def score_ensembles(
-    ensembles: dict[Job, list[Member]], sets: dict[str, Windows]
+    ensembles: dict[EnsembleKey, list[Member]], sets: dict[str, Windows]
 ) -> tuple[pd.DataFrame, dict[str, dict[str, float]], dict[str, dict[str, dict[str, Curve]]]]:
     """Score every fold's model and every ensemble on every species.
 
@@ -259,7 +259,7 @@ def resemblance_remarks(resemblance: Resemblance, train: np.ndarray, sets: dict[
     return remarks
 
 
-def missing_folds(ensembles: dict[Job, list[Member]], count: int) -> list[str]:
+def missing_folds(ensembles: dict[EnsembleKey, list[Member]], count: int) -> list[str]:
     """One sentence for each ensemble that lacks a fold. count: of the folds that there should be."""
     remarks = []
     for (arm, site, seed), members in ensembles.items():

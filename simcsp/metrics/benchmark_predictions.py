@@ -20,7 +20,7 @@ from simcsp.core.run_layout import ENVIRONMENT, PREDICTIONS, SUMMARY, checkpoint
 from simcsp.labels.spliceator import Windows
 from simcsp.labels.splits import Splits, draw_training
 from simcsp.metrics.benchmark import (
-    Job,
+    EnsembleKey,
     Member,
     Resemblance,
     Scorer,
@@ -78,7 +78,7 @@ def ask_members(
     splits: Splits,
     sets: dict[str, Windows],
     resemblance: Resemblance,
-) -> tuple[dict[Job, list[Member]], list[str]]:
+) -> tuple[dict[EnsembleKey, list[Member]], list[str]]:
     """What each finished fold says of its validation windows and of every species, floors first and refitted.
 
     Returns {(arm, site, seed): its folds} and a sentence for each floor that is no longer what the run recorded.
@@ -88,7 +88,7 @@ def ask_members(
     counts += [len(benchmark.of_site(fit.site)) for fit, _ in fits for benchmark in sets.values()]
     arms = {fit.arm for fit, _ in fits}
     of_annotation = {arm: refit_annotation_floor(arm, config) for arm in OF_ANNOTATION if arm in arms}
-    ensembles: dict[Job, list[Member]] = {}
+    ensembles: dict[EnsembleKey, list[Member]] = {}
     changed: dict[str, float] = {}
     with tqdm(
         desc="benchmark", unit="window", total=sum(counts), unit_scale=True, disable=not sys.stderr.isatty()
@@ -134,9 +134,9 @@ def ask_members(
 
 def ask_models(
     folders: list[Path], config: Config, accelerator: Accelerator, sets: dict[str, Windows]
-) -> dict[Job, list[Member]]:
+) -> dict[EnsembleKey, list[Member]]:
     """What each finished fold's model says of every species, where its training windows are not there."""
-    ensembles: dict[Job, list[Member]] = {}
+    ensembles: dict[EnsembleKey, list[Member]] = {}
     for folder in tqdm(folders, desc="benchmark", unit="fold", disable=not sys.stderr.isatty()):
         fit = fit_key(folder)
         scorer = load_scorer(checkpoint_path(folder), config, accelerator)

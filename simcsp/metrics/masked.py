@@ -72,7 +72,8 @@ def masked_predictions(
 ) -> np.ndarray:
     """P(A, C, G, T) of the central base, float32 [n, 4], with it alone masked; windows uint8 [n, length]."""
     model.eval()
-    masked, middle, parts = windows.copy(), windows.shape[1] // 2, []
+    masked, middle = windows.copy(), windows.shape[1] // 2
+    parts = []
     masked[:, middle] = MASK
     for tokens in token_batches(masked, batch_size, model.device):
         with autocast():

@@ -151,7 +151,8 @@ def sccs_difference(
         weights = (rng.multinomial(len(same), np.full(len(same), 1 / len(same))) for _ in range(resamples))
     else:
         chosen, groups = _bootstrap_windows(np.arange(n) if groups is None else groups, rng)
-        start, now, labels, scale = start[chosen], now[chosen], labels[chosen], np.sqrt(len(chosen) / n)
+        start, now, labels = start[chosen], now[chosen], labels[chosen]
+        scale = np.sqrt(len(chosen) / n)
         left, right = pair_indices(len(chosen), "all")
         same, counts = labels[left] == labels[right], _draw_windows(groups, resamples, rng)
         weights = (drawn[left] * drawn[right] for drawn in counts)

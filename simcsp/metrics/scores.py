@@ -11,6 +11,7 @@ from sklearn.metrics import average_precision_score, precision_recall_curve, roc
 
 ROUNDING = 1e-12  # differences that spread less than this are equal
 TEST_TO_TRAIN = 2 / 7  # of the published schemes; with another data.num_folds the caller gives the folds' own
+USELESS_AUC = 0.55  # of validation: below it a classifier is of no use, however many windows tell it from .5
 CALIBRATION_BINS = 15  # as many as Guo et al. 2017 took
 
 
@@ -33,7 +34,8 @@ def threshold_scores(labels: np.ndarray, probabilities: np.ndarray, threshold: f
     many folds, arms and thresholds feels. F1 and MCC are 0 where they are not defined.
     """
     called, sites = probabilities > threshold, labels == 1
-    n, hits, called_n, sites_n = len(labels), int((called & sites).sum()), int(called.sum()), int(sites.sum())
+    n, hits = len(labels), int((called & sites).sum())
+    called_n, sites_n = int(called.sum()), int(sites.sum())
     spread = called_n * (n - called_n) * sites_n * (n - sites_n)
     return {
         "f1": 2 * hits / (called_n + sites_n) if called_n + sites_n else 0.0,
@@ -134,6 +136,13 @@ def calibration_error(labels: np.ndarray, probabilities: np.ndarray, bins: int =
     """
     predicted, observed, counts = reliability_bins(labels, probabilities, bins)
     return float((counts * np.abs(predicted - observed)).sum() / counts.sum())
+
+
+def chance_auc(positives: float, negatives: float) -> float:
+    """The AUC up to which a classifier is taken to have learned nothing: two standard errors above .5 (Mann-Whitney,
+    under no relation) for so many windows of either class, and at least USELESS_AUC, however many there are."""
+    error = np.sqrt((positives + negatives + 1) / (12 * positives * negatives))
+    return max(USELESS_AUC, float(0.5 + 2 * error))
 
 
 # -- paired differences ------------------------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from simcsp.core.run_folder import REMEDY
 from simcsp.core.run_layout import BASES_REPORT, CONFIG, ENVIRONMENT, REPORT_CONTRASTS, REPORT_TABLE, REPORT_TEXT
 from simcsp.labels.bases import fold_records
 from simcsp.report.caveats import missing_folds, unbeaten_floors
-from simcsp.report.collect import JOB, Study, fit_columns, fold_summaries
+from simcsp.report.collect import FIT, Comparison, fit_values, fold_summaries
 from simcsp.report.page import REFERENCES, contrast_table, number, opening, plain, to_html, with_interval, with_sd
 from simcsp.report.plots import difference_plot, plt, save_figure, score_plot
 from simcsp.report.table import aligned, markdown_table
@@ -28,6 +27,7 @@ from simcsp.report.verdict import (
     Verdict,
     add_adjusted,
     compare,
+    contrast_rows,
     find_contrasts,
     judge,
     smallest_effect,
@@ -52,16 +52,16 @@ def write_bases_report(config: Config, out: Path | None = None) -> str:
     Writes summary.csv, contrasts.csv, report.md and report.html to `out`, by default RUN/report/bases.
     Raises InputError where no such fold is finished, and where folds cannot be paired.
     """
-    study, out = collect_bases(config), out or config.folder / BASES_REPORT
-    contrasts = find_contrasts(study)
-    table = add_adjusted(compare(study.scores, smallest_effect(study)), contrasts, 0)
+    comparison, out = collect_bases(config), out or config.folder / BASES_REPORT
+    contrasts = find_contrasts(comparison)
+    table = add_adjusted(compare(comparison.scores, smallest_effect(comparison)), contrasts, 0)
     table = table.assign(dataset=DATASET)[list(COLUMNS)]
-    verdict, caveats = judge(study, contrasts), find_bases_caveats(study)
+    verdict, caveats = judge(comparison, contrasts), find_bases_caveats(comparison)
     out.mkdir(parents=True, exist_ok=True)
-    tested = pd.DataFrame(contrasts, columns=[field.name for field in dataclasses.fields(Contrast)])
+    tested = contrast_rows(contrasts)
     write_text(out / REPORT_TABLE, table.to_csv(index=False, float_format="%.6g"))
     write_text(out / REPORT_CONTRASTS, tested.to_csv(index=False, float_format="%.6g"))
-    figures = draw(study, tested.dropna(subset="low"), config.folder.name, out)
+    figures = draw(comparison, tested.dropna(subset="low"), config.folder.name, out)
     text = to_markdown(config.folder.name, table, contrasts, verdict, caveats, figures)
     write_text(out / REPORT_TEXT, text)
     write_text(out / "report.html", to_html(config.folder.name, text, out))
@@ -72,7 +72,7 @@ def write_bases_report(config: Config, out: Path | None = None) -> str:
     return "\n".join([*lines, f"report: {out}/report.html, {out}/summary.csv"])
 
 
-def collect_bases(config: Config) -> Study:
+def collect_bases(config: Config) -> Comparison:
     """The finished folds of bases of a run, without predictions, which such folds do not keep."""
     rows, kept = [], {}
     store = open_store(config.bases.fasta, config.data.cache)
@@ -81,7 +81,7 @@ def collect_bases(config: Config) -> Study:
         kept[path] = _what_is_tested(path)
         parts = fold_records(config.bases, store, summary["fold"])
         bases = {part: sum(sizes[name] for name in names) for part, names in parts.items()}
-        job = {"run": config.folder.name, "arm": summary["arm"], **fit_columns(summary), "hit_limit": False}
+        job = {"run": config.folder.name, "arm": summary["arm"], **fit_values(summary), "hit_limit": False}
         job |= {"ratio": bases["test"] / bases["train"], "val": bases["val"]}
         rows += [{**job, "metric": key, "value": value} for key, value in summary["metrics"].items()]
     if not rows:
@@ -92,9 +92,9 @@ def collect_bases(config: Config) -> Study:
     scores = pd.DataFrame(rows)
     position = {arm: i for i, arm in enumerate(dict.fromkeys([*ARMS, *scores["arm"]]))}
     scores = scores.sort_values("arm", key=lambda arms: arms.map(position), kind="stable", ignore_index=True)
-    predictions = pd.DataFrame(columns=["run", "arm", *JOB, "probability"])
+    predictions = pd.DataFrame(columns=["run", "arm", *FIT, "probability"])
     names = {(config.folder.name, arm): arm for arm in scores["arm"].unique()}
-    return Study({config.folder.name: config}, scores, predictions, names)
+    return Comparison({config.folder.name: config}, scores, predictions, names)
 
 
 def _what_is_tested(fold: Path) -> tuple[Any, ...]:
@@ -103,15 +103,15 @@ def _what_is_tested(fold: Path) -> tuple[Any, ...]:
     return read_json(fold / ENVIRONMENT, REMEDY)["inputs"]["genome"], bases["parts"], bases["ignore"]
 
 
-def find_bases_caveats(study: Study) -> list[str]:
+def find_bases_caveats(comparison: Comparison) -> list[str]:
     """What a reader has to beware of."""
-    found = [line for metric in list(ENDPOINTS)[2:] for line in unbeaten_floors(study, metric)]
-    folds = sorted(set(study.scores["fold"]))
+    caveats = [line for metric in list(ENDPOINTS)[2:] for line in unbeaten_floors(comparison, metric)]
+    folds = sorted(set(comparison.scores["fold"]))
     if len(folds) == 1:
-        config = next(iter(study.runs.values()))
+        config = next(iter(comparison.runs.values()))
         records = ", ".join(config.bases.parts[folds[0]])
-        found.append(f"One fold alone (tested on {records}): nothing here says how it would be on other records.")
-    return found + missing_folds(study)
+        caveats.append(f"One fold alone (tested on {records}): nothing here says how it would be on other records.")
+    return caveats + missing_folds(comparison)
 
 
 # -- the page ----------------------------------------------------------------------------------------------------------
@@ -135,8 +135,8 @@ def _cells(table: pd.DataFrame) -> list[list[str]]:
     differences = [f"{name} - baseline [95 %]" for name in list(ENDPOINTS.values())[2:]]
     lines = [["arm", "AP", *_SCORES.values(), "n", *differences, "p Holm"]]
     for arm in dict.fromkeys(table["arm"]):
-        mine = table[table["arm"] == arm].set_index("metric")
-        both = [mine.loc[[f"test/{key}_donor", f"test/{key}_acceptor"]] for key in ("ap", *_SCORES)]
+        of_arm = table[table["arm"] == arm].set_index("metric")
+        both = [of_arm.loc[[f"test/{key}_donor", f"test/{key}_acceptor"]] for key in ("ap", *_SCORES)]
         cells = [" / ".join(with_sd(row) for _, row in rows.iterrows()) for rows in both]
         of_ap = [row for _, row in both[0].iterrows()]
         cells += [str(int(of_ap[0]["n"])), *(with_interval(row["diff"], row["low"], row["high"]) for row in of_ap)]
@@ -145,15 +145,15 @@ def _cells(table: pd.DataFrame) -> list[list[str]]:
     return lines
 
 
-def draw(study: Study, contrasts: pd.DataFrame, title: str, out: Path) -> dict[str, str]:
+def draw(comparison: Comparison, contrasts: pd.DataFrame, title: str, out: Path) -> dict[str, str]:
     """Write the PNGs of either type of site; returns {name: caption}. contrasts: those with an interval."""
-    floors, captions = set(study.scores["arm"]) & set(FLOORS), {}
+    floors, captions = set(comparison.scores["arm"]) & set(FLOORS), {}
     for metric, label in list(ENDPOINTS.items())[2:]:
         name = metric.removeprefix("test/")
-        figures = {name: score_plot(study.scores, metric, label, floors, f"{title}: {label}")}
+        figures = {name: score_plot(comparison.scores, metric, label, floors, f"{title}: {label}")}
         captions[name] = f"{label}, one dot a fit; boxes (median, quartiles) from five fits on."
-        if len(mine := contrasts[contrasts["metric"] == metric]):
-            figures[f"differences_{name}"] = difference_plot(mine, f"{title}: differences in {label}", label)
+        if len(of_metric := contrasts[contrasts["metric"] == metric]):
+            figures[f"differences_{name}"] = difference_plot(of_metric, f"{title}: differences in {label}", label)
             captions[f"differences_{name}"] = (
                 f"Differences in {label} with their 95 % intervals (not adjusted); the primary contrast in colour."
             )

@@ -21,21 +21,26 @@ from simcsp.core.run_layout import (
     begun_fits,
     finished_stages,
 )
-from simcsp.report.collect import JOB, Study, main_size, near_duplicate_share
+from simcsp.report.collect import FIT, Comparison, main_size, near_duplicate_share
 from simcsp.report.verdict import ENDPOINT, ENDPOINTS
 
 SYNTHETIC = "Synthetic data (data/demo.py): these numbers show that the pipeline runs, and say nothing about biology."
 _MODELS = (BASELINE, *OF_PRETRAINING, *OF_CONTROL)
 
 
-def find_caveats(study: Study, table: pd.DataFrame) -> list[str]:
+def find_caveats(comparison: Comparison, table: pd.DataFrame) -> list[str]:
     """Sentences, the gravest first. table: the rows of summary.csv."""
-    found = [SYNTHETIC] if any(is_synthetic(config.folder) for config in study.runs.values()) else []
-    found += [*unbeaten_floors(study, ENDPOINT), *unbeaten_proxies(table), *missing_folds(study), *epoch_limits(study)]
-    for run, config in study.runs.items():
-        where = f"{run}: " if len(study.runs) > 1 else ""
-        found += [f"{where}{sentence}" for sentence in (*overlap(config), *selection(config), *leaks(config))]
-    return found
+    caveats = [SYNTHETIC] if any(is_synthetic(config.folder) for config in comparison.runs.values()) else []
+    caveats += [
+        *unbeaten_floors(comparison, ENDPOINT),
+        *unbeaten_proxies(table),
+        *missing_folds(comparison),
+        *epoch_limits(comparison),
+    ]
+    for run, config in comparison.runs.items():
+        where = f"{run}: " if len(comparison.runs) > 1 else ""
+        caveats += [f"{where}{sentence}" for sentence in (*overlap(config), *selection(config), *leaks(config))]
+    return caveats
 
 
 def is_synthetic(folder: Path) -> bool:
@@ -47,30 +52,30 @@ def _list(items: list[str]) -> str:
     return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
 
 
-def unbeaten_floors(study: Study, metric: str) -> list[str]:
+def unbeaten_floors(comparison: Comparison, metric: str) -> list[str]:
     """Encoders whose score, on the folds they share, is not above that of the best floor. metric: of ENDPOINTS."""
-    scores, found = study.scores[study.scores["metric"] == metric], []
+    scores, caveats = comparison.scores[comparison.scores["metric"] == metric], []
     scores = scores[scores["train_windows"] == main_size(scores)]
-    for site, here in scores.groupby("site", sort=False):
-        values = here.pivot_table(index=JOB[2:], columns="arm", values="value")  # the mean over pre-training seeds
+    for site, of_site in scores.groupby("site", sort=False):
+        values = of_site.pivot_table(index=FIT[2:], columns="arm", values="value")  # the mean over pre-training seeds
         floors = values.columns.intersection(list(FLOORS))
         below = []
-        for arm in [arm for arm in dict.fromkeys(here["arm"]) if arm not in (*FLOORS, "fresh")]:
+        for arm in [arm for arm in dict.fromkeys(of_site["arm"]) if arm not in (*FLOORS, "fresh")]:
             means = values[[arm, *floors]].dropna().mean()
             if len(floors) and means[arm] <= means[floors].max():
                 floor = means[floors].idxmax()
                 below.append(f"`{arm}` {means[arm]:.4f} against `{floor}` {means[floor]:.4f}")
         if below:
-            found.append(
+            caveats.append(
                 f"Floor not beaten in {ENDPOINTS[metric]} (site: {site}): {_list(below)}. The floors have no language "
                 "model."
             )
-    return found
+    return caveats
 
 
 def unbeaten_proxies(table: pd.DataFrame) -> list[str]:
     """Encoders whose SCCS or NMI before fine-tuning is not above the best of one-hot, GC content and fresh weights."""
-    found = []
+    caveats = []
     for metric, name in (("val/sccs", "SCCS"), ("val/nmi", "NMI")):
         values = table[table["metric"] == metric].set_index("arm")["mean"]
         is_model = values.index.str.split(":").str[-1].isin(_MODELS)
@@ -81,32 +86,32 @@ def unbeaten_proxies(table: pd.DataFrame) -> list[str]:
         if len(below):
             models = _list([f"`{arm}` {value:.3f}" for arm, value in below.items()])
             floor = f"`{floors.idxmax()}` {floors.max():.3f}"
-            found.append(f"Floor not beaten in {name} before fine-tuning: {models} against {floor}.")
-    return found
+            caveats.append(f"Floor not beaten in {name} before fine-tuning: {models} against {floor}.")
+    return caveats
 
 
-def missing_folds(study: Study) -> list[str]:
+def missing_folds(comparison: Comparison) -> list[str]:
     """Folds that one arm has and another lacks: the comparison leaves them out."""
-    columns = [column for column in JOB if column != "pretrain_seed"]
-    jobs = study.scores[["arm", *JOB]].drop_duplicates()
-    everything = set(jobs[columns].itertuples(index=False, name=None))
-    found = []
-    for (arm, pretrain_seed), mine in jobs.groupby(["arm", "pretrain_seed"], sort=False):
-        lacking = sorted(everything - set(mine[columns].itertuples(index=False, name=None)))
+    columns = [column for column in FIT if column != "pretrain_seed"]
+    every_fit = comparison.scores[["arm", *FIT]].drop_duplicates()
+    everything = set(every_fit[columns].itertuples(index=False, name=None))
+    caveats = []
+    for (arm, pretrain_seed), fits in every_fit.groupby(["arm", "pretrain_seed"], sort=False):
+        lacking = sorted(everything - set(fits[columns].itertuples(index=False, name=None)))
         if lacking:
             some = ", ".join(f"{site} seed {seed} fold {fold}" for site, *_, seed, fold in lacking[:5])
             some += ", ..." if len(lacking) > 5 else ""
             of_seed = "" if pretrain_seed < 0 else f" of pre-training seed {pretrain_seed}"
-            found.append(
-                f"Folds missing: `{arm}`{of_seed} has {len(mine)} of {len(everything)} ({some} not finished); it is "
+            caveats.append(
+                f"Folds missing: `{arm}`{of_seed} has {len(fits)} of {len(everything)} ({some} not finished); it is "
                 "compared on what it has."
             )
-    return found
+    return caveats
 
 
-def epoch_limits(study: Study) -> list[str]:
+def epoch_limits(comparison: Comparison) -> list[str]:
     """Arms with fits that were stopped by the limit of epochs while validation AUC still rose."""
-    fits = study.scores.drop_duplicates(["arm", *JOB])
+    fits = comparison.scores.drop_duplicates(["arm", *FIT])
     stopped = fits.groupby("arm", sort=False)["hit_limit"].agg(["sum", "size"])
     some = [f"`{arm}` {row['sum']} of {row['size']}" for arm, row in stopped.iterrows() if row["sum"]]
     return [f"Stopped by the limit of epochs before they had converged: fits of {_list(some)}."] if some else []
@@ -118,59 +123,59 @@ def overlap(config: Config) -> list[str]:
     if not path.is_file():
         return []
     parts = read_json(path, "delete it and run pretrain.py again: it is measured anew")["parts"]
-    found = []
+    caveats = []
     for kind in dict.fromkeys(part["part"].split()[0] for part in parts):
-        mine = [part for part in parts if part["part"].split()[0] == kind]
-        known = [part for part in mine if part["shared"] is not None]
+        of_kind = [part for part in parts if part["part"].split()[0] == kind]
+        known = [part for part in of_kind if part["shared"] is not None]
         shared, count = sum(part["shared"] for part in known), sum(part["count"] for part in known)
         if shared:
-            found.append(
+            caveats.append(
                 f"The pre-training text overlaps the evaluation: it holds {shared:,} of {count:,} "
                 f"({shared / count:.1%}) of the {kind} windows or sites (`data.hide: evaluation` keeps them out)."
             )
-        if len(known) < len(mine):
-            found.append(f"How much of the {kind} windows or sites the pre-training text holds is not known.")
-    return found
+        if len(known) < len(of_kind):
+            caveats.append(f"How much of the {kind} windows or sites the pre-training text holds is not known.")
+    return caveats
 
 
 def selection(config: Config) -> list[str]:
     """Models chosen on data that they are scored on."""
-    found = []
+    caveats = []
     stages = finished_stages(config.folder, PRETRAIN).values()
     best = {proxy for stage in stages for proxy in read_json(stage / SUMMARY, REMEDY)["best"]}
     if "sccs" in best and config.data.selection_share == 0:
-        found.append(
+        caveats.append(
             "Chosen on what it is scored on: `data.selection_share` is 0, so `best_sccs` was picked by SCCS on the "
             "training windows of fold 0, which other folds test."
         )
     for proxy, where in (("sccs", "windows"), ("nmi", "sites")):
         if proxy in best:
-            found.append(
+            caveats.append(
                 f"Chosen on what it is scored on: the {proxy.upper()} of `best_{proxy}` before fine-tuning is the best "
                 f"of all validations on the very {where} that picked it, and so too high."
             )
     if config.finetune.select_epoch == "shared":
-        found.append(
+        caveats.append(
             "Chosen on what it is scored on: `finetune.select_epoch` is shared, so the epoch was picked by the "
             "validation windows of all folds, which other folds test."
         )
     share = near_duplicate_share(config)
     if share:
-        found.append(
+        caveats.append(
             f"`data.folds` is {config.data.folds}: {share:.1%} of the test windows share 80 bases in a row with a "
             "training window of their fold, which raises every F1; distinct F1 leaves them out."
         )
-    return found
+    return caveats
 
 
 def leaks(config: Config) -> list[str]:
     """Checkpoints and text that have seen labels of windows that may be tested."""
-    found = []
+    caveats = []
     for fit in begun_fits(config.folder):
         arm, _, source = read_saved(fit / CONFIG)["finetune"]["arms"][0].partition("=")
         sentence = (
             f"`{arm}` starts from {source}, a fine-tuned classifier: windows that it was trained on may be tested here."
         )
-        if source and holds_classifier(Path(source)) and sentence not in found:
-            found.append(sentence)
-    return found
+        if source and holds_classifier(Path(source)) and sentence not in caveats:
+            caveats.append(sentence)
+    return caveats

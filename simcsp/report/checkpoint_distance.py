@@ -16,12 +16,12 @@ from simcsp.metrics.distance import Distance, linear_cka, mean_cosine_to, relati
 from simcsp.model.checkpoint import load_backbone
 from simcsp.model.checksums import sha256_folder
 from simcsp.model.embedding import embed
-from simcsp.report.collect import REMEDY, Study
+from simcsp.report.collect import REMEDY, Comparison
 
 MOST_WINDOWS = 400  # of those for selection, so that a large encoder on a CPU takes a minute each
 
 
-def measure_distances(study: Study, cache: Path) -> dict[str, list[Distance]]:
+def measure_distances(comparison: Comparison, cache: Path) -> dict[str, list[Distance]]:
     """{arm in the report: distance of each pre-training seed} of the fine-tuned arms of pre-training whose checkpoints
     are there, each from the start of its own seed.
 
@@ -31,8 +31,8 @@ def measure_distances(study: Study, cache: Path) -> dict[str, list[Distance]]:
     known = read_json(cache, "delete it, it is measured anew") if cache.is_file() else {}
     kept: dict[str, dict[str, float]] = {}
     distances: dict[str, list[Distance]] = {}
-    for run, config in study.runs.items():
-        arms = [arm for arm in (*OF_PRETRAINING, *OF_CONTROL) if (run, arm) in study.names]
+    for run, config in comparison.runs.items():
+        arms = [arm for arm in (*OF_PRETRAINING, *OF_CONTROL) if (run, arm) in comparison.names]
         for seed, start in arm_checkpoints(config.folder, BASELINE).items():
             folders = {arm: arm_checkpoints(config.folder, arm).get(seed) for arm in arms}
             folders = {arm: folder for arm, folder in folders.items() if folder is not None}
@@ -40,7 +40,7 @@ def measure_distances(study: Study, cache: Path) -> dict[str, list[Distance]]:
             for arm, (key, distance) in measured.items():
                 kept[key] = distance
                 step = step_of(folders[arm])
-                distances.setdefault(study.names[run, arm], []).append(Distance(step, **distance))
+                distances.setdefault(comparison.names[run, arm], []).append(Distance(step, **distance))
     if kept:
         write_json(cache, kept)
     return distances

@@ -38,7 +38,7 @@ from simcsp.core.run_layout import (
 from simcsp.metrics.scores import TEST_TO_TRAIN
 
 CROSS_VALIDATION = "spliceator"  # the dataset of the test folds
-JOB = ["site", "pretrain_seed", "train_windows", "draw", "seed", "fold"]
+FIT = ["site", "pretrain_seed", "train_windows", "draw", "seed", "fold"]
 """What tells the fits of an arm apart. pretrain_seed: -1 where an arm comes from no pre-training of several seeds;
 train_windows: 0 for all of a fold, else a stratified draw of so many, the draw-th of them."""
 # What decides which windows there are and how the folds are cut.
@@ -51,11 +51,11 @@ _BOOKKEEPING += ("finetune.arms", "finetune.sites", "finetune.seeds", "finetune.
 
 
 @dataclass(frozen=True)
-class Study:
+class Comparison:
     """Finished folds of one or several runs.
 
-    runs: {label: config}. scores: run, arm, JOB, metric, value, ratio (of test to training windows), val (their
-    number), hit_limit. predictions: run, arm, JOB, window, label, probability. names: {(run, arm there): arm in the
+    runs: {label: config}. scores: run, arm, FIT, metric, value, ratio (of test to training windows), val (their
+    number), hit_limit. predictions: run, arm, FIT, window, label, probability. names: {(run, arm there): arm in the
     report}.
     """
 
@@ -67,8 +67,8 @@ class Study:
     def pairs(self) -> list[tuple[str, str]]:
         """(arm, its control) under the report's names, for arms of pre-training whose control is there."""
         named = self.names.items()
-        found = [(name, self.names.get((run, f"{CONTROL}{arm}"))) for (run, arm), name in named]
-        return list(dict.fromkeys((arm, control) for arm, control in found if control is not None))
+        controls = [(name, self.names.get((run, f"{CONTROL}{arm}"))) for (run, arm), name in named]
+        return list(dict.fromkeys((arm, control) for arm, control in controls if control is not None))
 
 
 def label_runs(configs: list[Config]) -> dict[str, Config]:
@@ -88,8 +88,8 @@ def fold_summaries(folder: Path, task: str = "windows") -> Iterator[tuple[Path, 
             yield path, read_json(path / SUMMARY, REMEDY)
 
 
-def fit_columns(summary: dict[str, Any]) -> dict[str, Any]:
-    """The JOB columns of a fold's summary; those that older folds lack have the values of a plain fit."""
+def fit_values(summary: dict[str, Any]) -> dict[str, Any]:
+    """The FIT columns of a fold's summary; those that older folds lack have the values of a plain fit."""
     pretrain_seed = summary.get("pretrain_seed")
     return {
         "site": summary["site"],
@@ -102,13 +102,14 @@ def fit_columns(summary: dict[str, Any]) -> dict[str, Any]:
 
 
 def collect_folds(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Finished folds as (scores, predictions): the columns of Study's without run.
+    """Finished folds as (scores, predictions): the columns of Comparison's without run.
 
     Raises InputError when no fold is finished, or when folds were made from different windows: they cannot be paired.
     """
-    rows, tables, hashes = [], [], {}
+    rows, tables = [], []
+    hashes: dict[str, Path] = {}
     for path, summary in fold_summaries(folder):
-        job, windows = {"arm": summary["arm"], **fit_columns(summary)}, summary["windows"]
+        job, windows = {"arm": summary["arm"], **fit_values(summary)}, summary["windows"]
         more = {"ratio": windows["test"] / windows["train"], "val": windows["val"]}
         more["hit_limit"] = bool(summary.get("hit_limit"))
         rows += [{**job, "metric": key, "value": value, **more} for key, value in summary["metrics"].items()]
@@ -141,7 +142,7 @@ def _data_hash(fold: Path) -> str:
 # -- several runs ------------------------------------------------------------------------------------------------------
 
 
-def merge(runs: dict[str, Config]) -> Study:
+def merge(runs: dict[str, Config]) -> Comparison:
     """The folds of all runs, which must be of the same windows and folds.
 
     An arm keeps its name where no earlier run has one of that name; what differs from it is called run:arm; the same
@@ -155,29 +156,32 @@ def merge(runs: dict[str, Config]) -> Study:
     predictions: dict[str, list[pd.DataFrame]] = {}
     for run, (of_run, predicted) in folds.items():
         for arm in dict.fromkeys(of_run["arm"]):
-            mine = of_run[of_run["arm"] == arm].assign(run=run)
-            my_predictions = predicted[predicted["arm"] == arm].assign(run=run)
+            arm_scores = of_run[of_run["arm"] == arm].assign(run=run)
+            arm_predictions = predicted[predicted["arm"] == arm].assign(run=run)
             name = arm
             if arm in predictions:
                 before = pd.concat(predictions[arm])
-                if _same_arm(runs, before, my_predictions, arm):
-                    mine, my_predictions = (_new_jobs(table, before) for table in (mine, my_predictions))
+                if _same_arm(runs, before, arm_predictions, arm):
+                    arm_scores, arm_predictions = (_new_jobs(table, before) for table in (arm_scores, arm_predictions))
                 else:
                     name = f"{run}:{arm}"
             names[run, arm] = name
-            scores.setdefault(name, []).append(mine.assign(arm=name))
-            predictions.setdefault(name, []).append(my_predictions.assign(arm=name))
-    joined = [pd.concat(sum(tables.values(), []), ignore_index=True) for tables in (scores, predictions)]
-    return Study(runs, *joined, names)
+            scores.setdefault(name, []).append(arm_scores.assign(arm=name))
+            predictions.setdefault(name, []).append(arm_predictions.assign(arm=name))
+    return Comparison(runs, _joined(scores), _joined(predictions), names)
 
 
-def _same_arm(runs: Mapping[str, Config], before: pd.DataFrame, mine: pd.DataFrame, arm: str) -> bool:
+def _joined(tables: Mapping[str, list[pd.DataFrame]]) -> pd.DataFrame:
+    return pd.concat(sum(tables.values(), []), ignore_index=True)
+
+
+def _same_arm(runs: Mapping[str, Config], before: pd.DataFrame, after: pd.DataFrame, arm: str) -> bool:
     """Whether two runs' predictions for their folds of `arm` come from the same model."""
-    both = before.merge(mine, on=[*JOB, "window"], suffixes=("", "_mine"))
+    both = before.merge(after, on=[*FIT, "window"], suffixes=("", "_after"))
     if len(both):
-        return bool((both["probability"] == both["probability_mine"]).all())
-    folders = [runs[table["run"].iloc[0]].folder for table in (before, mine)]
-    seeds = [set(table["pretrain_seed"]) for table in (before, mine)]
+        return bool((both["probability"] == both["probability_after"]).all())
+    folders = [runs[table["run"].iloc[0]].folder for table in (before, after)]
+    seeds = [set(table["pretrain_seed"]) for table in (before, after)]
     if not seeds[0] & seeds[1] and min(seeds[0] | seeds[1]) >= 0:  # the same pre-training under other seeds
         return _settings_of(folders[0], arm) == _settings_of(folders[1], arm)
     origins = [_origin(folder, arm) for folder in folders]
@@ -208,8 +212,8 @@ def _origin(run: Path, arm: str) -> tuple[dict[str, str], dict[str, Any]]:
 
 
 def _new_jobs(table: pd.DataFrame, before: pd.DataFrame) -> pd.DataFrame:
-    done = pd.MultiIndex.from_frame(before[JOB].drop_duplicates())
-    return table[~pd.MultiIndex.from_frame(table[JOB]).isin(done)]
+    done = pd.MultiIndex.from_frame(before[FIT].drop_duplicates())
+    return table[~pd.MultiIndex.from_frame(table[FIT]).isin(done)]
 
 
 def check_pairable(runs: Mapping[str, Config], predictions: Mapping[str, pd.DataFrame]) -> None:
@@ -225,7 +229,7 @@ def check_pairable(runs: Mapping[str, Config], predictions: Mapping[str, pd.Data
             )
     seen: dict[tuple[str, int], tuple[str, frozenset]] = {}
     for run, table in predictions.items():
-        for (_, site, *_, fold), part in table.groupby(["arm", *JOB], sort=False):
+        for (_, site, *_, fold), part in table.groupby(["arm", *FIT], sort=False):
             windows = frozenset(part["window"])
             other, expected = seen.setdefault((site, fold), (run, windows))
             if windows != expected:
@@ -241,8 +245,8 @@ def check_pairable(runs: Mapping[str, Config], predictions: Mapping[str, pd.Data
 def differing_fields(one: Config, other: Config) -> str:
     """Which of the settings that choose windows and folds differ, in words."""
     values = {field: (getattr(one.data, field), getattr(other.data, field)) for field in SPLIT_FIELDS}
-    found = [f"data.{field} is {a} in the one, {b} in the other" for field, (a, b) in values.items() if a != b]
-    return "; ".join(found) or "the settings are the same, so the files under data.spliceator differ"
+    differences = [f"data.{field} is {a} in the one, {b} in the other" for field, (a, b) in values.items() if a != b]
+    return "; ".join(differences) or "the settings are the same, so the files under data.spliceator differ"
 
 
 def differing_settings(runs: Mapping[str, Config]) -> dict[str, list[Any]]:
@@ -265,7 +269,7 @@ def differing_settings(runs: Mapping[str, Config]) -> dict[str, list[Any]]:
 # -- proxies and benchmark species -------------------------------------------------------------------------------------
 
 
-def proxy_values(study: Study) -> pd.DataFrame:
+def proxy_values(comparison: Comparison) -> pd.DataFrame:
     """SCCS and NMI of the pre-training checkpoints, of the controls', and of the floors.
 
     Columns run, arm, dataset, metric, value (the mean over pre-training seeds), seeds (a value each). What two runs
@@ -273,9 +277,9 @@ def proxy_values(study: Study) -> pd.DataFrame:
     """
     rows: list[dict[str, Any]] = []
     known: dict[tuple[str, str], list[float]] = {}
-    for run, config in study.runs.items():
+    for run, config in comparison.runs.items():
         for (arm, dataset, metric), seeds in _proxies_of(config.folder).items():
-            name = study.names.get((run, arm), arm)
+            name = comparison.names.get((run, arm), arm)
             if known.get((name, metric), seeds) != seeds:
                 name = f"{run}:{arm}"
             if (name, metric) not in known:
@@ -311,15 +315,15 @@ def _proxies_of_stage(path: Path, prefix: str) -> Iterator[tuple[tuple[str, str,
         yield from (((arm, dataset, key), value) for arm, value in values.items())
 
 
-def benchmark_values(study: Study) -> pd.DataFrame:
+def benchmark_values(comparison: Comparison) -> pd.DataFrame:
     """What `evaluate.py benchmark` found: arm, site, seed, fold (-1: their ensemble), dataset, metric, value."""
     columns = ["arm", "site", "seed", "fold", "dataset", "metric"]
     tables = [pd.DataFrame(columns=[*columns, "value"])]
-    for run, config in study.runs.items():
+    for run, config in comparison.runs.items():
         path = config.folder / BENCHMARK / BENCHMARK_TABLE
         if path.is_file():
             table = read_table(path, [*columns, "value"], f"run evaluate.py benchmark {config.folder} again")
-            tables.append(table.assign(arm=[study.names.get((run, arm), arm) for arm in table["arm"]]))
+            tables.append(table.assign(arm=[comparison.names.get((run, arm), arm) for arm in table["arm"]]))
     return pd.concat(tables[1:] or tables).drop_duplicates(columns)
 
 

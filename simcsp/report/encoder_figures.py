@@ -128,18 +128,18 @@ def mutagenesis_of(config: Config, arm: str, accelerator: Accelerator, cache: Pa
         score = probe_score(config, checkpoint, summary["C"], windows, train, accelerator)
     else:
         score = classifier_score(config, checkpoint, accelerator)
-    found, test = {}, parts["test"]
+    panels, test = {}, parts["test"]
     for site in SITES:
-        mine = test[(windows.labels[test] == 1) & (windows.sites[test] == site)]
-        if len(mine):
-            ids = windows.take(mine[:: -(-len(mine) // MUTATED)]).crop(context)
+        sites_of_type = test[(windows.labels[test] == 1) & (windows.sites[test] == site)]
+        if len(sites_of_type):
+            ids = windows.take(sites_of_type[:: -(-len(sites_of_type) // MUTATED)]).crop(context)
             drops = substitution_drops(score, ids, places)
-            of_site = logo_heights(ids, drops, places), mean_drops(ids, drops, places), places - context // 2, len(ids)
-            found[site] = Mutagenesis(*of_site)
+            heights, means = logo_heights(ids, drops, places), mean_drops(ids, drops, places)
+            panels[site] = Mutagenesis(heights, means, places - context // 2, len(ids))
     with replacing(cache) as aside, open(aside, "wb") as handle:
-        arrays = {f"{site}_{name}": value for site, panel in found.items() for name, value in vars(panel).items()}
+        arrays = {f"{site}_{name}": value for site, panel in panels.items() for name, value in vars(panel).items()}
         np.savez(handle, key=key, **arrays)
-    return found
+    return panels
 
 
 def classifier_score(config: Config, checkpoint: Path, accelerator: Accelerator) -> Score:

@@ -14,7 +14,7 @@ from simcsp.core.files import read_json
 from simcsp.core.run_layout import OVERLAP
 from simcsp.metrics.sccs import SCCS_CEILING
 from simcsp.report.caveats import SYNTHETIC
-from simcsp.report.collect import CROSS_VALIDATION, Study, differing_settings
+from simcsp.report.collect import CROSS_VALIDATION, Comparison, differing_settings
 from simcsp.report.table import aligned, markdown_table
 from simcsp.report.verdict import ENDPOINTS, Contrast, Verdict
 
@@ -82,9 +82,14 @@ def opening(heading: str, verdict: Verdict, caveats: list[str]) -> list[str]:
 
 
 def to_markdown(
-    title: str, study: Study, table: pd.DataFrame, contrasts: list[Contrast], verdict: Verdict, caveats: list[str],
+    title: str,
+    comparison: Comparison,
+    table: pd.DataFrame,
+    contrasts: list[Contrast],
+    verdict: Verdict,
+    caveats: list[str],
     figures: list[str],
-) -> str:  # fmt: skip
+) -> str:
     """The report for a person; figures are names of PNGs beside it."""
     parts = opening(f"{plain(title)}: comparison of arms", verdict, caveats)
     for site in dict.fromkeys(table.loc[table["dataset"] == CROSS_VALIDATION, "site"]):
@@ -95,15 +100,15 @@ def to_markdown(
         parts += ["## All other comparisons", contrast_table(others, adjusted=True)]
     parts += [*_figures(figures, "differences"), "## SCCS and NMI", _proxy_tables(table)]
     parts += _figures(figures, "proxies", "umap")
-    for run, config in study.runs.items():
+    for run, config in comparison.runs.items():
         if overlap := _overlap_table(config.folder):
-            of_run = f" ({plain(run)})" if len(study.runs) > 1 else ""
+            of_run = f" ({plain(run)})" if len(comparison.runs) > 1 else ""
             parts += [f"## Overlap of the evaluation with the pre-training text{of_run}", overlap]
     benchmarks = table[~table["dataset"].isin([CROSS_VALIDATION, "selection", "motifs"])]
     if len(benchmarks):
         parts += ["## Benchmark species", _benchmark_table(benchmarks)]
-    if len(study.runs) > 1:
-        parts += ["## Runs", _run_tables(study)]
+    if len(comparison.runs) > 1:
+        parts += ["## Runs", _run_tables(comparison)]
     return "\n\n".join([*parts, "## References", REFERENCES]) + "\n"
 
 
@@ -130,21 +135,23 @@ def number(value: float | None, form: str) -> str:
 
 def _cells(table: pd.DataFrame, site: str) -> list[list[str]]:
     """The header, then a line an arm: scores over folds, and the paired difference in F1 to the baseline."""
-    here = table[(table["site"] == site) & (table["dataset"] == CROSS_VALIDATION)]
-    found = set(here["metric"])
-    shown = {metric: name for metric, name in _METRICS.items() if metric in found}
-    shown |= {metric: metric.replace("/f1", " F1") for metric in sorted(found) if re.match(r"ensemble.*/f1$", metric)}
+    of_site = table[(table["site"] == site) & (table["dataset"] == CROSS_VALIDATION)]
+    metrics = set(of_site["metric"])
+    shown = {metric: name for metric, name in _METRICS.items() if metric in metrics}
+    shown |= {metric: metric.replace("/f1", " F1") for metric in sorted(metrics) if re.match(r"ensemble.*/f1$", metric)}
     lines = [[*_HEADER, *shown.values()]]
-    for arm in dict.fromkeys(here["arm"]):
-        mine = here[here["arm"] == arm].set_index("metric")
-        if "test/f1" not in mine.index:  # fitted at other numbers of labels alone: in the contrasts and in their figure
+    for arm in dict.fromkeys(of_site["arm"]):
+        of_arm = of_site[of_site["arm"] == arm].set_index("metric")
+        if (
+            "test/f1" not in of_arm.index
+        ):  # fitted at other numbers of labels alone: in the contrasts and in their figure
             continue
-        f1 = mine.loc["test/f1"]
+        f1 = of_arm.loc["test/f1"]
         folds = f1["n"] if pd.isna(f1["n_paired"]) else f1["n_paired"]  # of the baseline alone nothing is paired
         n = str(int(f1["n"])) + (f" ({int(folds)} paired)" if folds < f1["n"] else "")
         cells = [f"`{arm}`", with_sd(f1), with_interval(f1["diff"], f1["low"], f1["high"])]
-        cells += [number(f1["p"], ".3g"), number(f1["p_holm"], ".3g"), n, with_sd(mine.loc["test/auc"])]
-        means = mine["mean"]
+        cells += [number(f1["p"], ".3g"), number(f1["p_holm"], ".3g"), n, with_sd(of_arm.loc["test/auc"])]
+        means = of_arm["mean"]
         lines.append([*cells, *(number(means.get(metric), ".4f") for metric in shown)])
     return lines
 
@@ -161,9 +168,10 @@ def contrast_table(contrasts: list[Contrast], adjusted: bool) -> str:
     for one in contrasts:
         cells = [ENDPOINTS[one.metric], f"`{one.arm}`", f"`{one.reference}`", one.site]
         cells += [str(one.windows or "all")] if few else []
-        cells += [f"{one.n} {one.unit}", with_interval(one.diff, one.low, one.high), number(one.p, ".3g")]
+        test = one.test
+        cells += [f"{test.n} {one.tests.unit}", with_interval(test.diff, test.low, test.high), number(test.p, ".3g")]
         cells += [number(one.p_holm, ".3g")] if adjusted else []
-        rows.append([*cells, number(one.equivalent, ".2g"), number(one.smallest, ".4f")])
+        rows.append([*cells, number(test.equivalent, ".2g"), number(test.smallest, ".4f")])
     return markdown_table(rows)
 
 
@@ -179,8 +187,8 @@ def _proxy_tables(table: pd.DataFrame) -> str:
         parts += ["Before fine-tuning:", markdown_table(rows)]
     rows = [["arm", "site", "SCCS before", "SCCS after", "folds", "NMI before", "NMI after", "folds"]]
     tuned = table[table["metric"].isin(["before/sccs", "after/sccs", "before/nmi", "after/nmi"])]
-    for (arm, site), mine in tuned.groupby(["arm", "site"], sort=False):
-        values = mine.set_index("metric")
+    for (arm, site), of_arm in tuned.groupby(["arm", "site"], sort=False):
+        values = of_arm.set_index("metric")
         cells = []
         for proxy in ("sccs", "nmi"):
             for metric in (f"before/{proxy}", f"after/{proxy}"):
@@ -219,22 +227,22 @@ def _overlap_table(folder: Path) -> str:
 
 def _benchmark_table(benchmarks: pd.DataFrame) -> str:
     rows = [["species", "site", "arm", "F1", "AUC", "ensemble F1", "ensemble AUC"]]
-    for (dataset, site, arm), mine in benchmarks.groupby(["dataset", "site", "arm"], sort=False):
-        values = mine.set_index("metric")["mean"]
+    for (dataset, site, arm), of_arm in benchmarks.groupby(["dataset", "site", "arm"], sort=False):
+        values = of_arm.set_index("metric")["mean"]
         keys = ("test/f1", "test/auc", "ensemble/f1", "ensemble/auc")
         rows.append([dataset, site, f"`{arm}`", *(number(values.get(key), ".4f") for key in keys)])
     return markdown_table(rows)
 
 
-def _run_tables(study: Study) -> str:
+def _run_tables(comparison: Comparison) -> str:
     """Which arm is of which run, and the settings in which the runs differ."""
     rows = [["run", "arm there", "arm here"]]
-    rows += [[plain(run), f"`{arm}`", f"`{name}`"] for (run, arm), name in study.names.items()]
+    rows += [[plain(run), f"`{arm}`", f"`{name}`"] for (run, arm), name in comparison.names.items()]
     parts = ["An arm that several runs have in common is counted once.", markdown_table(rows)]
-    settings = differing_settings(study.runs)
+    settings = differing_settings(comparison.runs)
     if not settings:
         return "\n\n".join([*parts, "The runs have the same settings."])
-    rows = [["setting", *map(plain, study.runs)]]
+    rows = [["setting", *map(plain, comparison.runs)]]
     rows += [[f"`{field}`", *(f"`{value}`" for value in values)] for field, values in settings.items()]
     return "\n\n".join(
         [*parts, "Differences between their arms may come from any of these settings:", markdown_table(rows)]

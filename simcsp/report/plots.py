@@ -139,8 +139,8 @@ def learning_curves(rows: pd.DataFrame, title: str) -> Figure:
     figure, axes = plt.subplots(1, 2, figsize=(9.4, 4), layout="constrained")
     styles = arm_styles(list(dict.fromkeys(rows["arm"])))
     for axis, (key, label) in zip(axes, panels.items()):
-        for arm, mine in rows.groupby("arm", sort=False):
-            table = mine.pivot_table(index="step", columns="fit", values=key)
+        for arm, of_arm in rows.groupby("arm", sort=False):
+            table = of_arm.pivot_table(index="step", columns="fit", values=key)
             table = table[2 * table.notna().sum(axis=1) >= table.shape[1]]
             mean, least, most = table.mean(axis=1), table.min(axis=1), table.max(axis=1)
             axis.fill_between(table.index, least, most, color=styles[arm]["color"], alpha=0.12, linewidth=0)
@@ -162,8 +162,8 @@ def label_curves(scores: pd.DataFrame, arms: Collection[str], floors: Collection
     styles = arm_styles(arms, floors)
     for axis, (metric, label) in zip(axes, (("test/auc", "AUC on the test windows"), ("test/f1", "F1 (threshold .5)"))):
         for arm in arms:
-            mine = scores[(scores["arm"] == arm) & (scores["metric"] == metric)]
-            fits = mine.groupby(["labels", "draw", "pretrain_seed"])["value"].mean().groupby("labels")
+            of_arm = scores[(scores["arm"] == arm) & (scores["metric"] == metric)]
+            fits = of_arm.groupby(["labels", "draw", "pretrain_seed"])["value"].mean().groupby("labels")
             mean, sd = fits.mean(), fits.std(ddof=1).fillna(0.0)
             axis.fill_between(mean.index, mean - sd, mean + sd, color=styles[arm]["color"], alpha=0.12, linewidth=0)
             axis.plot(mean.index, mean, marker="o", markersize=4, label=arm, **styles[arm])
@@ -317,10 +317,10 @@ def proxy_scatter(table: pd.DataFrame, proxies: dict[str, str], outcomes: dict[s
         for axis, (proxy, label) in zip(axes, proxies.items()):
             bars = {"fmt": "none", "ecolor": GREY, "elinewidth": 0.8, "alpha": 0.5}
             axis.errorbar(table[proxy], table[outcome], table[f"{outcome}_sd"], **bars)
-            for i, (run, mine) in enumerate(table.groupby("run", sort=False)):
-                marker, edges = _MARKERS[i % len(_MARKERS)], plt.cm.viridis(norm(mine["step"]))
-                faces = np.where((mine["stage"] == "control").to_numpy()[:, None], 1.0, edges)
-                axis.scatter(mine[proxy], mine[outcome], c=faces, edgecolors=edges, marker=marker, zorder=3)
+            for i, (run, of_run) in enumerate(table.groupby("run", sort=False)):
+                marker, edges = _MARKERS[i % len(_MARKERS)], plt.cm.viridis(norm(of_run["step"]))
+                faces = np.where((of_run["stage"] == "control").to_numpy()[:, None], 1.0, edges)
+                axis.scatter(of_run[proxy], of_run[outcome], c=faces, edgecolors=edges, marker=marker, zorder=3)
                 axis.scatter([], [], color=GREY, marker=marker, label=run)
             if (table["stage"] == "control").any():
                 axis.scatter([], [], facecolors="none", edgecolors=GREY, label="hollow: control")

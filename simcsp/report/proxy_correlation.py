@@ -35,8 +35,8 @@ def write_relation(table: pd.DataFrame, config: Config, run: Path) -> str:
     write_text(out / RELATE_TABLE, table.to_csv(index=False, float_format="%.6g"))
     write_text(out / CORRELATIONS, correlations.to_csv(index=False, float_format="%.6g"))
     suffix = " (synthetic data)" if is_synthetic(run) else ""
-    there = {proxy: label for proxy, label in SHOWN_PROXIES.items() if table[proxy].notna().any()}
-    figure = proxy_scatter(table, there, OUTCOMES, f"Scores after fine-tuning against proxies before it{suffix}")
+    measured = {proxy: label for proxy, label in SHOWN_PROXIES.items() if table[proxy].notna().any()}
+    figure = proxy_scatter(table, measured, OUTCOMES, f"Scores after fine-tuning against proxies before it{suffix}")
     save_figure(figure, out / "relate.png")
     plt.close(figure)
     verdict = plain_sentence(correlations)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from pathlib import Path
 
@@ -32,9 +31,9 @@ from simcsp.report.caveats import find_caveats, is_synthetic
 from simcsp.report.checkpoint_distance import measure_distances
 from simcsp.report.collect import (
     CROSS_VALIDATION,
-    JOB,
+    FIT,
     REMEDY,
-    Study,
+    Comparison,
     benchmark_values,
     fold_summaries,
     label_runs,
@@ -60,9 +59,10 @@ from simcsp.report.verdict import (
     COLUMNS,
     ENDPOINT,
     PRIMARY_ARM,
-    Contrast,
+    PairedTest,
     add_adjusted,
     compare,
+    contrast_rows,
     find_contrasts,
     judge,
     smallest_effect,
@@ -86,21 +86,21 @@ def write_report(config: Config, *more: Config, out: Path | None = None) -> str:
             for arm in dict.fromkeys(fit_key(path).arm for path in finished_fits(one.folder)):
                 show_arm(one.folder, arm)
     out = out or default_folder([config, *more])
-    study = merge(runs)
-    contrasts = find_contrasts(study)
-    scores = compare(study.scores, smallest_effect(study))
-    tables = [scores, pool_predictions(study), proxy_rows(study), benchmark_rows(study)]
+    comparison = merge(runs)
+    contrasts = find_contrasts(comparison)
+    scores = compare(comparison.scores, smallest_effect(comparison))
+    tables = [scores, pool_predictions(comparison), proxy_rows(comparison), benchmark_rows(comparison)]
     table = pd.concat([rows for rows in tables if len(rows)], ignore_index=True)
-    table = add_adjusted(table, contrasts, main_size(study.scores))[list(COLUMNS)]
+    table = add_adjusted(table, contrasts, main_size(comparison.scores))[list(COLUMNS)]
     title = " + ".join(runs)
     out.mkdir(parents=True, exist_ok=True)
-    verdict = judge(study, contrasts, measure_distances(study, out / "distances.json"))
-    caveats = find_caveats(study, table)
+    verdict = judge(comparison, contrasts, measure_distances(comparison, out / "distances.json"))
+    caveats = find_caveats(comparison, table)
     write_text(out / REPORT_TABLE, table.to_csv(index=False, float_format="%.6g"))
-    tested = pd.DataFrame(contrasts, columns=[field.name for field in dataclasses.fields(Contrast)])
+    tested = contrast_rows(contrasts)
     write_text(out / REPORT_CONTRASTS, tested.to_csv(index=False, float_format="%.6g"))
-    figures = draw(study, tested[tested["metric"] == ENDPOINT].dropna(subset="low"), title, out)
-    text = to_markdown(title, study, table, contrasts, verdict, caveats, figures)
+    figures = draw(comparison, tested[tested["metric"] == ENDPOINT].dropna(subset="low"), title, out)
+    text = to_markdown(title, comparison, table, contrasts, verdict, caveats, figures)
     write_text(out / REPORT_TEXT, text)
     write_text(out / "report.html", to_html(title, text, out))
     for events in out.glob("events.out.tfevents.*"):
@@ -123,17 +123,17 @@ def default_folder(configs: list[Config]) -> Path:
     return configs[0].folder.parent / name / REPORT
 
 
-def pool_predictions(study: Study) -> pd.DataFrame:
+def pool_predictions(comparison: Comparison) -> pd.DataFrame:
     """Scores over the test windows of all folds together: rows pooled/* and ensemble of k/*.
 
     pooled: each (window, fold) counts once, every probability one model's. ensemble of k, where folds share test
     windows: each window once, with the mean probability of the k models that it was tested by.
     """
-    rows, main = [], main_size(study.scores)
-    predictions = study.predictions[study.predictions["train_windows"] == main]
-    for (arm, site), mine in predictions.groupby(["arm", "site"], sort=False):
-        found: dict[str, list[float]] = {}
-        for _, table in mine.groupby(["pretrain_seed", "draw", "seed"]):
+    rows, main = [], main_size(comparison.scores)
+    predictions = comparison.predictions[comparison.predictions["train_windows"] == main]
+    for (arm, site), of_arm in predictions.groupby(["arm", "site"], sort=False):
+        scores: dict[str, list[float]] = {}
+        for _, table in of_arm.groupby(["pretrain_seed", "draw", "seed"]):
             once = table.groupby("window").agg(
                 label=("label", "first"), probability=("probability", "mean"), models=("fold", "size")
             )
@@ -142,60 +142,60 @@ def pool_predictions(study: Study) -> pd.DataFrame:
                 scored[f"ensemble of {models}"] = once[once["models"] == models]
             for name, part in scored.items():
                 for metric, value in classification_scores(*part[["label", "probability"]].to_numpy().T).items():
-                    found.setdefault(f"{name}/{metric}", []).append(value)
-        rows += [table_row(arm, site, CROSS_VALIDATION, key, pd.Series(values), {}) for key, values in found.items()]
+                    scores.setdefault(f"{name}/{metric}", []).append(value)
+        rows += [table_row(arm, site, CROSS_VALIDATION, key, pd.Series(values)) for key, values in scores.items()]
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def proxy_rows(study: Study) -> pd.DataFrame:
+def proxy_rows(comparison: Comparison) -> pd.DataFrame:
     """SCCS and NMI of the pre-training checkpoints and of the floors, as rows of summary.csv."""
-    values = proxy_values(study)
+    values = proxy_values(comparison)
     rows = [
-        table_row(row.arm, "both", row.dataset, row.metric, pd.Series(row.seeds), {})
+        table_row(row.arm, "both", row.dataset, row.metric, pd.Series(row.seeds))
         for row in values.itertuples(index=False)
     ]
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def benchmark_rows(study: Study) -> pd.DataFrame:
+def benchmark_rows(comparison: Comparison) -> pd.DataFrame:
     """Benchmark species, where `evaluate.py benchmark` has been run: each fold's model, and their mean ensemble.
 
     No p: all models of an arm are scored on the same windows, so that folds are no independent samples of them.
     """
-    table, rows = benchmark_values(study), []
-    for (arm, site, dataset, metric), mine in table.groupby(["arm", "site", "dataset", "metric"], sort=False):
+    table, rows = benchmark_values(comparison), []
+    for (arm, site, dataset, metric), scores in table.groupby(["arm", "site", "dataset", "metric"], sort=False):
         base = table[(table["arm"] == BASELINE) & (table["site"] == site)]
         base = base[(base["dataset"] == dataset) & (base["metric"] == metric)]
-        paired = mine.merge(base, on=["seed", "fold"], suffixes=("", "_base"))
-        difference = {}
+        paired = scores.merge(base, on=["seed", "fold"], suffixes=("", "_base"))
+        difference = None
         if arm != BASELINE and len(paired):
-            difference = {"diff": (paired["value"] - paired["value_base"]).mean(), "n": len(paired)}
-        rows.append(table_row(arm, site, dataset, metric, mine["value"], difference))
+            difference = PairedTest(len(paired), diff=(paired["value"] - paired["value_base"]).mean())
+        rows.append(table_row(arm, site, dataset, metric, scores["value"], difference))
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
 # -- figures -----------------------------------------------------------------------------------------------------------
 
 
-def draw(study: Study, contrasts: pd.DataFrame, title: str, out: Path) -> list[str]:
+def draw(comparison: Comparison, contrasts: pd.DataFrame, title: str, out: Path) -> list[str]:
     """Write the PNGs; returns their names without the ending. contrasts: those with an interval."""
-    suffix = " (synthetic data)" if any(is_synthetic(config.folder) for config in study.runs.values()) else ""
-    main, arms = main_size(study.scores), list(dict.fromkeys(study.scores["arm"]))
-    scores = study.scores[study.scores["train_windows"] == main]
-    floors = {name for (_, arm), name in study.names.items() if arm in FLOORS}
+    suffix = " (synthetic data)" if any(is_synthetic(config.folder) for config in comparison.runs.values()) else ""
+    main, arms = main_size(comparison.scores), list(dict.fromkeys(comparison.scores["arm"]))
+    scores = comparison.scores[comparison.scores["train_windows"] == main]
+    floors = {name for (_, arm), name in comparison.names.items() if arm in FLOORS}
     figures = {"f1": score_plot(scores, "test/f1", "F1 on the test folds", floors, f"{title}: F1{suffix}")}
     if len(contrasts := contrasts[contrasts["windows"] == main]):
         figures["differences"] = difference_plot(contrasts, f"{title}: differences in F1{suffix}")
-    chosen = chosen_arms(study, main, floors)
-    figures |= draw_predictions(study, main, chosen, floors, f"{title}{suffix}")
-    rows = training_rows(study, main)
+    chosen = chosen_arms(comparison, main, floors)
+    figures |= draw_predictions(comparison, main, chosen, floors, f"{title}{suffix}")
+    rows = training_rows(comparison, main)
     if len(rows := rows[rows["arm"].isin(chosen)]):
         figures["learning"] = learning_curves(rows, f"{title}: fine-tuning{suffix}")
-    if study.scores["train_windows"].nunique() > 1:
-        sizes = study.scores.assign(labels=label_counts(study))
+    if comparison.scores["train_windows"].nunique() > 1:
+        sizes = comparison.scores.assign(labels=label_counts(comparison))
         figures["labels"] = label_curves(sizes, arms, floors, f"{title}: label efficiency{suffix}")
-    alone = len(study.runs) == 1
-    for run, config in study.runs.items():
+    alone = len(comparison.runs) == 1
+    for run, config in comparison.runs.items():
         if objective_of(config) is not None:
             name = "proxies" if alone else f"proxies-{safe_name(run)}"
             figures[name] = draw_proxies(config, suffix)
@@ -207,55 +207,60 @@ def draw(study: Study, contrasts: pd.DataFrame, title: str, out: Path) -> list[s
     return list(figures)
 
 
-def chosen_arms(study: Study, main: int, floors: set[str]) -> list[str]:
+def chosen_arms(comparison: Comparison, main: int, floors: set[str]) -> list[str]:
     """Arms of the figures that would be crowded with all: the primary pair, the baseline, and the best floor.
 
     main: training windows of the fits that the figures show; arms that have none of that size are left out.
     """
-    here = study.scores[(study.scores["metric"] == "test/auc") & (study.scores["train_windows"] == main)]
-    auc = here.groupby("arm", sort=False)["value"].mean()
+    scores = comparison.scores[
+        (comparison.scores["metric"] == "test/auc") & (comparison.scores["train_windows"] == main)
+    ]
+    auc = scores.groupby("arm", sort=False)["value"].mean()
     wanted = (BASELINE, PRIMARY_ARM, f"{CONTROL}{PRIMARY_ARM}")
-    names = [name for (_, arm), name in study.names.items() if arm in wanted and name in auc.index]
+    names = [name for (_, arm), name in comparison.names.items() if arm in wanted and name in auc.index]
     best = [auc[auc.index.isin(floors)].idxmax()] if auc.index.isin(floors).any() else []
     models = [arm for arm in auc.index if arm not in floors]
     return best + (list(dict.fromkeys(names)) if len(names) > 1 else models[:6])
 
 
-def draw_predictions(study: Study, main: int, arms: list[str], floors: set[str], title: str) -> dict[str, plt.Figure]:
+def draw_predictions(
+    comparison: Comparison, main: int, arms: list[str], floors: set[str], title: str
+) -> dict[str, plt.Figure]:
     """ROC with precision and recall, and calibration, for the first site that there is (both where it is)."""
-    table = study.predictions[study.predictions["train_windows"] == main]
+    table = comparison.predictions[comparison.predictions["train_windows"] == main]
     site = "both" if (table["site"] == "both").any() else table["site"].iloc[0]
     table = table[(table["site"] == site) & table["arm"].isin(arms)]
-    table = table.assign(fit=table.groupby(JOB).ngroup())
-    panel = {arm: tuple(mine[["label", "probability"]].to_numpy().T) for arm, mine in table.groupby("arm", sort=False)}
+    table = table.assign(fit=table.groupby(FIT).ngroup())
+    of_arms = table.groupby("arm", sort=False)
+    panel = {arm: tuple(rows[["label", "probability"]].to_numpy().T) for arm, rows in of_arms}
     return {
         "curves": curve_plot(table, arms, floors, f"{title}: test windows, site: {site}"),
         "calibration": reliability_plot({f"site: {site}": panel}, floors, f"{title}: calibration"),
     }
 
 
-def training_rows(study: Study, main: int) -> pd.DataFrame:
+def training_rows(comparison: Comparison, main: int) -> pd.DataFrame:
     """metrics.jsonl of all folds with epochs: arm, fit, step, train/loss, val/auc."""
     rows = []
-    for run, config in study.runs.items():
+    for run, config in comparison.runs.items():
         for path, summary in fold_summaries(config.folder):
             if (summary.get("train_windows") or 0) == main:
-                mine = {"arm": study.names[run, summary["arm"]], "fit": str(path)}
-                rows += [mine | row for row in read_metrics(path) if {"train/loss", "val/auc"} <= set(row)]
+                fit = {"arm": comparison.names[run, summary["arm"]], "fit": str(path)}
+                rows += [fit | row for row in read_metrics(path) if {"train/loss", "val/auc"} <= set(row)]
     return pd.DataFrame(rows, columns=["arm", "fit", "step", "train/loss", "val/auc"])
 
 
-def label_counts(study: Study) -> pd.Series:
+def label_counts(comparison: Comparison) -> pd.Series:
     """The training windows of each row of the scores: as drawn, else all of a fold's."""
     whole = {}
-    for config in study.runs.values():
+    for config in comparison.runs.values():
         whole |= {
             (summary["site"], summary["fold"]): summary["windows"]["train"]
             for _, summary in fold_summaries(config.folder)
             if not summary.get("train_windows")
         }
     mean = round(sum(whole.values()) / len(whole)) if whole else 0
-    return study.scores["train_windows"].where(study.scores["train_windows"] > 0, mean)
+    return comparison.scores["train_windows"].where(comparison.scores["train_windows"] > 0, mean)
 
 
 def safe_name(run: str) -> str:

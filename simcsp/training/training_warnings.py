@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
 
 from simcsp.core.config import PretrainConfig
+from simcsp.metrics.scores import chance_auc
 from simcsp.text.alphabet import A, T
 from simcsp.training.objectives import OBJECTIVES
 
@@ -81,15 +81,10 @@ def stuck(rows: Sequence[dict[str, float]], stage: PretrainConfig, composition: 
 
 
 def at_chance(auc: float, labels: np.ndarray) -> str | None:
-    """A validation AUC of at most .5 + 2 standard errors, those of no relation (Mann-Whitney)."""
+    """A validation AUC that is taken for chance (`chance_auc`). labels: of the validation windows."""
     positives = int(np.sum(labels == 1))
-    negatives = len(labels) - positives
-    error = math.sqrt((len(labels) + 1) / (12 * positives * negatives))
-    if auc > 0.5 + 2 * error:
-        return None
-    return (
-        f"at chance: the validation AUC is {auc:.3f}, which {len(labels)} windows do not tell from .5 (se {error:.3f})"
-    )
+    limit = chance_auc(positives, len(labels) - positives)
+    return None if auc > limit else f"at chance: the validation AUC is {auc:.3f}, chance ends at {limit:.3f}"
 
 
 def one_class(probabilities: np.ndarray) -> str | None:

@@ -11,8 +11,16 @@ from benchmarks.simulate_verdict import operating_characteristics
 from simcsp.core.arms import OF_PRETRAINING
 from simcsp.metrics.distance import Distance
 from simcsp.metrics.scores import corrected_ttest, holm, smallest_difference
-from simcsp.report.collect import Study
-from simcsp.report.verdict import add_adjusted, compare, difference_test, find_contrasts, judge, paired_test
+from simcsp.report.collect import Comparison
+from simcsp.report.verdict import (
+    PairedTest,
+    add_adjusted,
+    compare,
+    difference_test,
+    find_contrasts,
+    judge,
+    paired_tests,
+)
 
 FOLDS = 10
 SPREAD = np.random.default_rng(0).normal(0, 0.01, FOLDS)
@@ -36,13 +44,13 @@ def study(tmp_path, arms, objective="simcse", site="both", auc=None, pretrain_se
             rows += [{**job, "metric": metric, "value": value} for metric, value in scores.items()]
             predictions += [{**job, "window": f"w{i}", "label": i, "probability": 0.1 + 0.8 * i} for i in (0, 1)]
     runs = {"x": SimpleNamespace(folder=tmp_path, evaluate=SimpleNamespace(smallest_effect=0.01))}
-    return Study(runs, pd.DataFrame(rows), pd.DataFrame(predictions), {("x", arm): arm for arm in arms})
+    return Comparison(runs, pd.DataFrame(rows), pd.DataFrame(predictions), {("x", arm): arm for arm in arms})
 
 
 def changed(made, scores=None, predictions=None):
     """The study with other scores or predictions."""
     scores = made.scores if scores is None else scores
-    return Study(made.runs, scores, made.predictions if predictions is None else predictions, made.names)
+    return Comparison(made.runs, scores, made.predictions if predictions is None else predictions, made.names)
 
 
 def words(made, distances=None):
@@ -100,23 +108,25 @@ def test_the_primary_contrast_is_last_against_its_control_and_floors_are_not_adj
     adjusted = [c for c in others if c.p_holm is not None]
     secondary = {("last", "baseline"), ("best_sccs", "baseline"), ("best_sccs", "control_best_sccs")}
     assert {(c.arm, c.reference) for c in adjusted} == secondary and len(adjusted) == 2 * len(secondary)
-    assert [c.p_holm for c in adjusted] == pytest.approx(holm(np.array([c.p for c in adjusted])))
+    assert [c.p_holm for c in adjusted] == pytest.approx(holm(np.array([c.test.p for c in adjusted])))
     described = {(c.arm, c.reference) for c in others if c.p_holm is None}
     to_baseline = {(arm, "baseline") for arm in ("pwm", "fresh", "control_best_sccs", "control_last")}
     assert described == to_baseline | {("last", "pwm"), ("last", "fresh")}  # the primary arm beside each floor
     f1 = made.scores[made.scores["metric"] == "test/f1"].pivot(index="fold", columns="arm", values="value")
     differences = (f1["last"] - f1["control_last"]).to_numpy()
     for key, value in corrected_ttest(differences, 2 / 7).items():
-        assert getattr(primary, key) == pytest.approx(value), key
-    assert primary.smallest == pytest.approx(smallest_difference(differences.std(ddof=1), FOLDS, 2 / 7))
-    assert (primary.n, primary.unit, primary.fold_low) == (FOLDS, "folds x seeds", None)
+        assert getattr(primary.test, key) == pytest.approx(value), key
+    assert primary.test.smallest == pytest.approx(smallest_difference(differences.std(ddof=1), FOLDS, 2 / 7))
+    assert (primary.test.n, primary.tests.unit, primary.tests.seeds) == (FOLDS, "folds x seeds", None)
 
 
 def test_last_of_another_run_is_described_beside_the_primary_arm(tmp_path):
     made = study(tmp_path, {"baseline": 0.0, "last": 0.0, "control_last": 0.0, "y/last": 0.0})
     names = {("x", arm): arm for arm in ("baseline", "last", "control_last")} | {("y", "last"): "y/last"}
     found = [
-        c for c in find_contrasts(Study(made.runs, made.scores, made.predictions, names)) if c.reference == "y/last"
+        c
+        for c in find_contrasts(Comparison(made.runs, made.scores, made.predictions, names))
+        if c.reference == "y/last"
     ]
     assert [(c.arm, c.metric, c.p_holm, c.primary) for c in found] == [
         ("last", metric, None, False) for metric in ("test/f1", "test/auc")
@@ -126,7 +136,7 @@ def test_last_of_another_run_is_described_beside_the_primary_arm(tmp_path):
 def test_without_any_pretraining_the_residual_network_is_compared_with_the_other_floors(tmp_path):
     found = find_contrasts(study(tmp_path, {"pwm": 0.0, "linear": 0.0, "resnet": 0.05}))
     assert {(c.arm, c.reference, c.primary) for c in found} == {("resnet", f, False) for f in ("pwm", "linear")}
-    assert all(c.p < 0.05 and c.p_holm is None for c in found)
+    assert all(c.test.p < 0.05 and c.p_holm is None for c in found)
 
 
 def test_without_a_control_the_primary_contrast_is_against_the_baseline(tmp_path):
@@ -151,7 +161,7 @@ def seeded(tmp_path, gains):
         arms = {"control_last": np.zeros(FOLDS), "last": gain + SPREAD}
         tables.append(study(tmp_path, arms, pretrain_seed=seed).scores)
     names = {("x", arm): arm for arm in ("baseline", "last", "control_last")}
-    return Study(base.runs, pd.concat(tables, ignore_index=True), base.predictions, names)
+    return Comparison(base.runs, pd.concat(tables, ignore_index=True), base.predictions, names)
 
 
 def test_several_pretraining_seeds_are_the_unit_and_folds_stand_beside_them(tmp_path):
@@ -159,20 +169,21 @@ def test_several_pretraining_seeds_are_the_unit_and_folds_stand_beside_them(tmp_
     made = seeded(tmp_path, gains)
     primary = find_contrasts(made)[0]
     by_seed = np.array(list(gains.values())) + SPREAD.mean()
-    assert (primary.n, primary.unit) == (3, "pre-training seeds")
+    assert (primary.test.n, primary.tests.unit) == (3, "pre-training seeds")
     seeds, folds = corrected_ttest(by_seed, 0.0), corrected_ttest(np.mean(list(gains.values())) + SPREAD, 2 / 7)
-    assert primary.diff == pytest.approx(seeds["diff"])
-    assert (primary.seed_low, primary.seed_high) == pytest.approx((seeds["low"], seeds["high"]))
-    assert primary.low == min(primary.seed_low, primary.fold_low) and primary.high == max(
-        primary.seed_high, primary.fold_high
-    )
-    assert primary.p == pytest.approx(max(seeds["p"], folds["p"]))  # must hold for other seeds and for other windows
-    assert (primary.fold_low, primary.fold_high) == pytest.approx((folds["low"], folds["high"]))
+    assert primary.test.diff == pytest.approx(seeds["diff"])
+    for test, expected in ((primary.tests.seeds, seeds), (primary.tests.folds, folds)):
+        assert (test.low, test.high) == pytest.approx((expected["low"], expected["high"]))
+    assert primary.test.low == pytest.approx(min(seeds["low"], folds["low"]))
+    assert primary.test.high == pytest.approx(max(seeds["high"], folds["high"]))
+    assert primary.test.p == pytest.approx(
+        max(seeds["p"], folds["p"])
+    )  # must hold for other seeds and for other windows
     outcome, headline, below = words(made)
     assert "3 pre-training seeds" in below and "F1 over seeds alone" in below and "One pre-training seed" not in below
-    assert (outcome == "higher") == (primary.p < 0.05)
-    to_baseline = paired_test(made.scores, "last", "baseline", "both", "test/f1", 0, 0.01)
-    assert (to_baseline["n"], to_baseline["unit"]) == (3, "pre-training seeds")  # it has no seed: paired with each
+    assert (outcome == "higher") == (primary.test.p < 0.05)
+    to_baseline = paired_tests(made.scores, "last", "baseline", "both", "test/f1", 0, 0.01)
+    assert (to_baseline.both.n, to_baseline.unit) == (3, "pre-training seeds")  # it has no seed: paired with each
 
 
 def test_seeds_that_agree_about_windows_that_differ_are_no_difference(tmp_path):
@@ -183,10 +194,10 @@ def test_seeds_that_agree_about_windows_that_differ_are_no_difference(tmp_path):
         for seed in range(3)
     ]
     names = {("x", arm): arm for arm in ("baseline", "last", "control_last")}
-    made = Study(base.runs, pd.concat([base.scores, *tables], ignore_index=True), base.predictions, names)
+    made = Comparison(base.runs, pd.concat([base.scores, *tables], ignore_index=True), base.predictions, names)
     primary = find_contrasts(made)[0]
-    assert corrected_ttest(uneven.mean() + 0.001 * np.arange(3), 0.0)["p"] < 0.05 < primary.p
-    assert primary.equivalent > 0.05 and primary.low < 0 < primary.seed_low < primary.high
+    assert corrected_ttest(uneven.mean() + 0.001 * np.arange(3), 0.0)["p"] < 0.05 < primary.test.p
+    assert primary.test.equivalent > 0.05 and primary.test.low < 0 < primary.tests.seeds.low < primary.test.high
     assert words(made)[0] == "no difference"
 
 
@@ -197,7 +208,7 @@ def test_draws_of_few_training_windows_are_averaged_within_a_fold_and_compared_b
     made = changed(whole, pd.concat([whole.scores, few, again], ignore_index=True))
     contrasts = [c for c in find_contrasts(made) if c.metric == "test/f1"]
     assert [(c.windows, c.primary) for c in contrasts] == [(0, True), (50, False)]
-    assert contrasts[1].n == FOLDS and contrasts[1].diff == pytest.approx(0.11 + SPREAD.mean())
+    assert contrasts[1].test.n == FOLDS and contrasts[1].test.diff == pytest.approx(0.11 + SPREAD.mean())
     table = compare(made.scores, 0.01).set_index(["arm", "metric"])
     small = table.index.get_level_values("metric").str.endswith("@50")
     assert (table[~small]["n"] == FOLDS).all()  # the table is about all windows
@@ -223,7 +234,7 @@ BASE = np.zeros(FOLDS)
 def test_the_first_line_is_the_difference_and_its_interval(tmp_path):
     made = study(tmp_path, {"baseline": BASE, "control_last": SPREAD[::-1], "last": SPREAD})
     outcome, headline, below = words(made)
-    one = find_contrasts(made)[0]
+    one = find_contrasts(made)[0].test
     assert outcome == "no difference"
     numbers = f"{one.diff:+.3f} F1 [{one.low:+.3f}, {one.high:+.3f}]"
     assert headline == f"No difference seen: last - control_last = {numbers}"
@@ -335,7 +346,7 @@ def test_equal_folds_give_no_verdict(tmp_path):
     made = study(tmp_path, {"baseline": SPREAD, "last": SPREAD})
     outcome, headline, _ = words(made)
     assert outcome == "undecided" and f"have the same F1 in all {FOLDS} folds" in headline
-    assert find_contrasts(made)[0].p is None
+    assert find_contrasts(made)[0].test.p is None
 
 
 def test_without_an_arm_of_contrast_there_is_none(tmp_path):
@@ -391,11 +402,8 @@ def test_a_verdict_names_its_windows_and_keeps_its_contrasts(tmp_path):
 
 
 def test_one_difference_has_no_spread_and_none_no_number():
-    assert difference_test(np.array([0.1]), 2 / 7, 0.01) == {
-        **dict.fromkeys(("sd", "low", "high", "p", "smallest", "equivalent")),
-        **{"n": 1, "diff": 0.1},
-    }
-    assert set(difference_test(np.array([]), 2 / 7, 0.01).values()) == {0, None}
+    assert difference_test(np.array([0.1]), 2 / 7, 0.01) == PairedTest(1, diff=0.1)
+    assert difference_test(np.array([]), 2 / 7, 0.01) == PairedTest(0)
 
 
 def test_two_tasks_without_their_union_have_no_primary_contrast_and_one_has(tmp_path):
