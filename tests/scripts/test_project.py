@@ -22,41 +22,55 @@ def pins(name):
 def test_dependencies_are_read_from_the_pins():
     """setuptools takes these files line by line, and knows none of pip's own options (`-r FILE`)."""
     dynamic = PROJECT["tool"]["setuptools"]["dynamic"]
-    assert set(PROJECT["project"]["dynamic"]) == {"dependencies", "optional-dependencies"}
+    assert set(PROJECT["project"]["dynamic"]) == {"dependencies", "optional-dependencies", "scripts"}
     for files in (dynamic["dependencies"]["file"], dynamic["optional-dependencies"]["dev"]["file"]):
         assert all(pin.specifier for name in files for pin in pins(name))
 
 
-def test_every_package_of_ours_is_found():
-    settings = PROJECT["tool"]["setuptools"]
-    found = set(find_packages(ROOT, include=settings["packages"]["find"]["include"]))
-    folders = {path.parent for top in ("utils", "simcsp", "commands") for path in (ROOT / top).rglob("*.py")}
+def test_every_package_of_the_library_is_built():
+    found = set(find_packages(ROOT, include=PROJECT["tool"]["setuptools"]["packages"]["find"]["include"]))
+    folders = {path.parent for path in (ROOT / "simcsp").rglob("*.py")}
     assert found == {".".join(folder.relative_to(ROOT).parts) for folder in folders}
-    assert settings["py-modules"] == [target.split(":")[0] for target in PROJECT["project"]["scripts"].values()]
+
+
+def installed(folder, *options):
+    """(its site-packages, its interpreter, the copy of the project) of a fresh environment with the project in it. It
+    sees the packages of this one; pip writes to the copy."""
+    copy, venv = folder / "simcsp", folder / "venv"
+    hidden = shutil.ignore_patterns(".*", "runs", "data", "tests", "results", "*.egg-info", "__pycache__")
+    shutil.copytree(ROOT, copy, ignore=hidden)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
+    (site,) = venv.glob("lib/python*/site-packages")
+    (site / "around.pth").write_text(sysconfig.get_paths()["purelib"], encoding="utf-8")
+    install = ["install", "--quiet", "--no-deps", "--no-build-isolation", *options, copy]
+    subprocess.run([venv / "bin/python", "-m", "pip", *install], check=True)
+    return site, venv / "bin/python", copy
+
+
+@pytest.mark.slow
+def test_an_install_is_of_the_library_alone(tmp_path):
+    site, python, copy = installed(tmp_path)
+    assert {path.name for path in site.iterdir()} == {"around.pth", "simcsp", "simcsp-1.0.0.dist-info"}
+    assert not list(python.parent.glob("simcsp*"))
+    code = "import simcsp; print(simcsp.load('models/simcsp-small').embed(['ACGT' * 50]).shape)"
+    shown = subprocess.run([python, "-P", "-c", code], cwd=copy, capture_output=True, text=True, check=True).stdout
+    assert shown.startswith("(1, ")
 
 
 @pytest.mark.slow
 def test_an_editable_install_gives_the_commands(tmp_path):
-    """In a fresh environment that sees the packages of this one, from a copy, which pip writes to."""
-    copy, venv = tmp_path / "simcsp", tmp_path / "venv"
-    hidden = shutil.ignore_patterns(".*", "runs", "data", "*.egg-info", "__pycache__")
-    shutil.copytree(ROOT, copy, ignore=hidden)
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
-    (site,) = venv.glob("lib/python*/site-packages")
-    (site / "around.pth").write_text(sysconfig.get_paths()["purelib"])
-    install = ["install", "--quiet", "--no-deps", "--no-build-isolation", "--editable", copy]
-    subprocess.run([venv / "bin/python", "-m", "pip", *install], check=True)
+    _, python, copy = installed(tmp_path, "--editable")
     code = "import importlib.metadata as m; print(*m.requires('simcsp'), sep='\\n')"
-    listed = subprocess.run([venv / "bin/python", "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    listed = subprocess.run([python, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     required = [Requirement(line) for line in listed.stdout.splitlines()]
     assert {pin.name for pin in required if not pin.marker} == {pin.name for pin in pins("requirements.txt")}
     assert {pin.name for pin in required if pin.marker} == {pin.name for pin in pins("requirements-dev.txt")}
     for stage in ("pretrain", "finetune", "evaluate"):
-        command = [venv / f"bin/simcsp-{stage}", "--help"]
+        command = [python.with_name(f"simcsp-{stage}"), "--help"]
         shown = subprocess.run(command, cwd=copy, capture_output=True, text=True, check=True).stdout
         assert "CONFIG.yaml" in shown or "--finetune.lr" in shown
-    wrong = subprocess.run([venv / "bin/simcsp-evaluate", "scss"], cwd=copy, capture_output=True, text=True)
-    assert wrong.returncode == 2 and wrong.stderr.count("\n") == 1 and "'scss' is no command" in wrong.stderr
+    wrong = subprocess.run([python.with_name("simcsp-evaluate"), "scss"], cwd=copy, capture_output=True, text=True)
+    assert wrong.returncode == 2 and wrong.stderr.count("\n") == 1 and "scss" in wrong.stderr
 
 
 def test_the_citation_has_what_the_format_requires():
