@@ -52,7 +52,7 @@ def main() -> None:
         return
     name, *words = words
     if name not in MODULES:
-        raise InputError(f"{name!r} is no command; the commands are {', '.join(MODULES)}")
+        raise InputError(f"unknown command {name!r}; choose from {', '.join(MODULES)}")
     if name in OF_FLAGS:  # they have flags of their own, and --help
         command_of(name)(words)
         return

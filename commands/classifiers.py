@@ -60,7 +60,7 @@ def show_classify(source: Path, config: Config) -> None:
         rows[f"{fit.model} {fit.site} seed {fit.seed} fold {fit.fold:02d}"] = classification_scores(
             windows.labels[index], probabilities
         )
-    print("test windows of each fold, scored anew with its checkpoint")
+    print("test windows of each fold, rescored with its checkpoint")
     print(score_table(rows))
     print(f"largest difference to the recorded probabilities: {worst:.1e}")
 

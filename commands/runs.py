@@ -73,7 +73,7 @@ def relate_config(run: Path, words: list[str]) -> Config:
         fold = next((fit / CONFIG for fit in begun_fits(run)), None)
         if fold is None:
             raise InputError(
-                f"{run} has no fine-tuned fold whose settings could be taken: add the experiment's config, for example "
+                f"{run} has no fine-tuned fold to take the settings from: add the experiment's config, for example "
                 f"`relate {run} configs/demo.yaml`"
             )
         words = [str(fold), *words]

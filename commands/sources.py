@@ -45,7 +45,7 @@ def config_of(source: Path, words: list[str]) -> Config:
     run = enclosing_run(source)
     given = names_config(words)
     if run is None and not given:
-        raise InputError(f"{source} lies in no run folder: add the config whose data it is to be measured on")
+        raise InputError(f"{source} is not in a run folder: add the config with the data to measure it on")
     if not given:
         path = next(stage_configs(run))
         # a fold's config leaves out the stages before it, which need a text by default
@@ -92,7 +92,7 @@ def encoders(source: Path) -> dict[str, Path]:
         every = {arm: arm_checkpoints(source, arm) for arm in arms}
         checkpoints = {arm_model(arm, seed): path for arm, paths in every.items() for seed, path in paths.items()}
     if not checkpoints:
-        raise InputError(f"{source} holds no checkpoint: give a finished run, a fold or a checkpoint folder")
+        raise InputError(f"{source} contains no checkpoint: give a finished run, a fold or a checkpoint folder")
     return checkpoints
 
 
@@ -116,7 +116,7 @@ def fold_folders(source: Path, floors: bool = False) -> list[Path]:
         if holds_classifier(checkpoint_path(folder)) or (floors and fit_key(folder).arm in FLOORS)
     ]
     if not usable:
-        raise InputError(f"{source} holds no finished classifier: run finetune.sh first")
+        raise InputError(f"{source} contains no finished classifier: run finetune.sh first")
     return usable
 
 

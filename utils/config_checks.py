@@ -118,7 +118,7 @@ def _seed_faults(config: Config) -> Iterator[str]:
     if not seeds:
         yield f"{shown} is empty: name at least one, or null for `seed` alone"
     if len(set(seeds)) < len(seeds):
-        yield f"{shown} names one more than once"
+        yield f"{shown} has duplicates"
     if len(seeds) > 1 and config.search.trials:
         yield f"{shown}: a search trains one seed a trial, set seeds to null"
 

@@ -60,7 +60,7 @@ def run_script(main: Callable[[], None], together: bool = False) -> None:
         if _is_another_first():  # all stop together, and it says where
             time.sleep(2)
             sys.exit(128 + number)
-        sys.exit(_say(f"{sys.argv[0]}: {detail}; the same command goes on from there", 128 + number))
+        sys.exit(_say(f"{sys.argv[0]}: {detail}; rerun the same command to resume", 128 + number))
     finally:
         signal.signal(signal.SIGTERM, before)
 

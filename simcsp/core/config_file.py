@@ -50,7 +50,7 @@ def check_saved(path: Path) -> None:
     """Refuse a config that is not the one which the env.json beside it was written with."""
     env = path.with_name(ENVIRONMENT)
     if path.is_file() and env.is_file():
-        remedy = "restore it from a copy, or delete the folder that it lies in and train that anew"
+        remedy = "restore it from a backup, or delete its folder and train again"
         check_hash(path, read_json(env, remedy).get(CONFIG_HASH), remedy)
 
 
@@ -140,7 +140,7 @@ def read_values(path: Path, ours: bool = False) -> dict[str, Any]:
             raise InputError(f"config {path} holds more than {MOST_VALUES:,} values with its anchors: expected a YAML")
         values = None if node is None else loader.construct_document(node)
     except UnicodeDecodeError:
-        raise InputError(f"config {path} is no text file: expected YAML") from None
+        raise InputError(f"config {path} is not a text file: expected YAML") from None
     except yaml.MarkedYAMLError as error:
         if ours:
             return read_values(path)  # whose message is the better one
@@ -152,7 +152,7 @@ def read_values(path: Path, ours: bool = False) -> dict[str, Any]:
     except InputError:
         raise
     except (ValueError, LookupError):  # of PyYAML's constructors
-        raise InputError(f"config {path}: a value contradicts its tag (!!int, !!float): leave the tag out") from None
+        raise InputError(f"config {path}: a value does not match its tag (!!int, !!float): omit the tag") from None
     if values is None:
         raise InputError(f"config {path} is empty: it needs at least a data section (see {DEFAULT_CONFIG})")
     if not isinstance(values, dict):

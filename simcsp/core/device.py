@@ -76,7 +76,7 @@ def build_accelerator(device: str, precision: str) -> Accelerator:
     if device not in ("auto", "cpu", "cuda"):
         raise InputError(f"device ({device}) must be auto, cpu or cuda")
     if device == "cuda" and not torch.cuda.is_available():
-        raise InputError("device (cuda): torch finds no CUDA GPU; use --device cpu")
+        raise InputError("device (cuda): torch sees no CUDA GPU; use --device cpu")
     gpu = torch.cuda.is_available() and device != "cpu"
     if precision == "auto" and gpu:
         precision = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"

@@ -7,11 +7,11 @@ import os
 import signal
 
 _REMEDIES = {
-    errno.ENOSPC: "free some space and give the same command again, it goes on from what is saved",
-    errno.EDQUOT: "free some of your quota and give the same command again, it goes on from what is saved",
-    errno.EROFS: "choose a folder that can be written to",
-    errno.EACCES: "change its permissions, or choose another",
-    errno.EPERM: "change its permissions, or choose another",
+    errno.ENOSPC: "free some space, then rerun the same command to resume",
+    errno.EDQUOT: "free some of your quota, then rerun the same command to resume",
+    errno.EROFS: "choose a writable folder",
+    errno.EACCES: "change its permissions, or choose another path",
+    errno.EPERM: "change its permissions, or choose another path",
     errno.ENAMETOOLONG: "choose a shorter one",
     errno.ENOTDIR: "a file is where a folder is needed",
     errno.EEXIST: "a file is where a folder is needed",

@@ -34,7 +34,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # -- reading -----------------------------------------------------------------------------------------------------------
 
 
-def read_json(path: Path, remedy: str = "restore it from a copy") -> dict[str, Any]:
+def read_json(path: Path, remedy: str = "restore it from a backup") -> dict[str, Any]:
     """A JSON object, checked against its own checksum where it was written with one (which is left out).
 
     Raises InputError that names the file and the remedy where it is missing, damaged or no object.
@@ -44,17 +44,17 @@ def read_json(path: Path, remedy: str = "restore it from a copy") -> dict[str, A
     except FileNotFoundError:
         raise InputError(f"{path} does not exist: {remedy}") from None
     except ValueError as error:  # of JSON and of UTF-8
-        raise InputError(f"{path} cannot be read as JSON ({error}): cut short or damaged; {remedy}") from None
+        raise InputError(f"{path} cannot be read as JSON ({error}): truncated or damaged; {remedy}") from None
     if not isinstance(values, dict):
         raise InputError(f"{path} holds a {type(values).__name__}, expected a JSON object: {remedy}")
     seal = values.pop(_SEAL, None)
     if seal is not None and seal != _hash_of(values):
-        raise InputError(f"{path} is not what was written (its checksum differs): damaged or edited; {remedy}")
+        raise InputError(f"{path} does not match its checksum: damaged or edited; {remedy}")
     return values
 
 
 def read_table(
-    path: Path, columns: Iterable[str], remedy: str = "restore it from a copy", sep: str = ","
+    path: Path, columns: Iterable[str], remedy: str = "restore it from a backup", sep: str = ","
 ) -> pd.DataFrame:
     """A CSV, plain or gzipped, with at least these columns, none of them with an empty field.
 
@@ -68,13 +68,13 @@ def read_table(
         raise InputError(f"{path} does not exist: {remedy}") from None
     except (ValueError, EOFError, zlib.error, gzip.BadGzipFile) as error:  # of pandas' parser, UTF-8 and gzip
         reason = " ".join(str(error).split())
-        raise InputError(f"{path} cannot be read as a table ({reason}): cut short or damaged; {remedy}") from None
+        raise InputError(f"{path} cannot be read as a table ({reason}): truncated or damaged; {remedy}") from None
     for column in columns:
         if column not in table:
-            raise InputError(f"{path} has no column {column}: cut short or damaged; {remedy}")
+            raise InputError(f"{path} has no column {column}: truncated or damaged; {remedy}")
         if table[column].isna().any():
             line = int(table[column].isna().argmax()) + 2
-            raise InputError(f"{path}, line {line}: {column} is empty or no number: damaged; {remedy}")
+            raise InputError(f"{path}, line {line}: {column} is empty or not a number: damaged; {remedy}")
     return table
 
 
@@ -289,4 +289,4 @@ def check_hash(path: Path, expected: str | None, remedy: str) -> None:
     if not path.is_file():
         raise InputError(f"{path} does not exist: {remedy}")
     if sha256_file(path) != expected:
-        raise InputError(f"{path} is not what was written (its SHA-256 differs): damaged or edited; {remedy}")
+        raise InputError(f"{path} does not match its SHA-256: damaged or edited; {remedy}")

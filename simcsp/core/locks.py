@@ -94,7 +94,7 @@ def _lock(handle: int, path: Path, kind: int) -> str | None:
     if device not in _warned:
         _warned.add(device)
         logging.getLogger(__name__).warning(
-            f"warning: {path.parent}: this file system has no locks: start no second process that writes there"
+            f"warning: {path.parent}: this file system does not support locks: do not start a second process there"
         )
     return None
 

@@ -55,9 +55,9 @@ from simcsp.core.run_layout import (
 FORMAT = 2
 """Of run folders, in env.json. 1, which says nothing there: without checksums. Both are read; a later one is not."""
 STATES = STATE, PREVIOUS_STATE
-START_ANEW = "restore it from a copy, or delete the folder that it lies in to start that anew"
+START_ANEW = "restore it from a backup, or delete its folder to start over"
 PREDICTION_COLUMNS = ["window", "fold", "label", "probability"]
-REMEDY = "restore it from a copy, or delete the folder that it lies in and train that anew"
+REMEDY = "restore it from a backup, or delete its folder and train again"
 HEADLINES = ("train/loss", "val/sccs", "val/nmi", "test/f1", "test/auc")
 """The metrics of TensorBoard's HPARAMS, which shows five at first."""
 CLOCK_FIELDS = ("time", "train/windows_per_s")
@@ -146,7 +146,7 @@ class RunFolder:
         take_lock(lock)
         if is_finished(self.path):
             release_lock(lock)
-            raise InputError(f"{self.path} has been finished by another process: give the same command again to go on")
+            raise InputError(f"{self.path} has been finished by another process: rerun the same command to continue")
         self._check_same()
         for folder in (self.path, self.checkpoints):
             mend_folder(folder)
@@ -161,19 +161,17 @@ class RunFolder:
             return
         env = read_json(self.path / ENVIRONMENT, START_ANEW)
         if "inputs" not in env:
-            raise InputError(f"{self.path / ENVIRONMENT} says nothing of the inputs: damaged; {START_ANEW}")
+            raise InputError(f"{self.path / ENVIRONMENT} lacks the hashes of the inputs: damaged; {START_ANEW}")
         if env.get("format", 1) > FORMAT:
             raise InputError(f"{self.path} was made by a later version: this one reads formats up to {FORMAT}")
         before = _with_new_fields(read_saved(self.path / CONFIG), self.config)
         changed = _differences(before, self.config)
         hashes, inputs = env["inputs"], self._inputs
-        changed += [
-            f"{key} has other content" for key in sorted({*hashes, *inputs}) if hashes.get(key) != inputs.get(key)
-        ]
+        changed += [f"{key} has changed" for key in sorted({*hashes, *inputs}) if hashes.get(key) != inputs.get(key)]
         if changed:
             raise InputError(
                 f"{self.path} was started with other settings or inputs ({'; '.join(changed[:6])}): "
-                "use another --name, or delete that folder to start it anew"
+                "use another --name, or delete that folder to start over"
             )
 
     @property
@@ -230,7 +228,7 @@ class RunFolder:
                 return state
             if not previous.is_file():
                 raise InputError(f"{newest} is damaged ({damage}), and there is no earlier state: {START_ANEW}")
-            self.log(f"{newest} is damaged ({damage}): going on from the state before it, {previous.name}")
+            self.log(f"{newest} is damaged ({damage}): resuming from the previous state, {previous.name}")
             newest.unlink()  # or it would become the previous one
         if not previous.is_file():
             return None
@@ -270,7 +268,7 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
             rows.append(row | {"step": int(row["step"])})
         except (ValueError, KeyError, TypeError):
             if number < len(lines):
-                raise InputError(f"{path}, line {number}: damaged, no row of metrics: {START_ANEW}") from None
+                raise InputError(f"{path}, line {number}: damaged, not a row of metrics: {START_ANEW}") from None
     return rows
 
 
@@ -282,7 +280,7 @@ def read_state(path: Path, map_location: str | torch.device) -> tuple[dict[str, 
     try:
         with zipfile.ZipFile(path) as archive:
             if (record := archive.testzip()) is not None:
-                return None, f"the checksum of {record} differs"
+                return None, f"checksum mismatch in {record}"
         return torch.load(path, map_location=map_location, weights_only=True), None
     except (zipfile.BadZipFile, pickle.UnpicklingError, RuntimeError, EOFError, ValueError, zlib.error) as error:
         return None, (str(error).splitlines() or [type(error).__name__])[0][:100]

@@ -159,7 +159,7 @@ def measure_proxies(
         "precision": accelerator.mixed_precision,
     }
     if path.is_file():
-        saved = read_json(path, "delete it, it is measured anew")
+        saved = read_json(path, "delete it to measure it again")
         if saved["inputs"] == inputs:
             return saved["scores"]
     model, pooling, _ = load_backbone(config.model.saved_as(checkpoint.folder))

@@ -143,7 +143,7 @@ def load_classifier(folder: Path, config: ModelConfig, dropout: float) -> Classi
 
 
 def read_head(folder: Path) -> dict[str, torch.Tensor]:
-    """The weights of a classifier's head. Raises InputError for a file that is not what was written."""
+    """The weights of a classifier's head. Raises InputError for one that is damaged."""
     check_folder(folder)
     if (folder / HEAD_FILE).is_file():
         return read_weights(folder / HEAD_FILE)

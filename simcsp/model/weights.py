@@ -42,7 +42,7 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:  # of JSON and of UTF-8
-        raise InputError(f"{path} cannot be read as JSON ({error}): cut short or damaged") from None
+        raise InputError(f"{path} cannot be read as JSON ({error}): truncated or damaged") from None
     if not isinstance(values, dict):
         raise InputError(f"{path} holds a {type(values).__name__}, expected a JSON object")
     return values

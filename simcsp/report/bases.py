@@ -85,7 +85,7 @@ def collect_bases(config: Config) -> Comparison:
         job |= {"ratio": bases["test"] / bases["train"], "val": bases["val"]}
         rows += [{**job, "metric": key, "value": value} for key, value in summary["metrics"].items()]
     if not rows:
-        raise InputError(f"{config.folder}/finetune holds no finished fold of bases: run finetune.sh first")
+        raise InputError(f"{config.folder}/finetune contains no finished fold of bases: run finetune.sh first")
     first = next(iter(kept))
     if other := next((path for path in kept if kept[path] != kept[first]), None):
         raise InputError(f"{first} and {other} are of different genomes or bases.parts: they cannot be paired")
@@ -110,7 +110,7 @@ def find_bases_caveats(comparison: Comparison) -> list[str]:
     if len(folds) == 1:
         config = next(iter(comparison.runs.values()))
         records = ", ".join(config.bases.parts[folds[0]])
-        caveats.append(f"One fold alone (tested on {records}): nothing here says how it would be on other records.")
+        caveats.append(f"A single fold (tested on {records}): no estimate of the variation between records.")
     return caveats + missing_folds(comparison)
 
 

@@ -1,4 +1,4 @@
-"""What a reader of the comparison has to beware of, each in a sentence of plain Markdown."""
+"""Warnings to a reader of the comparison, each a sentence of plain Markdown."""
 
 from __future__ import annotations
 
@@ -67,8 +67,8 @@ def unbeaten_floors(comparison: Comparison, metric: str) -> list[str]:
                 below.append(f"`{arm}` {means[arm]:.4f} against `{floor}` {means[floor]:.4f}")
         if below:
             caveats.append(
-                f"Floor not beaten in {ENDPOINTS[metric]} (site: {site}): {_list(below)}. The floors have no language "
-                "model."
+                f"Floor not beaten in {ENDPOINTS[metric]} (site: {site}): {_list(below)}. Floors are baselines without a "
+                "language model."
             )
     return caveats
 
@@ -104,17 +104,17 @@ def missing_folds(comparison: Comparison) -> list[str]:
             of_seed = "" if pretrain_seed < 0 else f" of pre-training seed {pretrain_seed}"
             caveats.append(
                 f"Folds missing: `{arm}`{of_seed} has {len(fits)} of {len(everything)} ({some} not finished); it is "
-                "compared on what it has."
+                "compared on the finished ones."
             )
     return caveats
 
 
 def epoch_limits(comparison: Comparison) -> list[str]:
-    """Arms with fits that were stopped by the limit of epochs while validation AUC still rose."""
+    """Arms with fits that reached the epoch limit while validation AUC was still rising."""
     fits = comparison.scores.drop_duplicates(["arm", *FIT])
     stopped = fits.groupby("arm", sort=False)["hit_limit"].agg(["sum", "size"])
     some = [f"`{arm}` {row['sum']} of {row['size']}" for arm, row in stopped.iterrows() if row["sum"]]
-    return [f"Stopped by the limit of epochs before they had converged: fits of {_list(some)}."] if some else []
+    return [f"Stopped at the epoch limit before convergence: fits of {_list(some)}."] if some else []
 
 
 def overlap(config: Config) -> list[str]:
@@ -122,7 +122,7 @@ def overlap(config: Config) -> list[str]:
     path = config.folder / OVERLAP
     if not path.is_file():
         return []
-    parts = read_json(path, "delete it and run pretrain.py again: it is measured anew")["parts"]
+    parts = read_json(path, "delete it and rerun pretrain.py, which measures it again")["parts"]
     caveats = []
     for kind in dict.fromkeys(part["part"].split()[0] for part in parts):
         of_kind = [part for part in parts if part["part"].split()[0] == kind]
@@ -130,40 +130,40 @@ def overlap(config: Config) -> list[str]:
         shared, count = sum(part["shared"] for part in known), sum(part["count"] for part in known)
         if shared:
             caveats.append(
-                f"The pre-training text overlaps the evaluation: it holds {shared:,} of {count:,} "
-                f"({shared / count:.1%}) of the {kind} windows or sites (`data.hide: evaluation` keeps them out)."
+                f"The pre-training text overlaps the evaluation: it contains {shared:,} of {count:,} "
+                f"({shared / count:.1%}) of the {kind} windows or sites (`data.hide: evaluation` masks them)."
             )
         if len(known) < len(of_kind):
-            caveats.append(f"How much of the {kind} windows or sites the pre-training text holds is not known.")
+            caveats.append(f"It is not known how many of the {kind} windows or sites the pre-training text contains.")
     return caveats
 
 
 def selection(config: Config) -> list[str]:
-    """Models chosen on data that they are scored on."""
+    """Models selected on data that they are scored on."""
     caveats = []
     stages = finished_stages(config.folder, PRETRAIN).values()
     best = {proxy for stage in stages for proxy in read_json(stage / SUMMARY, REMEDY)["best"]}
     if "sccs" in best and config.data.selection_share == 0:
         caveats.append(
-            "Chosen on what it is scored on: `data.selection_share` is 0, so `best_sccs` was picked by SCCS on the "
+            "Selected on evaluation data: `data.selection_share` is 0, so `best_sccs` was selected by SCCS on the "
             "training windows of fold 0, which other folds test."
         )
     for proxy, where in (("sccs", "windows"), ("nmi", "sites")):
         if proxy in best:
             caveats.append(
-                f"Chosen on what it is scored on: the {proxy.upper()} of `best_{proxy}` before fine-tuning is the best "
-                f"of all validations on the very {where} that picked it, and so too high."
+                f"Selected on evaluation data: the {proxy.upper()} of `best_{proxy}` before fine-tuning is the maximum "
+                f"over validations on the same {where}: optimistically biased, measured on its own selection data."
             )
     if config.finetune.select_epoch == "shared":
         caveats.append(
-            "Chosen on what it is scored on: `finetune.select_epoch` is shared, so the epoch was picked by the "
+            "Selected on evaluation data: `finetune.select_epoch` is shared, so the epoch was selected on the "
             "validation windows of all folds, which other folds test."
         )
     share = near_duplicate_share(config)
     if share:
         caveats.append(
-            f"`data.folds` is {config.data.folds}: {share:.1%} of the test windows share 80 bases in a row with a "
-            "training window of their fold, which raises every F1; distinct F1 leaves them out."
+            f"`data.folds` is {config.data.folds}: {share:.1%} of the test windows share an 80-mer with a training "
+            "window of their fold, which inflates F1; distinct F1 excludes them."
         )
     return caveats
 
@@ -174,7 +174,7 @@ def leaks(config: Config) -> list[str]:
     for fit in begun_fits(config.folder):
         arm, _, source = read_saved(fit / CONFIG)["finetune"]["arms"][0].partition("=")
         sentence = (
-            f"`{arm}` starts from {source}, a fine-tuned classifier: windows that it was trained on may be tested here."
+            f"`{arm}` starts from {source}, a fine-tuned classifier: its training windows may be test windows here."
         )
         if source and holds_classifier(Path(source)) and sentence not in caveats:
             caveats.append(sentence)

@@ -28,7 +28,7 @@ def measure_distances(comparison: Comparison, cache: Path) -> dict[str, list[Dis
     cache: a JSON file; a checkpoint with the hash that stands there is not measured again. Where the labelled windows
     are not at hand, weights alone are compared.
     """
-    known = read_json(cache, "delete it, it is measured anew") if cache.is_file() else {}
+    known = read_json(cache, "delete it to measure it again") if cache.is_file() else {}
     kept: dict[str, dict[str, float]] = {}
     distances: dict[str, list[Distance]] = {}
     for run, config in comparison.runs.items():

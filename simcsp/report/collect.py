@@ -118,10 +118,10 @@ def collect_folds(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
         tables.append(read_table(predictions, PREDICTION_COLUMNS, REMEDY).assign(**job))
         hashes.setdefault(_data_hash(path), path)
     if not rows:
-        raise InputError(f"{folder}/finetune holds no finished fold: run finetune.sh first")
+        raise InputError(f"{folder}/finetune contains no finished fold: run finetune.sh first")
     if len(hashes) > 1:
         different = " and ".join(str(path) for path in hashes.values())
-        raise InputError(f"{different} were fitted on different windows: their folds cannot be paired")
+        raise InputError(f"{different} were fitted on different windows, so their folds cannot be paired")
     scores = pd.DataFrame(rows)
     # few training windows overlap little between folds: what folds share is then their test windows, as with all
     drawn = scores["train_windows"] > 0

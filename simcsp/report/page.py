@@ -215,7 +215,7 @@ def _overlap_table(folder: Path) -> str:
     if not path.is_file():
         return ""
     rows = [["part of the evaluation", "windows or sites", "in the text", "share"]]
-    for part in read_json(path, "delete it and run pretrain.py again: it is measured anew")["parts"]:
+    for part in read_json(path, "delete it and rerun pretrain.py, which measures it again")["parts"]:
         known = part["shared"] is not None
         share = f"{part['shared'] / part['count']:.1%}" if known else "not known: shorter than 80 nt"
         rows.append([part["part"], f"{part['count']:,}", f"{part['shared']:,}" if known else "", share])

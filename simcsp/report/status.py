@@ -33,7 +33,7 @@ from simcsp.core.run_layout import (
     trial_folders,
 )
 
-_NO_SIGN = "nothing yet"
+_NO_SIGN = "no results yet"
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def list_runs(folder: Path) -> list[Status]:
     """Every run in a folder, or the folder itself where it is one. Raises InputError where there is none."""
     runs = [folder] if is_run(folder) else [path for path in sorted(folder.iterdir()) if is_run(path)]
     if not runs:
-        raise InputError(f"{folder} holds no run: give the folder in which runs are (runs), or one of them (runs/demo)")
+        raise InputError(f"{folder} contains no run: give the folder of all runs (runs), or one of them (runs/demo)")
     return [status_or_damage(run) for run in runs]
 
 

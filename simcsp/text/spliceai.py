@@ -116,5 +116,5 @@ def _read_odds(path: Path, length: int) -> np.ndarray:
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
         odds = np.array([])
     if odds.shape != (length,):
-        raise InputError(f"{path} is not what was written: damaged; delete it, its text is scored anew")
+        raise InputError(f"{path} does not match its checksum: damaged; delete it to score its text again")
     return odds

@@ -215,10 +215,10 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     files = {path: bases, path.with_suffix(".lower"): (bases + 7) // 8}
     for file, size in files.items():
         if not file.is_file() or file.stat().st_size != size:
-            raise InputError(f"{file} is not of the {size} bytes that were written: cut short or damaged; {remedy}")
+            raise InputError(f"{file} is not of the {size} bytes that were written: truncated or damaged; {remedy}")
     changed = tuple(number for file in files for number in _state_of(file))
     if not _check_content(path, changed, manifest["sha256"], manifest.get("lower_sha256"), records):
-        raise InputError(f"{path} is not what was written (its SHA-256 differs): damaged; {remedy}")
+        raise InputError(f"{path} does not match its SHA-256: damaged; {remedy}")
     return manifest
 
 

@@ -220,7 +220,7 @@ def _raise_first(errors: list[BaseException]) -> None:
     """Raise an error of a worker: one that does not merely follow from another's, if any."""
     errors.sort(key=lambda error: isinstance(error, (Interrupted, BrokenProcessPool)))
     if errors and isinstance(errors[0], BrokenProcessPool):
-        sys.exit(f"{sys.argv[0]}: a worker was killed: is there enough memory? Rerun the same command to resume")
+        sys.exit(f"{sys.argv[0]}: a worker was killed (out of memory?); rerun the same command to resume")
     if errors:
         raise errors[0]
 

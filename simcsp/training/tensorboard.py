@@ -258,7 +258,7 @@ def show_arm(folder: Path, arm: str) -> None:
     Means over folds and seeds by epoch with the least and the most of them, F1 and AUC of each fold, precision and
     recall of all test windows together, settings and final F1. folder: of the run.
     """
-    folds = [(path, read_json(path / SUMMARY, "train it anew")) for path in finished_fits(folder, arm)]
+    folds = [(path, read_json(path / SUMMARY, "train it again")) for path in finished_fits(folder, arm)]
     whole = [(path, summary) for path, summary in folds if not summary.get("train_windows")]
     by_site: dict[str, list] = {}
     for path, summary in whole or folds:

@@ -275,7 +275,7 @@ def test_sigterm_ends_any_command_with_143_and_what_to_do(tmp_path):
         process.send_signal(number)
         _, said = process.communicate(timeout=30)
         assert process.returncode == 128 + number
-        assert said == "-c: stopped; the same command goes on from there\n"
+        assert said == "-c: stopped; rerun the same command to resume\n"
 
 
 @pytest.mark.parametrize("raised", ["torch.empty(10**15)", "(_ for _ in ()).throw(torch.OutOfMemoryError('CUDA out'))"])
@@ -346,7 +346,7 @@ def test_a_file_with_another_hash_is_refused(tmp_path):
     check_hash(path, written, "do this")
     check_hash(path, None, "do this")
     flip(path, 40)
-    with pytest.raises(InputError, match="p.csv is not what was written .*do this"):
+    with pytest.raises(InputError, match="p.csv does not match its .*do this"):
         check_hash(path, written, "do this")
 
 

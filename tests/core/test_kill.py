@@ -268,7 +268,7 @@ def test_a_killed_worker_ends_the_rest_in_one_line(straight, tiny_data, tmp_path
     os.kill(holder, signal.SIGKILL)
     assert process.wait(60) != 0
     said = (tmp_path / "script.log").read_text()
-    assert "a worker was killed" in said and "The same command goes on" in said and "Traceback" not in said
+    assert "a worker was killed" in said and "rerun the same command" in said and "Traceback" not in said
     assert wait_for(lambda: not processes_of(tmp_path), 20)
     finish(tmp_path, "finetune.py", config)
 
@@ -309,5 +309,5 @@ def test_a_stop_says_what_to_do_and_leaves_no_process(straight, tiny_data, tmp_p
     process.send_signal(number)
     status, said = process.wait(120), (tmp_path / "script.log").read_text()
     assert status == 128 + number, said
-    assert said.count("the same command goes on from there\n") == 1 and "Traceback" not in said, said
+    assert said.count("rerun the same command to resume\n") == 1 and "Traceback" not in said, said
     assert wait_for(lambda: not processes_of(tmp_path), 20)

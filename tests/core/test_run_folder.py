@@ -51,8 +51,8 @@ def test_the_same_config_and_inputs_go_on(tmp_path):
         ({"name": "x", "pretrain": {"lr": 2e-4, "steps": 8}}, INPUTS, "pretrain.lr was 0.0001, now 0.0002"),
         ({"name": "x", "pretrain": {"lr": 1e-4}}, INPUTS, "pretrain.steps was 8, now None"),
         (CONFIG | {"seed": 1}, INPUTS, "seed was None, now 1"),
-        (CONFIG, INPUTS | {"text": "other"}, "text has other content"),
-        (CONFIG, {"text": "abc"}, "start checkpoint has other content"),
+        (CONFIG, INPUTS | {"text": "other"}, "text has changed"),
+        (CONFIG, {"text": "abc"}, "start checkpoint has changed"),
     ],
 )
 def test_another_config_or_input_is_refused_with_the_difference(tmp_path, config, inputs, message):
@@ -145,8 +145,8 @@ def test_passwords_of_a_command_line_are_not_recorded(tmp_path, monkeypatch, wor
     [
         (InputError("a.fa, line 3:\n  bad"), 2, "some.py: error: a.fa, line 3: bad\n"),
         (FloatingPointError("the loss is nan at step 3"), 1, "some.py: error: the loss is nan at step 3\n"),
-        (Interrupted("stopped at step 3"), 130, "some.py: stopped at step 3; the same command goes on from there\n"),
-        (KeyboardInterrupt(), 130, "some.py: stopped; the same command goes on from there\n"),
+        (Interrupted("stopped at step 3"), 130, "some.py: stopped at step 3; rerun the same command to resume\n"),
+        (KeyboardInterrupt(), 130, "some.py: stopped; rerun the same command to resume\n"),
     ],
 )
 def test_what_is_expected_to_go_wrong_is_one_line_and_a_status(monkeypatch, capsys, error, status, line):
@@ -169,7 +169,7 @@ def test_devices_and_precisions_that_are_not_there_are_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     for arguments, message in (
         (("tpu", "auto"), "device .tpu. must be auto, cpu or cuda"),
-        (("cuda", "auto"), "device .cuda.: torch finds no CUDA GPU"),
+        (("cuda", "auto"), "device .cuda.: torch sees no CUDA GPU"),
         (("cpu", "fp16"), "precision .fp16. needs a GPU"),
     ):
         with pytest.raises(InputError, match=message):

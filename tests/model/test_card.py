@@ -212,4 +212,4 @@ def test_push_refuses_what_is_no_checkpoint_or_has_no_licence(tmp_path, call, ca
     assert "push: " in refusal(call, capsys, evaluate, "push", folder)
     write_card(folder, "m", None, {}, "nothing", {})
     (folder / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:-1] + b"x")
-    assert "is not what was written" in refusal(call, capsys, evaluate, "push", folder, "me/m")
+    assert "does not match its" in refusal(call, capsys, evaluate, "push", folder, "me/m")

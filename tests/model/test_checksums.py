@@ -24,7 +24,7 @@ def test_a_changed_file_of_a_checkpoint_is_refused_and_a_folder_without_a_record
     check_folder(tmp_path)
     assert sha256_folder(tmp_path) == identity  # runs that began from it know it still
     (tmp_path / "model.safetensors").write_bytes(b"Weights")
-    with pytest.raises(InputError, match="model.safetensors is not what was written .* delete .*checksums.json"):
+    with pytest.raises(InputError, match="model.safetensors does not match its .* delete .*checksums.json"):
         check_folder(tmp_path)
     (tmp_path / "model.safetensors").unlink()
     with pytest.raises(InputError, match="model.safetensors does not exist"):

@@ -76,7 +76,7 @@ def test_the_report_counts_every_fit_and_warns_of_what_was_picked_where_it_is_sc
     assert table.loc[("test/f1", "last"), "n"] == 5 * models and table.loc[("test/f1", BASELINE), "n"] == 5
     assert table.loc[("val/sccs", "last"), "n"] == 1  # the same value under both seeds
     picked = [sentence for sentence in selection(config) if "`best_sccs`" in sentence]
-    assert len(picked) == 2  # on training windows of fold 0, and the best of its own validations
+    assert len(picked) == 2  # on training windows of fold 0, and the maximum of its own validations
 
 
 def test_an_arm_that_starts_from_a_classifier_is_a_leak(tmp_path, seeds, labels):

@@ -85,7 +85,7 @@ def test_report_warns_of_floors_and_of_what_was_picked_where_it_is_measured(sing
     assert (
         "Floor not beaten in SCCS before fine-tuning: `baseline` 0.100 and `last` 0.150 against `gc` 0.180" in warnings
     )
-    assert "the SCCS of `best_sccs` before fine-tuning is the best of all validations on the very" in warnings
+    assert "the SCCS of `best_sccs` before fine-tuning is the maximum" in warnings and "biased" in warnings
     assert "warning: Floor not beaten in F1" in terminal and "selection_share" not in warnings
 
 
@@ -217,12 +217,16 @@ def test_report_warns_of_overlap_selection_and_leaks(tmp_path):
     text = write_report(config)
     assert f"best_sccs starts from {tmp_path / 'tuned'}, a fine-tuned classifier" in text
     assert text.count("a fine-tuned classifier") == 1
-    assert "it holds 14 of 200 (7.0%) of the training windows" in text and "benchmark" not in text
-    assert "How much of the motif windows or sites the pre-training text holds is not known" in text
-    assert "data.selection_share is 0, so best_sccs was picked by SCCS on the training windows of fold 0" in text
-    assert "finetune.select_epoch is shared" in text
-    assert "the NMI of best_nmi before fine-tuning is the best of all validations on the very sites" in text
-    assert "data.folds is published: 25.0% of the test windows share 80 bases" in text
+    assert "14 of 200 (7.0%) of the training windows" in text and "benchmark" not in text
+    warnings = [line for line in text.splitlines() if line.startswith("warning: ")]
+    for words in (
+        ("motif", "not known"),
+        ("data.selection_share is 0", "best_sccs"),
+        ("finetune.select_epoch is shared",),
+        ("NMI of best_nmi", "sites"),
+        ("data.folds is published", "25.0%"),
+    ):
+        assert sum(all(word in line for word in words) for line in warnings) == 1, words
 
 
 def test_proxies_of_several_pretraining_seeds_are_their_mean_with_its_spread(tmp_path):

@@ -86,7 +86,7 @@ def test_one_fold_and_folds_that_do_not_belong_together_are_named(run, call, cap
     for path in folder.glob("finetune/**/fold0[12]/summary.json"):
         path.unlink()
     call(evaluate, "report", folder)
-    assert "warning: One fold alone (tested on a): nothing here says" in capsys.readouterr().out
+    assert "warning: A single fold (tested on a):" in capsys.readouterr().out
     env = folder / "finetune/cnn/bases/seed0/fold00/env.json"
     env.write_text(json.dumps({"inputs": {"genome": "y"}}))
     assert "of different genomes or bases.parts" in refusal(call, capsys, evaluate, "report", folder)

@@ -83,4 +83,4 @@ def test_every_run_is_a_line_with_stage_progress_life_disk_and_headline(tmp_path
     assert cells[3][3] == "done" and cells[3][5] == "No difference seen."
     call(evaluate, "status", tmp_path / "a")
     assert "stopped, 0 min ago" in capsys.readouterr().out
-    assert "holds no run" in refusal(call, capsys, evaluate, "status", tmp_path / "not a run")
+    assert "contains no run" in refusal(call, capsys, evaluate, "status", tmp_path / "not a run")

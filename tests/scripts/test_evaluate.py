@@ -174,7 +174,7 @@ def test_the_report_says_that_the_data_are_synthetic_and_shows_its_figures(finis
 @pytest.mark.parametrize(
     "words, part",
     [
-        (["bake", "x"], "is no command"),
+        (["bake", "x"], "unknown command"),
         (["sccs"], "needs a run folder"),
         (["sccs", "nowhere"], "does not exist"),
         (["sccs", "."], "lies in no run folder"),

@@ -82,7 +82,7 @@ def test_windows_are_drawn_by_the_networks_scores_which_are_kept(package, tmp_pa
     again, _ = open_text(config)
     assert np.array_equal(again.scores, corpus.scores) and len(sys.modules["keras"].loaded) == 5, "not scored again"
     kept[0].write_bytes(kept[0].read_bytes()[:-30])
-    refused(config, f"{kept[0].name} is not what was written: damaged; delete it")
+    refused(config, f"{kept[0].name} does not match its checksum: damaged; delete it")
     kept[0].unlink()
     again, _ = open_text(config)
     assert np.array_equal(again.scores, corpus.scores) and len(list(corpus.store.path.parent.glob("spliceai-*"))) == 2

@@ -496,7 +496,7 @@ def test_a_signal_to_one_stops_all_and_going_on_is_exact(tiny_data, tmp_path):
     assert len(ranks) == 2
     os.kill(int(ranks[1]), signal.SIGTERM)
     assert started.wait(60) != 0
-    said = [line for line in lines_of(config) if "the same command goes on from there" in line]
+    said = [line for line in lines_of(config) if "rerun the same command to resume" in line]
     assert len(said) == 1 and "stopped at step" in said[0]
     assert not any(Path(f"/proc/{rank}").exists() for rank in ranks)
     assert launch(config).wait(300) == 0

@@ -44,7 +44,7 @@ RECIPES = {
 every_recipe = pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
 DEVICES = [
     "cpu",
-    pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA GPU")),
+    pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA GPU")),
 ]
 
 
