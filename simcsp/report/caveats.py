@@ -67,8 +67,8 @@ def unbeaten_floors(comparison: Comparison, metric: str) -> list[str]:
                 below.append(f"`{arm}` {means[arm]:.4f} against `{floor}` {means[floor]:.4f}")
         if below:
             caveats.append(
-                f"Floor not beaten in {ENDPOINTS[metric]} (site: {site}): {_list(below)}. Floors are baselines without a "
-                "language model."
+                f"Floor not beaten in {ENDPOINTS[metric]} (site: {site}): {_list(below)}. Floors are baselines without "
+                "a language model."
             )
     return caveats
 
