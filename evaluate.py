@@ -1,22 +1,22 @@
 #!/usr/bin/env python
-"""Every number about finished work.
+"""Measurements of finished runs and checkpoints.
 
     python evaluate.py sccs      SOURCE [CONFIG.yaml] [--section.field value ...]   SCCS, alignment, uniformity, floors
     python evaluate.py nmi       SOURCE ...   NMI of the motif sites, its halves and bounds, floors
     python evaluate.py layers    SOURCE ...   SCCS, linear probe and NMI of every layer and pooling, beside the floors
-    python evaluate.py mlm       SOURCE ...   masked-base accuracy by region on a held-out record, beside its neighbours
-    python evaluate.py classify  SOURCE ...   test scores of fine-tuned folds, computed anew from their checkpoints
+    python evaluate.py mlm       SOURCE ...   masked-base accuracy by region on a held-out record, and of its neighbours
+    python evaluate.py classify  SOURCE ...   test scores of fine-tuned folds, recomputed from their checkpoints
     python evaluate.py benchmark SOURCE ...   benchmark species: each fold's model, their mean ensemble, the floors
-    python evaluate.py relate    RUN [RUN ...] [CONFIG.yaml] ...   do SCCS, NMI and a probe tell F1 and AUC?
-    python evaluate.py splicebert SOURCE [SOURCE ...] [CONFIG.yaml] [--help]   SpliceBERT's published results, anew
-    python evaluate.py predict   SOURCE GENOME.fa [--help]   score every GT / AG of a genome, or what variants change
-    python evaluate.py explain   SOURCE GENOME.fa [--help]   which bases calls of sites rest on, as logo and heat map
-    python evaluate.py push      CHECKPOINT OWNER/NAME [--public]    a checkpoint with its model card to the hub
-    python evaluate.py status    [RUNS]   every run in a folder (runs): stage, progress, alive or not, disk, headline
+    python evaluate.py relate    RUN [RUN ...] [CONFIG.yaml] ...   do SCCS, NMI and a probe predict F1 and AUC?
+    python evaluate.py splicebert SOURCE [SOURCE ...] [CONFIG.yaml] [--help]   SpliceBERT's published results, reproduced
+    python evaluate.py predict   SOURCE GENOME.fa [--help]   score every GT / AG of a genome, or variants
+    python evaluate.py explain   SOURCE GENOME.fa [--help]   bases that site scores depend on: logo and heat map
+    python evaluate.py push      CHECKPOINT OWNER/NAME [--public]    upload a checkpoint and its model card to the hub
+    python evaluate.py status    [RUNS]   every run in a folder (runs): stage, progress, running or not, disk
     python evaluate.py report    RUN [RUN ...] [--out FOLDER]   the comparison of arms: RUN/report, runs/A+B/report
 
-SOURCE is a run folder (runs/demo), anything inside one (a fold, a checkpoint), or a checkpoint folder from elsewhere.
-The config is that of the run; a checkpoint from elsewhere needs one on the command line.
+SOURCE is a run folder (runs/demo), a fold or checkpoint inside one, or any other checkpoint folder. The config is that
+of the run; a checkpoint outside a run needs one on the command line.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ from simcsp.report.table import score_table
 
 
 def show_classify(source: Path, config: Config) -> None:
-    """Test scores of each fold, computed anew from its checkpoint, and whether they are those that were recorded."""
+    """Test scores of each fold, recomputed from its checkpoint, and whether they match the recorded ones."""
     windows, splits = read_windows(config.data, config.folder)
     accelerator = build_accelerator(config.device, config.precision)
     rows, worst = {}, 0.0

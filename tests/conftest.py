@@ -286,6 +286,13 @@ def finished(tiny_data, tmp_path_factory) -> SimpleNamespace:
     return SimpleNamespace(config=config, run=folder / "runs/tiny", pretrain=said[0], finetune=said[1])
 
 
+@pytest.fixture
+def no_figures(monkeypatch) -> None:
+    """Reports without figures, which take seconds each and are looked at by tests of their own."""
+    monkeypatch.setattr("simcsp.report.write.draw", lambda *words: [])
+    monkeypatch.setattr("simcsp.report.bases.draw", lambda *words: {})
+
+
 def no_summary(folder: Path) -> bool:
     """Nothing under `folder` looks finished."""
     return not list(folder.rglob("summary.json"))

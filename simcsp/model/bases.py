@@ -247,7 +247,7 @@ def load_bases(folder: Path) -> tuple[BaseClassifier, np.ndarray]:
         )
     values = read_json(folder / BASES_CONFIG)
     if values.get("members", 1) != 1:
-        raise InputError(f"{folder}: members, networks side by side, are gone since the first version: train it anew")
+        raise InputError(f"{folder}: members, networks side by side, are gone since the first version: train it again")
     try:
         names = [item.name for item in dataclasses.fields(Shape)]
         shape = Shape(**{name: values[name] for name in names if name in values or name not in _LATER_SIZES})

@@ -37,13 +37,12 @@ from simcsp.text.store import open_store
 DATASET = "genome"
 _SCORES = {"topk": "top-k", "recall": "recall at 10 % false discovery"}
 HOW_TO_READ = """\
-Scores are over all bases of both strands of the held-out records, N left out; means over folds and seeds, ± their sd; n
-counts them. AP: average precision of a type of site. Top-k: the share of sites among as many bases of the highest
-score. Differences are paired over the fits that both arms have. Where there are several pre-training seeds, a
-difference must hold for other seeds and for other records: p is the larger of the paired t-test's over seeds and of the
-corrected resampled t-test's [1] over folds, and the interval holds both; with one fold there is that over seeds alone.
-p Holm is adjusted for all secondary comparisons together [2]; `cnn` (no encoder), fresh weights and controls are shown
-and not tested."""
+Scores over all bases of both strands of the held-out records, except N; mean ± sd over n folds and seeds. AP: average
+precision per type of site. Top-k: the fraction of sites among the k highest-scoring bases, k the number of sites.
+Differences are paired over the fits that both arms have. With several pre-training seeds a difference must hold over
+seeds and over records: p is the larger of the paired t-test over seeds and of the corrected resampled t-test [1] over
+folds, and the interval covers both; with one fold only the test over seeds is made. p Holm is adjusted over all
+secondary comparisons [2]; `cnn` (no encoder), fresh weights and controls are described, not tested."""
 
 
 def write_bases_report(config: Config, out: Path | None = None) -> str:

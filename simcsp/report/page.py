@@ -23,15 +23,14 @@ _METRICS |= {"test/f1_tuned": "tuned F1", "test/f1_distinct": "distinct F1", "po
 _HEADER = ["arm", "F1", "F1 - baseline [95 %]", "p", "p Holm", "n", "AUC"]
 _IN_TERMINAL = ("arm", "F1", "AUC", "pooled F1", "F1 - baseline [95 %]", "p", "n")
 HOW_TO_READ = """\
-Means over test folds and seeds, ± their sd; n counts them. Differences are paired over the fits that both arms have.
-Interval and p are those of the corrected resampled t-test [1] over folds, since folds share training windows. Where
-there are several pre-training seeds, a difference must hold for other seeds and for other windows: p is the larger of
-the paired t-test's over seeds and of this one's, and the interval holds both. p Holm is adjusted for all secondary
-comparisons together [2]; floors (no language model), fresh weights and controls are shown and not tested. F1, MCC,
-accuracy, TPR and FPR are taken at a threshold of .5, tuned F1 at the one that is best on validation. Distinct F1 leaves
-out test windows that share 80 bases in a row, on either strand, with a training window of their fold, at the prevalence
-of all of them. Pooled F1 counts each (window, fold) once; the ensemble takes the mean probability of the models that
-tested it."""
+Mean ± sd over n test folds and seeds. Differences are paired over the fits that both arms have. Interval and p are
+those of the corrected resampled t-test [1] over folds, because folds share training windows. With several pre-training
+seeds a difference must hold over seeds and over folds: p is the larger of the paired t-test over seeds and of the test
+over folds, and the interval covers both. p Holm is adjusted over all secondary comparisons [2]; floors (baselines
+without a language model), fresh weights and controls are described, not tested. F1, MCC, accuracy, TPR and FPR are at a
+threshold of .5, tuned F1 at the threshold that maximises F1 on validation windows. Distinct F1 excludes test windows
+that share an 80-mer, on either strand, with a training window of their fold, at the prevalence of all test windows.
+Pooled F1 counts each (window, fold) once; the ensemble is the mean probability of the models that tested a window."""
 REFERENCES = """\
 1. Nadeau and Bengio, *Inference for the generalization error*, Machine Learning 52, 239 (2003).
 2. Holm, *A simple sequentially rejective multiple test procedure*, Scandinavian Journal of Statistics 6, 65 (1979).
@@ -51,19 +50,17 @@ CAPTIONS = {
     "differences": "Differences in F1 with their 95 % intervals (not adjusted); the primary contrast in colour.",
     "f1": "F1 on the test folds, one dot a fold; boxes (median, quartiles) from five folds on.",
     "curves": "Mean over the test folds; the band reaches from the lowest fold to the highest.",
-    "calibration": "Share of sites among test windows of about the same predicted probability, all folds together; the "
-    "grey band holds 95 % of the bins of a perfectly calibrated model.",
+    "calibration": "Observed share of sites against predicted probability in bins of test windows of all folds; the "
+    "grey band contains 95 % of the bins of a perfectly calibrated model.",
     "learning": "Mean over folds by epoch; the band reaches from the lowest fold to the highest.",
     "labels": "Mean over folds against the number of labelled windows; bands: ± sd over draws and pre-training seeds.",
     "proxies": "SCCS with its 95 % interval and NMI ± its sd over seeds of Leiden [5] (where measured; of several "
     "pre-training seeds mean and range); level: the start; grey: the floors.",
-    "umap": "UMAP [4] lays the motif sites out in a plane so that sites with similar hidden states lie near each "
-    "other: neighbourhoods mean something, sizes of groups and distances between them mean little. Left the encoder as "
-    "pre-training left it, right after fine-tuning on the first fold.",
-    "mutagenesis": "In-silico mutagenesis [8] of true sites among the test windows of the first fold: every base is "
-    "replaced by each other one, and the logit compared. Above: a letter's height is the mean drop over its three "
-    "substitutions times the share of sites that have it; below zero, the base speaks against a site. Below: the mean "
-    "drop by position and new base.",
+    "umap": "UMAP [4] of the hidden states of the motif sites: neighbourhoods are meaningful, sizes of groups and "
+    "distances between them are not. Left: after pre-training; right: after fine-tuning on the first fold.",
+    "mutagenesis": "In-silico mutagenesis [8] of true sites among the test windows of the first fold: change of the "
+    "logit under every single-base substitution. Top: letter height is the mean decrease over the three substitutions "
+    "times the frequency of the base; negative: it lowers the score. Bottom: mean decrease by position and new base.",
 }
 
 
@@ -197,14 +194,14 @@ def _proxy_tables(table: pd.DataFrame) -> str:
         rows.append([f"`{arm}`", site, *cells])
     if len(rows) > 1:
         parts += [
-            "Before and after fine-tuning, SCCS on the test windows of each fold, NMI on the motif sites (before: one "
-            "checkpoint, so that there is nothing to test; folds counts those measured after):"
+            "Before and after fine-tuning: SCCS on the test windows of each fold, NMI on the motif sites (before: one "
+            "checkpoint, hence no test; folds: number measured after fine-tuning):"
         ]
         parts += [markdown_table(rows)]
     parts.append(
         f"SCCS (Spearman correlation of 'same class' with cosine similarity) cannot exceed {SCCS_CEILING}. NMI is the "
         "mean of its GT and AG halves, and is bounded by the number of clusters. A value below the floors "
-        "(one-hot bases, GC content, fresh weights) is worse than no model."
+        "(one-hot bases, GC content, untrained weights) is worse than no model."
     )
     return "\n\n".join(parts)
 
@@ -220,8 +217,8 @@ def _overlap_table(folder: Path) -> str:
         share = f"{part['shared'] / part['count']:.1%}" if known else "not known: shorter than 80 nt"
         rows.append([part["part"], f"{part['count']:,}", f"{part['shared']:,}" if known else "", share])
     return markdown_table(rows) + (
-        "\n\nWindows count when they share 80 bases in a row with the text on either strand, motif sites by their "
-        "coordinates when they are of the same FASTA. `data.hide: evaluation` keeps such bases out of the text."
+        "\n\nWindows count if they share an 80-mer with the text on either strand; motif sites of the same FASTA by "
+        "their coordinates. `data.hide: evaluation` masks such bases in the text."
     )
 
 
@@ -238,14 +235,14 @@ def _run_tables(comparison: Comparison) -> str:
     """Which arm is of which run, and the settings in which the runs differ."""
     rows = [["run", "arm there", "arm here"]]
     rows += [[plain(run), f"`{arm}`", f"`{name}`"] for (run, arm), name in comparison.names.items()]
-    parts = ["An arm that several runs have in common is counted once.", markdown_table(rows)]
+    parts = ["An arm shared by several runs is counted once.", markdown_table(rows)]
     settings = differing_settings(comparison.runs)
     if not settings:
         return "\n\n".join([*parts, "The runs have the same settings."])
     rows = [["setting", *map(plain, comparison.runs)]]
     rows += [[f"`{field}`", *(f"`{value}`" for value in values)] for field, values in settings.items()]
     return "\n\n".join(
-        [*parts, "Differences between their arms may come from any of these settings:", markdown_table(rows)]
+        [*parts, "Any of these settings may cause the differences between their arms:", markdown_table(rows)]
     )
 
 

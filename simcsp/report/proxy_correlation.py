@@ -1,4 +1,4 @@
-"""Do the proxies tell F1 and AUC? The outcome of `relate` as text and figure."""
+"""Whether the proxies predict F1 and AUC: the outcome of `relate` as text and figure."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def write_relation(table: pd.DataFrame, config: Config, run: Path) -> str:
     plt.close(figure)
     verdict = plain_sentence(correlations)
     parts = [
-        f"# {run.name}: do the proxies tell F1 and AUC?",
+        f"# {run.name}: do the proxies predict F1 and AUC?",
         *([f"> {SYNTHETIC}"] if suffix else []),
         f"**{verdict}**",
     ]
@@ -54,7 +54,7 @@ def write_relation(table: pd.DataFrame, config: Config, run: Path) -> str:
 
 
 def plain_sentence(correlations: pd.DataFrame) -> str:
-    """The answer for the headline proxies, from `correlate`: told are those whose interval leaves out 0."""
+    """The answer for the proxies of training, from `correlate`: correlated are those whose interval excludes 0."""
     rows = correlations[correlations["proxy"].isin(SHOWN_PROXIES)]
     if rows.empty:
         raise ValueError("no headline proxy was measured")
@@ -65,9 +65,9 @@ def plain_sentence(correlations: pd.DataFrame) -> str:
         if row["remark"]:
             said.append(f"{name} has no correlation with {outcome} ({row['remark']})")
             continue
-        verb = "does not tell"
+        verb = "shows no correlation with"
         if row["spearman_low"] > 0 or row["spearman_high"] < 0:
-            verb = "tells" if row["spearman"] > 0 else "runs against"
+            verb = "correlates with" if row["spearman"] > 0 else "is anticorrelated with"
         said.append(f"{name} {verb} {outcome} (Spearman {_interval(row, 'spearman')})")
     kind = "exploratory: fewer than three runs" if runs < FEWEST_RUNS else "intervals over runs"
     return (
@@ -88,15 +88,14 @@ def spread_sentence(table: pd.DataFrame) -> str:
 def _caveat(runs: int) -> str:
     if runs < FEWEST_RUNS:
         return (
-            "Checkpoints of one run follow one another, so they are not independent: proxies and F1 that merely drift "
-            "with the step seem related. The intervals resample checkpoints as if they were independent and are too "
-            "narrow: of two unrelated random walks, 95 % intervals leave out 0 in 23 % of runs of 9 checkpoints and "
-            f"37 % of runs of 17 (simulated). Relate {FEWEST_RUNS} runs or more (other seeds or objectives) for a "
-            "result to rely on."
+            "Successive checkpoints of one run are not independent: proxies and F1 that merely drift with the step "
+            "appear correlated. The intervals resample checkpoints as if they were independent and are too narrow: for "
+            "two unrelated random walks, 95 % intervals exclude 0 in 23 % of runs of 9 checkpoints and 37 % of runs of "
+            f"17 (simulated). Use {FEWEST_RUNS} runs or more (other seeds or objectives) for a reliable result."
         )
     return (
-        "Checkpoints of one run are not independent, so the intervals resample whole runs. With few runs they are too "
-        f"narrow still: of unrelated random walks, 95 % intervals hold 0 for 83 % of studies of 3 runs, 90 % of 5, "
+        "Checkpoints of one run are not independent, so the intervals resample whole runs. With few runs they are "
+        "still too narrow: for unrelated random walks, 95 % intervals cover 0 in 83 % of studies of 3 runs, 90 % of 5, "
         f"92 % of 10 (simulated); here there are {runs}."
     )
 
@@ -107,12 +106,12 @@ def _how(config: Config) -> str:
     seeds = ", ".join(map(str, settings.seeds))
     counts = ", ".join("all" if count is None else f"{count:,}" for count in settings.train_windows)
     return (
-        f"SCCS and probe are of the selection windows, NMI of the motif sites, all before fine-tuning but those called "
-        f"after/. Rows without a layer are as training watches them: the checkpoint's own pooling. Each checkpoint was "
+        f"SCCS and probe are measured on the selection windows, NMI on the motif sites, before fine-tuning except "
+        f"after/. Rows without a layer use the checkpoint's own pooling, as in training. Each checkpoint was "
         f"fine-tuned on site: {settings.sites[0]}, {folds}, seeds {seeds}, {counts} training windows "
         f"({settings.draws} draws), stages {', '.join(settings.stages)}, at most {settings.max_epochs} epochs. "
-        f"Intervals: 95 %, percentile bootstrap, {RESAMPLES:,} samples; they hold for one row at a "
-        "time, and a table of many layers has some that leave out 0 by chance. Test scores were used to choose nothing."
+        f"Intervals: 95 %, percentile bootstrap, {RESAMPLES:,} samples, not adjusted "
+        "for multiple comparisons: in a table of many layers some exclude 0 by chance. No selection used test scores."
     )
 
 

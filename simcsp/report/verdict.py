@@ -319,8 +319,8 @@ def judge(
             "none",
             f"No verdict: {PRIMARY_ARM} has not been fine-tuned beside its control or the baseline.",
             [
-                "The primary comparison is that of F1 and AUC on one task (both sites). What is here of "
-                f"{', '.join(arms)} stands below, adjusted by Holm's method."
+                "The primary comparison is F1 and AUC on one task (both sites). Comparisons of "
+                f"{', '.join(arms)} are listed below, adjusted by Holm's method."
             ],
         )
     first, moved = primary[0], _travelled(distances or {})
@@ -381,7 +381,7 @@ def _undecided(contrast: Contrast) -> str:
         difference = f"{score} differs by {test.diff:+.4f}"
         return f"No verdict: {names} have one finished fold in common ({difference}); at least two are needed."
     same = f"have the same {score}" if test.diff == 0 else f"differ by exactly {test.diff:+.4f} in {score}"
-    return f"No verdict: {names} {same} in all {test.n} {contrast.tests.unit}, so there is no spread to test against."
+    return f"No verdict: {names} {same} in all {test.n} {contrast.tests.unit}, so there is no variance to test against."
 
 
 def _numbers(primary: list[Contrast]) -> str:
@@ -406,8 +406,8 @@ def _meaning(outcome: str, primary: list[Contrast], contrasts: list[Contrast]) -
     first = primary[0]
     if not first.control:
         return (
-            "No control was run (pretrain.control), so contrast cannot be told from more DNA: the baseline has seen "
-            "less of it."
+            "No control was run (pretrain.control), so contrast cannot be separated from additional text, which the "
+            "baseline has not seen."
         )
     same_metric = [
         one for one in contrasts if (one.site, one.windows, one.metric) == (first.site, first.windows, first.metric)
@@ -421,9 +421,9 @@ def _meaning(outcome: str, primary: list[Contrast], contrasts: list[Contrast]) -
     against = f"Against the baseline {_SEEN[versus]} ({contrastive.test.diff:+.4f} {ENDPOINTS[first.metric]}{adjusted}"
     against += ")." if control is None else f"; the control has {control.test.diff:+.4f})."
     if outcome == "higher" and versus == "lower":
-        return f"{against} So contrast did less harm than the control, which is no gain."
+        return f"{against} Contrast harmed less than the control, which is not a gain."
     if outcome == "no difference" and versus == "higher":
-        return f"{against} More text alone, which the control has as well, may explain that."
+        return f"{against} The additional text, which the control has seen too, may explain that."
     return against
 
 
@@ -442,7 +442,7 @@ def _tuned(comparison: Comparison, first: Contrast) -> str:
     if test.low is None:
         return ""
     interval = f"[{test.low:+.4f}, {test.high:+.4f}]"
-    return f"F1 at the threshold that is best on validation: {test.diff:+.4f} {interval}."
+    return f"F1 at the threshold tuned on validation windows: {test.diff:+.4f} {interval}."
 
 
 def _null(comparison: Comparison, primary: list[Contrast]) -> str:
@@ -464,7 +464,7 @@ def _power(primary: list[Contrast]) -> str:
 def _seeds(first: Contrast) -> str:
     if first.tests.seeds is not None:
         return ""
-    return "One pre-training seed: the interval is that of these checkpoints, and leaves out how pre-training varies."
+    return "One pre-training seed: the interval does not include the variation of pre-training."
 
 
 def _travelled(distances: Mapping[str, list[Distance]]) -> list[str]:

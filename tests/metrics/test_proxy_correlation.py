@@ -96,10 +96,14 @@ def test_intervals_hold_zero_for_what_is_unrelated_and_leave_it_out_for_what_is_
         assert row["kendall_low"] <= row["kendall"] <= row["kendall_high"]
         assert row["spearman"] == pytest.approx(spearmanr(table[proxy], table["f1"])[0])
     text = plain_sentence(found)
-    assert text.startswith("Over 40 checkpoints of 1 run, before fine-tuning SCCS does not tell F1 (Spearman ")
-    assert "probe AUC tells F1 (Spearman +0.9" in text and text.endswith("exploratory: fewer than three runs.")
+    assert text.startswith(
+        "Over 40 checkpoints of 1 run, before fine-tuning SCCS shows no correlation with F1 (Spearman "
+    )
+    assert "probe AUC correlates with F1 (Spearman +0.9" in text and text.endswith(
+        "exploratory: fewer than three runs."
+    )
     found.loc[2, ["spearman", "spearman_low", "spearman_high"]] *= -1
-    assert "probe AUC runs against F1 (Spearman -0.9" in plain_sentence(found)
+    assert "probe AUC is anticorrelated with F1 (Spearman -0.9" in plain_sentence(found)
 
 
 def test_with_three_runs_they_are_resampled_and_nothing_is_called_exploratory():
@@ -115,7 +119,7 @@ def test_too_few_checkpoints_and_a_constant_have_no_correlation_and_the_sentence
     assert rows[["spearman", "kendall", "spearman_low", "kendall_high"]].isna().all(axis=None)
     assert plain_sentence(rows).count("no correlation with F1 (fewer than 4 checkpoints)") == 3
     table = made_up(1, 6).assign(sccs=0.5)
-    assert "SCCS has no correlation with F1 (the proxy is the same for all), NMI does" in plain_sentence(
+    assert "SCCS has no correlation with F1 (the proxy is the same for all), NMI shows" in plain_sentence(
         correlate(table, seed=0)
     )
     assert "probe AUC has no correlation with F1 (F1 is the same for all)" in plain_sentence(
@@ -215,7 +219,7 @@ def test_relate_measures_finetunes_and_correlates_and_goes_on_where_it_was(
         assert row["kendall"] == pytest.approx(kendalltau(table[proxy], table["f1"])[0], abs=1e-4)
     assert "Over 4 checkpoints of 1 run, before fine-tuning SCCS " in out and "exploratory" in out
     text = (own_run / "relate/relate.md").read_text()
-    assert "Synthetic data" in text and "not independent" in text and "scores were used to choose nothing" in text
+    assert "Synthetic data" in text and "not independent" in text and "No selection used test scores" in text
     assert (own_run / "relate/relate.png").read_bytes().startswith(b"\x89PNG")
     assert not list((own_run / "relate").rglob("*.safetensors"))  # no models that others would take for the run's
 
@@ -242,7 +246,7 @@ def test_several_runs_are_related_together_and_each_is_finetuned_once(own_run, c
     table = pd.read_csv(own_run / "relate/relate.csv")
     assert table["run"].tolist() == [str(run) for run in (own_run, *others) for _ in STEPS]
     assert (pd.read_csv(own_run / "relate/correlations.csv")["resampled"] == "runs").all()
-    assert "hold 0 for" in (own_run / "relate/relate.md").read_text()
+    assert "here there are 3" in (own_run / "relate/relate.md").read_text()
 
 
 def test_workers_share_the_folds_and_a_config_of_ones_own_is_taken(own_run, finished, call, capsys, monkeypatch):

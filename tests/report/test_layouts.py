@@ -68,7 +68,7 @@ def with_checkpoints(config, start):
     return config
 
 
-def test_the_report_counts_every_fit_and_warns_of_what_was_picked_where_it_is_scored(tmp_path, seeds, labels):
+def test_the_report_counts_every_fit_and_warns_of_selection_on_evaluation_data(tmp_path, seeds, labels, no_figures):
     config = run_of(tmp_path, "one", seeds, labels)
     write_report(config)
     table = pd.read_csv(config.folder / REPORT / REPORT_TABLE).set_index(["metric", "arm"])

@@ -182,14 +182,14 @@ def test_boxes_are_drawn_from_five_folds_on(tmp_path):
     assert boxes(4) == 0 < boxes(5)
 
 
-def test_the_baseline_alone_has_a_report(tmp_path):
+def test_the_baseline_alone_has_a_report(tmp_path, no_figures):
     config = make_run(tmp_path, "one", arms={"baseline": 0.5})
     assert "No verdict" in write_report(config)
     row = next(line for line in (config.folder / "report/report.md").read_text().splitlines() if "`baseline`" in line)
     assert [cell.strip() for cell in row.split("|")][3:7] == ["", "", "", str(FOLDS)]  # difference, p, p Holm, n
 
 
-def test_a_missing_fold_is_counted_and_named(tmp_path, call, capsys):
+def test_a_missing_fold_is_counted_and_named(tmp_path, call, capsys, no_figures):
     config = pretrained(make_run(tmp_path, "one"))
     (config.folder / "finetune/last/both/seed0/fold03/summary.json").unlink()
     call(evaluate, "report", config.folder)
@@ -201,7 +201,7 @@ def test_a_missing_fold_is_counted_and_named(tmp_path, call, capsys):
     assert "4 folds x seeds" in text.split("## Warnings")[0]
 
 
-def test_report_warns_of_overlap_selection_and_leaks(tmp_path):
+def test_report_warns_of_overlap_selection_and_leaks(tmp_path, no_figures):
     changes = {"data.selection_share": 0.0, "data.folds": "published", "finetune.select_epoch": "shared"}
     config = pretrained(make_run(tmp_path, "one", changes=changes), best=("sccs", "nmi"))
     parts = [{"part": f"training donor {kind}", "count": 100, "shared": 7} for kind in ("positive", "negative")]
@@ -307,7 +307,7 @@ def test_wrong_words_are_refused_in_one_line(tmp_path, call, capsys):
     assert not (run / "report").exists()
 
 
-def test_out_names_the_folder(tmp_path, call, capsys):
+def test_out_names_the_folder(tmp_path, call, capsys, no_figures):
     run = make_run(tmp_path, "one").folder
     call(evaluate, "report", run, "--out", tmp_path / "elsewhere")
     assert (tmp_path / "elsewhere/report.html").is_file() and not (run / "report").exists()

@@ -80,9 +80,8 @@ def test_the_verdict_is_of_the_primary_contrast_over_seeds_and_over_folds(run, c
     assert page.count("data:image/png") == 4 and HOW_TO_READ.split(".")[0].split()[0] in page
 
 
-def test_one_fold_and_folds_that_do_not_belong_together_are_named(run, call, capsys, monkeypatch):
+def test_one_fold_and_folds_that_do_not_belong_together_are_named(run, call, capsys, no_figures):
     folder, _ = run
-    monkeypatch.setattr("simcsp.report.bases.draw", lambda *words: {})
     for path in folder.glob("finetune/**/fold0[12]/summary.json"):
         path.unlink()
     call(evaluate, "report", folder)

@@ -181,7 +181,7 @@ def test_several_pretraining_seeds_are_the_unit_and_folds_stand_beside_them(tmp_
     )  # must hold for other seeds and for other windows
     outcome, headline, below = words(made)
     assert "3 pre-training seeds" in below and "F1 over seeds alone" in below and "One pre-training seed" not in below
-    assert (outcome == "higher") == (primary.test.p < 0.05)
+    assert outcome == "no difference" and folds["p"] < 0.05 < seeds["p"]  # three seeds are few
     to_baseline = paired_tests(made.scores, "last", "baseline", "both", "test/f1", 0, 0.01)
     assert (to_baseline.both.n, to_baseline.unit) == (3, "pre-training seeds")  # it has no seed: paired with each
 
@@ -260,7 +260,7 @@ def test_contrast_that_beats_its_control_helped(tmp_path):
 def test_contrast_above_a_control_that_does_harm_is_no_gain(tmp_path):
     arms = {"baseline": BASE, "control_last": SPREAD[::-1] - 0.2, "last": SPREAD - 0.06}
     outcome, _, below = words(study(tmp_path, arms))
-    assert outcome == "higher" and "a loss is seen" in below and "less harm than the control, which is no gain" in below
+    assert outcome == "higher" and "a loss is seen" in below and "harmed less than the control" in below
 
 
 def test_contrast_below_its_control_harmed(tmp_path):
@@ -276,14 +276,14 @@ def test_a_gain_that_the_control_shares_is_not_put_down_to_contrast(tmp_path):
     gain = (0.05 + SPREAD).mean()
     assert outcome == "no difference" and headline.startswith("No difference seen")
     assert f"a gain is seen ({gain:+.4f} F1, Holm p" in below and f"the control has {gain:+.4f})" in below
-    assert "More text alone, which the control has as well" in below
+    assert "additional text, which the control has seen too" in below
 
 
 @pytest.mark.parametrize("gain, begin", [(0.05, "Higher after"), (-0.05, "Lower after"), (0.0, "No difference seen")])
 def test_without_a_control_the_words_name_no_cause(tmp_path, gain, begin):
     outcome, headline, below = words(study(tmp_path, {"baseline": BASE, "last": gain + SPREAD}))
     assert headline.startswith(begin) and "helped" not in headline and "harmed" not in headline
-    assert "No control was run" in below and "contrast cannot be told from more DNA" in below
+    assert "No control was run" in below
     assert outcome == {0.05: "higher", -0.05: "lower", 0.0: "no difference"}[gain]
 
 
@@ -302,7 +302,7 @@ def test_f1_at_the_validation_threshold_stands_beside_that_at_one_half(tmp_path)
     tuned["value"] += np.where(tuned["arm"] == "last", -0.02, 0.0)
     scores = pd.concat([made.scores, tuned])
     gain = 0.03 + SPREAD.mean()
-    assert f"F1 at the threshold that is best on validation: {gain:+.4f} [" in words(changed(made, scores))[2]
+    assert f"F1 at the threshold tuned on validation windows: {gain:+.4f} [" in words(changed(made, scores))[2]
 
 
 def test_the_distance_from_the_start_is_said(tmp_path):

@@ -111,7 +111,7 @@ FIRST = ("demo", "human", "human-labels", "search", "simcsp", "small", "splicebe
     "path",
     [pytest.param(path, marks=() if path.stem in FIRST else pytest.mark.slow, id=path.stem) for path in CONFIGS],
 )
-def test_a_config_runs_at_toy_size(path, tiny_data, tmp_path, call):
+def test_a_config_runs_at_toy_size(path, tiny_data, tmp_path, call, no_figures):
     config = toy(path, tmp_path, tiny_data)
     settings = load_config([str(config)])
     if settings.pretrain.steps or settings.mlm.steps:

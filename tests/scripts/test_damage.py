@@ -42,48 +42,52 @@ def own_run(finished, tmp_path):
     return shutil.copytree(finished.run, tmp_path / "runs/tiny")
 
 
+# Every file, and every kind of damage to every kind of file: JSON, CSV, YAML, weights.
 OF_REPORT = [
-    (f"{FOLD}/predictions.csv", (flipped, halved, emptied, missing)),
-    (f"{FOLD}/summary.json", (flipped, halved, emptied)),
-    (f"{FOLD}/env.json", (flipped, halved, emptied)),
-    (f"{FOLD}/config.yaml", (halved, emptied)),
-    ("pretrain/summary.json", (flipped, halved, emptied)),
-    ("pretrain/metrics.jsonl", (middle_line_torn,)),
-    ("overlap.json", (flipped, halved, emptied)),
-    ("splits/splits.json", (flipped, halved, emptied)),
+    (f"{FOLD}/predictions.csv", flipped),
+    (f"{FOLD}/predictions.csv", missing),
+    (f"{FOLD}/summary.json", emptied),
+    (f"{FOLD}/env.json", flipped),
+    (f"{FOLD}/config.yaml", halved),
+    ("pretrain/summary.json", halved),
+    ("pretrain/metrics.jsonl", middle_line_torn),
+    ("overlap.json", flipped),
+    ("splits/splits.json", halved),
+]
+OF_CHECKPOINT = [
+    ("model.safetensors", flipped),
+    ("model.safetensors", missing),
+    ("head.safetensors", halved),
+    ("config.json", emptied),
+    ("checksums.json", flipped),
 ]
 
 
-@pytest.mark.parametrize(
-    "name, damage",
-    [(name, damage) for name, damages in OF_REPORT for damage in damages],
-    ids=lambda value: value if isinstance(value, str) else value.__name__,
-)
+def named(value):
+    return value if isinstance(value, str) else value.__name__
+
+
+@pytest.mark.parametrize("name, damage", OF_REPORT, ids=named)
 def test_a_damaged_file_of_a_run_stops_its_report_and_is_named(own_run, call, capsys, name, damage):
     damage(own_run / name)
     assert str(own_run / name) in refusal(call, capsys, evaluate, "report", own_run)
 
 
-@pytest.mark.parametrize("damage", [flipped, halved, emptied, missing])
-@pytest.mark.parametrize("name", ["model.safetensors", "head.safetensors", "config.json", "checksums.json"])
+@pytest.mark.parametrize("name, damage", OF_CHECKPOINT, ids=named)
 def test_a_damaged_checkpoint_is_not_used(own_run, call, capsys, name, damage):
-    if (name, damage) == ("checksums.json", missing):  # as checkpoints of earlier versions are
-        return
     damage(own_run / FOLD / "checkpoints/best" / name)
     line = refusal(call, capsys, evaluate, "classify", own_run / FOLD)
     assert str(own_run / FOLD) in line
 
 
-@pytest.mark.parametrize("name", ["both.csv", "donor.csv", "splits.json"])
-@pytest.mark.parametrize("damage", [flipped, halved, emptied])
+@pytest.mark.parametrize("name, damage", [("both.csv", flipped), ("donor.csv", emptied), ("splits.json", halved)])
 def test_damaged_splits_are_not_used(own_run, finished, call, capsys, name, damage):
     damage(own_run / "splits" / name)
     line = refusal(call, capsys, finetune, finished.config, "--runs", own_run.parent)
     assert str(own_run / "splits" / name) in line
 
 
-@pytest.mark.parametrize("damage", [flipped, halved, emptied])
-@pytest.mark.parametrize("suffix", [".ids", ".lower", ".json"])
+@pytest.mark.parametrize("suffix, damage", [(".ids", flipped), (".lower", halved), (".json", emptied)])
 def test_a_damaged_store_is_not_used(tiny_data, tmp_path, call, capsys, suffix, damage):
     from simcsp.text.store import open_store
 

@@ -202,18 +202,6 @@ def test_the_comparison_table_is_long_paired_and_complete(finished):
     }
 
 
-def test_a_window_tested_twice_counts_twice_in_the_pooled_scores_and_once_in_the_ensemble(finished):
-    tables = pd.concat([predictions(folder) for folder in folds_of(finished.run, "kmer")])
-    assert (tables["window"].value_counts() == 2).all()
-    once = tables.groupby("window").agg(label=("label", "first"), probability=("probability", "mean"))
-    table = pd.read_csv(finished.run / "report/summary.csv")
-    mine = table[table["arm"] == "kmer"].set_index("metric")["mean"]
-    for name, expected in (("pooled", tables), ("ensemble of 2", once)):
-        scores = classification_scores(expected["label"].to_numpy(), expected["probability"].to_numpy())
-        assert mine[f"{name}/f1"] == pytest.approx(scores["f1"], abs=1e-5)
-        assert mine[f"{name}/auc"] == pytest.approx(scores["auc"], abs=1e-5)
-
-
 def test_scripts_end_by_saying_where_the_run_lives_and_its_numbers(finished):
     assert finished.pretrain.stderr == "" and finished.finetune.stderr == ""
     assert str(finished.run / "pretrain") in finished.pretrain.stdout.splitlines()[-1]
@@ -433,13 +421,6 @@ def test_pretrain_py_refuses_an_unknown_key_in_one_line_with_status_2(tiny_data,
     config = tiny_config(tmp_path, tiny_data, {"pretrain.learning_rate": 1e-3})
     done = start_script("pretrain.py", config, cwd=tmp_path)
     assert_refused(done, "pretrain.py: error:", "tiny.yaml", "pretrain", "learning_rate")
-    assert no_summary(tmp_path)
-
-
-def test_finetune_py_refuses_a_truncated_csv_in_one_line_with_status_2(own_data, tmp_path, call, capsys):
-    cut(own_data / OTHERS, -80)
-    line = refusal(call, capsys, finetune, tiny_config(tmp_path, own_data, {"finetune.arms": ["pwm"]}))
-    assert f"NEG_600_acceptor.csv, line {PER_CLASS + 1}" in line
     assert no_summary(tmp_path)
 
 
