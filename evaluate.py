@@ -8,7 +8,7 @@
     python evaluate.py classify  SOURCE ...   test scores of fine-tuned folds, recomputed from their checkpoints
     python evaluate.py benchmark SOURCE ...   benchmark species: each fold's model, their mean ensemble, the floors
     python evaluate.py relate    RUN [RUN ...] [CONFIG.yaml] ...   do SCCS, NMI and a probe predict F1 and AUC?
-    python evaluate.py splicebert SOURCE [SOURCE ...] [CONFIG.yaml] [--help]   SpliceBERT's published results, reproduced
+    python evaluate.py splicebert SOURCE [SOURCE ...] [CONFIG.yaml] [--help]   SpliceBERT's published results, repeated
     python evaluate.py predict   SOURCE GENOME.fa [--help]   score every GT / AG of a genome, or variants
     python evaluate.py explain   SOURCE GENOME.fa [--help]   bases that site scores depend on: logo and heat map
     python evaluate.py push      CHECKPOINT OWNER/NAME [--public]    upload a checkpoint and its model card to the hub
