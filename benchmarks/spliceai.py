@@ -32,7 +32,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a scri
 from simcsp.core.config import BasesConfig
 from simcsp.core.device import build_accelerator
 from simcsp.core.errors import InputError
-from simcsp.genome.vcf import Effects
+from simcsp.genome.effects import Effects, Row
 from simcsp.labels.bases import LABEL, Genome, read_genome
 from simcsp.labels.spliceator import load_training
 from simcsp.metrics.scores import score_against
@@ -309,7 +309,7 @@ def our_effect(effects: Effects, row: tuple) -> tuple[np.ndarray, np.ndarray]:
     """The same from what predict --vcf writes, without --annotation: of both strands."""
     name, pos, ref, alt, *_ = row
     skipped: Counter[str] = Counter()
-    entries = effects.entries(name, pos, ref, (alt,), skipped)
+    (entries,) = effects.entries([Row(name, pos, ref, (alt,))], skipped)
     if not entries:
         raise InputError(f"{name}:{pos} {ref} {alt}: {', '.join(skipped)}")
     values = entries[0].split("|")[2:]

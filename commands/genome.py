@@ -75,9 +75,16 @@ def read_flags(words: list[str]) -> tuple[argparse.Namespace, list[str]]:
     add("--site", choices=(*SITES, "both"), help="use the models fitted on this")
     add("--truth", type=Path, help="GTF, GFF3 or table of introns: AP and recall on this genome")
     add("--vcf", type=Path, help="variants: VCF or BCF, - for stdin")
-    add("--flank", type=natural, default=50, help="--vcf: nt about a variant (default 50)")
+    add(
+        "--flank",
+        type=natural,
+        default=50,
+        help="--vcf: nt on either side of POS in which sites are looked for (default 50)",
+    )
     add("--annotation", type=Path, help="GTF or GFF3: whole genes; --vcf: their names and strands")
-    add("--mask", action="store_true", help="--vcf: no gain of annotated, no loss of other sites")
+    add(
+        "--mask", action="store_true", help="--vcf: SpliceAI's -M: 0 for a gain of an annotated, a loss of another site"
+    )
     add("--strict", action="store_true", help="--vcf: stop where REF is not what the FASTA has")
     asked, others = parser.read(words)
     asked.source, asked.genome, asked.config = split_inputs("predict", asked.inputs)
@@ -227,7 +234,7 @@ def predict_variants(
     asked: argparse.Namespace, config: Config, store: TokenStore, labeller: Labeller, identity: Identity
 ) -> None:
     """Score the alleles of a VCF."""
-    from simcsp.genome.vcf import Effects, read_genes  # pysam takes a while
+    from simcsp.genome.effects import Effects, read_genes
 
     if str(asked.vcf) != "-" and not asked.vcf.is_file():
         raise InputError(f"--vcf {asked.vcf} does not exist")
@@ -240,6 +247,9 @@ def predict_variants(
     for reason, count in skipped.items():
         say(asked, f"{count:,} left out: {reason}")
     line = f"{done - sum(skipped.values()):,} of {done:,} alleles scored, {speed / 60:,.1f} a second"
+    if effects.beyond_flank:
+        reason = f"REF reaches beyond POS + {asked.flank}, where no site is looked for: a larger --flank sees its end"
+        say(asked, f"{effects.beyond_flank:,} scored in part: {reason}")
     say(asked, line if asked.out is None else f"{asked.out}: {line}")
 
 

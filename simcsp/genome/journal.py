@@ -16,6 +16,7 @@ from simcsp.core.errors import InputError
 from simcsp.core.files import naming
 from simcsp.core.locks import LOCK, release_lock, take_lock
 
+_MAGIC = b"SimCSP journal\n"
 _HEADER = struct.Struct("<II")  # bytes of an entry, and their CRC-32
 _FLUSH_EVERY = 5.0  # seconds: a power cut costs no more; a kill costs what is not yet an entry
 
@@ -29,25 +30,39 @@ class Journal:
     def __init__(self, path: Path, job: dict[str, Any]) -> None:
         """job: plain values that the entries depend on. A journal that is there is gone on with.
 
-        Raises InputError where it was begun for another job, or another process holds it.
+        Raises InputError where it was begun for another job, or another process holds it, and for a file that is none.
         """
         self.path, self.flushed, self.replaying = path, time.monotonic(), False
         self.lock = path.with_name(f"{path.name}{LOCK}")
         with naming(path):
             take_lock(self.lock, path)
         self.file: BinaryIO = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666), "r+b")
-        begun = self._read()
+        start = self.file.read(len(_MAGIC))
+        if not _MAGIC.startswith(start):
+            self.close()
+            raise InputError(f"{path} is no journal of this command: move it elsewhere, or give another --out")
+        begun = self._read() if start == _MAGIC else None
         if begun is None:
-            self.add(json.dumps(job).encode())
+            self._begin(job)
             return
         known, job = json.loads(begun), json.loads(json.dumps(job))
         changed = [key for key in {**known, **job} if known.get(key) != job.get(key)]
-        if changed:
-            self.close()
-            raise InputError(
-                f"{path} holds the beginning of this work with another {' and another '.join(changed)}: give the same "
-                "command to go on, or delete that file to begin anew"
-            )
+        if not changed:
+            return
+        if self._read() is None:  # nothing is done yet, so nothing would be lost
+            self._begin(job)
+            return
+        self.close()
+        raise InputError(
+            f"{path} holds the beginning of this work with another {' and another '.join(changed)}: give the same "
+            "command to resume, or delete that file to begin anew"
+        )
+
+    def _begin(self, job: dict[str, Any]) -> None:
+        self.file.seek(0)
+        self.file.truncate()
+        self.file.write(_MAGIC)
+        self.add(json.dumps(job).encode())
 
     def __enter__(self) -> Journal:
         return self

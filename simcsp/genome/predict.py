@@ -19,7 +19,7 @@ from simcsp.genome.tracks import write_bigwigs, write_scores
 from simcsp.genome.truth import Truth
 
 if TYPE_CHECKING:
-    from simcsp.genome.vcf import Effects
+    from simcsp.genome.effects import Effects
 
 Advance = Callable[[int, bool], None]
 """Is told how many more (bases, alleles) are done, and whether a command that was stopped did them."""

@@ -51,6 +51,27 @@ def test_another_job_is_refused_and_the_journal_left_alone(tmp_path):
     assert path.read_bytes() == whole
 
 
+def test_another_job_takes_the_place_of_one_of_which_nothing_is_done(tmp_path):
+    path = tmp_path / "x.partial"
+    written(path, [])
+    with Journal(path, {"model": "other"}) as journal:
+        journal.add(b"one")
+    with Journal(path, {"model": "other"}) as journal:
+        assert list(journal.entries()) == [b"one"]
+
+
+@pytest.mark.parametrize("content", [b">chr1\nACGT\n", b"S", b"SimCSP journey\n" * 9])
+def test_a_file_that_is_no_journal_is_left_alone(content, tmp_path):
+    path = tmp_path / "x.partial"
+    path.write_bytes(content)
+    if b"SimCSP journal\n".startswith(content):  # what a kill may leave
+        Journal(path, JOB).close()
+        return
+    with pytest.raises(InputError, match="x.partial is no journal"):
+        Journal(path, JOB)
+    assert path.read_bytes() == content
+
+
 def test_two_processes_do_not_share_one(tmp_path):
     path = tmp_path / "x.partial"
     written(path)

@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from collections import Counter
+from urllib.parse import quote, unquote
 
 import numpy as np
 import pandas as pd
@@ -16,7 +17,7 @@ from test_predict import FP32, each_config_is_parsed_once, save_random  # noqa: 
 
 import evaluate
 import simcsp.model.bases
-from simcsp.genome.vcf import Effects, read_genes
+from simcsp.genome.effects import Effects, Row, read_genes
 from simcsp.model.bases import Labeller, load_bases
 from simcsp.text.alphabet import encode
 from simcsp.text.store import open_store
@@ -46,6 +47,9 @@ def fasta(tmp_path_factory, genome):
 def small_chunks(monkeypatch):
     monkeypatch.setattr(simcsp.model.bases, "_CHUNK_TILES", 8)
     monkeypatch.setattr(simcsp.model.bases, "_CHUNK_FLANKS", 0)
+
+
+OTHER = {"A": "C", "C": "G", "G": "T", "T": "A"}
 
 
 def scores(call, model, fasta, out, *words):
@@ -185,31 +189,32 @@ def info_of(text):
     return found
 
 
-def plain_change(model, bases, pos, ref, alt, flank):
-    """{(type, sign): largest change, ...} by the whole record before and after; positions of bases that both have."""
-    before, after = (
-        whole_record(model, bases),
-        whole_record(model, bases[: pos - 1] + alt + bases[pos - 1 + len(ref) :]),
-    )
-    changes, start, end = {}, pos - 1 - flank, pos - 1 + len(ref) + flank
-    for column, kind in enumerate("AD"):
-        values = []
-        for base in range(start, end):
-            inside = base - (pos - 1)
-            if inside < 0:
-                now = after[:, base, column]
-            elif inside >= len(ref):
-                now = after[:, base + len(alt) - len(ref), column]
-            elif inside == len(ref) - 1 and len(alt) > len(ref):
-                now = after[:, base : pos - 1 + len(alt), column].max(axis=1)
-            else:
-                now = after[:, base, column] if inside < len(alt) else np.zeros(2)
-            values.append(now - before[:, base, column])
-        values = np.array(values)
-        for sign, name in ((1, "G"), (-1, "L")):
-            best = np.maximum(sign * values, 0).max(axis=1)
-            changes[kind + name] = best.max(), int(best.argmax()) + start + 1 - pos, best
-    return changes
+def delta_scores(model, bases, pos, ref, alt, flank, strands=(0, 1), annotated=None):
+    """The eight numbers by SpliceAI's definition, from whole records before and after.
+
+    y_alt is cut as `get_delta_scores` cuts it. annotated: (acceptors, donors) of -M 1, 0-based.
+    """
+    before = whole_record(model, bases)
+    changed = whole_record(model, bases[: pos - 1] + alt + bases[pos - 1 + len(ref) :])
+    start, missing = pos - 1, len(ref) - len(alt)
+    kept = changed[:, : start + min(len(ref), len(alt))]
+    if missing >= 0:
+        gap = np.zeros((2, missing, 2))
+        after = np.concatenate([kept, gap, changed[:, start + len(alt) :]], axis=1)
+    else:
+        best = changed[:, start + len(ref) - 1 : start + len(alt)].max(axis=1, keepdims=True)
+        after = np.concatenate([kept[:, :-1], best, changed[:, start + len(alt) :]], axis=1)
+    change = (after - before)[list(strands), max(start - flank, 0) : start + flank + 1]
+    scores, places = [], []
+    for column in range(2):
+        for sign in (1, -1):
+            values = (sign * change[:, :, column]).max(axis=0)
+            at = int(values.argmax())
+            place = max(start - flank, 0) + at
+            masked = annotated is not None and (place in annotated[column]) == (sign > 0)
+            scores.append(0.0 if masked else max(0.0, values[at]))
+            places.append(place - start)
+    return scores, places, change
 
 
 @pytest.mark.parametrize(
@@ -219,24 +224,40 @@ def plain_change(model, bases, pos, ref, alt, flank):
         (False, 501, 1, "{}GTAAGTCC"),
         (False, 501, 6, "{}"),
         (False, 501, 3, "CAGGT"),
+        (False, 501, 4, "TTGG"),
+        *((False, 501, width, "{}") for width in (15, 16, 17, 190)),  # the flank ends behind, at and amid the deletion
+        (False, 501, 190, "CAGGTAAGT"),
+        (False, 501, 2, "{}" + "ACGTTGCAGGTAAGTACCCTTTCAGGA" * 12),
+        (False, 9, 1, "other"),
+        (False, 690, 8, "{}"),
         (True, 505, 1, "other"),  # where the tiles about the variant are those of the record
     ],
 )
-def test_changes_are_those_of_the_changed_record(linear, pos, width, alt, genome, fasta, tmp_path):
-    model = save_random(tmp_path / "m", linear, linear)
+def test_changes_are_those_of_spliceais_definition(linear, pos, width, alt, genome, fasta, tmp_path):
     bases, flank = genome["chr1"], 15
+    model = save_random(tmp_path / "m", linear, linear)
     ref = bases[pos - 1 : pos - 1 + width]
-    alt = {"A": "C", "C": "G", "G": "T", "T": "A"}[ref] if alt == "other" else alt.format(ref[0])
+    alt = OTHER[ref] if alt == "other" else alt.format(ref[0])
     effects = Effects(open_store([fasta], tmp_path), Labeller(*load_bases(model), torch.device("cpu")), flank)
-    (entry,) = effects.entries("chr1", pos, ref, (alt,), Counter())
+    ((entry,),) = effects.entries([Row("chr1", pos, ref, (alt,))], Counter())
     numbers = list(map(float, entry.split("|")[2:]))
-    expected = plain_change(model, bases, pos, ref, alt, flank)
-    for number, key in enumerate(("AG", "AL", "DG", "DL")):
-        score, _, by_place = expected[key]
-        assert numbers[number] == pytest.approx(score, abs=6e-5)
-        at = int(numbers[4 + number]) + pos - 1 - (pos - 1 - flank)
-        assert by_place[at] == pytest.approx(score, abs=1e-4)
-    assert max(numbers[:4]) > 0.01
+    scores, _, change = delta_scores(model, bases, pos, ref, alt, flank)
+    assert numbers[:4] == pytest.approx(scores, abs=6e-5) and max(scores) > 0.01
+    for number, (column, sign) in enumerate(((0, 1), (0, -1), (1, 1), (1, -1))):
+        at = int(numbers[4 + number]) + min(flank, pos - 1)
+        if 0 <= at < change.shape[1]:  # beyond the ends of the record nothing changes
+            best = (sign * change[:, :, column]).max()
+            assert (sign * change[:, at, column]).max() == pytest.approx(best, abs=1e-4)
+    assert effects.beyond_flank == (width > flank + 1)
+
+
+def test_a_padded_ref_changes_nothing_but_where_it_is_counted_from(genome, fasta, tmp_path):
+    model, bases = save_random(tmp_path / "m", encoder=False), genome["chr1"]
+    effects = Effects(open_store([fasta], tmp_path), Labeller(*load_bases(model), torch.device("cpu")), 15)
+    alt = OTHER[bases[500]]
+    rows = [Row("chr1", 501, bases[500], (alt,)), Row("chr1", 501, bases[500:540], (alt + bases[501:540],))]
+    ((plain,), (padded,)) = effects.entries(rows, Counter())
+    assert plain.split("|")[1:] == padded.split("|")[1:]
 
 
 def test_all_else_in_the_vcf_is_kept_and_order_and_splits_change_nothing(model, genome, fasta, call, capsys, tmp_path):
@@ -298,34 +319,167 @@ def test_a_vcf_comes_from_stdin_and_goes_to_stdout(genome, fasta, tmp_path):
 GTF = 'chr1\tx\texon\t{}\t{}\t.\t{}\t.\tgene_id "{}"; transcript_id "{}t"; gene_name "{}";\n'
 
 
-def test_genes_name_and_strand_the_effects_and_a_mask_keeps_what_matters(genome, fasta, tmp_path):
-    model = save_random(tmp_path / "m", encoder=False)
+def test_genes_name_and_strand_the_effects_and_a_mask_zeroes_what_is_largest(genome, fasta, tmp_path):
+    model, bases = save_random(tmp_path / "m", encoder=False), genome["chr1"]
     gtf = tmp_path / "g.gtf"
-    exons = [
-        (401, 450, "+", "G1", "G1", "FIRST"),
-        (495, 600, "+", "G1", "G1", "FIRST"),
-        (460, 640, "-", "G2", "G2", "TWO"),
-    ]
-    gtf.write_text("".join(GTF.format(*exon) for exon in exons))
-    store = open_store([fasta], tmp_path)
-    labeller = Labeller(*load_bases(model), torch.device("cpu"))
+    exons = [(401, 450, "+", "G1", "G1", "FIRST"), (495, 600, "+", "G1", "G1", "FIRST")]
+    gtf.write_text("".join(GTF.format(*exon) for exon in [*exons, (460, 640, "-", "G2", "G2", "TWO")]))
+    store, labeller = open_store([fasta], tmp_path), Labeller(*load_bases(model), torch.device("cpu"))
     genes = read_genes(gtf, store)
     assert [(gene.symbol, gene.body.strand) for gene in genes["chr1"]] == [("FIRST", "+"), ("TWO", "-")]
     assert genes["chr1"][0].sites[0].tolist() == [494] and genes["chr1"][0].sites[1].tolist() == [449]
-    base = genome["chr1"][499]
-    alt = "ACGT".replace(base, "")[0]
-    words = ("chr1", 500, base, (alt,), Counter())
-    first, second = Effects(store, labeller, 15, genes).entries(*words)
-    assert first.startswith(f"{alt}|FIRST|") and second.startswith(f"{alt}|TWO|") and first[8:] != second[6:]
-    (both,) = Effects(store, labeller, 15).entries(*words)
-    numbers = [[float(n) for n in entry.split("|")[2:6]] for entry in (first, second, both)]
-    assert np.maximum(numbers[0], numbers[1]) == pytest.approx(numbers[2])
-    masked = Effects(store, labeller, 15, genes, mask=True).entries(*words)[0].split("|")
-    assert float(masked[5]) == 0.0  # no annotated donor is near
-    assert float(masked[3]) in (0.0, float(first.split("|")[3])) and masked[4] == first.split("|")[4]
-    skipped = Counter()
-    assert Effects(store, labeller, 15, genes).entries("chr1", 100, genome["chr1"][99], ("G",), skipped) == []
+    skipped, masked = Counter(), 0
+    rows = [Row("chr1", pos, bases[pos - 1], (OTHER[bases[pos - 1]],)) for pos in range(480, 515)]
+    for mask in (False, True):
+        entries = Effects(store, labeller, 15, genes, mask).entries(rows, skipped)
+        for row, (first, second) in zip(rows, entries):
+            for entry, symbol, strand, sites in (
+                (first, "FIRST", 0, ({494}, {449})),
+                (second, "TWO", 1, (set(), set())),
+            ):
+                scores, places, _ = delta_scores(
+                    model, bases, row.pos, row.ref, row.alts[0], 15, [strand], sites if mask else None
+                )
+                assert entry.split("|")[:2] == [row.alts[0], symbol]
+                assert list(map(float, entry.split("|")[2:6])) == pytest.approx(scores, abs=6e-5)
+                masked += mask and scores.count(0.0)
+    assert masked and not skipped
+    assert Effects(store, labeller, 15, genes).entries([Row("chr1", 100, bases[99], ("G",))], skipped) == [[]]
     assert sum(skipped.values()) == 1
+
+
+# -- files as they are -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def annotated(genome, fasta, call, capsys, tmp_path):
+    """annotated(text of a VCF or bytes, flags) -> (text written, what was said)."""
+    model = save_random(tmp_path / "m", encoder=False)
+
+    def annotated(content, *words, out="o.vcf", fasta=fasta):
+        path = tmp_path / "in.vcf"
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        call(evaluate, "predict", model, fasta, "--vcf", path, "--out", tmp_path / out, *FP32, *words)
+        return (tmp_path / out).read_bytes().decode(), capsys.readouterr()
+
+    return annotated
+
+
+def row_of(genome, *more, pos=500, chrom="chr1"):
+    base = genome["chr1"][pos - 1]
+    return "\t".join([chrom, str(pos), ".", base, OTHER[base], *(more or (".", ".", "."))]) + "\n"
+
+
+HEADER = "##fileformat=VCFv4.3\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [gzip.compress, lambda b: b.replace(b"\n", b"\r\n"), lambda b: b"\xef\xbb\xbf" + b],
+    ids=["gzip", "CRLF", "BOM"],
+)
+def test_gzip_line_ends_and_a_mark_of_utf8_change_no_score(change, genome, annotated):
+    text = HEADER + row_of(genome)
+    plain, _ = annotated(text)
+    assert "SimCSP=" in plain and annotated(change(text.encode()))[0] == plain
+
+
+def test_all_columns_but_info_are_as_they_were(genome, annotated):
+    head = HEADER.replace("INFO\n", "INFO\tFORMAT\tone\n")
+    row = row_of(genome, "30.10", "q10;s50", "AF=1e-05;XX=0.10;H2", "GT:GL", "0|1:-1.50,0.0,-1e3").encode()
+    text, _ = annotated(head.encode() + row.replace(b"q10", b"q\xc3\xa90"))
+    assert text.splitlines()[-1].partition(";SimCSP=")[0].split("\t")[5:] == ["30.10", "qé0;s50", "AF=1e-05;XX=0.10;H2"]
+    assert text.splitlines()[-1].split("\t")[8:] == ["GT:GL", "0|1:-1.50,0.0,-1e3"]
+
+
+@pytest.mark.parametrize(
+    "declared, value",
+    [
+        ("Number=1,Type=Float", "SimCSP=0.5"),
+        ("Number=1,Type=String", "SimCSP=a"),
+        ("Number=0,Type=Flag", "SimCSP"),
+        ("", "SimCSP=x"),
+    ],
+)
+def test_a_field_of_our_name_is_replaced_whatever_its_type(declared, value, genome, annotated):
+    line = f'##INFO=<ID=SimCSP,{declared},Description="my own">\n' if declared else ""
+    text, _ = annotated(HEADER.replace("#CHROM", f"{line}#CHROM") + row_of(genome, ".", ".", f"DP=3;{value};SimCSPx=1"))
+    assert text.count("ID=SimCSP,Number=.,Type=String") == 1 == text.count("ID=SimCSP,")
+    kept, _, entry = text.splitlines()[-1].split("\t")[7].rpartition(";SimCSP=")
+    assert kept == "DP=3;SimCSPx=1" and len(entry.split("|")) == 10
+
+
+def test_a_vcf_without_contig_lines_becomes_a_bcf(genome, annotated, tmp_path, call):
+    pysam = pytest.importorskip("pysam")
+    annotated(HEADER + row_of(genome), out="plain.vcf")
+    model, fasta = tmp_path / "m", tmp_path / "in.vcf"
+    with pytest.raises(UnicodeDecodeError):
+        annotated(HEADER + row_of(genome) + row_of(genome, pos=501), out="o.bcf")
+    assert model.is_dir() and fasta.is_file()
+    with pysam.VariantFile(str(tmp_path / "o.bcf")) as variants:
+        assert variants.header.contigs["chr1"].length == 700
+        assert [len(row.info["SimCSP"][0].split("|")) for row in variants] == [10, 10]
+
+
+NAMES = ["tRNA-Ser,pseudo", "foo;bar", "rps12|lcl|x", "a b", "a%2Cb", "x=y", "5'-é", "."]
+
+
+@pytest.mark.parametrize("form", ["gtf", "gff3"])
+def test_a_gene_of_any_name_makes_one_entry_of_ten_fields(form, genome, annotated, tmp_path):
+    pysam = pytest.importorskip("pysam")
+    path, rows = tmp_path / "genes", []
+    for i, name in enumerate(NAMES):
+        if form == "gtf":
+            rows.append(GTF.format(401, 600, "+", f"g{i}", i, name))
+            continue
+        for feature, attributes in (
+            ("gene", f"ID=g{i};Name={quote(name)}"),
+            ("mRNA", f"ID=t{i};Parent=g{i}"),
+            ("exon", f"Parent=t{i}"),
+        ):
+            rows.append(f"chr1\tx\t{feature}\t401\t600\t.\t+\t.\t{attributes}\n")
+    path.write_text("".join(rows), encoding="utf-8")
+    text, _ = annotated(HEADER + row_of(genome, ".", ".", "DP=3"), "--annotation", path)
+    depth, info = text.splitlines()[-1].split("\t")[7].split(";")
+    entries = [entry.split("|") for entry in info.removeprefix("SimCSP=").split(",")]
+    assert depth == "DP=3" and {len(entry) for entry in entries} == {10} and " " not in info
+    expected = [name if form == "gff3" else unquote(name) for name in NAMES]
+    assert [unquote(entry[1]) for entry in entries] == expected
+    with pysam.VariantFile(str(tmp_path / "o.vcf")) as variants:
+        assert [list(row.info) for row in variants] == [["DP", "SimCSP"]]
+
+
+def test_ref_at_an_ambiguous_base_may_be_any_that_it_stands_for(genome, annotated, tmp_path):
+    bases = genome["chr1"]
+    fasta = write_fasta(tmp_path / "iupac.fa", {"chr1": put(put(bases, 499, "R"), 549, "MY")})
+    rows = [("A", 500, "G"), ("N", 500, "T"), ("R", 500, "C"), ("AC", 550, "A"), (bases[519], 520, OTHER[bases[519]])]
+    rows += [
+        ("G", 320, "A"),
+        ("N", 320, "A"),
+        (bases[529], 530, "R"),
+        (bases[529], 530, "N"),
+        (OTHER[bases[539]], 540, "T"),
+    ]
+    text = HEADER + "".join(f"chr1\t{pos}\t.\t{ref}\t{alt}\t.\t.\t.\n" for ref, pos, alt in rows)
+    written, said = annotated(text, fasta=fasta)
+    assert ["SimCSP=" in line for line in written.splitlines()[3:]] == [True] * 5 + [False] * 5
+    for reason in (
+        "2 left out: in a run of N",
+        "2 left out: ALT with an ambiguous base",
+        "1 left out: REF is not what",
+    ):
+        assert reason in said.out
+    known = {line.split("\t")[3]: line for line in written.splitlines()[3:6]}
+    assert known["A"].split("|")[2:] != known["N"].split("|")[2:]  # REF is the text that was there
+
+
+def test_a_corrected_command_is_not_stopped_by_what_a_failed_one_left(genome, fasta, call, capsys, tmp_path):
+    model = save_random(tmp_path / "m", encoder=False)
+    (tmp_path / "v.vcf").write_text(HEADER + row_of(genome) + "chr1\tx\n")
+    words = ("predict", model, fasta, "--vcf", tmp_path / "v.vcf", "--out", tmp_path / "o.vcf", *FP32)
+    assert "v.vcf, line 4" in refusal(call, capsys, evaluate, *words)
+    (tmp_path / "v.vcf").write_text(HEADER + row_of(genome))
+    call(evaluate, *words)
 
 
 def test_a_vcf_of_another_build_is_refused_and_leaves_nothing(genome, fasta, call, capsys, tmp_path):
