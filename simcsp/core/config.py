@@ -266,7 +266,10 @@ class FinetuneConfig:
     alone: a logistic regression on the frozen encoder's vectors, its C picked by validation AUC; keeps no model."""
     train_windows: list[PositiveInt | None] = field(default_factory=lambda: [None])
     """Numbers of training windows, null for all: the training part alone is cut, site types and labels at their shares;
-    validation and test parts stay whole."""
+    test parts stay whole."""
+    validation_share: Share = 0.0
+    """Of a number in train_windows: the share of it that takes the place of the validation part, so that C and the
+    epoch are picked within so many labels; 0: the validation part stays whole, which is more labels."""
     draws: PositiveInt = 1
     """Random draws of each number in train_windows but null; all arms train on the same windows."""
     lr: PositiveFloat = 1e-5
@@ -413,8 +416,8 @@ class EvaluateConfig:
     nmi_layer: NonNegativeInt | None = None
     """Hidden layer whose two central bases NMI clusters: 0 = embeddings, 1..n = blocks; null: the last."""
     nmi_sites: Literal["motifs", "spliceator"] = "motifs"
-    """`evaluate.py nmi`: the sites of data.motif_bed, or those selection windows of Spliceator that show GT or AG at
-    the site."""
+    """Sites whose NMI is measured and picks checkpoints: those of data.motif_bed, or those selection windows of
+    data.spliceator that show GT or AG at the site."""
     kmer: PositiveInt = 4
     """k of the k-mer logistic regression."""
     mlm_fasta: str | None = None

@@ -217,6 +217,13 @@ def spliceator_sites(windows: Windows, length: int) -> Motifs:
     return Motifs(np.ascontiguousarray(ids[kept]), labels[kept])
 
 
+def sites_of_run(config: Config) -> Motifs | None:
+    """The sites whose NMI a run measures, as evaluate.nmi_sites names them; None where there is no file of them."""
+    if config.evaluate.nmi_sites == "motifs":
+        return load_motifs(config.data)
+    return load_nmi_sites(config)[0] if config.data.spliceator is not None else None
+
+
 def load_nmi_sites(config: Config) -> tuple[Motifs, str]:
     """The sites that evaluate.nmi_sites names, and a phrase that says what they are.
 

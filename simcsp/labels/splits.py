@@ -173,6 +173,30 @@ def _linked(windows: Windows) -> np.ndarray:
     return connected_components(links, directed=False)[1][similar]
 
 
+def draw_parts(
+    parts: dict[str, np.ndarray],
+    strata: np.ndarray,
+    count: int | None,
+    validation_share: float,
+    split_seed: int,
+    fold: int,
+    draw: int,
+) -> dict[str, np.ndarray]:
+    """{'train', 'val', 'test'} of a fold whose labels are `count` windows of its training part (`draw_training`).
+
+    validation_share: of them, every stratum at its share and with one at least, that is the validation part, which
+    picks C or the epoch: no other label is used. 0: that part stays as it is. count None: all do.
+    """
+    if count is None:
+        return parts
+    drawn = draw_training(parts["train"], strata, count, split_seed, fold, draw)
+    if not validation_share:
+        return parts | {"train": drawn}
+    held = max(round(validation_share * count), len(np.unique(strata[drawn])))
+    val = draw_training(drawn, strata, held, split_seed, fold, draw)
+    return parts | {"train": np.setdiff1d(drawn, val), "val": val}
+
+
 def _require(strata: np.ndarray, index: np.ndarray, count: int, field: str) -> None:
     """Refuse when one of the strata has fewer than `count` of its windows in `index`."""
     for name in np.unique(strata):

@@ -18,7 +18,7 @@ from simcsp.core.files import check_hash, read_json, read_table
 from simcsp.core.run_folder import PREDICTION_COLUMNS, REMEDY
 from simcsp.core.run_layout import ENVIRONMENT, PREDICTIONS, SUMMARY, checkpoint_path, fit_key, is_finished
 from simcsp.labels.spliceator import Windows
-from simcsp.labels.splits import Splits, draw_training
+from simcsp.labels.splits import Splits, draw_parts
 from simcsp.metrics.benchmark import (
     EnsembleKey,
     Member,
@@ -41,11 +41,11 @@ def check_windows(folder: Path, windows: Windows, test: np.ndarray) -> None:
         raise InputError(f"{folder} was fitted on other windows than those of this config: use the run's own config")
 
 
-def trained_on(folder: Path, train: np.ndarray, windows: Windows, split_seed: int) -> np.ndarray:
-    """Indices of the windows that a finished fold was fitted on: its training part, or the draw of it."""
-    summary = read_json(folder / SUMMARY)
+def parts_used(folder: Path, parts: dict[str, np.ndarray], windows: Windows, config: Config) -> dict[str, np.ndarray]:
+    """Indices of the windows of a finished fold: its parts, or the draw of them that it was fitted on."""
+    summary, share = read_json(folder / SUMMARY), config.finetune.validation_share
     count, draw = summary.get("train_windows"), summary.get("draw", 0)
-    return draw_training(train, windows.strata, count, split_seed, summary["fold"], draw)
+    return draw_parts(parts, windows.strata, count, share, config.data.split_seed, summary["fold"], draw)
 
 
 def recorded_predictions(folder: Path, names: np.ndarray) -> pd.DataFrame:
@@ -95,15 +95,14 @@ def ask_members(
     ) as bar:
         for fit, folder in fits:
             arm = fit.model
-            parts = splits.folds[fit.site][fit.fold]
-            train = trained_on(folder, parts["train"], windows, config.data.split_seed)
+            parts = parts_used(folder, splits.folds[fit.site][fit.fold], windows, config)
             check_windows(folder, windows, parts["test"])
             if arm in FLOORS:
                 recorded = recorded_predictions(folder, windows.names[parts["test"]])
                 scorer = of_annotation.get(arm) or refit_floor(
                     arm,
                     config.evaluate,
-                    windows.take(train),
+                    windows.take(parts["train"]),
                     windows.take(parts["val"]),
                     config.data.context,
                     fit_seed(fit.seed, fit.fold),
@@ -119,7 +118,7 @@ def ask_members(
             for name, benchmark in sets.items():
                 index = benchmark.of_site(fit.site)
                 member.species[name] = scorer(benchmark.take(index))
-                similar = resemblance.of(name, train)
+                similar = resemblance.of(name, parts["train"])
                 member.similar[name] = None if similar is None else similar[index]
                 bar.update(len(index))
             ensembles.setdefault((arm, fit.site, fit.seed), []).append(member)

@@ -17,7 +17,7 @@ from simcsp.core.run_layout import SUMMARY, arm_checkpoints, checkpoint_path, fi
 from simcsp.labels.motifs import Motifs, load_motifs, spliceator_sites
 from simcsp.labels.spliceator import Windows
 from simcsp.labels.splits import has_training_windows, read_windows, selection_windows
-from simcsp.metrics.benchmark_predictions import trained_on
+from simcsp.metrics.benchmark_predictions import parts_used
 from simcsp.metrics.clustering import lay_out
 from simcsp.metrics.mutagenesis import Score, logo_heights, mean_drops, substitution_drops
 from simcsp.model.checkpoint import load_backbone
@@ -124,7 +124,7 @@ def mutagenesis_of(config: Config, arm: str, accelerator: Accelerator, cache: Pa
     parts, context = splits.folds[summary["site"]][summary["fold"]], config.data.context
     places = np.arange(max(0, context // 2 - FLANK), min(context, context // 2 + FLANK))
     if is_probe:
-        train = trained_on(fit, parts["train"], windows, config.data.split_seed)
+        train = parts_used(fit, parts, windows, config)["train"]
         score = probe_score(config, checkpoint, summary["C"], windows, train, accelerator)
     else:
         score = classifier_score(config, checkpoint, accelerator)

@@ -19,7 +19,7 @@ from simcsp.core.config import Config, to_dict
 from simcsp.core.errors import InputError, Interrupted
 from simcsp.core.run_layout import checkpoint_path
 from simcsp.labels.floors import annotated_sites, fit_annotation_floor
-from simcsp.labels.motifs import load_motifs
+from simcsp.labels.motifs import sites_of_run
 from simcsp.labels.splits import Splits, load_windows
 from simcsp.training.arms import Arm, resolve_arms
 from simcsp.training.fold import begin_fit, end_fit, fit_fold, keep_best, pack, score_floor, score_fold, train_epoch
@@ -45,7 +45,7 @@ def run_jobs(config: Config, stop: StopSignal, worker: int = 0) -> None:
     """Every site, seed, arm and fold that the config asks for, one after the other."""
     arms, settings = resolve_arms(config), config.finetune
     windows, splits = load_windows(config.data, config.folder)
-    setup = open_setup(config, windows, splits, load_motifs(config.data), stop, worker)
+    setup = open_setup(config, windows, splits, sites_of_run(config), stop, worker)
     tasks = [(site, seed, arm) for site in settings.sites for seed in settings.seeds for arm in arms]
     counts = {site: len(fold_numbers(config, splits, site)) * len(settings.cuts) for site in settings.sites}
     setup.bar.total = sum(counts[site] for site, _, _ in tasks)

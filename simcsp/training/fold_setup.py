@@ -19,7 +19,7 @@ from simcsp.core.run_folder import RunFolder
 from simcsp.core.run_layout import FitKey
 from simcsp.labels.motifs import Motifs
 from simcsp.labels.spliceator import Windows
-from simcsp.labels.splits import Splits, draw_training
+from simcsp.labels.splits import Splits, draw_parts
 from simcsp.model.checkpoint import load_backbone, resolve_source
 from simcsp.model.checksums import sha256_folder
 from simcsp.model.embedding import embed
@@ -194,16 +194,17 @@ def arm_inputs(setup: FoldSetup, arm: Arm) -> dict[str, str]:
 
 
 def job_parts(setup: FoldSetup, job: FoldJob) -> dict[str, np.ndarray]:
-    """{'train', 'val', 'test'} -> indices of a job's windows, its training part cut to its draw."""
-    parts, count = setup.splits.folds[job.site][job.fold], job.train_windows
-    fewest, most = len(np.unique(setup.windows.strata[parts["train"]])), len(parts["train"])
+    """{'train', 'val', 'test'} -> indices of a job's windows, its labels cut to its draw."""
+    parts, count, strata = setup.splits.folds[job.site][job.fold], job.train_windows, setup.windows.strata
+    share, most = setup.config.finetune.validation_share, len(parts["train"])
+    each = 2 if share else 1  # one of each site type and label to fit on, and one to validate
+    fewest = each * len(np.unique(strata[parts["train"]]))
     if count is not None and not fewest <= count <= most:
         raise InputError(
-            f"finetune.train_windows ({count}) must be {fewest} (one of each site type and label) to {most}, which "
-            f"the training part of fold {job.fold} of {job.site} has"
+            f"finetune.train_windows ({count}) must be {fewest} ({each} of each site type and label) to {most}, "
+            f"which the training part of fold {job.fold} of {job.site} has"
         )
-    train = draw_training(parts["train"], setup.windows.strata, count, setup.config.data.split_seed, job.fold, job.draw)
-    return parts | {"train": train}
+    return draw_parts(parts, strata, count, share, setup.config.data.split_seed, job.fold, job.draw)
 
 
 def open_fold(setup: FoldSetup, job: FoldJob, config: dict[str, Any], inputs: dict[str, str]) -> Fold:

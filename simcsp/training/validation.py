@@ -10,7 +10,7 @@ from transformers import BertForMaskedLM
 
 from simcsp.core.config import Config, EvaluateConfig
 from simcsp.core.device import forked_rng, set_seed
-from simcsp.labels.motifs import Motifs, load_motifs
+from simcsp.labels.motifs import Motifs, sites_of_run
 from simcsp.labels.splits import load_windows, selection_windows
 from simcsp.metrics.proxies import nmi_floors, probe_auc, sccs_floor_bands, score_states, score_vectors
 from simcsp.model.embedding import Autocast, Encoder
@@ -94,7 +94,7 @@ def build_validation(config: Config, autocast: Autocast) -> Validation:
         chosen = selection_windows(windows, splits)
         ids, labels, groups = chosen.crop(config.data.context), chosen.labels, near_duplicate_groups(chosen.ids)
         inputs["spliceator"] = windows.sha256
-    if (motifs := load_motifs(config.data)) is not None:
+    if (motifs := sites_of_run(config)) is not None:
         inputs["motifs"] = motifs.sha256
     probe = config.search.metric == "probe_auc"
     return Validation(config.evaluate, config.seed, autocast, ids, labels, groups, motifs, inputs, probe)

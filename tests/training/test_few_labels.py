@@ -13,12 +13,14 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import StandardScaler
 
+import finetune
+import pretrain
 from commands.sources import fold_folders
 from simcsp.core.config import FinetuneConfig, ModelConfig
 from simcsp.core.device import build_accelerator
 from simcsp.core.errors import InputError
 from simcsp.core.run_layout import finished_fits, fit_key
-from simcsp.labels.splits import draw_training, load_windows
+from simcsp.labels.splits import draw_parts, draw_training, load_windows
 from simcsp.metrics.benchmark import Resemblance
 from simcsp.metrics.benchmark_predictions import ask_members
 from simcsp.model.checkpoint import load_backbone
@@ -64,6 +66,18 @@ def test_a_draw_keeps_the_strata_at_their_shares_and_depends_on_nothing_else():
     assert np.array_equal(drawn, draw_training(train, strata, 30, 1, 2, 0))
     assert not np.array_equal(drawn, draw_training(train, strata, 30, 1, 2, 1))
     assert draw_training(train, strata, None, 1, 2, 0) is train
+
+
+def test_a_fifth_of_a_draw_validates_and_no_label_outside_the_draw_is_used():
+    strata = np.tile(["a", "b", "c", "d"], 50)
+    parts = {"train": np.arange(140), "val": np.arange(140, 170), "test": np.arange(170, 200)}
+    for count, held in ((8, 4), (50, 10), (140, 28)):
+        used = draw_parts(parts, strata, count, 0.2, 1, 2, 0)
+        drawn = draw_training(parts["train"], strata, count, 1, 2, 0)
+        assert np.array_equal(np.sort(np.concatenate([used["train"], used["val"]])), drawn) and len(used["val"]) == held
+        assert set(strata[used["val"]]) == set(strata[used["train"]]) == set("abcd")
+        assert used["test"] is parts["test"]
+    assert draw_parts(parts, strata, None, 0.2, 1, 2, 0) is parts
 
 
 def test_only_the_training_part_is_cut_by_draws_that_arms_share(run, config):
@@ -127,15 +141,20 @@ def test_more_draws_later_leave_the_finished_ones_as_they_are(run):
     assert all((path / "predictions.csv").stat().st_mtime_ns == time for path, time in before.items())
 
 
-def test_the_probe_is_a_logistic_regression_whose_c_validation_picks(run, config, start):
-    folder = run("probe", stages=["probe"], train_windows=[40], draws=1, arms=[f"mine={start}", "fresh"])
+@pytest.mark.parametrize("share", [0.0, 0.2])
+def test_the_probe_is_a_logistic_regression_whose_c_validation_picks(run, config, start, share):
+    config = dataclasses.replace(config, finetune=dataclasses.replace(config.finetune, validation_share=share))
+    changes = {"train_windows": [40], "draws": 1, "arms": [f"mine={start}", "fresh"], "validation_share": share}
+    folder = run("probe", stages=["probe"], **changes)
     windows, splits = load_windows(config.data, folder)
     model, pooling, _ = load_backbone(ModelConfig(source=str(start)))
     vectors, labels = embed(model.bert, windows.crop(config.data.context), pooling, 64), windows.labels
     for path in finished_fits(folder, "mine"):
         summary = summary_of(path)
         parts = splits.folds["both"][summary["fold"]]
-        train = draw_training(parts["train"], windows.strata, 40, config.data.split_seed, summary["fold"], 0)
+        parts = draw_parts(parts, windows.strata, 40, share, config.data.split_seed, summary["fold"], 0)
+        train = parts["train"]
+        assert summary["windows"]["train"] == len(train) == (32 if share else 40)
         scaler, probabilities, aucs = StandardScaler().fit(vectors[train]), [], []
         for c in CS:
             fit = LogisticRegression(C=c, max_iter=1000).fit(scaler.transform(vectors[train]), labels[train])
@@ -181,6 +200,20 @@ def test_a_fit_says_when_it_hit_its_limit(aucs, best, stages, hit):
 
 def test_the_summary_says_whether_the_limit_was_hit(run):
     assert {summary_of(path)["hit_limit"] for path in finished_fits(run("short", max_epochs=1), "mine")} == {True}
+
+
+def test_sites_among_the_windows_pick_best_nmi_without_a_bed(tiny_data, tmp_path, call):
+    changes = {"evaluate.nmi_sites": "spliceator", "evaluate.nmi_clusters": 2, "data.selection_share": 0.4}
+    changes |= {"mlm.steps": 0, "finetune.arms": ["best_nmi"], "finetune.folds": [0], "finetune.max_epochs": 1}
+    path = tiny_config(tmp_path, tiny_data, changes)
+    call(pretrain, path)
+    call(finetune, path)
+    best = summary_of(tmp_path / "runs/tiny/pretrain")["best"]["nmi"]
+    rows = map(json.loads, (tmp_path / "runs/tiny/pretrain/metrics.jsonl").read_text().splitlines())
+    scores = {row["step"]: row["val/nmi"] for row in rows if "val/nmi" in row}
+    assert set(scores) == {0, 3, 6, 8} and best["value"] == scores[best["step"]] == max(list(scores.values())[1:])
+    (fold,) = finished_fits(tmp_path / "runs/tiny", "best_nmi")
+    assert {"before/nmi", "after/nmi"} <= set(summary_of(fold)["metrics"])
 
 
 def test_what_cannot_work_is_refused_in_one_line(run, config):
