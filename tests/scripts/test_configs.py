@@ -78,6 +78,9 @@ def toy(path: Path, folder: Path, data: Path) -> Path:
     for stage in ("mlm", "pretrain"):
         if values.get(stage, {"steps": stage == "pretrain"}).get("steps", 12656):
             values[stage] = values.get(stage, {}) | {"steps": 3, "batch_size": 8, "warmup_steps": 1, "eval_steps": 2}
+            values[stage] |= {
+                key: small for key, small in (("min_window", 20), ("max_shift", 2)) if key in values[stage]
+            }
             if "seeds" in values[stage]:
                 values[stage]["seeds"] = values[stage]["seeds"][:2]
     if "finetune" in values:
