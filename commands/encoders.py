@@ -1,4 +1,4 @@
-"""sccs, nmi, layers, mlm: what an encoder knows before any classifier is fitted."""
+"""sccs, nmi, layers, offsets, mlm: what an encoder knows before any classifier is fitted."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from simcsp.metrics.masked import (
     compare_with_neighbours,
     masked_predictions,
 )
+from simcsp.metrics.offsets import measure_offsets
 from simcsp.metrics.proxies import (
     LEIDEN_SEEDS,
     layer_floors,
@@ -170,6 +171,18 @@ def show_layers(source: Path, config: Config) -> None:
     sites = "no motif sites" if motifs is None else f"NMI of {len(motifs.labels)} motif sites"
     print(f"{source}: {len(chosen.labels)} selection windows of {context} nt, {sites}")
     print(score_table(rows))
+
+
+def show_offsets(source: Path, config: Config) -> None:
+    """The linear probe of sites that lie off the centre of the window, read at the site."""
+    chosen = selection_windows(*read_windows(config.data, config.folder))
+    context, seed = config.data.context, config.seed
+    by_name = measure_encoders(
+        source, config, ("context",), lambda encoder: measure_offsets(encoder, chosen, context, seed)
+    )
+    print(f"{source}: {len(chosen)} selection windows of {context} nt, the site so far off the centre")
+    print(score_table({f"{name} {row}": scores for name, table in by_name.items() for row, scores in table.items()}))
+    print("auc: probe fitted on centred windows; refitted_auc: on windows moved as far; five parts")
 
 
 def show_mlm(source: Path, config: Config) -> None:

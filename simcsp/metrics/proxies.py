@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from simcsp.core.config import EvaluateConfig
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     import igraph
 
 T = TypeVar("T")
-PROBE_FOLDS = 5
+PROBE_FOLDS, PROBE_C = 5, 0.01
 LEIDEN_SEEDS = 5
 BAND_RESAMPLES = 100  # of the interval at each validation: its width is known to 7 %
 VIEWS = 512  # windows at most for alignment, uniformity and mean cosine: they need no more, and cost two passes
@@ -199,6 +199,11 @@ def nmi_details(states: np.ndarray, sites: Motifs, seed: int) -> dict[str, float
 # -- the linear probe, and every layer ---------------------------------------------------------------------------------
 
 
+def fit_logistic(vectors: np.ndarray, labels: np.ndarray, c: float) -> Pipeline:
+    """Logistic regression on standardised vectors [n, hidden]; the same weights from the same vectors, any time."""
+    return make_pipeline(StandardScaler(), LogisticRegression(C=c, max_iter=1000)).fit(vectors, labels)
+
+
 def probe_auc(vectors: np.ndarray, labels: np.ndarray, seed: int, groups: np.ndarray | None = None) -> float:
     """ROC AUC of a logistic regression on standardised vectors [n, d]: what a frozen encoder's linear head could reach.
 
@@ -215,8 +220,7 @@ def probe_auc(vectors: np.ndarray, labels: np.ndarray, seed: int, groups: np.nda
                 f"data.selection_share, or give more motif sites ({len(labels)} are too few)"
             )
         rest = np.setdiff1d(everything, part)
-        model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000))
-        model.fit(vectors[rest], labels[rest])
+        model = fit_logistic(vectors[rest], labels[rest], PROBE_C)
         scores.append(roc_auc_score(labels[part], model.decision_function(vectors[part])))
     return float(np.mean(scores))
 

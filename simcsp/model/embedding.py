@@ -18,10 +18,23 @@ Autocast = Callable[[], AbstractContextManager]
 
 
 def embed(
-    bert: BertModel, ids: np.ndarray, pooling: str, batch_size: int, autocast: Autocast = nullcontext
+    bert: BertModel,
+    ids: np.ndarray,
+    pooling: str,
+    batch_size: int,
+    autocast: Autocast = nullcontext,
+    boundary: int | None = None,
 ) -> np.ndarray:
-    """Pooled vectors float32 [n, hidden] of windows uint8 [n, length], in evaluation mode."""
-    return _run(bert, ids, batch_size, autocast, lambda tokens: window_vectors(bert, tokens, pooling))
+    """Pooled vectors float32 [n, hidden] of windows uint8 [n, length], in evaluation mode.
+
+    boundary: the base that the site's boundary precedes, where pooling centre reads; None: half the window.
+    """
+
+    def vectors(tokens: torch.Tensor) -> torch.Tensor:
+        at = None if boundary is None else torch.full((len(tokens),), boundary, device=tokens.device)
+        return window_vectors(bert, tokens, pooling, boundaries=at)
+
+    return _run(bert, ids, batch_size, autocast, vectors)
 
 
 def embed_twice(
@@ -73,8 +86,8 @@ class Encoder:
     batch_size: int
     autocast: Autocast = nullcontext
 
-    def embed(self, ids: np.ndarray) -> np.ndarray:
-        return embed(self.bert, ids, self.pooling, self.batch_size, self.autocast)
+    def embed(self, ids: np.ndarray, boundary: int | None = None) -> np.ndarray:
+        return embed(self.bert, ids, self.pooling, self.batch_size, self.autocast, boundary)
 
     def embed_twice(self, ids: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
         return embed_twice(self.bert, ids, self.pooling, self.batch_size, seed, self.autocast)

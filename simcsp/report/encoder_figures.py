@@ -20,6 +20,7 @@ from simcsp.labels.splits import has_training_windows, read_windows, selection_w
 from simcsp.metrics.benchmark_predictions import parts_used
 from simcsp.metrics.clustering import lay_out
 from simcsp.metrics.mutagenesis import Score, logo_heights, mean_drops, substitution_drops
+from simcsp.metrics.proxies import fit_logistic
 from simcsp.model.checkpoint import load_backbone
 from simcsp.model.checksums import sha256_folder
 from simcsp.model.classifier import load_classifier, predict_logits
@@ -28,7 +29,6 @@ from simcsp.report.logo import Mutagenesis, mutagenesis_plot
 from simcsp.report.plots import umap_panels
 from simcsp.report.verdict import PRIMARY_ARM
 from simcsp.text.sites import SITES
-from simcsp.training.probe import fit_logistic
 from simcsp.training.tensorboard import LEAST_SITES
 
 MOST_SITES = 1000  # that UMAP lays out: it takes seconds an encoder then

@@ -5,11 +5,9 @@ from __future__ import annotations
 import time
 
 import numpy as np
-from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
-from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import StandardScaler
 
+from simcsp.metrics.proxies import fit_logistic
 from simcsp.metrics.scores import classification_scores
 from simcsp.training.fold import summarise
 from simcsp.training.fold_setup import Fold, FoldJob, FoldSetup, Start, copy_encoder, encode
@@ -42,8 +40,3 @@ def fit_probe(setup: FoldSetup, fold: Fold, start: Start) -> None:
     validation = {f"val/{key}": scores[key] for key in ("auc", "f1", "ap")}
     seconds = time.perf_counter() - began
     summarise(setup, fold, on_test, on_validation, validation, seconds, {"C": chosen})
-
-
-def fit_logistic(vectors: np.ndarray, labels: np.ndarray, c: float) -> Pipeline:
-    """Logistic regression on standardised vectors [n, hidden]; the same weights from the same vectors, any time."""
-    return make_pipeline(StandardScaler(), LogisticRegression(C=c, max_iter=1000)).fit(vectors, labels)
