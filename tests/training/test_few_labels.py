@@ -203,7 +203,7 @@ def test_the_summary_says_whether_the_limit_was_hit(run):
 
 
 def test_sites_among_the_windows_pick_best_nmi_without_a_bed(tiny_data, tmp_path, call):
-    changes = {"evaluate.nmi_sites": "spliceator", "evaluate.nmi_clusters": 2, "data.selection_share": 0.4}
+    changes = {"evaluate.nmi_sites": "spliceator", "data.selection_share": 0.4}
     changes |= {"mlm.steps": 0, "finetune.arms": ["best_nmi"], "finetune.folds": [0], "finetune.max_epochs": 1}
     path = tiny_config(tmp_path, tiny_data, changes)
     call(pretrain, path)
