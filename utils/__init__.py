@@ -1,1 +1,1 @@
-"""The small shared module: config, errors, files, run folder, device, arms, search."""
+"""What the three scripts share: the command line and its checks, and the script runner."""

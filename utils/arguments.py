@@ -88,7 +88,7 @@ def load_config(argv: Sequence[str], hidden: Sequence[str] = (), with_files: boo
 
 
 def find_faults(config: Config, one_job: bool = False) -> list[str]:
-    """A line for each combination of settings that cannot work. one_job: the config is what one fold has saved."""
+    """A line for each invalid combination of settings. one_job: the config was saved by one fit."""
     return [
         *model_faults(config),
         *data_faults(config.data),
@@ -122,7 +122,7 @@ def _without_nulls(config: Config) -> dict[str, str]:
 
 
 def nearest_field(key: str) -> str | None:
-    """The field that an unknown key may have been meant for."""
+    """The known field closest to an unknown key."""
     section, _, name = key.rpartition(".")
     if section == "mlm" and name in OF_CONTRAST:
         return f"pretrain.{name}"

@@ -1,4 +1,4 @@
-"""Settings that cannot work, alone or together, and files that are not there: a line for each."""
+"""Invalid settings, alone or in combination, and missing files: a line for each."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def positions_of(source: str) -> int | None:
 
 
 def missing_files(data: DataConfig) -> list[str]:
-    """A line for each file that pre-training would read and that is not there."""
+    """A line for each missing file that pre-training would read."""
     named = [(name, path) for name in ("fasta", "annotation") for path in getattr(data, name)]
     named += [(name, getattr(data, name)) for name in ("spliceator", "motif_bed", "motif_fasta")]
     return [f"data.{name}: {path} does not exist" for name, path in named if path and not Path(path).exists()]

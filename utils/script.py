@@ -1,4 +1,4 @@
-"""The one place where an error becomes a line on stderr and an exit status."""
+"""Errors become a line on stderr and an exit status, here alone."""
 
 from __future__ import annotations
 

@@ -5,22 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 
 HEAD_FILE = "head.safetensors"
-"""Beside the encoder in the checkpoint of a classifier that no class of transformers holds."""
+"""Beside the encoder in the checkpoint of a classifier that no transformers class covers."""
 PLAIN_CLASSIFIER = "BertForSequenceClassification"
-"""The class of those that it holds: encoder and head are in one file."""
+"""The transformers class of the others: encoder and head in one file."""
 OF_ANNOTATION = ("annotation", "annotation_linear")
 """Floors that are fitted on the text's own annotated sites, and on no label."""
 FLOORS = ("pwm", "kmer", "linear", "cnn", "resnet", *OF_ANNOTATION)
 """They have no encoder; all others are fitted on the training windows of each fold."""
 BASELINE = "baseline"  # the start of the pretrain stage
 PROXIES = ("sccs", "nmi")
-"""Watched in pre-training; each keeps a best checkpoint; higher is better for both."""
+"""Monitored in pre-training; each keeps a best checkpoint; higher is better for both."""
 OF_PRETRAINING = ("best_sccs", "best_nmi", "last")
 """Checkpoints of the pretrain stage, and of its control, under their folders' names."""
 CONTROL = "control_"
 OF_CONTROL = tuple(f"{CONTROL}{name}" for name in OF_PRETRAINING)
 ARMS = (*FLOORS, "fresh", BASELINE, *OF_PRETRAINING, *OF_CONTROL)
-"""Every name that the config knows, in the order of tables."""
+"""All predefined arms, in the order of tables."""
 
 
 def starts_of(arm: str, pretrain_seeds: int) -> int:

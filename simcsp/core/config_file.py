@@ -37,17 +37,17 @@ RETIRED = {
     "pretrain.site_factor": 5.0,
     "search.storage": None,
 }
-"""Fields that earlier versions had, and the value under which they changed nothing."""
+"""Fields of earlier versions, and the value under which they had no effect."""
 
 
 def read_saved(path: Path) -> dict[str, Any]:
-    """The values of a config saved in a run folder, as today's fields have them; what they say is not checked."""
+    """The values of a config saved in a run folder, upgraded to the present fields; not validated."""
     check_saved(path)
     return upgrade(read_values(path, ours=True))
 
 
 def check_saved(path: Path) -> None:
-    """Refuse a config that is not the one which the env.json beside it was written with."""
+    """Refuse a config that differs from the one recorded in the env.json beside it."""
     env = path.with_name(ENVIRONMENT)
     if path.is_file() and env.is_file():
         remedy = "restore it from a backup, or delete its folder and train again"

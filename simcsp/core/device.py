@@ -1,4 +1,4 @@
-"""The device and number format to train in, seeds, and what glibc does with freed memory."""
+"""Device, numeric precision, seeds, and glibc's handling of freed memory."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def total_memory(device: torch.device) -> int:
 
 
 def check_memory(needed: float, what: str, device: torch.device | None = None) -> None:
-    """Refuse what needs more bytes than the device has, before it is tried. needed: a lower bound."""
+    """Refuse work that needs more memory than the device has. needed: lower bound in bytes."""
     total = total_memory(device or torch.device("cpu"))
     if needed > total:
         raise InputError(f"{what}: needs at least {needed / 1e9:,.0f} GB of memory, there are {total / 1e9:,.0f} GB")

@@ -1,4 +1,4 @@
-"""Errors that are the user's to mend (utils/script.py makes a line on stderr and an exit status of them)."""
+"""Errors that the user can fix (utils/script.py reports them as one line on stderr and an exit status)."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _REMEDIES = {
 
 
 class InputError(ValueError):
-    """Something given to us is wrong. The message says what, where (file and line, or field) and what to do."""
+    """Invalid input. The message says what is wrong, where (file and line, or field) and what to do."""
 
 
 class Interrupted(Exception):
-    """A stop was asked for (Ctrl-C, SIGTERM) and the work so far is safe on disk."""
+    """A requested stop (Ctrl-C, SIGTERM); the work so far is saved."""
 
     def __init__(self, message: str, number: int = signal.SIGINT) -> None:
         super().__init__(message)
@@ -51,7 +51,7 @@ def is_first() -> bool:
 
 
 def describe_os_error(error: OSError) -> str:
-    """What the system refused, where, and what to do, in one line."""
+    """A system error in one line: path, reason, remedy."""
     place = f"{error.filename}: " if error.filename is not None else ""
     remedy = _REMEDIES.get(error.errno)
     return " ".join(f"{place}{error.strerror}".split()) + (f"; {remedy}" if remedy else "")

@@ -1,4 +1,4 @@
-"""Files and folders: read with what is wrong named, written aside and renamed, hashed."""
+"""Files and folders: validated reading, atomic writing, hashes."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def read_json(path: Path, remedy: str = "restore it from a backup") -> dict[str, Any]:
-    """A JSON object, checked against its own checksum where it was written with one (which is left out).
+    """A JSON object, verified against its checksum if it has one (which is not returned).
 
     Raises InputError that names the file and the remedy where it is missing, damaged or no object.
     """
@@ -164,20 +164,20 @@ def mend_old_folder(parent: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Put a text in the place of `path`, whole or not at all."""
+    """Atomically write a text file."""
     with replacing(path) as aside:
         aside.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
-    """Put readable JSON in the place of `path`, with its checksum; NaN is refused, None stands for no number."""
+    """Atomically write readable JSON with its checksum; NaN is refused, None stands for a missing number."""
     sealed = {**value, _SEAL: _hash_of(value)}
     write_text(path, json.dumps(sealed, indent=1, allow_nan=False) + "\n")
 
 
 @contextmanager
 def written_aside(path: Path) -> Iterator[TextIO]:
-    """A text file that appears under its name only when the block ends well; gzipped where the name ends in .gz."""
+    """A text file that appears under its name only if the block succeeds; gzipped if the name ends in .gz."""
     with replacing(path) as aside, open(aside, "wb") as raw:
         # without time and name in the header: the same text gives the same bytes
         binary = gzip.GzipFile("", "wb", fileobj=raw, mtime=0) if path.suffix == ".gz" else raw
@@ -272,7 +272,7 @@ def _error_number(error: Exception) -> int | None:
 
 
 def _hash_of(value: dict[str, Any]) -> str:
-    """Hash of a JSON object as it is once written and read."""
+    """Hash of a JSON object after a round trip through JSON."""
     return hashlib.sha256(json.dumps(json.loads(json.dumps(value)), sort_keys=True).encode()).hexdigest()
 
 
@@ -283,7 +283,7 @@ def sha256_file(path: Path) -> str:
 
 
 def check_hash(path: Path, expected: str | None, remedy: str) -> None:
-    """Refuse a file that is not what was hashed; expected: None where an earlier version wrote no hash."""
+    """Refuse a file whose hash differs; expected: None where an earlier version recorded none."""
     if expected is None:
         return
     if not path.is_file():

@@ -66,7 +66,7 @@ def release_lock(path: Path) -> None:
 
 
 def lock_holder(path: Path) -> str | None:
-    """Who holds a lock file, in words; None where nobody does. The file is only read."""
+    """The holder of a lock file, in words; None if it is free. The file is only read."""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""The folder of a stage or fit in work: begun, logged, resumed exactly, finished (its files: see `run_layout`).
+"""The folder of a running stage or fit: started, logged, resumed exactly, finished (its files: see `run_layout`).
 
 metrics.jsonl is the source of truth; TensorBoard's events are a view of it, made anew on resume.
 """
@@ -53,7 +53,7 @@ from simcsp.core.run_layout import (
 )
 
 FORMAT = 2
-"""Of run folders, in env.json. 1, which says nothing there: without checksums. Both are read; a later one is not."""
+"""Format of run folders, in env.json; absent in format 1, which has no checksums. Both are read, later ones refused."""
 STATES = STATE, PREVIOUS_STATE
 START_ANEW = "restore it from a backup, or delete its folder to start over"
 PREDICTION_COLUMNS = ["window", "fold", "label", "probability"]
@@ -61,7 +61,7 @@ REMEDY = "restore it from a backup, or delete its folder and train again"
 HEADLINES = ("train/loss", "val/sccs", "val/nmi", "test/f1", "test/auc")
 """The metrics of TensorBoard's HPARAMS, which shows five at first."""
 CLOCK_FIELDS = ("time", "train/windows_per_s")
-"""The only fields of metrics.jsonl that differ between a straight and a resumed run."""
+"""The only fields of metrics.jsonl that differ between an uninterrupted and a resumed run."""
 _PASSWORD = re.compile(r"(://[^/?#\s@:]*:)[^\s@]*@")
 _PARAMETER = re.compile(r"([?&](?:password|passwd|pwd|token|secret|api_?key)=)[^&\s]+", re.IGNORECASE)
 _PACKAGES = ("torch", "transformers", "accelerate", "numpy", "scipy", "scikit-learn", "igraph", "umap-learn")
@@ -83,7 +83,7 @@ def environment(device: str, inputs: dict[str, str]) -> dict[str, Any]:
 
 
 def without_secrets(text: str) -> str:
-    """A word of a command line without the passwords and tokens of addresses in it."""
+    """A command-line argument with passwords and tokens in URLs masked."""
     return _PARAMETER.sub(r"\1***", _PASSWORD.sub(r"\1***@", text))
 
 
@@ -107,7 +107,7 @@ def _git_state() -> dict[str, Any]:
 
 
 class View(Protocol):
-    """What shows a stage to people while it runs (simcsp/training/tensorboard.py): its methods are told there."""
+    """Live display of a running stage (implemented and documented in simcsp/training/tensorboard.py)."""
 
     def show(self, row: dict[str, Any]) -> None: ...
     def rewind(self, step: int, rows: list[dict[str, Any]]) -> None: ...
@@ -186,7 +186,7 @@ class RunFolder:
             tqdm.write(f"{message}\033[K" if sys.stdout.isatty() else message)
 
     def record(self, step: int, values: dict[str, float]) -> None:
-        """Append one row to metrics.jsonl and show it. Raises FloatingPointError on NaN or infinity."""
+        """Append a row to metrics.jsonl and to the view. Raises FloatingPointError on NaN or infinity."""
         for key, value in values.items():
             if not np.isfinite(value):
                 raise FloatingPointError(f"{key} is {value} at step {step}")
@@ -196,18 +196,18 @@ class RunFolder:
             self.view.show(row)
 
     def metrics(self) -> list[dict[str, Any]]:
-        """Rows of metrics.jsonl; a last line torn by a kill is left out."""
+        """Rows of metrics.jsonl, without a last line truncated by a kill."""
         return read_metrics(self.path)
 
     def rewind(self, step: int) -> None:
-        """Forget metrics after `step` (-1: all) and make the view anew, to go on from a saved state."""
+        """Discard metrics after `step` (-1: all) and rebuild the view, before resuming from a saved state."""
         rows = [row for row in self.metrics() if row["step"] <= step]
         write_text(self.path / METRICS, "".join(json.dumps(row) + "\n" for row in rows))
         if self.view is not None:
             self.view.rewind(step, rows)
 
     def save_state(self, state: dict[str, Any], keep_previous: bool = True) -> None:
-        """Atomically save all that going on needs (tensors, numbers, strings; readable with weights_only).
+        """Atomically save all that a resume needs (tensors, numbers, strings; readable with weights_only).
 
         keep_previous: False where going on from the state before this one would not come to the same."""
         path = self.path / STATE
@@ -220,7 +220,7 @@ class RunFolder:
             (self.path / PREVIOUS_STATE).unlink(missing_ok=True)
 
     def load_state(self, map_location: str | torch.device = "cpu") -> dict[str, Any] | None:
-        """The last saved state, or the one before where that is damaged, which the log then says; or None."""
+        """The last saved state, or the previous one if it is damaged (logged), or None."""
         newest, previous = self.path / STATE, self.path / PREVIOUS_STATE
         if newest.is_file():
             state, damage = read_state(newest, map_location)
@@ -238,7 +238,7 @@ class RunFolder:
         return state
 
     def finish(self, summary: dict[str, Any], hyperparameters: dict[str, Any] | None = None) -> None:
-        """Write summary.json, the last act: its presence means done. The view shows it beside the hyperparameters."""
+        """Write summary.json, last: its presence means done. The view shows it with the hyperparameters."""
         if self.view is not None:
             self.view.finish(hyperparameters, summary.get("metrics", {}))
         write_json(self.path / SUMMARY, summary)
@@ -246,7 +246,7 @@ class RunFolder:
         self.finished = True
 
     def _end(self) -> None:
-        """Remove what only going on needs."""
+        """Remove what only a resume needs."""
         for name in STATES:
             (self.path / name).unlink(missing_ok=True)
         release_lock(self.path / LOCK)
@@ -287,7 +287,7 @@ def read_state(path: Path, map_location: str | torch.device) -> tuple[dict[str, 
 
 
 def _with_new_fields(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
-    """A saved config with the defaults of fields that are younger than it: they are what it ran under."""
+    """A saved config with the defaults of fields added since, under which it ran."""
     filled, defaults = dict(before), to_dict(Config())
     for name, section in before.items():
         if isinstance(section, dict) and isinstance(now.get(name), dict):

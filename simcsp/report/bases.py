@@ -103,7 +103,7 @@ def _what_is_tested(fold: Path) -> tuple[Any, ...]:
 
 
 def find_bases_caveats(comparison: Comparison) -> list[str]:
-    """What a reader has to beware of."""
+    """Warnings, as of `caveats.find_caveats`."""
     caveats = [line for metric in list(ENDPOINTS)[2:] for line in unbeaten_floors(comparison, metric)]
     folds = sorted(set(comparison.scores["fold"]))
     if len(folds) == 1:
@@ -120,7 +120,7 @@ def to_markdown(
     title: str, table: pd.DataFrame, contrasts: list[Contrast], verdict: Verdict, caveats: list[str],
     figures: dict[str, str],
 ) -> str:  # fmt: skip
-    """The report for a person; figures: {name of a PNG beside it: caption}."""
+    """The report in Markdown; figures: {name of a PNG beside it: caption}."""
     parts = opening(f"{plain(title)}: comparison of arms, every base", verdict, caveats)
     parts += ["## Splice sites among all bases, donors / acceptors", markdown_table(_cells(table)), HOW_TO_READ]
     parts += [f"![{name}]({name}.png)\n\n*{caption}*" for name, caption in figures.items()]

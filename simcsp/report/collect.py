@@ -1,4 +1,4 @@
-"""Finished work read back from run folders as tables: folds of one or several runs under one set of arm names."""
+"""Results read from run folders as tables: folds of one or several runs under common arm names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The picture of an in-silico mutagenesis: a logo of what supports the call, and every substitution below it."""
+"""Figure of an in-silico mutagenesis: sequence logo above, heat map of substitutions below."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The report as text: Markdown, one HTML page that needs nothing else, and a short table for the terminal."""
+"""The report as text: Markdown, a self-contained HTML page, and a short table for the terminal."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ CAPTIONS = {
 
 
 def opening(heading: str, verdict: Verdict, caveats: list[str]) -> list[str]:
-    """What a report begins with: the verdict, the primary contrast, the warnings."""
+    """The beginning of a report: verdict, primary contrast, warnings."""
     parts = [f"# {heading}", f"> **{verdict.headline}**"]
     parts += ["\n".join(f"- {sentence}" for sentence in verdict.details)] if verdict.details else []
     if verdict.contrasts:
@@ -87,7 +87,7 @@ def to_markdown(
     caveats: list[str],
     figures: list[str],
 ) -> str:
-    """The report for a person; figures are names of PNGs beside it."""
+    """The report in Markdown; figures: names of PNGs beside it."""
     parts = opening(f"{plain(title)}: comparison of arms", verdict, caveats)
     for site in dict.fromkeys(table.loc[table["dataset"] == CROSS_VALIDATION, "site"]):
         parts += [f"## Splice-site classification, site: {site}", markdown_table(_cells(table, site))]
@@ -110,7 +110,7 @@ def to_markdown(
 
 
 def plain(name: str) -> str:
-    """A name that is not ours, such as a folder's, as Markdown that shows it and does nothing else."""
+    """An external name, such as a folder's, escaped for Markdown."""
     return re.sub(r"([\\`\[\]|])", r"\\\1", html.escape(" ".join(name.split()), quote=False))
 
 
@@ -207,7 +207,7 @@ def _proxy_tables(table: pd.DataFrame) -> str:
 
 
 def _overlap_table(folder: Path) -> str:
-    """What pretrain.py found, part by part; empty where the run has no pre-training text."""
+    """Overlap with the pre-training text by part; empty if the run has no text."""
     path = folder / OVERLAP
     if not path.is_file():
         return ""
@@ -277,7 +277,7 @@ li { margin: .3rem 0; }
 
 
 def to_html(title: str, text: str, folder: Path, subject: str = "comparison of arms") -> str:
-    """One page that needs no other file: text is Markdown, its images are read from `folder`."""
+    """A self-contained page: text is Markdown, its images are read from `folder`."""
     reader = Markdown(extensions=["tables"])
     reader.preprocessors.deregister("html_block")  # names may hold tags: none is let through
     reader.inlinePatterns.deregister("html")
@@ -301,7 +301,7 @@ def _data_uri(stem: Path) -> str:
 
 
 def to_terminal(where: str, table: pd.DataFrame, verdict: Verdict, caveats: list[str]) -> str:
-    """The comparison as aligned columns: mean F1 and AUC, difference to the baseline; then what it comes to."""
+    """The comparison in aligned columns: mean F1 and AUC, difference to the baseline; then the verdict."""
     lines = []
     for site in dict.fromkeys(table.loc[table["dataset"] == CROSS_VALIDATION, "site"]):
         cells = _cells(table, site)

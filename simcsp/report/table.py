@@ -14,13 +14,13 @@ def markdown_table(rows: list[list[str]]) -> str:
 
 
 def aligned(rows: list[list[str]]) -> list[str]:
-    """Lines with columns as wide as their widest cell."""
+    """Rows as lines with aligned columns."""
     widths = [max(map(len, column)) for column in zip(*rows)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
 
 
 def score_table(rows: dict[str, dict[str, float]]) -> str:
-    """{row: {column: score}} as aligned columns; a score that a row does not have stays empty."""
+    """{row: {column: score}} in aligned columns; missing scores are blank."""
     columns = list(dict.fromkeys(key for scores in rows.values() for key in scores))
     width = max(map(len, rows))
     lines = [" ".join([" " * width, *(f"{column:>12}" for column in columns)])]

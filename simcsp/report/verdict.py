@@ -1,4 +1,4 @@
-"""The statistics of a comparison: which differences are tested, how they are adjusted, and what they come to in words.
+"""The statistics of a comparison: which differences are tested, how they are adjusted, and the verdict in words.
 
 Two co-primary endpoints, F1 and AUC on both sites (where every base is labelled: average precision of donors and of
 acceptors), and one primary contrast, `last` against `control_last` (against the baseline where no control was run): a
@@ -62,7 +62,7 @@ class PairedTests:
 
     @property
     def unit(self) -> str:
-        """What the unit of inference is."""
+        """The unit of inference."""
         return "folds x seeds" if self.seeds is None else "pre-training seeds"
 
     @property
@@ -100,7 +100,7 @@ class Contrast:
 
     @property
     def test(self) -> PairedTest:
-        """The test that is reported: of both kinds of unit where there are both."""
+        """The reported test: over both kinds of unit if there are both."""
         return self.tests.both
 
     @property
@@ -344,8 +344,8 @@ def judge(
 
 
 def not_learned(comparison: Comparison, arm: str, contrast: Contrast) -> list[str]:
-    """Why an arm's scores say nothing: validation AUC at chance (`chance_auc`, of a fold with as many of either class),
-    or one class called throughout; empty if it learned."""
+    """Why an arm's scores are not interpretable: validation AUC at chance (`chance_auc`, for a fold with as many windows
+    of either class), or one class called throughout; empty if it learned."""
     scores = comparison.scores[(comparison.scores["arm"] == arm) & (comparison.scores["site"] == contrast.site)]
     scores = scores[scores["train_windows"] == contrast.windows]
     validation = scores[scores["metric"] == "val/auc"]
@@ -402,7 +402,7 @@ def _numbers(primary: list[Contrast]) -> str:
 
 
 def _meaning(outcome: str, primary: list[Contrast], contrasts: list[Contrast]) -> str:
-    """What the control and the baseline say about it."""
+    """The interpretation given the control and the baseline."""
     first = primary[0]
     if not first.control:
         return (
@@ -446,7 +446,7 @@ def _tuned(comparison: Comparison, first: Contrast) -> str:
 
 
 def _null(comparison: Comparison, primary: list[Contrast]) -> str:
-    """Whether differences that matter are ruled out."""
+    """Whether relevant differences are ruled out."""
     margin, parts = smallest_effect(comparison), []
     for one in primary:
         if (p := one.test.equivalent) is not None:
