@@ -344,8 +344,8 @@ def judge(
 
 
 def not_learned(comparison: Comparison, arm: str, contrast: Contrast) -> list[str]:
-    """Why an arm's scores are not interpretable: validation AUC at chance (`chance_auc`, for a fold with as many windows
-    of either class), or one class called throughout; empty if it learned."""
+    """Why an arm's scores are not interpretable: validation AUC at chance (`chance_auc`, with as many windows of either
+    class), or one class called throughout; empty if it learned."""
     scores = comparison.scores[(comparison.scores["arm"] == arm) & (comparison.scores["site"] == contrast.site)]
     scores = scores[scores["train_windows"] == contrast.windows]
     validation = scores[scores["metric"] == "val/auc"]
