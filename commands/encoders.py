@@ -201,8 +201,8 @@ def show_mlm(source: Path, config: Config) -> None:
     windows, places, regions = [], [], []
     transcripts = read_annotation(settings.mlm_annotation, {r.name: r.length for r in kept_out.records})
     for record in kept_out.records:
-        found = choose_windows(kept_out, record, transcripts, windows_nt, MLM_PLACES, config.seed)
-        for column, values in zip((windows, places, regions), found):
+        chosen = choose_windows(kept_out, record, transcripts, windows_nt, MLM_PLACES, config.seed)
+        for column, values in zip((windows, places, regions), chosen):
             column.append(values + (record.offset if column is places else 0))
     windows, places, regions = (np.concatenate(column) for column in (windows, places, regions))
     fresh_text = ~shared_windows(windows, (corpus.store.ids[start:end] for start, end in stretches))
@@ -215,10 +215,10 @@ def show_mlm(source: Path, config: Config) -> None:
         probabilities = masked_predictions(model, windows, settings.batch_size, accelerator.autocast)
         rows = {}
         for number, region in (*enumerate(REGIONS), (WHOLE, "whole record")):
-            mine = regions == number
-            if mine.any():
+            in_region = regions == number
+            if in_region.any():
                 rows[region] = compare_with_neighbours(
-                    probabilities[mine], table, windows[mine], places[mine], config.seed
+                    probabilities[in_region], table, windows[in_region], places[in_region], config.seed
                 )
         print(f"{name}: one base masked in {windows_nt} nt of {Path(settings.mlm_fasta).name}")
         print(score_table(rows))

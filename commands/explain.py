@@ -109,16 +109,16 @@ def _branch_point(texts: np.ndarray, drops: np.ndarray, boundary: int) -> Mutage
     """Acceptors by their branch points' A; None where none has one. As `about_branch_points`."""
     from simcsp.report.logo import Mutagenesis
 
-    mine, of_mine, others = about_branch_points(texts, drops, boundary)
+    windows, window_drops, others = about_branch_points(texts, drops, boundary)
     first, last = BRANCH_POINT
-    print(f"branch point: {len(mine)} of {len(texts)} acceptors have YTNAY {first} to {last} nt before them", end="")
-    if not len(mine):
+    print(f"branch point: {len(windows)} of {len(texts)} acceptors have YTNAY {first} to {last} nt before them", end="")
+    if not len(windows):
         print()
         return None
-    heights = logo_heights(mine, of_mine)
+    heights = logo_heights(windows, window_drops)
     print(f"; changing its A costs {heights[BRANCH_ROOM].sum():.3f}, another A before C or T {others:.3f}")
     offsets = np.arange(-BRANCH_ROOM, BRANCH_ROOM + 1)
-    return Mutagenesis(heights, mean_drops(mine, of_mine), offsets, len(mine))
+    return Mutagenesis(heights, mean_drops(windows, window_drops), offsets, len(windows))
 
 
 def _rows(kind: str, panel: Mutagenesis, positions: np.ndarray) -> list[tuple]:

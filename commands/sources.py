@@ -65,8 +65,8 @@ def names_config(words: list[str]) -> bool:
 
 def enclosing_run(source: Path) -> Path | None:
     """The run folder that is or holds `source`: the outermost one with a stage in it."""
-    found = [path for path in (source, *source.parents) if next(stage_configs(path), None) is not None]
-    return found[-1] if found else None
+    runs = [path for path in (source, *source.parents) if next(stage_configs(path), None) is not None]
+    return runs[-1] if runs else None
 
 
 def stage_configs(run: Path) -> Iterator[Path]:

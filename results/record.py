@@ -70,11 +70,11 @@ def main() -> None:
     asked = parser.parse_args()
     known = pd.read_csv(TABLE, dtype=str) if TABLE.is_file() else pd.DataFrame(columns=COLUMNS)
     for folder in asked.runs:
-        found = rows_of(folder)
+        rows = rows_of(folder)
         if asked.validation:
-            found = found[found["metric"].str.startswith("val/")]
-        known = pd.concat([known[known["run"] != folder.name], found], ignore_index=True)
-        print(f"{folder}: {len(found)} rows")
+            rows = rows[rows["metric"].str.startswith("val/")]
+        known = pd.concat([known[known["run"] != folder.name], rows], ignore_index=True)
+        print(f"{folder}: {len(rows)} rows")
     write_text(TABLE, known[COLUMNS].to_csv(index=False))
 
 
@@ -124,10 +124,10 @@ def made_by(stages: list[Path]) -> dict[str, str]:
 def portable(word: str) -> str:
     """A word of a command without the folders of one machine: an absolute path from runs/, models/, data/ or configs/
     on, or else its last part."""
-    found = (
+    tail = (
         re.search(r"/.*?/((?:runs|models|data|configs)/.*)|/(?:.*/)?([^/]+)/?$", word) if word.startswith("/") else None
     )
-    return word if found is None else found[1] or found[2]
+    return word if tail is None else tail[1] or tail[2]
 
 
 def commit_of(git: dict[str, str | bool | None]) -> str:
@@ -192,11 +192,11 @@ class Seeds:
     def of(self, arm: str, reference: str, dataset: str) -> str:
         """Ascending, a space between them. dataset: a proxy is of all pre-training seeds, fine-tuned or not."""
         if dataset != CROSS_VALIDATION and arm in (*OF_PRETRAINING, *OF_CONTROL):
-            mine, other = {*stage_folders(self.runs[0], checkpoint_of(arm)[0])} - {None}, set()
+            of_arm, of_reference = {*stage_folders(self.runs[0], checkpoint_of(arm)[0])} - {None}, set()
         else:
-            mine, other = (self.pretrained.get(name, set()) for name in (arm, reference))
-        found = mine & other if mine and other else mine or other
-        return " ".join(map(str, sorted(found or self.fits.get(arm) or set().union(*self.fits.values()))))
+            of_arm, of_reference = (self.pretrained.get(name, set()) for name in (arm, reference))
+        seeds = of_arm & of_reference if of_arm and of_reference else of_arm or of_reference
+        return " ".join(map(str, sorted(seeds or self.fits.get(arm) or set().union(*self.fits.values()))))
 
 
 # -- evaluate.py relate ------------------------------------------------------------------------------------------------

@@ -81,9 +81,9 @@ def load_config(argv: Sequence[str], hidden: Sequence[str] = (), with_files: boo
         config.name = path.stem
     faults |= _without_nulls(config)
     about = {*faults, *filter(None, map(nearest_field, faults))}  # what was meant there is not known
-    found = [fault for fault in find_faults(config, one_job) if not any(key in fault for key in about)]
-    found += missing_files(config.data) if with_files else []
-    refuse_faults([*faults.values(), *found])
+    combinations = [fault for fault in find_faults(config, one_job) if not any(key in fault for key in about)]
+    combinations += missing_files(config.data) if with_files else []
+    refuse_faults([*faults.values(), *combinations])
     return config
 
 

@@ -37,10 +37,10 @@ def model_faults(config: Config) -> Iterator[str]:
 def positions_of(source: str) -> int | None:
     """Longest input, in tokens, of a checkpoint folder by its config.json; None where there is none to read."""
     try:
-        found = json.loads((Path(source) / "config.json").read_text(encoding="utf-8"))["max_position_embeddings"]
+        positions = json.loads((Path(source) / "config.json").read_text(encoding="utf-8"))["max_position_embeddings"]
     except (OSError, ValueError, KeyError, TypeError):
         return None  # a hub id, or a folder whose faults whoever loads it says
-    return found if isinstance(found, int) else None
+    return positions if isinstance(positions, int) else None
 
 
 def missing_files(data: DataConfig) -> list[str]:
