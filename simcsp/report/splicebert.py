@@ -24,6 +24,7 @@ TITLES = {
     "conservation": "Conservation",
     "mutagenesis": "Saturation mutagenesis",
     "attention": "Attention between sites",
+    "branch_points": "Branch points",
     "bases": "Labels of every base",
     "embeddings": "Embeddings of sites",
 }
@@ -79,6 +80,9 @@ NOTES = {
     "attention": "Maximum over heads; three queries about a place, best of three keys about the other; median over "
     "pairs. Floor: two bases of the same window as far apart. Published windows have 1,000 nt, and attention falls as "
     "they grow: compare with the floor.",
+    "branch_points": "Logistic regression on the frozen last hidden states of each base 18 to 44 nt before an "
+    "acceptor, folds by gene or chromosome; the paper fine-tunes the encoder, and draws its scores only. Floor: the "
+    "letters within 10 nt and the distance to the acceptor.",
     "bases": "Test records of the run's folds.",
     "embeddings": "Sites of data.motif_bed; floor: the better of one-hot bases and GC content.",
 }

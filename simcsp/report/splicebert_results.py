@@ -24,6 +24,7 @@ from simcsp.labels.motifs import load_nmi_sites
 from simcsp.labels.placed import BUILDS, Placed, open_places
 from simcsp.labels.variants import PEERS, Variants, read_mfass, read_vexseq, widen
 from simcsp.metrics.attention_pairs import WINDOW, attention_rows, pair_attention, read_pairs
+from simcsp.metrics.branch_points import branch_point_rows, read_branch_points
 from simcsp.metrics.conservation import CONSERVED, base_states, conservation_rows, one_hot_bases
 from simcsp.metrics.masked_regions import predict_masked, region_rows, region_windows
 from simcsp.metrics.proxies import nmi_details, of_floors
@@ -260,9 +261,7 @@ def _auc_interval(labels: np.ndarray, scores: np.ndarray, blocks: np.ndarray, se
 
 def attention(subject: Subject) -> tuple[list[dict], dict[str, Any]]:
     """Attention between the published pairs, in windows as long as the model takes, beside their controls."""
-    rows, places = [], subject.places().get("hg19")
-    if places is None:
-        raise InputError(f"{subject.data}: no hg19.fa.gz and no genes: python data/fetch.py genes, or hg19")
+    rows, places = [], _hg19(subject)
     length = min(WINDOW, subject.limit)
     for path in sorted((subject.data / "attention").glob("*.bedpe.gz")):
         pairs = read_pairs(path, places, length, subject.config.seed, subject.windows)
@@ -275,6 +274,22 @@ def attention(subject: Subject) -> tuple[list[dict], dict[str, Any]]:
             values = pair_attention(subject.model.bert, pairs.ids, both, *subject.how, bar.update)
         rows += attention_rows(group, pairs, values, _RESAMPLES, subject.config.seed)
     return rows, {"nt": length}
+
+
+def branch_points(subject: Subject) -> tuple[list[dict], dict[str, Any]]:
+    """A probe of each base 18 to 44 nt before an acceptor."""
+    places = _hg19(subject)
+    length = min(PUBLISHED_WINDOW, subject.limit)
+    regions = read_branch_points(subject.data / "branchpoints/mercer_dataset.hg19.bed.gz", places, length)
+    states = base_states(subject.model.bert, regions.ids, *subject.how)
+    return branch_point_rows(regions, states, subject.config.seed), {"nt": length}
+
+
+def _hg19(subject: Subject) -> Placed:
+    places = subject.places().get("hg19")
+    if places is None:
+        raise InputError(f"{subject.data}: no hg19.fa.gz and no genes: python data/fetch.py genes, or hg19")
+    return places
 
 
 def bases(subject: Subject) -> tuple[list[dict], dict[str, Any]]:
@@ -326,6 +341,9 @@ RESULTS = {
         ("attention/hg19.intronic_pair.1000_per_group.bedpe.gz",),
         "attention genes",
         f"{_SPLICEBERT}, notebook 03-attention (SpliceBERT.1024nt, 1,000 nt)",
+    ),
+    "branch_points": Result(
+        branch_points, ("branchpoints/mercer_dataset.hg19.bed.gz",), "branchpoints genes", f"{_SPLICEBERT}, figure only"
     ),
     "bases": Result(bases, (), "genes", f"{_SPLICEBERT}, GTEx set, 900 nt"),
     "embeddings": Result(embeddings, (), "spliceator hg19", f"{_SPLICEBERT}, notebook 02-embedding (layer 4)"),
