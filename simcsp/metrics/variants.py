@@ -178,14 +178,18 @@ def precision_row(metric: str, variants: Variants, scores: np.ndarray, seed: int
 
 
 def zero_shot_rows(variants: Variants, scores: dict[str, np.ndarray], seed: int) -> list[dict]:
-    """Counts, average precision of each score with and without splice dinucleotides, and the positives' mean rank."""
-    outside = ~variants.in_dinucleotide
+    """Counts, average precision of each score with and without splice dinucleotides, and the positives' mean rank.
+
+    The floor of a score is how near the variant is to the nearer of the two sites.
+    """
+    outside, near = ~variants.in_dinucleotide, nearness(variants)
     rows = []
     for suffix, chosen in (("", np.ones(len(variants), dtype=bool)), (", without splice dinucleotides", outside)):
         some = variants.take(chosen)
         rows.append({"metric": f"positives{suffix}", "n": len(some), "value": int(some.positive.sum())})
         for name, values in scores.items() if some.positive.any() else ():
-            rows.append(precision_row(f"AP of {name}{suffix}", some, values[chosen], seed))
+            floor = average_precision_score(some.positive, near[chosen])
+            rows.append(precision_row(f"AP of {name}{suffix}", some, values[chosen], seed, floor))
     if (by_distance := scores.get("KL by distance")) is not None:
         ranks = rankdata(by_distance) / len(variants)
         of_others = float(ranks[~variants.positive].mean())
@@ -193,6 +197,12 @@ def zero_shot_rows(variants: Variants, scores: dict[str, np.ndarray], seed: int)
         row = {"metric": "mean rank of positives by KL by distance", "n": len(variants), "value": mean}
         rows.append(row | {"floor": of_others})
     return rows
+
+
+def nearness(variants: Variants) -> np.ndarray:
+    """float [n]: minus the distance to the middle of the nearer site's two bases of the intron."""
+    start, end = variants.exon.T
+    return -np.minimum(np.abs(variants.offset - start + 1.5), np.abs(variants.offset - end - 0.5))
 
 
 def place_features(variants: Variants) -> np.ndarray:

@@ -71,8 +71,9 @@ NOTES = {
     "masked": "15 % masked as in training; near a site: the intron's bases within 100 nt. Floor: the likeliest base by "
     "counts of the three on either side, over the other half of the genes. Published: 100,000 windows of 510 nt.",
     "variants": "-dP, KL at sites and KL by distance as published, in the constructs as measured (published: 510 nt of "
-    "the genome about the exon); AP is drawn there, not printed. Floor: the prevalence; of the probe: distance to the "
-    "exon's ends, and the substitution. Intervals over exons. Mean rank: the floor is that of the others.",
+    "the genome about the exon); AP is drawn there, not printed. Floor: how near the variant is to a site; of the "
+    "probe: a probe of the distances to both sites and the substitution; of the peers: the prevalence. Intervals over "
+    "exons. Mean rank: the floor is that of the others.",
     "conservation": "Logistic regression on the last hidden states; floor: one-hot bases within 20 nt (published: "
     "250 nt, AUC .533, AP .067). Published windows are of random transcripts, ours exons with their flanks: compare "
     "with the floor. Split by base as published, by window as is right.",

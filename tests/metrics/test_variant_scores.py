@@ -15,6 +15,7 @@ from simcsp.metrics.variants import (
     REACH,
     distance_score,
     kl_divergence,
+    nearness,
     place_features,
     probe,
     score_variants,
@@ -109,10 +110,18 @@ def test_rows_count_and_rank_as_the_paper_does(tmp_path):
     outside = rows["positives, without splice dinucleotides"]
     assert (outside["value"], outside["n"]) == (0, n - positives)
     ap = rows["AP of KL by distance"]
-    assert ap["value"] == pytest.approx(1) == ap["high"] and ap["floor"] == pytest.approx(positives / n)
+    assert ap["value"] == pytest.approx(1) == ap["high"] == ap["floor"]  # only variants at the sites disrupt
     ranks = rows["mean rank of positives by KL by distance"]
     assert ranks["value"] == pytest.approx((n + n - positives + 1) / 2 / n)
     assert ranks["floor"] == pytest.approx((n - positives + 1) / 2 / n)
+
+
+def test_nearness_by_hand():
+    offsets, exon = np.array([0, 1, 2, 3, 4, 5]), np.array([[3, 4]] * 6)  # AG at 1 and 2, GT at 4 and 5
+    nothing = np.zeros(6, dtype=int)
+    six = Variants([encode("CAGAGT")], nothing, offsets, nothing, exon, nothing > 0, nothing, None, {})
+    assert nearness(six).tolist() == [-1.5, -0.5, -0.5, -1.5, -0.5, -0.5]
+    assert six.in_dinucleotide.tolist() == [False, True, True, False, True, True]
 
 
 def test_a_probe_never_learns_from_the_exon_that_it_is_asked_about(tmp_path):
