@@ -19,13 +19,14 @@ from simcsp.core.errors import InputError
 from simcsp.labels.placed import Placed
 from simcsp.metrics.conservation import one_hot_bases
 from simcsp.metrics.scores import ap_interval, score_against
-from simcsp.text.alphabet import N
+from simcsp.text.alphabet import A, N
 from simcsp.text.reading import open_binary
 
 FIRST, LAST = 18, 44
 """nt before the acceptor, between which the candidates lie."""
 IGNORED = -100  # a base that some evidence calls a branch point, but not with high confidence
 FOLDS = 5
+FEWEST_A = 0.5  # of branch points; any shift of the coordinates leaves a fifth or so
 _REACH = 10  # nt on either side that the floor sees
 
 
@@ -45,7 +46,8 @@ def read_branch_points(path: Path, places: Placed, length: int) -> BranchRegions
     """The regions of SpliceBERT's BED with a high-confidence branch point that lie in a known stretch of the genome.
 
     Columns chrom, start, end, name, labels (comma-separated, in the order of the forward strand), strand. A region cut
-    short by its intron's donor is filled with IGNORED on that side, as published. Raises InputError with the line.
+    short by its intron's donor is filled with IGNORED on that side, as published. Raises InputError with the line,
+    and for a file of another build than the genome, by how many branch points are A.
     """
     width = LAST - FIRST + 1
     start = length // 2 - width // 2
@@ -70,6 +72,12 @@ def read_branch_points(path: Path, places: Placed, length: int) -> BranchRegions
     if not rows:
         raise InputError(f"{path}: no region with a branch point lies in the genome that is here")
     ids, labels, gene, chrom = map(np.array, zip(*rows))
+    share = float((ids[:, start : start + width][labels == 1] == A).mean())
+    if share < FEWEST_A:
+        raise InputError(
+            f"{path}: {share:.0%} of its branch points are A in the genome that is here, of human ones four in five: "
+            "the file is of another build"
+        )
     return BranchRegions(ids, start, labels, gene, chrom)
 
 

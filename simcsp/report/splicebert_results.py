@@ -142,7 +142,7 @@ def _variant_rows(subject: Subject, name: str, measured: Variants, path: Path | 
     seed = subject.config.seed
     cut = measured.cut(min(subject.limit, PUBLISHED_WINDOW))
     with _bar(f"variants, {name or 'short'}", len(cut)) as bar:
-        scores = score_variants(subject.model, cut, *subject.how, bar.update)
+        scores = score_variants(subject.model, cut, subject.config.evaluate.batch_size, bar.update)
     rows = zero_shot_rows(cut, scores.scores, seed)
     if name:
         groups = {"positive": cut.positive, "other": ~cut.positive}
@@ -222,7 +222,7 @@ def mutagenesis(subject: Subject) -> tuple[list[dict], dict[str, Any]]:
         row.astype(str), read_table(subject.data / "variants/mfass.tsv.gz", [], sep="\t").iloc[np.zeros(n, int)], {},
     )  # fmt: skip
     with _bar("saturation mutagenesis", n) as bar:
-        scores = score_variants(subject.model, changed, *subject.how, bar.update)
+        scores = score_variants(subject.model, changed, subject.config.evaluate.batch_size, bar.update)
     near = scores.near_kl.reshape(len(places), 3, -1).max(axis=1)
     conserved = phastcons.ravel()[places] >= CONSERVED
     felt = distance_score(near)

@@ -20,6 +20,11 @@ def data(tmp_path):
     return genes, open_places(tmp_path / "data", "hg19", tmp_path / "cache"), tmp_path / "bp.bed.gz"
 
 
+def genes_a(candidates):
+    """The last of the candidates that is an A before another base."""
+    return max(i for i in range(1, WIDTH - 1) if candidates[i] == "A" != candidates[i + 1])
+
+
 def write(path, rows):
     with gzip.open(path, "wt") as handle:
         handle.writelines("\t".join(map(str, row)) + "\n" for row in rows)
@@ -29,15 +34,16 @@ def test_candidates_lie_18_to_44_nt_before_the_acceptor_on_either_strand(data):
     genes, places, path = data
     acceptor = 500  # first base of an exon, on the gene's own strand
     rows = []
-    for _, chrom, start, strand in genes.values():
+    for bases, chrom, start, strand in genes.values():
         first, end = acceptor - 44, acceptor - 17  # on its own strand, half-open
         labels = [0] * WIDTH
-        labels[WIDTH - 5] = 1  # the fifth from the acceptor: 22 nt before it
+        at = genes_a(bases[first:end])
+        labels[at] = 1
         labels[0] = IGNORED
         place = (start + first, start + end) if strand == "+" else (start + LENGTH - end, start + LENGTH - first)
         rows.append((chrom, *place, "x", ",".join(map(str, labels if strand == "+" else labels[::-1])), strand))
-        short = labels[-9:]  # the donor is 26 nt before the acceptor
-        inner = (place[1] - 9, place[1]) if strand == "+" else (place[0], place[0] + 9)
+        short = labels[at:]  # the donor is that near
+        inner = (place[1] - len(short), place[1]) if strand == "+" else (place[0], place[0] + len(short))
         rows.append((chrom, *inner, "x", ",".join(map(str, short if strand == "+" else short[::-1])), strand))
         rows.append((chrom, *place, "x", ",".join(["0"] * WIDTH), strand))  # no branch point: dropped
     write(path, rows)
@@ -47,8 +53,12 @@ def test_candidates_lie_18_to_44_nt_before_the_acceptor_on_either_strand(data):
         left = acceptor - 44 - regions.start
         assert decode(regions.ids[i]) == genes[gene][0][left : left + 60]
         (at,) = np.flatnonzero(regions.labels[i] == 1)
-        assert left + regions.start + at == acceptor - 22
-    assert regions.labels[0, 0] == IGNORED and (regions.labels[1, : WIDTH - 9] == IGNORED).all()
+        assert at == genes_a(genes[gene][0][acceptor - 44 : acceptor - 17])
+        assert (regions.labels[i, : at if i % 2 else 1] == IGNORED).all()
+    shifted = [(row[0], row[1] + 1, row[2] + 1, *row[3:]) for row in rows if "1" in row[4]]
+    write(path, [row for row in shifted if row[5] == "+"])
+    with pytest.raises(InputError, match="another build"):  # the base after the branch point is no A
+        read_branch_points(path, places, 60)
 
 
 @pytest.mark.parametrize("row", [("chr1", 5, 6), ("chr1", 5, 8, "x", "0,1", "+"), ("chr1", 5, 7, "x", "0,7", "+")])
