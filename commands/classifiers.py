@@ -14,12 +14,14 @@ from simcsp.core.arms import FLOORS, holds_classifier
 from simcsp.core.config import Config
 from simcsp.core.device import build_accelerator
 from simcsp.core.errors import InputError
-from simcsp.core.files import write_text
+from simcsp.core.files import sha256_file, write_text
+from simcsp.core.provenance import seal
 from simcsp.core.run_layout import (
     BENCHMARK,
     BENCHMARK_TABLE,
     SPLITS,
     SPLITS_RECORD,
+    SUMMARY,
     checkpoint_path,
     fit_key,
     is_finished,
@@ -101,7 +103,7 @@ def show_benchmark(source: Path, config: Config) -> None:
     if reason := why_nothing_is_written(folders, config, windows):
         print(f"nothing written: {reason}")
         return
-    write_benchmark(rows, notes, curves, config, made_up="SYNTHETIC" in windows.groups)
+    write_benchmark(rows, notes, curves, config, folders, made_up="SYNTHETIC" in windows.groups)
 
 
 def load_benchmarks(config: Config) -> dict[str, Windows]:
@@ -135,9 +137,14 @@ def why_nothing_is_written(folders: list[Path], config: Config, windows: Windows
 
 
 def write_benchmark(
-    rows: pd.DataFrame, notes: list[str], curves: dict[str, dict[str, dict[str, Curve]]], config: Config, made_up: bool
+    rows: pd.DataFrame,
+    notes: list[str],
+    curves: dict[str, dict[str, dict[str, Curve]]],
+    config: Config,
+    folders: list[Path],
+    made_up: bool,
 ) -> None:
-    """benchmark.csv, notes.txt and the reliability plots of a run."""
+    """benchmark.csv, notes.txt and the reliability plots of a run; summary.json says of which fits, and seals them."""
     out = config.folder / BENCHMARK
     write_text(out / BENCHMARK_TABLE, rows.to_csv(index=False, float_format="%.6g"))
     write_text(out / "notes.txt", "".join(f"{note}\n" for note in notes))
@@ -147,6 +154,9 @@ def write_benchmark(
         figure = reliability_plot(panels, FLOORS, title)
         save_figure(figure, out / f"reliability_{name}.png")
         plt.close(figure)
+    names = {path.resolve().relative_to(config.folder.resolve()).as_posix(): path for path in folders}
+    fits = {name: sha256_file(path / SUMMARY) for name, path in names.items()}
+    seal(out, {"fits": fits}, [out / BENCHMARK_TABLE, out / "notes.txt"])
     print(f"each fold's model: {out}/benchmark.csv; calibration: {out}/reliability_*.png")
 
 

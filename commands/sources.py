@@ -30,6 +30,7 @@ from simcsp.core.run_layout import (
     fits_below,
     is_finished,
 )
+from simcsp.metrics.pooling import check_fits
 from simcsp.text.sites import SITES
 from utils.arguments import load_config
 
@@ -117,6 +118,8 @@ def fold_folders(source: Path, floors: bool = False) -> list[Path]:
     ]
     if not usable:
         raise InputError(f"{source} contains no finished classifier: run finetune.sh first")
+    if len(usable) > 1:
+        check_fits(enclosing_run(source) or source, usable)
     return usable
 
 

@@ -40,6 +40,7 @@ from simcsp.core.files import (
     write_text,
 )
 from simcsp.core.locks import LOCK, release_lock, take_lock
+from simcsp.core.provenance import IDENTITY, check_sealed, identity, seal, sealed_files
 from simcsp.core.run_layout import (
     CHECKPOINTS,
     CONFIG,
@@ -57,9 +58,10 @@ FORMAT = 2
 STATES = STATE, PREVIOUS_STATE
 START_ANEW = "restore it from a backup, or delete its folder to start over"
 PREDICTION_COLUMNS = ["window", "fold", "label", "probability"]
-REMEDY = "restore it from a backup, or delete its folder and train again"
 HEADLINES = ("train/loss", "val/sccs", "val/nmi", "test/f1", "test/auc")
 """The metrics of TensorBoard's HPARAMS, which shows five at first."""
+WORKER = ("git", "python", "versions", "host", "device", "threads")
+"""What of env.json says who worked on a stage; under `resumed` those that went on with it."""
 CLOCK_FIELDS = ("time", "train/windows_per_s")
 """The only fields of metrics.jsonl that differ between an uninterrupted and a resumed run."""
 _PASSWORD = re.compile(r"(://[^/?#\s@:]*:)[^\s@]*@")
@@ -75,6 +77,7 @@ def environment(device: str, inputs: dict[str, str]) -> dict[str, Any]:
         "git": _git_state(),
         "python": platform.python_version(),
         "versions": _versions(),
+        "host": platform.node(),
         "device": device,
         "threads": torch.get_num_threads(),
         "inputs": inputs,
@@ -155,6 +158,15 @@ class RunFolder:
             write_text(self.path / CONFIG, yaml.safe_dump(self.config, sort_keys=False))
             written = {CONFIG_HASH: sha256_file(self.path / CONFIG)}
             write_json(self.path / ENVIRONMENT, environment(self._device, self._inputs) | written)
+        self._note_resumption()
+
+    def _note_resumption(self) -> None:
+        """Add to env.json what works on the stage now, where that has not worked on it before."""
+        env, now = read_json(self.path / ENVIRONMENT, START_ANEW), environment(self._device, self._inputs)
+        before = [env, *env.get("resumed", [])]
+        if all(any(now[key] != known.get(key) for key in WORKER) for known in before):
+            added = {key: now[key] for key in ("argv", *WORKER, "started")}
+            write_json(self.path / ENVIRONMENT, env | {"resumed": [*before[1:], added]})
 
     def _check_same(self) -> None:
         if not (self.path / ENVIRONMENT).is_file():
@@ -241,7 +253,7 @@ class RunFolder:
         """Write summary.json, last: its presence means done. The view shows it with the hyperparameters."""
         if self.view is not None:
             self.view.finish(hyperparameters, summary.get("metrics", {}))
-        write_json(self.path / SUMMARY, summary)
+        seal(self.path, {**summary, IDENTITY: identity(self.config, self._inputs)}, sealed_files(self.path))
         self._end()
         self.finished = True
 
@@ -258,8 +270,12 @@ class RunFolder:
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """Rows of a stage's metrics.jsonl; a last line torn by a kill is left out. Raises InputError for other damage."""
-    path = folder / METRICS
+    """Rows of a stage's metrics.jsonl; while it is in work a last line torn by a kill is left out.
+
+    Raises InputError for other damage, and for what is not what the stage was finished with."""
+    path, finished = folder / METRICS, is_finished(folder)
+    if finished:
+        check_sealed(folder, METRICS)
     lines = path.read_bytes().splitlines() if path.is_file() else []
     rows = []
     for number, line in enumerate(lines, 1):
@@ -267,7 +283,7 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
             row = json.loads(line)
             rows.append(row | {"step": int(row["step"])})
         except (ValueError, KeyError, TypeError):
-            if number < len(lines):
+            if finished or number < len(lines):
                 raise InputError(f"{path}, line {number}: damaged, not a row of metrics: {START_ANEW}") from None
     return rows
 

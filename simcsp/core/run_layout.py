@@ -15,8 +15,10 @@ are also .lock, state.pt, and state.previous.pt, the state before that one.
 from __future__ import annotations
 
 import glob
+import os
 import re
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from simcsp.core.arms import BASELINE, CONTROL
@@ -80,7 +82,7 @@ _FIT = re.compile(
     r"(?:^|/)(?P<arm>[^/]+)/(?P<site>donor|acceptor|both|bases)/(?:pretrain(?P<pretrain_seed>\d+)/)?"
     r"(?:windows(?P<train_windows>\d+)/draw(?P<draw>\d+)/)?seed(?P<seed>\d+)/fold(?P<fold>\d+)$"
 )
-_FIT_LEVELS = ("", "pretrain*/", "windows*/draw*/", "pretrain*/windows*/draw*/")  # optional ones, below the site
+_FIT_LEVELS = ((), ("pretrain*",), ("windows*", "draw*"), ("pretrain*", "windows*", "draw*"))  # optional, of the site
 
 
 def is_finished(folder: Path) -> bool:
@@ -124,7 +126,7 @@ def stage_name(stage: str, seed: int | None) -> str:
 
 def stage_folders(run: Path, stage: str) -> dict[int | None, Path]:
     """{seed: folder} of a pre-training stage, ascending; {None: folder} where it has one seed; {} without any."""
-    seeds = {int(folder.name.removeprefix("seed")): folder for folder in run.glob(f"{stage}/seed*[0-9]")}
+    seeds = {int(folder.name.removeprefix("seed")): folder for folder in _below(run / stage, "seed*[0-9]")}
     if seeds:
         return dict(sorted(seeds.items()))
     return {None: run / stage} if (run / stage).is_dir() else {}
@@ -222,8 +224,17 @@ def begun_fits(run: Path) -> list[Path]:
 
 def _fits(run: Path, arm: str | None, site: str | None, file: str) -> list[Path]:
     arm, site = ("*" if name is None else glob.escape(name) for name in (arm, site))
-    patterns = [f"{FINETUNE}/{arm}/{site}/{levels}seed*/fold*/{file}" for levels in _FIT_LEVELS]
-    return sorted(path.parent for pattern in patterns for path in run.glob(pattern))
+    every = [_below(run / FINETUNE, arm, site, *levels, "seed*", "fold*") for levels in _FIT_LEVELS]
+    return sorted(path for folders in every for path in folders if (path / file).is_file())
+
+
+def _below(folder: Path, *levels: str) -> list[Path]:
+    """Folders below one, whose names match level by level. One that may not be read is an error: it is not absent."""
+    found = [folder] if folder.is_dir() else []
+    for level in levels:
+        names = [(parent, entry.name) for parent in found for entry in os.scandir(parent) if entry.is_dir()]
+        found = [parent / name for parent, name in names if fnmatchcase(name, level)]
+    return found
 
 
 def fits_below(folder: Path) -> list[Path]:

@@ -15,7 +15,8 @@ from simcsp.core.config import Config
 from simcsp.core.device import fit_seed
 from simcsp.core.errors import InputError
 from simcsp.core.files import check_hash, read_json, read_table
-from simcsp.core.run_folder import PREDICTION_COLUMNS, REMEDY
+from simcsp.core.provenance import REMEDY
+from simcsp.core.run_folder import PREDICTION_COLUMNS
 from simcsp.core.run_layout import ENVIRONMENT, PREDICTIONS, SUMMARY, checkpoint_path, fit_key, is_finished
 from simcsp.labels.spliceator import Windows
 from simcsp.labels.splits import Splits, draw_parts

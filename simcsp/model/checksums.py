@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 
 from simcsp.core.files import check_hash, read_json, sha256_file, write_json
+from simcsp.core.provenance import check_sealed_checkpoint
 
 CHECKSUMS = "checksums.json"
 """In a checkpoint folder: the SHA-256 of every other file."""
@@ -48,8 +49,9 @@ def write_checksums(folder: Path) -> None:
 
 
 def check_folder(folder: Path) -> None:
-    """Refuse a folder of which a file is not what `write_checksums` recorded; without a record it is taken as it is."""
-    if not (folder / CHECKSUMS).is_file():
+    """Refuse a folder of which a file is not what its stage or fit ended with, or `write_checksums` recorded; without a
+    record it is taken as it is."""
+    if check_sealed_checkpoint(folder) or not (folder / CHECKSUMS).is_file():
         return
     remedy = f"train it again or restore a copy; if you changed it on purpose, delete {folder / CHECKSUMS}"
     for name, expected in read_json(folder / CHECKSUMS, remedy).get("sha256", {}).items():

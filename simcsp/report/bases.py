@@ -12,7 +12,7 @@ from simcsp.core.config import Config
 from simcsp.core.config_file import read_saved
 from simcsp.core.errors import InputError
 from simcsp.core.files import read_json, write_text
-from simcsp.core.run_folder import REMEDY
+from simcsp.core.provenance import REMEDY
 from simcsp.core.run_layout import BASES_REPORT, CONFIG, ENVIRONMENT, REPORT_CONTRASTS, REPORT_TABLE, REPORT_TEXT
 from simcsp.labels.bases import fold_records
 from simcsp.report.caveats import missing_folds, unbeaten_floors

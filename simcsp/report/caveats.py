@@ -10,7 +10,7 @@ from simcsp.core.arms import BASELINE, FLOORS, OF_CONTROL, OF_PRETRAINING, holds
 from simcsp.core.config import Config
 from simcsp.core.config_file import read_saved
 from simcsp.core.files import read_json
-from simcsp.core.run_folder import REMEDY
+from simcsp.core.provenance import REMEDY
 from simcsp.core.run_layout import (
     CONFIG,
     OVERLAP,
@@ -21,7 +21,8 @@ from simcsp.core.run_layout import (
     begun_fits,
     finished_stages,
 )
-from simcsp.report.collect import FIT, Comparison, main_size, near_duplicate_share
+from simcsp.metrics.pooling import arm_differences
+from simcsp.report.collect import FIT, Comparison, fold_summaries, main_size, near_duplicate_share
 from simcsp.report.verdict import ENDPOINT, ENDPOINTS
 
 SYNTHETIC = "Synthetic data (data/demo.py): these numbers show that the pipeline runs, and say nothing about biology."
@@ -39,7 +40,9 @@ def find_caveats(comparison: Comparison, table: pd.DataFrame) -> list[str]:
     ]
     for run, config in comparison.runs.items():
         where = f"{run}: " if len(comparison.runs) > 1 else ""
-        caveats += [f"{where}{sentence}" for sentence in (*overlap(config), *selection(config), *leaks(config))]
+        fits = [path for path, _ in fold_summaries(config.folder)]
+        sentences = (*arm_differences(fits), *overlap(config), *selection(config), *leaks(config))
+        caveats += [f"{where}{sentence}" for sentence in sentences]
     return caveats
 
 

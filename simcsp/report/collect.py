@@ -14,8 +14,9 @@ from simcsp.core.arms import ARMS, BASELINE, CONTROL
 from simcsp.core.config import Config, flatten, to_dict
 from simcsp.core.config_file import read_saved
 from simcsp.core.errors import InputError
-from simcsp.core.files import check_hash, read_json, read_table
-from simcsp.core.run_folder import PREDICTION_COLUMNS, REMEDY, read_metrics
+from simcsp.core.files import check_hash, read_json, read_table, sha256_file
+from simcsp.core.provenance import BOOKKEEPING, REMEDY, check_sealed, read_fit
+from simcsp.core.run_folder import PREDICTION_COLUMNS, read_metrics
 from simcsp.core.run_layout import (
     BASES,
     BENCHMARK,
@@ -24,6 +25,7 @@ from simcsp.core.run_layout import (
     CONTROL_STAGE,
     ENVIRONMENT,
     LAST,
+    METRICS,
     MLM,
     PREDICTIONS,
     PRETRAIN,
@@ -33,8 +35,10 @@ from simcsp.core.run_layout import (
     finished_fits,
     finished_stages,
     fit_key,
+    is_finished,
     stage_folders,
 )
+from simcsp.metrics.pooling import check_fits, check_stages
 from simcsp.metrics.scores import TEST_TO_TRAIN
 
 CROSS_VALIDATION = "spliceator"  # the dataset of the test folds
@@ -44,10 +48,6 @@ train_windows: 0 for all of a fold, else a stratified draw of so many, the draw-
 # What decides which windows there are and how the folds are cut.
 SPLIT_FIELDS = ("spliceator", "negatives", "dedup", "max_windows")
 SPLIT_FIELDS += ("folds", "num_folds", "selection_share", "split_seed")
-# What may differ between runs without making another experiment of them.
-_BOOKKEEPING = ("name", "runs", "device", "workers", "data.cache", "search.", "pretrain.control")
-_BOOKKEEPING += ("evaluate.smallest_effect", "finetune.fold_events")
-_BOOKKEEPING += ("finetune.arms", "finetune.sites", "finetune.seeds", "finetune.folds")
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def fold_summaries(folder: Path, task: str = "windows") -> Iterator[tuple[Path, 
     """(its folder, its summary.json) of each finished fold of a run. task: of finetune.task."""
     for path in finished_fits(folder):
         if (fit_key(path).site == BASES) == (task == "bases"):
-            yield path, read_json(path / SUMMARY, REMEDY)
+            yield path, read_fit(path)
 
 
 def fit_values(summary: dict[str, Any]) -> dict[str, Any]:
@@ -108,7 +108,9 @@ def collect_folds(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     """
     rows, tables = [], []
     hashes: dict[str, Path] = {}
-    for path, summary in fold_summaries(folder):
+    finished = list(fold_summaries(folder))
+    check_fits(folder, [path for path, _ in finished])
+    for path, summary in finished:
         job, windows = {"arm": summary["arm"], **fit_values(summary)}, summary["windows"]
         more = {"ratio": windows["test"] / windows["train"], "val": windows["val"]}
         more["hit_limit"] = bool(summary.get("hit_limit"))
@@ -149,6 +151,8 @@ def merge(runs: dict[str, Config]) -> Comparison:
     arm again (equal predictions; or other folds of the same checkpoint and settings) is counted once.
     Raises InputError where folds cannot be paired, with the difference named.
     """
+    for config in runs.values():
+        check_stages(config.folder)
     folds = {run: collect_folds(config.folder) for run, config in runs.items()}
     check_pairable(runs, {run: predictions for run, (_, predictions) in folds.items()})
     names: dict[tuple[str, str], str] = {}
@@ -191,7 +195,7 @@ def _same_arm(runs: Mapping[str, Config], before: pd.DataFrame, after: pd.DataFr
 def _settings_of(run: Path, arm: str) -> tuple[dict[str, Any], ...]:
     """Settings of an arm's fine-tuning and pre-training but for the seed and what does not matter."""
     settings = flatten(_saved_stage(run, checkpoint_of(arm)[0]))
-    skipped = (*_BOOKKEEPING, "seed", "pretrain.seeds", "model.source")
+    skipped = (*BOOKKEEPING, "seed", "pretrain.seeds", "model.source")
     both = _origin(run, arm)[1], settings
     return tuple({key: value for key, value in each.items() if not key.startswith(skipped)} for each in both)
 
@@ -207,7 +211,7 @@ def _origin(run: Path, arm: str) -> tuple[dict[str, str], dict[str, Any]]:
     """What an arm's first fold was made from: hashes of its inputs, and its settings."""
     fold = next(path for path, summary in fold_summaries(run) if summary["arm"] == arm)
     settings = flatten(read_saved(fold / CONFIG))
-    kept = {key: value for key, value in settings.items() if not key.startswith((*_BOOKKEEPING, "model.source"))}
+    kept = {key: value for key, value in settings.items() if not key.startswith((*BOOKKEEPING, "model.source"))}
     return read_json(fold / ENVIRONMENT, REMEDY)["inputs"], kept
 
 
@@ -260,7 +264,7 @@ def differing_settings(runs: Mapping[str, Config]) -> dict[str, list[Any]]:
                 section = section | {"seeds": sorted(seeds)}
             values = {key: value for key, value in values.items() if not key.startswith(f"{stage}.")}
             values |= flatten({stage: section})
-        settings.append({key: value for key, value in values.items() if not key.startswith(_BOOKKEEPING)})
+        settings.append({key: value for key, value in values.items() if not key.startswith(BOOKKEEPING)})
     fields = dict.fromkeys(key for values in settings for key in values)
     table = {field: [values.get(field, "") for values in settings] for field in fields}
     return {field: values for field, values in table.items() if any(value != values[0] for value in values)}
@@ -306,6 +310,8 @@ def _proxies_of_stage(path: Path, prefix: str) -> Iterator[tuple[tuple[str, str,
     validations = {row["step"]: row for row in read_metrics(path) if "val/sccs" in row or "val/nmi" in row}
     steps = {f"{prefix}{LAST}": summary["steps"]} if prefix else {BASELINE: 0, LAST: summary["steps"]}
     steps |= {f"{prefix}{best_of(proxy)}": best["step"] for proxy, best in summary["best"].items()}
+    if missing := sorted(set(steps.values()) - set(validations)):
+        raise InputError(f"{path / METRICS} has no validation of step {missing[0]}: damaged; {REMEDY}")
     floors = {} if prefix else summary["floors"]  # both stages measure the same ones
     for proxy, dataset in (("sccs", "selection"), ("nmi", "motifs")):
         key, start = f"val/{proxy}", f"floor/{proxy}_"
@@ -322,9 +328,21 @@ def benchmark_values(comparison: Comparison) -> pd.DataFrame:
     for run, config in comparison.runs.items():
         path = config.folder / BENCHMARK / BENCHMARK_TABLE
         if path.is_file():
-            table = read_table(path, [*columns, "value"], f"run evaluate.py benchmark {config.folder} again")
+            again = f"run evaluate.py benchmark {config.folder} again"
+            if (path.parent / SUMMARY).is_file():  # earlier versions wrote none
+                check_benchmark(config.folder, again)
+            table = read_table(path, [*columns, "value"], again)
             tables.append(table.assign(arm=[comparison.names.get((run, arm), arm) for arm in table["arm"]]))
     return pd.concat(tables[1:] or tables).drop_duplicates(columns)
+
+
+def check_benchmark(run: Path, again: str) -> None:
+    """Refuse a benchmark.csv that is not what was written, or of fits that have been done again since."""
+    out = run / BENCHMARK
+    check_sealed(out, BENCHMARK_TABLE, remedy=again)
+    for name, digest in read_json(out / SUMMARY, again)["fits"].items():
+        if is_finished(run / name) and sha256_file(run / name / SUMMARY) != digest:
+            raise InputError(f"{out / BENCHMARK_TABLE} was made before {run / name} was fitted anew: {again}")
 
 
 def objective_of(config: Config) -> str | None:

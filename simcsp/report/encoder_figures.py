@@ -12,7 +12,7 @@ from simcsp.core.arms import BASELINE, CONTROL, HEAD_FILE
 from simcsp.core.config import Config, ModelConfig
 from simcsp.core.device import build_accelerator
 from simcsp.core.files import read_json, replacing
-from simcsp.core.run_folder import REMEDY
+from simcsp.core.provenance import REMEDY
 from simcsp.core.run_layout import SUMMARY, arm_checkpoints, checkpoint_path, finished_fits
 from simcsp.labels.motifs import Motifs, load_motifs, spliceator_sites
 from simcsp.labels.spliceator import Windows

@@ -9,7 +9,7 @@ from simcsp.core.arms import ARMS, BASELINE, FLOORS, OF_CONTROL, OF_PRETRAINING
 from simcsp.core.config import Config, ModelConfig
 from simcsp.core.errors import InputError
 from simcsp.core.files import read_json
-from simcsp.core.run_folder import REMEDY
+from simcsp.core.provenance import REMEDY
 from simcsp.core.run_layout import CONTROL_STAGE, LAST, MLM, checkpoint_of, checkpoint_path, is_finished, stage_name
 
 

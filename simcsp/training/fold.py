@@ -17,7 +17,7 @@ from transformers import BertModel
 
 from simcsp.core.config import STAGES, FinetuneConfig
 from simcsp.core.device import fit_seed
-from simcsp.core.files import replace_folder, sha256_file, write_text
+from simcsp.core.files import replace_folder, write_text
 from simcsp.core.run_layout import PREDICTIONS, VALIDATION, checkpoint_path
 from simcsp.labels.floors import Labelled, Predict, fit_floor
 from simcsp.metrics.proxies import measure_nmi
@@ -376,7 +376,6 @@ def summarise(
     said = {"arm": job.arm.name, "site": job.site, "seed": job.seed, "fold": job.fold}
     said |= {"pretrain_seed": job.arm.pretrain_seed, "train_windows": job.train_windows, "draw": job.draw}
     result = {**said, "windows": sizes, **facts, "seconds": round(seconds, 1), "metrics": scores | more}
-    result["sha256"] = {path.name: sha256_file(path) for path in files}
     signs = [at_chance(more["val/auc"], labels[val]), one_class(probabilities)]
     result["warnings"] = [sign for sign in signs if sign is not None]
     for sign in result["warnings"]:

@@ -38,6 +38,17 @@ def test_a_stage_that_has_not_begun_leaves_nothing(tmp_path):
     ]
 
 
+def test_the_environment_names_every_commit_host_and_thread_count_that_worked_on_a_stage(tmp_path, monkeypatch):
+    open_run(tmp_path)
+    for host, threads in (("one", 1), ("two", 1), ("one", 1), ("two", 3)):
+        monkeypatch.setattr(platform, "node", lambda host=host: host)
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        run = open_run(tmp_path)
+    env = read_json(run.path / "env.json")
+    assert [(one["host"], one["threads"]) for one in env["resumed"]] == [("one", 1), ("two", 1), ("two", 3)]
+    assert all({"git", "argv", "started", "versions", "device"} <= set(one) for one in env["resumed"])
+
+
 def test_the_same_config_and_inputs_go_on(tmp_path):
     open_run(tmp_path)
     before = {path.name: path.read_bytes() for path in (tmp_path / "stage").iterdir()}
@@ -103,7 +114,9 @@ def test_the_summary_means_done_and_takes_the_place_of_the_state(tmp_path):
     run.finish({"metrics": {"val/sccs": 0.5, "p": None}}, {"lr": 1e-4, "arms": ["a"]})
     again = RunFolder(run.path, CONFIG, INPUTS, "cpu")
     assert run.finished and again.finished
-    assert again.summary == {"metrics": {"val/sccs": 0.5, "p": None}}
+    assert again.summary["metrics"] == {"val/sccs": 0.5, "p": None}
+    assert set(again.summary) == {"metrics", "identity", "sha256"}
+    assert set(again.summary["sha256"]) == {"config.yaml", "env.json"}
     assert run.load_state() is None
 
 

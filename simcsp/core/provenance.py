@@ -1,0 +1,157 @@
+"""What finished work came from, and whether it is what was written.
+
+summary.json of a stage or fit says what it is of, holds a hash of what decided it (`identity`), and seals its files
+(`sha256`). What is pooled, averaged or compared is held to that wherever it meets. What earlier versions finished has
+no identity and no whole seal: its settings and inputs are compared one by one, and its files are taken as they are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from simcsp.core.config import Config, flatten, to_dict
+from simcsp.core.config_file import read_saved
+from simcsp.core.errors import InputError
+from simcsp.core.files import check_hash, read_json, sha256_file, write_json
+from simcsp.core.run_layout import (
+    CHECKPOINTS,
+    CONFIG,
+    ENVIRONMENT,
+    METRICS,
+    PREDICTIONS,
+    SUMMARY,
+    VALIDATION,
+    fit_key,
+    is_finished,
+    stage_of,
+)
+
+REMEDY = "restore it from a backup, or delete its folder and train again"
+SEAL, IDENTITY = "sha256", "identity"  # keys of summary.json
+BOOKKEEPING = ("name", "runs", "device", "workers", "only", "report", "data.cache", "search.", "pretrain.control")
+BOOKKEEPING += ("evaluate.smallest_effect", "finetune.fold_events")
+BOOKKEEPING += ("finetune.arms", "finetune.sites", "finetune.seeds", "finetune.folds")
+"""Fields, or how they begin, that may differ without making another experiment."""
+_OF_A_JOB = (*BOOKKEEPING, "finetune.train_windows", "finetune.draws")
+_PATHS = (".fasta", ".annotation", ".spliceator", ".motif_bed", ".motif_fasta", ".source", ".scorer", ".benchmarks")
+_PATHS += (".mlm_fasta", ".mlm_annotation")
+"""Fields of files, which lie elsewhere on another machine."""
+
+
+# -- what it came from -------------------------------------------------------------------------------------------------
+
+
+def origin(config: Mapping[str, Any], inputs: Mapping[str, str]) -> dict[str, Any]:
+    """{field: value} of the settings that are not as by default, {input: hash}: what decides a stage or fit, without
+    what tells the jobs of one experiment apart."""
+    defaults, kept = flatten(to_dict(Config())), {}
+    for key, value in flatten(dict(config)).items():
+        if value != defaults.get(key) and not key.startswith(_OF_A_JOB):
+            kept[key] = _file_names(value) if key.endswith(_PATHS) else value
+    return kept | {f"the content of {name}": digest for name, digest in inputs.items()}
+
+
+def _file_names(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_file_names(item) for item in value]
+    return Path(value).name if isinstance(value, str) else value
+
+
+def identity(config: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
+    """Hash of an origin: equal ones need no look at the settings."""
+    return hashlib.sha256(json.dumps(origin(config, inputs), sort_keys=True).encode()).hexdigest()
+
+
+def origin_of(folder: Path) -> dict[str, Any]:
+    """The origin of a finished stage or fit, from its files."""
+    check_sealed(folder, CONFIG, ENVIRONMENT)
+    return origin(read_saved(folder / CONFIG), read_json(folder / ENVIRONMENT, REMEDY)["inputs"])
+
+
+def read_fit(folder: Path) -> dict[str, Any]:
+    """summary.json of a finished fit. Raises InputError where it is of another fit than its folder is named for."""
+    summary, key = read_json(folder / SUMMARY, REMEDY), fit_key(folder)
+    named = {"arm": key.arm, "site": key.site, "seed": key.seed, "fold": key.fold}
+    named |= {} if key.pretrain_seed is None else {"pretrain_seed": key.pretrain_seed}
+    named |= {} if key.train_windows is None else {"train_windows": key.train_windows, "draw": key.draw}
+    for name, value in named.items():
+        if summary.get(name) != value:
+            raise InputError(
+                f"{folder / SUMMARY} is of {name} {summary.get(name)}, and its folder is named for {value}: folders "
+                "were moved or exchanged; put them back, or train that fit anew"
+            )
+    return summary
+
+
+def read_stage(folder: Path, stage: str, seed: int | None) -> dict[str, Any]:
+    """summary.json of a finished stage of pre-training; refused like a fit's. seed: None where the run has one."""
+    summary = read_json(folder / SUMMARY, REMEDY)
+    found = [summary.get("stage", stage)] + ([] if seed is None else [read_saved(folder / CONFIG)["seed"]])
+    if found != [stage] + ([] if seed is None else [seed]):
+        raise InputError(
+            f"{folder / SUMMARY} is of {' seed '.join(map(str, found))}: folders were moved or exchanged; put them "
+            "back, or train that stage anew"
+        )
+    return summary
+
+
+def check_pooled(folders: Sequence[Path], but: Iterable[str] = ()) -> None:
+    """Refuse finished stages or fits that were not made from the same settings and inputs: no mean of them has a
+    meaning. but: what may differ. Raises InputError with the two folders and the difference."""
+    if len(folders) < 2:
+        return
+    known = {read_json(folder / SUMMARY, REMEDY).get(IDENTITY) for folder in folders}
+    if len(known) == 1 and None not in known:
+        return
+    first = origin_of(folders[0])
+    for folder in folders[1:]:
+        if found := differences(first, origin_of(folder), but):
+            raise InputError(
+                f"{folders[0]} and {folder} were not made from the same settings and inputs ({'; '.join(found[:4])}) "
+                "and cannot be pooled: delete one of them and train it anew with the other's"
+            )
+
+
+def differences(one: Mapping[str, Any], other: Mapping[str, Any], but: Iterable[str] = ()) -> list[str]:
+    """What differs between two origins, in words. but: fields that may."""
+    skipped, defaults = set(but), flatten(to_dict(Config()))
+    changed = [key for key in dict.fromkeys([*one, *other]) if one.get(key) != other.get(key) and key not in skipped]
+    values = [(key, one.get(key, defaults.get(key)), other.get(key, defaults.get(key))) for key in changed]
+    return [f"{key} differs" if key.startswith("the ") else f"{key} {a} and {b}" for key, a, b in values]
+
+
+# -- whether it is what was written ------------------------------------------------------------------------------------
+
+
+def seal(folder: Path, summary: Mapping[str, Any], files: Iterable[Path]) -> None:
+    """Write summary.json, the last act of a piece of work, with the hashes of its files."""
+    hashes = {path.relative_to(folder).as_posix(): sha256_file(path) for path in files if path.is_file()}
+    write_json(folder / SUMMARY, {**summary, SEAL: hashes})
+
+
+def sealed_files(folder: Path) -> list[Path]:
+    """What a stage or fit leaves for good: its log and what TensorBoard shows are not among it."""
+    names = (CONFIG, ENVIRONMENT, METRICS, PREDICTIONS, VALIDATION)
+    return [*(folder / name for name in names), *sorted((folder / CHECKPOINTS).rglob("*"))]
+
+
+def check_sealed(folder: Path, *names: str, remedy: str = REMEDY) -> None:
+    """Refuse files of finished work that are not what was sealed."""
+    hashes = read_json(folder / SUMMARY, remedy).get(SEAL, {})
+    for name in names:
+        check_hash(folder / name, hashes.get(name), remedy)
+
+
+def check_sealed_checkpoint(checkpoint: Path) -> bool:
+    """Refuse a checkpoint that is not the one with which its stage or fit ended; whether there is a seal on it."""
+    folder = stage_of(checkpoint.resolve())
+    if checkpoint.resolve().parent.name != CHECKPOINTS or not is_finished(folder):
+        return False
+    prefix = f"{CHECKPOINTS}/{checkpoint.resolve().name}/"
+    names = [name for name in read_json(folder / SUMMARY, REMEDY).get(SEAL, {}) if name.startswith(prefix)]
+    check_sealed(folder, *names)
+    return bool(names)
