@@ -17,9 +17,9 @@ from simcsp.core.run_layout import BASES_REPORT, CONFIG, ENVIRONMENT, REPORT_CON
 from simcsp.labels.bases import fold_records
 from simcsp.report.caveats import missing_folds, unbeaten_floors
 from simcsp.report.collect import FIT, Comparison, fit_values, fold_summaries
-from simcsp.report.page import REFERENCES, contrast_table, number, opening, plain, to_html, with_interval, with_sd
+from simcsp.report.page import REFERENCES, contrast_table, number, opening, to_html, with_interval, with_sd
 from simcsp.report.plots import difference_plot, plt, save_figure, score_plot
-from simcsp.report.table import aligned, markdown_table
+from simcsp.report.table import aligned, code, markdown_table, plain
 from simcsp.report.verdict import (
     COLUMNS,
     ENDPOINTS,
@@ -140,7 +140,7 @@ def _cells(table: pd.DataFrame) -> list[list[str]]:
         of_ap = [row for _, row in both[0].iterrows()]
         cells += [str(int(of_ap[0]["n"])), *(with_interval(row["diff"], row["low"], row["high"]) for row in of_ap)]
         holm = [number(row["p_holm"], ".3g") for row in of_ap]
-        lines.append([f"`{arm}`", *cells, " / ".join(holm) if all(holm) else ""])
+        lines.append([code(arm), *cells, " / ".join(holm) if all(holm) else ""])
     return lines
 
 

@@ -23,6 +23,7 @@ from simcsp.core.run_layout import (
 )
 from simcsp.metrics.pooling import arm_differences
 from simcsp.report.collect import FIT, Comparison, fold_summaries, main_size, near_duplicate_share
+from simcsp.report.table import code, plain
 from simcsp.report.verdict import ENDPOINT, ENDPOINTS
 
 SYNTHETIC = "Synthetic data (data/demo.py): these numbers show that the pipeline runs, and say nothing about biology."
@@ -39,7 +40,7 @@ def find_caveats(comparison: Comparison, table: pd.DataFrame) -> list[str]:
         *epoch_limits(comparison),
     ]
     for run, config in comparison.runs.items():
-        where = f"{run}: " if len(comparison.runs) > 1 else ""
+        where = f"{plain(run)}: " if len(comparison.runs) > 1 else ""
         fits = [path for path, _ in fold_summaries(config.folder)]
         sentences = (*arm_differences(fits), *overlap(config), *selection(config), *leaks(config))
         caveats += [f"{where}{sentence}" for sentence in sentences]
@@ -67,7 +68,7 @@ def unbeaten_floors(comparison: Comparison, metric: str) -> list[str]:
             means = values[[arm, *floors]].dropna().mean()
             if len(floors) and means[arm] <= means[floors].max():
                 floor = means[floors].idxmax()
-                below.append(f"`{arm}` {means[arm]:.4f} against `{floor}` {means[floor]:.4f}")
+                below.append(f"{code(arm)} {means[arm]:.4f} against {code(floor)} {means[floor]:.4f}")
         if below:
             caveats.append(
                 f"Floor not beaten in {ENDPOINTS[metric]} (site: {site}): {_list(below)}. Floors are baselines without "
@@ -87,8 +88,8 @@ def unbeaten_proxies(table: pd.DataFrame) -> list[str]:
         floors = values[~is_model]
         below = values[is_model & (values <= floors.max())]
         if len(below):
-            models = _list([f"`{arm}` {value:.3f}" for arm, value in below.items()])
-            floor = f"`{floors.idxmax()}` {floors.max():.3f}"
+            models = _list([f"{code(arm)} {value:.3f}" for arm, value in below.items()])
+            floor = f"{code(floors.idxmax())} {floors.max():.3f}"
             caveats.append(f"Floor not beaten in {name} before fine-tuning: {models} against {floor}.")
     return caveats
 
@@ -106,8 +107,8 @@ def missing_folds(comparison: Comparison) -> list[str]:
             some += ", ..." if len(lacking) > 5 else ""
             of_seed = "" if pretrain_seed < 0 else f" of pre-training seed {pretrain_seed}"
             caveats.append(
-                f"Folds missing: `{arm}`{of_seed} has {len(fits)} of {len(everything)} ({some} not finished); it is "
-                "compared on the finished ones."
+                f"Folds missing: {code(arm)}{of_seed} has {len(fits)} of {len(everything)} ({some} not finished); it "
+                "is compared on the finished ones."
             )
     return caveats
 
@@ -116,7 +117,7 @@ def epoch_limits(comparison: Comparison) -> list[str]:
     """Arms with fits that reached the epoch limit while validation AUC was still rising."""
     fits = comparison.scores.drop_duplicates(["arm", *FIT])
     stopped = fits.groupby("arm", sort=False)["hit_limit"].agg(["sum", "size"])
-    some = [f"`{arm}` {row['sum']} of {row['size']}" for arm, row in stopped.iterrows() if row["sum"]]
+    some = [f"{code(arm)} {row['sum']} of {row['size']}" for arm, row in stopped.iterrows() if row["sum"]]
     return [f"Stopped at the epoch limit before convergence: fits of {_list(some)}."] if some else []
 
 
@@ -176,9 +177,7 @@ def leaks(config: Config) -> list[str]:
     caveats = []
     for fit in begun_fits(config.folder):
         arm, _, source = read_saved(fit / CONFIG)["finetune"]["arms"][0].partition("=")
-        sentence = (
-            f"`{arm}` starts from {source}, a fine-tuned classifier: its training windows may be test windows here."
-        )
+        sentence = f"{code(arm)} starts from {plain(source)}, a fine-tuned classifier: its training windows may be test windows here."
         if source and holds_classifier(Path(source)) and sentence not in caveats:
             caveats.append(sentence)
     return caveats

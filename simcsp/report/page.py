@@ -15,7 +15,7 @@ from simcsp.core.run_layout import OVERLAP
 from simcsp.metrics.sccs import SCCS_CEILING
 from simcsp.report.caveats import SYNTHETIC
 from simcsp.report.collect import CROSS_VALIDATION, Comparison, differing_settings
-from simcsp.report.table import aligned, markdown_table
+from simcsp.report.table import aligned, code, markdown_table, plain
 from simcsp.report.verdict import ENDPOINTS, Contrast, Verdict
 
 _METRICS = {"test/ap": "AP", "test/mcc": "MCC", "test/accuracy": "accuracy", "test/tpr": "TPR", "test/fpr": "FPR"}
@@ -109,11 +109,6 @@ def to_markdown(
     return "\n\n".join([*parts, "## References", REFERENCES]) + "\n"
 
 
-def plain(name: str) -> str:
-    """An external name, such as a folder's, escaped for Markdown."""
-    return re.sub(r"([\\`\[\]|])", r"\\\1", html.escape(" ".join(name.split()), quote=False))
-
-
 def _figures(figures: list[str], *kinds: str) -> list[str]:
     """Those of some kinds; of several runs a kind has a figure each, named kind-run."""
     chosen = [name for kind in kinds for name in figures if name == kind or name.startswith(f"{kind}-")]
@@ -146,7 +141,7 @@ def _cells(table: pd.DataFrame, site: str) -> list[list[str]]:
         f1 = of_arm.loc["test/f1"]
         folds = f1["n"] if pd.isna(f1["n_paired"]) else f1["n_paired"]  # of the baseline alone nothing is paired
         n = str(int(f1["n"])) + (f" ({int(folds)} paired)" if folds < f1["n"] else "")
-        cells = [f"`{arm}`", with_sd(f1), with_interval(f1["diff"], f1["low"], f1["high"])]
+        cells = [code(arm), with_sd(f1), with_interval(f1["diff"], f1["low"], f1["high"])]
         cells += [number(f1["p"], ".3g"), number(f1["p_holm"], ".3g"), n, with_sd(of_arm.loc["test/auc"])]
         means = of_arm["mean"]
         lines.append([*cells, *(number(means.get(metric), ".4f") for metric in shown)])
@@ -163,7 +158,7 @@ def contrast_table(contrasts: list[Contrast], adjusted: bool) -> str:
     header = ["score", "of", "minus", "site", *(["training windows"] if few else []), "n", "difference [95 %]", "p"]
     rows = [[*header, *(["p Holm"] if adjusted else []), "equivalence p [6]", "detectable at 80 % power [3]"]]
     for one in contrasts:
-        cells = [ENDPOINTS[one.metric], f"`{one.arm}`", f"`{one.reference}`", one.site]
+        cells = [ENDPOINTS[one.metric], code(one.arm), code(one.reference), one.site]
         cells += [str(one.windows or "all")] if few else []
         test = one.test
         cells += [f"{test.n} {one.tests.unit}", with_interval(test.diff, test.low, test.high), number(test.p, ".3g")]
@@ -180,7 +175,7 @@ def _proxy_tables(table: pd.DataFrame) -> str:
         rows = [["arm or floor", "SCCS, selection windows", "NMI, motif sites"]]
         for arm in dict.fromkeys(pretraining["arm"]):
             keys = [(arm, metric) for metric in ("val/sccs", "val/nmi")]
-            rows.append([f"`{arm}`", *(f"{values[key]:.3f}" if key in values else "" for key in keys)])
+            rows.append([code(arm), *(f"{values[key]:.3f}" if key in values else "" for key in keys)])
         parts += ["Before fine-tuning:", markdown_table(rows)]
     rows = [["arm", "site", "SCCS before", "SCCS after", "folds", "NMI before", "NMI after", "folds"]]
     tuned = table[table["metric"].isin(["before/sccs", "after/sccs", "before/nmi", "after/nmi"])]
@@ -191,7 +186,7 @@ def _proxy_tables(table: pd.DataFrame) -> str:
             for metric in (f"before/{proxy}", f"after/{proxy}"):
                 cells.append(f"{values.loc[metric, 'mean']:.3f}" if metric in values.index else "")
             cells.append(str(values.loc[metric, "n"]) if metric in values.index else "")  # of the value after
-        rows.append([f"`{arm}`", site, *cells])
+        rows.append([code(arm), site, *cells])
     if len(rows) > 1:
         parts += [
             "Before and after fine-tuning: SCCS on the test windows of each fold, NMI on the motif sites (before: one "
@@ -227,20 +222,20 @@ def _benchmark_table(benchmarks: pd.DataFrame) -> str:
     for (dataset, site, arm), of_arm in benchmarks.groupby(["dataset", "site", "arm"], sort=False):
         values = of_arm.set_index("metric")["mean"]
         keys = ("test/f1", "test/auc", "ensemble/f1", "ensemble/auc")
-        rows.append([dataset, site, f"`{arm}`", *(number(values.get(key), ".4f") for key in keys)])
+        rows.append([plain(dataset), site, code(arm), *(number(values.get(key), ".4f") for key in keys)])
     return markdown_table(rows)
 
 
 def _run_tables(comparison: Comparison) -> str:
     """Which arm is of which run, and the settings in which the runs differ."""
     rows = [["run", "arm there", "arm here"]]
-    rows += [[plain(run), f"`{arm}`", f"`{name}`"] for (run, arm), name in comparison.names.items()]
+    rows += [[plain(run), code(arm), code(name)] for (run, arm), name in comparison.names.items()]
     parts = ["An arm shared by several runs is counted once.", markdown_table(rows)]
     settings = differing_settings(comparison.runs)
     if not settings:
         return "\n\n".join([*parts, "The runs have the same settings."])
     rows = [["setting", *map(plain, comparison.runs)]]
-    rows += [[f"`{field}`", *(f"`{value}`" for value in values)] for field, values in settings.items()]
+    rows += [[code(field), *map(code, values)] for field, values in settings.items()]
     return "\n\n".join(
         [*parts, "Any of these settings may cause the differences between their arms:", markdown_table(rows)]
     )
@@ -281,6 +276,8 @@ def to_html(title: str, text: str, folder: Path, subject: str = "comparison of a
     reader = Markdown(extensions=["tables"])
     reader.preprocessors.deregister("html_block")  # names may hold tags: none is let through
     reader.inlinePatterns.deregister("html")
+    for link in ("link", "reference", "short_reference", "image_reference", "short_image_ref", "autolink", "automail"):
+        reader.inlinePatterns.deregister(link)  # a page that needs no other has none
     body = reader.convert(text)
     body = body.replace("<table>", '<div class="scroll"><table>').replace("</table>", "</table></div>")
     body = re.sub(r'src="([^"]+)\.png"', lambda found: f'src="{_data_uri(folder / found[1])}"', body)

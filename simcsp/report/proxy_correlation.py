@@ -22,7 +22,7 @@ from simcsp.metrics.proxy_correlation import (
 )
 from simcsp.report.caveats import SYNTHETIC, is_synthetic
 from simcsp.report.plots import plt, proxy_scatter, save_figure
-from simcsp.report.table import markdown_table
+from simcsp.report.table import markdown_table, plain
 
 
 def write_relation(table: pd.DataFrame, config: Config, run: Path) -> str:
@@ -41,7 +41,7 @@ def write_relation(table: pd.DataFrame, config: Config, run: Path) -> str:
     plt.close(figure)
     verdict = plain_sentence(correlations)
     parts = [
-        f"# {run.name}: do the proxies predict F1 and AUC?",
+        f"# {plain(run.name)}: do the proxies predict F1 and AUC?",
         *([f"> {SYNTHETIC}"] if suffix else []),
         f"**{verdict}**",
     ]
@@ -133,7 +133,7 @@ def _checkpoint_table(table: pd.DataFrame) -> str:
         proxies = [_number(row[proxy]) for proxy in SHOWN_PROXIES]
         after = [_number(row[metric]) for metric in AFTER]
         seed = "" if pd.isna(row["seed"]) else str(int(row["seed"]))
-        start = [row["run"], row["stage"], seed, str(row["step"]), row["objective"]]
+        start = [plain(row["run"]), row["stage"], seed, str(row["step"]), row["objective"]]
         rows.append([*start, *proxies, f1, f"{row['auc']:.4f}", *after])
     return markdown_table(rows)
 

@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
+import html
 import re
+
+
+def plain(name: str) -> str:
+    """An external name, such as a folder's, escaped for Markdown."""
+    return re.sub(r"([\\`\[\]|])", r"\\\1", html.escape(" ".join(name.split()), quote=False))
+
+
+def code(name: object) -> str:
+    """A name or value as code, or plain where it holds what would end that."""
+    return f"`{name}`" if re.fullmatch(r"[^`|<>\n]+", str(name)) else plain(str(name))
 
 
 def markdown_table(rows: list[list[str]]) -> str:

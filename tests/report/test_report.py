@@ -127,6 +127,7 @@ def test_the_page_needs_no_other_file(single):
 def test_names_in_a_page_are_shown_and_never_run(tmp_path):
     name = "<script>alert(1)<b>`[x](javascript:0)|"
     config = pretrained(make_run(tmp_path, name))
+    shutil.rmtree(next(config.folder.glob("finetune/last/both/seed0/fold*")))  # so that a warning names the run's arm
     other = make_run(tmp_path, "other<img src=x>", arms={"baseline": 0.5})
     for configs, titles in (([config], [name]), ([config, other], [name, "other<img src=x>"])):
         out = tmp_path / f"page{len(configs)}"
@@ -136,6 +137,8 @@ def test_names_in_a_page_are_shown_and_never_run(tmp_path):
         images = [attributes["src"] for tag, attributes in page.tags if tag == "img"]
         assert images and all(source.startswith("data:image/png;base64,") for source in images)
         assert f"{' + '.join(titles)}: comparison of arms" in page.text
+        text = (out / "report.md").read_text()
+        assert "javascript" in text and not re.search(r"(?<!\\)\]\(javascript", text)
 
 
 def test_a_window_of_two_folds_counts_once_a_fold_and_its_two_models_are_an_ensemble(single):
