@@ -168,8 +168,10 @@ def _bases_faults(config: Config) -> Iterator[str]:
 
 
 def _stage_faults(config: Config, stage: str, objective: str) -> Iterator[str]:
-    from simcsp.training.objectives import OBJECTIVES, inapplicable_fields  # torch: seconds
-
+    try:
+        from simcsp.training.objectives import OBJECTIVES, inapplicable_fields  # torch: seconds
+    except ModuleNotFoundError:  # Snakemake's environment, which has no torch: the jobs say what is wrong
+        return
     section = getattr(config, stage)
     if objective not in OBJECTIVES:
         yield f"{stage}.objective: unknown {objective!r}, choose from {', '.join(OBJECTIVES)}"
