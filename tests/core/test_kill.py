@@ -4,25 +4,19 @@ Slow: 60 kills of training, 40 of the other commands. `bash tests/run.sh -m slow
 many were tried and how many survived; KILL_TRIALS=20 before it tries a third.
 """
 
-import importlib
 import json
 import os
 import shutil
 import signal
-import sys
 import time
-import traceback
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import assert_same_run, random_bases, tiny_config, write_fasta
-
-from utils.script import run_script
+from forked import import_all, run_forked
 
 TRIALS = int(os.environ.get("KILL_TRIALS", 60))
-IMPORTED = ("pretrain", "finetune", "evaluate", "optuna", "simcsp.training.pretraining", "simcsp.training.finetuning")
-IMPORTED += ("simcsp.report.write", "commands.classifiers", "commands.encoders", "commands.genome", "commands.runs")
 pytestmark = pytest.mark.slow
 
 
@@ -33,39 +27,10 @@ class Started:
     """
 
     def __init__(self, folder, script, words):
-        for name in IMPORTED:
-            importlib.import_module(name)
+        import_all()
         self.status, self.pid = None, os.fork()
         if self.pid == 0:
-            os._exit(self._run(folder, script, words))
-
-    @staticmethod
-    def _run(folder, script, words):
-        try:
-            os.setsid()
-            os.chdir(folder)
-            log = os.open("script.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-            os.dup2(log, 1)
-            os.dup2(log, 2)
-            sys.stdout, sys.stderr = (
-                open(1, "w", encoding="utf-8", closefd=False),
-                open(2, "w", encoding="utf-8", buffering=1, closefd=False),
-            )
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            main = importlib.import_module(Path(script).stem)
-            sys.modules["__main__"], sys.argv = main, [script, *map(str, words)]  # the workers import it
-            run_script(main.main)
-            return 0
-        except SystemExit as exit:
-            if isinstance(exit.code, str):
-                print(exit.code, file=sys.stderr)
-            return exit.code if isinstance(exit.code, int) else 1
-        except BaseException:
-            traceback.print_exc()
-            return 1
-        finally:
-            sys.stdout.flush()
+            os._exit(run_forked(folder, script, words))
 
     def poll(self):
         """Its exit status, or None while it runs."""
