@@ -177,7 +177,10 @@ def leaks(config: Config) -> list[str]:
     caveats = []
     for fit in begun_fits(config.folder):
         arm, _, source = read_saved(fit / CONFIG)["finetune"]["arms"][0].partition("=")
-        sentence = f"{code(arm)} starts from {plain(source)}, a fine-tuned classifier: its training windows may be test windows here."
+        sentence = (
+            f"{code(arm)} starts from {plain(source)}, a fine-tuned classifier: its training windows may be test "
+            "windows here."
+        )
         if source and holds_classifier(Path(source)) and sentence not in caveats:
             caveats.append(sentence)
     return caveats

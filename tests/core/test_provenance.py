@@ -145,7 +145,7 @@ def changed(path, how):
 @pytest.mark.parametrize("name", ["pretrain/seed0/metrics.jsonl", f"{FITS[1]}/predictions.csv"])
 def test_finished_work_that_was_edited_or_cut_is_refused_by_file(run, call, capsys, name, how):
     changed(run / name, how)
-    assert f"{run / name} is not what was written" in refusal(call, capsys, evaluate, "report", run)
+    assert f"{run / name} does not match its SHA-256" in refusal(call, capsys, evaluate, "report", run)
 
 
 @unsealed
@@ -165,7 +165,7 @@ def test_weights_that_were_exchanged_with_all_that_lies_beside_them_are_refused(
     one, other = (run / fit / "checkpoints/best" for fit in (FITS[0], FITS[2]))
     shutil.rmtree(one)
     shutil.copytree(other, one)
-    assert "is not what was written" in refusal(call, capsys, evaluate, "classify", run / FITS[0])
+    assert "does not match its SHA-256" in refusal(call, capsys, evaluate, "classify", run / FITS[0])
 
 
 def test_a_benchmark_that_was_edited_or_is_older_than_its_fits_is_refused(run):
@@ -176,7 +176,7 @@ def test_a_benchmark_that_was_edited_or_is_older_than_its_fits_is_refused(run):
     study = merge(label_runs([load_config(["tiny.yaml"])]))
     assert len(benchmark_values(study)) == 1
     changed(out / "benchmark.csv", "digit")
-    with pytest.raises(InputError, match="benchmark.csv is not what was written.*evaluate.py benchmark"):
+    with pytest.raises(InputError, match="benchmark.csv does not match its SHA-256.*evaluate.py benchmark"):
         benchmark_values(study)
     changed(out / "benchmark.csv", "digit")
     summary = read_json(run / FITS[0] / "summary.json")
