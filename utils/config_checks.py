@@ -93,6 +93,8 @@ def _finetune_faults(finetune: FinetuneConfig, data: DataConfig, one_job: bool) 
         yield f"{stages} must keep to the order {', '.join(STAGES)}, each at most once"
     if "probe" in finetune.stages and len(finetune.stages) > 1:
         yield f"{stages}: probe stands alone, the encoder is that of the arm"
+    if finetune.probe_on == "annotation" and (finetune.stages != ["probe"] or finetune.train_windows != [None]):
+        yield "finetune.probe_on (annotation) uses no label: set finetune.stages to [probe] and train_windows to [null]"
     if not {"head", "full", "probe"} & set(finetune.stages):
         yield f"{stages} must hold head or full: without them no classifier is trained"
     if finetune.draws > 1 and finetune.train_windows == [None]:

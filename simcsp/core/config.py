@@ -264,6 +264,9 @@ class FinetuneConfig:
     """In this order: supcon (supervised contrast of donor, acceptor and non-site, on the fold's training windows), head
     (encoder frozen, a mix of layers too; on features encoded once by each of the workers), full (everything). Or probe
     alone: a logistic regression on the frozen encoder's vectors, its C picked by validation AUC; keeps no model."""
+    probe_on: Literal["labels", "annotation"] = "labels"
+    """probe: it is fitted on the training windows, or on the text's own annotated sites and decoys (data.annotation),
+    which is a head that needs no label at all, as the arms annotation and annotation_linear."""
     train_windows: list[PositiveInt | None] = field(default_factory=lambda: [None])
     """Numbers of training windows, null for all: the training part alone is cut, site types and labels at their shares;
     test parts stay whole."""

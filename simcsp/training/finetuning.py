@@ -24,7 +24,7 @@ from simcsp.labels.splits import Splits, load_windows
 from simcsp.training.arms import Arm, resolve_arms
 from simcsp.training.fold import begin_fit, end_fit, fit_fold, keep_best, pack, score_floor, score_fold, train_epoch
 from simcsp.training.fold_setup import Fold, FoldJob, FoldSetup, Start, arm_inputs, load_start, open_fold, open_setup
-from simcsp.training.probe import fit_probe
+from simcsp.training.probe import fit_on_annotation, fit_probe
 from simcsp.training.search import Load, Report, run_search
 from simcsp.training.stopping import StopSignal, stop_if_asked
 from simcsp.training.tensorboard import show_arm
@@ -93,6 +93,13 @@ def run_arm(setup: FoldSetup, arm: Arm, site: str, seed: int) -> None:
     if setup.settings.select_epoch == "shared":
         for cut in cuts:
             run_shared(setup, [fold for fold in folds if (fold.job.train_windows, fold.job.draw) == cut], start)
+        return
+    if setup.settings.probe_on == "annotation":
+        predict, annotated = None, annotated_sites(config.data, config.seed)
+        for fold in waiting:
+            if predict is None or start.fresh:  # fresh weights are those of the fold
+                predict = fit_on_annotation(setup, fold.job, start, annotated)
+            score_floor(setup, fold, predict)
         return
     for fold in waiting:
         if setup.settings.stages == ["probe"]:

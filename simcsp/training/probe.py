@@ -7,11 +7,14 @@ import time
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
+from simcsp.labels.floors import Labelled, Predict
 from simcsp.metrics.proxies import fit_logistic
 from simcsp.metrics.scores import classification_scores
+from simcsp.text.sites import SITES
 from simcsp.training.fold import summarise
 from simcsp.training.fold_setup import Fold, FoldJob, FoldSetup, Start, copy_encoder, encode
 
+ANNOTATED, ANNOTATED_C = 8000, 0.1  # sites and decoys that a probe without labels is fitted on, and its C
 CS = (0.001, 0.01, 0.1, 1.0)  # inverse strengths of L2 on standardised vectors that are tried
 
 
@@ -22,6 +25,20 @@ def start_vectors(setup: FoldSetup, job: FoldJob, start: Start) -> np.ndarray:
         start.vectors = encode(setup, copy_encoder(setup, job, start), start.pooling, setup.ids)
         start.vectors_of = key
     return start.vectors
+
+
+def fit_on_annotation(setup: FoldSetup, job: FoldJob, start: Start, annotated: Labelled) -> Predict:
+    """P(site) of windows by a probe that no label has been used for: fitted on the text's annotated sites and decoys,
+    as many of each kind as the rarest has, at most ANNOTATED in all."""
+    rng = np.random.default_rng([setup.config.seed, 7])
+    kinds = [
+        np.flatnonzero((annotated.labels == label) & (annotated.sites == site)) for label in (0, 1) for site in SITES
+    ]
+    count = min(ANNOTATED // len(kinds), *map(len, kinds))
+    chosen = annotated.take(np.concatenate([rng.choice(kind, count, replace=False) for kind in kinds]))
+    bert = copy_encoder(setup, job, start)
+    probe = fit_logistic(encode(setup, bert, start.pooling, chosen.ids), chosen.labels, ANNOTATED_C)
+    return lambda ids: probe.predict_proba(encode(setup, bert, start.pooling, ids))[:, 1]
 
 
 def fit_probe(setup: FoldSetup, fold: Fold, start: Start) -> None:
