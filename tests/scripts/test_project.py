@@ -53,7 +53,7 @@ def test_an_install_is_of_the_library_alone(tmp_path):
     site, python, copy = installed(tmp_path)
     assert {path.name for path in site.iterdir()} == {"around.pth", "simcsp", "simcsp-1.0.0.dist-info"}
     assert not list(python.parent.glob("simcsp*"))
-    code = "import simcsp; print(simcsp.load('models/simcsp-small').embed(['ACGT' * 50]).shape)"
+    code = "import simcsp; print(simcsp.load('models/simcsp-small').embed(['ACGT' * 30]).shape)"
     shown = subprocess.run([python, "-P", "-c", code], cwd=copy, capture_output=True, text=True, check=True).stdout
     assert shown.startswith("(1, ")
 
