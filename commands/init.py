@@ -51,13 +51,21 @@ def template(path: Path, machine: Machine, paths: Paths) -> str:
     The rates are those that suit models/simcsp-small on human windows (configs/human-annotated.yaml, human.yaml) and,
     where SpliceBERT's own weights are at hand and a GPU to train them, the published one (configs/simcsp.yaml).
     """
-    large, annotated = machine.gpu and machine.published, bool(paths.annotation)
-    size = "SpliceBERT, 19 million weights, reads 510 nt" if large else "boxed, 110,000 weights, reads 126 nt"
+    large = machine.gpu and machine.published
+    rows = [*_data_rows(large, paths), *_training_rows(large, machine, bool(paths.annotation))]
+    head = [
+        "# An experiment of your own. All fields: python pretrain.py --help, python finetune.py --help",
+        f"# Plan: python pretrain.py {path} --dry-run. Run: the same without --dry-run, then python finetune.py {path}",
+    ]
+    width = min(max(len(text) for text, _ in rows), 46)
+    return "\n".join([*head, *(f"{text:<{width}}  # {why}" if why else text for text, why in rows)]) + "\n"
+
+
+def _data_rows(large: bool, paths: Paths) -> list[tuple[str, str]]:
+    """(line, its comment) of the model and the data. large: SpliceBERT's own weights."""
+    size = "SpliceBERT, 19 million weights, reads 510 nt" if large else "bundled, 110,000 weights, reads 126 nt"
     window, context = (510, 400) if large else (126, 126)
-    steps, batch = (2000, 256) if machine.gpu else (400, 64)
-    lr = 1e-4 if large or not annotated else 2e-3
-    corpus, objective = ("annotated", "supcon") if annotated else ("fasta", "simcse")
-    floors = "annotation, annotation_linear, " if annotated else ""
+    corpus = "annotated" if paths.annotation else "fasta"
     rows = [
         ("model:", ""),
         (f"  source: {PUBLISHED if large else 'models/simcsp-small'}", size),
@@ -68,16 +76,27 @@ def template(path: Path, machine: Machine, paths: Paths) -> str:
         (f"  annotation: {_listed(paths.annotation)}", "GTF or GFF3 of each; [] with corpus: fasta, objective: simcse"),
         (f"  corpus: {corpus}", "annotated: crops at annotated sites and at decoys; fasta: any window"),
         ("  hide: evaluation", "what is tested on becomes N in the text"),
-        (f"  window: {window}", f"nt, even, at most {126 if not large else 510}"),
+        (f"  window: {window}", f"nt, even, at most {window}"),
         (f"  spliceator: {_text(paths.spliceator)}", "labelled windows in Spliceator's layout (data/README.md)"),
         (f"  context: {context}", "nt of each labelled window that models see"),
     ]
     if paths.motif_bed is not None:
         rows += [(f"  motif_bed: {_text(paths.motif_bed)}", "GT / AG sites for NMI, from data/motifs.py")]
         rows += [(f"  motif_fasta: {_text(paths.motif_fasta)}", ""), (f"  motif_window: {window}", "")]
-    rows += [
+    return rows
+
+
+def _training_rows(large: bool, machine: Machine, annotated: bool) -> list[tuple[str, str]]:
+    """(line, its comment) of pre-training and fine-tuning."""
+    steps, batch = (2000, 256) if machine.gpu else (400, 64)
+    lr = 1e-4 if large or not annotated else 2e-3
+    floors = "annotation, annotation_linear, " if annotated else ""
+    return [
         ("pretrain:", ""),
-        (f"  objective: {objective}", "supcon: contrast of sites and decoys; simcse: of views of a window"),
+        (
+            f"  objective: {'supcon' if annotated else 'simcse'}",
+            "supcon: contrast of sites and decoys; simcse: of views of a window",
+        ),
         ("  control: true", "masked-LM on the same windows: what contrast is compared with"),
         (f"  steps: {steps}", ""),
         (f"  batch_size: {batch}", "windows a step; for a GPU 256, for a CPU 64"),
@@ -90,12 +109,6 @@ def template(path: Path, machine: Machine, paths: Paths) -> str:
         (f"  max_epochs: {20 if large else 4}", "of [full]"),
         (f"workers: {1 if machine.gpu else machine.cores}", "processes that share the folds"),
     ]
-    head = [
-        "# An experiment of your own. All fields: python pretrain.py --help, python finetune.py --help",
-        f"# Plan: python pretrain.py {path} --dry-run. Run: the same without --dry-run, then python finetune.py {path}",
-    ]
-    width = min(max(len(text) for text, _ in rows), 46)
-    return "\n".join([*head, *(f"{text:<{width}}  # {why}" if why else text for text, why in rows)]) + "\n"
 
 
 def _listed(items: list[str]) -> str:

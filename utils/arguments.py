@@ -62,29 +62,39 @@ def load_config(argv: Sequence[str], hidden: Sequence[str] = (), with_files: boo
         build_parser(hidden, described=True).parse_args(["--help"])
     parser = build_parser(hidden)
     path, flags = _split_words(argv)
-    files = read_files(path)
     one_job = (path.parent / ENVIRONMENT).is_file()
+    values, faults = _read_layers(parser, path, one_job)
+    of_flags = _flag_faults(parser, flags)
+    faults |= {_field_of(flag): reason for flag, reason in of_flags.items()}
+    taken = [word for group in flags if group[0] not in of_flags for word in group]
+    whole = any(word.startswith("--print_config") for word in taken)  # the rest has its defaults from Config
+    given = parser.parse_args(taken, namespace=parser.parse_object(values, defaults=False), defaults=whole)
+    config = _from_given(given.as_dict())
+    config.name = path.stem if config.name is None else config.name
+    faults |= _without_nulls(config)
+    of_files = missing_files(config.data) if with_files else []
+    refuse_faults([*faults.values(), *_new_faults(config, one_job, faults), *of_files])
+    return config
+
+
+def _read_layers(
+    parser: jsonargparse.ArgumentParser, path: Path, one_job: bool
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """The values of a YAML over those that it extends, less the faulty ones, and {field: what is wrong}."""
+    files = read_files(path)
     if one_job:
         check_saved(path)
         files = [(name, upgrade(values)) for name, values in files]
     faults: dict[str, str] = {}
     for name, values in files:
         faults |= {key: f"config {name}: {reason}" for key, reason in _value_faults(parser, values).items()}
-    values = functools.reduce(merge, (_without(values, faults) for _, values in files))
-    of_flags = _flag_faults(parser, flags)
-    taken = [word for group in flags if group[0] not in of_flags for word in group]
-    faults |= {_field_of(flag): reason for flag, reason in of_flags.items()}
-    whole = any(word.startswith("--print_config") for word in taken)  # the rest has its defaults from Config
-    given = parser.parse_args(taken, namespace=parser.parse_object(values, defaults=False), defaults=whole)
-    config = _from_given(given.as_dict())
-    if config.name is None:
-        config.name = path.stem
-    faults |= _without_nulls(config)
-    about = {*faults, *filter(None, map(nearest_field, faults))}  # what was meant there is not known
-    combinations = [fault for fault in find_faults(config, one_job) if not any(key in fault for key in about)]
-    combinations += missing_files(config.data) if with_files else []
-    refuse_faults([*faults.values(), *combinations])
-    return config
+    return functools.reduce(merge, (_without(values, faults) for _, values in files)), faults
+
+
+def _new_faults(config: Config, one_job: bool, faults: dict[str, str]) -> list[str]:
+    """Combinations that cannot work, but for those about a field of `faults`: what was meant there is not known."""
+    about = {*faults, *filter(None, map(nearest_field, faults))}
+    return [fault for fault in find_faults(config, one_job) if not any(key in fault for key in about)]
 
 
 def find_faults(config: Config, one_job: bool = False) -> list[str]:

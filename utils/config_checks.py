@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from simcsp.core.config import PLAIN, STAGES, Config, DataConfig, FinetuneConfig, is_plain_name
+from simcsp.core.config import PLAIN, STAGES, BasesConfig, Config, DataConfig, FinetuneConfig, is_plain_name
 from simcsp.core.run_layout import stage_name
 
 
@@ -77,17 +77,11 @@ def training_faults(config: Config, one_job: bool) -> Iterator[str]:
 
 
 def _finetune_faults(finetune: FinetuneConfig, data: DataConfig, one_job: bool) -> Iterator[str]:
-    for name in ("arms", "sites", "folds", "seeds", "train_windows"):
-        values = getattr(finetune, name)
-        shown = f"finetune.{name} ([{', '.join(map(str, values or ()))}])"
-        if values is not None and not values:
-            yield f"{shown} is empty: name at least one" + (", or null for all" if name == "folds" else "")
-        names = ["null" if value is None else str(value).partition("=")[0] for value in values or ()]
-        if repeated := sorted({value for value in names if names.count(value) > 1}):
-            yield f"{shown} names {', '.join(repeated)} more than once"
-    for arm in finetune.arms:
-        if not is_plain_name(arm.partition("=")[0]) or "\0" in arm or "\n" in arm:
-            yield f"finetune.arms: {arm!r} does not begin with a plain name: {PLAIN}"
+    yield from _list_faults(finetune)
+    if finetune.draws > 1 and finetune.train_windows == [None]:
+        yield f"finetune.draws ({finetune.draws}): finetune.train_windows is null alone, which leaves nothing to draw"
+    if finetune.select_epoch == "shared":
+        yield from _shared_epoch_faults(finetune, None if one_job else data.fold_count)
     stages = f"finetune.stages ([{', '.join(finetune.stages)}])"
     if finetune.stages != [stage for stage in STAGES if stage in finetune.stages]:
         yield f"{stages} must keep to the order {', '.join(STAGES)}, each at most once"
@@ -97,19 +91,37 @@ def _finetune_faults(finetune: FinetuneConfig, data: DataConfig, one_job: bool) 
         yield "finetune.probe_on (annotation) uses no label: set finetune.stages to [probe] and train_windows to [null]"
     if not {"head", "full", "probe"} & set(finetune.stages):
         yield f"{stages} must hold head or full: without them no classifier is trained"
-    if finetune.draws > 1 and finetune.train_windows == [None]:
-        yield f"finetune.draws ({finetune.draws}): finetune.train_windows is null alone, which leaves nothing to draw"
-    shared = finetune.select_epoch == "shared"
-    if shared and finetune.stages != ["full"]:
-        yield f"{stages}: finetune.select_epoch shared, the published rule, knows the stage full alone"
-    count = data.fold_count
-    if shared and not one_job and finetune.folds and not set(range(count)) <= set(finetune.folds):
-        yield (
-            f"finetune.folds ([{', '.join(map(str, finetune.folds))}]): finetune.select_epoch shared picks one "
-            f"epoch by the mean of all {count} folds; set folds to null, or select_epoch to per_fold"
-        )
     if "supcon" in finetune.stages and finetune.supcon_batch_size < 2:
         yield "finetune.supcon_batch_size must be at least 2: supcon compares the windows of a batch"
+
+
+def _shared_epoch_faults(finetune: FinetuneConfig, count: int | None) -> Iterator[str]:
+    """Of the published rule. count: of folds, which it takes all together; None: one fold's own config."""
+    if finetune.stages != ["full"]:
+        shown = f"finetune.stages ([{', '.join(finetune.stages)}])"
+        yield f"{shown}: finetune.select_epoch shared, the published rule, knows the stage full alone"
+    if count and finetune.folds and not set(range(count)) <= set(finetune.folds):
+        yield (
+            f"finetune.folds ([{', '.join(map(str, finetune.folds))}]): finetune.select_epoch shared picks one epoch "
+            f"by the mean of all {count} folds; set folds to null, or select_epoch to per_fold"
+        )
+
+
+def _list_faults(finetune: FinetuneConfig) -> Iterator[str]:
+    """Of lists that name what is fitted: empty ones, repetitions, arms whose names cannot be folders."""
+    for name in ("arms", "sites", "folds", "seeds", "train_windows"):
+        values = getattr(finetune, name)
+        if values is None:
+            continue
+        shown = f"finetune.{name} ([{', '.join(map(str, values))}])"
+        if not values:
+            yield f"{shown} is empty: name at least one" + (", or null for all" if name == "folds" else "")
+        names = ["null" if value is None else str(value).partition("=")[0] for value in values]
+        if repeated := sorted({value for value in names if names.count(value) > 1}):
+            yield f"{shown} names {', '.join(repeated)} more than once"
+    for arm in finetune.arms:
+        if not is_plain_name(arm.partition("=")[0]) or "\0" in arm or "\n" in arm:
+            yield f"finetune.arms: {arm!r} does not begin with a plain name: {PLAIN}"
 
 
 def _seed_faults(config: Config) -> Iterator[str]:
@@ -126,27 +138,26 @@ def _seed_faults(config: Config) -> Iterator[str]:
 
 
 def _only_faults(config: Config) -> Iterator[str]:
+    only, pretrain = config.only, config.pretrain
+    if only is None:
+        return
     parts = {"data", *(name for name in ("mlm", "pretrain") if getattr(config, name).steps)}
-    parts |= {"control"} if config.pretrain.control and config.pretrain.steps else set()
+    parts |= {"control"} if pretrain.control and pretrain.steps else set()
     if len(config.pretrain_seeds) > 1:
         parts |= {stage_name(name, seed) for name in parts & {"pretrain", "control"} for seed in config.pretrain_seeds}
-    if unknown := [name for name in config.only or () if name not in parts]:
+    if unknown := [name for name in only if name not in parts]:
         yield f"only: {unknown[0]!r} is none of the parts of this pre-training: {', '.join(sorted(parts))}"
-    if config.only is not None and (not config.only or config.search.trials):
-        yield "only: name at least one part, or null for all" if not config.only else "only does not go with a search"
+    if not only:
+        yield "only: name at least one part, or null for all"
+    elif config.search.trials:
+        yield "only does not go with a search"
 
 
 def _bases_faults(config: Config) -> Iterator[str]:
     bases = config.bases
     if config.finetune.task == "windows":
         return
-    if not bases.fasta or len(bases.fasta) != len(bases.annotation):
-        yield f"bases.annotation must name a file for each of bases.fasta ({len(bases.fasta)}), and at least one"
-    if len(bases.parts) < 2 or not all(bases.parts):
-        yield "bases.parts must name the records of at least two parts: one to test on, one to select on"
-    names = [name for part in bases.parts for name in part] + bases.ignore
-    if repeated := sorted({name for name in names if names.count(name) > 1}):
-        yield f"bases.parts, bases.ignore: {', '.join(repeated)} in more than one of them: folds would overlap"
+    yield from _held_out_faults(bases)
     if 2 * bases.edge >= bases.tile:
         yield f"bases.edge ({bases.edge}) leaves nothing of bases.tile ({bases.tile}): twice it must be less"
     if not bases.channels and "cnn" in config.finetune.arms:
@@ -167,6 +178,17 @@ def _bases_faults(config: Config) -> Iterator[str]:
     for name in ("windows", "background"):
         if getattr(bases, name) and config.data.spliceator is None:
             yield f"bases.{name} needs data.spliceator (or set bases.{name} to 0)"
+
+
+def _held_out_faults(bases: BasesConfig) -> Iterator[str]:
+    """Of the genomes, and of the records that are held out together."""
+    if not bases.fasta or len(bases.fasta) != len(bases.annotation):
+        yield f"bases.annotation must name a file for each of bases.fasta ({len(bases.fasta)}), and at least one"
+    if len(bases.parts) < 2 or not all(bases.parts):
+        yield "bases.parts must name the records of at least two parts: one to test on, one to select on"
+    names = [name for part in bases.parts for name in part] + bases.ignore
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        yield f"bases.parts, bases.ignore: {', '.join(repeated)} in more than one of them: folds would overlap"
 
 
 def _stage_faults(config: Config, stage: str, objective: str) -> Iterator[str]:

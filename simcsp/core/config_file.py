@@ -132,27 +132,7 @@ def read_values(path: Path, ours: bool = False) -> dict[str, Any]:
         raise InputError(f"config {path} does not exist: give the path of a YAML file, for example {DEFAULT_CONFIG}")
     if path.stat().st_size > MOST_BYTES:
         raise InputError(f"config {path} has {path.stat().st_size:,} bytes, expected {MOST_BYTES:,} at most: no YAML")
-    try:
-        loader = (_FastLoader if ours else _Loader)(path.read_text(encoding="utf-8"))
-        loader.name = str(path)
-        node = loader.get_single_node()
-        if node is not None and _count(node, {}, path) > MOST_VALUES:
-            raise InputError(f"config {path} holds more than {MOST_VALUES:,} values with its anchors: expected a YAML")
-        values = None if node is None else loader.construct_document(node)
-    except UnicodeDecodeError:
-        raise InputError(f"config {path} is not a text file: expected YAML") from None
-    except yaml.MarkedYAMLError as error:
-        if ours:
-            return read_values(path)  # whose message is the better one
-        raise InputError(f"config {path}, line {error.problem_mark.line + 1}: {error.problem}") from None
-    except yaml.YAMLError as error:  # characters that YAML does not allow
-        raise InputError(f"config {path}: {' '.join(str(error).split())}") from None
-    except RecursionError:
-        raise InputError(f"config {path} is nested too deeply: expected sections of fields") from None
-    except InputError:
-        raise
-    except (ValueError, LookupError):  # of PyYAML's constructors
-        raise InputError(f"config {path}: a value does not match its tag (!!int, !!float): omit the tag") from None
+    values = _parse(path, ours)
     if values is None:
         raise InputError(f"config {path} is empty: it needs at least a data section (see {DEFAULT_CONFIG})")
     if not isinstance(values, dict):
@@ -163,3 +143,28 @@ def read_values(path: Path, ours: bool = False) -> dict[str, Any]:
         if name in values and not isinstance(values[name], dict):
             raise InputError(f"config {path}: {name} is {values[name]!r}, expected a section of fields")
     return values
+
+
+def _parse(path: Path, ours: bool) -> Any:
+    """What a YAML file holds. Raises InputError with the line where YAML's grammar is broken."""
+    try:
+        loader = (_FastLoader if ours else _Loader)(path.read_text(encoding="utf-8"))
+        loader.name = str(path)
+        node = loader.get_single_node()
+        if node is not None and _count(node, {}, path) > MOST_VALUES:
+            raise InputError(f"config {path} holds more than {MOST_VALUES:,} values with its anchors: expected a YAML")
+        return None if node is None else loader.construct_document(node)
+    except UnicodeDecodeError:
+        raise InputError(f"config {path} is not a text file: expected YAML") from None
+    except yaml.MarkedYAMLError as error:
+        if ours:
+            return _parse(path, False)  # whose message is the better one
+        raise InputError(f"config {path}, line {error.problem_mark.line + 1}: {error.problem}") from None
+    except yaml.YAMLError as error:  # characters that YAML does not allow
+        raise InputError(f"config {path}: {' '.join(str(error).split())}") from None
+    except RecursionError:
+        raise InputError(f"config {path} is nested too deeply: expected sections of fields") from None
+    except InputError:
+        raise
+    except (ValueError, LookupError):  # of PyYAML's constructors
+        raise InputError(f"config {path}: a value does not match its tag (!!int, !!float): omit the tag") from None

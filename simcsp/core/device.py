@@ -78,10 +78,7 @@ def build_accelerator(device: str, precision: str) -> Accelerator:
     if device == "cuda" and not torch.cuda.is_available():
         raise InputError("device (cuda): torch sees no CUDA GPU; use --device cpu")
     gpu = torch.cuda.is_available() and device != "cpu"
-    if precision == "auto" and gpu:
-        precision = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-    elif precision == "auto":
-        precision = "bf16" if torch.cpu._is_amx_tile_supported() else "fp32"
+    precision = _fastest_precision(gpu) if precision == "auto" else precision
     if precision == "fp16" and not gpu:
         raise InputError("precision (fp16) needs a GPU; use bf16 or fp32")
     if not gpu:
@@ -95,6 +92,13 @@ def build_accelerator(device: str, precision: str) -> Accelerator:
     patience = InitProcessGroupKwargs(timeout=timedelta(hours=12))  # of processes that wait while one validates
     number_format = {"fp32": "no"}.get(precision, precision)
     return Accelerator(mixed_precision=number_format, cpu=not gpu, kwargs_handlers=[patience])
+
+
+def _fastest_precision(gpu: bool) -> str:
+    """The number format that the hardware multiplies fast."""
+    if gpu:
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    return "bf16" if torch.cpu._is_amx_tile_supported() else "fp32"
 
 
 def total_memory(device: torch.device) -> int:

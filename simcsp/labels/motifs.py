@@ -8,6 +8,7 @@ import hashlib
 import json
 import zipfile
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -131,25 +132,27 @@ def _check_build(four: np.ndarray, labels: np.ndarray, minus: np.ndarray, store:
         return ((reverse_complement(pairs) if other_strand else pairs) == wanted).all(axis=1)
 
     right = agrees()
-    strands = {name: mine for name, mine in (("+", ~minus), ("-", minus)) if mine.sum() >= LEAST_SITES}
-    failing = [name for name, mine in strands.items() if right[mine].mean() < AGREEMENT]
+    strands = {name: rows for name, rows in (("+", ~minus), ("-", minus)) if rows.sum() >= LEAST_SITES}
+    failing = [name for name, rows in strands.items() if right[rows].mean() < AGREEMENT]
     if right.mean() >= AGREEMENT and not failing:
         return
     # What all sites have in common is looked for in all; where one strand is fine, in the other.
     one_strand = len(failing) == 1 and len(strands) == 2
     suspects = strands[failing[0]] if one_strand else np.full(len(right), True)
-    causes = [
-        cause for other_strand, moved, cause in _CAUSES if agrees(other_strand, moved)[suspects].mean() >= AGREEMENT
-    ]
-    cause = causes[0] if causes else "another genome build, or another piece of the genome"
-    if one_strand:
-        cause = f"on the {failing[0]} strand, {cause}"
-    shares = ", ".join(f"{right[mine].mean():.1%} on the {name} strand" for name, mine in strands.items())
+    cause = _first_cause(lambda *read: agrees(*read)[suspects].mean() >= AGREEMENT)
+    where = f"on the {failing[0]} strand, " if one_strand else ""
+    shares = ", ".join(f"{right[rows].mean():.1%} on the {name} strand" for name, rows in strands.items())
     raise InputError(
         f"only {right.mean():.1%} of the sites in {bed} show the GT / AG of their label in "
         f"{', '.join(store.manifest['sources'])} (at least {AGREEMENT:.0%} must"
-        f"{', on either strand; here ' + shares if shares else ''}): {cause}"
+        f"{', on either strand; here ' + shares if shares else ''}): {where}{cause}"
     )
+
+
+def _first_cause(explains: Callable[[bool, int], bool]) -> str:
+    """What is wrong with the coordinates, by how the sites' bases have to be read to be those of their labels."""
+    causes = (cause for other_strand, moved, cause in _CAUSES if explains(other_strand, moved))
+    return next(causes, "another genome build, or another piece of the genome")
 
 
 # -- windows cut once, so that later runs need no genome ---------------------------------------------------------------

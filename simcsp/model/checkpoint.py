@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import json
 import re
+from itertools import filterfalse
 from pathlib import Path
 from typing import Any
 
@@ -178,21 +179,24 @@ def _take_mix(weights: dict[str, torch.Tensor], values: dict[str, Any], weight_f
 
 def _check_fit(source: str, report: dict[str, Any], need_mlm_head: bool) -> list[str]:
     """Refuse weights of which some are missing, unknown or of another shape; remarks on what may be."""
-    missing = sorted(key for key in report["missing_keys"] if not key.endswith("position_ids"))
-    unexpected = sorted(key for key in report["unexpected_keys"] if not _is_expected(key))
-    mismatched = sorted(str(item[0] if isinstance(item, (tuple, list)) else item) for item in report["mismatched_keys"])
-    no_head = any(key.startswith(MLM_HEAD) for key in missing)
-    missing = [key for key in missing if not key.startswith(MLM_HEAD)]
-    if missing or unexpected or mismatched:
-        raise InputError(
-            f"model.source {source}: the weights do not fit this BERT: {len(missing)} keys missing {missing[:3]}, "
-            f"{len(unexpected)} unexpected {unexpected[:3]}, {len(mismatched)} of another shape {mismatched[:3]}"
-        )
+    absent = [key for key in report["missing_keys"] if not key.endswith("position_ids")]
+    no_head = any(key.startswith(MLM_HEAD) for key in absent)
+    faults = {
+        "keys missing": [key for key in absent if not key.startswith(MLM_HEAD)],
+        "unexpected": list(filterfalse(_is_expected, report["unexpected_keys"])),
+        "of another shape": [key if isinstance(key, str) else key[0] for key in report["mismatched_keys"]],
+    }
+    if any(faults.values()):
+        counts = ", ".join(f"{len(keys)} {kind} {sorted(keys)[:3]}" for kind, keys in faults.items())
+        raise InputError(f"model.source {source}: the weights do not fit this BERT: {counts}")
     if no_head and need_mlm_head:
         raise InputError(f"model.source {source} has no masked-LM head ({MLM_HEAD}*), which the mlm objective needs")
-    ignored = sorted(key for key in report["unexpected_keys"] if _is_expected(key))
-    remarks = [f"keys of the checkpoint that are not used: {', '.join(ignored)}"] if ignored else []
-    return remarks + (["the checkpoint has no masked-LM head: the one saved with ours is untrained"] if no_head else [])
+    remarks = []
+    if ignored := sorted(filter(_is_expected, report["unexpected_keys"])):
+        remarks.append(f"keys of the checkpoint that are not used: {', '.join(ignored)}")
+    if no_head:
+        remarks.append("the checkpoint has no masked-LM head: the one saved with ours is untrained")
+    return remarks
 
 
 def _is_expected(key: str) -> bool:
