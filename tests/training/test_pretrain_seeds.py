@@ -4,6 +4,8 @@ import dataclasses
 import json
 from types import SimpleNamespace
 
+import numpy as np
+import pandas as pd
 import pytest
 from conftest import assert_same_run, refusal, tiny_config, weights
 
@@ -11,6 +13,7 @@ import finetune
 import pretrain
 from commands.sources import encoders, fold_folders
 from simcsp.core.run_layout import finished_fits, fit_key, stage_folders
+from simcsp.training import pretraining
 from utils.arguments import find_faults, load_config
 
 CHANGES = {"pretrain.control": True, "pretrain.steps": 4, "finetune.max_epochs": 1, "finetune.folds": [0]}
@@ -19,16 +22,26 @@ CHANGES |= {"finetune.arms": ["pwm", "fresh", "baseline", "last", "control_last"
 
 @pytest.fixture(scope="module")
 def study(tiny_data, tmp_path_factory):
-    """runs/tiny with seeds 0 and 4, fine-tuned; runs/alone the same with seed 0 alone; runs/four pre-trained with 4."""
-    folder = tmp_path_factory.mktemp("seeds")
+    """runs/tiny with seeds 0 and 4, fine-tuned; runs/alone the same with seed 0 alone; runs/four pre-trained with 4.
+
+    windows: {(objective, steps): those of every step} of runs/alone.
+    """
+    folder, windows, true_loss = tmp_path_factory.mktemp("seeds"), {}, pretraining.step_loss
+
+    def spy(learner, stage, ids, *more):
+        windows.setdefault((stage.objective, stage.steps), []).append(ids)
+        return true_loss(learner, stage, ids, *more)
+
     config = tiny_config(folder, tiny_data, CHANGES)
     flags = {"tiny": ["--pretrain.seeds", "[0, 4]"], "alone": [], "four": ["--pretrain.seeds", "[4]"]}
     with pytest.MonkeyPatch.context() as patch:
         for name, more in flags.items():
+            patch.setattr(pretraining, "step_loss", spy if name == "alone" else true_loss)
             for module in (pretrain, finetune)[: 1 if name == "four" else 2]:
                 patch.setattr("sys.argv", [f"{module.__name__}.py", str(config), "--name", name, *more])
                 module.main()
-    return SimpleNamespace(config=config, runs=folder / "runs", tiny=folder / "runs/tiny", alone=folder / "runs/alone")
+    runs = folder / "runs"
+    return SimpleNamespace(config=config, runs=runs, tiny=runs / "tiny", alone=runs / "alone", windows=windows)
 
 
 def test_each_seed_has_a_folder_below_its_stage_and_is_what_it_is_alone(study):
@@ -109,3 +122,42 @@ def test_lists_of_seeds_that_cannot_work_are_refused(study):
 
     assert "is empty" in fault([]) and "more than once" in fault([1, 1]) and "one seed a trial" in fault([1, 2], 3)
     assert not fault([1, 2]) and not fault(None)
+
+
+# -- the control -------------------------------------------------------------------------------------------------------
+
+
+def test_the_control_starts_where_the_contrast_does_and_reads_the_same_windows(study):
+    stages = [weights(study.alone / stage) for stage in ("pretrain", "control")]
+    start, other = (stage["checkpoints/start/model.safetensors"] for stage in stages)
+    last = [stage["checkpoints/last/model.safetensors"] for stage in stages]
+    assert start == other and start not in last and last[0] != last[1]
+    contrast, control = study.windows["simcse", 4], study.windows["mlm", 4][-4:]  # after those of the stage mlm
+    assert np.array_equal(contrast, control) and len(contrast) == 4
+
+
+def test_its_arms_stand_in_the_table(study):
+    table = pd.read_csv(study.alone / "report/summary.csv")
+    assert table[table["metric"] == "test/f1"]["arm"].tolist() == ["pwm", "fresh", "baseline", "last", "control_last"]
+    proxies = table[table["metric"] == "val/sccs"]["arm"].tolist()
+    assert {"control_last", "last", "baseline"} <= set(proxies) and len(proxies) == len(set(proxies))
+
+
+def test_a_control_arm_without_a_control_run_is_refused(finished, call, capsys):
+    line = refusal(call, capsys, finetune, finished.config, "--finetune.arms", "[control_last]")
+    assert "control is not finished" in line and "pretrain.control true" in line
+
+
+def test_asking_for_a_control_later_leaves_the_finished_contrast_as_it_is(tiny_data, tmp_path, call):
+    config = tiny_config(tmp_path, tiny_data, {"mlm.steps": 0, "pretrain.steps": 2, "pretrain.warmup_steps": 0})
+    call(pretrain, config)
+    before = weights(tmp_path / "runs/tiny/pretrain")
+    call(pretrain, config, "--pretrain.control", "true")
+    assert weights(tmp_path / "runs/tiny/pretrain") == before
+    assert (tmp_path / "runs/tiny/control/summary.json").is_file()
+
+
+@pytest.mark.parametrize("flag", [("--model.pooling", "cls"), ("--model.pooling_layer", "1")])
+def test_another_pooling_than_that_of_the_checkpoints_is_refused_and_not_ignored(finished, call, capsys, flag):
+    line = refusal(call, capsys, finetune, finished.config, *flag, "--finetune.arms", "[last]")
+    assert f"{flag[0].removeprefix('--')} is {flag[1]}" in line and "was trained with mean" in line

@@ -100,15 +100,11 @@ def test_a_learning_rate_that_ruins_the_model_is_said_in_log_and_summary(tmp_pat
     assert "after the first epoch of full: at chance" in (fold / "train.log").read_text()
 
 
-@pytest.mark.parametrize(
-    "temperature, said",
-    [(0.05, ["not moved"]), (100.0, ["not moved", "nothing learned"])],  # at 100 all windows are alike
-)
-def test_a_learning_rate_that_moves_nothing_is_said(tmp_path, tiny_data, call, temperature, said):
-    changes = ALONE | {"pretrain.lr": 1e-12, "pretrain.temperature": temperature}
+def test_a_learning_rate_that_moves_nothing_is_said(tmp_path, tiny_data, call):
+    changes = ALONE | {"pretrain.lr": 1e-12, "pretrain.temperature": 100.0}  # at which all windows are alike
     call(pretrain, tiny_config(tmp_path, tiny_data, changes))
     warnings = read_json(tmp_path / "runs/tiny/pretrain/summary.json")["warnings"]
-    assert [sentence.partition(":")[0] for sentence in warnings] == said
+    assert [sentence.partition(":")[0] for sentence in warnings] == ["not moved", "nothing learned"]
 
 
 def test_what_is_too_large_for_the_machine_is_refused_before_it_is_tried(tmp_path, tiny_data, call, capsys):
