@@ -38,7 +38,7 @@ def parameter_count(network: nn.Module) -> int:
 
 
 def widest(length: int, parameters: int) -> int:
-    """The largest width whose network has at most so many parameters; at least 1."""
+    """The largest width whose network has at most this many parameters; at least 1."""
     with torch.device("meta"):
         width = 1
         while parameter_count(build_network(length, width + 1)) <= parameters:

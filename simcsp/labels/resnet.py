@@ -132,7 +132,7 @@ def _moved(average: torch.Tensor, value: torch.Tensor, count: torch.Tensor) -> t
 
 
 def _mutated(ids: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Windows with a share of their bases drawn anew, those about the centre kept."""
+    """Windows with a share of their bases substituted, those about the centre kept."""
     exchanged = rng.random(ids.shape) < MUTATION_RATE
     centre = ids.shape[1] // 2
     exchanged[:, max(centre - KEPT, 0) : centre + KEPT] = False

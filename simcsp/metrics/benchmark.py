@@ -113,7 +113,7 @@ class Member:
 
 
 def parts_of(windows: Windows, site: str) -> dict[str, np.ndarray]:
-    """{part: indices} of the windows of a task that are scored apart: a task 'both' by site type too."""
+    """{part: indices} of the windows of a task that are scored separately: a task 'both' by site type too."""
     return {part: windows.of_site(part) for part in ((site, *SITES) if site == "both" else (site,))}
 
 

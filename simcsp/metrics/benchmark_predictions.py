@@ -125,7 +125,7 @@ def ask_members(
             ensembles.setdefault((arm, fit.site, fit.seed), []).append(member)
             tqdm.write(f"{arm:<18} {fit.site:<8} seed {fit.seed} fold {fit.fold:02d}  scored on {', '.join(sets)}")
     return ensembles, [
-        f"{arm} fitted anew differs by up to {difference:.2g} from the probabilities that the run recorded: it was "
+        f"{arm} refitted differs by up to {difference:.2g} from the probabilities that the run recorded: it was "
         "made by another version, or under other evaluate settings"
         for arm, difference in changed.items()
         if difference > 1e-3

@@ -51,8 +51,8 @@ VIEWS = 512  # windows at most for alignment, uniformity and mean cosine: they n
 def of_floors(
     ids: np.ndarray, settings: EvaluateConfig, measure: Callable[[np.ndarray, Similarity], T]
 ) -> dict[str, T]:
-    """{floor: what `measure` gives} for what is no model: one-hot bases about the centre of windows uint8 [n, length]
-    (by cosine similarity) and GC content (by minus its absolute difference)."""
+    """{floor: what `measure` gives} of the floors, baselines without a language model: one-hot bases about the centre
+    of windows uint8 [n, length], by cosine similarity, and GC content, by minus its absolute difference."""
     return {
         f"one_hot_{settings.pwm_flank}": measure(one_hot(ids, settings.pwm_flank), cosine_pairs),
         "gc": measure(gc_content(ids), closeness),

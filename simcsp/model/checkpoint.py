@@ -1,8 +1,8 @@
 """An encoder from a checkpoint folder or hub id, and back.
 
-Read are SpliceBERT's folders as published, plain BERT folders like them, and multimolecule's port, which is told by the
-rows of its word embedding. Every checkpoint of ours is a plain `save_pretrained` folder of a ten-row BERT;
-`config.json` also records the pooling, so whoever loads it gets the same vectors.
+Readable are SpliceBERT's folders as published, plain BERT folders like them, and multimolecule's port, which is
+recognised by the rows of its word embedding. Checkpoints are written as plain `save_pretrained` folders of a ten-row
+BERT; `config.json` also records the pooling, so that whoever loads one gets the same vectors.
 """
 
 from __future__ import annotations

@@ -107,7 +107,7 @@ def save_classifier(model: Classifier, folder: Path) -> None:
 
 
 def _plain(model: Classifier) -> BertForSequenceClassification:
-    """The same classifier in transformers' terms: the logit of what is no site is 0."""
+    """The same classifier as transformers has it: the logit of non-sites is 0."""
     names = {0: "other", 1: "site"}
     settings = {**model.bert.config.to_dict(), "id2label": names, "classifier_dropout": model.head[2].p}
     with torch.random.fork_rng(devices=[]):  # its fresh weights must not move the numbers that training draws

@@ -24,7 +24,7 @@ _ROLES = {
 
 
 def build_tokenizer() -> Tokenizer:
-    """[CLS] bases [SEP], one id a base; what is no nucleotide code becomes [UNK], where `encode` raises an error."""
+    """[CLS] bases [SEP], one id a base; any other character becomes [UNK], where `encode` raises an error."""
     tokenizer = Tokenizer(models.WordLevel({token: i for i, token in enumerate(VOCAB)}, unk_token="[UNK]"))
     letters = {base: "".join(map(chr, (VOCAB.index(base) == ENCODE).nonzero()[0])) for base in _BASES}
     replaced = [normalizers.Replace(Regex(f"[{letters[base]}]"), base) for base in _BASES]

@@ -48,7 +48,7 @@ def open_binary(path: str | Path) -> Iterator[BinaryIO]:
 
 def unzipped(raw: BinaryIO, name: str | Path) -> io.BufferedReader:
     """A stream that can be peeked into, unpacked where it is gzipped, and behind a mark of UTF-8. raw: as `open` gives
-    it. Raises InputError for what is no text."""
+    it. Raises InputError for a file that is not text."""
     buffered = raw if isinstance(raw, io.BufferedReader) else io.BufferedReader(raw)
     if buffered.peek(2)[:2] == b"\x1f\x8b":
         buffered = io.BufferedReader(gzip.GzipFile(fileobj=buffered), 1 << 16)
@@ -63,7 +63,7 @@ def unzipped(raw: BinaryIO, name: str | Path) -> io.BufferedReader:
 
 @contextmanager
 def open_text(path: str | Path) -> Iterator[TextIO]:
-    """The same as text in UTF-8, whatever its line ends; what is no UTF-8 is replaced."""
+    """The same as text in UTF-8, whatever its line ends; invalid bytes are replaced."""
     with open_binary(path) as handle:
         yield io.TextIOWrapper(handle, encoding="utf-8", errors="replace")
 

@@ -17,7 +17,7 @@ from simcsp.core.files import read_json, replacing, sha256_file, write_json
 from simcsp.text.alphabet import N, reverse_complement
 from simcsp.text.fasta import READ_SIZE, fasta_pieces
 
-_STORE_VERSION = 3  # of the files in the cache: others are made anew
+_STORE_VERSION = 3  # of the files in the cache: others are rebuilt
 _LAST_BITS = np.array([(1 << count) - 1 for count in range(9)], dtype=np.uint8)  # of a byte
 
 
@@ -205,7 +205,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
 
     Their hash takes a second for 1 Gb, once a process. Raises InputError for what is damaged.
     """
-    remedy = f"delete {path.with_suffix('.*')}, the store is made anew from its source"
+    remedy = f"delete {path.with_suffix('.*')}, the store is rebuilt from its source"
     manifest = read_json(path.with_suffix(".json"), remedy)
     try:
         records = tuple(Record(**record) for record in manifest["records"])

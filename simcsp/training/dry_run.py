@@ -82,7 +82,7 @@ def _run_rows(trial: Trial) -> list[Row]:
     state = "a new folder"
     if config.folder.is_dir():
         done = [str(stage.relative_to(config.folder)) for stage in begun_stages(config.folder) if is_finished(stage)]
-        state = f"there already, finished: {', '.join(done) or 'nothing'}; it goes on under the same settings alone"
+        state = f"exists; finished: {', '.join(done) or 'nothing'}; it is resumed only under the same settings"
     precision = accelerator.mixed_precision.replace("no", "fp32")
     return [("run", f"{config.folder}: {state}"), ("device", f"{accelerator.device}, {precision}")]
 

@@ -70,7 +70,7 @@ def job_config(config: Config, job: FoldJob) -> dict[str, Any]:
     kept = {key: values[key] for key in CONFIG_SECTIONS}
     arm = next(arm for arm in config.finetune.arms if arm.partition("=")[0] == job.arm.name)
     kept["finetune"] |= {"arms": [arm], "sites": [job.site], "seeds": [job.seed], "folds": [job.fold]}
-    # the fewest draws with this one among them: a later run with more of them goes on from it
+    # the fewest draws with this one among them: a later run with more of them resumes it
     kept["finetune"] |= {"train_windows": [job.train_windows], "draws": job.draw + 1}
     del kept["finetune"]["fold_events"]  # changes no result
     return kept
@@ -246,6 +246,6 @@ def _work(config: Config, number: int) -> None:
 
 
 def _die_with_parent() -> None:
-    """End this worker at once when its parent is killed: who goes on in the run folder must not find it there."""
+    """End this worker at once when its parent is killed: whoever resumes in the run folder must not find it running."""
     multiprocessing.parent_process().join()
     os._exit(1)

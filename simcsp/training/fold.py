@@ -86,7 +86,7 @@ def begin_fit(setup: FoldSetup, fold: Fold, start: Start) -> Fit:
 
 
 def pack(setup: FoldSetup, fit: Fit) -> dict[str, Any]:
-    """All that going on needs."""
+    """All that resuming needs."""
     progress = {name: getattr(fit, name) for name in ("epoch", "stage", "stage_began", "best")}
     parts = {"model": fit.model, "optimizer": fit.optimizer, "scheduler": fit.scheduler}
     return progress | pack_state(setup.accelerator, **parts)
@@ -145,7 +145,7 @@ def fit_fold(setup: FoldSetup, fold: Fold, start: Start) -> dict[str, float]:
             fold.run.save_state(pack(setup, fit))
         if fit.stage == stages[-1]:
             break
-        if fit.stage == "head":  # go on from the head of its best epoch
+        if fit.stage == "head":  # continue with the head of its best epoch
             fit.model.head.load_state_dict(read_head(checkpoint_path(fold.run.path)))
         setup.accelerator.free_memory()  # or fp16 would unscale the gradients for the last optimiser as well
         enter_stage(setup, fold, fit, stages[stages.index(fit.stage) + 1], start)
@@ -155,7 +155,7 @@ def fit_fold(setup: FoldSetup, fold: Fold, start: Start) -> dict[str, float]:
 
 
 def end_fit(setup: FoldSetup, fold: Fold) -> None:
-    """Let go of what accelerate holds of the fit; its state is on disk."""
+    """Release what accelerate holds of the fit; its state is on disk."""
     setup.accelerator.free_memory()
     fold.run.close()
 
@@ -249,7 +249,7 @@ def predict_from_features(setup: FoldSetup, model: Classifier, features: torch.T
 
 
 def keep_best(fold: Fold, fit: Fit) -> None:
-    """Put the weights as they are in the place of the best so far."""
+    """Save the current weights as the best so far."""
     with replace_folder(checkpoint_path(fold.run.path)) as folder:
         save_classifier(fit.model, folder)
 

@@ -1,4 +1,4 @@
-"""What pre-training says of itself: lines of the log."""
+"""Lines of the log of pre-training."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def progress(step: int, steps: int, row: dict[str, float]) -> str:
 
 
 def with_errors(scores: dict[str, float]) -> str:
-    """The proxies in words: SCCS with its 95 % interval, NMI with its sd over seeds of Leiden."""
+    """The proxies as text: SCCS with its 95 % interval, NMI with its sd over seeds of Leiden."""
     parts = [f"{key} {scores[key]:.4f}" for key in ("sccs", "nmi", "mean_cosine", "uniformity") if key in scores]
     if "sccs_low" in scores:
         parts[0] += f" [{scores['sccs_low']:.3f}, {scores['sccs_high']:.3f}]"
@@ -27,7 +27,7 @@ def with_errors(scores: dict[str, float]) -> str:
 
 
 def headline(summary: dict[str, object]) -> str:
-    """A finished stage in a line: what became of its loss and of the proxies, each SCCS with its 95 % interval.
+    """A finished stage in one line: loss and proxies at its end, SCCS with its 95 % interval.
 
     A proxy rose or fell where that interval (NMI: 1.96 sd over seeds of Leiden) leaves out the start; `best` is only
     what is above the start.
@@ -54,7 +54,7 @@ def headline(summary: dict[str, object]) -> str:
 
 
 def with_interval(value: float, ends: Mapping[str, float], prefix: str = "") -> str:
-    """A value in words, and its interval where `ends` has one."""
+    """A value as text, with its interval where `ends` has one."""
     within = ""
     if f"{prefix}low" in ends:
         within = f" [{ends[f'{prefix}low']:.2f}, {ends[f'{prefix}high']:.2f}]"
@@ -62,6 +62,6 @@ def with_interval(value: float, ends: Mapping[str, float], prefix: str = "") -> 
 
 
 def floors_in_words(values: Mapping[str, float]) -> str:
-    """Floors of a proxy (gc, gc_low, gc_high) in words."""
+    """Floors of a proxy (gc, gc_low, gc_high) as text."""
     names = [name for name in values if not name.endswith(("_low", "_high"))]
     return ", ".join(f"{name} {with_interval(values[name], values, f'{name}_')}" for name in names)

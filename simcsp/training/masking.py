@@ -24,12 +24,12 @@ SITE_FACTOR = 5.0  # by which masking about sites raises the odds of the bases o
 
 
 def choose_random(ids: np.ndarray, probability: float, rng: np.random.Generator) -> np.ndarray:
-    """Each base by itself, as BERT does."""
+    """Each base independently, as BERT does."""
     return (rng.random(ids.shape) < probability) & (ids >= A)
 
 
 def choose_weighted(ids: np.ndarray, weights: np.ndarray, probability: float, rng: np.random.Generator) -> np.ndarray:
-    """Each base by itself, with a chance in proportion to its weight: more of them around sites, say.
+    """Each base independently, with probability proportional to its weight, such as more around sites.
 
     weights: number [batch, length], above 0 for every base. In each window the chances add up to `probability` times
     its bases; where one would exceed 1 it is 1 and the others have more. Raises InputError for other weights.

@@ -134,20 +134,20 @@ class Training:
         return {"model": self.model, "head": self.head, "optimizer": self.optimizer, "scheduler": self.scheduler}
 
     def state(self) -> dict[str, object]:
-        """All that going on needs."""
+        """All that resuming needs."""
         progress = {"step": self.step, "best": self.best, "sums": self.sums, "count": self.count}
         progress |= {"skipped": self.skipped, "warned": self.warned}
         return progress | pack_state(self.accelerator, **self.parts)
 
     def load(self, state: dict[str, object]) -> None:
-        """Go on from what `state` gave."""
+        """Resume from what `state` gave."""
         self.step, self.best, self.sums, self.count = (state[key] for key in ("step", "best", "sums", "count"))
         self.skipped = state.get("skipped", 0)  # older states do not have these two
         self.warned = state.get("warned", [])
         unpack_state(state, self.accelerator, **self.parts)
 
     def advance(self, ids: np.ndarray, rng: np.random.Generator, classes: np.ndarray | None = None) -> None:
-        """One optimiser step on windows uint8 [batch, length]; none where fp16 gradients overflow the loss scaler.
+        """One optimiser step on windows uint8 [batch, length]; none where fp16 gradients overflow.
 
         classes [batch]: of the windows, where they have any. Every process is given the whole batch.
 
@@ -207,7 +207,7 @@ def run_stage(
     source: ModelConfig,
     report: Report | None = None,
 ) -> Path:
-    """Train one stage to its end, or tell that it is done; returns its folder."""
+    """Train one stage to its end, unless it is finished; returns its folder."""
     several = name != "mlm" and len(config.pretrain_seeds) > 1
     path = config.folder / stage_name(name, config.seed if several else None)
     accelerator, processes = shared.accelerator, shared.processes

@@ -19,7 +19,7 @@ from simcsp.text.enriched import NAMED_SCORERS, Classify
 from simcsp.text.sampler import Intervals
 from simcsp.text.species import check_species
 
-REMEASURE = "delete it, pre-training measures it anew"
+REMEASURE = "delete it: pre-training measures it again"
 
 
 def open_text(config: Config, accelerator: Accelerator, first: bool = True) -> Corpus:
@@ -39,7 +39,7 @@ def open_text(config: Config, accelerator: Accelerator, first: bool = True) -> C
 
 
 def scorer_of_fold(folder: str, config: Config, accelerator: Accelerator) -> Classify:
-    """P(site) of windows by a fine-tuned fold of ours."""
+    """P(site) of windows by a fine-tuned fold."""
     path = Path(folder)
     path = checkpoint_path(path) if checkpoint_path(path).is_dir() else path
     if not path.is_dir():

@@ -1,4 +1,4 @@
-"""The frozen-encoder probe: a logistic regression on an arm's pooled vectors, cheap enough for thousands of fits."""
+"""The frozen-encoder probe: a logistic regression on an arm's pooled vectors, fast enough for thousands of fits."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ from simcsp.core.run_layout import BEST_SETTINGS, STUDY, STUDY_DATABASE, trial_n
 from simcsp.training.stopping import StopSignal, stop_if_asked
 
 MAX_RETRY = 3  # of a trial: its settings may be what kills processes
-FOLDER = "folder"  # user attribute of a trial: the number whose run folder it goes on in
+FOLDER = "folder"  # user attribute of a trial: the number whose run folder it resumes
 Load = Callable[[list[str]], Config]
 """Reads and checks the YAML whose path it is given, as the scripts do (utils/arguments.py)."""
 Report = Callable[[int, float], None]
@@ -47,7 +47,7 @@ def run_search(
 
     metric: what is maximised, for people. sections: of the config, whose fields may be searched. objective: trains one
     trial's config and returns what to maximise. load: reads a trial's config. A trial of a worker that was killed is
-    started again by the next worker that looks, in the same run folder, so it goes on where it was.
+    started again by the next worker that looks, in the same run folder, and resumes where it was.
     """
     check_space(config, sections)
     study = open_study(config)
@@ -73,7 +73,7 @@ def run_search(
         try:
             value = objective(own_config, report)
         except Interrupted:
-            study.enqueue_trial(trial.params, user_attrs={FOLDER: number})  # the next start goes on with it
+            study.enqueue_trial(trial.params, user_attrs={FOLDER: number})  # the next start resumes it
             raise
         except FloatingPointError as error:  # these settings diverge: a result, not a reason to stop the search
             raise optuna.TrialPruned(str(error)) from None
@@ -118,7 +118,7 @@ def open_study(config: Config) -> optuna.Study:
     """The study of a config, in a journal in its run folder: a file to which every process appends, on NFS too."""
     path, before = config.folder / STUDY, config.folder / STUDY_DATABASE
     if before.is_file():
-        raise InputError(f"{before} is a search of an earlier version: delete {before.parent} to search anew")
+        raise InputError(f"{before} is a search of an earlier version: delete {before.parent} to start a new search")
     logging.getLogger("optuna").setLevel(logging.WARNING)
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # constant_liar, since 2021
     path.parent.mkdir(parents=True, exist_ok=True)

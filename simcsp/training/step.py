@@ -57,13 +57,13 @@ class Learner(nn.Module):
 
 
 class MiniBatches(nn.Module):
-    """The learner on a batch, so many windows at a time, each with all its views and its masked copy.
+    """The learner on a batch, `size` windows at a time, each with all its views and its masked copy.
 
     size: None takes the batch through the learner at once. Otherwise gradient caching (GradCache, Gao et al. 2021): a
     first pass keeps outputs, no activations; when the gradients of a loss on all outputs arrive, a second pass of each
-    mini-batch, under the generator states of its first one and so under the same dropout masks, makes its activations
-    anew and takes the gradients on. That is torch's checkpointing with a mini-batch as the segment. Activations take
-    the memory of `size` windows, and a step the time of one more forward pass.
+    mini-batch, under the generator states of the first one and hence the same dropout masks, recomputes its
+    activations and propagates the gradients. That is torch's checkpointing with a mini-batch as the segment.
+    Activations take the memory of `size` windows, and a step the time of one more forward pass.
     Where several processes share a batch, this is the module whose gradients they add up. A parameter's gradient is
     whole once all mini-batches have had their second pass, so it travels once a step, however many they are.
     """

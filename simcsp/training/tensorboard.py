@@ -1,6 +1,6 @@
 """What TensorBoard shows: the curves of a stage, pictures of its validations, the projector, and a run for each arm.
 
-All of it is a view, made anew from what the run folder keeps when a stage resumes.
+All of it is a view, rebuilt from what the run folder keeps when a stage resumes.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class Curves:
             self.writer.file_writer.add_summary(Summary(value=[Summary.Value(tag="UMAP", image=image)]), step)
 
     def rewind(self, step: int, rows: list[dict[str, Any]]) -> None:
-        """Make the view anew: what the run is, `rows` of metrics, and the pictures up to `step`; later ones go."""
+        """Rebuild the view: what the run is, `rows` of metrics, and the pictures up to `step`; later ones go."""
         for events in self.path.glob("events.out.tfevents.*"):
             events.unlink()
         for picture in (self.path / PICTURES).glob("*"):
@@ -253,7 +253,7 @@ def show_floors(folder: Path, floors: dict[str, dict[str, float]], steps: int) -
 
 
 def show_arm(folder: Path, arm: str) -> None:
-    """TensorBoard's run of an arm, in `folder`/finetune/<arm>, from what is finished of it; made anew each time.
+    """TensorBoard's run of an arm, in `folder`/finetune/<arm>, from what is finished of it; rebuilt each time.
 
     Means over folds and seeds by epoch with the least and the most of them, F1 and AUC of each fold, precision and
     recall of all test windows together, settings and final F1. folder: of the run.

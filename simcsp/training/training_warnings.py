@@ -1,4 +1,4 @@
-"""Signs that a training has taught nothing: each a sentence for the log and the summary, or None."""
+"""Signs of failed training: each a sentence for the log and the summary, or None."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from simcsp.text.alphabet import A, T
 from simcsp.training.objectives import OBJECTIVES
 
 COLLAPSED = 0.99
-"""Mean cosine similarity of windows above which their vectors are taken to be one."""
+"""Mean cosine similarity of windows above which their vectors are taken to have collapsed."""
 PUBLISHED_BATCH = 512
 """The default of batch_size, and the published one."""
 _ROUNDING = 1e-6  # of a mean cosine similarity: ten steps of a learning rate of 1e-5 move it by more than 1e-5
@@ -21,9 +21,9 @@ _PATIENCE = 200  # steps after the warm-up by which a loss has to move
 
 
 def collapse(scores: dict[str, float], start: dict[str, float], objective: str) -> str | None:
-    """Vectors that all point one way. scores, start: `mean_cosine` now and at step 0.
+    """Vectors that all point in one direction. scores, start: `mean_cosine` now and at step 0.
 
-    Masked bases need no such spread: there it counts only where the start had it.
+    Masked-LM needs no such spread: there it counts only where the start had it.
     """
     now, before = scores.get("mean_cosine", 0.0), start.get("mean_cosine", 0.0)
     if now <= COLLAPSED or (objective == "mlm" and before > COLLAPSED):
@@ -45,8 +45,8 @@ def batch_for_gpu(name: str, batch_size: int, device: str) -> str | None:
     if device != "cpu" or batch_size < PUBLISHED_BATCH:
         return None
     return (
-        f"{name}.batch_size is {batch_size}, meant for a GPU ({PUBLISHED_BATCH} where it is not set): on a CPU, 64 "
-        f"windows make {batch_size // 64} steps in the time of one; --dry-run says how long one takes"
+        f"{name}.batch_size is {batch_size}, meant for a GPU ({PUBLISHED_BATCH} where it is not set): a CPU "
+        f"takes as long for {batch_size // 64} steps of 64 windows; --dry-run estimates the time of a step"
     )
 
 
@@ -65,7 +65,7 @@ def base_entropy(ids: np.ndarray) -> float:
 
 
 def stuck(rows: Sequence[dict[str, float]], stage: PretrainConfig, composition: float) -> str | None:
-    """A loss that is still that of chance. rows: of metrics.jsonl; composition: see `base_entropy`.
+    """A loss that is still at chance. rows: of metrics.jsonl; composition: see `base_entropy`.
 
     Looked at from 200 steps after the warm-up on, or at the last step where that comes first.
     """
@@ -88,8 +88,8 @@ def at_chance(auc: float, labels: np.ndarray) -> str | None:
 
 
 def one_class(probabilities: np.ndarray) -> str | None:
-    """Windows that are all called the same at .5."""
-    called = probabilities >= 0.5
-    if called.any() and not called.all():
+    """All windows predicted as one class at the threshold .5."""
+    sites = probabilities >= 0.5
+    if sites.any() and not sites.all():
         return None
-    return f"one class: all {len(called)} test windows are called {'sites' if called.all() else 'non-sites'} at .5"
+    return f"one class: all {len(sites)} test windows are predicted as {'sites' if sites.all() else 'non-sites'} at .5"

@@ -43,14 +43,14 @@ class Validation:
     with_probe: bool = False
 
     def check(self, model: nn.Module) -> None:
-        """Refuse windows that the encoder cannot take, before anything is trained."""
+        """Refuse windows longer than the encoder takes, before anything is trained."""
         if self.ids is not None:
             check_length(model, self.ids.shape[1], "data.context")
         if self.motifs is not None:
             check_length(model, self.motifs.ids.shape[1], "data.motif_window")
 
     def __call__(self, model: BertForMaskedLM, pooling: str) -> dict[str, float]:
-        """sccs, nmi and what stands beside them, of what there is to measure on."""
+        """SCCS, NMI and related scores, where there are windows or sites to measure them on."""
         return self.look(model, pooling)[0]
 
     def look(self, model: BertForMaskedLM, pooling: str) -> tuple[dict[str, float], Seen]:
@@ -86,7 +86,7 @@ class Validation:
 
 
 def build_validation(config: Config, autocast: Autocast) -> Validation:
-    """Read what a config has to validate on."""
+    """Read the windows and sites that a config validates on."""
     ids = labels = groups = None
     inputs = {}
     if config.data.spliceator is not None:

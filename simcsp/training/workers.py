@@ -9,7 +9,7 @@ from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext
 
 HEAVY = "simcsp.training.finetuning"
-"""What a worker needs: seconds of imports."""
+"""What a worker imports, which takes seconds."""
 
 
 def worker_context(count: int) -> ForkServerContext:

@@ -302,7 +302,7 @@ def test_benchmark_of_a_run(run, benchmarks, call, capsys):
     assert folds["baseline"] == folds["pwm"] == list(range(FOLDS)) and folds["fresh"] == [0, 1, 3]
     assert f"fresh both seed 0: n = {FOLDS - 1} of {FOLDS} folds, without 02" in out
     assert f"Danio both/donor fresh seed 0 (mean of {FOLDS - 1})" in out
-    assert "fitted anew differs" not in out
+    assert "refitted differs" not in out
     assert not table.duplicated(["arm", "site", "seed", "fold", "dataset", "metric"]).any()
     kinds = {metric.rsplit("/", 1)[1] for metric in table["metric"]}
     cut = {f"{key}_tuned" for key in ("f1", "accuracy", "mcc")}
@@ -379,7 +379,7 @@ def test_a_floor_is_refitted_on_the_training_windows_of_its_fold(finished, bench
 
 def test_a_floor_under_other_settings_than_the_run_s_is_said_to_differ(run, benchmarks, call, capsys):
     call(evaluate, "benchmark", run / "finetune/pwm", "--evaluate.benchmarks", benchmarks, "--evaluate.pwm_flank", 2)
-    assert "pwm fitted anew differs" in capsys.readouterr().out
+    assert "pwm refitted differs" in capsys.readouterr().out
 
 
 def test_a_part_of_a_run_is_shown_and_not_written(run, benchmarks, call, capsys):

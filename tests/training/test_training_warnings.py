@@ -77,8 +77,8 @@ def test_an_auc_is_at_chance_within_two_standard_errors_of_no_relation():
 
 
 def test_one_class_is_named():
-    assert one_class(np.array([0.6, 0.7])) == "one class: all 2 test windows are called sites at .5"
-    assert one_class(np.array([0.1, 0.2])) == "one class: all 2 test windows are called non-sites at .5"
+    assert "all 2 test windows are predicted as sites" in one_class(np.array([0.6, 0.7]))
+    assert "all 2 test windows are predicted as non-sites" in one_class(np.array([0.1, 0.2]))
     assert one_class(np.array([0.1, 0.5])) is None
 
 
@@ -136,5 +136,5 @@ def test_vectors_that_stay_those_of_the_start_are_told():
 
 
 def test_a_batch_for_a_gpu_is_told_on_a_cpu():
-    assert "make 8 steps in the time of one" in batch_for_gpu("pretrain", PretrainConfig().batch_size, "cpu")
+    assert "8 steps of 64 windows" in batch_for_gpu("pretrain", PretrainConfig().batch_size, "cpu")
     assert batch_for_gpu("pretrain", 64, "cpu") is None and batch_for_gpu("pretrain", 512, "cuda") is None
