@@ -52,7 +52,7 @@ class ModelConfig:
     initializer_range: PositiveFloat = 0.02
     """Standard deviation of fresh weights: BERT's. Narrow encoders learn faster from about 1 / sqrt(hidden_size)."""
     position_init: Literal["normal", "sinusoidal"] = "normal"
-    """Fresh position embeddings: random, or sines and cosines to go on from (neighbouring bases are found sooner)."""
+    """Fresh position embeddings: random, or sinusoidal (attention to neighbouring bases is learned sooner)."""
     hidden_dropout_prob: Share = 0.1
     """Dropout of embeddings, attention output and feed-forward output; also applies to a loaded checkpoint."""
     attention_probs_dropout_prob: Share = 0.1
@@ -64,12 +64,12 @@ class ModelConfig:
     """Layer that is pooled, 0 = embeddings, 1..n = blocks; mix: a learned mean of all; null: what the checkpoint
     records, else the last."""
     drop_layers: NonNegativeInt = 0
-    """Blocks removed from the source before anything is trained or measured; layers are counted in what is left."""
+    """Blocks removed from the source before anything is trained or measured; layers are counted in the rest."""
     drop_from: Literal["last", "first"] = "last"
     """Which end they are removed from."""
 
     def saved_as(self, folder: Path | str) -> ModelConfig:
-        """This section for a checkpoint of ours: pooled as it records, and no blocks dropped a second time."""
+        """This section for a checkpoint written by a run: pooled as it records, no blocks dropped a second time."""
         return dataclasses.replace(self, source=str(folder), pooling=None, pooling_layer=None, drop_layers=0)
 
 
@@ -90,8 +90,8 @@ class DataConfig:
     """Transcripts of data.annotation: all, or those of the Consensus Coding Sequence set, whose
     introns are GT-AG more often."""
     decoys: PositiveInt = 100
-    """annotated: for each site so many GT / AG that no annotation calls one, as far as the text has them; a batch holds
-    as many decoys as sites whatever their number."""
+    """annotated: decoys (GT / AG that no annotation calls a site) per site, or as many as the text has; a batch always
+    holds as many decoys as sites."""
     records: list[str] | None = None
     """Records (chromosomes) of the FASTA files to train on, or regions of them (chr19:1-29000000, 1-based, inclusive),
     of which genes and introns count that lie inside; null: all."""
@@ -108,19 +108,19 @@ class DataConfig:
     max_n_share: ClosedUnitInterval = 0.05
     """Windows with a larger share of N are left out."""
     max_repeat_share: ClosedUnitInterval = 1.0
-    """Windows with a larger share of soft-masked repeats are left out: they are false negatives of a contrast."""
+    """Windows with a larger share of soft-masked repeats are left out: they would be false negatives of a contrast."""
     split: Literal["train", "validation", "test"] = "train"
     """genome: chromosomes 1-20, X, Y; 21; 22. dataset: the split of that name."""
     species_weights: list[PositiveFloat] | None = None
     """multi_species, splice_enriched, annotated: weight of each FASTA; null: its size (annotated: its sites)."""
     mixing_temperature: PositiveFloat = 1.0
-    """multi_species, splice_enriched, annotated: shares are weights^(1 / temperature); above 1 evens the species
-    out."""
+    """multi_species, splice_enriched, annotated: shares are proportional to weights^(1 / temperature); values above 1
+    even out the species."""
     scorer: str = "pwm"
     """splice_enriched: pwm (weight matrices fitted on annotation), annotation, spliceai (its five networks, pip install
     spliceai keras; scores are kept in the cache), or the folder of a fine-tuned fold."""
     enrichment: NonNegativeFloat = 0.5
-    """splice_enriched: the odds of a window are exp(enrichment x its best score); 0: all alike."""
+    """splice_enriched: the odds of a window are exp(enrichment x its best score); 0: uniform."""
     dataset: str | None = None
     """dataset: hub id, or local file (csv, tsv, json, jsonl, parquet) or folder."""
     dataset_config: str | None = None
@@ -128,10 +128,10 @@ class DataConfig:
     dataset_column: str = "sequence"
     """dataset: the column that holds the bases."""
     dataset_rows: PositiveInt | None = None
-    """dataset: only so many rows, from the first; null: all."""
+    """dataset: use the first so many rows; null: all."""
     hide: Literal["nothing", "benchmarks", "evaluation"] = "nothing"
-    """Turn into N what the text shares (80 nt in a row, either strand) with benchmark windows, or with every window and
-    motif site that anything is measured on."""
+    """Replace by N what the text shares (80 nt in a row, either strand) with benchmark windows, or with every window
+    and motif site of the evaluation."""
     cache: str = "data/cache"
     """Where FASTA files are kept as memory-mapped token ids."""
     spliceator: str | None = None
@@ -168,15 +168,15 @@ class DataConfig:
 
 @dataclass
 class MlmConfig:
-    """Optional first stage, masked bases alone; the pretrain stage starts from its last checkpoint."""
+    """Optional first stage, masked-LM only; the pretrain stage starts from its last checkpoint."""
 
     steps: NonNegativeInt = 0
     """Optimiser steps; 0 skips the stage."""
     batch_size: PositiveInt = 512
-    """Windows a step, of all processes together, which share them evenly."""
+    """Windows per step, over all processes, which share them evenly."""
     mini_batch_size: PositiveInt | None = None
-    """Windows that go through the encoder of a process at once, with all their views; null: its whole share. Loss and
-    gradients are those of the whole batch, memory is that of the mini-batch, time that of one more forward pass
+    """Windows that pass through the encoder of a process at once, with all their views; null: its whole share. Loss and
+    gradients are those of the whole batch, memory is that of the mini-batch, at the cost of one more forward pass
     (GradCache)."""
     lr: PositiveFloat = 1e-4
     """Peak learning rate of AdamW."""
@@ -187,29 +187,30 @@ class MlmConfig:
     lr_scheduler_type: Literal["linear", "cosine", "constant_with_warmup"] = "linear"
     """Decay after the warm-up, as transformers names it."""
     mlm_probability: OpenUnitInterval = 0.15
-    """Masked bases: share of bases to predict."""
+    """Masked-LM: share of bases to predict."""
     min_window: PositiveInt | None = None
     """Shortest window in nt: the windows of a step are cut, about their centre, to a length drawn between this and
     data.window, and their positions begin at a number drawn among those that max_position_embeddings leaves, so that no
     absolute position means anything; null: whole windows, from position 0."""
     masking: Literal["random", "sites"] = "random"
-    """Masked bases: each alike; sites: more about likely splice sites, by matrices fitted on data.annotation."""
+    """Masked-LM: random masks bases uniformly; sites masks more near likely splice sites, by weight matrices fitted on
+    data.annotation."""
     eval_steps: PositiveInt = 250
-    """Validate (SCCS, NMI) and save every this many steps; also before step 0 and at the end."""
+    """Steps between validations (SCCS, NMI) and checkpoints; also before step 0 and at the end."""
     logging_steps: PositiveInt = 10
     """Steps between logged losses."""
     save_total_limit: NonNegativeInt = 20
-    """Checkpoints of single validations kept, the newest; best and last are kept besides."""
+    """The newest checkpoints to keep, besides the best and the last."""
 
     @property
     def warmup(self) -> int:
-        """Steps of warm-up, whether the field gives them or not."""
+        """Steps of warm-up, also where the field is null."""
         return min(self.steps // 10, 500) if self.warmup_steps is None else self.warmup_steps
 
 
 @dataclass
 class PretrainConfig(MlmConfig):
-    """The contrast on unlabelled text, or masked bases instead of it: the fields of mlm and its own."""
+    """The contrastive objective on unlabelled text (or masked-LM): the fields of mlm and its own."""
 
     steps: NonNegativeInt = 12656
     """Optimiser steps; 0 skips the stage."""
@@ -223,9 +224,9 @@ class PretrainConfig(MlmConfig):
     projection_head: bool = False
     """simcse, dcl, supcon: contrast behind a two-layer head that is for training only."""
     reverse_complement_negatives: bool = False
-    """simcse, dcl: the other strand of every window as one more negative: splice sites are stranded."""
+    """simcse, dcl: the reverse complement of every window is one more negative, since splice sites are stranded."""
     skip_near_duplicates: bool = False
-    """simcse, dcl: windows of a batch that overlap or repeat one another are no negatives of each other."""
+    """simcse, dcl: windows of a batch that overlap or repeat each other are not negatives of each other."""
     max_shift: NonNegativeInt = 0
     """All but mlm: each view is moved by up to so many nt; the text is read in windows longer by twice that. Pooling
     centre then reads a view where the middle of the window, the site of annotated crops, has come to lie."""
@@ -274,12 +275,12 @@ class FinetuneConfig:
     """Of a number in train_windows: the share of it that takes the place of the validation part, so that C and the
     epoch are picked within so many labels; 0: the validation part stays whole, which is more labels."""
     draws: PositiveInt = 1
-    """Random draws of each number in train_windows but null; all arms train on the same windows."""
+    """Random draws for each number in train_windows other than null; all arms train on the same windows."""
     lr: PositiveFloat = 1e-5
     """Learning rate of AdamW."""
     layerwise_lr_decay: Decay = 1.0
-    """full, supcon: the last block learns at this times lr, each one below at this times the one above, the embeddings
-    slowest; the head at lr (ULMFiT, ELECTRA). 1: all at lr."""
+    """full, supcon: learning rate of the last block relative to lr, of each block relative to the one above it, and of
+    the embeddings relative to the first block; the head learns at lr (ULMFiT, ELECTRA). 1: all at lr."""
     weight_decay: NonNegativeFloat = 1e-6
     """AdamW's decay."""
     warmup_steps: NonNegativeInt = 0
@@ -303,8 +304,8 @@ class FinetuneConfig:
     supcon_batch_size: PositiveInt = 64
     """supcon: windows a step, among which positives and negatives are found; the last partial batch is dropped."""
     max_shift: NonNegativeInt = 0
-    """supcon, full: each time a training window is seen it is cut up to so many nt off its site, at random, which keeps
-    its label true; validation and test windows stay centred."""
+    """supcon, full: training windows are cut at a random offset of up to this many nt from their site, drawn again in
+    each epoch; validation and test windows stay centred."""
     select_epoch: Literal["per_fold", "shared"] = "per_fold"
     """shared: one epoch for all folds, by mean validation AUC, as published; per_fold: each fold its own."""
     dropout: Share = 0.1
@@ -312,9 +313,9 @@ class FinetuneConfig:
     hidden_dropout_prob: Share | None = None
     """Dropout within the encoder while fine-tuning; null: that of the model section (published)."""
     fold_events: bool = False
-    """A TensorBoard run for each fold too; there is one for each arm in any case."""
+    """Also write a TensorBoard run for each fold; each arm always has one."""
     nmi_folds: NonNegativeInt = 1
-    """NMI after fine-tuning is measured in the first this many folds (each needs the motif sites encoded anew)."""
+    """Folds, from the first, in which NMI is measured after fine-tuning (each encodes the motif sites again)."""
 
     @property
     def cuts(self) -> list[tuple[int | None, int]]:
@@ -404,18 +405,18 @@ class EvaluateConfig:
     """How SCCS, NMI and the floors are measured."""
 
     batch_size: PositiveInt = 64
-    """Windows a batch when encoding."""
+    """Windows per batch when encoding."""
     sccs_pairs: Literal["all", "published"] = "all"
-    """all: every pair of windows, of more than 2,000 windows a random 2,000,000 pairs in which each window is equally
-    often; published: a random pairing without replacement."""
+    """all: every pair of windows; of more than 2,000 windows, 2,000,000 random pairs in which all windows are equally
+    frequent; published: a random pairing without replacement."""
     sccs_classes: Literal["site", "type"] = "site"
     """`evaluate.py sccs`: two windows share a class when both are sites or neither is (site); when both are donors,
     both acceptors or both non-sites (type). Training always takes site."""
     bootstrap: PositiveInt = 1000
     """`evaluate.py sccs`: resamples for the interval of SCCS, and permutations for its null band."""
     smallest_effect: PositiveFloat = 0.01
-    """`evaluate.py report`: differences in F1 and AUC below this do not matter; where none is seen, the verdict says
-    whether the study rules out any that does (two one-sided tests)."""
+    """`evaluate.py report`: smallest difference in F1 and AUC that matters; where none is seen, the verdict says
+    whether the study rules out a difference of this size (two one-sided tests)."""
     nmi_layer: NonNegativeInt | None = None
     """Hidden layer whose two central bases NMI clusters: 0 = embeddings, 1..n = blocks; null: the last."""
     nmi_sites: Literal["motifs", "spliceator"] = "motifs"
@@ -426,9 +427,9 @@ class EvaluateConfig:
     mlm_fasta: str | None = None
     """FASTA of a held-out record, on which `evaluate.py mlm` measures masked-base accuracy."""
     mlm_annotation: str | None = None
-    """GTF or GFF3 of that FASTA: exons, introns and splice sites are scored apart."""
+    """GTF or GFF3 of that FASTA: exons, introns and splice sites are scored separately."""
     cnn_parameters: PositiveInt = 110_000
-    """About so many parameters has the arm cnn: take the encoder's number (models/simcsp-small: 110,000)."""
+    """Approximate number of parameters of the arm cnn: choose that of the encoder (models/simcsp-small: 110,000)."""
     pwm_flank: PositiveInt = 20
     """nt on either side of the site that the weight matrix and the one-hot floor see."""
     benchmarks: str | None = None
@@ -437,15 +438,15 @@ class EvaluateConfig:
 
 @dataclass
 class SearchConfig:
-    """Search over settings with optuna, in the place of one run."""
+    """Search over settings with optuna, instead of a single run."""
 
     trials: NonNegativeInt = 0
-    """Trials that end, pruned ones included, over all processes that share the run folder; 0: no search."""
+    """Finished trials, pruned ones included, over all processes that share the run folder; 0: no search."""
     metric: Literal["sccs", "nmi", "probe_auc"] = "sccs"
     """What pretrain.py's trials maximise at their last validation; probe_auc: that of a logistic regression on the
     vectors of the selection windows. Those of finetune.py: mean validation AUC."""
     startup_trials: PositiveInt = 5
-    """Random trials before TPE proposes, and before the median prunes."""
+    """Random trials before TPE proposes settings and before trials below the median are pruned."""
     space: dict[str, Any] = field(default_factory=dict)
     """{field: {low: 1.0e-5, high: 1.0e-3, log: true}} or {field: {choices: [cls, mean]}}; whole numbers stay whole."""
 
@@ -467,8 +468,8 @@ class Config:
     workers: PositiveInt = 1
     """Processes that share the folds of finetune; on a CPU, one for every core or two."""
     only: list[str] | None = None
-    """pretrain.py: a part of its work, for one of many jobs: data (the text and the splits, which come first in any
-    case), mlm, pretrain, control, or of several pretrain.seeds pretrain/seed3; null: all."""
+    """pretrain.py: part of its work, for one of many jobs: data (text and splits, which always come first), mlm,
+    pretrain, control, or with several pretrain.seeds pretrain/seed3; null: all."""
     report: bool = True
     """finetune.py: compare the arms at the end; false for one of many jobs."""
     model: ModelConfig = field(default_factory=ModelConfig)
