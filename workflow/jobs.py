@@ -60,7 +60,9 @@ def finetuning_jobs(config: Config, gflops: float) -> dict[str, Job]:
 
     gflops: what one process reaches in training; 30 is a small encoder on one CPU core.
     """
-    settings, before, jobs = config.finetune, pretraining_jobs(config), {}
+    settings = config.finetune
+    before = pretraining_jobs(config)
+    jobs = {}
     count = config.data.fold_count if settings.task == "windows" else len(config.bases.parts)
     folds = list(range(count)) if settings.folds is None else settings.folds
     for arm in settings.arms:

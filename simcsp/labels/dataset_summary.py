@@ -23,7 +23,9 @@ def check_training(folder: str | Path, context: int = 400) -> str:
     import pandas as pd  # a third of a second that reading windows does not need
 
     windows = load_training(folder, "GS_1", context)
-    seen, strata, kmers = windows.crop(context), windows.strata, shared_kmers(windows.ids)
+    seen = windows.crop(context)
+    strata = windows.strata
+    kmers = shared_kmers(windows.ids)
     numbers = 2 * numbered(seen) + (windows.sites == "donor")
     repeated = np.ones(len(windows), dtype=bool)
     repeated[np.unique(2 * numbers + windows.labels, return_index=True)[1]] = False

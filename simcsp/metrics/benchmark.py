@@ -57,8 +57,8 @@ def refit_floor(
     autocast: Autocast = nullcontext,
 ) -> Scorer:
     """A floor fitted on the training windows of a fold as finetune.py fits it. seed: of that fit (`fit_seed`)."""
-    parts = (Labelled(part.crop(context), part.labels, part.sites) for part in (train, val))
-    predict, _ = fit_floor(arm, settings, *parts, seed, autocast)
+    to_fit, to_stop = (Labelled(part.crop(context), part.labels, part.sites) for part in (train, val))
+    predict, _ = fit_floor(arm, settings, to_fit, to_stop, seed, autocast)
     return lambda windows: predict(windows.crop(context))
 
 

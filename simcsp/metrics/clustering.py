@@ -143,7 +143,9 @@ def fuzzy_weights(indices: np.ndarray, distances: np.ndarray) -> csr_matrix:
 
 def _neighbourhood_scale(beyond: np.ndarray, target: float) -> np.ndarray:
     """The scale s of each row of [n, k - 1] with sum(exp(-beyond / s)) = target, by bisection as umap-learn does it."""
-    low, high, scale = np.zeros(len(beyond)), np.full(len(beyond), np.inf), np.ones(len(beyond))
+    low = np.zeros(len(beyond))
+    high = np.full(len(beyond), np.inf)
+    scale = np.ones(len(beyond))
     open_ = np.ones(len(beyond), dtype=bool)
     for _ in range(64):
         total = np.exp(-beyond / scale[:, None]).sum(axis=1)

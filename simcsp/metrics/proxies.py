@@ -106,7 +106,9 @@ def sccs_by_task(
     diff_low and diff_high, SCCS less that encoder's, on the same windows. Raises InputError where a task has too few
     windows to pair.
     """
-    groups, classes, pairs = near_duplicate_groups(chosen.ids), chosen.labels, settings.sccs_pairs
+    groups = near_duplicate_groups(chosen.ids)
+    classes = chosen.labels
+    pairs = settings.sccs_pairs
     if settings.sccs_classes == "type":
         classes = chosen.labels * (1 + (chosen.sites == "donor"))  # non-site, acceptor, donor
     rows = {}

@@ -73,7 +73,9 @@ def ap_interval(
     order = np.argsort(-scores, kind="stable")
     sites, block = labels[order].astype(float), np.unique(blocks, return_inverse=True)[1][order]
     ends = np.flatnonzero(np.diff(scores[order], append=np.nan) != 0)  # candidates of one score are called together
-    count, rng, resampled = block.max() + 1, np.random.default_rng(seed), []
+    count = block.max() + 1
+    rng = np.random.default_rng(seed)
+    resampled = []
     for _ in range(samples):
         weights = rng.multinomial(count, np.full(count, 1 / count))[block]
         hits, called = (weights * sites).cumsum()[ends], weights.cumsum()[ends]

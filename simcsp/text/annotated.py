@@ -40,7 +40,9 @@ def annotated_crops(
         classes.append(of_part)
         sources.append(np.full(len(of_part), number))
         left_out += lost
-    joined, cls, source = join_intervals(parts), np.concatenate(classes), np.concatenate(sources)
+    joined = join_intervals(parts)
+    cls = np.concatenate(classes)
+    source = np.concatenate(sources)
     for number, name in enumerate(SITE_CLASSES):
         if (count := int((cls == number).sum())) < FEWEST_SITES:
             raise InputError(
@@ -111,7 +113,9 @@ class SiteSampler:
     """
 
     def __init__(self, store: TokenStore, intervals: Intervals, classes: np.ndarray, seed: int = 0) -> None:
-        self.store, self.intervals, self.seed = store, intervals, seed
+        self.store = store
+        self.intervals = intervals
+        self.seed = seed
         self.classes_of = classes
         self.length = int(intervals.length[0])
         offsets = np.array([record.offset for record in store.records])

@@ -150,8 +150,12 @@ class WindowSampler:
                 f"data.max_repeat_share ({max_repeat_share}): {store.manifest['sources']} has no lower-case letters, "
                 "which mark repeats: take the soft-masked FASTA, or 1"
             )
-        self.store, self.length, self.seed = store, length, seed
-        self.both_strands, self.max_n_share, self.max_repeat_share = both_strands, max_n_share, max_repeat_share
+        self.store = store
+        self.length = length
+        self.seed = seed
+        self.both_strands = both_strands
+        self.max_n_share = max_n_share
+        self.max_repeat_share = max_repeat_share
         self.starts, self._epoch = None, (-1, np.array([]))  # the order of the epoch that is being read
         if sampling == "strided":
             self.starts, self._minus = self._strided_starts(stride or length)

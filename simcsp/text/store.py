@@ -225,7 +225,9 @@ def _read_manifest(path: Path) -> dict[str, Any]:
 def _write_store(target: Path, sources: list[str], pieces: Iterable[_Piece]) -> None:
     """NAME.ids: one byte a base. NAME.lower: one bit a base, set where soft-masked. NAME.json: sources, hash, and
     length, share of N and of repeats of each record. Written aside and renamed: no half store is ever left."""
-    digest, records, total = hashlib.sha256(), {}, 0
+    digest = hashlib.sha256()
+    records = {}
+    total = 0
     lower_digest = hashlib.sha256()
     with replacing(target) as aside, replacing(target.with_suffix(".lower")) as aside_lower:
         with open(aside, "wb") as out, open(aside_lower, "wb") as out_lower:

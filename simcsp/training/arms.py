@@ -42,8 +42,8 @@ def resolve_arms(config: Config) -> list[Arm]:
         elif name in ("fresh", BASELINE):
             arms.append(Arm(name, _baseline(config)))
         elif name in OF_PRETRAINING + OF_CONTROL:
-            seeds = config.pretrain_seeds
-            sources = [_pretrained(config, *checkpoint_of(name), seed) for seed in seeds]
+            seeds, (stage, checkpoint) = config.pretrain_seeds, checkpoint_of(name)
+            sources = [_pretrained(config, stage, checkpoint, seed) for seed in seeds]
             arms += [Arm(name, source, seed, len(seeds) > 1) for source, seed in zip(sources, seeds)]
         else:
             raise InputError(f"finetune.arms: {arm!r} is none of {', '.join(ARMS)} and has no =CHECKPOINT_FOLDER")
@@ -54,7 +54,8 @@ def _baseline(config: Config) -> ModelConfig:
     """The start model of the contrastive stage (of its first seed: only fresh weights differ); without one, what is to
     be fine-tuned as it is."""
     if config.pretrain.steps:
-        return _pretrained(config, *checkpoint_of(BASELINE), config.pretrain_seeds[0])
+        stage, checkpoint = checkpoint_of(BASELINE)
+        return _pretrained(config, stage, checkpoint, config.pretrain_seeds[0])
     if config.mlm.steps:
         return _pretrained(config, MLM, LAST, None)
     return config.model

@@ -88,7 +88,9 @@ def _run_rows(trial: Trial) -> list[Row]:
 
 
 def _data_rows(trial: Trial) -> list[Row]:
-    data, corpus, text = trial.config.data, trial.shared.corpus, trial.shared.text
+    data = trial.config.data
+    corpus = trial.shared.corpus
+    text = trial.shared.text
     sources = ", ".join(corpus.manifest["sources"])
     bases = sum(span.end - span.start for span in wanted_spans(corpus.store, data.records))
     rows = [
@@ -139,7 +141,9 @@ def _memory_row(trial: Trial) -> Row:
 def _stage_rows(trial: Trial) -> tuple[float, list[Row]]:
     """Seconds of all stages together, and a row for each."""
     config, shared = trial.config, trial.shared
-    of_validation, total, rows = _validation_seconds(trial), 0.0, []
+    of_validation = _validation_seconds(trial)
+    total = 0.0
+    rows = []
     for name, stage in stages(config).items():
         check_step(shared, trial.model.config, name, stage, config.data.window)
         seconds, measured = _step_seconds(trial, stage)

@@ -78,7 +78,9 @@ def job_config(config: Config, job: FoldJob) -> dict[str, Any]:
 
 def run_arm(setup: FoldSetup, arm: Arm, site: str, seed: int) -> None:
     """All folds of one arm on one task with one seed, each with every draw of its training windows."""
-    config, inputs, cuts = setup.config, arm_inputs(setup, arm), setup.settings.cuts
+    config = setup.config
+    inputs = arm_inputs(setup, arm)
+    cuts = setup.settings.cuts
     numbers = fold_numbers(config, setup.splits, site)
     jobs = [FoldJob(arm, site, seed, number, count, draw) for number in numbers for count, draw in cuts]
     folds = [open_fold(setup, job, job_config(config, job), inputs) for job in jobs]
@@ -137,7 +139,9 @@ def fit_shared(setup: FoldSetup, folds: list[Fold], start: Start) -> tuple[int, 
     epochs. A fold whose state is ahead has been through this epoch before the run was stopped; its best weights are
     promoted only while every fold still holds that very epoch.
     """
-    began, best, best_epoch = time.perf_counter(), -1.0, 0
+    began = time.perf_counter()
+    best = -1.0
+    best_epoch = 0
     if (picked := _picked_epoch(folds)) is not None:
         return picked, 0.0
     for epoch in range(1, setup.settings.max_epochs + 1):
@@ -183,7 +187,9 @@ def search_settings(config: Config, stop: StopSignal, load: Load) -> str:
 
     def objective(trial: Config, report: Report) -> float:
         setup = open_setup(trial, windows, splits, None, stop)
-        start, inputs, aucs = load_start(setup, arm.name, arm.source), arm_inputs(setup, arm), []
+        start = load_start(setup, arm.name, arm.source)
+        inputs = arm_inputs(setup, arm)
+        aucs = []
         for number in fold_numbers(trial, setup.splits, site):
             count, draw = trial.finetune.cuts[0]
             job = FoldJob(arm, site, seed, number, count, draw)

@@ -203,7 +203,9 @@ def train_pass(setup: FoldSetup, fold: Fold, fit: Fit) -> tuple[float, int]:
     order = train[np.random.default_rng([fold.job.seed, fold.job.fold, fit.epoch]).permutation(len(train))]
     fit.learner.train(fit.stage != "head")  # the frozen encoder has no dropout
     fit.model.head.train()
-    total, skipped, batches = 0.0, 0, len(order) // fit.batch_size  # the last partial batch is dropped
+    total = 0.0
+    skipped = 0
+    batches = len(order) // fit.batch_size  # the last partial batch is dropped
     for i in range(batches):
         loss = batch_loss(setup, fit, torch.from_numpy(order[i * fit.batch_size : (i + 1) * fit.batch_size]))
         if not torch.isfinite(loss):
@@ -259,7 +261,9 @@ def keep_best(fold: Fold, fit: Fit) -> None:
 
 def score_fold(setup: FoldSetup, fold: Fold, start: Start, best_epoch: int, seconds: float) -> None:
     """Score the test windows once, with the chosen weights read back from disk, and write the summary."""
-    val, test, stages = fold.parts["val"], fold.parts["test"], setup.settings.stages
+    val = fold.parts["val"]
+    test = fold.parts["test"]
+    stages = setup.settings.stages
     model = load_classifier(checkpoint_path(fold.run.path), setup.config.model, setup.settings.dropout)
     model = model.to(setup.accelerator.device)
     if stages == ["head"]:  # the encoder is the start's still: before is after
@@ -324,7 +328,9 @@ def motif_nmi(setup: FoldSetup, bert: BertModel) -> float:
 
 def score_floor(setup: FoldSetup, fold: Fold, predict_site: Predict | None) -> None:
     """Score validation and test windows by a floor fitted on the fold's training windows, or by `predict_site`."""
-    began, job, facts = time.perf_counter(), fold.job, {}
+    began = time.perf_counter()
+    job = fold.job
+    facts = {}
     if predict_site is None:
         train, val = (labelled(setup, fold.parts[part]) for part in ("train", "val"))
         seed, autocast = fit_seed(job.seed, job.fold), setup.accelerator.autocast
@@ -360,7 +366,10 @@ def summarise(
     more: scores besides those of the test windows; facts: of the fit. test/f1_tuned is F1 at the threshold that is best
     on validation; test/f1_distinct leaves out test windows that resemble training windows, at the prevalence of all.
     """
-    test, val, job, labels = fold.parts["test"], fold.parts["val"], fold.job, setup.windows.labels
+    test = fold.parts["test"]
+    val = fold.parts["val"]
+    job = fold.job
+    labels = setup.windows.labels
     files = [write_predictions(setup, fold, PREDICTIONS, test, probabilities)]
     files.append(write_predictions(setup, fold, VALIDATION, val, on_validation))
     threshold = best_threshold(labels[val], on_validation)

@@ -38,7 +38,9 @@ def headline(summary: dict[str, object]) -> str:
         key = f"val/{proxy}"
         if key not in metrics:
             continue
-        first, final, best = begun[key], metrics[key], summary["best"][proxy]
+        first = begun[key]
+        final = metrics[key]
+        best = summary["best"][proxy]
         error = 1.96 * metrics.get(f"{key}_sd", 0.0)
         low, high = metrics.get(f"{key}_low", final - error), metrics.get(f"{key}_high", final + error)
         verb = "rose" if low > first else "fell" if high < first else "stayed within its error"

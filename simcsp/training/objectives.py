@@ -49,6 +49,11 @@ class Outputs:
     own: slice
     average: Average
 
+    @property
+    def hard(self) -> torch.Tensor | None:
+        """The view that is a further negative of every window, if there is one."""
+        return self.vectors[2] if len(self.vectors) > 2 else None
+
 
 @dataclass(frozen=True)
 class Objective:
@@ -213,14 +218,14 @@ class ProjectionHead(nn.Module):
 
 
 def simcse_loss(outputs: Outputs, stage: PretrainConfig) -> torch.Tensor:
-    first, second, *hard = outputs.vectors
-    return info_nce(first, second, stage.temperature, outputs.negatives, *(hard or [None]), outputs.own)
+    first, second = outputs.vectors[:2]
+    return info_nce(first, second, stage.temperature, outputs.negatives, outputs.hard, outputs.own)
 
 
 def dcl_loss(outputs: Outputs, stage: PretrainConfig) -> torch.Tensor:
-    first, second, *hard = outputs.vectors
+    first, second = outputs.vectors[:2]
     own, average = outputs.own, outputs.average
-    return dcl(first, second, stage.temperature, outputs.negatives, *(hard or [None]), own, average)
+    return dcl(first, second, stage.temperature, outputs.negatives, outputs.hard, own, average)
 
 
 def supcon_loss(outputs: Outputs, stage: PretrainConfig) -> torch.Tensor:

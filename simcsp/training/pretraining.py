@@ -111,7 +111,11 @@ class Training:
         accelerator: Accelerator,
         choose: Chooser | None = None,
     ) -> None:
-        self.model, self.pooling, self.stage, self.accelerator, self.choose = model, pooling, stage, accelerator, choose
+        self.model = model
+        self.pooling = pooling
+        self.stage = stage
+        self.accelerator = accelerator
+        self.choose = choose
         learner = Learner(model, pooling, stage.objective, stage.projection_head).to(accelerator.device)
         self.head = learner.head
         groups = decay_groups(learner, stage.weight_decay)
@@ -180,7 +184,9 @@ class Training:
         row |= {"train/grad_norm": norm / taken} if taken else {}
         row["train/lr"] = self.scheduler.get_last_lr()[0]
         row |= {"train/skipped_steps": self.skipped} if self.accelerator.scaler is not None else {}
-        self.sums, self.count, self.skipped = [0.0, 0.0, 0.0], 0, 0
+        self.sums = [0.0, 0.0, 0.0]
+        self.count = 0
+        self.skipped = 0
         return row
 
 

@@ -99,7 +99,10 @@ class PretrainingRun:
         validation: Validation,
         tell: Tell | None,
     ) -> None:
-        self.folder, self.config, self.name, self.text = folder, config, name, text
+        self.folder = folder
+        self.config = config
+        self.name = name
+        self.text = text
         self.validation, self.tell = validation, tell
         self.bar = tqdm(disable=True)
         if folder.finished:
@@ -191,7 +194,9 @@ class PretrainingRun:
                 self.folder.log(f"warning: {self.folder.path}: {sentence}")
 
     def _measure(self, training: Training) -> dict[str, float]:
-        step, folder, validation = training.step, self.folder, self.validation
+        step = training.step
+        folder = self.folder
+        validation = self.validation
         scores, measured = validation.look(training.model, training.pooling)
         if scores:
             folder.record(step, {f"val/{key}": value for key, value in scores.items()})

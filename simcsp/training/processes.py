@@ -83,7 +83,9 @@ class DrawsOfRows:
     """
 
     def __init__(self, rng: np.random.Generator, own: slice, count: int) -> None:
-        self.rng, self.own, self.count = rng, own, count
+        self.rng = rng
+        self.own = own
+        self.count = count
 
     def random(self, size: tuple[int, ...]) -> np.ndarray:
         """float64 [own, ...], of which each takes one number of the generator's."""

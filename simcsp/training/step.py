@@ -30,7 +30,9 @@ class Learner(nn.Module):
 
     def __init__(self, model: BertForMaskedLM, pooling: str, objective: str, projection: bool = False) -> None:
         super().__init__()
-        self.model, self.pooling, self.objective = model, pooling, objective
+        self.model = model
+        self.pooling = pooling
+        self.objective = objective
         build_head = OBJECTIVES[objective].head or (ProjectionHead if projection else nn.Identity)
         self.head = build_head(model.config.hidden_size)
 

@@ -92,7 +92,9 @@ def build_validation(config: Config, autocast: Autocast) -> Validation:
     if config.data.spliceator is not None:
         windows, splits = load_windows(config.data, config.folder)
         chosen = selection_windows(windows, splits)
-        ids, labels, groups = chosen.crop(config.data.context), chosen.labels, near_duplicate_groups(chosen.ids)
+        ids = chosen.crop(config.data.context)
+        labels = chosen.labels
+        groups = near_duplicate_groups(chosen.ids)
         inputs["spliceator"] = windows.sha256
     if (motifs := sites_of_run(config)) is not None:
         inputs["motifs"] = motifs.sha256
