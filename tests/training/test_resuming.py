@@ -306,6 +306,7 @@ def no_report():
         yield
 
 
+@pytest.mark.slow  # tests/training/test_stages.py has the same of one fold, with all stages
 def test_fine_tuning_killed_again_and_again_at_ever_later_moments_equals_a_straight_run(
     finished, no_report, tiny_data, tmp_path, call, monkeypatch
 ):
@@ -354,18 +355,6 @@ def test_the_shared_epoch_is_the_one_of_the_best_mean_validation_auc(shared):
         summary = json.loads((folder / "summary.json").read_text())
         assert summary["best_epoch"] == int(np.argmax(means)) + 1
         assert summary["metrics"]["val/auc"] == metrics_without_clock(folder)[summary["best_epoch"] - 1]["val/auc"]
-
-
-def test_shared_fine_tuning_killed_after_some_folds_of_an_epoch_equals_a_straight_run(
-    shared, finished, no_report, tiny_data, tmp_path, call, monkeypatch
-):
-    config = pretrained_copy(tmp_path, finished, tiny_data, SHARED)
-    with monkeypatch.context() as patch:
-        at_call(patch, fold, "train_pass", FOLDS + 2, crash)  # fold 0 is through epoch 2, fold 1 is not
-        with pytest.raises(Crash):
-            call(finetune, config)
-    call(finetune, config)
-    assert_same_folds(tmp_path / "runs/tiny", shared, folds=FOLDS)
 
 
 @pytest.mark.slow
