@@ -197,12 +197,12 @@ class PretrainingRun:
         step = training.step
         folder = self.folder
         validation = self.validation
-        scores, measured = validation.look(training.model, training.pooling)
+        scores, embedded = validation.measure(training.model, training.pooling)
         if scores:
             folder.record(step, {f"val/{key}": value for key, value in scores.items()})
-            show_validation(folder, step, validation, measured)
+            show_validation(folder, step, validation, embedded)
             if step in (0, training.stage.steps):
-                show_vectors(folder, validation, measured, LAST if step else START)
+                show_vectors(folder, validation, embedded, LAST if step else START)
         else:
             folder.log("nothing to validate on: data.spliceator and data.motif_bed are not set", show=step == 0)
         folder.log(f"validation at step {step}: {with_errors(scores)}")

@@ -34,7 +34,7 @@ from simcsp.core.run_layout import (
     run_of_stage,
 )
 from simcsp.metrics.clustering import lay_out, principal_components
-from simcsp.training.validation import Seen, Validation
+from simcsp.training.validation import Embedded, Validation
 
 MOST_PAIRS = MOST_VECTORS = 500  # in histograms; in the projector, by their first COMPONENTS
 COMPONENTS = 32
@@ -146,16 +146,16 @@ def show_hyperparameters(writer: SummaryWriter, values: dict[str, Any], tags: li
 # -- pictures of a validation ------------------------------------------------------------------------------------------
 
 
-def show_validation(run: RunFolder, step: int, validation: Validation, measured: Seen) -> None:
+def show_validation(run: RunFolder, step: int, validation: Validation, embedded: Embedded) -> None:
     """Histograms of cosines within and between the classes, and in UMAP's plane the motif sites, or without any the
     selection windows."""
     distributions, image = {}, None
-    if measured.vectors is not None:
-        same, other = class_cosines(measured.vectors, validation.labels, validation.seed)
+    if embedded.vectors is not None:
+        same, other = class_cosines(embedded.vectors, validation.labels, validation.seed)
         distributions = {"cosine/same class": same, "cosine/different class": other}
-    points, labels = measured.states, None if measured.states is None else validation.motifs.labels
-    if points is None and measured.vectors is not None:
-        points, labels = measured.vectors, np.where(validation.labels == 1, "site", "no site")
+    points, labels = embedded.states, None if embedded.states is None else validation.motifs.labels
+    if points is None and embedded.vectors is not None:
+        points, labels = embedded.vectors, np.where(validation.labels == 1, "site", "no site")
     if points is not None and len(points) >= LEAST_SITES:
         image = draw_points(points, labels, MOST_SITES, validation.seed, f"step {step}")
     run.view.picture(step, distributions, image)
@@ -190,13 +190,13 @@ def draw_points(vectors: np.ndarray, labels: np.ndarray, most: int, seed: int, t
     return png.getvalue()
 
 
-def show_vectors(run: RunFolder, validation: Validation, measured: Seen, name: str) -> None:
+def show_vectors(run: RunFolder, validation: Validation, embedded: Embedded, name: str) -> None:
     """Add an encoder to the run's PROJECTOR: labelled vectors of selection windows, by their first components."""
-    if measured.vectors is None:
+    if embedded.vectors is None:
         return
-    folder, chosen = run.path / PROJECTOR, np.linspace(0, len(measured.vectors) - 1, MOST_VECTORS).astype(int)
+    folder, chosen = run.path / PROJECTOR, np.linspace(0, len(embedded.vectors) - 1, MOST_VECTORS).astype(int)
     chosen = np.unique(chosen)
-    points = principal_components(measured.vectors[chosen])[:, :COMPONENTS]
+    points = principal_components(embedded.vectors[chosen])[:, :COMPONENTS]
     lines = ("\t".join(f"{value:.4g}" for value in row) for row in points)
     write_text(folder / f"{name}.tsv", "\n".join(lines) + "\n")
     labels = np.where(validation.labels[chosen] == 1, "site", "no site")

@@ -19,7 +19,7 @@ from simcsp.text.kmers import near_duplicate_groups
 
 
 @dataclass(frozen=True)
-class Seen:
+class Embedded:
     """vectors [windows, hidden] of the selection windows, states [sites, 2 hidden] of the motif sites; None without."""
 
     vectors: np.ndarray | None
@@ -51,9 +51,9 @@ class Validation:
 
     def __call__(self, model: BertForMaskedLM, pooling: str) -> dict[str, float]:
         """SCCS, NMI and related scores, where there are windows or sites to measure them on."""
-        return self.look(model, pooling)[0]
+        return self.measure(model, pooling)[0]
 
-    def look(self, model: BertForMaskedLM, pooling: str) -> tuple[dict[str, float], Seen]:
+    def measure(self, model: BertForMaskedLM, pooling: str) -> tuple[dict[str, float], Embedded]:
         """The scores, and the vectors and states that they are of."""
         settings = self.settings
         encoder = Encoder(model.bert, pooling, settings.batch_size, self.autocast)
@@ -67,7 +67,7 @@ class Validation:
             scores |= score_states(states, self.motifs, self.seed)
         if self.with_probe and vectors is not None:
             scores["probe_auc"] = probe_auc(vectors, self.labels, self.seed, self.groups)
-        return scores, Seen(vectors, states)
+        return scores, Embedded(vectors, states)
 
     def floors(self, model: BertForMaskedLM, pooling: str) -> dict[str, dict[str, float]]:
         """{'sccs': {...}, 'nmi': {...}} of one-hot bases, GC content and an encoder of fresh weights; SCCS with the
