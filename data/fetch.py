@@ -46,6 +46,7 @@ from utils.script import run_script  # noqa: E402
 TRIES = 3  # times that a connection is taken up again after it broke, as long as each brings something
 BLOCK = 1 << 16  # bytes read at a time: what a server that falls silent can cost
 UNREACHABLE = 3  # exit status where pip reaches no index: what can do without may go on
+MOST_UNANNOUNCED = 10**10  # bytes of an answer that does not say how long it is
 REPORT_SECONDS = 30  # between lines of progress where there is no terminal
 
 
@@ -175,6 +176,8 @@ class ResumingDownloader:
                 for block in response.raw.stream(BLOCK, decode_content=False):
                     out.write(block)
                     bar.update(len(block))
+                    if total is None and out.tell() > MOST_UNANNOUNCED:
+                        raise InputError(f"{url} sends no end of {self.name}: {self.advice}")
                     if bar.disable and time.monotonic() - spoken > REPORT_SECONDS:
                         print(f"{self.name}: {out.tell() / 1e6:9.1f} of {(total or 0) / 1e6:.1f} MB", flush=True)
                         spoken = time.monotonic()

@@ -87,6 +87,9 @@ class Source:
         return posixpath.basename(urlsplit(self.url).path)
 
 
+SWELLS, LEAST_ROOM = 50, 100_000_000  # times its size, and bytes, that an archive may unpack to
+
+
 INTRONIC = Source(
     "pip:intronic-3.0.0-py3-none-any.whl",
     sha256="0b4bd600f96103c5c821f429e201f2b3086b23698d7b1b0e853b833be5b27a0d",
@@ -251,9 +254,11 @@ def unpack(archive: Path, to: Path, is_wanted: Callable[[PurePosixPath], bool]) 
         return
     if not hasattr(tarfile, "data_filter"):
         raise InputError("can be unpacked safely from Python 3.11.4 on, and this one is older: use a newer Python")
+    room = room_of(archive)
     try:
         with tarfile.open(archive, "r:*") as tar:
             for member in tar:
+                room = check_room(member.size, room)
                 tarfile.data_filter(member, str(to))  # refuses links and paths that lead outside, and devices
                 path = PurePosixPath(member.name)
                 if not member.isdir() and is_wanted(path) and not path.name.startswith("._"):  # macOS's own
@@ -264,13 +269,27 @@ def unpack(archive: Path, to: Path, is_wanted: Callable[[PurePosixPath], bool]) 
         raise InputError(f"is damaged, cut short or no tar archive ({error}): remove it and fetch it again") from None
 
 
+def room_of(archive: Path) -> int:
+    """Bytes that an archive may unpack to: sequence shrinks to a quarter, tables of it to a tenth."""
+    return SWELLS * archive.stat().st_size + LEAST_ROOM
+
+
+def check_room(size: int, room: int) -> int:
+    """What is left of the room after a member."""
+    if size > room:
+        raise InputError(f"unpacks to more than {SWELLS} times its size: do not trust it")
+    return room - size
+
+
 def unpack_wheel(archive: Path, to: Path, is_wanted: Callable[[PurePosixPath], bool]) -> None:
     """The wanted members of a wheel, which is a zip file, by their last names alone."""
+    room = room_of(archive)
     try:
         with zipfile.ZipFile(archive) as members:
-            for name in members.namelist():
-                if is_wanted(path := PurePosixPath(name)):
-                    with members.open(name) as source, open(to / path.name, "wb") as target:
+            for member in members.infolist():
+                if is_wanted(path := PurePosixPath(member.filename)):
+                    room = check_room(member.file_size, room)
+                    with members.open(member) as source, open(to / path.name, "wb") as target:
                         shutil.copyfileobj(source, target)
     except (zipfile.BadZipFile, EOFError, zlib.error) as error:
         raise InputError(f"is damaged, cut short or no zip archive ({error}): remove it and fetch it again") from None

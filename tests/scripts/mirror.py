@@ -22,7 +22,8 @@ class Server(ThreadingHTTPServer):
         self.cut: dict[str, list[int]] = {}  # path: after how many bytes the next answers break off
         self.hang: set[str] = set()  # paths that are never answered
         self.stall: set[str] = set()  # paths whose answer stops where `cut` says, with the connection open
-        self.has_ranges = True
+        self.has_ranges = self.has_lengths = True
+        self.redirects: dict[str, str] = {}  # path: where it sends who asks
         self.headers: dict[str, str] = {}
         self.released = threading.Event()
 
@@ -58,6 +59,11 @@ class Handler(BaseHTTPRequestHandler):
         if path in self.server.hang:
             self.server.released.wait(20)
             return
+        if path in self.server.redirects:
+            self.send_response(302)
+            self.send_header("Location", self.server.redirects[path])
+            self.end_headers()
+            return
         content = self.server.files.get(path)
         if content is None:
             self.send_error(404)
@@ -74,7 +80,8 @@ class Handler(BaseHTTPRequestHandler):
             self.send_response(200)
         for name, value in self.server.headers.items():
             self.send_header(name, value)
-        self.send_header("Content-Length", str(len(content) - start))
+        if self.server.has_lengths:
+            self.send_header("Content-Length", str(len(content) - start))
         self.end_headers()
         cuts = self.server.cut.get(path)
         body = content[start:][: cuts.pop(0) if cuts else None]

@@ -234,6 +234,30 @@ def test_not_found(refused, server, data):
     assert files_of(data) == {}
 
 
+@pytest.mark.parametrize("target", ["file:///etc/hostname", "ftp://127.0.0.1/x", "/{}"])
+def test_a_redirection_to_a_file_or_in_a_circle_is_refused(refused, server, data, target):
+    server.put(HG19, GENOME)
+    server.redirects[HG19] = target.format(HG19.lstrip("/"))
+    assert f"{server.url}{HG19} cannot be had (" in refused("hg19")
+    assert files_of(data) == {}
+
+
+def test_an_answer_without_an_end_is_given_up(refused, server, data, monkeypatch):
+    server.put(HG19, b"\x1f\x8b" + bytes(1_000_000))
+    server.has_lengths = False
+    monkeypatch.setattr(fetch, "MOST_UNANNOUNCED", 200_000)
+    assert "hg19.fa.gz" in refused("hg19")
+    assert all(path.startswith("downloads/hg19.fa.gz.") and path.endswith(".part") for path in files_of(data))
+
+
+def test_an_archive_that_swells_is_refused(refused, server, data, monkeypatch):
+    monkeypatch.setattr(sources, "LEAST_ROOM", 0)
+    server.put(MODELS, archive({"models/SpliceBERT.510nt/pytorch_model.bin": bytes(10_000_000)}))
+    line = refused("splicebert")
+    assert "models.tar.gz: unpacks to more than 50 times its size: do not trust it" in line
+    assert leftovers(data) == {"downloads/models.tar.gz"}
+
+
 def test_a_server_that_hangs(refused, server, data):
     server.put(HG19, GENOME)
     server.hang.add(HG19)
