@@ -170,5 +170,6 @@ def _attention_figure(found: dict[str, dict[str, Any]]) -> Figure:
             (line,) = axis.plot(layers, [row["value"] for row in rows], marker="o", label=direction)
             axis.plot(layers, [row["floor"] for row in rows], linestyle=":", color=line.get_color())
         axis.set(title=f"introns: {model}", xlabel="layer (dotted: as far apart, no site)", ylabel="attention, median")
+        axis.xaxis.get_major_locator().set_params(integer=True)
         axis.legend(frameon=False)
     return figure

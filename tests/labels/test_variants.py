@@ -1,16 +1,19 @@
 """Variant tables, and the genome about their constructs."""
 
 import gzip
+import os
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from conftest import other_strand
+from sklearn.metrics import average_precision_score
 from splicebert_data import EXON, EXONS, FLANK, LENGTH, place_of, write_splicebert_data
 
 from simcsp.core.errors import InputError
 from simcsp.labels.placed import open_places
-from simcsp.labels.variants import read_mfass, widen
+from simcsp.labels.variants import PEERS, read_mfass, read_vexseq, widen
 from simcsp.text.alphabet import decode
 
 
@@ -124,3 +127,16 @@ def test_a_whole_genome_stands_before_the_genes(data, tmp_path):
         handle.write(">chr9\nACGTACGTACGT\n")
     places = open_places(folder, "hg19", tmp_path / "cache")
     assert decode(places.fetch("chr9", 2, 7, "-")[0]) == other_strand("GTACG")
+
+
+@pytest.mark.skipif("SIMCSP_REAL_DATA" not in os.environ, reason="needs the published tables")
+def test_the_published_tables_have_the_published_counts():
+    folder = Path(os.environ["SIMCSP_REAL_DATA"]) / "variants"
+    mfass, vexseq = read_mfass(folder / "mfass.tsv.gz"), read_vexseq(folder / "vexseq.tsv.gz")
+    outside = mfass.take(~mfass.in_dinucleotide)
+    assert (len(mfass), mfass.positive.sum(), len(outside), outside.positive.sum()) == (27_733, 1_050, 27_517, 870)
+    assert (len(vexseq), vexseq.positive.sum()) == (1_960, 97)
+    peers = pd.read_csv(folder / "mfass.peers.tsv.gz", sep="\t").set_index("id").reindex(mfass.table["id"])
+    assert set(PEERS) == set(peers) and average_precision_score(mfass.positive, peers["pangolin"]) == pytest.approx(
+        0.421, abs=5e-4
+    )
