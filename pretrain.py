@@ -19,6 +19,7 @@ from commands.init import write_template
 from simcsp.core.config import Config
 from simcsp.core.errors import InputError, is_first, started_together
 from utils.arguments import load_config
+from utils.config_checks import missing_files
 from utils.script import run_script
 
 
@@ -29,7 +30,7 @@ def main() -> None:
         print(f"{path}: written. Next: python pretrain.py {path} --dry-run", flush=True)
         return
     dry = "--dry-run" in words
-    config = load_config([word for word in words if word != "--dry-run"], ("finetune", "bases"), with_files=True)
+    config = load_config([word for word in words if word != "--dry-run"], ("finetune", "bases"), with_files=not dry)
     if not (config.mlm.steps or config.pretrain.steps):
         raise InputError("pretrain.steps is 0 and so is mlm.steps: nothing to train")
     check_processes(config, started_together(), dry)
@@ -39,9 +40,10 @@ def main() -> None:
         print(f"{config.folder}: the settings are in order; reading libraries, text and labels ...", flush=True)
     # After the arguments are known to be right: these imports take seconds.
     if dry:
-        from simcsp.training.dry_run import make_plan
+        from simcsp.training.dry_run import make_plan, plan_without_data
 
-        print(make_plan(config), flush=True)
+        absent = missing_files(config.data)
+        print(plan_without_data(config, absent) if absent else make_plan(config), flush=True)
         return
     from simcsp.training.pretraining import open_pretraining, run_stages, search_pretraining
     from simcsp.training.processes import one_for_all

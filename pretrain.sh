@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # bash pretrain.sh [CONFIG.yaml] [--key value ...]
-# Pre-trains; without a config: the built-in demo, whose data it makes first. Makes the environment if there is none.
+# Pre-trains; without a config: on human chr19, which it fetches first (configs/chr19.yaml). Makes the environment if there
+# is none.
 # Where torch sees several GPUs: one process on each, as many as can share every batch evenly (docs/distributed.md).
 set -euo pipefail
 CDPATH= cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
@@ -8,14 +9,12 @@ CDPATH= cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
 [ "$OLDPWD" = "$PWD" ] || [ ! -f "$OLDPWD/${1-}" ] || set -- "$OLDPWD/$1" "${@:2}"
 source scripts/env.sh requirements.txt
 
-case ${1-} in
-    "" | -* | *demo.yaml) "$PYTHON" data/demo.py ;;
-esac
-
-gpus=1
 case " $* " in
     *" --help "* | *" -h "* | *" --dry-run "* | *" --init "*) exec "$PYTHON" pretrain.py "$@" ;;
 esac
+source scripts/default.sh
+
+gpus=1
 if command -v nvidia-smi >/dev/null && [ "$(nvidia-smi --list-gpus 2>/dev/null | grep -c ^GPU)" -gt 1 ]; then
     gpus=$("$PYTHON" -m utils.gpus "$@") # those of CUDA_VISIBLE_DEVICES, or fewer
 fi

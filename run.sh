@@ -35,6 +35,13 @@ fi
 if [ -t 0 ] && [ -t 1 ]; then
     options+=(--tty)
 fi
+# The caller's pip fetches data in there: its settings go with it.
+for name in $(compgen -e | grep -E '^PIP_(NO_)?(INDEX|EXTRA_INDEX|TRUSTED|PROXY|DEFAULT_TIMEOUT)|^(https?|no|all)_proxy$|^(HTTPS?|NO|ALL)_PROXY$'); do
+    options+=(--env "$name")
+done
+for file in "${PIP_CONFIG_FILE-}" ~/.config/pip/pip.conf ~/.pip/pip.conf /etc/pip.conf; do
+    [ -f "$file" ] && options+=(--volume "$file:/etc/pip.conf:ro") && break
+done
 gpus=${SIMCSP_GPUS-all}
 torch=cpu
 if [ -n "$gpus" ] && nvidia-smi --list-gpus >/dev/null 2>&1; then

@@ -32,6 +32,7 @@ from simcsp.core.files import replacing, sha256_file  # noqa: E402
 from simcsp.labels.motifs import cut_motifs, read_bed, save_motifs  # noqa: E402
 from simcsp.text.alphabet import encode, reverse_complement  # noqa: E402
 from simcsp.text.annotation import GeneBody, Intron, gene_bodies, introns, read_annotation  # noqa: E402
+from simcsp.text.sampler import wanted_spans  # noqa: E402
 from simcsp.text.sites import MOTIFS, SITES, exon_is_left, intron_ends, motif_label  # noqa: E402
 from simcsp.text.store import TokenStore, open_store  # noqa: E402
 from utils.script import run_script  # noqa: E402
@@ -173,13 +174,12 @@ def write_bed(path: Path, lines: list[str]) -> None:
 
 def make(args: argparse.Namespace) -> None:
     store = open_store([args.fasta], args.cache)
-    if unknown := sorted(set(args.records or []) - set(store.by_name)):
-        raise InputError(f"--records: no record {unknown[0]!r} in {args.fasta}")
+    wanted = wanted_spans(store, args.records, "--records")
     lengths = {record.name: record.length for record in store.records}
     transcripts = [
         transcript
-        for transcript in read_annotation(args.annotation, lengths)
-        if args.records is None or transcript.chrom in args.records
+        for transcript in read_annotation(args.annotation, lengths, args.transcripts)
+        if any(s.record.name == transcript.chrom and s.holds(*transcript.exons.flat[[0, -1]]) for s in wanted)
     ]
     spans, bodies = introns(transcripts), gene_bodies(transcripts)
     if not spans:
@@ -285,7 +285,10 @@ def run() -> None:
     parser.add_argument("--out", type=Path, required=True, help="BED to write, gzipped where the name ends in .gz")
     parser.add_argument("--per-label", type=int, default=5000, help="sites of each label (default %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="same seed, same bytes (default %(default)s)")
-    parser.add_argument("--records", nargs="+", help="records of the genome to take sites from (default all)")
+    parser.add_argument("--records", nargs="+", help="records, or regions of them, to take genes from (default all)")
+    parser.add_argument(
+        "--transcripts", choices=("all", "ccds"), default="all", help="whose sites are real (default all)"
+    )
     args = parse(parser, sys.argv[1:])
     for name, least in {"per_label": 1, "seed": 0}.items():
         if getattr(args, name) < least:

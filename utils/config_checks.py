@@ -47,7 +47,21 @@ def missing_files(data: DataConfig) -> list[str]:
     """A line for each missing file that pre-training would read."""
     named = [(name, path) for name in ("fasta", "annotation") for path in getattr(data, name)]
     named += [(name, getattr(data, name)) for name in ("spliceator", "motif_bed", "motif_fasta")]
-    return [f"data.{name}: {path} does not exist" for name, path in named if path and not Path(path).exists()]
+    return [f"data.{name}: {absent(path)}" for name, path in named if path and not Path(path).exists()]
+
+
+def absent(path: str) -> str:
+    """That a file is not there, and the command that brings it where the project has one."""
+    from data.sources import DATA_SETS
+
+    place = Path(path)
+    commands = {f"data/windows/{name}": f"bash scripts/data.sh {name}" for name in ("chr19", "genes")}
+    commands |= {"data/demo": "python data/demo.py"}
+    commands |= {f"data/{to}": f"python data/fetch.py {key}" for key, data in DATA_SETS.items() for to in data.places}
+    for known, command in commands.items():
+        if place == Path(known) or Path(known) in place.parents:
+            return f"{path} does not exist, and comes by: {command}"
+    return f"{path} does not exist"
 
 
 def data_faults(data: DataConfig) -> Iterator[str]:

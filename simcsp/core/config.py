@@ -21,7 +21,7 @@ from jsonargparse.typing import (
     restricted_number_type,
 )
 
-DEFAULT_CONFIG = "configs/demo.yaml"
+DEFAULT_CONFIG = "configs/chr19.yaml"
 # Below 1 so that something is left to train on; 0 means none is set aside.
 Share = restricted_number_type("Share", float, [(">=", 0), ("<", 1)])
 Decay = restricted_number_type("Decay", float, [(">", 0), ("<=", 1)])

@@ -77,6 +77,26 @@ def make_plan(config: Config) -> str:
 # -- what there is -----------------------------------------------------------------------------------------------------
 
 
+def plan_without_data(config: Config, absent: list[str]) -> str:
+    """What can be said of a config before its data are there. absent: a line for each file that is not."""
+    data, settings = config.data, config.finetune
+    rows = [("run", str(config.folder)), *(("missing", line) for line in absent)]
+    rows.append(
+        ("text", f"corpus {data.corpus}, windows of {data.window} nt of {', '.join(data.fasta) or data.dataset}")
+    )
+    rows.append(
+        ("encoder", f"{config.model.source or 'fresh weights'}, pooling {config.model.pooling or 'as recorded'}")
+    )
+    for name, stage in stages(config).items():
+        rows.append((name, f"{stage.objective}, {stage.steps:,} steps of {stage.batch_size} windows, lr {stage.lr:g}"))
+    labels = ["all" if count is None else f"{count:,}" for count in settings.train_windows]
+    rows.append(
+        ("fine-tune", f"{settings.task}, arms {', '.join(settings.arms)}; training windows: {', '.join(labels)}")
+    )
+    rows.append(("time", "measured once the data are there"))
+    return "\n".join(f"{name:<10} {text}" for name, text in rows)
+
+
 def _run_rows(trial: Trial) -> list[Row]:
     config, accelerator = trial.config, trial.shared.accelerator
     state = "a new folder"

@@ -19,13 +19,15 @@ SCRIPTS = [
     "finetune.sh",
     "run.sh",
     "scripts/env.sh",
+    "scripts/default.sh",
+    "scripts/data.sh",
     "tests/run.sh",
     ".ci/run",
     "docker/tensorboard",
     "docker/install.sh",
     "workflow/run.sh",
 ]
-TOOLS = "bash cat cmp cp dirname flock grep id mkdir nproc rm sleep tail".split()
+TOOLS = "bash cat cmp cp dirname flock grep id mkdir mv nproc rm sleep tail".split()
 
 # Writes down its arguments, one call per line.
 RECORDER = 'echo "{name} $*" >>"$CALLS"\n'
@@ -46,6 +48,8 @@ case $* in
         if [[ -n ${PIP_FAILS-} && $* == *$PIP_FAILS* ]]; then echo "ERROR: connection lost" >&2; exit 1; fi ;;
 esac
 """
+# As pretrain.py and finetune.py, which print their arguments and end with 3, beside data scripts.
+PRINTS = 'case $1 in - | data/demo.py) ;; data/fetch.py) exit {fetch} ;; *) printf "<%s>" "$@"; exit 3 ;; esac\n'
 COMPLETE_PYTHON = 'if [ "$1" = - ]; then cat >/dev/null; fi\n'
 
 
@@ -110,10 +114,12 @@ def assert_one_line(process, *words):
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_scripts_parse_and_can_be_run(script):
     subprocess.run(["bash", "-n", ROOT / script], check=True)
-    assert script == "scripts/env.sh" or os.access(ROOT / script, os.X_OK)
+    assert script in ("scripts/env.sh", "scripts/default.sh") or os.access(ROOT / script, os.X_OK)
 
 
-@pytest.mark.parametrize("script", sorted(set(SCRIPTS) - {"scripts/env.sh", "docker/tensorboard"}))
+@pytest.mark.parametrize(
+    "script", sorted(set(SCRIPTS) - {"scripts/env.sh", "scripts/default.sh", "docker/tensorboard"})
+)
 def test_a_script_works_in_its_own_folder_whatever_cdpath_says(project, tmp_path, script):
     first = next(line for line in (project.root / script).read_text().splitlines() if "cd -- " in line)
     (project.root / script).write_text(f"{first}\npwd\n")
@@ -133,22 +139,58 @@ def test_a_script_works_in_its_own_folder_whatever_cdpath_says(project, tmp_path
 
 @pytest.mark.parametrize("stage", ["pretrain", "finetune"])
 @pytest.mark.parametrize(
-    ("arguments", "demo"),
+    ("arguments", "config", "data"),
     [
-        ([], True),
-        (["--pretrain.lr", "3e-5", "--name", "two words"], True),
-        (["configs/demo.yaml", "--seed", "1"], True),
-        (["configs/simcsp.yaml", "--name", "mine"], False),
+        ([], ["configs/chr19.yaml"], "fetch"),
+        (["--pretrain.lr", "3e-5", "--name", "two words"], ["configs/chr19.yaml"], "fetch"),
+        (["configs/chr19-simcse.yaml"], [], "fetch"),
+        (["configs/demo.yaml", "--seed", "1"], [], "demo"),
+        (["configs/simcsp.yaml", "--name", "mine"], [], None),
     ],
 )
-def test_stages_pass_their_arguments_on_and_make_the_demo_data_for_the_demo(project, stage, arguments, demo):
-    prints_and_ends = 'case $1 in - | data/demo.py) ;; *) printf "<%s>" "$@"; exit 3 ;; esac\n'
-    project.stand_in("python", COMPLETE_PYTHON + prints_and_ends)
+def test_stages_pass_their_arguments_on_and_bring_the_data_of_the_default_and_the_demo(
+    project, stage, arguments, config, data
+):
+    (project.root / "data/windows/chr19").mkdir(parents=True)
+    project.stand_in("python", COMPLETE_PYTHON + PRINTS.format(fetch=0))
     process = project.run(f"{stage}.sh", *arguments)
     assert process.returncode == 3, "the exit status is Python's"
-    assert process.stdout_text == "".join(f"<{a}>" for a in [f"{stage}.py", *arguments])
-    assert ("python data/demo.py" in project.calls()) == demo
+    assert process.stdout_text == "".join(f"<{a}>" for a in [f"{stage}.py", *config, *arguments])
+    assert ("python data/demo.py" in project.calls()) == (data == "demo")
+    assert ("python data/fetch.py chr19" in project.calls()) == (data == "fetch")
     assert not (project.root / ".venv").exists()
+
+
+def test_without_an_index_the_default_is_the_demo_and_fine_tuning_follows(project):
+    project.stand_in("python", COMPLETE_PYTHON + PRINTS.format(fetch=3))
+    process = project.run("pretrain.sh", "--seed", "1")
+    assert process.stdout_text == "<pretrain.py><configs/demo.yaml><--seed><1>"
+    assert "SYNTHETIC" in process.stderr_text and process.stderr_text.count("\n") == 1
+    assert project.run("pretrain.sh", "configs/chr19.yaml").returncode == 2  # it was named, so nothing else will do
+    (project.root / "runs/demo/pretrain").mkdir(parents=True)
+    (project.root / "data/windows/chr19").mkdir(parents=True)
+    project.stand_in("python", COMPLETE_PYTHON + PRINTS.format(fetch=0))  # the network is back
+    assert project.run("finetune.sh").stdout_text == "<finetune.py><configs/demo.yaml>"
+    (project.root / "runs/chr19/pretrain").mkdir(parents=True)
+    assert project.run("finetune.sh").stdout_text == "<finetune.py><configs/chr19.yaml>"
+
+
+@pytest.mark.parametrize("status", [1, 2])
+def test_a_wrong_hash_or_a_full_disk_is_an_error_and_no_reason_for_the_demo(project, status):
+    project.stand_in("python", COMPLETE_PYTHON + PRINTS.format(fetch=status))
+    process = project.run("pretrain.sh")
+    assert (process.returncode, process.stdout_text) == (2, "")
+    assert project.calls()[-1] == "python data/fetch.py chr19"
+
+
+def test_windows_that_are_half_made_are_made_anew(project):
+    fails = '[ "$1" != data/motifs.py ] || exit 2\n[ "$1" != data/windows.py ] || mkdir -p "$3"\n'
+    project.stand_in("python", COMPLETE_PYTHON + fails)
+    assert project.run("scripts/data.sh", "chr19", PYTHON="python").returncode == 2
+    assert not (project.root / "data/windows/chr19").exists()
+    project.stand_in("python", COMPLETE_PYTHON + '[ "$1" != data/windows.py ] || mkdir -p "$3"\n')
+    assert project.run("scripts/data.sh", "chr19", PYTHON="python").returncode == 0
+    assert (project.root / "data/windows/chr19").is_dir()
 
 
 @pytest.mark.parametrize("stage", ["pretrain", "finetune"])
@@ -164,14 +206,14 @@ def test_a_config_is_found_where_the_caller_is(project, stage, tmp_path):
 
 def test_a_failing_demo_stops_the_stage(project):
     project.stand_in("python", COMPLETE_PYTHON + '[ "$1" != data/demo.py ] || exit 2\n')
-    assert project.run("pretrain.sh").returncode == 2
+    assert project.run("pretrain.sh", "configs/demo.yaml").returncode == 2
     assert project.calls()[-1] == "python data/demo.py"
 
 
 def test_python3_alone_is_enough(project):
     project.stand_in("python3", COMPLETE_PYTHON)
-    assert project.run("pretrain.sh").returncode == 0
-    assert project.calls()[-1] == "python3 pretrain.py"
+    assert project.run("pretrain.sh", "configs/x.yaml").returncode == 0
+    assert project.calls()[-1] == "python3 pretrain.py configs/x.yaml"
 
 
 def active(project, interpreter):

@@ -1,0 +1,51 @@
+#!/usr/bin/env bash
+# bash scripts/data.sh chr19|genes|species ...
+# Real data for the configurations: fetches what is not here yet (data/fetch.py) and cuts labelled windows and motif sites
+# from it. What is there already is left alone. Status 3 where pip reaches no index.
+set -euo pipefail
+CDPATH= cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
+[ -n "${PYTHON-}" ] || source scripts/env.sh requirements.txt
+
+# windows NAME OPTIONS...: data/windows/NAME, made aside, so that an interrupted run leaves nothing half made
+windows() {
+    [ -d "data/windows/$1" ] && return
+    rm -rf "data/windows/.$1"
+    "$PYTHON" data/windows.py --out "data/windows/.$1" "${@:2}"
+}
+
+sites() {
+    "$PYTHON" data/motifs.py --out "data/windows/.$1/motifs.bed.gz" "${@:2}"
+}
+
+done_with() {
+    mv "data/windows/.$1" "data/windows/$1"
+}
+
+for name in "$@"; do
+    case $name in
+        chr19) # labels from the second half: the first is text
+            "$PYTHON" data/fetch.py chr19
+            [ -d data/windows/chr19 ] && continue
+            half=(--fasta data/chr19.fa.gz --annotation data/chr19.gff3.gz --transcripts ccds --records 19:30000001-58617616)
+            windows chr19 "${half[@]}" --negatives false
+            sites chr19 "${half[@]}" --per-label 300
+            done_with chr19
+            ;;
+        genes) # chr1 to train and choose on, chr3 to score once
+            "$PYTHON" data/fetch.py genes
+            [ -d data/windows/genes ] && continue
+            chr1=(--fasta data/genes/chr1.fa --annotation data/genes/chr1.gtf)
+            chr3=(--fasta data/genes/chr3.fa --annotation data/genes/chr3.gtf)
+            windows genes "${chr1[@]}"
+            "$PYTHON" data/windows.py --out data/windows/.genes "${chr1[@]}" --negatives false
+            "$PYTHON" data/windows.py --out data/windows/.genes "${chr3[@]}" --benchmark Human
+            "$PYTHON" data/windows.py --out data/windows/.genes "${chr3[@]}" --benchmark Human-false --negatives false
+            sites genes "${chr1[@]}" --per-label 2000
+            done_with genes
+            ;;
+        *)
+            echo "error: scripts/data.sh $name: chr19 or genes" >&2
+            exit 2
+            ;;
+    esac
+done
