@@ -12,6 +12,7 @@ no transcript uses (3,650 : 3,650 : 3,700). No negative lies within 10 nt of a s
 - Windows that reach beyond their record (or region, --records) or hold an N are left out, real and false alike.
 - An id is RECORD:POSITION:STRAND:KIND_gene=GENE; position is the exon's base at the boundary, 1-based. Folds keep the
   windows of a gene together.
+- --per-class takes so many sites of each type, at random, and their negatives.
 - Same files, options and seed, same bytes.
 """
 
@@ -214,9 +215,12 @@ def make(args: argparse.Namespace) -> None:
         real, lost = real_sites(strands, spans, site)
         if not real:
             raise InputError(f"--length {args.length}: no {site} leaves room for a window: take a shorter one")
-        made[site, 0] = decoys(np.random.default_rng([args.seed, number]), strands, bodies, real, site, shares)
-        made[site, 1] = real
         print(f"{site}s: {len(real) + lost:,} in the annotation, {lost:,} too near an end or an N")
+        rng = np.random.default_rng([args.seed, number])
+        if args.per_class is not None:
+            real = [real[i] for i in np.sort(rng.permutation(len(real))[: args.per_class])]
+        made[site, 0] = decoys(rng, strands, bodies, real, site, shares)
+        made[site, 1] = real
     for path, site, label in files:
         windows = made[site, label]
         ids = cut(strands, windows, args.length)
@@ -269,6 +273,7 @@ def parse() -> argparse.Namespace:
     add("--transcripts", choices=("all", "ccds"), default="all", help="whose sites are positives (default all)")
     add("--negatives", choices=("mixed", "false"), default="mixed", help="false: false GT / AG alone, the harder kind, "
         "in Negative/GS/GS_false (default mixed)")  # fmt: skip
+    add("--per-class", type=int, metavar="N", help="windows of each type and label at most (default all)")
     add("--length", type=int, default=600, help="nt of a window, even (default %(default)s)")
     add("--text", type=Path, help="FASTA of the pre-training text: say how many windows share 80 nt with it")
     add("--seed", type=int, default=0, help="same seed, same bytes (default %(default)s)")
@@ -276,6 +281,8 @@ def parse() -> argparse.Namespace:
     args = parser.parse_args()
     if args.length < 100 or args.length % 2:
         parser.error(f"--length must be even and 100 or more, not {args.length}")
+    if args.per_class is not None and args.per_class < 1:
+        parser.error(f"--per-class must be 1 or more, not {args.per_class}")
     if args.seed < 0:
         parser.error(f"--seed must be 0 or more, not {args.seed}")
     if args.benchmark is not None and (not args.benchmark or set(args.benchmark) & set("/\\")):

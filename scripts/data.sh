@@ -27,8 +27,8 @@ for name in "$@"; do
             "$PYTHON" data/fetch.py chr19
             [ -d data/windows/chr19 ] && continue
             half=(--fasta data/chr19.fa.gz --annotation data/chr19.gff3.gz --transcripts ccds --records 19:30000001-58617616)
-            windows chr19 "${half[@]}" --negatives false
-            sites chr19 "${half[@]}" --per-label 300
+            windows chr19 "${half[@]}" --negatives false --per-class 600
+            sites chr19 "${half[@]}" --per-label 150
             done_with chr19
             ;;
         genes) # chr1 to train and choose on, chr3 to score once

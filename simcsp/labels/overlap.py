@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,9 +12,12 @@ from simcsp.core.config import DataConfig
 from simcsp.core.errors import InputError
 from simcsp.labels.motifs import load_motifs, read_bed
 from simcsp.labels.spliceator import benchmark_species, load_benchmark, load_training
+from simcsp.text.alphabet import N
 from simcsp.text.corpora import Corpus
 from simcsp.text.kmers import KMER, KmerSet, kmers_in_text, windows_holding
 from simcsp.text.sampler import covered
+
+_PIECE = 4_000_000  # bases of text that are compared at a time
 
 
 def sites_in_text(
@@ -141,4 +144,17 @@ def measure_overlap(data: DataConfig, corpus: Corpus) -> list[Overlap]:
                 inside[record.source_name] = of_record - record.offset
         columns = (np.array([getattr(site, name) for site in bed]) for name in ("chrom", "start", "end"))
         sites["motif sites"] = sites_in_text(*columns, data.motif_window, inside)
-    return overlap_report((store.ids[start:end] for start, end in stretches), parts, sites)
+    return overlap_report(_joined(store.ids[start:end] for start, end in stretches), parts, sites)
+
+
+def _joined(stretches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """Stretches of ids in pieces of some Mb with an N between two, which no k-mer spans: crops are short and many."""
+    piece, length = [], 0
+    for stretch in stretches:
+        piece += [stretch, np.array([N], dtype=np.uint8)]
+        length += len(stretch)
+        if length > _PIECE:
+            yield np.concatenate(piece)
+            piece, length = [], 0
+    if piece:
+        yield np.concatenate(piece)

@@ -86,13 +86,14 @@ def _crops_of_source(
         for record, reverse in strands:
             row = store.records[record]
             ids = strand_ids(store, row.name, bool(reverse))
-            own = rows[(rows[:, 0] == record) & (rows[:, 1] == reverse), 2]
+            is_site = np.zeros(len(ids) + 1, dtype=bool)  # places are too many for set operations
+            is_site[rows[(rows[:, 0] == record) & (rows[:, 1] == reverse), 2]] = True
             places = motif_boundaries(ids, site)
             forward = row.length - places if reverse else places
             places = places[np.any([(forward >= s.start + half) & (forward <= s.end - half) for s in spans[record]], 0)]
-            others = np.setdiff1d(places, own)
+            others = places[~is_site[places]]
             decoys = rng.choice(others, min(share, len(others)), replace=False)
-            for kind, at in ((i, np.intersect1d(places, own)), (i + len(SITES), np.sort(decoys))):
+            for kind, at in ((i, places[is_site[places]]), (i + len(SITES), np.sort(decoys))):
                 first = row.length - at - half if reverse else at - half
                 starts.append(row.offset + first)
                 minus.append(np.full(len(at), bool(reverse)))

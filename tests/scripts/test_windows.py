@@ -75,6 +75,13 @@ def test_same_seed_same_bytes_and_false_sites_alone_on_demand(make):
     assert {row[3] for row in false[1:]} == {"FP"} and len(false) == 31
 
 
+def test_a_number_of_windows_of_each_class(make):
+    folder, whole = make("--per-class", 7, out="few"), make()
+    few = rows_of(folder, "Positive/GS/POS_donor_600.csv")
+    assert len(few) == 7 and all(row in rows_of(whole, "Positive/GS/POS_donor_600.csv") for row in few)
+    assert len(rows_of(folder)) == 8
+
+
 def test_a_region_gives_only_genes_inside_it(make, tmp_path):
     names = {
         row[0].split(":")[0] for row in rows_of(make("--records", "chr1:700-3000"), "Positive/GS/POS_donor_600.csv")
