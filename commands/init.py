@@ -48,7 +48,7 @@ class Paths:
 def template(path: Path, machine: Machine, paths: Paths) -> str:
     """The YAML, of some twenty lines.
 
-    The rates are those that suit models/simcsp-small on human windows (configs/human-annotated.yaml, human.yaml) and,
+    The rates are those that suit models/simcsp-tiny on human windows (configs/chr19.yaml, chr19-simcse.yaml) and,
     where SpliceBERT's own weights are at hand and a GPU to train them, the published one (configs/simcsp.yaml).
     """
     large = machine.gpu and machine.published

@@ -28,7 +28,6 @@ MOST_ORPHANS = 0.5
 # A transcript of the Consensus Coding Sequence set: Ensembl's and GENCODE's GFF3 say so on its own row, NCBI's on its
 # CDS, GTF on its exons too.
 _CCDS = re.compile(r'ccds_?id[ =]"?CCDS|\btag "CCDS|[=,]CCDS:CCDS', re.IGNORECASE)
-_CCDS = re.compile(r'ccds_?id[ =]"?CCDS|\btag "CCDS|[=,]CCDS:CCDS', re.IGNORECASE)
 _GFF3 = re.compile(r"\s*[^\s=;\"]+=")  # how its attributes begin
 _SYMBOLS = ("gene_name", "Name", "gene", "ref_gene_name")
 _RANKS = ("exon_number", "rank")
