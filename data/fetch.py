@@ -40,7 +40,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from data.packages import Unreachable, download_package  # noqa: E402
 from data.sources import DATA_SETS, Source, unpack  # noqa: E402
 from simcsp.core.errors import InputError  # noqa: E402
-from simcsp.core.files import write_text  # noqa: E402
+from simcsp.core.files import replacing, write_text  # noqa: E402
 from utils.script import run_script  # noqa: E402
 
 TRIES = 3  # times that a connection is taken up again after it broke, as long as each brings something
@@ -367,6 +367,11 @@ def fetch(name: str, options: Options) -> None:
             entry["installed"] = {source.to: entry["size"]}
         record(options, key, entry)
         print(f"{name}: {', '.join(outline(entry))} under {shown(options.data)}, checked against {entry['checked']}")
+    data_set = DATA_SETS[name]
+    if data_set.build and not (options.data / data_set.places[-1]).is_file():
+        with replacing(options.data / data_set.places[-1]) as aside:
+            data_set.build(options.data, aside)
+        print(f"{name}: {data_set.places[-1]} made")
 
 
 def outline(entry: dict) -> list[str]:

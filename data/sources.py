@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
 from data.convert import genes_from_npz, introns_from_iic
+from data.variants import make_mfass, make_peers, make_vexseq
 from simcsp.core.errors import InputError
 
 ZENODO = "https://zenodo.org/records/7995778/files"
@@ -38,7 +39,13 @@ SPECIES = {
 }
 
 # A commit names one version of a file for ever, so its hash is kept here.
-SPLICEBERT_CODE = "https://raw.githubusercontent.com/chenkenbio/SpliceBERT"
+RAW = "https://raw.githubusercontent.com"
+SPLICEBERT_CODE = f"{RAW}/chenkenbio/SpliceBERT"
+MFASS = f"{RAW}/KosuriLab/MFASS/9a8e4f27106be52aeb11acad27f95f5cded663a8/processed_data/snv"
+VEXSEQ = f"{RAW}/scottiadamson/Vex-seq/36d9c4a6e5e74def46b3cada69d3166f08c54bd5"
+VEXSEQ_SEQUENCES = "1eec399464a1ed35ec745033df8164d6f9011f328b8cee0b5a1074777bd87d2f"
+VEXSEQ_VALUES = "2f4269237c252f852deb3956e43f38a2a3a138a9508c15ece352eb37c19ae326"
+CONSENSUS = f"{RAW}/brhanufen/spliceconsensus/cdb411fd5fc30dd811284f7c59ce1b5acf4e9c82"
 ATTENTION = {
     "gencode.v41lift37.MANE.intron.for_attention": "0cb3a81b7ab20fa9dc8ff1c4f5634d854de5817d412ca42363c53c81e03fb1f2",
     "hg19.acceptor_pair.1000_per_group": "33e635c6f59e3d317069850f7db442a6bb0517596d568fa00f8300300eef09c4",
@@ -124,13 +131,25 @@ class DataSet:
     arrange: Callable[[Path, Path], list[str]] | None = None
     """Move what was unpacked (first folder) to the layout under data/ (second); returns what the archive lacks."""
 
+    build: Callable[[Path, Path], None] | None = None
+    """Make the last of `places` from the files of the set, once all are there. Given: data/, and where to write it."""
+
     def key(self, source: Source) -> str:
         """What the lock calls a file of this set; an archive may serve several sets."""
         return f"{source.name} ({self.places[0]})" if source.requirement else source.name
 
 
-def single(what: str, size: str, licence: str, *sources: Source) -> DataSet:
-    return DataSet(what, size, licence, sources, tuple(source.to for source in sources))
+def single(
+    what: str, size: str, licence: str, *sources: Source, made: str | None = None, build: Callable | None = None
+) -> DataSet:
+    """Files that stay as they are; and `made`, which `build` makes of them."""
+    places = [source.to for source in sources] + ([made] if made else [])
+    return DataSet(what, size, licence, sources, tuple(places), build=build)
+
+
+def into(folder: str, url: str, sha256: str | None = None) -> Source:
+    """A file of a commit, under data/folder by its own name."""
+    return Source(url, to=f"{folder}/{posixpath.basename(url)}", sha256=sha256)
 
 
 def ucsc(build: str, to: str, md5: str | None = None) -> Source:
@@ -365,6 +384,47 @@ DATA_SETS = {
             to="branchpoints/mercer_dataset.hg19.bed.gz",
             sha256="de0bfd6f6d6bf7e9e48da417ffe6a28ec97ddb8d7c82a17f92c9a06f04747d63",
         ),
+    ),
+    "mfass": single(
+        "MFASS, measured effects of SNVs on exon inclusion",
+        "not recorded",
+        "not stated",
+        into("variants", f"{MFASS}/snv_data_clean.txt"),
+        made="variants/mfass.tsv.gz",
+        build=make_mfass,
+    ),
+    "mfass-peers": single(
+        "scores of seven others on MFASS' variants",
+        "9.3 MB",
+        "MIT; MFASS' not stated",
+        *(
+            into("variants/peers", f"{CONSENSUS}/{path}", sha256)
+            for path, sha256 in {
+                "results/scores_spliceai.csv": "2e923e60c7611486ebcd95797c3e436807535d9463be4685dcc8e44b13239776",
+                "results/scores_pangolin.csv": "c76ce4fbe4c5c979c4e1534068e72354223f0d5c62d3f7e91e1f4fccd16341fa",
+                "results/scores_splicetx.csv": "d482551808825d2de59952d006a8524f97efec451db01201544ef3a08e6d3a8f",
+                "results/scores_mmsplice.csv": "b05b07be7db19a39a040963885f5053ad164b851cebad377113747f0a227dec0",
+                "data/mfass_labels.csv": "ce6e3b584ae8fe07d52f1f2611689c6d68ed531c4d2b5b073af94851c146cd7c",
+            }.items()
+        ),
+        *(
+            into("variants/peers", f"{MFASS}/{name}", sha256)
+            for name, sha256 in {
+                "snp_position_cons_scores.bed": "247e87943cf508a24888cd9a18c5b65456ac456810e46d40b72e292a06a5f55a",
+                "snp_position_phyloP_scores.bed": "de6552816f494e18222aa1febfb72b61ce17015039e6af421c38b51139368377",
+            }.items()
+        ),
+        made="variants/mfass.peers.tsv.gz",
+        build=make_peers,
+    ),
+    "vexseq": single(
+        "Vex-seq, the same in HepG2 and K562",
+        "3.8 MB",
+        "MIT",
+        into("variants/vexseq", f"{VEXSEQ}/preprocess_data/68_97_final_sequences_fixed.tsv", VEXSEQ_SEQUENCES),
+        into("variants/vexseq", f"{VEXSEQ}/processed_files/delta_PSI_values.tsv", VEXSEQ_VALUES),
+        made="variants/vexseq.tsv.gz",
+        build=make_vexseq,
     ),
     "hg19": single(
         "human genome, build hg19",

@@ -1,5 +1,6 @@
 """data/fetch.py on files of packages: pip itself, against an index that is a folder of small stand-ins."""
 
+import functools
 import gzip
 import hashlib
 import io
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 from conftest import ROOT, refusal
 
-from data import convert, fetch, sources
+from data import convert, fetch, sources, variants
 from simcsp.core.errors import InputError
 from simcsp.text.annotation import introns, read_annotation
 from simcsp.text.fasta import fasta_pieces
@@ -164,3 +165,64 @@ def test_introns_become_records_with_their_exons_and_n_for_what_is_left_out(tmp_
     (tmp_path / "a.iic.gz").write_bytes(gzip.compress(INTRON_ROW.encode() + b"HomSap-G1@T1\t0\tACGT\n"))
     with pytest.raises(InputError, match="a.iic.gz, line 2: expected SPECIES-GENE@TRANSCRIPT"):
         convert.introns_from_iic(tmp_path / "a.iic.gz", tmp_path / "human")
+
+
+# -- variants ----------------------------------------------------------------------------------------------------------
+
+VEXSEQ = """\
+chromosome\tposition\treference\talternative\tUpstream Int Adj\tDown Int Adj\tExon up\tExon down\tstrand\tSequence
+chr1\t100\tControl\tOriginal\t101\t110\t104\t106\t+\tAACGTACGTT
+chr1\t103\tC\tT\t101\t110\t104\t106\t+\tAATGTACGTT
+chr1\t203\tC\tT\t201\t210\t204\t207\t-\tTTGCAGGAAA
+"""
+MFASS = """\
+id\tensembl_id\tcategory\tchr\tsnp_position\tstrand\tref_allele\talt_allele\trel_position\tintron1_len\texon_len\tintron2_len\tv2_dpsi\tstrong_lof\tnatural_seq
+E1_000\tE1\tnatural\tchr1\tNA\t-\tNA\tNA\tNA\t2\t5\t3\t0\tFALSE\tTTGCAGGGAA
+E1_001\tE1\tmutant\tchr1\t203\t-\tC\tT\t8\t2\t5\t3\t-0.75\tTRUE\tTTGCAGGGAA
+"""
+
+
+def rows_of(path):
+    header, *rows = [line.split("\t") for line in gzip.decompress(path.read_bytes()).decode().splitlines()]
+    return [dict(zip(header, row)) for row in rows]
+
+
+def test_tables_of_variants_are_on_the_transcript_strand(tmp_path):
+    raw = tmp_path / "variants/vexseq"
+    raw.mkdir(parents=True)
+    (raw / "68_97_final_sequences_fixed.tsv").write_text(VEXSEQ)
+    measured = "variant\tdelta_psi_H\tdelta_psi_K\nchr1_103_C_T\t-30\t1\nchr1_203_C_T\t5\t2\n"
+    (raw / "delta_PSI_values.tsv").write_text(measured)
+    (tmp_path / "variants/snv_data_clean.txt").write_text(MFASS)
+    variants.make_vexseq(tmp_path, tmp_path / "vexseq.tsv.gz")
+    variants.make_mfass(tmp_path, tmp_path / "mfass.tsv.gz")
+    plus, minus = rows_of(tmp_path / "vexseq.tsv.gz")
+    place = "offset0", "exon_start0", "exon_end0", "wt", "dpsi_HepG2"
+    assert [plus[key] for key in place] == ["2", "3", "6", "AACGTACGTT", "-30"]
+    assert [minus[key] for key in place] == ["7", "3", "7", "TTGCAGGGAA", "5"]
+    (row,) = rows_of(tmp_path / "mfass.tsv.gz")
+    assert [row[key] for key in ("offset0", "exon_start0", "exon_end0", "strand", "sdv")] == ["7", "3", "8", "-", "1"]
+    others = {"TTGCAGGGAA": "TTGCAGGCAA", "TTGCAGGAAA": "TTGCAGGCAA"}  # neither allele where it should be
+    for path, text in (
+        (raw / "68_97_final_sequences_fixed.tsv", VEXSEQ),
+        (tmp_path / "variants/snv_data_clean.txt", MFASS),
+    ):
+        path.write_text(functools.reduce(lambda text, pair: text.replace(*pair), others.items(), text))
+    for make, allele in ((variants.make_vexseq, "alt"), (variants.make_mfass, "ref")):
+        with pytest.raises(InputError, match=rf"the allele \({allele}\) of 1 of . variants"):
+            make(tmp_path, tmp_path / "x.gz")
+
+
+def test_scores_of_others_are_joined_by_variant(tmp_path):
+    raw = tmp_path / "variants/peers"
+    raw.mkdir(parents=True)
+    (raw / "mfass_labels.csv").write_text("id,sdv,dpsi,spanr\na,0,0,1.5\nb,1,-1,2.5\n")
+    for number, file in enumerate(variants.PEERS.values()):
+        (raw / file).write_text(f"id,score\nb,{number + 0.5}\na,{number}\n")
+    for number, file in enumerate(variants.CONSERVATION.values()):
+        (raw / file).write_text(f"\na\t1\t1\t0\t0\t{number}\n\nb\t1\t1\t0\t0\t0.25\n")
+    variants.make_peers(tmp_path, tmp_path / "peers.tsv.gz")
+    assert rows_of(tmp_path / "peers.tsv.gz")[1] == {
+        "id": "b", "spliceai": "0.5", "pangolin": "1.5", "splicetransformer": "2.5", "mmsplice": "3.5", "spanr": "2.5",
+        "phastcons100": "0.25", "phylop100": "0.25",
+    }  # fmt: skip
