@@ -1,4 +1,4 @@
-"""Tables of measured variants, made from their publishers' files: a row a variant, sequences on the transcript strand."""
+"""Tables of measured variants, made of the files of their publishers; sequences are on the transcript strand."""
 
 from __future__ import annotations
 
