@@ -1,0 +1,57 @@
+#!/usr/bin/env bash
+# bash scripts/reproduce.sh NAME
+# Runs what a table of the record was made by, from an empty clone: data, training, scores. docs/reproduce.md says what each
+# NAME is, how long it takes and what to compare. What is finished already is not run again.
+set -euo pipefail
+CDPATH= cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
+source scripts/env.sh requirements.txt
+export PYTHON OMP_NUM_THREADS=1
+
+floors() { # of the benchmark genes: NEGATIVES
+    "$PYTHON" finetune.py configs/chr19.yaml --name "genes-$1" --data.spliceator data/windows/genes --data.negatives "$1" \
+        --data.context 126 --data.selection_share 0.05 --data.motif_bed null --data.motif_fasta null \
+        --finetune.arms "[pwm, kmer, linear]" --finetune.sites "[donor, acceptor, both]" --finetune.folds null \
+        --finetune.train_windows "[null]"
+    "$PYTHON" evaluate.py benchmark "runs/genes-$1"
+}
+
+experiment() { # CONFIG
+    "$PYTHON" pretrain.py "$1"
+    "$PYTHON" finetune.py "$1"
+}
+
+case ${1-} in
+    default)
+        bash scripts/data.sh chr19
+        experiment configs/chr19.yaml
+        ;;
+    simcse)
+        bash scripts/data.sh chr19
+        experiment configs/chr19-simcse.yaml
+        ;;
+    benchmark)
+        bash scripts/data.sh genes
+        floors GS_1
+        floors GS_false
+        ;;
+    answer)
+        bash scripts/data.sh chr19 chr3
+        experiment configs/answer.yaml
+        ;;
+    tiny)
+        "$PYTHON" data/fetch.py chr19
+        "$PYTHON" pretrain.py configs/tiny.yaml
+        ;;
+    bases)
+        "$PYTHON" data/fetch.py chr19 genes introns
+        "$PYTHON" finetune.py configs/small-bases.yaml
+        ;;
+    splicebert)
+        "$PYTHON" data/fetch.py chr19 genes mfass mfass-peers vexseq branchpoints attention
+        "$PYTHON" evaluate.py splicebert models/simcsp-small
+        ;;
+    *)
+        echo "error: scripts/reproduce.sh ${1-}: default, simcse, benchmark, answer, tiny, bases or splicebert" >&2
+        exit 2
+        ;;
+esac
