@@ -24,6 +24,7 @@ class Gene(NamedTuple):
     """A record of its own, on the transcript's strand. exons: 0-based, half-open [n, 2]."""
 
     name: str
+    gene: str
     transcript: str
     bases: bytes
     exons: np.ndarray
@@ -44,7 +45,9 @@ def genes_from_npz(archive: Path, coordinates: Path, out: Path) -> None:
             place = places.get(str(number), {})
             bases, labels = arrays[f"x{number}"], arrays[f"y{number}"]
             name = place.get("gene", f"gene{number}")
-            gene = Gene(name, place.get("transcript", name), _letters(bases), _exons(labels, f"{archive}, y{number}"))
+            gene = Gene(
+                name, name, place.get("transcript", name), _letters(bases), _exons(labels, f"{archive}, y{number}")
+            )
             parts.setdefault(place.get("chrom", "unplaced"), []).append(gene)
             known = {"record": name, "length": len(bases), "introns": len(gene.exons) - 1} | place
             rows.append("\t".join(str(known.get(column, "")) for column in _TABLE))
@@ -71,8 +74,8 @@ def introns_from_iic(table: Path, out: Path) -> None:
             upstream, intron, downstream = (part.replace("/.../", _GAP) for part in fields[2:5])
             ends = np.cumsum([len(upstream), len(intron), len(downstream)])
             exons = np.array([[0, ends[0]], [ends[1], ends[2]]])
-            gene = f"{parts['species']}-{parts['gene']}"
-            records.append(Gene(name, gene, (upstream + intron + downstream).encode(), exons))
+            gene, transcript = (f"{parts['species']}-{parts[key]}" for key in ("gene", "transcript"))
+            records.append(Gene(name, gene, transcript, (upstream + intron + downstream).encode(), exons))
     _write(records, out)
 
 
@@ -101,5 +104,5 @@ def _write(genes: Iterable[Gene], out: Path) -> None:
             for start in range(0, len(gene.bases), _LINE):
                 fasta.write(gene.bases[start : start + _LINE] + b"\n")
             for start, end in gene.exons.tolist():
-                ids = f'gene_id "{gene.name}"; transcript_id "{gene.transcript}";'
+                ids = f'gene_id "{gene.gene}"; transcript_id "{gene.transcript}";'
                 gtf.write(f"{gene.name}\tdata\texon\t{start + 1}\t{end}\t.\t+\t.\t{ids}\n")

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# bash scripts/data.sh chr19|genes|chr3 ...
+# bash scripts/data.sh chr19|genes|chr3|species ...
 # Real data for the configurations: fetches what is not here yet (data/fetch.py) and cuts labelled windows and motif sites
 # from it. What is there already is left alone. Status 3 where pip reaches no index.
 set -euo pipefail
@@ -51,8 +51,27 @@ for name in "$@"; do
                 --benchmark Human --negatives false
             done_with chr3
             ;;
+        species) # worm to train on, fission yeast and human as benchmarks: 100 nt, as these introns have 50 nt of exon
+            "$PYTHON" data/fetch.py introns genes
+            [ -d data/windows/species ] && continue
+            rm -rf data/windows/.species
+            mkdir -p data/windows/.species/source
+            for code in CaeEle SchPom; do
+                for kind in fa gtf; do
+                    awk -v code="$code" '/^>/ { on = index($0, ">" code "-") == 1 } index($0, code "-") == 1 || on' \
+                        "data/introns/multispecies.$kind" >"data/windows/.species/source/$code.$kind"
+                done
+            done
+            short=(--out data/windows/.species --length 100 --negatives false)
+            worm=data/windows/.species/source/CaeEle pombe=data/windows/.species/source/SchPom
+            "$PYTHON" data/windows.py "${short[@]}" --fasta $worm.fa --annotation $worm.gtf
+            "$PYTHON" data/windows.py "${short[@]}" --fasta $pombe.fa --annotation $pombe.gtf --benchmark Pombe
+            "$PYTHON" data/windows.py "${short[@]}" --fasta data/genes/chr3.fa --annotation data/genes/chr3.gtf --benchmark Human
+            rm -rf data/windows/.species/source
+            done_with species
+            ;;
         *)
-            echo "error: scripts/data.sh $name: chr19, genes or chr3" >&2
+            echo "error: scripts/data.sh $name: chr19, genes, chr3 or species" >&2
             exit 2
             ;;
     esac

@@ -55,7 +55,9 @@ def absent(path: str) -> str:
     from data.sources import DATA_SETS
 
     place = Path(path)
-    commands = {f"data/windows/{name}": f"bash scripts/data.sh {name}" for name in ("chr19", "genes", "chr3")}
+    commands = {
+        f"data/windows/{name}": f"bash scripts/data.sh {name}" for name in ("chr19", "genes", "chr3", "species")
+    }
     commands |= {"data/demo": "python data/demo.py"}
     commands |= {f"data/{to}": f"python data/fetch.py {key}" for key, data in DATA_SETS.items() for to in data.places}
     for known, command in commands.items():

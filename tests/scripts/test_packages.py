@@ -162,6 +162,7 @@ def test_introns_become_records_with_their_exons_and_n_for_what_is_left_out(tmp_
     letters, found = read(tmp_path / "human")
     assert letters == {"HomSap-G1@T1-intron_1(4)": "ACGTC" + "GTAAGT" + "N" * 100 + "TTCAG" + "GGCAT"}
     assert found == [("HomSap-G1@T1-intron_1(4)", 5, 116, "+")]
+    assert (tmp_path / "human.gtf").read_text().count('gene_id "HomSap-G1"') == 2
     (tmp_path / "a.iic.gz").write_bytes(gzip.compress(INTRON_ROW.encode() + b"HomSap-G1@T1\t0\tACGT\n"))
     with pytest.raises(InputError, match="a.iic.gz, line 2: expected SPECIES-GENE@TRANSCRIPT"):
         convert.introns_from_iic(tmp_path / "a.iic.gz", tmp_path / "human")
