@@ -11,6 +11,7 @@ import difflib
 import functools
 import json
 import math
+import re
 import typing
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -48,6 +49,9 @@ def build_parser(hidden: Sequence[str] = (), described: bool = False) -> jsonarg
     parser.add_argument("--config", action="config", help=f"YAML of the experiment (default: {DEFAULT_CONFIG})")
     parser.add_class_arguments(Config, skip=set(hidden) if described else None)
     return parser
+
+
+_NO_TEXT = re.compile(r"Expected a <class 'str'>\. Got value: (\S+);")
 
 
 def load_config(argv: Sequence[str], hidden: Sequence[str] = (), with_files: bool = False) -> Config:
@@ -289,4 +293,7 @@ def _from_given(values: dict[str, Any]) -> Config:
 def _first_reason(message: str) -> str:
     """jsonargparse explains over many lines; the reader wants the key and the reason."""
     lines = [line.strip(" -") for line in message.splitlines() if line.strip(" -")]
-    return "; ".join(lines).replace(":; ", ": ")[:400]
+    reason = "; ".join(lines).replace(":; ", ": ")[:400]
+    if unquoted := _NO_TEXT.search(reason):
+        return f"{reason.partition(': ')[0]}: {unquoted[1]} is no text to YAML: quote it, '{unquoted[1]}'"
+    return reason

@@ -60,6 +60,7 @@ from simcsp.text.alphabet import VOCAB
 # Keys that published BERT checkpoints may hold beyond or short of ours, and that change no vector:
 _EXPECTED_UNEXPECTED = ("bert.pooler.", "pooler.", "cls.seq_relationship.", "position_ids", "classifier.")
 _CONFIG_FILES = ("config.json", "vocab.txt", "tokenizer.json", "tokenizer_config.json")
+_SENTENCE_FILES = ("modules.json", "*_Pooling/config.json")
 _HUB_ID = re.compile(r"(?P<repo>\w[\w.-]*/[\w.-]+)(@(?P<revision>[\w./-]+))?")
 
 
@@ -82,6 +83,9 @@ def load_backbone(config: ModelConfig, need_mlm_head: bool = False) -> tuple[Ber
     else:
         model, remarks = _load(config, need_mlm_head)
     recorded = getattr(model.config, "pooling", None)
+    if recorded is None and config.source is not None:
+        recorded, more = _sentence_pooling(resolve_source(str(config.source)), config.pooling)
+        remarks += more
     kind, layer = read_pooling(recorded or DEFAULT_POOLING)
     if config.drop_layers:
         if isinstance(layer, int) and config.pooling_layer is None:
@@ -127,7 +131,9 @@ def _snapshot(repo: str, revision: str | None) -> Path:
     """Download config, tokenizer and one weight file of a hub repository, as a rule to the hub's own cache."""
     preferred, second = WEIGHT_FILES
     folder = Path(
-        huggingface_hub.snapshot_download(repo, revision=revision, allow_patterns=[*_CONFIG_FILES, preferred])
+        huggingface_hub.snapshot_download(
+            repo, revision=revision, allow_patterns=[*_CONFIG_FILES, *_SENTENCE_FILES, preferred]
+        )
     )
     if not (folder / preferred).is_file():
         commit = folder.name
@@ -162,6 +168,36 @@ def _load(config: ModelConfig, need_mlm_head: bool) -> tuple[BertForMaskedLM, li
     if model.cls.predictions.decoder.weight is not model.bert.embeddings.word_embeddings.weight:
         remarks.append("the masked-LM head's decoder differs from the word embedding: both are kept, as they are")
     return model, remarks + _changed_dropout(settings, config)
+
+
+def _sentence_pooling(folder: Path, wanted: str | None) -> tuple[str | None, list[str]]:
+    """(how the modules of sentence-transformers beside the weights pool, remarks on them); None without any.
+
+    wanted: model.pooling, which goes first. Raises InputError for a pooling that we do not have.
+    """
+    path = folder / "modules.json"
+    if not path.is_file():
+        return None, []
+    try:
+        modules = {module["type"].rpartition(".")[2]: module["path"] for module in json.loads(path.read_bytes())}
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{path} is not laid out as sentence-transformers' ({error!r}): restore it from a copy"
+        ) from None
+    others = sorted(modules.keys() - {"Transformer", "Pooling"})
+    remarks = [f"{path}: not read: {', '.join(others)}"] if others else []
+    if "Pooling" not in modules:
+        return None, remarks
+    settings = read_json(folder / modules["Pooling"] / "config.json")
+    modes = [key for key, value in settings.items() if key.startswith("pooling_mode_") and value is True]
+    modes = modes or [f"pooling_mode_{settings.get('pooling_mode')}"]
+    kinds = {"pooling_mode_cls_token": "cls", "pooling_mode_mean_tokens": "mean"}
+    kinds |= {"pooling_mode_cls": "cls", "pooling_mode_mean": "mean"}
+    if wanted is None and (len(modes) > 1 or modes[0] not in kinds):
+        raise InputError(f"{path} pools by {' and '.join(modes)}, which we do not have: give model.pooling (cls, mean)")
+    kind = kinds.get(modes[0])
+    counted = ", [CLS] and [SEP] left out, which it counts in" if kind == "mean" else ""
+    return kind, [*remarks, f"pooling {kind}, as sentence-transformers' {modules['Pooling']} says{counted}"]
 
 
 def _take_mix(weights: dict[str, torch.Tensor], values: dict[str, Any], weight_file: Path) -> torch.Tensor | None:

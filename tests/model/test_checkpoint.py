@@ -1,5 +1,7 @@
 """Checkpoints: ours and SpliceBERT's, what they keep, and what is refused."""
 
+import json
+
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -144,3 +146,46 @@ def test_a_safetensors_file_with_a_missing_key_is_refused(tmp_path):
     save_file(weights, path, {"format": "pt"})
     write_checksums(tmp_path)
     refused(tmp_path, "1 keys missing .*LayerNorm.weight")
+
+
+SENTENCE_MODULES = [("0", "", "Transformer"), ("1", "1_Pooling", "Pooling"), ("2", "2_Dense", "Dense")]
+
+
+def sentence_folder(folder, settings, modules=SENTENCE_MODULES[:2]):
+    write_zenodo(folder, splicebert())
+    rows = [
+        {"idx": i, "name": n, "path": p, "type": f"sentence_transformers.models.{t}"}
+        for i, (n, p, t) in enumerate(modules)
+    ]
+    (folder / "modules.json").write_text(json.dumps(rows))
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling/config.json").write_text(json.dumps({"word_embedding_dimension": 16, **settings}))
+    return folder
+
+
+@pytest.mark.parametrize(
+    "settings, kind",
+    [
+        ({"pooling_mode_cls_token": False, "pooling_mode_mean_tokens": True}, "mean"),
+        ({"pooling_mode_cls_token": True, "pooling_mode_max_tokens": False}, "cls"),
+        ({"pooling_mode": "mean"}, "mean"),
+    ],
+)
+def test_the_pooling_of_sentence_transformers_is_taken_and_said(settings, kind, tmp_path):
+    folder = sentence_folder(tmp_path / "m", settings, SENTENCE_MODULES)
+    _, pooling, remarks = load_backbone(ModelConfig(source=str(folder)))
+    assert pooling == kind and any("1_Pooling" in remark for remark in remarks)
+    assert any("not read: Dense" in remark for remark in remarks)
+    assert load_backbone(ModelConfig(source=str(folder), pooling="centre"))[1] == "centre"
+
+
+def test_a_pooling_that_we_do_not_have_is_refused_unless_another_is_given(tmp_path):
+    folder = sentence_folder(tmp_path / "m", {"pooling_mode_max_tokens": True})
+    with pytest.raises(InputError, match="modules.json.*max_tokens.*model.pooling"):
+        load_backbone(ModelConfig(source=str(folder)))
+    assert load_backbone(ModelConfig(source=str(folder), pooling="cls"))[1] == "cls"
+    (folder / "modules.json").write_text("{}")
+    assert load_backbone(ModelConfig(source=str(folder)))[1] == "cls"
+    (folder / "modules.json").write_text("[1]")
+    with pytest.raises(InputError, match="modules.json"):
+        load_backbone(ModelConfig(source=str(folder)))
