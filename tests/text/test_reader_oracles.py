@@ -1,0 +1,97 @@
+"""Readers of sequence and annotation against pyfaidx and gffutils, on files made up by hypothesis."""
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from simcsp.text.alphabet import encode
+from simcsp.text.annotation import read_annotation
+from simcsp.text.store import open_store
+
+LENGTHS = {"chr1": 5000, "chr2": 5000}
+few = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+NUMBER = itertools.count()
+
+
+@few
+@given(
+    lengths=st.lists(st.integers(1, 400), min_size=1, max_size=4),
+    width=st.integers(1, 90),
+    seed=st.integers(0, 99),
+    places=st.lists(st.tuples(st.floats(0, 1), st.integers(1, 60)), min_size=1, max_size=6),
+)
+def test_stretches_of_a_fasta_on_both_strands(lengths, width, seed, places, tmp_path):
+    pyfaidx = pytest.importorskip("pyfaidx")
+    rng, path = np.random.default_rng(seed), tmp_path / f"{next(NUMBER)}.fa"
+    letters = np.array(list("ACGTNacgtnRYu"))
+    records = {f"r{i}.{i}": "".join(rng.choice(letters, length)) for i, length in enumerate(lengths)}
+    lines = [
+        f">{name} x\n" + "".join(f"{b[i : i + width]}\n" for i in range(0, len(b), width))
+        for name, b in records.items()
+    ]
+    path.write_text("".join(lines))
+    store, theirs = open_store([path], tmp_path / "cache"), pyfaidx.Fasta(str(path))
+    assert [record.name for record in store.records] == list(theirs.keys())
+    for name, (share, size) in itertools.product(records, places):
+        start = int(share * (len(records[name]) - 1))
+        end = min(start + size, len(records[name]))
+        forward = str(theirs[name][start:end])
+        assert np.array_equal(store.fetch(name, start, end), encode(forward.upper()))
+        reverse = str(theirs.get_seq(name, start + 1, end, rc=True)).upper()
+        assert np.array_equal(store.fetch(name, start, end, "-"), encode(reverse))
+        lower = store.lower(store.by_name[name].offset + start, end - start)
+        assert lower.tolist() == [letter.islower() for letter in forward]
+
+
+@st.composite
+def transcripts(draw):
+    """[(gene, transcript, record, strand, exons)]: exons 1-based, apart, in any order; genes of odd names."""
+    made = []
+    for number in range(draw(st.integers(1, 5))):
+        cuts = sorted(draw(st.sets(st.integers(1, 4900), min_size=2, max_size=12)))
+        exons = [pair for pair in zip(cuts[::2], cuts[1::2]) if pair[1] - pair[0] > 1]
+        if exons:
+            gene = draw(st.sampled_from(["g1", "g 2", "g;3", "g,4", "g=5", "é"]))
+            chrom, strand = draw(st.sampled_from(sorted(LENGTHS))), draw(st.sampled_from("+-"))
+            made.append((f"{gene}/{chrom}{strand}", f"t{number}", chrom, strand, draw(st.permutations(exons))))
+    return made
+
+
+def as_text(form, made):
+    rows = []
+    for gene, transcript, chrom, strand, exons in made:
+        start, end = min(exons)[0], max(end for _, end in exons)
+        known = f'gene_id "{gene}"; '
+        of_exon = f'{known}transcript_id "{transcript}"; tag "a; transcript_id x";'
+        whole = [("gene", start, end, known), ("transcript", start, end, of_exon)]
+        if form == "gff3":
+            coded = "".join(f"%{ord(c):02X}" if c in ";,= %" else c for c in gene)
+            whole = [("gene", start, end, f"ID={coded}"), ("mRNA", start, end, f"ID={transcript};Parent={coded}")]
+            whole = whole[(f"ID={coded}\n" in "".join(rows)) :]
+            of_exon = f"Parent={transcript};Note=a%3Bb"
+        for feature, first, last, attributes in [*whole, *(("exon", *exon, of_exon) for exon in exons)]:
+            rows.append(f"{chrom}\tx\t{feature}\t{first}\t{last}\t.\t{strand}\t.\t{attributes}\n")
+    return "".join(rows)
+
+
+@few
+@given(made=transcripts(), form=st.sampled_from(["gtf", "gff3"]))
+def test_exons_and_genes_of_transcripts(made, form, tmp_path):
+    gffutils = pytest.importorskip("gffutils")
+    if not made:
+        return
+    path = tmp_path / f"{next(NUMBER)}.{form}"
+    path.write_text(as_text(form, made), encoding="utf-8")
+    options = {"disable_infer_genes": True, "disable_infer_transcripts": True, "merge_strategy": "create_unique"}
+    database = gffutils.create_db(str(path), ":memory:", **options)
+    exons, genes = {}, {}
+    for exon in database.features_of_type("exon"):
+        (name,) = exon.attributes["Parent" if form == "gff3" else "transcript_id"]
+        exons.setdefault((name, exon.seqid, exon.strand), set()).add((exon.start - 1, exon.end))
+        genes[name] = exon.attributes["gene_id"][0] if form == "gtf" else database[name].attributes["Parent"][0]
+    ours = read_annotation(path, LENGTHS)
+    assert {(t.name, t.chrom, t.strand): set(map(tuple, t.exons.tolist())) for t in ours} == exons
+    assert {t.name: t.gene for t in ours} == genes == {transcript: gene for gene, transcript, *_ in made}
