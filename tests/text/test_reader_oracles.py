@@ -12,7 +12,7 @@ from simcsp.text.annotation import read_annotation
 from simcsp.text.store import open_store
 
 LENGTHS = {"chr1": 5000, "chr2": 5000}
-few = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+few = settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 NUMBER = itertools.count()
 
 
