@@ -6,10 +6,11 @@ run-9dce3ab: of format 2, two pre-training seeds, all and few labels, the other'
 
 import json
 import shutil
+from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import ROOT
+from conftest import ROOT, write_fasta
 
 import evaluate
 import finetune
@@ -64,8 +65,9 @@ def test_it_resumes_and_ends_as_it_would_have_ended(old_run, call):
 
 def test_its_models_predict_and_are_scored_anew(old_run, call, capsys):
     fold = old_run / "finetune" / FINISHED[old_run.parents[1].name]
-    call(evaluate, "predict", fold, "data/genome.fa", "--out", "sites.tsv")
-    assert len((old_run.parents[1] / "sites.tsv").read_text(encoding="utf-8").splitlines()) > 100
+    write_fasta(Path("windows.fa"), {f"w{i}": "ACGTTGCA" * 5 for i in range(7)})
+    call(evaluate, "predict", fold, "windows.fa", "--fasta_windows", "--out", "windows.tsv")
+    assert len(Path("windows.tsv").read_text(encoding="utf-8").splitlines()) == 8
     call(evaluate, "classify", fold)
     difference = capsys.readouterr().out.split("largest difference to the recorded probabilities: ")[1]
     assert (
