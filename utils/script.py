@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import sys
 import time
@@ -11,6 +12,7 @@ from typing import Any
 
 from simcsp.core.errors import InputError, Interrupted, Stopped, describe_os_error, started_together
 
+LEAST_ADDRESS_SPACE = 2_000_000_000  # bytes
 _SILENCE = 10  # seconds
 
 
@@ -30,6 +32,7 @@ def run_script(main: Callable[[], None], together: bool = False) -> None:
                 f"started as one of {started_together()} processes, and only pretrain.py shares its work among those "
                 "of torchrun and accelerate: start it with python; folds are shared by --workers and --finetune.folds"
             )
+        check_address_space()
         main()
     except InputError as error:
         message = " ".join(str(error).split())
@@ -63,6 +66,16 @@ def run_script(main: Callable[[], None], together: bool = False) -> None:
         sys.exit(_say(f"{sys.argv[0]}: {detail}; rerun the same command to resume", 128 + number))
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def check_address_space() -> None:
+    """Refuse a limit of address space under which the libraries end in an abort or a failed import."""
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if limit != resource.RLIM_INFINITY and limit < LEAST_ADDRESS_SPACE:
+        raise InputError(
+            f"the address space is limited to {limit / 1e9:.1f} GB (ulimit -v), and the libraries alone take "
+            f"{LEAST_ADDRESS_SPACE / 1e9:.0f} GB: raise it, or limit memory otherwise (cgroups, the batch system)"
+        )
 
 
 def _is_another_first() -> bool:

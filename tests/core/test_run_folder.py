@@ -173,6 +173,12 @@ def test_what_is_expected_to_go_wrong_is_one_line_and_a_status(monkeypatch, caps
     assert capsys.readouterr().err == line
 
 
+def test_too_little_address_space_is_one_line_before_any_library_is_read():
+    limited = f"ulimit -v 800000 && exec {sys.executable} evaluate.py status runs"
+    done = subprocess.run(["bash", "-c", limited], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "0.8 GB (ulimit -v)" in done.stderr
+
+
 def test_a_fault_of_the_code_is_not_hidden():
     with pytest.raises(Crash):
         run_script(crash)
