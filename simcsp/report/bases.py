@@ -63,7 +63,7 @@ def write_bases_report(config: Config, out: Path | None = None) -> str:
     figures = draw(comparison, tested.dropna(subset="low"), config.folder.name, out)
     text = to_markdown(config.folder.name, table, contrasts, verdict, caveats, figures)
     write_text(out / REPORT_TEXT, text)
-    write_text(out / "report.html", to_html(config.folder.name, text, out))
+    write_text(out / "report.html", to_html(config.folder.name, text, out, supported=verdict.supported))
     lines = [f"\n{config.folder}, every base (mean ± sd over folds and seeds)"]
     lines += aligned([[cell.strip("`") for cell in row[:5]] for row in _cells(table)])
     lines += ["", verdict.headline, *(f"  {sentence}" for sentence in verdict.details)]
@@ -125,7 +125,7 @@ def to_markdown(
     parts += ["## Splice sites among all bases, donors / acceptors", markdown_table(_cells(table)), HOW_TO_READ]
     parts += [f"![{name}]({name}.png)\n\n*{caption}*" for name, caption in figures.items()]
     if others := [contrast for contrast in contrasts if not contrast.primary]:
-        parts += ["## All other comparisons", contrast_table(others, adjusted=True)]
+        parts += ["## All other comparisons", contrast_table(others)]
     return "\n\n".join([*parts, "## References", REFERENCES]) + "\n"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -21,6 +22,7 @@ from simcsp.report.verdict import ENDPOINTS, Contrast, Verdict
 _METRICS = {"test/ap": "AP", "test/mcc": "MCC", "test/accuracy": "accuracy", "test/tpr": "TPR", "test/fpr": "FPR"}
 _METRICS |= {"test/f1_tuned": "tuned F1", "test/f1_distinct": "distinct F1", "pooled/f1": "pooled F1"}
 _HEADER = ["arm", "F1", "F1 - baseline [95 %]", "p", "p Holm", "n", "AUC"]
+_IN_PAGE = ("arm", "F1", "AUC", "F1 - baseline [95 %]", "p", "n")  # the others are in the appendix
 _IN_TERMINAL = ("arm", "F1", "AUC", "pooled F1", "F1 - baseline [95 %]", "p", "n")
 HOW_TO_READ = """\
 Mean ± sd over n test folds and seeds. Differences are paired over the fits that both arms have. Interval and p are
@@ -47,6 +49,7 @@ REFERENCES = """\
 8. Zhou and Troyanskaya, *Predicting effects of noncoding variants with deep learning-based sequence model*, Nature
    Methods 12, 931 (2015)."""
 CAPTIONS = {
+    "bars": "Mean AUC over the test folds, whiskers ± sd; grey: floors, baselines without a language model.",
     "differences": "Differences in F1 with their 95 % intervals (not adjusted); the primary contrast in colour.",
     "f1": "F1 on the test folds, one dot a fold; boxes (median, quartiles) from five folds on.",
     "curves": "Mean over the test folds; the band reaches from the lowest fold to the highest.",
@@ -72,7 +75,7 @@ def opening(heading: str, verdict: Verdict, caveats: list[str]) -> list[str]:
     parts = [f"# {heading}", f"> **{verdict.headline}**"]
     parts += ["\n".join(f"- {sentence}" for sentence in verdict.details)] if verdict.details else []
     if verdict.contrasts:
-        parts += ["Primary contrast:", contrast_table(verdict.contrasts, adjusted=False)]
+        parts += [primary_table(verdict.contrasts)]
     if caveats:
         parts += ["## Warnings", "\n".join(f"- {sentence}" for sentence in caveats)]
     return parts
@@ -89,24 +92,40 @@ def to_markdown(
 ) -> str:
     """The report in Markdown; figures: names of PNGs beside it."""
     parts = opening(f"{plain(title)}: comparison of arms", verdict, caveats)
-    for site in dict.fromkeys(table.loc[table["dataset"] == CROSS_VALIDATION, "site"]):
-        parts += [f"## Splice-site classification, site: {site}", markdown_table(_cells(table, site))]
-    parts += [HOW_TO_READ, *_figures(figures, "labels", "f1", "curves", "calibration", "mutagenesis", "learning")]
+    parts += _figures(figures, "bars")
+    of_sites = {site: _cells(table, site) for site in dict.fromkeys(_cross_validated(table)["site"])}
+    for site, cells in of_sites.items():
+        parts += [f"## Splice-site classification, site: {site}", markdown_table(_columns(cells, _IN_PAGE))]
+    parts += [HOW_TO_READ, *_figures(figures, "labels", "f1", "curves", "calibration")]
     others = [contrast for contrast in contrasts if not contrast.primary]
     if others:
-        parts += ["## All other comparisons", contrast_table(others, adjusted=True)]
-    parts += [*_figures(figures, "differences"), "## SCCS and NMI", _proxy_tables(table)]
-    parts += _figures(figures, "proxies", "umap")
-    for run, config in comparison.runs.items():
-        if overlap := _overlap_table(config.folder):
-            of_run = f" ({plain(run)})" if len(comparison.runs) > 1 else ""
-            parts += [f"## Overlap of the evaluation with the pre-training text{of_run}", overlap]
+        parts += ["## All other comparisons", contrast_table(others)]
+    parts += [*_figures(figures, "differences"), "## SCCS and NMI", _proxy_tables(table), *_figures(figures, "proxies")]
     benchmarks = table[~table["dataset"].isin([CROSS_VALIDATION, "selection", "motifs"])]
     if len(benchmarks):
         parts += ["## Benchmark species", _benchmark_table(benchmarks)]
     if len(comparison.runs) > 1:
         parts += ["## Runs", _run_tables(comparison)]
+    parts += ["## Appendix"]
+    for site, cells in of_sites.items():
+        rest = [name for name in cells[0] if name == "arm" or name not in _IN_PAGE]
+        parts += [f"### Other scores, site: {site}", markdown_table(_columns(cells, rest))]
+    for run, config in comparison.runs.items():
+        if overlap := _overlap_table(config.folder):
+            of_run = f" ({plain(run)})" if len(comparison.runs) > 1 else ""
+            parts += [f"### Overlap of the evaluation with the pre-training text{of_run}", overlap]
+    parts += _figures(figures, "learning", "mutagenesis", "umap")
     return "\n\n".join([*parts, "## References", REFERENCES]) + "\n"
+
+
+def _cross_validated(table: pd.DataFrame) -> pd.DataFrame:
+    return table[table["dataset"] == CROSS_VALIDATION]
+
+
+def _columns(cells: list[list[str]], names: Sequence[str]) -> list[list[str]]:
+    """Those columns of a table, whose first line is its header, that it has."""
+    chosen = [cells[0].index(name) for name in names if name in cells[0]]
+    return [[line[i] for i in chosen] for line in cells]
 
 
 def _figures(figures: list[str], *kinds: str) -> list[str]:
@@ -152,19 +171,40 @@ def with_sd(row: pd.Series) -> str:
     return f"{row['mean']:.4f}" + (f" ± {row['sd']:.4f}" if pd.notna(row["sd"]) else "")
 
 
-def contrast_table(contrasts: list[Contrast], adjusted: bool) -> str:
+def primary_table(contrasts: list[Contrast]) -> str:
+    """What is compared in a sentence, then a line a score: few enough columns for a telephone."""
+    parts = []
+    for site in dict.fromkeys(one.site for one in contrasts):
+        of_site = [one for one in contrasts if one.site == site]
+        first = of_site[0]
+        labels = f"{first.windows:,}" if first.windows else "all"
+        parts.append(
+            f"Primary contrast: {code(first.arm)} minus {code(first.reference)}, site: {site}, {labels} training windows, "
+            f"{first.test.n} {first.tests.unit}."
+        )
+        rows = [["score", "difference [95 %]", "p", "equivalence p [6]", "MDE, 80 % power [3]"]]
+        parts.append(markdown_table(rows + [[ENDPOINTS[one.metric], *_tested(one)] for one in of_site]))
+    return "\n\n".join(parts)
+
+
+def contrast_table(contrasts: list[Contrast]) -> str:
     """One line a comparison."""
-    few = any(one.windows for one in contrasts)
-    header = ["score", "of", "minus", "site", *(["training windows"] if few else []), "n", "difference [95 %]", "p"]
-    rows = [[*header, *(["p Holm"] if adjusted else []), "equivalence p [6]", "detectable at 80 % power [3]"]]
+    sites, sizes = ({getattr(one, name) for one in contrasts} for name in ("site", "windows"))
+    where = [*(["site"] if len(sites) > 1 else []), *(["labels"] if sizes != {0} else [])]
+    rows = [["comparison", "score", *where, "n", "difference [95 %]", "p", "p Holm", "equivalence p [6]", "MDE [3]"]]
     for one in contrasts:
-        cells = [ENDPOINTS[one.metric], code(one.arm), code(one.reference), one.site]
-        cells += [str(one.windows or "all")] if few else []
-        test = one.test
-        cells += [f"{test.n} {one.tests.unit}", with_interval(test.diff, test.low, test.high), number(test.p, ".3g")]
-        cells += [number(one.p_holm, ".3g")] if adjusted else []
-        rows.append([*cells, number(test.equivalent, ".2g"), number(test.smallest, ".4f")])
+        places = {"site": one.site, "labels": str(one.windows or "all")}
+        difference, p, *others = _tested(one)
+        cells = [f"{code(one.arm)} - {code(one.reference)}", ENDPOINTS[one.metric], *(places[name] for name in where)]
+        rows.append([*cells, f"{one.test.n} {one.tests.unit}", difference, p, number(one.p_holm, ".3g"), *others])
     return markdown_table(rows)
+
+
+def _tested(one: Contrast) -> list[str]:
+    """Difference with its interval, p, p of the equivalence test, minimum detectable effect."""
+    test = one.test
+    difference = with_interval(test.diff, test.low, test.high)
+    return [difference, number(test.p, ".3g"), number(test.equivalent, ".2g"), number(test.smallest, ".4f")]
 
 
 def _proxy_tables(table: pd.DataFrame) -> str:
@@ -255,6 +295,7 @@ h1 { font-size: 1.6rem; line-height: 1.2; }
 h2 { font-size: 1.2rem; margin: 2.2rem 0 .6rem; padding-bottom: .25rem; border-bottom: 1px solid var(--line); }
 p, li, blockquote { max-width: 54rem; }
 blockquote { margin: 1rem 0; padding: .7rem 1rem; background: var(--soft); border-left: 4px solid var(--mark); }
+blockquote.supported { border-color: #2e7d32; }
 blockquote p { margin: 0; font-size: 1.15rem; }
 blockquote + ul { font-size: .88rem; }
 code { font: .9em ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace; overflow-wrap: anywhere; }
@@ -266,13 +307,16 @@ td:first-child, th:first-child { position: sticky; left: 0; background: var(--pa
 th:first-child { background: var(--soft); }
 img { display: block; max-width: 100%; height: auto; background: #fff; border-radius: 4px; }
 p > em:only-child { font-size: .9rem; }
-@media (max-width: 40rem) { p:has(> img) { overflow-x: auto; } img { max-width: none; width: 44rem; } }
+@media (max-width: 40rem) {
+  th, td { white-space: normal; overflow-wrap: anywhere; padding: .25rem .3rem; font-size: .72rem; }
+  p:has(> img) { overflow-x: auto; } img { max-width: none; width: 44rem; }
+}
 li { margin: .3rem 0; }
 """
 
 
-def to_html(title: str, text: str, folder: Path, subject: str = "comparison of arms") -> str:
-    """A self-contained page: text is Markdown, its images are read from `folder`."""
+def to_html(title: str, text: str, folder: Path, subject: str = "comparison of arms", supported: bool = False) -> str:
+    """A self-contained page: text is Markdown, its images are read from `folder`; supported: green."""
     reader = Markdown(extensions=["tables"])
     reader.preprocessors.deregister("html_block")  # names may hold tags: none is let through
     reader.inlinePatterns.deregister("html")
@@ -280,6 +324,7 @@ def to_html(title: str, text: str, folder: Path, subject: str = "comparison of a
         reader.inlinePatterns.deregister(link)  # a page that needs no other has none
     body = reader.convert(text)
     body = body.replace("<table>", '<div class="scroll"><table>').replace("</table>", "</table></div>")
+    body = body.replace("<blockquote>", '<blockquote class="supported">', 1) if supported else body
     body = re.sub(r'src="([^"]+)\.png"', lambda found: f'src="{_data_uri(folder / found[1])}"', body)
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -300,10 +345,8 @@ def _data_uri(stem: Path) -> str:
 def to_terminal(where: str, table: pd.DataFrame, verdict: Verdict, caveats: list[str]) -> str:
     """The comparison in aligned columns: mean F1 and AUC, difference to the baseline; then the verdict."""
     lines = []
-    for site in dict.fromkeys(table.loc[table["dataset"] == CROSS_VALIDATION, "site"]):
-        cells = _cells(table, site)
-        columns = [cells[0].index(name) for name in _IN_TERMINAL]
-        cells = [[row[i].strip("`") for i in columns] for row in cells]
+    for site in dict.fromkeys(_cross_validated(table)["site"]):
+        cells = [[cell.strip("`") for cell in line] for line in _columns(_cells(table, site), _IN_TERMINAL)]
         lines.append(f"\n{where}, site: {site} (mean ± sd over folds and seeds)")
         lines += aligned(cells)
     lines += ["", verdict.headline, *(f"  {sentence}" for sentence in verdict.details)]

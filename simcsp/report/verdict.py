@@ -19,6 +19,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -26,7 +27,7 @@ import pandas as pd
 from simcsp.core.arms import BASELINE, CONTROL, FLOORS, OF_CONTROL, OF_PRETRAINING
 from simcsp.metrics.distance import Distance
 from simcsp.metrics.scores import chance_auc, corrected_ttest, equivalence_test, holm, smallest_difference
-from simcsp.report.collect import CROSS_VALIDATION, FIT, Comparison, main_size, objective_of
+from simcsp.report.collect import CROSS_VALIDATION, FIT, Comparison, main_size, objective_of, proxy_values
 
 COLUMNS = ("arm", "site", "dataset", "metric", "mean", "sd", "n", "diff", "low", "high", "p", "n_paired", "p_holm")
 ENDPOINT, TUNED = "test/f1", "test/f1_tuned"
@@ -129,12 +130,14 @@ def contrast_rows(contrasts: list[Contrast]) -> pd.DataFrame:
 @dataclass(frozen=True)
 class Verdict:
     """outcome: higher, lower, mixed (the endpoints disagree), no difference, not interpretable, undecided (no test
-    possible) or none (nothing to test). headline: one short line; details: sentences below it."""
+    possible) or none (nothing to test). headline: one short line; details: sentences below it. supported: contrast is
+    above its reference, and above every floor too."""
 
     outcome: str
     headline: str
     details: list[str] = field(default_factory=list)
     contrasts: list[Contrast] = field(default_factory=list)
+    supported: bool = False
 
 
 # -- paired differences ------------------------------------------------------------------------------------------------
@@ -333,14 +336,38 @@ def judge(
     shown = primary if outcome == "mixed" else primary[:1]
     headline = f"{_lead(outcome, first, primary)}: {first.arm} - {first.reference} = "
     headline += ", ".join(one.interval for one in shown)
+    above_floors = above_best_floor(comparison, first)
+    headline += "" if above_floors is None else f"; {above_floors.sentence}"
     details = [
         _numbers(primary),
         _meaning(outcome, primary, contrasts),
-        _tuned(comparison, first),
-        _null(comparison, primary),
+        _proxy_disagreement(comparison, contrasts, first),
     ]
-    details += [_power(primary), _seeds(first), *moved]
-    return Verdict(outcome, headline, [line for line in details if line], primary)
+    details += [_tuned(comparison, first), _null(comparison, primary), _power(primary), _seeds(first), *moved]
+    supported = outcome == "higher" and above_floors is not None and above_floors.difference > 0
+    return Verdict(outcome, headline, [line for line in details if line], primary, supported)
+
+
+class FloorGap(NamedTuple):
+    """The primary arm's mean score minus that of the best floor, and the same in words."""
+
+    difference: float
+    sentence: str
+
+
+def above_best_floor(comparison: Comparison, first: Contrast) -> FloorGap | None:
+    """Where the primary arm stands against the best floor of its site and labels; None without floors."""
+    scores = comparison.scores[
+        (comparison.scores["site"] == first.site) & (comparison.scores["metric"] == first.metric)
+    ]
+    means = scores[scores["train_windows"] == first.windows].groupby("arm")["value"].mean()
+    floors = {name for (_, arm), name in comparison.names.items() if arm in FLOORS} & set(means.index)
+    if not floors or first.arm not in means.index:
+        return None
+    best = means[sorted(floors)].idxmax()
+    difference = float(means[first.arm] - means[best])
+    place = f"{abs(difference):.3f} {'above' if difference > 0 else 'below'}"
+    return FloorGap(difference, f"{place} the best floor, {best} ({means[best]:.3f})")
 
 
 def not_learned(comparison: Comparison, arm: str, contrast: Contrast) -> list[str]:
@@ -433,6 +460,26 @@ _SEEN = {
     "no difference": "no difference is seen",
     "undecided": "there is no test",
 }
+
+
+def _proxy_disagreement(comparison: Comparison, contrasts: list[Contrast], first: Contrast) -> str:
+    """Where SCCS and the score moved in opposite directions from the start, by more than evaluate.smallest_effect."""
+    if first.metric != ENDPOINT:  # of every base, which SCCS is not measured on
+        return ""
+    proxies = proxy_values(comparison)
+    sccs = proxies[proxies["metric"] == "val/sccs"].set_index("arm")["value"]
+    key = (first.arm, BASELINE, first.site, first.windows, first.metric)
+    moved = next((one for one in contrasts if (one.arm, one.reference, one.site, one.windows, one.metric) == key), None)
+    if moved is None or moved.test.diff is None or not {first.arm, BASELINE} <= set(sccs.index):
+        return ""
+    change = sccs[first.arm] - sccs[BASELINE]
+    if change * moved.test.diff >= 0 or min(abs(change), abs(moved.test.diff)) < smallest_effect(comparison):
+        return ""
+    directions = ("fell", "rose") if change < 0 else ("rose", "fell")
+    return (
+        f"SCCS {directions[0]} {sccs[BASELINE]:.3f} -> {sccs[first.arm]:.3f} while {ENDPOINTS[first.metric]} "
+        f"{directions[1]} by {abs(moved.test.diff):.3f} over the baseline: the proxy does not tell the score here."
+    )
 
 
 def _tuned(comparison: Comparison, first: Contrast) -> str:

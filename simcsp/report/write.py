@@ -14,6 +14,7 @@ from simcsp.core.errors import InputError
 from simcsp.core.files import read_json, write_text
 from simcsp.core.run_folder import read_metrics
 from simcsp.core.run_layout import (
+    CONFIG,
     CONTROL_STAGE,
     PRETRAIN,
     REPORT,
@@ -45,6 +46,7 @@ from simcsp.report.collect import (
 from simcsp.report.encoder_figures import draw_seen
 from simcsp.report.page import to_html, to_markdown, to_terminal
 from simcsp.report.plots import (
+    bar_plot,
     curve_plot,
     difference_plot,
     label_curves,
@@ -68,7 +70,7 @@ from simcsp.report.verdict import (
     smallest_effect,
     table_row,
 )
-from simcsp.training.tensorboard import show_arm
+from simcsp.training.tensorboard import show_arm, show_file
 
 PROXY_KEYS = {f"val/{proxy}" for proxy in PROXIES}
 _LONGEST_NAME = 120  # of a folder that joins the names of several runs
@@ -102,11 +104,13 @@ def write_report(config: Config, *more: Config, out: Path | None = None) -> str:
     figures = draw(comparison, tested[tested["metric"] == ENDPOINT].dropna(subset="low"), title, out)
     text = to_markdown(title, comparison, table, contrasts, verdict, caveats, figures)
     write_text(out / REPORT_TEXT, text)
-    write_text(out / "report.html", to_html(title, text, out))
+    write_text(out / "report.html", to_html(title, text, out, supported=verdict.supported))
     for events in out.glob("events.out.tfevents.*"):
         events.unlink()
     with SummaryWriter(str(out)) as writer:
         writer.add_text("report", text)
+        if fits := finished_fits(next(iter(runs.values())).folder):
+            show_file(writer, "config of fine-tuning", fits[0] / CONFIG)
         for name in figures:
             writer.add_image(f"report/{name}", plt.imread(out / f"{name}.png"), dataformats="HWC")
     where = " + ".join(str(one.folder) for one in runs.values())
@@ -183,7 +187,11 @@ def draw(comparison: Comparison, contrasts: pd.DataFrame, title: str, out: Path)
     main, arms = main_size(comparison.scores), list(dict.fromkeys(comparison.scores["arm"]))
     scores = comparison.scores[comparison.scores["train_windows"] == main]
     floors = {name for (_, arm), name in comparison.names.items() if arm in FLOORS}
-    figures = {"f1": score_plot(scores, "test/f1", "F1 on the test folds", floors, f"{title}: F1{suffix}")}
+    means = "AUC on the test folds (mean, ± sd)"
+    figures = {
+        "bars": bar_plot(scores, "test/auc", means, floors, f"{title}: AUC{suffix}"),
+        "f1": score_plot(scores, "test/f1", "F1 on the test folds", floors, f"{title}: F1{suffix}"),
+    }
     if len(contrasts := contrasts[contrasts["windows"] == main]):
         figures["differences"] = difference_plot(contrasts, f"{title}: differences in F1{suffix}")
     chosen = chosen_arms(comparison, main, floors)

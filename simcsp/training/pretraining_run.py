@@ -33,7 +33,7 @@ from simcsp.text.annotated import SiteSampler
 from simcsp.text.sampler import WindowSampler
 from simcsp.training.log_lines import floors_in_words, headline, progress, with_errors
 from simcsp.training.pretraining_text import REMEASURE
-from simcsp.training.tensorboard import show_floors, show_layout, show_validation, show_vectors
+from simcsp.training.tensorboard import show_floors, show_layout, show_validation, show_vectors, stage_settings
 from simcsp.training.training_warnings import base_entropy, batch_for_gpu, collapse, stuck, unmoved
 from simcsp.training.validation import Validation
 
@@ -293,9 +293,4 @@ class PretrainingRun:
 def settings_shown(config: Config, name: str, stage: PretrainConfig) -> dict[str, object]:
     """The columns of a stage in TensorBoard's HPARAMS, which shows five at first: what every run has, and of the rest
     what is not as it is by default."""
-    shown = {"arm": name, "lr": stage.lr, "objective": stage.objective, "seed": config.seed, "steps": stage.steps}
-    defaults, skipped = PretrainConfig(), {*shown, "control", "seeds", "warmup_steps", "logging_steps", "eval_steps"}
-    values = {item.name: getattr(stage, item.name) for item in dataclasses.fields(PretrainConfig)}
-    return shown | {
-        key: value for key, value in values.items() if key not in skipped and value != getattr(defaults, key)
-    }
+    return {"arm": name, **stage_settings(dataclasses.asdict(stage)), "seed": config.seed}

@@ -15,7 +15,9 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
+from simcsp.core.arms import FLOORS, OF_CONTROL, OF_PRETRAINING
 from simcsp.core.colours import class_colour
+from simcsp.core.config import Config, to_dict
 from simcsp.core.config_file import read_saved
 from simcsp.core.files import read_json, read_table, write_text
 from simcsp.core.run_folder import HEADLINES, START_ANEW, RunFolder, read_metrics
@@ -30,8 +32,11 @@ from simcsp.core.run_layout import (
     PREDICTIONS,
     PROJECTOR,
     SUMMARY,
+    begun_stages,
+    checkpoint_of,
     finished_fits,
     run_of_stage,
+    stage_folders,
 )
 from simcsp.metrics.clustering import lay_out, principal_components
 from simcsp.training.validation import Embedded, Validation
@@ -107,14 +112,14 @@ class Curves:
         if not self.shown:
             return
         run = run_of_stage(self.path)
-        for name, path, kind in (
-            ("config", self.path / CONFIG, "yaml"),
-            ("environment", self.path / ENVIRONMENT, "json"),
-            ("pre-training text", run / CORPUS, "json"),
-            ("overlap of the evaluation with the text", run / OVERLAP, "json"),
-        ):
-            if path.is_file():
-                self.writer.add_text(name, f"```{kind}\n{path.read_text(encoding='utf-8')}\n```")
+        if self.path == next(iter(begun_stages(run)), None):  # the other stages would repeat it
+            for name, path in (
+                ("config", self.path / CONFIG),
+                ("environment", self.path / ENVIRONMENT),
+                ("pre-training text", run / CORPUS),
+                ("overlap of the evaluation with the text", run / OVERLAP),
+            ):
+                show_file(self.writer, name, path)
         for row in rows:
             self.show(row)
         for picture in sorted((self.path / PICTURES).glob("*.npz")):
@@ -131,6 +136,12 @@ class Curves:
         if hyperparameters and self.shown:
             show_hyperparameters(self.writer, hyperparameters, [tag for tag in HEADLINES if tag in metrics])
         self.close()
+
+
+def show_file(writer: SummaryWriter, name: str, path: Path) -> None:
+    """A YAML or JSON file as a TEXT, where it exists."""
+    if path.is_file():
+        writer.add_text(name, f"```{path.suffix[1:]}\n{path.read_text(encoding='utf-8')}\n```")
 
 
 def show_hyperparameters(writer: SummaryWriter, values: dict[str, Any], tags: list[str]) -> None:
@@ -220,7 +231,7 @@ def show_layout(writer: SummaryWriter) -> None:
         "loss": ["train/loss"] * 3,
         "SCCS with its interval, and its floors": ["val/sccs", "val/sccs_low", "val/sccs_high"],
         "NMI and its floors": ["val/nmi"] * 3,
-        "F1 on the test windows of each fold (step = fold)": ["test/f1"] * 3,
+        "F1 on the test windows: mean, least and most of the folds": ["test/f1", "test/f1_least", "test/f1_most"],
         "validation AUC by epoch: mean, least and most of the folds": ["val_auc/mean", "val_auc/least", "val_auc/most"],
     }
     margins = {title: ["Margin", tags] for title, tags in reversed(charts.items())}
@@ -255,8 +266,9 @@ def show_floors(folder: Path, floors: dict[str, dict[str, float]], steps: int) -
 def show_arm(folder: Path, arm: str) -> None:
     """TensorBoard's run of an arm, in `folder`/finetune/<arm>, from what is finished of it; rebuilt each time.
 
-    Means over folds and seeds by epoch with the least and the most of them, F1 and AUC of each fold, precision and
-    recall of all test windows together, settings and final F1. folder: of the run.
+    Means over folds and seeds by epoch with the least and the most of them, the same of F1 and AUC on the test windows
+    with a histogram of the folds, precision and recall of all test windows together, and in HPARAMS the settings of its
+    pre-training and of its fits. folder: of the run.
     """
     folds = [(path, read_json(path / SUMMARY, "train it again")) for path in finished_fits(folder, arm)]
     whole = [(path, summary) for path, summary in folds if not summary.get("train_windows")]
@@ -269,14 +281,37 @@ def show_arm(folder: Path, arm: str) -> None:
         return
     with SummaryWriter(str(folder / FINETUNE / arm)) as writer:
         show_layout(writer)
-        writer.add_text("config", f"```yaml\n{(folds[0][0] / CONFIG).read_text(encoding='utf-8')}\n```")
         for site, of_site in by_site.items():
             prefix = "" if len(by_site) == 1 else f"{site}/"
             _show_epochs(writer, prefix, [read_metrics(path) for path, _ in of_site])
             _show_scores(writer, prefix, of_site)
-        settings = read_saved(folds[0][0] / CONFIG)["finetune"]
-        shown = {"arm": arm, "lr": settings["lr"], "objective": "+".join(settings["stages"]), "folds": len(folds)}
-        show_hyperparameters(writer, shown, ["final/f1", "final/auc"])
+        prefix = "" if len(by_site) == 1 else f"{next(iter(by_site))}/"
+        tags = [f"{prefix}test/f1", f"{prefix}test/auc"]
+        show_hyperparameters(writer, arm_settings(folder, arm, folds[0][0]), tags)
+
+
+def arm_settings(run: Path, arm: str, fit: Path) -> dict[str, object]:
+    """The columns of an arm in HPARAMS: of its pre-training what every stage has and what is not as by default, under
+    the names that a stage's own line has; of its fits stages, learning rate and labels. Floors have no pre-training."""
+    shown: dict[str, object] = {"arm": arm, "objective": "none"}
+    settings = read_saved(fit / CONFIG)["finetune"]
+    if arm not in FLOORS:
+        stages = stage_folders(run, checkpoint_of(arm)[0])
+        stage = next(iter(stages.values()), None)
+        if arm in (*OF_PRETRAINING, *OF_CONTROL) and stage is not None and (stage / CONFIG).is_file():
+            shown |= stage_settings(read_saved(stage / CONFIG)["pretrain"])
+        shown["stages_finetune"] = "+".join(settings["stages"])
+        shown |= {} if settings["stages"] == ["probe"] else {"lr_finetune": settings["lr"]}
+    return shown | {"train_windows": next(iter(settings["train_windows"])) or "all"}
+
+
+def stage_settings(values: dict[str, Any]) -> dict[str, object]:
+    """Of the fields of section pretrain: objective, lr, steps, and those that are not as they are by default."""
+    first = ("objective", "lr", "steps")
+    skipped = {*first, "control", "seeds", "warmup_steps", "logging_steps", "eval_steps"}
+    defaults = to_dict(Config())["pretrain"]
+    changed = {key: value for key, value in values.items() if key not in skipped and value != defaults.get(key)}
+    return {key: values[key] for key in first} | changed
 
 
 def _show_epochs(writer: SummaryWriter, prefix: str, fits: list[list[dict[str, float]]]) -> None:
@@ -292,12 +327,13 @@ def _show_epochs(writer: SummaryWriter, prefix: str, fits: list[list[dict[str, f
 
 
 def _show_scores(writer: SummaryWriter, prefix: str, folds: list[tuple[Path, dict]]) -> None:
-    """F1 and AUC of each fold (mean over seeds), their means, and the curve of precision against recall."""
-    scores = pd.DataFrame([{"fold": summary["fold"], **summary["metrics"]} for _, summary in folds])
-    for metric in ("f1", "auc"):
-        for fold, value in scores.groupby("fold")[f"test/{metric}"].mean().items():
-            writer.add_scalar(f"{prefix}test/{metric}", value, fold)
-        writer.add_scalar(f"{prefix}final/{metric}", scores[f"test/{metric}"].mean())
+    """Mean, least and most of the folds' F1 and AUC, a histogram of each, and precision against recall."""
+    scores = pd.DataFrame([summary["metrics"] for _, summary in folds])
+    for tag in ("test/f1", "test/auc"):
+        for name, value in ((tag, scores[tag].mean()), (f"{tag}_least", scores[tag].min())):
+            writer.add_scalar(f"{prefix}{name}", value)
+        writer.add_scalar(f"{prefix}{tag}_most", scores[tag].max())
+        writer.add_histogram(f"{prefix}{tag} of the folds", scores[tag].to_numpy(), bins=np.linspace(0, 1, 101))
     columns = ["label", "probability"]
     table = pd.concat([read_table(path / PREDICTIONS, columns, START_ANEW) for path, _ in folds])
     writer.add_pr_curve(f"{prefix}test windows", table["label"].to_numpy(), table["probability"].to_numpy())

@@ -14,6 +14,7 @@ from simcsp.metrics.scores import corrected_ttest, holm, smallest_difference
 from simcsp.report.collect import Comparison
 from simcsp.report.verdict import (
     PairedTest,
+    above_best_floor,
     add_adjusted,
     compare,
     difference_test,
@@ -26,13 +27,17 @@ FOLDS = 10
 SPREAD = np.random.default_rng(0).normal(0, 0.01, FOLDS)
 
 
-def study(tmp_path, arms, objective="simcse", site="both", auc=None, pretrain_seed=-1, windows=0):
+def study(tmp_path, arms, objective="simcse", site="both", auc=None, pretrain_seed=-1, windows=0, sccs=()):
     """A study of one run: {arm: its F1 above .8, a number (the same spread of differences is added) or one a fold}.
 
-    auc: the same for AUC; None: half of what F1 is above .8.
+    auc: the same for AUC; None: half of what F1 is above .8. sccs: of the start and of the last step.
     """
     (tmp_path / "pretrain").mkdir(exist_ok=True)
-    (tmp_path / "pretrain/summary.json").write_text(json.dumps({"objective": objective}))
+    stage = {"objective": objective, "steps": 10, "best": {}, "floors": {}}
+    (tmp_path / "pretrain/summary.json").write_text(json.dumps(stage))
+    rows = [{"step": step, "val/sccs": value} for step, value in zip((0, 10), sccs)] or [{"step": 0, "val/nmi": 0.1}]
+    rows += [] if sccs else [{"step": 10, "val/nmi": 0.1}]
+    (tmp_path / "pretrain/metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     rng, rows, predictions = np.random.default_rng(1), [], []
     for arm, gain in arms.items():
         gain = gain + rng.normal(0, 0.01, FOLDS) if np.isscalar(gain) else np.array(gain)
@@ -255,6 +260,27 @@ def test_contrast_that_beats_its_control_helped(tmp_path):
     outcome, headline, below = words(study(tmp_path, arms))
     assert outcome == "higher" and headline.startswith("Contrast helped: last - control_last = +0.050 F1 [")
     assert "Against the baseline a gain is seen (+0.0" in below and "the control has +0.0" in below
+
+
+@pytest.mark.parametrize("floor, supported", [(0.03, True), (0.09, False)])
+def test_the_headline_has_the_place_against_the_best_floor(tmp_path, floor, supported):
+    arms = {"pwm": -0.1, "linear": floor + SPREAD, "control_last": 0.01 + SPREAD[::-1], "last": 0.06 + SPREAD}
+    made = study(tmp_path, arms)
+    verdict = judge(made, find_contrasts(made))
+    assert verdict.outcome == "higher" and verdict.supported is supported
+    gap = above_best_floor(made, verdict.contrasts[0])
+    assert gap.difference == pytest.approx(0.06 - floor) and "linear" in gap.sentence
+    assert verdict.headline.endswith(gap.sentence)
+    without = study(tmp_path, {arm: gain for arm, gain in arms.items() if arm not in ("pwm", "linear")})
+    assert not judge(without, find_contrasts(without)).supported
+
+
+@pytest.mark.parametrize(
+    "sccs, said", [((0.164, 0.115), True), ((0.115, 0.164), False), ((0.164, 0.160), False), ((), False)]
+)
+def test_a_proxy_that_moves_against_the_score_is_said(tmp_path, sccs, said):
+    arms = {"baseline": BASE, "control_last": 0.01 + SPREAD[::-1], "last": 0.06 + SPREAD}
+    assert ("SCCS fell 0.164 -> 0.115 while F1 rose" in words(study(tmp_path, arms, sccs=sccs))[2]) is said
 
 
 def test_contrast_above_a_control_that_does_harm_is_no_gain(tmp_path):

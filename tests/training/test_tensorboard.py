@@ -14,6 +14,7 @@ import finetune
 import pretrain
 from simcsp.training.tensorboard import class_cosines, show_arm
 
+SESSIONS = b'{"allowedStatuses": ["STATUS_UNKNOWN", "STATUS_SUCCESS", "STATUS_RUNNING"], "sliceSize": 100}'
 ARMS = ["pwm", "fresh", "baseline", "last"]
 
 
@@ -66,7 +67,9 @@ def test_every_tab_has_something_to_show(board):
     scalars = board.ask("plugin/scalars/tags")
     assert {"train/loss", "val/sccs", "val/nmi"} <= set(scalars["pretrain"])
     assert set(scalars["floors/gc"]) == {"val/sccs", "val/sccs_low", "val/sccs_high", "val/nmi"}
-    assert {"val_auc/mean", "val_auc/least", "val_auc/most", "test/f1", "final/f1"} <= set(scalars["finetune/last"])
+    assert {"val_auc/mean", "val_auc/least", "val_auc/most", "test/f1", "test/f1_least"} <= set(
+        scalars["finetune/last"]
+    )
     histograms = board.ask("plugin/histograms/tags")
     assert {"cosine/same class", "cosine/different class"} <= set(histograms["pretrain"])
     assert set(board.ask("plugin/images/tags")) >= {"pretrain", "report"}
@@ -87,11 +90,17 @@ def test_every_tab_has_something_to_show(board):
 
 
 def test_hyperparameters_have_few_columns_and_the_score(board):
+    sessions = board.ask("plugin/hparams/session_groups", SESSIONS)["sessionGroups"]
+    settings = {group["hparams"]["arm"]: group["hparams"] for group in sessions}
+    of_last, of_stage = settings["last"], settings["pretrain"]
+    assert all(of_last[name] == of_stage[name] for name in ("objective", "lr", "steps", "batch_size"))
+    assert of_last["lr_finetune"] == 3e-3 and settings["baseline"]["objective"] == "none"
+    assert not {"lr", "lr_finetune"} & set(settings["pwm"])
     found = board.ask("plugin/hparams/experiment", b"{}")
     first = [column["name"] for column in found["hparamInfos"]][:5]
     assert first[0] == "arm" and {"lr", "objective"} <= set(first), first
     tags = [metric["name"]["tag"] for metric in found["metricInfos"]]
-    assert "final/f1" in tags and len(tags) <= 5
+    assert "test/f1" in tags and len(tags) <= 5
 
 
 def test_the_mean_of_the_folds_lies_in_its_band_and_is_theirs(tiny, board):
@@ -114,7 +123,16 @@ def test_the_mean_of_the_folds_lies_in_its_band_and_is_theirs(tiny, board):
     )
     test = board.ask("plugin/scalars/scalars", run="finetune/last", tag="test/f1")
     summaries = [json.loads(p.read_text()) for p in sorted(tiny.glob("finetune/last/both/seed0/*/summary.json"))]
-    assert [value for _, _, value in test] == pytest.approx([one["metrics"]["test/f1"] for one in summaries])
+    assert [value for _, _, value in test] == pytest.approx([np.mean([one["metrics"]["test/f1"] for one in summaries])])
+
+
+def test_a_config_is_one_text_of_the_first_stage_and_one_of_the_report(board):
+    tags = {
+        run: [tag.removesuffix("/text_summary") for tag in of_run]
+        for run, of_run in board.ask("plugin/text/tags").items()
+    }
+    assert [run for run, of_run in tags.items() if "config" in of_run] == ["pretrain"]
+    assert tags["report"].count("config of fine-tuning") == 1 and not any("finetune" in run for run in tags)
 
 
 def test_a_run_made_anew_is_shown_once(tiny):
