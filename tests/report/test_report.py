@@ -110,7 +110,15 @@ def test_the_page_needs_no_other_file(single):
     page = Page(text)
     images = [attributes["src"] for tag, attributes in page.tags if tag == "img"]
     files = sorted(folder.glob("*.png"))
-    assert [path.stem for path in files] == ["calibration", "curves", "differences", "f1", "learning", "proxies"]
+    assert [path.stem for path in files] == [
+        "bars",
+        "calibration",
+        "curves",
+        "differences",
+        "f1",
+        "learning",
+        "proxies",
+    ]
     assert all(path.with_suffix(".svg").read_text().startswith("<?xml") for path in files)
     head = "data:image/png;base64,"
     assert sorted(base64.b64decode(src.removeprefix(head)) for src in images) == sorted(p.read_bytes() for p in files)
@@ -189,7 +197,7 @@ def test_the_baseline_alone_has_a_report(tmp_path, no_figures):
     config = make_run(tmp_path, "one", arms={"baseline": 0.5})
     assert "No verdict" in write_report(config)
     row = next(line for line in (config.folder / "report/report.md").read_text().splitlines() if "`baseline`" in line)
-    assert [cell.strip() for cell in row.split("|")][3:7] == ["", "", "", str(FOLDS)]  # difference, p, p Holm, n
+    assert [cell.strip() for cell in row.split("|")][4:7] == ["", "", str(FOLDS)]  # difference, p, n
 
 
 def test_a_missing_fold_is_counted_and_named(tmp_path, call, capsys, no_figures):
