@@ -179,8 +179,8 @@ def primary_table(contrasts: list[Contrast]) -> str:
         first = of_site[0]
         labels = f"{first.windows:,}" if first.windows else "all"
         parts.append(
-            f"Primary contrast: {code(first.arm)} minus {code(first.reference)}, site: {site}, {labels} training windows, "
-            f"{first.test.n} {first.tests.unit}."
+            f"Primary contrast: {code(first.arm)} minus {code(first.reference)}, site: {site}, {labels} training "
+            f"windows, {first.test.n} {first.tests.unit}."
         )
         rows = [["score", "difference [95 %]", "p", "equivalence p [6]", "MDE, 80 % power [3]"]]
         parts.append(markdown_table(rows + [[ENDPOINTS[one.metric], *_tested(one)] for one in of_site]))
