@@ -451,6 +451,19 @@ def test_run_has_words_for_what_is_done_most(docker, typed, run):
     assert docker.calls("docker run")[0].endswith(f" simcsp {run}")
 
 
+def test_the_settings_of_the_caller_s_pip_reach_the_container(docker, tmp_path):
+    settings = tmp_path / "pip.conf"
+    settings.touch()
+    given = {"PIP_INDEX_URL": "http://mirror/simple", "https_proxy": "http://proxy", "PIP_TARGET": "/elsewhere"}
+    assert docker.run("run.sh", "pretrain", PIP_CONFIG_FILE=str(settings), **given).returncode == 0
+    (run,) = docker.calls("docker run")
+    assert " --env PIP_INDEX_URL " in run and " --env https_proxy " in run
+    assert (
+        "PIP_TARGET" not in run and "mirror" not in run
+    )  # values, which may hold passwords, are not on the command line
+    assert f" --volume {settings}:/etc/pip.conf:ro " in run
+
+
 def test_run_asks_for_a_terminal_where_there_is_one(docker):
     controller, terminal = pty.openpty()
     command = ["bash", str(docker.root / "run.sh")]
