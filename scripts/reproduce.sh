@@ -10,7 +10,7 @@ export PYTHON OMP_NUM_THREADS=1
 floors() { # of the benchmark genes: NEGATIVES
     "$PYTHON" finetune.py configs/chr19.yaml --name "genes-$1" --data.spliceator data/windows/genes --data.negatives "$1" \
         --data.context 126 --data.selection_share 0.05 --data.motif_bed null --data.motif_fasta null \
-        --finetune.arms "[pwm, kmer, linear]" --finetune.sites "[donor, acceptor, both]" --finetune.folds null \
+        --finetune.arms "[pwm, linear]" --finetune.sites "[donor, acceptor, both]" --finetune.folds null \
         --finetune.train_windows "[null]"
     "$PYTHON" evaluate.py benchmark "runs/genes-$1"
 }
