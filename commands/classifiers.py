@@ -78,7 +78,7 @@ def show_benchmark(source: Path, config: Config) -> None:
     if holds_classifier(source):
         fold = source.resolve().parents[1]
         if not is_finished(fold):
-            print("a checkpoint outside a run: no validation windows are known to pick a threshold on, so it is .5")
+            print("a checkpoint outside a run: no validation windows to tune a threshold on, so it is .5")
             table = score_checkpoint(source, config, accelerator, sets)
             print(score_table({name: benchmark_columns(scores) for name, scores in table.items()}))
             return
@@ -97,7 +97,7 @@ def show_benchmark(source: Path, config: Config) -> None:
     notes += missing_folds(ensembles, fold_count(config.data.folds, config.data.num_folds))
     rows, table, curves = score_ensembles(ensembles, sets)
     print("benchmark species, mean ensemble of the folds (both/donor: fitted on both, scored on donors)")
-    print("f1_folds: mean of the single folds; f1_tuned: at the threshold that is best for validation; the rest: at .5")
+    print("f1_folds: mean over folds; f1_tuned: at the threshold tuned on validation windows; all others: at .5")
     print(score_table({name: benchmark_columns(scores) for name, scores in table.items()}))
     print(*notes, sep="\n")
     if reason := why_nothing_is_written(folders, config, windows):
@@ -110,17 +110,19 @@ def load_benchmarks(config: Config) -> dict[str, Windows]:
     """{species: windows}. Raises InputError where the folder holds none."""
     root = config.evaluate.benchmarks or config.data.spliceator
     if root is None:
-        raise InputError("data.spliceator and evaluate.benchmarks are not set: give the folder that holds Benchmarks")
+        raise InputError(
+            "data.spliceator and evaluate.benchmarks are not set: give the folder that contains Benchmarks"
+        )
     sets = {name: load_benchmark(root, name, config.data.context) for name in benchmark_species(root)}
     if not sets:
-        raise InputError(f"{root}/Benchmarks holds no species folder")
+        raise InputError(f"{root}/Benchmarks contains no species folder")
     return sets
 
 
 def without_windows(config: Config) -> str:
     """What the scores lack, in a sentence."""
     return (
-        f"the training windows (data.spliceator: {config.data.spliceator}) are not there: no floors, no threshold from "
+        f"the training windows (data.spliceator: {config.data.spliceator}) are missing: no floors, no threshold from "
         "validation (f1_tuned), no scores without near-duplicates (f1_distinct)"
     )
 
@@ -130,7 +132,7 @@ def why_nothing_is_written(folders: list[Path], config: Config, windows: Windows
     if windows is None:
         return "the report of a run compares with the floors, which take the training windows"
     if not (config.folder / SPLITS / SPLITS_RECORD).is_file():
-        return f"{config.folder} has no splits of its own: it holds models, and is no run folder"
+        return f"{config.folder} has no splits: it contains models and is not a run folder"
     if [path.resolve() for path in folders] != [path.resolve() for path in fold_folders(config.folder, floors=True)]:
         return f"this is a part of a run (for its files: evaluate.py benchmark {config.folder})"
     return None

@@ -92,18 +92,18 @@ def show_sccs(source: Path, config: Config) -> None:
         f"pairs: {settings.sccs_pairs}, classes: {settings.sccs_classes}"
     )
     sizes = np.bincount(near_duplicate_groups(chosen.ids))
-    print(f"near-duplicates make {len(sizes)} groups of them, the largest of {sizes.max()}")
+    print(f"{len(sizes)} groups of near-duplicates, the largest of {sizes.max()}")
     print(score_table(rows))
     drawn, null = "windows, near-duplicates together", "with labels permuted"
     if settings.sccs_pairs == "published":
         drawn, null = "pairs, which are disjoint", "1.96 / sqrt(pairs - 1)"
     print(
-        f"low, high: 95 % interval, {settings.bootstrap} resamples of {drawn}; null_low, null_high: 95 % of SCCS where "
-        f"vectors do not know the classes ({null})\nSCCS is at most {SCCS_CEILING}, for a perfect encoder"
+        f"low, high: 95 % interval, {settings.bootstrap} resamples of {drawn}; null_low, null_high: 95 % of SCCS under "
+        f"the null ({null})\nSCCS is at most {SCCS_CEILING}, for a perfect encoder"
     )
     if has_start:
         print(
-            f"diff, diff_low, diff_high: SCCS less that of {BASELINE}, the start, with 95 % interval of the same draws"
+            f"diff, diff_low, diff_high: SCCS minus that of {BASELINE}, the start; 95 % interval of the same resamples"
         )
 
 
@@ -136,7 +136,7 @@ def show_nmi(source: Path, config: Config) -> None:
     print(
         "nmi, ami, ari: Leiden clusters (Traag et al. 2019) of the graph of 15 nearest neighbours with UMAP weights "
         "(McInnes et al. 2018), PCA 128, resolution 1\n"
-        f"nmi_sd: over {LEIDEN_SEEDS} other seeds of Leiden; nmi_bound: the most that so many clusters can reach\n"
+        f"nmi_sd: over {LEIDEN_SEEDS} other seeds of Leiden; nmi_bound: the maximum for so many clusters\n"
         f"nmi_k{NMI_CLUSTERS}: k-means with that many clusters for every row; "
         "probe_auc: logistic regression, five parts, near-duplicates together"
     )
@@ -222,4 +222,6 @@ def show_mlm(source: Path, config: Config) -> None:
                 )
         print(f"{name}: one base masked in {windows_nt} nt of {Path(settings.mlm_fasta).name}")
         print(score_table(rows))
-    print(f"{int((~fresh_text).sum())} of {len(fresh_text)} bases left out: their window shares 80 nt with the text")
+    print(
+        f"{int((~fresh_text).sum())} of {len(fresh_text)} bases left out: their window shares an 80-mer with the text"
+    )

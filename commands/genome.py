@@ -59,10 +59,10 @@ def read_flags(words: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("inputs", nargs="+", type=Path, metavar="[SOURCE] GENOME.fa[.gz] [CONFIG.yaml]")
     share, natural = number_between(float, 0, 1), number_between(int, 0, 10_000)
     add = parser.add_argument
-    add("--out", type=Path, help="file to write, gzipped where it ends in .gz (default: stdout)")
+    add("--out", type=Path, help="output file, gzipped if it ends in .gz (default: stdout)")
     add("--format", choices=FORMATS, help="default: what --out ends in, else tsv")
     add("--sites", choices=("motifs", "all"), default="motifs", help="GT and AG, or any position")
-    add("--min_score", type=share, help=f"least score that is written (default: {MIN_SCORE}; of spsc and sequences 0)")
+    add("--min_score", type=share, help=f"minimum score to write (default: {MIN_SCORE}; of spsc and sequences 0)")
     add("--region", action="append", default=[], metavar="CHROM[:START-END]", help="or a gene of --annotation")
     add(
         "--fasta_windows",
@@ -85,7 +85,7 @@ def read_flags(words: list[str]) -> tuple[argparse.Namespace, list[str]]:
     add(
         "--mask", action="store_true", help="--vcf: SpliceAI's -M: 0 for a gain of an annotated, a loss of another site"
     )
-    add("--strict", action="store_true", help="--vcf: stop where REF is not what the FASTA has")
+    add("--strict", action="store_true", help="--vcf: stop if REF differs from the FASTA")
     asked, others = parser.read(words)
     asked.source, asked.genome, asked.config = split_inputs("predict", asked.inputs)
     if asked.out is not None and asked.out.is_dir():
@@ -103,9 +103,9 @@ def read_flags(words: list[str]) -> tuple[argparse.Namespace, list[str]]:
             if getattr(asked, name):
                 raise InputError(f"predict: --{name} needs a genome; --fasta_windows are sequences without coordinates")
     if asked.mask and asked.annotation is None:
-        raise InputError("--mask needs --annotation: annotated sites are what it looks at")
+        raise InputError("--mask needs --annotation: it compares with the annotated sites")
     if asked.annotation is not None and asked.regions_file is not None:
-        raise InputError("predict: --regions_file and --annotation both say which regions: give one of them")
+        raise InputError("predict: --regions_file and --annotation are mutually exclusive")
     if asked.format is None:
         suffix = "" if asked.out is None else asked.out.name.removesuffix(".gz").rpartition(".")[2].lower()
         asked.format = SUFFIXES.get(suffix, "tsv")
@@ -156,8 +156,8 @@ def show_predict(words: list[str]) -> None:
     asked, others = read_flags(words)
     if not asked.fasta_windows and not is_of_bases(asked.source):
         raise InputError(
-            f"predict: {asked.source} holds no model of bases; classifiers of windows score --fasta_windows alone: to "
-            f"scan a genome or variants, leave SOURCE out for models/{BUNDLED.name}, or train with finetune.task bases"
+            f"predict: {asked.source} contains no model of bases; classifiers of windows score --fasta_windows only: "
+            f"to scan a genome or variants, omit SOURCE for models/{BUNDLED.name}, or train with finetune.task bases"
         )
     config = model_config(asked.source, asked.config, others)
     accelerator = build_accelerator(config.device, config.precision)
@@ -191,7 +191,7 @@ def predict_sites(
     types = (asked.site,) if asked.site in SITES else SITES
     scan = Scan(store, labeller, spans, types, asked.sites == "all", asked.min_score)
     truth = None if asked.truth is None else truth_of(asked, config, store, spans)
-    say(asked, f"{asked.source}: every base at once, on {labeller.device}")
+    say(asked, f"{asked.source}: per-base model, on {labeller.device}")
     progress = Progress(scan.positions, "b")
     stream = None if truth else sys.stdout
     result = write_scan(scan, asked.format, asked.out, stream, identity, progress.advance, truth)
@@ -217,16 +217,16 @@ def show_truth(truth: Truth, path: Path, training: str | None) -> None:
     """How well the scores find what is annotated, and what stands beside it. training: data.spliceator."""
     table = truth.table()
     if not table:
-        print(f"{path}: no candidate was scored, so there is nothing to compare with it")
+        print(f"{path}: no candidate was scored, so there is no comparison")
         return
     print(f"average precision, and recall at 10 % false discovery, among all candidates; {path}")
     print(score_table(table))
     if truth.kmers is not None:
-        print(f"trained: left out, their window shares {truth.kmers.k} nt in a row with a training window")
+        print(f"trained: excluded, their window shares a {truth.kmers.k}-mer with a training window")
     else:
         print(
-            f"the training windows (data.spliceator: {training}) are not there: no weight matrix to compare with, and "
-            "candidates that the models were trained on are not left out"
+            f"the training windows (data.spliceator: {training}) are missing: no weight matrix for comparison, and "
+            "candidates seen in training are not excluded"
         )
 
 
@@ -240,7 +240,7 @@ def predict_variants(
         raise InputError(f"--vcf {asked.vcf} does not exist")
     genes = None if asked.annotation is None else read_genes(asked.annotation, store)
     effects = Effects(store, labeller, asked.flank, genes, asked.mask, asked.strict)
-    say(asked, f"{asked.source}: every base at once, on {labeller.device}")
+    say(asked, f"{asked.source}: per-base model, on {labeller.device}")
     progress = Progress(None, "variants")
     skipped = write_variants(asked.vcf, asked.annotation, asked.out, effects, identity, progress.advance)
     speed, done = progress.close(), progress.done
@@ -258,7 +258,7 @@ def predict_sequences(
 ) -> None:
     """Score plain sequences: the sites of each by a model of bases, the centre of each by classifiers of windows."""
     if is_of_bases(asked.source):
-        labeller, described = load_labeller(asked.source, accelerator), f"{asked.source}: every base at once"
+        labeller, described = load_labeller(asked.source, accelerator), f"{asked.source}: per-base model"
         store = open_store([asked.genome], config.data.cache)
         types = (asked.site,) if asked.site in SITES else SITES
         columns, rows = COLUMNS, label_sequences(store, labeller, types, asked.sites == "all", asked.min_score)
@@ -297,7 +297,7 @@ class Progress:
             self.bar.start_t = self.bar.last_print_t = time.time()
             return
         if self.done - count == self.before > 0:
-            self.bar.write(f"goes on after {self.before:,} {self.unit}", file=sys.stderr)
+            self.bar.write(f"resumed after {self.before:,} {self.unit}", file=sys.stderr)
         self.bar.update(count)
         now = time.perf_counter()
         if self.bar.disable and now - self.shown >= self.INTERVAL:

@@ -63,19 +63,19 @@ def template(path: Path, machine: Machine, paths: Paths) -> str:
 
 def _data_rows(large: bool, paths: Paths) -> list[tuple[str, str]]:
     """(line, its comment) of the model and the data. large: SpliceBERT's own weights."""
-    size = "SpliceBERT, 19 million weights, reads 510 nt" if large else "bundled, 110,000 weights, reads 126 nt"
+    size = "SpliceBERT, 19 million parameters, up to 510 nt" if large else "bundled, 110,000 parameters, up to 126 nt"
     window, context = (510, 400) if large else (126, 126)
     corpus = "annotated" if paths.annotation else "fasta"
     rows = [
         ("model:", ""),
         (f"  source: {PUBLISHED if large else 'models/simcsp-small'}", size),
         ("  pooling: centre", "a window becomes the mean of the two bases at the site"),
-        ("  attention_probs_dropout_prob: 0.0", "no gain was seen from it; hidden_dropout_prob makes simcse views"),
+        ("  attention_probs_dropout_prob: 0.0", "no benefit found; hidden_dropout_prob makes the views of simcse"),
         ("data:", ""),
         (f"  fasta: {_listed(paths.fasta)}", "text to pre-train on, plain or gzipped"),
         (f"  annotation: {_listed(paths.annotation)}", "GTF or GFF3 of each; [] with corpus: fasta, objective: simcse"),
         (f"  corpus: {corpus}", "annotated: crops at annotated sites and at decoys; fasta: any window"),
-        ("  hide: evaluation", "what is tested on becomes N in the text"),
+        ("  hide: evaluation", "evaluation windows are masked (N) in the text"),
         (f"  window: {window}", f"nt, even, at most {window}"),
         (f"  spliceator: {_text(paths.spliceator)}", "labelled windows in Spliceator's layout (data/README.md)"),
         (f"  context: {context}", "nt of each labelled window that models see"),
@@ -97,17 +97,17 @@ def _training_rows(large: bool, machine: Machine, annotated: bool) -> list[tuple
             f"  objective: {'supcon' if annotated else 'simcse'}",
             "supcon: contrast of sites and decoys; simcse: of views of a window",
         ),
-        ("  control: true", "masked-LM on the same windows: what contrast is compared with"),
+        ("  control: true", "masked-LM on the same windows, the comparison of contrast"),
         (f"  steps: {steps}", ""),
         (f"  batch_size: {batch}", "windows a step; for a GPU 256, for a CPU 64"),
-        (f"  lr: {_number(lr)}", "peak; suits this model and objective"),
+        (f"  lr: {_number(lr)}", "peak, tuned for this model and objective"),
         ("finetune:", ""),
         (f"  arms: [pwm, linear, {floors}baseline, last, control_last]", "the verdict is last - control_last"),
         ("  train_windows: [200, null]", "labels of a fold: few, and all"),
         ("  stages: [probe]", "logistic regression on the frozen encoder; [full] trains all of it"),
         (f"  lr: {_number(1e-5 if large else 1e-3)}", "of [full]"),
         (f"  max_epochs: {20 if large else 4}", "of [full]"),
-        (f"workers: {1 if machine.gpu else machine.cores}", "processes that share the folds"),
+        (f"workers: {1 if machine.gpu else machine.cores}", "processes that fit folds in parallel"),
     ]
 
 
@@ -135,9 +135,9 @@ def write_template(words: list[str]) -> Path:
         raise InputError("--init needs the name of the file to write, for example configs/mine.yaml")
     path, flags = Path(words[at + 1]), words[:at] + words[at + 2 :]
     if path.suffix not in (".yaml", ".yml"):
-        raise InputError(f"--init {path}: give the config a name that ends in .yaml")
+        raise InputError(f"--init {path}: the name of a config must end in .yaml")
     if path.exists():
-        raise InputError(f"--init {path}: it is there already; choose another name, or delete it")
+        raise InputError(f"--init {path} exists: choose another name, or delete it")
     with tempfile.TemporaryDirectory() as folder:
         trial = Path(folder, path.name)
         trial.write_text(template(path, Machine.this(gpu=False), Paths()), encoding="utf-8")

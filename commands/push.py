@@ -21,7 +21,7 @@ def show_push(words: list[str]) -> None:
     parser = FlagParser("push", about)
     parser.add_argument("folder", type=Path, help="a checkpoint: config.json, weights, README.md")
     parser.add_argument("repository", help="owner/name")
-    parser.add_argument("--public", action="store_true", help="for everybody to see; else to you and your organisation")
+    parser.add_argument("--public", action="store_true", help="publicly visible (default: private)")
     asked = parser.parse_args(words)
     folder = asked.folder
     if not folder.is_dir():
@@ -32,8 +32,8 @@ def show_push(words: list[str]) -> None:
     data = card_data(folder / CARD) if (folder / CARD).is_file() else None
     if data is None or not data.license:
         raise InputError(
-            f"{folder / CARD} is no model card with a licence in its YAML header: checkpoints have one when their "
-            "training has ended; write one by hand, or train on"
+            f"{folder / CARD} is not a model card with a licence in its YAML header: checkpoints get one when their "
+            "training ends; write one by hand, or finish training"
         )
     said = f"{asked.repository} ({'public' if asked.public else 'private'})"
     files = sorted({path for pattern in FILES for path in folder.rglob(pattern)})

@@ -94,7 +94,7 @@ def _measure_all(
         needs = [asked.data / path for path in RESULTS[result].needs]
         absent = [path for path in needs if not path.is_file()]
         if absent:
-            missing[result] = f"{absent[0]} is not here: python data/fetch.py {RESULTS[result].fetch}"
+            missing[result] = f"{absent[0]} is missing: run python data/fetch.py {RESULTS[result].fetch}"
             print(f"{name}, {result}: {missing[result]}")
             continue
         path = out / "measured" / re.sub(r"[^\w.-]+", "-", name) / f"{result}.json"

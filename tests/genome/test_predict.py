@@ -278,7 +278,7 @@ def test_truth_without_the_training_windows_has_no_weight_matrix_and_says_so(
     said = capsys.readouterr().out
     donor = truth_rows(said)["one donor"]
     assert list(donor) == ["annotated", "candidates", "sites", "ap", "recall", "topk"] and donor["annotated"] == 1
-    assert "training windows" in said and "are not there: no weight matrix" in said
+    assert "training windows" in said and "are missing: no weight matrix" in said
 
 
 def test_truth_counts_annotated_sites_of_the_regions_only(model, fasta, call, capsys, tmp_path):

@@ -68,7 +68,7 @@ def stopped_and_resumed(call, capsys, monkeypatch, owner, name, words, folder):
             stops += 1
             assert {path.name for path in folder.glob("*") if not path.name.endswith(".partial")} == before
     monkeypatch.setattr(owner, name, work)
-    assert "goes on after" in capsys.readouterr().err
+    assert "resumed after" in capsys.readouterr().err
     return stops
 
 
@@ -160,7 +160,7 @@ def test_a_killed_process_goes_on(number, tmp_path):
         process.stderr.close()
     assert stops >= 2 and not (tmp_path / "s.tsv.gz").exists()
     done = subprocess.run([*words, "--out", "s.tsv.gz"], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0 and "goes on after" in done.stderr
+    assert done.returncode == 0 and "resumed after" in done.stderr
     assert (tmp_path / "s.tsv.gz").read_bytes() == (tmp_path / "whole.tsv.gz").read_bytes()
     assert sorted(path.name for path in tmp_path.glob("s.tsv*")) == ["s.tsv.gz"]
 

@@ -458,7 +458,7 @@ def test_models_passed_on_are_scored_and_their_folder_stays_as_it_is(run, benchm
     assert [name for name in ("f1_tuned", "f1_distinct") if name in columns] == (
         [] if windows_gone else ["f1_tuned", "f1_distinct"]
     )
-    assert ("./nowhere) are not there: no floors" in out) == windows_gone and "nothing written" in out
+    assert ("./nowhere) are missing: no floors" in out) == windows_gone and "nothing written" in out
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
 
 

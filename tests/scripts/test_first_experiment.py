@@ -88,7 +88,7 @@ def test_init_writes_it_once_and_takes_where_the_data_are(tmp_path, call, capsys
     call(pretrain, *words)
     assert "python pretrain.py mine.yaml --dry-run" in capsys.readouterr().out
     assert load_config(["mine.yaml"]).data.fasta == ["a b.fa"]
-    assert "it is there already" in refusal(call, capsys, pretrain, *words)
+    assert "exists: choose" in refusal(call, capsys, pretrain, *words)
     assert "set pretrain.lr in the file" in refusal(
         call, capsys, pretrain, "--init", "other.yaml", "--pretrain.lr", "1"
     )
