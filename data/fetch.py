@@ -149,7 +149,7 @@ class ResumingDownloader:
             except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
                 if self.size() > before and left:
                     continue
-                here = f"; {self.size()} bytes are here, and rerun the same command to resume" if self.size() else ""
+                here = f"; {self.size()} bytes are here: rerun the same command to resume" if self.size() else ""
                 raise InputError(f"{url} cannot be had ({plain(error)}){here}: {self.advice}") from None
         try:
             recognise(self.part, self.name, f"what {url} sent")

@@ -250,8 +250,7 @@ def test_what_the_file_system_refuses_is_one_line_with_the_path_and_status_2(cap
 
 def test_a_full_disk_says_that_the_same_command_goes_on():
     assert describe_os_error(OSError(28, os.strerror(28), "runs/a/state.pt")) == (
-        "runs/a/state.pt: No space left on device; free some space and give the same command again, it goes on from "
-        "what is saved"
+        "runs/a/state.pt: No space left on device; free some space, then rerun the same command to resume"
     )
 
 

@@ -326,5 +326,5 @@ def test_saved_splits_say_what_their_columns_are_and_all_that_differs(tiny, tmp_
     with pytest.raises(InputError, match=r"num_folds was 5, now 6; split_seed was 2020, now 1\)"):
         save_or_load_splits(tmp_path, tiny, "grouped", 6, 0.1, 1)
     (tmp_path / "donor.csv").write_text(f"{header}\n{first}\n")
-    with pytest.raises(InputError, match="donor.csv is not what .*; restore it from a copy, or use another"):
+    with pytest.raises(InputError, match="donor.csv does not match .*; restore it from a copy, or use another"):
         save_or_load_splits(tmp_path, tiny, "grouped", 5, 0.1, 2020)

@@ -472,7 +472,7 @@ def test_models_passed_on_with_other_windows_are_refused(run, benchmarks, call, 
 
 def test_a_folder_without_species_is_refused(run, call, capsys, tmp_path):
     line = refusal(call, capsys, evaluate, "benchmark", run, "--evaluate.benchmarks", tmp_path)
-    assert "holds no species folder" in line
+    assert "contains no species folder" in line
 
 
 # -- real windows ------------------------------------------------------------------------------------------------------

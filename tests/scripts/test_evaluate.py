@@ -177,7 +177,7 @@ def test_the_report_says_that_the_data_are_synthetic_and_shows_its_figures(finis
         (["bake", "x"], "unknown command"),
         (["sccs"], "needs a run folder"),
         (["sccs", "nowhere"], "does not exist"),
-        (["sccs", "."], "lies in no run folder"),
+        (["sccs", "."], "is not in a run folder"),
     ],
 )
 def test_wrong_words_are_refused_in_one_line(words, part, call, capsys, tmp_path, monkeypatch):
