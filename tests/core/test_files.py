@@ -386,7 +386,7 @@ def test_a_damaged_state_without_one_before_is_refused(tmp_path):
     run = open_run(tmp_path)
     run.save_state(STATES[0])
     (run.path / "state.pt").write_bytes(b"")
-    with pytest.raises(InputError, match="state.pt is damaged .* no earlier state.*delete the folder"):
+    with pytest.raises(InputError, match="state.pt is damaged .* no earlier state.*delete its folder"):
         run.load_state()
 
 
