@@ -193,7 +193,7 @@ def test_a_bed_and_genes_are_parts_of_the_whole(model, fasta, call, capsys, tmp_
     pd.testing.assert_frame_equal(part, whole[second | (whole["chrom"] == "chr3")].reset_index(drop=True))
     words = ("predict", model, fasta, *FP32, "--annotation", gtf)
     assert "nor is it one of the 2 genes" in refusal(call, capsys, evaluate, *words, "--region", "THREE")
-    assert "give one of them" in refusal(call, capsys, evaluate, *words, "--regions_file", bed)
+    assert "mutually exclusive" in refusal(call, capsys, evaluate, *words, "--regions_file", bed)
 
 
 @pytest.mark.parametrize(

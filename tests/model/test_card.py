@@ -208,7 +208,7 @@ def test_push_refuses_what_is_no_checkpoint_or_has_no_licence(tmp_path, call, ca
     assert "nowhere does not exist" in refusal(call, capsys, evaluate, "push", "nowhere", "me/m")
     assert "has no weights" in refusal(call, capsys, evaluate, "push", tmp_path, "me/m")
     folder = saved("text-classification", tmp_path / "m")
-    assert "no model card with a licence" in refusal(call, capsys, evaluate, "push", folder, "me/m")
+    assert "not a model card with a licence" in refusal(call, capsys, evaluate, "push", folder, "me/m")
     assert "push: " in refusal(call, capsys, evaluate, "push", folder)
     write_card(folder, "m", None, {}, "nothing", {})
     (folder / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:-1] + b"x")
