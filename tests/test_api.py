@@ -1,9 +1,13 @@
 """simcsp.load, embed, sccs, nmi, predict: the same numbers as the scripts, for sequences of any lengths."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import ROOT
 
 import evaluate
 import simcsp
@@ -93,3 +97,16 @@ def test_predict_gives_the_sites_of_evaluate_predict(call, tmp_path):
     assert np.abs(merged["probability"] - merged["score"]).max() <= 0.5001e-4
     with pytest.raises(InputError):
         simcsp.predict({"empty": ""}, BASES)
+
+
+def test_the_quickstart_runs_from_its_first_cell_to_its_last(monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    cells = [cell for cell in json.loads(Path("docs/quickstart.ipynb").read_text(encoding="utf-8"))["cells"]]
+    code = [cell for cell in cells if cell["cell_type"] == "code"]
+    assert len(code) >= 6 and all(cell["execution_count"] == number for number, cell in enumerate(code, 1))
+    names: dict[str, object] = {}
+    for cell in code:
+        exec("".join(cell["source"]), names)
+    printed = "".join("".join(output["text"]) for cell in code for output in cell["outputs"] if "text" in output)
+    assert capsys.readouterr().out == printed
+    assert names["vectors"].shape == (len(names["windows"]), 64)
