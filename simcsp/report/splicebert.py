@@ -123,21 +123,24 @@ def write_results(measured: dict[str, dict[str, dict[str, Any]]], missing: dict[
 
 
 def _wide_table(rows: pd.DataFrame) -> str:
-    """A line a metric, a column a model."""
+    """A line a metric, a column a model, and one of the floor where it is the same for all; else it is beside ours."""
     models = list(dict.fromkeys(rows["model"]))
     lines = [["metric", "n", *map(plain, models), "floor", "published"]]
     for metric in dict.fromkeys(rows["metric"]):
         of_metric = rows[rows["metric"] == metric].set_index("model")
         first = of_metric.iloc[0]
         cells = [plain(metric), "" if pd.isna(first["n"]) else f"{first['n']:,}"]
-        cells += [_ours(of_metric.loc[model]) if model in of_metric.index else "" for model in models]
-        lines.append([*cells, number(first["floor"], ".4f"), number(first["published"], ".4g")])
+        of_each = of_metric["floor"].nunique() > 1
+        cells += [_ours(of_metric.loc[model], of_each) if model in of_metric.index else "" for model in models]
+        floor = "" if of_each else number(first["floor"], ".4f")
+        lines.append([*cells, floor, number(first["published"], ".4g")])
     return markdown_table(lines)
 
 
-def _ours(row: pd.Series) -> str:
+def _ours(row: pd.Series, with_floor: bool) -> str:
     value = number(row["ours"], ".4f" if row["ours"] != row["ours"] // 1 else ",.0f")
-    return value + ("" if pd.isna(row["low"]) else f" [{row['low']:.4f}, {row['high']:.4f}]")
+    value += "" if pd.isna(row["low"]) else f" [{row['low']:.4f}, {row['high']:.4f}]"
+    return f"{value} (floor {row['floor']:.4f})" if with_floor and pd.notna(row["floor"]) else value
 
 
 def _figures(result: str, measured: dict[str, dict[str, dict[str, Any]]]) -> dict[str, Figure]:
