@@ -2,6 +2,7 @@
 
 import functools
 import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -27,6 +28,16 @@ def test_a_config_says_what_it_is_for_how_it_is_run_and_what_to_expect(path):
         assert re.search(rf"^# {word}\s+\S", header, re.M), word
     assert f"configs/{path.name}" in header
     assert f"| `{path.name}` |" in (ROOT / "configs/README.md").read_text()
+
+
+def test_the_documented_changes_of_one_thing_are_options_that_go_together(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    table = (ROOT / "configs/README.md").read_text().split("### One change at a time")[1].split("\n## ")[0]
+    options = [words for row in re.findall(r"^\|.*", table, re.M) for words in re.findall(r"`(--[^`]+)`", row)]
+    assert len(options) > 10
+    before = load_config(["configs/chr19.yaml"])
+    for words in options:
+        assert load_config(["configs/chr19.yaml", *shlex.split(words)]) != before, words
 
 
 def values_of(path: Path) -> dict:
