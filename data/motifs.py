@@ -194,23 +194,34 @@ def make(args: argparse.Namespace) -> None:
             f"{args.fasta}, {args.annotation}: no donor or no acceptor that is not soft-masked has a decoy in its gene"
         )
     write_bed(args.out, bed_lines(sites, per_label))
+    describe(args, store, sites, canonical, len(spans), per_label)
+    if orphans := sum(transcript.orphan for transcript in transcripts):
+        print(f"  {orphans} transcripts have exons but no row of their own: each counts as a gene")
 
+
+def describe(
+    args: argparse.Namespace,
+    store: TokenStore,
+    sites: dict[str, Sites],
+    canonical: dict[str, np.ndarray],
+    spans: int,
+    per_label: int,
+) -> None:
+    """Print what was written, and what was left out. spans: number of introns."""
     print(f"{args.out}: {per_label} sites of each label, seed {args.seed}, from {args.fasta} and {args.annotation}")
     donor, acceptor = canonical.values()
-    print(f"  introns: {len(spans)}; {donor.sum()} begin with GT, {acceptor.sum()} end in AG, "
-          f"{share((donor & acceptor).sum(), len(spans))} do both")  # fmt: skip
+    print(f"  introns: {spans}; {donor.sum()} begin with GT, {acceptor.sum()} end in AG, "
+          f"{share((donor & acceptor).sum(), spans)} do both")  # fmt: skip
     for site, motif in MOTIFS.items():
-        found = sites[site]
-        print(f"  {motif}({site}): {found.unmasked} of {found.annotated} annotated; {found.shown} are {motif}, "
-              f"{share(found.shown - found.unmasked, found.shown)} of these left out as repeats")  # fmt: skip
-        print(f"  {motif}(non-{site}): {found.unmasked_decoys} in the same genes, "
-              f"{share(found.decoys - found.unmasked_decoys, found.decoys)} left out as repeats")  # fmt: skip
+        kind = sites[site]
+        print(f"  {motif}({site}): {kind.unmasked} of {kind.annotated} annotated; {kind.shown} are {motif}, "
+              f"{share(kind.shown - kind.unmasked, kind.shown)} of these left out as repeats")  # fmt: skip
+        print(f"  {motif}(non-{site}): {kind.unmasked_decoys} in the same genes, "
+              f"{share(kind.decoys - kind.unmasked_decoys, kind.decoys)} left out as repeats")  # fmt: skip
     if not store.manifest["repeat_share"]:
         print("  the FASTA has no lower-case base: no repeat was left out, since none is marked")
     if per_label < args.per_label:
         print(f"  {args.per_label} were asked for: {per_label} is the most that every label has")
-    if orphans := sum(transcript.orphan for transcript in transcripts):
-        print(f"  {orphans} transcripts have exons but no row of their own: each counts as a gene")
 
 
 def share(part: int, whole: int) -> str:

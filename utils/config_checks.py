@@ -94,6 +94,7 @@ def training_faults(config: Config, one_job: bool) -> Iterator[str]:
 
 def _finetune_faults(finetune: FinetuneConfig, data: DataConfig, one_job: bool) -> Iterator[str]:
     yield from _list_faults(finetune)
+    yield from _probe_faults(finetune)
     if finetune.draws > 1 and finetune.train_windows == [None]:
         yield f"finetune.draws ({finetune.draws}): finetune.train_windows is null alone, which leaves nothing to draw"
     if finetune.select_epoch == "shared":
@@ -101,14 +102,18 @@ def _finetune_faults(finetune: FinetuneConfig, data: DataConfig, one_job: bool) 
     stages = f"finetune.stages ([{', '.join(finetune.stages)}])"
     if finetune.stages != [stage for stage in STAGES if stage in finetune.stages]:
         yield f"{stages} must keep to the order {', '.join(STAGES)}, each at most once"
-    if "probe" in finetune.stages and len(finetune.stages) > 1:
-        yield f"{stages}: probe stands alone, the encoder is that of the arm"
-    if finetune.probe_on == "annotation" and (finetune.stages != ["probe"] or finetune.train_windows != [None]):
-        yield "finetune.probe_on (annotation) uses no label: set finetune.stages to [probe] and train_windows to [null]"
     if not {"head", "full", "probe"} & set(finetune.stages):
         yield f"{stages} must hold head or full: without them no classifier is trained"
     if "supcon" in finetune.stages and finetune.supcon_batch_size < 2:
         yield "finetune.supcon_batch_size must be at least 2: supcon compares the windows of a batch"
+
+
+def _probe_faults(finetune: FinetuneConfig) -> Iterator[str]:
+    if "probe" in finetune.stages and len(finetune.stages) > 1:
+        stages = f"finetune.stages ([{', '.join(finetune.stages)}])"
+        yield f"{stages}: probe stands alone, the encoder is that of the arm"
+    if finetune.probe_on == "annotation" and (finetune.stages != ["probe"] or finetune.train_windows != [None]):
+        yield "finetune.probe_on (annotation) uses no label: set finetune.stages to [probe] and train_windows to [null]"
 
 
 def _shared_epoch_faults(finetune: FinetuneConfig, count: int | None) -> Iterator[str]:
@@ -174,17 +179,11 @@ def _bases_faults(config: Config) -> Iterator[str]:
     if config.finetune.task == "windows":
         return
     yield from _held_out_faults(bases)
+    yield from _network_faults(bases)
     if 2 * bases.edge >= bases.tile:
         yield f"bases.edge ({bases.edge}) leaves nothing of bases.tile ({bases.tile}): twice it must be less"
     if not bases.channels and "cnn" in config.finetune.arms:
         yield "bases.channels is 0, a linear layer on an encoder, but finetune.arms has cnn, which has no encoder"
-    for name in ("kernel", "coarse_kernel"):
-        if getattr(bases, name) % 2 == 0:
-            yield f"bases.{name} ({getattr(bases, name)}) must be odd: a base lies at its middle"
-    if bases.coarse_dilations and (bases.tile - 2 * bases.edge) % bases.stride:
-        yield f"bases.stride ({bases.stride}) must divide bases.tile ({bases.tile}) less twice bases.edge"
-    if bases.decay_share > 1:
-        yield f"bases.decay_share ({bases.decay_share}) must be at most 1: it is a share of bases.steps"
     for name in ("ccds", "grafts"):
         files = bases.annotation if name == "ccds" else bases.fasta
         if foreign := [path for path in getattr(bases, name) if path not in files]:
@@ -194,6 +193,17 @@ def _bases_faults(config: Config) -> Iterator[str]:
     for name in ("windows", "background"):
         if getattr(bases, name) and config.data.spliceator is None:
             yield f"bases.{name} needs data.spliceator (or set bases.{name} to 0)"
+
+
+def _network_faults(bases: BasesConfig) -> Iterator[str]:
+    """Of the convolutions and the schedule of their rate."""
+    for name in ("kernel", "coarse_kernel"):
+        if getattr(bases, name) % 2 == 0:
+            yield f"bases.{name} ({getattr(bases, name)}) must be odd: a base lies at its middle"
+    if bases.coarse_dilations and (bases.tile - 2 * bases.edge) % bases.stride:
+        yield f"bases.stride ({bases.stride}) must divide bases.tile ({bases.tile}) less twice bases.edge"
+    if bases.decay_share > 1:
+        yield f"bases.decay_share ({bases.decay_share}) must be at most 1: it is a share of bases.steps"
 
 
 def _held_out_faults(bases: BasesConfig) -> Iterator[str]:
@@ -229,8 +239,8 @@ def _stage_faults(config: Config, stage: str, objective: str) -> Iterator[str]:
         yield f"{stage}.batch_size must be at least 2: {objective} takes its negatives from the batch"
     if OBJECTIVES[objective].with_classes and config.data.corpus != "annotated":
         yield f"{stage}.objective ({objective}) needs classes of windows: set data.corpus to annotated"
-    for name, default in inapplicable_fields(objective).items() if stage == "pretrain" else ():
-        if getattr(section, name) != default:
-            yield f"pretrain.{name} ({getattr(section, name)}) does not apply to {objective}: set it to {default}"
     if not config.data.fasta and config.data.corpus != "dataset":
         yield f"data.fasta is empty: {stage} needs genome text (or set {stage}.steps to 0)"
+    defaults = inapplicable_fields(objective) if stage == "pretrain" else {}
+    for name in (name for name, default in defaults.items() if getattr(section, name) != default):
+        yield f"pretrain.{name} ({getattr(section, name)}) does not apply to {objective}: set it to {defaults[name]}"

@@ -92,23 +92,32 @@ def run_arm(setup: FoldSetup, arm: Arm, site: str, seed: int) -> None:
         run_floor(setup, arm, waiting)
         return
     start = load_start(setup, arm.name, arm.source)
-    if setup.settings.select_epoch == "shared":
+    if setup.settings.probe_on == "annotation":
+        run_annotation_probe(setup, waiting, start)
+    elif setup.settings.select_epoch == "shared":
         for cut in cuts:
             run_shared(setup, [fold for fold in folds if (fold.job.train_windows, fold.job.draw) == cut], start)
-        return
-    if setup.settings.probe_on == "annotation":
-        predict, annotated = None, annotated_sites(config.data, config.seed)
+    else:
         for fold in waiting:
-            if predict is None or start.fresh:  # fresh weights are those of the fold
-                predict = fit_on_annotation(setup, fold.job, start, annotated)
-            score_floor(setup, fold, predict)
-        return
+            run_fold(setup, fold, start)
+
+
+def run_fold(setup: FoldSetup, fold: Fold, start: Start) -> None:
+    """Fit and score one fold by itself."""
+    if setup.settings.stages == ["probe"]:
+        fit_probe(setup, fold, start)
+    else:
+        best = fit_fold(setup, fold, start)
+        score_fold(setup, fold, start, best["epoch"], best["seconds"])
+
+
+def run_annotation_probe(setup: FoldSetup, waiting: list[Fold], start: Start) -> None:
+    """Score folds by a probe fitted on the text's annotated sites, without any label."""
+    predict, annotated = None, annotated_sites(setup.config.data, setup.config.seed)
     for fold in waiting:
-        if setup.settings.stages == ["probe"]:
-            fit_probe(setup, fold, start)
-        else:
-            best = fit_fold(setup, fold, start)
-            score_fold(setup, fold, start, best["epoch"], best["seconds"])
+        if predict is None or start.fresh:  # fresh weights are those of the fold
+            predict = fit_on_annotation(setup, fold.job, start, annotated)
+        score_floor(setup, fold, predict)
 
 
 def run_floor(setup: FoldSetup, arm: Arm, waiting: list[Fold]) -> None:
