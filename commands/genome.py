@@ -92,6 +92,21 @@ def read_flags(words: list[str]) -> tuple[argparse.Namespace, list[str]]:
         raise InputError(f"--out {asked.out} is a folder: give the name of a file")
     inputs = [asked.source, asked.genome, asked.config, asked.vcf, asked.annotation, asked.truth, asked.regions_file]
     refuse_input_as_output(asked.out, inputs)
+    _refuse_combinations(asked)
+    if asked.format is None:
+        suffix = "" if asked.out is None else asked.out.name.removesuffix(".gz").rpartition(".")[2].lower()
+        asked.format = SUFFIXES.get(suffix, "tsv")
+    if asked.min_score is None:
+        asked.min_score = 0.0 if asked.fasta_windows or asked.format == "spsc" else MIN_SCORE
+    if asked.fasta_windows and asked.format != "tsv":
+        raise InputError(f"predict: --fasta_windows are written as tsv: {asked.format} has coordinates")
+    if asked.format == "bigwig" and asked.out is None:
+        raise InputError("--format bigwig writes a file for each type and strand: give --out NAME.bw")
+    return asked, others
+
+
+def _refuse_combinations(asked: argparse.Namespace) -> None:
+    """Flags that do not go together."""
     if asked.vcf is not None:
         for name in ("format", "region", "regions_file", "truth", "min_score"):
             if getattr(asked, name) not in (None, [], 0.0, "tsv"):
@@ -106,16 +121,6 @@ def read_flags(words: list[str]) -> tuple[argparse.Namespace, list[str]]:
         raise InputError("--mask needs --annotation: it compares with the annotated sites")
     if asked.annotation is not None and asked.regions_file is not None:
         raise InputError("predict: --regions_file and --annotation are mutually exclusive")
-    if asked.format is None:
-        suffix = "" if asked.out is None else asked.out.name.removesuffix(".gz").rpartition(".")[2].lower()
-        asked.format = SUFFIXES.get(suffix, "tsv")
-    if asked.min_score is None:
-        asked.min_score = 0.0 if asked.fasta_windows or asked.format == "spsc" else MIN_SCORE
-    if asked.fasta_windows and asked.format != "tsv":
-        raise InputError(f"predict: --fasta_windows are written as tsv: {asked.format} has coordinates")
-    if asked.format == "bigwig" and asked.out is None:
-        raise InputError("--format bigwig writes a file for each type and strand: give --out NAME.bw")
-    return asked, others
 
 
 def split_inputs(command: str, inputs: list[Path]) -> tuple[Path, Path, Path | None]:

@@ -91,26 +91,34 @@ def relate_config(run: Path, words: list[str]) -> Config:
 
 
 def show_report(runs: list[Path], words: list[str]) -> None:
-    """Write the comparison of arms anew from what is finished, of one run or of several together."""
-    words, out = list(words), None
-    if "--out" in words:
-        at = words.index("--out")
-        if at + 1 == len(words):
-            raise InputError("--out needs a folder")
-        out = Path(words[at + 1])
-        del words[at : at + 2]
+    """Write the comparison of arms again from what is finished, of one run or of several together."""
+    words, out = _take_out(words)
     if words and not words[0].startswith("-") and not Path(words[0]).exists():
         raise InputError(f"{words[0]} does not exist: report takes run folders, such as runs/demo")
-    configs = []
-    for run in runs:
-        configs.append(config_of(run, words))
-        if enclosing_run(run) is None or run.resolve() != configs[-1].folder.resolve():
-            raise InputError(f"report takes run folders; {run} lies inside {configs[-1].folder}")
-    tasks = [dict.fromkeys(fit_key(folder).site == BASES for folder in finished_fits(run)) for run in runs]
-    if len(runs) > 1 and any(True in found for found in tasks):
-        of_bases = runs[[True in found for found in tasks].index(True)]
-        raise InputError(f"{of_bases} is of finetune.task bases, which report shows one run at a time")
-    if True not in tasks[0] or False in tasks[0]:
+    configs = [_run_config(run, words) for run in runs]
+    tasks = [{fit_key(folder).site == BASES for folder in finished_fits(run)} for run in runs]
+    of_bases = [run for run, task in zip(runs, tasks) if True in task]
+    if len(runs) > 1 and of_bases:
+        raise InputError(f"{of_bases[0]} is of finetune.task bases, which report shows one run at a time")
+    if tasks[0] != {True}:
         print(write_report(*configs, out=out), flush=True)
-    if True in tasks[0]:
+    if of_bases:
         print(write_bases_report(configs[0], out=out), flush=True)
+
+
+def _take_out(words: list[str]) -> tuple[list[str], Path | None]:
+    """The words without --out FOLDER, and that folder."""
+    if "--out" not in words:
+        return words, None
+    at = words.index("--out")
+    if at + 1 == len(words):
+        raise InputError("--out needs a folder")
+    return [*words[:at], *words[at + 2 :]], Path(words[at + 1])
+
+
+def _run_config(run: Path, words: list[str]) -> Config:
+    """The config of a run folder. Raises InputError for a folder within one."""
+    config = config_of(run, words)
+    if enclosing_run(run) is None or run.resolve() != config.folder.resolve():
+        raise InputError(f"report takes run folders; {run} lies inside {config.folder}")
+    return config

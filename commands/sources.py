@@ -103,17 +103,10 @@ def fold_folders(source: Path, floors: bool = False) -> list[Path]:
     Fits on a part of the training windows (windowsN/drawM) stand aside where there are some on all of them, and else
     must be of one N and M. Raises InputError, naming them, where they are not.
     """
-    fits = {source: None} if is_finished(source) else {folder: fit_key(folder) for folder in fits_below(source)}
-    if any(key is not None and key.train_windows is None for key in fits.values()):
-        fits = {folder: key for folder, key in fits.items() if key.train_windows is None}
-    cuts = {f"windows{key.train_windows}/draw{key.draw}": folder.parents[1] for folder, key in fits.items() if key}
-    if len(cuts) > 1:
-        raise InputError(
-            f"{source} holds fits on {', '.join(sorted(cuts))}: give the folder of one, such as {min(cuts.values())}"
-        )
+    folders = [source] if is_finished(source) else _of_one_cut(source)
     usable = [
         folder
-        for folder in fits
+        for folder in folders
         if holds_classifier(checkpoint_path(folder)) or (floors and fit_key(folder).arm in FLOORS)
     ]
     if not usable:
@@ -123,14 +116,22 @@ def fold_folders(source: Path, floors: bool = False) -> list[Path]:
     return usable
 
 
+def _of_one_cut(source: Path) -> list[Path]:
+    """Finished fits below a folder on all training windows, or where there are none on one draw of some."""
+    fits = {folder: fit_key(folder) for folder in fits_below(source)}
+    whole = [folder for folder, key in fits.items() if key.train_windows is None]
+    cuts = {f"windows{key.train_windows}/draw{key.draw}": folder.parents[1] for folder, key in fits.items()}
+    if not whole and len(cuts) > 1:
+        raise InputError(
+            f"{source} holds fits on {', '.join(sorted(cuts))}: give the folder of one, such as {min(cuts.values())}"
+        )
+    return whole or list(fits)
+
+
 def choose_models(source: Path, arm: str | None, site: str | None) -> tuple[dict[str, list[Path]], str]:
     """{what they were fitted on: classifier checkpoints} of one arm, and a line that says which."""
-    if holds_classifier(source):  # one checkpoint: in its fold, or from elsewhere
-        inside = enclosing_run(source) is not None
-        known = fit_key(source.resolve().parents[1]).site if inside else site or "both"
-        if site not in (None, known):
-            raise InputError(f"--site {site}: {source} was fitted on {known}")
-        return {known: [source]}, f"{source} (fitted on {known})"
+    if holds_classifier(source):
+        return _one_model(source, site)
     fits = [(fit_key(folder), checkpoint_path(folder)) for folder in fold_folders(source)]
     arms = sorted({fit.model for fit, _ in fits})
     arm = arm or (arms[0] if len(arms) == 1 else BASELINE)
@@ -146,3 +147,12 @@ def choose_models(source: Path, arm: str | None, site: str | None) -> tuple[dict
         folders.pop("both", None)  # each type has models of its own
     counts = ", ".join(f"{len(members)} fitted on {name}" for name, members in sorted(folders.items()))
     return folders, f"{source}: {arm}, mean of {counts}"
+
+
+def _one_model(source: Path, site: str | None) -> tuple[dict[str, list[Path]], str]:
+    """The same of one checkpoint, in its fold or from elsewhere."""
+    inside = enclosing_run(source) is not None
+    known = fit_key(source.resolve().parents[1]).site if inside else site or "both"
+    if site not in (None, known):
+        raise InputError(f"--site {site}: {source} was fitted on {known}")
+    return {known: [source]}, f"{source} (fitted on {known})"

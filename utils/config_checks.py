@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from simcsp.core.config import PLAIN, STAGES, BasesConfig, Config, DataConfig, FinetuneConfig, is_plain_name
+from simcsp.core.config import PLAIN, STAGES, BasesConfig, Config, DataConfig, FinetuneConfig, MlmConfig, is_plain_name
 from simcsp.core.run_layout import stage_name
 
 
@@ -228,13 +228,7 @@ def _stage_faults(config: Config, stage: str, objective: str) -> Iterator[str]:
         return
     if not section.steps:
         return
-    if section.warmup > section.steps:
-        yield (
-            f"{stage}.warmup_steps ({section.warmup_steps}) is more than {stage}.steps ({section.steps}): "
-            "the learning rate would never reach its peak"
-        )
-    if section.min_window is not None and section.min_window > config.data.window:
-        yield f"{stage}.min_window ({section.min_window}) is longer than data.window ({config.data.window})"
+    yield from _length_faults(section, stage, config.data.window)
     if objective != "mlm" and section.batch_size < 2:
         yield f"{stage}.batch_size must be at least 2: {objective} takes its negatives from the batch"
     if OBJECTIVES[objective].with_classes and config.data.corpus != "annotated":
@@ -244,3 +238,14 @@ def _stage_faults(config: Config, stage: str, objective: str) -> Iterator[str]:
     defaults = inapplicable_fields(objective) if stage == "pretrain" else {}
     for name in (name for name, default in defaults.items() if getattr(section, name) != default):
         yield f"pretrain.{name} ({getattr(section, name)}) does not apply to {objective}: set it to {defaults[name]}"
+
+
+def _length_faults(section: MlmConfig, stage: str, window: int) -> Iterator[str]:
+    """Of the warm-up and of the shortest windows."""
+    if section.warmup > section.steps:
+        yield (
+            f"{stage}.warmup_steps ({section.warmup_steps}) is more than {stage}.steps ({section.steps}): "
+            "the learning rate would never reach its peak"
+        )
+    if section.min_window is not None and section.min_window > window:
+        yield f"{stage}.min_window ({section.min_window}) is longer than data.window ({window})"
