@@ -10,9 +10,10 @@ import pandas as pd
 from simcsp.core.errors import InputError
 from simcsp.core.files import read_table
 from simcsp.text.alphabet import reverse_complement
-from simcsp.text.store import TokenStore, open_store
+from simcsp.text.store import Record, TokenStore, open_store
 
 BUILDS = ("hg19", "hg38")
+_COLUMNS = ["record", "chrom", "start", "end", "strand"]
 
 
 class Placed:
@@ -40,24 +41,37 @@ class Placed:
 
 
 def open_places(folder: Path, build: str, cache: str) -> Placed | None:
-    """The whole genome `folder/BUILD.fa.gz` where it is there, else the genes of `folder/genes`; None without either.
+    """The whole genome `folder/BUILD.fa.gz` where it is there, else the genes of `folder/genes`, and of hg38 the whole
+    chr19 (`folder/chr19.fa.gz`); None without any of them.
 
     genes: FASTA files and genes.tsv with the columns record, chrom, strand, BUILD_start (from 1), BUILD_end (included).
     """
     if (genome := folder / f"{build}.fa.gz").is_file():
-        store = open_store([genome], cache)
-        rows = [(record.name, record.name, 0, record.length, "+") for record in store.records]
-        return Placed(store, pd.DataFrame(rows, columns=["record", "chrom", "start", "end", "strand"]))
-    table, fastas = folder / "genes/genes.tsv", sorted((folder / "genes").glob("*.fa*"))
-    fastas = [path for path in fastas if not path.name.endswith(".fxi")]
+        return Placed(store := open_store([genome], cache), _whole(store.records))
+    table, fastas = folder / "genes/genes.tsv", sorted((folder / "genes").glob("*.fa"))
+    chromosomes = [path for path in (folder / "chr19.fa.gz",) if build == "hg38" and path.is_file()]
     if not table.is_file() or not fastas:
+        fastas = []
+    if not fastas and not chromosomes:
         return None
-    store = open_store(fastas, cache)
+    store = open_store([*fastas, *chromosomes], cache)
+    places = _whole([record for record in store.records if record.source >= len(fastas)])
+    return Placed(store, pd.concat([places, _of_genes(table, build, store)]) if fastas else places)
+
+
+def _whole(records: list[Record]) -> pd.DataFrame:
+    """The places of whole chromosomes, named chr9 or 9."""
+    rows = [(one.name, f"chr{one.name.removeprefix('chr')}", 0, one.length, "+") for one in records]
+    return pd.DataFrame(rows, columns=_COLUMNS)
+
+
+def _of_genes(table: Path, build: str, store: TokenStore) -> pd.DataFrame:
+    """The places of the genes that have coordinates."""
     rows = read_table(table, ["record"], sep="\t").rename(columns={f"{build}_start": "start", f"{build}_end": "end"})
-    places = rows[["record", "chrom", "start", "end", "strand"]].dropna()
-    places = places.astype({"start": int, "end": int}).assign(start=lambda rows: rows["start"] - 1)
+    places = rows[_COLUMNS].dropna().astype({"start": int, "end": int})
+    places["start"] -= 1
     for row in places.itertuples():
         record = store.by_name.get(row.record)
         if record is None or record.length != row.end - row.start:
-            raise InputError(f"{table}: record {row.record} is not of {row.end - row.start} nt in {fastas[0].parent}")
-    return Placed(store, places)
+            raise InputError(f"{table}: record {row.record} is not of {row.end - row.start} nt in the FASTA beside it")
+    return places

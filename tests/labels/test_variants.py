@@ -121,6 +121,17 @@ def test_a_gene_of_another_length_than_its_coordinates_is_refused(data, tmp_path
         open_places(folder, "hg19", tmp_path / "cache")
 
 
+def test_chr19_is_a_place_of_hg38_beside_the_genes(data, tmp_path):
+    folder, genes, _ = data
+    with gzip.open(folder / "chr19.fa.gz", "wt") as handle:
+        handle.write(">19\nACGTACGTACGT\n")
+    places = open_places(folder, "hg38", tmp_path / "cache")
+    assert decode(places.fetch("chr19", 2, 7, "+")[0]) == "GTACG"
+    start = genes["A"][2] + 100_000
+    assert decode(places.fetch("chr1", start, start + 5, "+")[0]) == genes["A"][0][:5]
+    assert open_places(folder, "hg19", tmp_path / "cache").fetch("chr19", 2, 7, "+") is None
+
+
 def test_a_whole_genome_stands_before_the_genes(data, tmp_path):
     folder, _, _ = data
     with gzip.open(folder / "hg19.fa.gz", "wt") as handle:
