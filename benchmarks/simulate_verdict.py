@@ -19,8 +19,8 @@ A "one sd" effect adds the sd of the paired differences over folds (the mean ove
 Columns: sd of the paired differences; rho, the mean correlation of two folds' differences over studies (the corrected
 test assumes test / (test + train) = .22); share of studies whose verdict is not "no difference" though nothing is
 there, by the corrected test (wanted: at most .06) and by the plain paired t-test; coverage of the 95 % interval of a
-real difference (arm 2 sees more; the truth is the mean over all studies); power for one sd, and for the difference
-that the report says four of five studies find.
+real difference (arm 2 sees more; the truth is the mean over all studies); power for one sd, and for the minimum
+detectable effect (MDE) at 80 % power that the report gives.
 
 The second table is the verdict of several pre-training seeds on few labels, by AUC: five encoders an arm, each fitted
 on `--draws` stratified draws of 40 training windows in every fold; AUC is averaged over folds and draws, and the five
