@@ -551,7 +551,7 @@ def test_a_row_that_cannot_be_read_stops_and_leaves_nothing(fasta, call, capsys,
     assert not list(tmp_path.glob("o.vcf*"))
 
 
-# -- the bundled model --------------------------------------------------------------------------------------------------
+# -- the bundled model -------------------------------------------------------------------------------------------------
 
 
 def test_without_a_source_the_boxed_model_scores_and_finds_a_strong_site(call, tmp_path):
