@@ -3,13 +3,15 @@
 
     pip install spliceai keras          # models CC BY-NC 4.0: whoever compares installs them, they are no part of this
     KERAS_BACKEND=torch python benchmarks/spliceai.py scan GENOME.fa[.gz] ANNOTATION [--networks 1 2 3 4 5]
-        [--model models/simcsp-small-bases] [--windows data/text/spliceator] [--snap mam54.hmm]
+        [--model models/simcsp-small-bases] [--forward] [--every 1] [--windows data/text/spliceator] [--snap mam54.hmm]
     KERAS_BACKEND=torch python benchmarks/spliceai.py variants GENOME.fa[.gz] ANNOTATION [--number 50] [--table FILE]
 
 scan: every base of both strands is labelled by either side, 100 kb at a time and in turns. One table: average precision
 over all bases and over GT and AG, top-k, recall at 10 % false discovery, Mb a minute by processor and by wall (median
-of the turns), context and parameters; then how far our P can be believed. --windows: Spliceator's layout, to fit the
-weight matrix on; --snap: a model file of Debian's `snap` (Korf 2004, MIT), whose weight arrays score GT and AG.
+of the turns), context and parameters; then our AP by class of site (of a GTF or GFF3), against all that is no site, and
+how far our P can be believed. --forward: records are genes on their strand (data/genes), and that strand alone counts,
+which is SpliceAI's own measure; --every N: every N-th record, from the first on. --windows: Spliceator's layout, to fit
+the weight matrix on; --snap: a model file of Debian's `snap` (Korf 2004, MIT), whose weight arrays score GT and AG.
 variants: single-base changes and indels made at annotated sites; largest gain and loss and where: ours as predict --vcf
 writes them, SpliceAI's on the site's strand, as its own program does (distance 50, unmasked, mean of networks).
 
@@ -34,6 +36,7 @@ from simcsp.core.device import build_accelerator
 from simcsp.core.errors import InputError
 from simcsp.genome.effects import Effects, Row
 from simcsp.labels.bases import LABEL, Genome, read_genome
+from simcsp.labels.site_classes import site_classes
 from simcsp.labels.spliceator import load_training
 from simcsp.metrics.scores import score_against
 from simcsp.model.bases import IDENTITY, TYPES, Labeller, load_bases, padded
@@ -55,10 +58,10 @@ Scorer = Callable[[np.ndarray, str], np.ndarray]
 class Networks(SpliceAI):
     """SpliceAI's side."""
 
-    def scan(self, genome: Genome, name: str, start: int, end: int) -> np.ndarray:
-        """Log-odds float32 [2 strands, bases, 2 types] of a stretch, on the forward strand."""
+    def scan(self, genome: Genome, name: str, start: int, end: int, strands: int) -> np.ndarray:
+        """Log-odds float32 [strands, bases, 2 types] of a stretch, on the forward strand's bases."""
         ids = padded(genome.store, genome.store.by_name[name], start - CONTEXT, end + CONTEXT)
-        p = np.stack([self.chances(ids), self.chances(reverse_complement(ids))[::-1]])
+        p = np.stack([self.chances(ids), *([self.chances(reverse_complement(ids))[::-1]] if strands == 2 else [])])
         return np.log(p[..., 1:] + 1e-30) - np.log(p[..., :1] + 1e-30)
 
 
@@ -72,11 +75,11 @@ class Ours:
         self.name, self.context = folder.name, model.shape.reach
         self.parameters = sum(weights.numel() for weights in model.parameters())
 
-    def scan(self, genome: Genome, name: str, start: int, end: int) -> np.ndarray:
-        """As SpliceAI's; start must lie on the grid of chunks."""
+    def scan(self, genome: Genome, name: str, start: int, end: int, strands: int) -> np.ndarray:
+        """As SpliceAI's; start must lie on the grid of chunks. Both strands are read whatever is asked for."""
         record, chunk = genome.store.by_name[name], self.labeller.chunk
         numbers = range(start // chunk, -(-end // chunk))
-        return np.concatenate([self.labeller.chunk_odds(genome.store, record, k) for k in numbers], axis=1)
+        return np.concatenate([self.labeller.chunk_odds(genome.store, record, k) for k in numbers], axis=1)[:strands]
 
 
 # -- a whole genome ----------------------------------------------------------------------------------------------------
@@ -90,21 +93,21 @@ def compare_scan(asked: argparse.Namespace, genome: Genome) -> None:
     pieces: dict[str, list[np.ndarray]] = {side.name: [] for side in sides}
     speeds: dict[str, list[tuple[float, float]]] = {side.name: [] for side in sides}
     labels, candidates, unknown, floors = [], [], [], {}
-    for record in genome.store.records:
+    strands, records = 1 if asked.forward else 2, genome.store.records[:: asked.every]
+    for record in records:
         for turn, start in enumerate(range(0, record.length, piece)):
             end = min(start + piece, record.length)
             for side in sides[:: 1 if turn % 2 else -1]:
                 wall, cpu = time.perf_counter(), time.process_time()
-                pieces[side.name].append(side.scan(genome, record.name, start, end))
+                pieces[side.name].append(side.scan(genome, record.name, start, end, strands))
                 spent = time.process_time() - cpu, time.perf_counter() - wall
-                if end - start == piece:
-                    speeds[side.name].append(tuple(piece / 1e6 / (seconds / 60) for seconds in spent))
+                speeds[side.name].append((end - start, *spent))
             print(f"{record.name} {end:,} of {record.length:,}", file=sys.stderr, flush=True)
-        labels.append(record_labels(genome, record.name))
-        candidates.append(record_candidates(genome, record.name))
+        labels.append(record_labels(genome, record.name)[:strands])
+        candidates.append(record_candidates(genome, record.name)[:strands])
         unknown.append(genome.store.fetch(record.name, 0, record.length) == N)
         for name, score in floor_scorers(asked).items():
-            floors.setdefault(name, []).append(score_record(genome, record.name, score))
+            floors.setdefault(name, []).append(score_record(genome, record.name, score)[:strands])
     truth, motifs = np.concatenate(labels, axis=1), np.concatenate(candidates, axis=1)
     known = ~np.concatenate(unknown)
     print("| | parameters | context | AP, all bases | AP, GT / AG | top-k | recall | Mb a minute, CPU | by the wall |")
@@ -112,7 +115,8 @@ def compare_scan(asked: argparse.Namespace, genome: Genome) -> None:
     for side in sides:
         odds = np.concatenate(pieces[side.name], axis=1)
         everywhere, among = scores(odds, truth, known), scores(odds, truth, known, motifs)
-        rates = [f"{np.median(column):.2f}" for column in zip(*speeds[side.name])] or ["", ""]
+        bases, *seconds = np.array(speeds[side.name]).T
+        rates = [f"{np.median(60 * bases / 1e6 / spent):.2f}" for spent in seconds]
         cells = [f"{side.parameters:,}", f"{side.context:,}", pair(everywhere, "ap")]
         cells += [pair(among, key) for key in ("ap", "topk", "recall")] + rates
         print(f"| {side.name} | {' | '.join(cells)} |", flush=True)
@@ -124,7 +128,38 @@ def compare_scan(asked: argparse.Namespace, genome: Genome) -> None:
         "donor / acceptor; "
         + "; ".join(f"{sites.sum():,} sites of {all_.sum():,} candidates" for all_, sites in counts)
     )
-    show_reliability(sides[0].labeller, np.concatenate(pieces[sides[0].name], axis=1), truth, known)
+    odds = np.concatenate(pieces[sides[0].name], axis=1)
+    show_classes(asked, genome, [record.name for record in records], odds, truth, known)
+    show_reliability(sides[0].labeller, odds, truth, known)
+
+
+def show_classes(
+    asked: argparse.Namespace, genome: Genome, names: list[str], odds: np.ndarray, truth: np.ndarray, known: np.ndarray
+) -> None:
+    """AP by class of site, of 20 sites and more, against all that is no site. odds: [strands, n, 2]; truth alike."""
+    try:
+        groups = site_classes(asked.annotation, genome.store)
+    except InputError as error:  # a table of introns says nothing of transcripts
+        print(f"no AP by class of site: {error}")
+        return
+    lengths = [genome.store.by_name[name].length for name in names]
+    starts = dict(zip(names, np.cumsum([0, *lengths]).tolist()))
+    print("| class | donors | AP | acceptors | AP |\n|---|---|---|---|---|")
+    for group, classes in groups.items():
+        for wanted in dict.fromkeys(classes.values()):
+            mask = np.zeros(truth.shape, dtype=bool)
+            for (name, minus, base, _), of_site in classes.items():
+                if of_site == wanted and name in starts and minus < len(truth):
+                    mask[minus, starts[name] + base] = True
+            cells = []
+            for kind in ("donor", "acceptor"):
+                sites = mask & known & (truth == LABEL[kind])
+                counted = (sites | (truth == 0)) & known
+                scores_ = odds[..., TYPES.index(kind)][counted]
+                few = sites.sum() < 20
+                ap = "" if few else f"{score_against(sites[counted].astype(np.int64), scores_)['ap']:.3f}"
+                cells += [f"{sites.sum():,}", ap]
+            print(f"| {group}: {wanted} | {' | '.join(cells)} |", flush=True)
 
 
 def show_reliability(labeller: Labeller, odds: np.ndarray, truth: np.ndarray, known: np.ndarray) -> None:
@@ -366,6 +401,8 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument(
         "--networks", type=int, nargs="*", choices=range(1, 6), default=[1], help="none: without SpliceAI"
     )
+    parser.add_argument("--forward", action="store_true", help="scan: records are genes on their strand")
+    parser.add_argument("--every", type=int, default=1, help="scan: every N-th record")
     parser.add_argument("--windows", type=Path, help="scan: Spliceator's layout, for the weight matrix")
     parser.add_argument("--snap", type=Path, help="scan: model file of Debian's snap")
     parser.add_argument("--cache", type=Path, default=ROOT / "data/cache", help="of the genome")
