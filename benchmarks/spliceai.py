@@ -76,10 +76,11 @@ class Ours:
         self.parameters = sum(weights.numel() for weights in model.parameters())
 
     def scan(self, genome: Genome, name: str, start: int, end: int, strands: int) -> np.ndarray:
-        """As SpliceAI's; start must lie on the grid of chunks. Both strands are read whatever is asked for."""
+        """As SpliceAI's; start must lie on the grid of chunks."""
         record, chunk = genome.store.by_name[name], self.labeller.chunk
         numbers = range(start // chunk, -(-end // chunk))
-        return np.concatenate([self.labeller.chunk_odds(genome.store, record, k) for k in numbers], axis=1)[:strands]
+        forward = strands == 1
+        return np.concatenate([self.labeller.chunk_odds(genome.store, record, k, forward) for k in numbers], axis=1)
 
 
 # -- a whole genome ----------------------------------------------------------------------------------------------------

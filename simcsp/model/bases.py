@@ -300,17 +300,22 @@ class Labeller:
             logits = self.model(torch.from_numpy(np.ascontiguousarray(texts)).to(self.device)).float()
         return (logits[..., 1:] - logits[..., :1]).cpu().numpy()
 
-    def both_strands(self, ids: np.ndarray) -> np.ndarray:
-        """Raw log-odds float32 [2, length, 2] of a text uint8 [length]: strand (+, -), base of the text, type."""
+    def both_strands(self, ids: np.ndarray, forward: bool = False) -> np.ndarray:
+        """Raw log-odds float32 [2, length, 2] of a text uint8 [length]: strand (+, -), base of the text, type.
+
+        forward: of that strand alone, [1, length, 2].
+        """
+        if forward:
+            return self.log_odds(ids[None])
         odds = self.log_odds(np.stack([ids, reverse_complement(ids)]))
         return np.stack([odds[0], odds[1, ::-1]])
 
-    def chunk_odds(self, store: TokenStore, record: Record, number: int) -> np.ndarray:
-        """Raw log-odds float32 [2, bases, 2] of the record's chunk of this number; what lies beyond it counts as N."""
+    def chunk_odds(self, store: TokenStore, record: Record, number: int, forward: bool = False) -> np.ndarray:
+        """`both_strands` [2, bases, 2] of the record's chunk of this number; what lies beyond it counts as N."""
         start, shape = number * self.chunk, self.model.shape
         size = min(self.chunk, -(-(record.length - start) // shape.step) * shape.step)
         ids = padded(store, record, start - shape.flank, start + size + shape.flank)
-        odds = self.both_strands(ids)[:, shape.flank : shape.flank + size]
+        odds = self.both_strands(ids, forward)[:, shape.flank : shape.flank + size]
         return odds[:, : record.length - start]
 
     def room_of(self, record: Record) -> int:

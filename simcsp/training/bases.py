@@ -485,10 +485,10 @@ def label_records(
             end = min(start + labeller.chunk, record.length)
             known = genome.store.fetch(name, start, end) != N
             if known.any():
-                found = labeller.chunk_odds(genome.store, record, number)
-                for minus in (0,) if forward else (0, 1):
+                of_chunk = labeller.chunk_odds(genome.store, record, number, forward)
+                for minus, of_strand in enumerate(of_chunk):
                     row = genome.labels(name, start, end, minus)
-                    odds.append(found[minus][known])
+                    odds.append(of_strand[known])
                     labels.append((row[::-1] if minus else row)[known])
     return np.concatenate(odds), np.concatenate(labels)
 
