@@ -85,7 +85,7 @@ def toy(path: Path, folder: Path, data: Path) -> Path:
         values["bases"] |= {"fasta": values["data"]["fasta"], "annotation": values["data"]["annotation"]}
         values["bases"] |= {"parts": [["tiny1"], ["tiny2"]], "ignore": [], "tile": 20, "tiles": 3, "dilations": [1]}
         values["bases"] |= {"steps": 2, "stretches": 4, "windows": 4, "ccds": [], "grafts": []}
-        values["data"] |= {"annotation": [], "scorer": "pwm"} if corpus != "annotated" else {}
+        values["data"] |= {"annotation": [], "scorer": "pwm"}
     for stage in ("mlm", "pretrain"):
         if values.get(stage, {"steps": stage == "pretrain"}).get("steps", 12656):
             values[stage] = values.get(stage, {}) | {"steps": 3, "batch_size": 8, "warmup_steps": 1, "eval_steps": 2}
