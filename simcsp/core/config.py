@@ -332,8 +332,8 @@ class BasesConfig:
     annotation: list[str] = field(default_factory=list)
     """GTF, GFF3 or table of introns of each FASTA, in the same order."""
     parts: list[list[str]] = field(default_factory=list)
-    """Records held out together, by name, by a pattern (chr1_*) or as all of a file of `fasta`: fold k is tested on part
-    k, selects and calibrates on part k + 1, and trains on the other parts, and on the records that are in none."""
+    """Records held out together, by name, by a pattern (chr1_*) or as all of a file of `fasta`: fold k is tested on
+    part k, selects and calibrates on part k + 1, and trains on the other parts, and on the records that are in none."""
     ignore: list[str] = field(default_factory=list)
     """Records that are left out altogether (another build of one that is held out), named as in `parts`."""
     tile: PositiveInt = 126
