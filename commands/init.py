@@ -11,7 +11,7 @@ from pathlib import Path
 
 from simcsp.core.config import flatten, to_dict
 from simcsp.core.errors import InputError
-from simcsp.core.files import write_text
+from simcsp.core.files import mend_folder, write_text
 from utils.arguments import load_config
 
 FIELDS = ("fasta", "annotation", "spliceator", "motif_bed", "motif_fasta")
@@ -136,6 +136,7 @@ def write_template(words: list[str]) -> Path:
     path, flags = Path(words[at + 1]), words[:at] + words[at + 2 :]
     if path.suffix not in (".yaml", ".yml"):
         raise InputError(f"--init {path}: the name of a config must end in .yaml")
+    mend_folder(path.parent, path.name)
     if path.exists():
         raise InputError(f"--init {path} exists: choose another name, or delete it")
     with tempfile.TemporaryDirectory() as folder:

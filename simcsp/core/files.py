@@ -141,10 +141,11 @@ def copy_files(source: Path, folder: Path) -> None:
         target.mkdir() if path.is_dir() else shutil.copyfile(path, target)
 
 
-def mend_folder(parent: Path, name: str = "*") -> None:
+def mend_folder(parent: Path, name: str | None = None) -> None:
     """Remove what killed processes left when they wrote to `parent` (a file or folder of that name); a folder that one
     of them had moved aside comes back. What a live process writes stays, and what is not ours."""
-    for left in parent.glob(f"{name}.*{_ASIDE}"):
+    pattern = "*" if name is None else glob.escape(name)
+    for left in parent.glob(f"{pattern}.*{_ASIDE}"):
         with suppress(OSError):  # another user's
             if not any(left.iterdir()):
                 left.rmdir()
@@ -200,7 +201,7 @@ def _aside(path: Path) -> Iterator[Path]:
     """
     with naming(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        mend_folder(path.parent, glob.escape(path.name))
+        mend_folder(path.parent, path.name)
         folder = Path(tempfile.mkdtemp(_ASIDE, f"{path.name}.", path.parent))
         try:
             take_lock(folder / LOCK)
