@@ -69,7 +69,13 @@ def identity(config: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
 def origin_of(folder: Path) -> dict[str, Any]:
     """The origin of a finished stage or fit, from its files."""
     check_sealed(folder, CONFIG, ENVIRONMENT)
-    return origin(read_saved(folder / CONFIG), read_json(folder / ENVIRONMENT, REMEDY)["inputs"])
+    return origin(read_saved(folder / CONFIG), inputs_of(folder))
+
+
+def inputs_of(folder: Path) -> dict[str, str]:
+    """{input: hash} of a stage or fit; {} of a model that is handed on without its env.json."""
+    path = folder / ENVIRONMENT
+    return read_json(path, REMEDY)["inputs"] if path.is_file() else {}
 
 
 def read_fit(folder: Path) -> dict[str, Any]:
@@ -79,7 +85,7 @@ def read_fit(folder: Path) -> dict[str, Any]:
     named |= {} if key.pretrain_seed is None else {"pretrain_seed": key.pretrain_seed}
     named |= {} if key.train_windows is None else {"train_windows": key.train_windows, "draw": key.draw}
     for name, value in named.items():
-        if summary.get(name) != value:
+        if summary.get(name, value) != value:
             raise InputError(
                 f"{folder / SUMMARY} is of {name} {summary.get(name)}, and its folder is named for {value}: folders "
                 "were moved or exchanged; put them back, or train that fit anew"

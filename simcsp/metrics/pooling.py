@@ -9,11 +9,9 @@ from pathlib import Path
 
 from simcsp.core.arms import BASELINE, OF_CONTROL, OF_PRETRAINING
 from simcsp.core.errors import InputError
-from simcsp.core.files import read_json
-from simcsp.core.provenance import REMEDY, check_pooled, differences, origin_of, read_fit, read_stage
+from simcsp.core.provenance import check_pooled, differences, inputs_of, origin_of, read_fit, read_stage
 from simcsp.core.run_layout import (
     CONTROL_STAGE,
-    ENVIRONMENT,
     LAST,
     MLM,
     PRETRAIN,
@@ -68,7 +66,7 @@ def check_stages(run: Path) -> None:
 
 def check_start(folder: Path, checkpoint: Path | None) -> None:
     """Refuse a stage or fit that did not start from a checkpoint as it is now; None: there is none to compare with."""
-    recorded = read_json(folder / ENVIRONMENT, REMEDY)["inputs"].get(START)
+    recorded = inputs_of(folder).get(START)
     if checkpoint is not None and recorded is not None and recorded != sha256_folder(checkpoint):
         raise InputError(
             f"{folder} did not start from {checkpoint} as it is now: pre-training was done again since, or folders "

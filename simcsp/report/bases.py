@@ -15,6 +15,7 @@ from simcsp.core.files import read_json, write_text
 from simcsp.core.provenance import REMEDY
 from simcsp.core.run_layout import BASES_REPORT, CONFIG, ENVIRONMENT, REPORT_CONTRASTS, REPORT_TABLE, REPORT_TEXT
 from simcsp.labels.bases import fold_records
+from simcsp.metrics.pooling import check_fits
 from simcsp.report.caveats import missing_folds, unbeaten_floors
 from simcsp.report.collect import FIT, Comparison, fit_values, fold_summaries
 from simcsp.report.page import REFERENCES, contrast_table, number, opening, to_html, with_interval, with_sd
@@ -85,6 +86,7 @@ def collect_bases(config: Config) -> Comparison:
         rows += [{**job, "metric": key, "value": value} for key, value in summary["metrics"].items()]
     if not rows:
         raise InputError(f"{config.folder}/finetune contains no finished fold of bases: run finetune.sh first")
+    check_fits(config.folder, list(kept))
     first = next(iter(kept))
     if other := next((path for path in kept if kept[path] != kept[first]), None):
         raise InputError(f"{first} and {other} are of different genomes or bases.parts: they cannot be paired")
