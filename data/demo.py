@@ -52,7 +52,7 @@ from data.grammar import (  # noqa: E402
     make_gene,
     reverse_complement,
 )
-from simcsp.core.files import replace_folder  # noqa: E402
+from simcsp.core.files import mend_folder, replace_folder  # noqa: E402
 
 VERSION = 2  # of the generator, this file and grammar.py: a change that changes a byte of the output raises it
 RECORDS = ("synthetic_chr1", "synthetic_chr2", "synthetic_chr3", "synthetic_chr4")
@@ -402,6 +402,7 @@ def main(argv=None):
     arguments = {name: getattr(args, name) for name in ("seed", "windows", "benchmark", "motif_sites")}
     started = time.perf_counter()
     try:
+        mend_folder(args.out.resolve().parent, args.out.resolve().name)
         if is_up_to_date(args.out, arguments):
             print(f"{args.out}: up to date (synthetic, seed {args.seed})")
         else:

@@ -216,6 +216,11 @@ def _take_away(folder: Path) -> None:
     for old in sorted(folder.glob(f"{_OLD}*/*")):
         if not (folder.parent / old.name).exists():
             os.rename(old, folder.parent / old.name)
+    for path in folder.glob("*"):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.name != LOCK:  # which says that the folder is one of ours: last
+            path.unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -182,6 +182,20 @@ def test_what_killed_processes_left_is_removed_and_what_a_live_one_writes_is_not
     assert names(tmp_path) == ["a.txt"] and (tmp_path / "a.txt").read_text() == "half"
 
 
+def test_a_kill_while_a_leftover_is_removed_leaves_one_that_the_next_writer_removes(tmp_path, monkeypatch):
+    for name in ("a.txt", "part/more", ".lock"):
+        path = tmp_path / "a.txt.x.tmp" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("")
+    monkeypatch.setattr(os, "rmdir", lambda *a, **k: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        write_text(tmp_path / "a.txt", "new")
+    monkeypatch.undo()
+    assert (tmp_path / "a.txt.x.tmp/.lock").is_file()
+    write_text(tmp_path / "a.txt", "new")
+    assert names(tmp_path) == ["a.txt"]
+
+
 def test_a_folder_of_the_user_that_looks_like_a_leftover_stays(tmp_path):
     (tmp_path / "a.txt.mine.tmp").mkdir()
     (tmp_path / "a.txt.mine.tmp/notes").write_text("")
