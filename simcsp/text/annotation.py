@@ -245,14 +245,8 @@ class _Exons:
         if row.feature != self.feature:
             return
         self.names.setdefault(chrom, row.where)
-        exon = _interval(row)
-        gene = None
-        if is_gff3:
-            owners = _decoded(attributes.get("Parent"))
-        else:
-            owners = [attributes["transcript_id"]] if attributes.get("transcript_id") else []
-            gene = attributes.get("gene_id") or (owners and owners[0]) or None
-            self._note_symbol(chrom, gene, attributes)
+        exon, (owners, gene) = _interval(row), _owners(attributes, is_gff3)
+        self._note_symbol(chrom, gene, attributes)
         if not owners:
             self.left_out["exons that name no transcript"] += 1
             self.nameless = self.nameless or row.where
@@ -260,16 +254,19 @@ class _Exons:
             return
         rank = next((int(attributes[key]) for key in _RANKS if is_whole_number(attributes.get(key, ""))), 0)
         for owner in owners:
-            transcript = (owner, gene, chrom)
-            self.first_seen.setdefault(transcript, row.where)
-            if row.strand not in ("+", "-"):
-                self._drop(transcript, "transcripts without a strand")
-            elif exon[1] > self.lengths[chrom]:
-                self.beyond.append((row.where, *exon, transcript))
-            else:
-                self.exons.setdefault(transcript, {}).setdefault(row.strand, []).append(_Exon(*exon, rank))
+            self._add_exon((owner, gene, chrom), row, exon, rank)
             if _is_trans_spliced(attributes):
-                self.trans_spliced.add(transcript)
+                self.trans_spliced.add((owner, gene, chrom))
+
+    def _add_exon(self, transcript: tuple[str, str | None, str], row: _Row, exon: tuple[int, int], rank: int) -> None:
+        """An exon of a transcript, unless it has no strand or ends beyond its record."""
+        self.first_seen.setdefault(transcript, row.where)
+        if row.strand not in ("+", "-"):
+            self._drop(transcript, "transcripts without a strand")
+        elif exon[1] > self.lengths[transcript[2]]:
+            self.beyond.append((row.where, *exon, transcript))
+        else:
+            self.exons.setdefault(transcript, {}).setdefault(row.strand, []).append(_Exon(*exon, rank))
 
     def _note(self, row: _Row, chrom: str, attributes: dict[str, str], is_gff3: bool) -> None:
         """Take note of what a row says of genes and transcripts."""
@@ -394,6 +391,14 @@ class _Exons:
 
 def _symbol(attributes: dict[str, str]) -> str:
     return next((attributes[key] for key in _SYMBOLS if attributes.get(key)), "")
+
+
+def _owners(attributes: dict[str, str], is_gff3: bool) -> tuple[list[str], str | None]:
+    """(transcripts, gene) that an exon names; GFF3 has the gene in the rows of the transcripts."""
+    if is_gff3:
+        return _decoded(attributes.get("Parent")), None
+    transcript = attributes.get("transcript_id")
+    return [transcript] if transcript else [], attributes.get("gene_id") or transcript or None
 
 
 def _is_trans_spliced(attributes: dict[str, str]) -> bool:

@@ -54,14 +54,7 @@ def fasta_pieces(path: str | Path) -> Iterator[tuple[str, np.ndarray, np.ndarray
                     close()
                     end = chunk.find(b"\n", header)
                     end = len(chunk) if end < 0 else end
-                    if b"\r" in chunk[header:end].rstrip(b"\r"):
-                        raise InputError(f"{path}: its line ends are CR alone: tr '\\r' '\\n' mends it")
-                    words = chunk[header + 1 : end].split()
-                    if not words:
-                        raise InputError(f"{path}, line {line}: header without a name")
-                    name, bases = words[0].decode("utf-8", "replace"), 0
-                    if min(name) < " " or "\x7f" in name:
-                        raise InputError(f"{path}, line {line}: record name {name!r} holds a control character")
+                    name, bases = _record_name(chunk[header:end], path, line), 0
                     if name in names:
                         raise InputError(
                             f"{path}, line {line}: record name {name!r} occurs twice: coordinates would be ambiguous"
@@ -73,12 +66,30 @@ def fasta_pieces(path: str | Path) -> Iterator[tuple[str, np.ndarray, np.ndarray
     close()
     if name and not at_line_start and not bases:
         raise InputError(f"{path} ends amid the header of {name!r}: the file is cut short")
+    _check_records(path, names, empty, f"{name!r}, before line {line}")
+
+
+def _check_records(path: str | Path, names: set[str], empty: list[str], last: str) -> None:
+    """Refuse a file without any sequence; records that are empty are told."""
     if not names:
         raise InputError(f"{path}: no FASTA record ('>' header) found: the file is empty or of another format")
     if len(empty) == len(names):
-        raise InputError(f"{path}: no record has any sequence ({name!r}, before line {line}): the file is cut short")
+        raise InputError(f"{path}: no record has any sequence ({last}): the file is cut short")
     if empty:
         remark(f"{path}: left out: records without any sequence ({len(empty):,}: {', '.join(empty[:3])}, ...)")
+
+
+def _record_name(header: bytes, path: str | Path, line: int) -> str:
+    """The first word of a header line, which begins with >."""
+    if b"\r" in header.rstrip(b"\r"):
+        raise InputError(f"{path}: its line ends are CR alone: tr '\\r' '\\n' mends it")
+    words = header[1:].split()
+    if not words:
+        raise InputError(f"{path}, line {line}: header without a name")
+    name = words[0].decode("utf-8", "replace")
+    if min(name) < " " or "\x7f" in name:
+        raise InputError(f"{path}, line {line}: record name {name!r} holds a control character")
+    return name
 
 
 def _complete_header(chunk: bytes, at_line_start: bool, handle: BinaryIO) -> bytes:
