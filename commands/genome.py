@@ -50,7 +50,8 @@ Positions are 1-based and those of the exon's base at the boundary (exon ends of
 --format spsc: minisplice's table, for --spsc of minimap2 (2.29 or newer; tried with 2.31) and miniprot (0.16 or newer).
 Where --out is given, a command that was stopped resumes when it is given again, from what stands in OUT.partial.
 --vcf writes the VCF with INFO SimCSP, laid out as SpliceAI's: ALLELE|SYMBOL|DS_AG|DS_AL|DS_DG|DS_DL|DP_AG|DP_AL|DP_DG|
-DP_DL, gain and loss of the best acceptor and donor, and where from POS."""
+DP_DL, gain and loss of the best acceptor and donor, and where from POS. Alleles may have any length; sites are looked
+for within --flank of POS, as with SpliceAI's -D: a longer deletion wants a longer one. SYMBOL is percent-encoded."""
 
 
 def read_flags(words: list[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -164,6 +165,8 @@ def show_predict(words: list[str]) -> None:
             f"predict: {asked.source} contains no model of bases; classifiers of windows score --fasta_windows only: "
             f"to scan a genome or variants, omit SOURCE for models/{BUNDLED.name}, or train with finetune.task bases"
         )
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(encoding="utf-8")  # scores are read by programs, whatever the locale
     config = model_config(asked.source, asked.config, others)
     accelerator = build_accelerator(config.device, config.precision)
     if asked.fasta_windows:

@@ -2,7 +2,7 @@
 
 Shared by test_fuzz.py (made-up rows), test_fuzz_cases.py (what was once found) and, by hand, a coverage-guided fuzzer:
 
-    pip install atheris && python tests/readers.py fasta|bed|csv FOLDER -max_total_time=600
+    pip install atheris && python tests/readers.py fasta|bed|csv|vcf FOLDER -max_total_time=600
 
 FOLDER keeps the inputs that reached new code. Input that a reader takes otherwise than the plain reading, or refuses in
 anything but one line, is written to FOLDER.findings, and the search goes on.
@@ -24,13 +24,14 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
     import atheris
 
-    with atheris.instrument_imports(include=["simcsp.text", "simcsp.labels", "simcsp.core.files"]):
-        for module in ("text.fasta", "labels.motifs", "labels.spliceator"):
+    with atheris.instrument_imports(include=["simcsp.text", "simcsp.labels", "simcsp.genome.vcf", "simcsp.core.files"]):
+        for module in ("text.fasta", "labels.motifs", "labels.spliceator", "genome.vcf"):
             importlib.import_module(f"simcsp.{module}")
 
 import pandas as pd
 
 from simcsp.core.errors import InputError
+from simcsp.genome.vcf import open_variants
 from simcsp.labels.motifs import read_bed
 from simcsp.labels.spliceator import read_rows
 from simcsp.text import fasta
@@ -117,8 +118,31 @@ def check_csv(path: Path) -> None:
         assert (group.strip(), sequence.strip()) == (name.strip(), expected.strip()), line
 
 
-CHECKS = {"fasta": check_fasta, "bed": check_bed, "csv": check_csv}
+def check_vcf(path: Path) -> None:
+    """Rows of a VCF are those that pysam reads, where it does."""
+    import pysam
+
+    def rows() -> list[list[str]]:
+        with open_variants(str(path)) as variants:
+            return list(variants.rows)
+
+    ours = accepted(rows)
+    try:
+        with pysam.VariantFile(str(path)) as variants:
+            theirs = [(row.chrom, row.pos, row.ref, row.alts) for row in variants]
+    except Exception:  # htslib also looks at columns that we pass on
+        return
+    if ours is not None:
+        alts = [None if fields[4] == "." else tuple(fields[4].split(",")) for fields in ours]
+        assert [(row[0], int(row[1]), row[3], of_row) for row, of_row in zip(ours, alts)] == theirs
+
+
+CHECKS = {"fasta": check_fasta, "bed": check_bed, "csv": check_csv, "vcf": check_vcf}
 SEEDS = {
+    "vcf": [
+        b"\0##fileformat=VCFv4.2\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\nc\t5\t.\tA\tC,<DEL>\t.\t.\t.\n",
+        b"\0##fileformat=VCFv4.2\n##contig=<ID=c>\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\nc\t1\t.\tA\t.\t9\tPASS\tX\n",
+    ],
     "fasta": [b"\x04>a x\nACGTN\nacgu\n>b\r\nRYK\r\n", b"\x01>a\nAC\n>bb c\nGT", b"\x09\n\n>a\n\nA\n"],
     "bed": [b"\0#x\ntiny\t60\t62\tx|GT(donor)\t.\t+\n", b"\0browser\nc\t0\t2\tAG(acceptor)\t\t-\r\n"],
     "csv": [b"\0ID_uniprot;Position;Sequence;Type\na_HUMAN;0;ACGT;FP\n", b"\0a_b_c;" + b"ACGTN" * 21 + b";True\n"],

@@ -16,7 +16,7 @@ import yaml
 from conftest import ROOT
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from readers import accepted, check_bed, check_csv, check_fasta
+from readers import accepted, check_bed, check_csv, check_fasta, check_vcf
 
 from simcsp.core.config import ModelConfig
 from simcsp.core.files import read_json, read_table
@@ -165,6 +165,21 @@ def test_spliceator(tmp_path, text):
     path = tmp_path / "a.csv"
     path.write_bytes(text.encode("utf-8", "surrogatepass"))
     check_csv(path)
+
+
+VCF = table(
+    field("tiny1"), field("5", "70"), field("."), field("A", "ACG"), field("T", "C,G", "<DEL>", "*", "."), field("."),
+    field("PASS", "."), field("."),
+)  # fmt: skip
+HEADER = "##fileformat=VCFv4.2\n##contig=<ID=tiny1>\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n"
+
+
+@fuzz
+@given(text=VCF, zipped=st.booleans())
+def test_vcf(tmp_path, text, zipped):
+    path, content = tmp_path / "a.vcf", (HEADER + text).encode("utf-8", "surrogatepass")
+    path.write_bytes(gzip.compress(content) if zipped else content)
+    check_vcf(path)
 
 
 @fuzz

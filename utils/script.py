@@ -25,6 +25,9 @@ def run_script(main: Callable[[], None], together: bool = False) -> None:
     machine speaks for the others.
     """
     os.environ["MPLBACKEND"] = "agg"  # pictures are files; the backend of a caller's notebook may not be installed here
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # names of records and folders, where the locale has no letters for them
+            stream.reconfigure(errors="backslashreplace")
     before = signal.signal(signal.SIGTERM, _stop)
     try:
         if started_together() > 1 and not together:

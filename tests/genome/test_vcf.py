@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -314,6 +315,15 @@ def test_a_vcf_comes_from_stdin_and_goes_to_stdout(genome, fasta, tmp_path):
     assert done.returncode == 0, done.stderr
     assert len(info_of(done.stdout)) == 1 and done.stdout.startswith("##fileformat")
     assert "1 of 1 alleles scored" in done.stderr
+
+
+def test_scores_are_utf8_where_the_locale_is_not(tmp_path):
+    model = save_random(tmp_path / "m", encoder=False)
+    fasta = write_fasta(tmp_path / "g.fa", {"chr\u2014\u00e9": random_bases(np.random.default_rng(1), 300)})
+    words = [sys.executable, ROOT / "evaluate.py", "predict", model, fasta, *FP32]
+    environment = {**os.environ, "PYTHONIOENCODING": "latin-1", "PYTHONUTF8": "0", "LC_ALL": "C"}
+    done = subprocess.run(words, capture_output=True, cwd=tmp_path, env=environment)
+    assert done.returncode == 0 and done.stdout.decode().splitlines()[1].startswith("chr\u2014\u00e9\t")
 
 
 GTF = 'chr1\tx\texon\t{}\t{}\t.\t{}\t.\tgene_id "{}"; transcript_id "{}t"; gene_name "{}";\n'

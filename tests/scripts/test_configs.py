@@ -12,6 +12,7 @@ from conftest import FOLDS, ROOT, motif_settings, put, write_fasta
 
 import finetune
 import pretrain
+from simcsp.core.errors import InputError
 from utils.arguments import load_config, merge, read_files
 
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
@@ -38,6 +39,12 @@ def test_the_documented_changes_of_one_thing_are_options_that_go_together(monkey
     before = load_config(["configs/chr19.yaml"])
     for words in options:
         assert load_config(["configs/chr19.yaml", *shlex.split(words)]) != before, words
+
+
+def test_a_record_that_is_a_number_is_told_to_be_quoted(tmp_path):
+    (tmp_path / "x.yaml").write_text("data:\n  records: [9]\n")
+    with pytest.raises(InputError, match="data.records.*quote it, '9'"):
+        load_config([str(tmp_path / "x.yaml"), "--pretrain.steps", "0"])
 
 
 def values_of(path: Path) -> dict:
