@@ -61,11 +61,12 @@ def transcripts(draw):
 
 
 def as_text(form, made):
+    """GTF knows no escapes, and gffutils parts its quoted values at commas and semicolons: there they are plain."""
     rows = []
     for gene, transcript, chrom, strand, exons in made:
         start, end = min(exons)[0], max(end for _, end in exons)
         known = f'gene_id "{gene}"; '
-        of_exon = f'{known}transcript_id "{transcript}"; tag "a; transcript_id x";'
+        of_exon = f'{known}transcript_id "{transcript}"; tag "basic";'
         whole = [("gene", start, end, known), ("transcript", start, end, of_exon)]
         if form == "gff3":
             coded = "".join(f"%{ord(c):02X}" if c in ";,= %" else c for c in gene)
@@ -83,6 +84,8 @@ def test_exons_and_genes_of_transcripts(made, form, tmp_path):
     gffutils = pytest.importorskip("gffutils")
     if not made:
         return
+    if form == "gtf":
+        made = [(gene.replace(";", "").replace(",", ""), *rest) for gene, *rest in made]
     path = tmp_path / f"{next(NUMBER)}.{form}"
     path.write_text(as_text(form, made), encoding="utf-8")
     options = {"disable_infer_genes": True, "disable_infer_transcripts": True, "merge_strategy": "create_unique"}
