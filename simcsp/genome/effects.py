@@ -27,7 +27,7 @@ from simcsp.text.store import Record, TokenStore
 MISMATCHES = 0.05
 """Share of alleles whose REF may differ from the FASTA: more says that the two are of different builds."""
 _LEAST_MISMATCHES = 3
-_TEXTS = 32  # a pass of the model, always so many: a score depends on nothing else
+_TEXTS = 64  # a pass of the model, always so many: a score depends on nothing else
 _SPECIAL = re.compile(r"[\s\x00-\x1f\x7f%:;=,|]")
 
 
@@ -58,6 +58,11 @@ class _Allele(NamedTuple):
     alt: np.ndarray
     letters: str
     genes: list[Gene | None]
+
+    @property
+    def strands(self) -> tuple[int, ...]:
+        """0 forward, 1 reverse: those of its genes, or both."""
+        return (0, 1) if self.genes == [None] else tuple(sorted({int(gene.body.strand == "-") for gene in self.genes}))
 
 
 class Effects:
@@ -171,6 +176,7 @@ class Effects:
     def _changes(self, alleles: list[_Allele]) -> list[np.ndarray]:
         """P after less P before, float32 [2 strands, 2 flank + 1, 2 types], of each allele at the reference's bases."""
         texts: list[np.ndarray] = []
+        strands: list[tuple[int, ...]] = []  # of each text, those that are asked for
         before: dict[tuple[str, int, bytes], int] = {}  # which text: the alleles of a row share it
         after: list[tuple[int, int]] = []
         for allele in alleles:
@@ -181,7 +187,8 @@ class Effects:
             altered = self._altered(allele)
             after.append((len(texts), len(altered)))
             texts += altered
-        chances = self._chances(texts)
+            strands += [allele.strands] * (len(texts) - len(strands))
+        chances = self._chances(texts, strands)
         window = slice(self.half - self.flank, self.half + self.flank + 1)
         changes = []
         for allele, (first, count) in zip(alleles, after):
@@ -245,17 +252,19 @@ class Effects:
         after[:, half : half + len(allele.ref)] = over_ref[:, :half]
         return after
 
-    def _chances(self, texts: list[np.ndarray]) -> np.ndarray:
-        """P [texts, 2 strands, length, 2] of texts of one length."""
-        parts = []
-        for at in range(0, len(texts), _TEXTS):
+    def _chances(self, texts: list[np.ndarray], strands: list[tuple[int, ...]]) -> np.ndarray:
+        """P [texts, 2 strands, length, 2] of texts of one length; 0 on a strand that is not asked for."""
+        chances = np.zeros((len(texts), 2, 2 * self.half, 2), np.float32)
+        places = [(number, strand) for number, asked in enumerate(strands) for strand in asked]
+        for at in range(0, len(places), _TEXTS):
             ids = np.full((_TEXTS, 2 * self.half), N, dtype=np.uint8)
-            ids[: len(texts[at : at + _TEXTS])] = texts[at : at + _TEXTS]
-            odds = self.labeller.log_odds(np.concatenate([ids, reverse_complement(ids)]))
-            odds = np.stack([odds[:_TEXTS], odds[_TEXTS:, ::-1]], axis=1)
-            parts.append(self.labeller.probabilities(odds)[: len(texts) - at])
-            check_numbers(parts[-1], "the text about a variant")
-        return np.concatenate(parts) if parts else np.zeros((0, 2, 2 * self.half, 2), np.float32)
+            for row, (number, strand) in enumerate(places[at : at + _TEXTS]):
+                ids[row] = reverse_complement(texts[number]) if strand else texts[number]
+            read = self.labeller.probabilities(self.labeller.log_odds(ids))
+            check_numbers(read, "the text about a variant")
+            for row, (number, strand) in enumerate(places[at : at + _TEXTS]):
+                chances[number, strand] = read[row, ::-1] if strand else read[row]
+        return chances
 
     def _best(self, change: np.ndarray, gene: Gene | None, pos: int) -> str:
         """SYMBOL and the eight numbers of an allele; change: [2, 2 flank + 1, 2]."""

@@ -219,11 +219,9 @@ def _write_bcf(header: list[str], body: Path, out: Path) -> None:
             joined.write(("\n".join(header) + "\n").encode(**_TEXT))
             shutil.copyfileobj(rows, joined)
         pysam.bcftools.view("--no-version", "-Ob", "-o", str(out), str(whole), catch_stdout=False)
-    except pysam.SamtoolsError as error:
-        reason = " ".join(str(error).split())[:200]
+    except pysam.SamtoolsError:
         raise InputError(
-            f"BCF cannot hold a row, such as one with a tag that the header does not declare: write .vcf.gz instead "
-            f"({reason})"
+            f"{out.name}: BCF cannot hold a row, such as one with a tag that the header does not declare: write .vcf.gz"
         ) from None
     finally:
         for path in (body, whole):
