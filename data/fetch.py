@@ -6,6 +6,7 @@
     python data/fetch.py chr19 introns genes        # real human DNA, through pip; status 3 where it reaches no index
     python data/fetch.py splicebert spliceator hg19 hg38
     python data/fetch.py check spliceator           # rows, classes, duplicates of what has arrived
+    python data/fetch.py check genes                # records, introns, and how many of these are GT-AG
 
 A download goes on where it was cut off. What arrives is compared with the publisher's own checksums and noted in
 data/fetch.lock.json; a later arrival that differs from the note is refused. A file put into data/downloads by hand is
@@ -47,6 +48,12 @@ TRIES = 3  # times that a connection is taken up again after it broke, as long a
 BLOCK = 1 << 16  # bytes read at a time: what a server that falls silent can cost
 UNREACHABLE = 3  # exit status where pip reaches no index: what can do without may go on
 MOST_UNANNOUNCED = 10**10  # bytes of an answer that does not say how long it is
+ANNOTATED = {
+    "chr19": [("chr19.fa.gz", "chr19.gff3.gz")],
+    "introns": [(f"introns/{name}.fa", f"introns/{name}.gtf") for name in ("human", "multispecies")],
+    "genes": [(f"genes/{name}.fa", f"genes/{name}.gtf") for name in ("chr1", "chr3", "unplaced")],
+}
+GT_AG = bytes([8, 9, 6, 8])  # as ids
 REPORT_SECONDS = 30  # between lines of progress where there is no terminal
 
 
@@ -417,6 +424,29 @@ def list_one(name: str, options: Options) -> None:
             print(f"    arrived:   {arrived['date']}, sha256 {arrived['sha256']}")
 
 
+def check(names: list[str], folder: Path | None, options: Options) -> None:
+    """Print what is in a data set that has arrived: windows, or records, introns and how many of these are GT-AG."""
+    if names == ["spliceator"]:
+        from simcsp.labels.dataset_summary import check_training
+
+        print(check_training(folder or options.data / "spliceator"))
+        return
+    if len(names) != 1 or names[0] not in ANNOTATED:
+        raise InputError(f"check {' '.join(names)}: only spliceator, {', '.join(ANNOTATED)} can be checked")
+    from simcsp.text.annotation import introns, read_annotation
+    from simcsp.text.store import open_store
+
+    for fasta, annotation in ANNOTATED[names[0]]:
+        store = open_store([str(options.data / fasta)], str(options.data / "cache"))
+        spans = introns(read_annotation(options.data / annotation, {r.name: r.length for r in store.records}))
+        ends = [store.fetch(i.chrom, i.start, i.end, i.strand)[[0, 1, -2, -1]] for i in spans]
+        usual = sum(bytes(end) == GT_AG for end in ends)
+        print(
+            f"{fasta}: {len(store.records):,} records, {sum(r.length for r in store.records):,} nt; {len(spans):,} "
+            f"introns, {usual / max(len(spans), 1):.1%} GT-AG"
+        )
+
+
 def checked_name(name: str) -> str:
     if name not in DATA_SETS:
         close = difflib.get_close_matches(name, DATA_SETS, n=1)
@@ -458,11 +488,7 @@ def main() -> None:
         if not rest:
             list_all(options)
     elif command == "check":
-        if rest != ["spliceator"]:
-            raise InputError(f"check {' '.join(rest)}: only spliceator can be checked: check spliceator")
-        from simcsp.labels.dataset_summary import check_training
-
-        print(check_training(args.folder or options.data / "spliceator"))
+        check(rest, args.folder, options)
     else:
         names = [checked_name(name) for name in args.names]
         try:

@@ -578,7 +578,7 @@ def test_every_data_set_is_whole():
 def test_unknown_names(refused):
     assert "unknown data set 'hg83': did you mean hg38?" in refused("hg83")
     assert "name it as model.source" in refused("multimolecule/splicebert")
-    assert "only spliceator can be checked" in refused("check", "hg19")
+    assert "only spliceator, chr19, introns, genes can be checked" in refused("check", "hg19")
 
 
 def test_check_hands_the_folder_over(get, data, capsys, monkeypatch):

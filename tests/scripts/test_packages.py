@@ -103,6 +103,15 @@ def test_members_of_packages_arrive_and_no_code_of_theirs_runs(index, get, tmp_p
     assert capsys.readouterr().out.count("already here") == 3
 
 
+def test_check_counts_records_and_introns(index, get, capsys):
+    get("introns", "genes")
+    capsys.readouterr()
+    get("check", "introns")
+    assert capsys.readouterr().out.splitlines()[0] == "introns/human.fa: 1 records, 121 nt; 1 introns, 100.0% GT-AG"
+    get("check", "genes")
+    assert "genes/chr1.fa: 1 records, 120 nt; 2 introns, 0.0% GT-AG" in capsys.readouterr().out
+
+
 def test_another_file_than_the_pinned_one_is_refused(index, call, capsys, tmp_path):
     with open(index / "intronic-3.0.0-py3-none-any.whl", "ab") as wheel:
         wheel.write(b"\n")
