@@ -146,7 +146,7 @@ def cut_off(refused, server, data, monkeypatch):
     server.put(HG19, GENOME)
     server.cut[HG19] = [100_000]
     line = refused("hg19")
-    assert HG19 in line and "; 100000 bytes are here" in line and "goes on" in line
+    assert HG19 in line and "; 100000 bytes are here" in line and "resume" in line
     assert leftovers(data) == set()
     (part,) = (data / "downloads").glob("hg19.fa.gz.*.part")
     assert part.stat().st_size == 100_000
