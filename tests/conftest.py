@@ -243,6 +243,15 @@ def call(monkeypatch):
         signal.signal(number, handler)
 
 
+def reseal(folder: Path) -> None:
+    """Seal a finished stage or fit again, whose files a test has replaced."""
+    from simcsp.core.files import read_json
+    from simcsp.core.provenance import SEAL, seal, sealed_files
+
+    summary = read_json(folder / "summary.json")
+    seal(folder, {key: value for key, value in summary.items() if key != SEAL}, sealed_files(folder))
+
+
 def refusal(call, capsys, module: ModuleType, *argv: object) -> str:
     """The line on stderr of a script that refuses its input: status 2 and one line, or the test fails."""
     from utils.script import run_script

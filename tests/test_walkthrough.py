@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import other_strand, tiny_config, write_data, write_windows
+from conftest import other_strand, reseal, tiny_config, write_data, write_windows
 
 import finetune
 import pretrain
@@ -276,6 +276,8 @@ def better(pretrained, novices, expert, yaml):
     for checkpoint, encoder in encoders.items():
         shutil.rmtree(run_folder / checkpoint)
         shutil.copytree(encoder, run_folder / checkpoint)
+    for stage in ("pretrain", "control"):
+        reseal(run_folder / stage)
     run(finetune, yaml, "--name", "better")
     return run_folder
 

@@ -323,7 +323,7 @@ def save_checkpoint(model: nn.Module, folder: Path, pooling: str) -> None:
     model.config.pooling = pooling
     model.save_pretrained(folder, safe_serialization=True)
     save_tokenizer(folder, model.config.max_position_embeddings)
-    if pooling == "cls":
+    if pooling == "cls" and isinstance(model, BertForMaskedLM):
         modules = [
             {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
             for i, (path, kind) in enumerate((("", "Transformer"), ("1_Pooling", "Pooling")))

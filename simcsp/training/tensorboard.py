@@ -302,7 +302,8 @@ def arm_settings(run: Path, arm: str, fit: Path) -> dict[str, object]:
             shown |= stage_settings(read_saved(stage / CONFIG)["pretrain"])
         shown["stages_finetune"] = "+".join(settings["stages"])
         shown |= {} if settings["stages"] == ["probe"] else {"lr_finetune": settings["lr"]}
-    return shown | {"train_windows": next(iter(settings["train_windows"])) or "all"}
+    sizes = settings.get("train_windows") or [None]  # runs of earlier versions have none
+    return shown | {"train_windows": sizes[0] or "all"}
 
 
 def stage_settings(values: dict[str, Any]) -> dict[str, object]:

@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import motif_settings, refusal
+from conftest import motif_settings, refusal, reseal
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
@@ -47,6 +47,7 @@ def another_run(run, name):
                 values *= 1 + 0.02 * len(name)
         save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
         write_checksums(folder)
+    reseal(copy / "pretrain")
     return copy
 
 

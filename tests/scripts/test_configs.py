@@ -18,7 +18,7 @@ from utils.arguments import load_config, merge, read_files
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 HEADER = ("Command:", "Hardware:", "Time:", "Expected:")
 
-GENE = 'tiny{0}\ttoy\texon\t{1}\t{2}\t.\t+\t.\tgene_id "g{0}.{1}"; transcript_id "t{0}.{3}";\n'
+GENE = 'tiny{0}\ttoy\texon\t{1}\t{2}\t.\t+\t.\tgene_id "g{0}.{3}"; transcript_id "t{0}.{3}";\n'
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
@@ -76,6 +76,7 @@ def toy(path: Path, folder: Path, data: Path) -> Path:
     values["data"] |= {"spliceator": str(data / "spliceator"), "fasta": [str(genome)]}
     for field in ("records", "species_weights"):  # of the files left out
         values["data"].pop(field, None)
+    values["data"].pop("negatives", None)
     if "motif_bed" in values["data"]:
         values["data"] |= {key.split(".")[1]: value for key, value in motif_settings(data).items()}
     if "annotation" in values["data"] or "bases" in values:

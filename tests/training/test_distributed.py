@@ -123,7 +123,7 @@ def plain_step(name):
             terms += [-scores[i, base] for i, base in enumerate(asked) if base != IGNORED]
         loss = (stage.mlm_weight or 1.0) * sum(terms) / len(terms)
     if stage.objective in ("supcon", "classify"):
-        loss = loss + plain_of_classes(learner, view(ids, stage, rng), stage)
+        loss = loss + plain_of_classes(learner, view(ids, stage, rng)[0], stage)
     elif stage.objective != "mlm":
         loss = loss + plain_contrast(learner, ids, stage, rng)
     loss.backward()
@@ -143,7 +143,7 @@ def cosine(left, right):
 def plain_contrast(learner, ids, stage, rng):
     """InfoNCE or its decoupled form: each window's first view against the second ones and the other strands."""
     middle = ids[:, stage.max_shift : ids.shape[1] - stage.max_shift]
-    views = [[plain_vector(learner, row) for row in view(ids, stage, rng)] for _ in range(2)]
+    views = [[plain_vector(learner, row) for row in view(ids, stage, rng)[0]] for _ in range(2)]
     strands = [plain_vector(learner, row) for row in reverse_complement(middle)]
     alike, terms = near_duplicates(middle), []
     for i in range(ROWS):

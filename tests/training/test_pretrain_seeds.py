@@ -120,7 +120,7 @@ def test_lists_of_seeds_that_cannot_work_are_refused(study):
         ours.search = dataclasses.replace(config.search, trials=trials)
         return "; ".join(find_faults(ours))
 
-    assert "is empty" in fault([]) and "more than once" in fault([1, 1]) and "one seed a trial" in fault([1, 2], 3)
+    assert all("pretrain.seeds" in fault(*wrong) for wrong in (([],), ([1, 1],), ([1, 2], 3)))
     assert not fault([1, 2]) and not fault(None)
 
 

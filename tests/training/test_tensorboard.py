@@ -97,8 +97,7 @@ def test_hyperparameters_have_few_columns_and_the_score(board):
     assert of_last["lr_finetune"] == 3e-3 and settings["baseline"]["objective"] == "none"
     assert not {"lr", "lr_finetune"} & set(settings["pwm"])
     found = board.ask("plugin/hparams/experiment", b"{}")
-    names = [column["name"] for column in found["hparamInfos"]]
-    assert names[0] == "arm" and {"lr", "objective"} <= set(names)
+    assert found["hparamInfos"][0]["name"] == "arm"  # what differs comes first
     tags = [metric["name"]["tag"] for metric in found["metricInfos"]]
     assert "test/f1" in tags and len(tags) <= 5
 

@@ -79,9 +79,9 @@ def test_the_name_is_the_stem_of_the_file_unless_given(write):
     assert config.folder.as_posix() == "elsewhere/splice"
 
 
-def test_without_a_file_the_demo_is_read(monkeypatch):
+def test_without_a_file_the_default_run_is_read(monkeypatch):
     monkeypatch.chdir(ROOT)
-    assert load_config([]).name == "demo"
+    assert load_config([]).name == "chr19"
     assert load_config(["--seed", "3"]).seed == 3
 
 
