@@ -14,16 +14,17 @@ from simcsp.text.alphabet import encode
 from simcsp.text.known_introns import read_truth
 from simcsp.text.store import open_store
 
+MARGIN = 2100  # nt at either end: what the bundled model sees beyond a site
 INTRON = "CAG" + "GTAAGTCT" + "A" * 24 + "TACTAAC" + "A" * 9 + "TTCTTTCTTTTTCAG" + "GT"
 
 
 @pytest.fixture(scope="module")
 def genome():
     rng = np.random.default_rng(6)
-    bases = random_bases(rng, 2600)
-    for start in (500, 900):
+    bases = random_bases(rng, 2 * MARGIN + 2600)
+    for start in (MARGIN + 500, MARGIN + 900):
         bases = put(bases, start, INTRON)
-    return put(bases, 1500, other_strand(INTRON))
+    return put(bases, MARGIN + 1500, other_strand(INTRON))
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +33,9 @@ def places(tmp_path_factory, genome):
     folder = tmp_path_factory.mktemp("explain")
     size = len(INTRON)
     rows = [(503, 500 + size - 2, "+"), (903, 900 + size - 2, "+"), (1502, 1500 + size - 3, "-")]
-    (folder / "introns.tsv").write_text("".join(f"x\t{start}\t{end}\t{strand}\n" for start, end, strand in rows))
+    (folder / "introns.tsv").write_text(
+        "".join(f"x\t{MARGIN + start}\t{MARGIN + end}\t{strand}\n" for start, end, strand in rows)
+    )
     return write_fasta(folder / "g.fa", {"x": genome}), folder / "introns.tsv"
 
 
@@ -40,11 +43,23 @@ def test_drops_are_those_of_bases_changed_by_hand(places, genome, call, capsys, 
     fasta, introns = places
     model = save_random(tmp_path / "m", encoder=False)
     out = tmp_path / "picture.svg"
-    call(evaluate, "explain", model, fasta, "--annotation", introns, "--out", out, "--region", "x:1-850", *FP32)
+    call(
+        evaluate,
+        "explain",
+        model,
+        fasta,
+        "--annotation",
+        introns,
+        "--out",
+        out,
+        "--region",
+        f"x:1-{MARGIN + 850}",
+        *FP32,
+    )
     assert "donor: 1 of 1 sites" in capsys.readouterr().out and out.read_text().lstrip().startswith("<?xml")
     table = pd.read_csv(tmp_path / "picture.tsv", sep="\t").set_index(["type", "position", "base"])
     labeller = Labeller(*load_bases(model), torch.device("cpu"))
-    for kind, boundary in (("donor", 503), ("acceptor", 500 + len(INTRON) - 2)):
+    for kind, boundary in (("donor", MARGIN + 503), ("acceptor", MARGIN + 500 + len(INTRON) - 2)):
         score, length = bases_score(labeller, kind)
         window = genome[boundary - length // 2 : boundary + length // 2]
         before = score(encode(window)[None])[0]
@@ -65,7 +80,7 @@ def test_drops_are_those_of_bases_changed_by_hand(places, genome, call, capsys, 
 def test_sites_of_both_strands_are_read_as_their_strand_is(places, tmp_path):
     fasta, introns = places
     store = open_store([fasta], tmp_path)
-    spans = [(0, 1, 2600)]
+    spans = [(0, 1, 2 * MARGIN + 2600)]
     for kind in ("donor", "acceptor"):
         sites = annotated_sites(read_truth(introns, store), spans, store, kind, 100)
         assert len(sites) == 3
