@@ -84,8 +84,8 @@ def test_sites_of_both_strands_are_read_as_their_strand_is(places, tmp_path):
     for kind in ("donor", "acceptor"):
         sites = annotated_sites(read_truth(introns, store), spans, store, kind, 100)
         assert len(sites) == 3
-        assert len(annotated_sites(read_truth(introns, store), [(0, 1, 950)], store, kind, 100)) in (1, 2)
-        assert not len(annotated_sites(read_truth(introns, store), spans, store, kind, 2400))
+        assert len(annotated_sites(read_truth(introns, store), [(0, 1, MARGIN + 950)], store, kind, 100)) in (1, 2)
+        assert not len(annotated_sites(read_truth(introns, store), spans, store, kind, 2 * MARGIN + 2400))
 
 
 def test_the_boxed_model_rests_on_gt_and_ag(places, call, capsys, tmp_path):
