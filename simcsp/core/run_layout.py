@@ -219,7 +219,7 @@ def finished_fits(run: Path, arm: str | None = None, site: str | None = None) ->
 
 def begun_fits(run: Path) -> list[Path]:
     """Folders of the fits of a run that have been begun, finished or not, sorted."""
-    return _fits(run, None, None, CONFIG)
+    return sorted({*_fits(run, None, None, ENVIRONMENT), *_fits(run, None, None, CONFIG)})
 
 
 def _fits(run: Path, arm: str | None, site: str | None, file: str) -> list[Path]:

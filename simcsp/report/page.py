@@ -308,7 +308,7 @@ th:first-child { background: var(--soft); }
 img { display: block; max-width: 100%; height: auto; background: #fff; border-radius: 4px; }
 p > em:only-child { font-size: .9rem; }
 @media (max-width: 40rem) {
-  th, td { white-space: normal; overflow-wrap: anywhere; padding: .25rem .3rem; font-size: .72rem; }
+  th, td { white-space: normal; padding: .25rem .3rem; font-size: .72rem; }
   p:has(> img) { overflow-x: auto; } img { max-width: none; width: 44rem; }
 }
 li { margin: .3rem 0; }

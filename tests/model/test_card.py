@@ -180,7 +180,7 @@ def test_push_uploads_a_checkpoint_with_its_card_and_nothing_else(hub, tmp_path,
     assert hub.created["name"] == "m" and hub.created["organization"] == "me"
     assert hub.created["visibility"] == "private"
     names = {"README.md", "bases.json", "checksums.json", "config.json", "model.safetensors", "tokenizer.json"}
-    assert set(hub.files) == names | {"tokenizer_config.json", "modules.json", "1_Pooling/config.json"}
+    assert set(hub.files) == names | {"tokenizer_config.json"}
     assert [line.split("  ")[0] for line in shown] == sorted(str(folder / name) for name in hub.files)
     assert all(hub.files[name] == (folder / name).read_bytes() for name in hub.files)
     assert all(token == "Bearer hf_test" for _, token in hub.calls)
