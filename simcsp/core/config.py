@@ -92,6 +92,9 @@ class DataConfig:
     decoys: PositiveInt = 100
     """annotated: decoys (GT / AG that no annotation calls a site) per site, or as many as the text has; a batch always
     holds as many decoys as sites."""
+    other_bases: NonNegativeInt = 0
+    """annotated: crops per site about any other base of the same strands, a fifth class, as large a share of a batch as
+    each of the others; 0: none."""
     records: list[str] | None = None
     """Records (chromosomes) of the FASTA files to train on, or regions of them (chr19:1-29000000, 1-based, inclusive),
     of which genes and introns count that lie inside; null: all."""

@@ -159,7 +159,7 @@ def annotated_sites(data: DataConfig, seed: int) -> Labelled:
             f"finetune.arms: {' and '.join(OF_ANNOTATION)} are fitted on the annotated sites of the text: set "
             "data.fasta, and data.annotation to one GTF or GFF3 for each"
         )
-    own = {"corpus": "annotated", "window": data.context, "decoys": DECOYS, "sampling": None}
+    own = {"corpus": "annotated", "window": data.context, "decoys": DECOYS, "other_bases": 0, "sampling": None}
     data = dataclasses.replace(data, **own)
     corpus = open_corpus(data, seed, hidden_windows(data))
     ids = corpus.store.windows(corpus.intervals.start, data.context)

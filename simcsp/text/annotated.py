@@ -1,7 +1,8 @@
 """The corpus annotated: crops centred on the text's own annotated sites and on GT / AG that no annotation calls one.
 
 Four classes, several species as one: a decoy shares its two bases with the sites of its type, so that telling the
-classes apart is more than reading GT or AG.
+classes apart is more than reading GT or AG. Any other base of the same strands may be a fifth: what a model of every
+base mostly meets.
 """
 
 from __future__ import annotations
@@ -16,11 +17,17 @@ from simcsp.text.alphabet import reverse_complement
 from simcsp.text.sampler import Intervals, Span, acceptable
 from simcsp.text.sites import SITES, boundaries, motif_boundaries
 from simcsp.text.species import annotated_introns, by_source, join_intervals, source_shares, spans_of_source
-from simcsp.text.store import TokenStore, strand_ids
+from simcsp.text.store import Record, TokenStore, strand_ids
 
-SITE_CLASSES = ("donor", "acceptor", "GT decoy", "AG decoy")
-"""Index = class; the first two are sites."""
+SITE_CLASSES = ("donor", "acceptor", "GT decoy", "AG decoy", "other base")
+"""Index = class; the first two are sites, the last is there with data.other_bases alone."""
+OTHER = SITE_CLASSES.index("other base")
 FEWEST_SITES = 10  # of a type, over all species: below, there is nothing to learn from
+
+
+def class_names(data: DataConfig) -> tuple[str, ...]:
+    """The classes of the corpus annotated, in the order of their numbers."""
+    return SITE_CLASSES if data.other_bases else SITE_CLASSES[:OTHER]
 
 
 def annotated_crops(
@@ -29,9 +36,10 @@ def annotated_crops(
     """Crops of data.window + 2 max_shift nt on the sense strand, the site's boundary at their centre.
 
     Returns them as intervals, their classes [n] (index into SITE_CLASSES), and facts for the manifest. The odds give
-    each class a quarter, and each species its share of it (data.species_weights; by default its number of sites).
+    each class the same share, and each species its part of it (data.species_weights; by default its number of sites).
     Sites without their GT / AG, beyond the end of a record, or hidden (data.max_n_share) are left out. seed: of the
-    decoys, data.decoys for each site, drawn from the strands and records that have sites.
+    decoys and other bases, data.decoys and data.other_bases for each site, drawn from the strands and records that have
+    sites.
     """
     parts, classes, sources, left_out = [], [], [], 0
     for number in range(len(data.fasta)):
@@ -43,19 +51,20 @@ def annotated_crops(
     joined = join_intervals(parts)
     cls = np.concatenate(classes)
     source = np.concatenate(sources)
-    for number, name in enumerate(SITE_CLASSES):
+    names = class_names(data)
+    for number, name in enumerate(names):
         if (count := int((cls == number).sum())) < FEWEST_SITES:
             raise InputError(
                 f"data.annotation: only {count} {name}s on the records to train on leave a whole crop of {data.window} "
                 f"nt, at least {FEWEST_SITES} are needed (data.records, data.max_n_share, data.hide decide which)"
             )
-    counts = np.array([[((source == i) & (cls == j)).sum() for j in range(4)] for i in range(len(parts))])
+    counts = np.array([[((source == i) & (cls == j)).sum() for j in range(len(names))] for i in range(len(parts))])
     shares = source_shares(data, counts[:, :2].sum(axis=1).astype(float))
     _check_counts(data, counts, shares)
-    odds = (shares[:, None] / 4 / np.maximum(counts, 1))[source, cls]
+    odds = (shares[:, None] / len(names) / np.maximum(counts, 1))[source, cls]
     facts = {
         "shares": by_source(store, shares),
-        "classes": {name: counts[:, number].tolist() for number, name in enumerate(SITE_CLASSES)},  # by source
+        "classes": {name: counts[:, number].tolist() for number, name in enumerate(names)},  # by source
         "annotated_sites_left_out": left_out,
     }
     return Intervals(joined.start, joined.length, joined.minus, odds), cls, facts
@@ -78,33 +87,53 @@ def _crops_of_source(
     spans: dict[int, list[Span]] = {}
     for span in spans_of_source(store, data, number):
         spans.setdefault(store.records.index(span.record), []).append(span)
-    starts, minus, classes, annotated = [], [], [], 0
-    for i, (site, rows) in enumerate(boundaries(store, known).items()):
-        annotated += len(rows)
+    sites = boundaries(store, known)
+    drawn: list[tuple[int, np.ndarray, Record, bool]] = []  # class, boundaries along the strand, record, reverse
+    for i, (site, rows) in enumerate(sites.items()):
         strands = np.unique(rows[:, :2], axis=0).tolist()
         share = -(-data.decoys * len(rows) // max(len(strands), 1))
-        for record, reverse in strands:
-            row = store.records[record]
-            ids = strand_ids(store, row.name, bool(reverse))
-            is_site = np.zeros(len(ids) + 1, dtype=bool)  # places are too many for set operations
-            is_site[rows[(rows[:, 0] == record) & (rows[:, 1] == reverse), 2]] = True
-            places = motif_boundaries(ids, site)
-            forward = row.length - places if reverse else places
-            places = places[np.any([(forward >= s.start + half) & (forward <= s.end - half) for s in spans[record]], 0)]
+        for index, reverse in strands:
+            record = store.records[index]
+            is_site = _is_site(rows, index, reverse, record.length)
+            places = motif_boundaries(strand_ids(store, record.name, bool(reverse)), site)
+            places = places[_has_a_crop(spans[index], record.length, reverse, half)[places]]
             others = places[~is_site[places]]
             decoys = rng.choice(others, min(share, len(others)), replace=False)
-            for kind, at in ((i, places[is_site[places]]), (i + len(SITES), np.sort(decoys))):
-                first = row.length - at - half if reverse else at - half
-                starts.append(row.offset + first)
-                minus.append(np.full(len(at), bool(reverse)))
-                classes.append(np.full(len(at), kind))
-    if not starts:
+            drawn += [(i, places[is_site[places]], record, bool(reverse))]
+            drawn += [(i + len(SITES), np.sort(decoys), record, bool(reverse))]
+    rows = np.concatenate(list(sites.values()))
+    strands = np.unique(rows[:, :2], axis=0).tolist() if data.other_bases else []
+    for index, reverse in strands:
+        record = store.records[index]
+        free = _has_a_crop(spans[index], record.length, reverse, half)
+        others = np.flatnonzero(free & ~_is_site(rows, index, reverse, record.length))
+        count = min(-(-data.other_bases * len(rows) // len(strands)), len(others))
+        drawn.append((OTHER, np.sort(rng.choice(others, count, replace=False)), record, bool(reverse)))
+    if not drawn:
         raise InputError(f"data.annotation: {data.annotation[number]} has no intron on the records to train on")
-    start, cls = np.concatenate(starts), np.concatenate(classes)
+    firsts = [record.offset + (record.length - at - half if reverse else at - half) for _, at, record, reverse in drawn]
+    start = np.concatenate(firsts)
+    cls = np.concatenate([np.full(len(at), kind) for kind, at, *_ in drawn])
+    minus = np.concatenate([np.full(len(at), reverse) for _, at, _, reverse in drawn])
     kept = acceptable(store, start, length, data.max_n_share, data.max_repeat_share)
-    start, cls, reverse = start[kept], cls[kept], np.concatenate(minus)[kept]
-    crops = Intervals(start, np.full(len(start), length), reverse, np.ones(len(start)))
-    return crops, cls, annotated - int((cls < len(SITES)).sum())
+    start, cls, minus = start[kept], cls[kept], minus[kept]
+    crops = Intervals(start, np.full(len(start), length), minus, np.ones(len(start)))
+    return crops, cls, len(rows) - int((cls < len(SITES)).sum())
+
+
+def _is_site(rows: np.ndarray, number: int, reverse: int, length: int) -> np.ndarray:
+    """bool [length + 1]: the boundaries of one strand that are sites. rows: as of `boundaries`."""
+    marks = np.zeros(length + 1, dtype=bool)  # places are too many for set operations
+    marks[rows[(rows[:, 0] == number) & (rows[:, 1] == reverse), 2]] = True
+    return marks
+
+
+def _has_a_crop(spans: list[Span], length: int, reverse: int, half: int) -> np.ndarray:
+    """bool [length + 1]: the boundaries of one strand with `half` nt of a span on either side."""
+    marks = np.zeros(length + 1, dtype=bool)
+    for span in spans:
+        marks[span.start + half : max(span.end - half + 1, 0)] = True
+    return marks[::-1] if reverse else marks
 
 
 class SiteSampler:

@@ -26,6 +26,7 @@ from simcsp.model.classifier import Classifier
 from simcsp.model.embedding import embed
 from simcsp.model.encoder import check_length
 from simcsp.text.alphabet import add_special_tokens
+from simcsp.text.annotated import class_names
 from simcsp.text.sampler import wanted_spans
 from simcsp.training.cost import expected_epochs, fits_in_a_fold, step_memory, windows_in_an_epoch
 from simcsp.training.masking import build_chooser
@@ -190,12 +191,13 @@ def _step_seconds(trial: Trial, stage: PretrainConfig) -> tuple[float, str]:
     shared, seed = trial.shared, trial.config.seed
     choose = build_chooser(stage, trial.config.data, shared.corpus, seed)
     before = {key: value.clone() for key, value in trial.model.state_dict().items()}
-    training = Training(trial.model, trial.pooling, stage, shared.accelerator, choose)
+    classes = len(class_names(trial.config.data))
+    training = Training(trial.model, trial.pooling, stage, shared.accelerator, choose, classes)
 
     def step(size: int, number: int) -> None:
         ids = shared.text.batch(number, size)
-        classes = None if shared.corpus.classes is None else shared.text.classes(number, size)
-        training.advance(ids, np.random.default_rng([seed, 3, number]), classes)
+        of_crops = None if shared.corpus.classes is None else shared.text.classes(number, size)
+        training.advance(ids, np.random.default_rng([seed, 3, number]), of_crops)
 
     few = min(FEW, stage.batch_size)
     seconds, remark = _timed(lambda number: step(few, number), 2) * stage.batch_size / few, f" (from {few} windows)"

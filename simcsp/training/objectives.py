@@ -17,7 +17,6 @@ from torch import nn
 
 from simcsp.core.config import MlmConfig, PretrainConfig
 from simcsp.core.errors import InputError
-from simcsp.text.annotated import SITE_CLASSES
 
 Average = Callable[[torch.Tensor], torch.Tensor]
 """Mean over the processes that share a batch, without a gradient."""
@@ -39,7 +38,7 @@ class Outputs:
 
     vectors: float32 or wider [views, batch, hidden], behind the head for training; a third view is that of the reverse
     complements (pretrain.reverse_complement_negatives).
-    classes: int64 [batch], index into SITE_CLASSES; None where the text has none.
+    classes: int64 [batch], index into simcsp.text.annotated.SITE_CLASSES; None where the text has none.
     negatives: bool [own, batch], False where a window is no negative of another; None: all are.
     """
 
@@ -61,20 +60,21 @@ class Objective:
 
     loss: mean over own windows, or over the whole batch; None: masked bases, whose loss step.py has.
     accuracy: share of own windows that are told apart, for the log.
-    chance: (stage, entropy of the text's base composition) -> the loss, in nats, of an encoder that makes the same of
-    every window, from which the warning "nothing learned" is given; None: there is no such value.
+    chance: (stage, entropy of the text's base composition, number of classes) -> the loss, in nats, of an encoder that
+    makes the same of every window, from which the warning "nothing learned" is given; None: there is no such value.
     fields: those of pretrain that apply; a value other than the default is refused for the rest. Those of mlm always
     apply. views: how many of each window the encoder reads. with_classes: needs data.corpus annotated. head: hidden
-    size -> the module between encoder and loss, for training only; None: that of pretrain.projection_head.
+    size, number of classes -> the module between encoder and loss, for training only; None: that of
+    pretrain.projection_head.
     """
 
     loss: Callable[[Outputs, PretrainConfig], torch.Tensor] | None
     accuracy: Callable[[Outputs], torch.Tensor] | None
-    chance: Callable[[PretrainConfig, float], float] | None
+    chance: Callable[[PretrainConfig, float, int], float] | None
     fields: tuple[str, ...]
     views: int = 2
     with_classes: bool = False
-    head: Callable[[int], nn.Module] | None = None
+    head: Callable[[int, int], nn.Module] | None = None
 
 
 def inapplicable_fields(objective: str) -> dict[str, object]:
@@ -247,13 +247,13 @@ OF_PAIRS = (*OF_CONTRAST, "reverse_complement_negatives", "skip_near_duplicates"
 
 OBJECTIVES = {
     # max_shift: the control of a contrast reads windows as wide
-    "mlm": Objective(None, None, lambda stage, entropy: entropy, ("max_shift",), views=0),
-    "simcse": Objective(simcse_loss, matched_views, lambda stage, _: math.log(candidates(stage)), OF_PAIRS),
-    "dcl": Objective(dcl_loss, matched_views, lambda stage, _: math.log(candidates(stage) - 1), OF_PAIRS),
+    "mlm": Objective(None, None, lambda stage, entropy, classes: entropy, ("max_shift",), views=0),
+    "simcse": Objective(simcse_loss, matched_views, lambda stage, *_: math.log(candidates(stage)), OF_PAIRS),
+    "dcl": Objective(dcl_loss, matched_views, lambda stage, *_: math.log(candidates(stage) - 1), OF_PAIRS),
     "supcon": Objective(
         supcon_loss,
         matched_classes,
-        lambda stage, _: math.log(stage.batch_size - 1),
+        lambda stage, *_: math.log(stage.batch_size - 1),
         OF_CONTRAST,
         views=1,
         with_classes=True,
@@ -261,11 +261,11 @@ OBJECTIVES = {
     "classify": Objective(
         classify_loss,
         highest_logit,
-        lambda *_: math.log(len(SITE_CLASSES)),
+        lambda _stage, _entropy, classes: math.log(classes),
         OF_VIEWS,
         views=1,
         with_classes=True,
-        head=lambda hidden_size: nn.Linear(hidden_size, len(SITE_CLASSES)),
+        head=nn.Linear,
     ),
 }
 """{pretrain.objective: what it is}."""

@@ -21,7 +21,7 @@ from simcsp.core.files import read_json, write_text
 from simcsp.core.run_layout import LAST, OVERLAP, PRETRAIN, SUMMARY, checkpoint_path, stage_name
 from simcsp.model.checkpoint import load_backbone
 from simcsp.model.encoder import MIX, check_length, read_pooling
-from simcsp.text.annotated import SiteSampler
+from simcsp.text.annotated import OTHER, SiteSampler, class_names
 from simcsp.text.corpora import Corpus, build_sampler
 from simcsp.text.sampler import WindowSampler
 from simcsp.training.cost import step_memory
@@ -110,13 +110,14 @@ class Training:
         stage: PretrainConfig,
         accelerator: Accelerator,
         choose: Chooser | None = None,
+        classes: int = OTHER,
     ) -> None:
         self.model = model
         self.pooling = pooling
         self.stage = stage
         self.accelerator = accelerator
         self.choose = choose
-        learner = Learner(model, pooling, stage.objective, stage.projection_head).to(accelerator.device)
+        learner = Learner(model, pooling, stage.objective, stage.projection_head, classes).to(accelerator.device)
         self.head = learner.head
         groups = decay_groups(learner, stage.weight_decay)
         optimizer, self.scheduler = build_optimizer(
@@ -232,7 +233,7 @@ def run_stage(
     check_step(shared, model.config, name, stage, config.data.window)
     model.to(accelerator.device)
     choose = build_chooser(stage, config.data, shared.corpus, config.seed)
-    training = Training(model, pooling, stage, accelerator, choose)
+    training = Training(model, pooling, stage, accelerator, choose, len(class_names(config.data)))
     state = processes.told(run.begin())
     if state is not None:
         training.load(state)

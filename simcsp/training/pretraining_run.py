@@ -29,7 +29,7 @@ from simcsp.core.run_layout import (
 from simcsp.model.card import write_card
 from simcsp.model.checkpoint import resolve_source, save_checkpoint
 from simcsp.model.checksums import sha256_folder
-from simcsp.text.annotated import SiteSampler
+from simcsp.text.annotated import SiteSampler, class_names
 from simcsp.text.sampler import WindowSampler
 from simcsp.training.log_lines import floors_in_words, headline, progress, with_errors
 from simcsp.training.pretraining_text import REMEASURE
@@ -238,7 +238,9 @@ class PretrainingRun:
         warnings = {
             "collapse": collapse(last, first, stage.objective),
             "unmoved": unmoved(last, first),
-            "stuck": stuck(rows, stage, base_entropy(self.text.batch(0, stage.batch_size))),
+            "stuck": stuck(
+                rows, stage, base_entropy(self.text.batch(0, stage.batch_size)), len(class_names(self.config.data))
+            ),
         }
         return {kind: sentence for kind, sentence in warnings.items() if sentence is not None}
 

@@ -13,6 +13,7 @@ from simcsp.core.config import PretrainConfig
 from simcsp.core.device import give_back_freed_memory
 from simcsp.model.encoder import window_vectors
 from simcsp.text.alphabet import add_special_tokens, reverse_complement
+from simcsp.text.annotated import OTHER
 from simcsp.text.kmers import near_duplicates
 from simcsp.training.masking import IGNORED, Chooser, choose_random, corrupt
 from simcsp.training.objectives import OBJECTIVES, Average, Outputs, ProjectionHead, alone
@@ -25,16 +26,23 @@ ALONE = Processes()
 class Learner(nn.Module):
     """The encoder in training: logits of bases for mlm, else pooled vectors behind the objective's head, if any.
 
+    classes: of the text's crops, for an objective whose head has an output for each.
+
     The heads are for training only (SimCLR, Chen et al. 2020): no checkpoint holds them.
     """
 
-    def __init__(self, model: BertForMaskedLM, pooling: str, objective: str, projection: bool = False) -> None:
+    def __init__(
+        self, model: BertForMaskedLM, pooling: str, objective: str, projection: bool = False, classes: int = OTHER
+    ) -> None:
         super().__init__()
         self.model = model
         self.pooling = pooling
         self.objective = objective
-        build_head = OBJECTIVES[objective].head or (ProjectionHead if projection else nn.Identity)
-        self.head = build_head(model.config.hidden_size)
+        hidden_size, build_head = model.config.hidden_size, OBJECTIVES[objective].head
+        if build_head:
+            self.head = build_head(hidden_size, classes)
+        else:
+            self.head = ProjectionHead(hidden_size) if projection else nn.Identity()
 
     def forward(
         self,

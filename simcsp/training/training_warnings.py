@@ -9,6 +9,7 @@ import numpy as np
 from simcsp.core.config import PretrainConfig
 from simcsp.metrics.scores import chance_auc
 from simcsp.text.alphabet import A, T
+from simcsp.text.annotated import OTHER
 from simcsp.training.objectives import OBJECTIVES
 
 COLLAPSED = 0.99
@@ -50,11 +51,11 @@ def batch_for_gpu(name: str, batch_size: int, device: str) -> str | None:
     )
 
 
-def chance_loss(stage: PretrainConfig, composition: float) -> float | None:
+def chance_loss(stage: PretrainConfig, composition: float, classes: int) -> float | None:
     """The loss, in nats, of an encoder that makes the same of every window, by the registry of objectives; None where
-    that has none, or where losses are mixed. composition: see `base_entropy`."""
+    that has none, or where losses are mixed. composition: see `base_entropy`; classes: of the text's crops."""
     chance = OBJECTIVES[stage.objective].chance
-    return None if chance is None or stage.mlm_weight else chance(stage, composition)
+    return None if chance is None or stage.mlm_weight else chance(stage, composition, classes)
 
 
 def base_entropy(ids: np.ndarray) -> float:
@@ -64,13 +65,15 @@ def base_entropy(ids: np.ndarray) -> float:
     return float(-(shares * np.log(shares)).sum())
 
 
-def stuck(rows: Sequence[dict[str, float]], stage: PretrainConfig, composition: float) -> str | None:
-    """A loss that is still at chance. rows: of metrics.jsonl; composition: see `base_entropy`.
+def stuck(
+    rows: Sequence[dict[str, float]], stage: PretrainConfig, composition: float, classes: int = OTHER
+) -> str | None:
+    """A loss that is still at chance. rows: of metrics.jsonl; composition, classes: see `chance_loss`.
 
     Looked at from 200 steps after the warm-up on, or at the last step where that comes first.
     """
     losses = [(row["step"], row["train/loss"]) for row in rows if "train/loss" in row]
-    chance = chance_loss(stage, composition)
+    chance = chance_loss(stage, composition, classes)
     if not losses or chance is None or losses[-1][0] < min(stage.steps, stage.warmup + _PATIENCE):
         return None
     mean = float(np.mean([loss for step, loss in losses if step > losses[-1][0] - _RECENT]))

@@ -10,7 +10,7 @@ from simcsp.core.config import Config, DataConfig
 from simcsp.core.errors import InputError
 from simcsp.labels.overlap import hidden_windows, measure_overlap
 from simcsp.text.alphabet import N, decode
-from simcsp.text.annotated import SITE_CLASSES
+from simcsp.text.annotated import OTHER, SITE_CLASSES
 from simcsp.text.corpora import build_sampler, open_corpus
 from utils.arguments import find_faults
 
@@ -35,7 +35,7 @@ def settings(text, folder, names=("one",), **more):
 def test_every_crop_shows_its_class_at_the_centre_on_the_sense_strand(text, tmp_path):
     corpus = open_corpus(settings(text, tmp_path, decoys=3), 0)
     assert Counter(corpus.classes.tolist()) == {0: 2 * INTRONS, 1: 2 * INTRONS, 2: 6 * INTRONS, 3: 6 * INTRONS}
-    sampler, seen = build_sampler(settings(text, tmp_path), corpus, 0), {name: [] for name in SITE_CLASSES}
+    sampler, seen = build_sampler(settings(text, tmp_path), corpus, 0), {name: [] for name in SITE_CLASSES[:OTHER]}
     for step in range(20):
         for row, kind in zip(sampler.batch(step, 16), sampler.classes(step, 16)):
             seen[SITE_CLASSES[kind]].append(decode(row))
@@ -45,6 +45,21 @@ def test_every_crop_shows_its_class_at_the_centre_on_the_sense_strand(text, tmp_
     assert all(row[half : half + 2] == "GT" for row in seen["GT decoy"])
     assert all(row[half - 2 : half] == "AG" for row in seen["AG decoy"])
     assert not {row[half : half + 6] for row in seen["GT decoy"]} & {"GTAAGT"}
+
+
+def test_other_bases_are_a_class_of_their_own_and_no_sites(text, tmp_path):
+    data = settings(text, tmp_path, decoys=3, other_bases=200)
+    corpus, without = open_corpus(data, 0), open_corpus(settings(text, tmp_path, decoys=3), 0)
+    old = corpus.classes < OTHER
+    assert np.array_equal(corpus.intervals.start[old], without.intervals.start)
+    key = 2 * corpus.intervals.start + corpus.intervals.minus
+    assert (corpus.classes == OTHER).sum() > 400
+    assert not set(key[corpus.classes == OTHER]) & set(key[corpus.classes < 2])
+    assert set(key[corpus.classes == OTHER]) & set(key[(corpus.classes >= 2) & old])  # a decoy is another base too
+    assert corpus.intervals.start.min() >= 0 and corpus.intervals.start.max() + WINDOW <= sum(
+        record.length for record in corpus.store.records
+    )
+    assert Counter(corpus.classes[build_sampler(data, corpus, 0)._index(0, 30)].tolist()) == dict.fromkeys(range(5), 6)
 
 
 def test_sites_and_decoys_of_a_region_lie_inside_it(text, tmp_path):

@@ -55,6 +55,7 @@ def test_classify_is_cross_entropy_with_a_linear_head_that_no_checkpoint_holds(m
     with torch.no_grad():
         logits = learner(torch.from_numpy(add_special_tokens(windows())).int())
     assert logits.shape == (12, 4)
+    assert Learner(model, "centre", "classify", classes=5).head.out_features == 5
     assert float(loss.detach()) == pytest.approx(float(F.cross_entropy(logits, torch.from_numpy(CLASSES))), abs=1e-6)
     assert float(accuracy) == pytest.approx(float((logits.argmax(1) == torch.from_numpy(CLASSES)).float().mean()))
 

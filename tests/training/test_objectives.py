@@ -261,7 +261,7 @@ def check_chance(name):
         if OBJECTIVES[name].chance is not None and not more.keys() & inapplicable_fields(name).keys():
             vectors = torch.ones(OBJECTIVES[name].views + len(more), 8, 4)
             alike = Outputs(vectors, CLASSES, None, slice(None), lambda count: count)
-            chance = OBJECTIVES[name].chance(stage, 1.38)
+            chance = OBJECTIVES[name].chance(stage, 1.38, 4)
             assert float(OBJECTIVES[name].loss(alike, stage)) == pytest.approx(chance, rel=1e-6)
 
 

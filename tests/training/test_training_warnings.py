@@ -45,7 +45,7 @@ def test_vectors_that_all_point_one_way_are_a_collapse(now, before, objective, f
 
 
 def test_mixed_losses_have_no_chance_value():
-    assert chance_loss(stage(mlm_weight=0.1), 0.0) is None
+    assert chance_loss(stage(mlm_weight=0.1), 0.0, 4) is None
 
 
 def test_the_entropy_of_bases_leaves_n_out():
