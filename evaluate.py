@@ -5,7 +5,6 @@
     python evaluate.py nmi       SOURCE ...   NMI of the motif sites, its halves and bounds, floors
     python evaluate.py layers    SOURCE ...   SCCS, linear probe and NMI of every layer and pooling, beside the floors
     python evaluate.py offsets   SOURCE ...   linear probe at sites that lie off the centre of the window
-    python evaluate.py mlm       SOURCE ...   masked-base accuracy by region on a held-out record, and of its neighbours
     python evaluate.py classify  SOURCE ...   test scores of fine-tuned folds, recomputed from their checkpoints
     python evaluate.py benchmark SOURCE ...   benchmark species: each fold's model, their mean ensemble, the floors
     python evaluate.py relate    RUN [RUN ...] [CONFIG.yaml] ...   do SCCS, NMI and a probe predict F1 and AUC?
@@ -33,7 +32,7 @@ from utils.script import run_script
 
 # Where each command is: imported when it is asked for, because their libraries take seconds to import.
 MODULES = {
-    **dict.fromkeys(("sccs", "nmi", "layers", "offsets", "mlm"), "commands.encoders"),
+    **dict.fromkeys(("sccs", "nmi", "layers", "offsets"), "commands.encoders"),
     **dict.fromkeys(("classify", "benchmark"), "commands.classifiers"),
     **dict.fromkeys(("relate", "report"), "commands.runs"),
     "splicebert": "commands.splicebert",

@@ -1,4 +1,4 @@
-"""sccs, nmi, layers, offsets, mlm: what an encoder knows before any classifier is fitted."""
+"""sccs, nmi, layers, offsets: what an encoder knows before any classifier is fitted."""
 
 from __future__ import annotations
 
@@ -13,17 +13,8 @@ from commands.sources import encoders
 from simcsp.core.arms import BASELINE
 from simcsp.core.config import Config
 from simcsp.core.device import build_accelerator
-from simcsp.core.errors import InputError
 from simcsp.labels.motifs import NMI_CLUSTERS, load_motifs, load_nmi_sites
 from simcsp.labels.splits import read_windows, selection_windows
-from simcsp.metrics.masked import (
-    REGIONS,
-    WHOLE,
-    best_neighbours,
-    choose_windows,
-    compare_with_neighbours,
-    masked_predictions,
-)
 from simcsp.metrics.offsets import measure_offsets
 from simcsp.metrics.proxies import (
     LEIDEN_SEEDS,
@@ -39,13 +30,7 @@ from simcsp.model.checkpoint import load_backbone
 from simcsp.model.embedding import Encoder
 from simcsp.model.encoder import check_length, fresh_like
 from simcsp.report.table import score_table
-from simcsp.text.annotation import read_annotation
-from simcsp.text.kmers import near_duplicate_groups, shared_windows
-from simcsp.text.sampler import covered
-from simcsp.text.store import open_store
-from simcsp.training.pretraining_text import open_text
-
-MLM_PLACES = 4000  # bases masked in each region, one at a time
+from simcsp.text.kmers import near_duplicate_groups
 
 
 def measure_encoders(
@@ -183,45 +168,3 @@ def show_offsets(source: Path, config: Config) -> None:
     print(f"{source}: {len(chosen)} selection windows of {context} nt, the site so far off the centre")
     print(score_table({f"{name} {row}": scores for name, table in by_name.items() for row, scores in table.items()}))
     print("auc: probe fitted on centred windows; refitted_auc: on windows moved as far; five parts")
-
-
-def show_mlm(source: Path, config: Config) -> None:
-    """Masked-base accuracy on the records of evaluate.mlm_fasta, against the three bases on either side.
-
-    The neighbour model is fitted on each source of the pre-training text and on all of them; the best of these on the
-    very bases asked stands in the table. Bases whose window shares 80 nt with the text are left out.
-    """
-    settings, windows_nt = config.evaluate, config.data.window
-    if settings.mlm_fasta is None or settings.mlm_annotation is None:
-        raise InputError("evaluate.mlm_fasta and evaluate.mlm_annotation are not set: mlm needs a held-out record")
-    accelerator = build_accelerator(config.device, config.precision)
-    corpus = open_text(config, accelerator)
-    stretches = covered(corpus.intervals)
-    kept_out = open_store([settings.mlm_fasta], config.data.cache)
-    windows, places, regions = [], [], []
-    transcripts = read_annotation(settings.mlm_annotation, {r.name: r.length for r in kept_out.records})
-    for record in kept_out.records:
-        chosen = choose_windows(kept_out, record, transcripts, windows_nt, MLM_PLACES, config.seed)
-        for column, values in zip((windows, places, regions), chosen):
-            column.append(values + (record.offset if column is places else 0))
-    windows, places, regions = (np.concatenate(column) for column in (windows, places, regions))
-    fresh_text = ~shared_windows(windows, (corpus.store.ids[start:end] for start, end in stretches))
-    windows, places, regions = windows[fresh_text], places[fresh_text], regions[fresh_text]
-    table = best_neighbours(corpus, stretches, windows)
-    for name, folder in encoders(source).items():
-        model, _, _ = load_backbone(config.model.saved_as(folder), need_mlm_head=True)
-        check_length(model, windows_nt, "data.window")
-        model.to(accelerator.device)
-        probabilities = masked_predictions(model, windows, settings.batch_size, accelerator.autocast)
-        rows = {}
-        for number, region in (*enumerate(REGIONS), (WHOLE, "whole record")):
-            in_region = regions == number
-            if in_region.any():
-                rows[region] = compare_with_neighbours(
-                    probabilities[in_region], table, windows[in_region], places[in_region], config.seed
-                )
-        print(f"{name}: one base masked in {windows_nt} nt of {Path(settings.mlm_fasta).name}")
-        print(score_table(rows))
-    print(
-        f"{int((~fresh_text).sum())} of {len(fresh_text)} bases left out: their window shares an 80-mer with the text"
-    )

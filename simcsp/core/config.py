@@ -428,9 +428,9 @@ class EvaluateConfig:
     kmer: PositiveInt = 4
     """k of the k-mer logistic regression."""
     mlm_fasta: str | None = None
-    """FASTA of a held-out record, on which `evaluate.py mlm` measures masked-base accuracy."""
+    """FASTA of a held-out record, on which `evaluate.py splicebert` measures masked-base accuracy; null: the genes."""
     mlm_annotation: str | None = None
-    """GTF or GFF3 of that FASTA: exons, introns and splice sites are scored separately."""
+    """GTF or GFF3 of that FASTA: its regions are scored separately."""
     cnn_parameters: PositiveInt = 110_000
     """Approximate number of parameters of the arm cnn: choose that of the encoder (models/simcsp-small: 110,000)."""
     pwm_flank: PositiveInt = 20

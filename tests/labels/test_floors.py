@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import write_species
+from conftest import other_strand, random_bases, write_species
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
@@ -20,6 +20,7 @@ from simcsp.labels.floors import (
     LINEAR_CS,
     KmerLogistic,
     Labelled,
+    NeighbourTable,
     SiteLinear,
     annotated_sites,
     fit_annotation_floor,
@@ -196,3 +197,38 @@ def test_an_annotation_floor_without_annotation_is_refused_in_one_line():
         with pytest.raises(InputError, match="annotation and annotation_linear are fitted on") as error:
             annotated_sites(data, 0)
         assert "\n" not in str(error.value)
+
+
+def plain_counts(texts, reach):
+    """{(left, right): {base: count}} by slicing strings, both strands."""
+    counts = {}
+    for text in [*texts, *map(other_strand, texts)]:
+        for i in range(reach, len(text) - reach):
+            near = text[i - reach : i], text[i + 1 : i + 1 + reach]
+            if "N" not in near[0] + text[i] + near[1]:
+                counts.setdefault(near, dict.fromkeys("ACGT", 0))[text[i]] += 1
+    return counts
+
+
+@pytest.mark.parametrize("reach", [1, 3])
+def test_neighbour_table_equals_a_plain_count(reach):
+    rng = np.random.default_rng(0)
+    texts = [random_bases(rng, 400), random_bases(rng, 90) + "N" + random_bases(rng, 90), "ACG"]
+    table = NeighbourTable(reach)
+    for text in texts:
+        table.add(encode(text))
+    counts = plain_counts(texts, reach)
+    windows = [random_bases(rng, 2 * reach + 5) for _ in range(200)]
+    predicted = table.predict(np.stack([encode(window) for window in windows]))
+    for window, row in zip(windows, predicted):
+        middle = len(window) // 2
+        near = window[middle - reach : middle], window[middle + 1 : middle + 1 + reach]
+        expected = np.array([counts.get(near, {}).get(base, 0) + 1 for base in "ACGT"])
+        assert row == pytest.approx(expected / expected.sum())
+
+
+def test_neighbour_table_gives_even_odds_beside_an_n():
+    table = NeighbourTable()
+    table.add(encode("ACGTACGTACGTACGT"))
+    assert table.predict(encode("ACGNTACGA")[None]).tolist() == [[0.25] * 4]
+    assert table.predict(encode("NCGTTACGN")[None]).max() > 0  # an N out of reach does not count

@@ -1,11 +1,14 @@
 """How much of the evaluation lies in the pre-training text, by coordinates and by shared k-mers."""
 
+import json
+
 import numpy as np
 import pytest
-from conftest import other_strand, random_bases
+from conftest import motif_settings, other_strand, random_bases, tiny_config
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import pretrain
 import simcsp.text.kmers
 from simcsp.labels.overlap import overlap_report, sites_in_text
 from simcsp.text.alphabet import encode
@@ -69,3 +72,22 @@ def test_the_report_says_each_part_in_a_sentence_and_reads_the_text_once(small_p
         "short: windows of 60 nt cannot share 80 bases, so their overlap with the text is not known.",
     ]
     assert [part.share for part in report[:3]] == [1 / 3, 0.75, 0] and np.isnan(report[3].share)
+
+
+def test_a_run_says_what_its_text_is_and_how_much_of_the_evaluation_it_holds(finished):
+    corpus = json.loads((finished.run / "corpus.json").read_text())
+    assert corpus["corpus"] == "fasta" and corpus["sources"] == ["genome.fa"] and len(corpus["sha256"]) == 64
+    assert {"name", "length", "n_share", "repeat_share"} <= set(corpus["records"][0])
+    overlap = json.loads((finished.run / "overlap.json").read_text())
+    parts = {part["part"]: part for part in overlap["parts"]}
+    assert parts["training donor positive"]["count"] == 100
+    assert "## Overlap of the evaluation with the pre-training text" in (finished.run / "report/report.md").read_text()
+
+
+def test_motif_sites_are_found_in_the_text_by_their_coordinates(tiny_data, tmp_path, call):
+    for name, records, inside in (("off", ["tiny1", "tiny2"], 0), ("on", ["tiny3"], 40)):
+        changes = motif_settings(tiny_data) | {"data.records": records, "mlm.steps": 0, "pretrain.steps": 1}
+        changes |= {"pretrain.warmup_steps": 0, "name": name}
+        call(pretrain, tiny_config(tmp_path, tiny_data, changes))
+        parts = json.loads((tmp_path / f"runs/{name}/overlap.json").read_text())["parts"]
+        assert [part["shared"] for part in parts if part["part"] == "motif sites"] == [inside]
