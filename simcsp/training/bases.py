@@ -37,7 +37,7 @@ from simcsp.model.checksums import sha256_folder
 from simcsp.model.encoder import fresh_like
 from simcsp.text.alphabet import N, reverse_complement
 from simcsp.training.arms import Arm, resolve_arms
-from simcsp.training.optimizer import decay_groups, pack_state, take_step, unpack_state
+from simcsp.training.optimizer import decay_groups, pack_state, prepare_optimizer, take_step, unpack_state
 from simcsp.training.stopping import StopSignal, stop_if_asked
 from simcsp.training.tensorboard import open_folder
 
@@ -362,7 +362,7 @@ def start_fit(
     average = None
     if settings.average:
         average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(settings.average), use_buffers=True)
-    model, optimizer = accelerator.prepare(model), accelerator.prepare(optimizer)
+    model, optimizer = accelerator.prepare(model), prepare_optimizer(accelerator, optimizer)
     return Fit(settings, text, run, accelerator, (seed, fold), model, average, optimizer, scheduler)
 
 

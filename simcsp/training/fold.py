@@ -36,7 +36,7 @@ from simcsp.model.encoder import window_vectors
 from simcsp.text.kmers import similar_to_training
 from simcsp.training.fold_setup import Fold, FoldSetup, Start, copy_encoder, encode, training_tokens
 from simcsp.training.objectives import sup_con
-from simcsp.training.optimizer import build_optimizer, pack_state, take_step, unpack_state
+from simcsp.training.optimizer import build_optimizer, pack_state, prepare_optimizer, take_step, unpack_state
 from simcsp.training.stopping import stop_if_asked
 from simcsp.training.training_warnings import at_chance, one_class
 
@@ -111,7 +111,7 @@ def enter_stage(setup: FoldSetup, fold: Fold, fit: Fit, stage: str, start: Start
         fit.max_epochs * (len(fold.parts["train"]) // fit.batch_size),
         fused=True,
     )
-    fit.optimizer = setup.accelerator.prepare(optimizer)
+    fit.optimizer = prepare_optimizer(setup.accelerator, optimizer)
 
 
 def encode_parts(setup: FoldSetup, fold: Fold, bert: BertModel, start: Start, *parts: str) -> torch.Tensor:

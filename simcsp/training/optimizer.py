@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
@@ -30,6 +31,19 @@ def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     matrices = [p for p in model.parameters() if p.ndim > 1]
     vectors = [p for p in model.parameters() if p.ndim <= 1]
     return [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+
+
+def prepare_optimizer(accelerator: Accelerator, optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    """The optimiser as accelerate steps it, at the start of a training: under fp16 with a loss scaler of its own.
+
+    The accelerator's would go on at the scale to which the training before it came: a fold or stage by itself would
+    then skip other steps than among others.
+    """
+    if accelerator.scaler is not None:
+        if not hasattr(accelerator, "unused_scaler"):
+            accelerator.unused_scaler = accelerator.scaler
+        accelerator.scaler = copy.deepcopy(accelerator.unused_scaler)
+    return accelerator.prepare(optimizer)
 
 
 def take_step(accelerator: Accelerator, optimizer: torch.optim.Optimizer, scheduler: LRScheduler) -> bool:

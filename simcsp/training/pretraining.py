@@ -27,7 +27,7 @@ from simcsp.text.sampler import WindowSampler
 from simcsp.training.cost import step_memory
 from simcsp.training.masking import Chooser, build_chooser
 from simcsp.training.objectives import inapplicable_fields
-from simcsp.training.optimizer import build_optimizer, decay_groups, pack_state, take_step, unpack_state
+from simcsp.training.optimizer import build_optimizer, decay_groups, pack_state, prepare_optimizer, take_step, unpack_state
 from simcsp.training.pretraining_run import PretrainingRun, SilentRun, stage_config, stage_inputs
 from simcsp.training.pretraining_text import open_text, record_corpus
 from simcsp.training.processes import Processes, processes_of
@@ -123,7 +123,7 @@ class Training:
         optimizer, self.scheduler = build_optimizer(
             groups, stage.lr, stage.weight_decay, stage.lr_scheduler_type, stage.warmup, stage.steps
         )
-        self.optimizer, self.processes = accelerator.prepare(optimizer), processes_of(accelerator)
+        self.optimizer, self.processes = prepare_optimizer(accelerator, optimizer), processes_of(accelerator)
         learner = accelerator.prepare_model(learner, evaluation_mode=True)  # its number format; gradients come next
         learner, unused = MiniBatches(learner, stage.mini_batch_size), leaves_unused(stage, pooling)
         self.learner = share_gradients(learner, accelerator, unused)

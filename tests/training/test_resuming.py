@@ -239,6 +239,27 @@ def test_pretraining_goes_on_where_fp16_gradients_overflow(finished, tiny_data, 
     assert all("train/grad_norm" in row and "train/skipped_steps" not in row for row in full)
 
 
+def test_every_stage_seed_and_fold_starts_with_the_loss_scaler_that_it_has_alone(
+    finished, no_report, tiny_data, tmp_path, call, fp16
+):
+    """The first step of each overflows, as it does where it is the first of its process."""
+    changes = {"mlm.steps": 0, "pretrain.steps": 4, "pretrain.control": True, "pretrain.seeds": [0, 1]}
+    changes |= {"pretrain.logging_steps": 1, "finetune.arms": ["baseline"], "finetune.folds": [0, 1]}
+    config = tiny_config(tmp_path, tiny_data, changes | {"finetune.max_epochs": 1})
+    call(pretrain, config)
+    call(finetune, config)
+    run = tmp_path / "runs/tiny"
+    for stage in (f"{name}/seed{seed}" for name in ("pretrain", "control") for seed in (0, 1)):
+        skipped = [row["train/skipped_steps"] for row in read_metrics(run / stage) if "train/loss" in row]
+        assert skipped == [1, 0, 0, 0], stage
+    assert [read_metrics(folder)[0]["train/skipped_steps"] for folder in fold_folders(run)] == [1, 1]
+    alone = tiny_config(tmp_path / "alone", tiny_data, changes | {"finetune.max_epochs": 1})
+    shutil.copytree(run / "pretrain", tmp_path / "alone/runs/tiny/pretrain")
+    call(finetune, alone, "--finetune.folds", "[1]")
+    (fold,) = fold_folders(tmp_path / "alone/runs/tiny")
+    assert_same_run(fold, fold_folders(run)[1])
+
+
 def test_means_leave_the_norm_of_a_skipped_step_out(finished, tiny_data, tmp_path, call, fp16):
     call(pretrain, tiny_config(tmp_path, tiny_data, {"mlm.steps": 0, "pretrain.logging_steps": 4}))
     rows = [row for row in read_metrics(tmp_path / "runs/tiny/pretrain") if "train/loss" in row]
