@@ -27,7 +27,14 @@ from simcsp.text.sampler import WindowSampler
 from simcsp.training.cost import step_memory
 from simcsp.training.masking import Chooser, build_chooser
 from simcsp.training.objectives import inapplicable_fields
-from simcsp.training.optimizer import build_optimizer, decay_groups, pack_state, prepare_optimizer, take_step, unpack_state
+from simcsp.training.optimizer import (
+    build_optimizer,
+    decay_groups,
+    pack_state,
+    prepare_optimizer,
+    take_step,
+    unpack_state,
+)
 from simcsp.training.pretraining_run import PretrainingRun, SilentRun, stage_config, stage_inputs
 from simcsp.training.pretraining_text import open_text, record_corpus
 from simcsp.training.processes import Processes, processes_of
