@@ -92,16 +92,15 @@ def compare_scan(asked: argparse.Namespace, genome: Genome) -> None:
     chunk = sides[0].labeller.chunk
     piece = max(1, PIECE // chunk) * chunk
     pieces: dict[str, list[np.ndarray]] = {side.name: [] for side in sides}
-    speeds: dict[str, list[tuple[float, float]]] = {side.name: [] for side in sides}
+    speeds: dict[str, list[tuple[float, ...]]] = {side.name: [] for side in sides}
     labels, candidates, unknown, floors = [], [], [], {}
     strands, records = 1 if asked.forward else 2, genome.store.records[:: asked.every]
     for record in records:
         for turn, start in enumerate(range(0, record.length, piece)):
             end = min(start + piece, record.length)
             for side in sides[:: 1 if turn % 2 else -1]:
-                wall, cpu = time.perf_counter(), time.process_time()
-                pieces[side.name].append(side.scan(genome, record.name, start, end, strands))
-                spent = time.process_time() - cpu, time.perf_counter() - wall
+                scores_of_piece, spent = timed_scan(side, genome, record.name, start, end, strands)
+                pieces[side.name].append(scores_of_piece)
                 speeds[side.name].append((end - start, *spent))
             print(f"{record.name} {end:,} of {record.length:,}", file=sys.stderr, flush=True)
         labels.append(record_labels(genome, record.name)[:strands])
@@ -111,16 +110,8 @@ def compare_scan(asked: argparse.Namespace, genome: Genome) -> None:
             floors.setdefault(name, []).append(score_record(genome, record.name, score)[:strands])
     truth, motifs = np.concatenate(labels, axis=1), np.concatenate(candidates, axis=1)
     known = ~np.concatenate(unknown)
-    print("| | parameters | context | AP, all bases | AP, GT / AG | top-k | recall | Mb a minute, CPU | by the wall |")
-    print("|---|---|---|---|---|---|---|---|---|")
-    for side in sides:
-        odds = np.concatenate(pieces[side.name], axis=1)
-        everywhere, among = scores(odds, truth, known), scores(odds, truth, known, motifs)
-        bases, *seconds = np.array(speeds[side.name]).T
-        rates = [f"{np.median(60 * bases / 1e6 / spent):.2f}" for spent in seconds]
-        cells = [f"{side.parameters:,}", f"{side.context:,}", pair(everywhere, "ap")]
-        cells += [pair(among, key) for key in ("ap", "topk", "recall")] + rates
-        print(f"| {side.name} | {' | '.join(cells)} |", flush=True)
+    every_odds = {name: np.concatenate(parts, axis=1) for name, parts in pieces.items()}
+    show_sides(sides, every_odds, speeds, truth, known, motifs)
     for name, rows in floors.items():
         among = scores(np.concatenate(rows, axis=1), truth, known, motifs)
         print(f"| {name} | | | | {' | '.join(pair(among, key) for key in ('ap', 'topk', 'recall'))} | | |")
@@ -129,9 +120,39 @@ def compare_scan(asked: argparse.Namespace, genome: Genome) -> None:
         "donor / acceptor; "
         + "; ".join(f"{sites.sum():,} sites of {all_.sum():,} candidates" for all_, sites in counts)
     )
-    odds = np.concatenate(pieces[sides[0].name], axis=1)
+    odds = every_odds[sides[0].name]
     show_classes(asked, genome, [record.name for record in records], odds, truth, known)
     show_reliability(sides[0].labeller, odds, truth, known)
+
+
+def timed_scan(
+    side: Ours | Networks, genome: Genome, name: str, start: int, end: int, strands: int
+) -> tuple[np.ndarray, tuple[float, float]]:
+    """(scores of a stretch, its seconds of processor time and by the wall)."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    odds = side.scan(genome, name, start, end, strands)
+    return odds, (time.process_time() - cpu, time.perf_counter() - wall)
+
+
+def show_sides(
+    sides: list[Ours | Networks],
+    every_odds: dict[str, np.ndarray],
+    speeds: dict[str, list[tuple[float, ...]]],
+    truth: np.ndarray,
+    known: np.ndarray,
+    motifs: np.ndarray,
+) -> None:
+    """A row for each model: scores of all bases and of the candidates, speed as the median over pieces."""
+    print("| | parameters | context | AP, all bases | AP, GT / AG | top-k | recall | Mb a minute, CPU | by the wall |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    for side in sides:
+        odds = every_odds[side.name]
+        everywhere, among = scores(odds, truth, known), scores(odds, truth, known, motifs)
+        bases, *seconds = np.array(speeds[side.name]).T
+        rates = [f"{np.median(60 * bases / 1e6 / spent):.2f}" for spent in seconds]
+        cells = [f"{side.parameters:,}", f"{side.context:,}", pair(everywhere, "ap")]
+        cells += [pair(among, key) for key in ("ap", "topk", "recall")] + rates
+        print(f"| {side.name} | {' | '.join(cells)} |", flush=True)
 
 
 def show_classes(

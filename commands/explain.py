@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from accelerate import Accelerator
 
 from commands.flags import FlagParser, number_between
 from commands.genome import is_of_bases, load_labeller, model_config, split_inputs
 from commands.sources import choose_models
+from simcsp.core.config import Config
 from simcsp.core.device import build_accelerator
 from simcsp.core.errors import InputError
 from simcsp.core.files import refuse_input_as_output, replacing, written_aside
@@ -25,7 +27,7 @@ from simcsp.genome.explain import (
     strongest,
 )
 from simcsp.genome.regions import find_spans
-from simcsp.metrics.mutagenesis import LETTERS, logo_heights, mean_drops, substitution_drops
+from simcsp.metrics.mutagenesis import LETTERS, Score, substitution_drops
 from simcsp.model.ensemble import load_ensemble
 from simcsp.text.known_introns import read_truth
 from simcsp.text.sites import SITES
@@ -57,16 +59,10 @@ def show_explain(words: list[str]) -> None:
         refuse_input_as_output(written, [source, genome, given, asked.annotation])
     config = model_config(source, given, others)
     accelerator = build_accelerator(config.device, config.precision)
-    if is_of_bases(source):
-        labeller = load_labeller(source, accelerator)
-        scorers = {kind: bases_score(labeller, kind) for kind in SITES}
-    else:
-        folders, _ = choose_models(source, None, None)
-        ensemble = load_ensemble(folders, config, accelerator.device, None, accelerator.autocast)
-        scorers = {kind: (partial(ensemble.logits, kind=kind), ensemble.length) for kind in ensemble.groups}
+    scorers = scorers_of(source, config, accelerator)
     store = open_store([genome], config.data.cache)
     spans, annotated = find_spans(asked.region, store), read_truth(asked.annotation, store)
-    from simcsp.report.logo import Mutagenesis, mutagenesis_plot  # matplotlib takes a while
+    from simcsp.report.logo import Mutagenesis  # matplotlib takes a while
 
     panels, branch = {}, None
     for kind, (score, length) in scorers.items():
@@ -80,29 +76,44 @@ def show_explain(words: list[str]) -> None:
         offsets = np.arange(-before, after)
         drops = substitution_drops(score, windows, offsets + length // 2)
         texts = windows[:, offsets + length // 2]
-        heights = logo_heights(texts, drops)
-        panels[kind] = Mutagenesis(heights, mean_drops(texts, drops), offsets, len(windows))
-        top = np.argsort(-heights.sum(axis=1))[:6]
-        shown = ", ".join(f"{offsets[i] + (offsets[i] >= 0):+d} {LETTERS[heights[i].argmax()]}" for i in sorted(top))
+        panels[kind] = panel = Mutagenesis.of(texts, drops, offsets)
+        top = np.sort(np.argsort(-panel.heights.sum(axis=1))[:6])
+        shown = ", ".join(f"{panel.positions[i]:+d} {LETTERS[panel.heights[i].argmax()]}" for i in top)
         print(
             f"{kind}: {len(windows)} of {len(sites)} sites, logits {logits[-1]:.2f} to {logits[0]:.2f}; most at {shown}"
         )
         if kind == "acceptor" and before >= BRANCH_POINT[1] + BRANCH_ROOM:
             branch = _branch_point(texts, drops, before)
-    title = f"In-silico mutagenesis, {source.name}"
-    figures = {asked.out: mutagenesis_plot(panels, title)}
-    rows = [row for kind, panel in panels.items() for row in _rows(kind, panel, panel.offsets + (panel.offsets >= 0))]
+    write_panels(panels, branch, f"In-silico mutagenesis, {source.name}", asked.out)
+
+
+def scorers_of(source: Path, config: Config, accelerator: Accelerator) -> dict[str, tuple[Score, int]]:
+    """{type of site: (score, nt of its windows)} of a model of bases, or of classifiers of windows."""
+    if is_of_bases(source):
+        labeller = load_labeller(source, accelerator)
+        return {kind: bases_score(labeller, kind) for kind in SITES}
+    folders, _ = choose_models(source, None, None)
+    ensemble = load_ensemble(folders, config, accelerator.device, None, accelerator.autocast)
+    return {kind: (partial(ensemble.logits, kind=kind), ensemble.length) for kind in ensemble.groups}
+
+
+def write_panels(panels: dict[str, Mutagenesis], branch: Mutagenesis | None, title: str, out: Path) -> None:
+    """The figures and the table beside them."""
+    from simcsp.report.logo import mutagenesis_plot
+
+    figures = {out: mutagenesis_plot(panels, title)}
+    rows = [row for kind, panel in panels.items() for row in _rows(kind, panel, panel.positions)]
     if branch is not None:
         aligned = mutagenesis_plot({"branch point": branch}, title, "the A of YTNAY before acceptors")
-        figures[asked.out.with_suffix(f".branch{asked.out.suffix}")] = aligned
+        figures[out.with_suffix(f".branch{out.suffix}")] = aligned
         rows += _rows("branch point", branch, branch.offsets)
     for path, figure in figures.items():
         with replacing(path) as aside:
             figure.savefig(aside, dpi=150)
     table = pd.DataFrame(rows, columns=["type", "position", "base", "height", "drop"])
-    with written_aside(asked.out.with_suffix(".tsv")) as handle:
+    with written_aside(out.with_suffix(".tsv")) as handle:
         table.to_csv(handle, sep="\t", index=False, float_format="%.4f", na_rep="NA")
-    print(", ".join(map(str, [*figures, asked.out.with_suffix(".tsv")])))
+    print(", ".join(map(str, [*figures, out.with_suffix(".tsv")])))
 
 
 def _branch_point(texts: np.ndarray, drops: np.ndarray, boundary: int) -> Mutagenesis | None:
@@ -115,10 +126,9 @@ def _branch_point(texts: np.ndarray, drops: np.ndarray, boundary: int) -> Mutage
     if not len(windows):
         print()
         return None
-    heights = logo_heights(windows, window_drops)
-    print(f"; changing its A costs {heights[BRANCH_ROOM].sum():.3f}, another A before C or T {others:.3f}")
-    offsets = np.arange(-BRANCH_ROOM, BRANCH_ROOM + 1)
-    return Mutagenesis(heights, mean_drops(windows, window_drops), offsets, len(windows))
+    panel = Mutagenesis.of(windows, window_drops, np.arange(-BRANCH_ROOM, BRANCH_ROOM + 1))
+    print(f"; changing its A costs {panel.heights[BRANCH_ROOM].sum():.3f}, another A before C or T {others:.3f}")
+    return panel
 
 
 def _rows(kind: str, panel: Mutagenesis, positions: np.ndarray) -> list[tuple]:

@@ -25,9 +25,8 @@ def run_script(main: Callable[[], None], together: bool = False) -> None:
     machine speaks for the others.
     """
     os.environ["MPLBACKEND"] = "agg"  # pictures are files; the backend of a caller's notebook may not be installed here
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # names of records and folders, where the locale has no letters for them
-            stream.reconfigure(errors="backslashreplace")
+    for stream in (sys.stdout, sys.stderr):  # names of records and folders, where the locale has no letters for them
+        getattr(stream, "reconfigure", dict)(errors="backslashreplace")
     before = signal.signal(signal.SIGTERM, _stop)
     try:
         if started_together() > 1 and not together:
@@ -55,7 +54,7 @@ def run_script(main: Callable[[], None], together: bool = False) -> None:
         remedy = "take smaller batches, models or files, or a machine with more"
         sys.exit(_say(f"{sys.argv[0]}: error: the memory of this machine does not suffice: {remedy}", 2))
     except RuntimeError as error:
-        if type(error).__name__ != "OutOfMemoryError" and "can't allocate memory" not in str(error):  # torch's two
+        if not _is_out_of_memory(error):
             raise
         _let_the_first_speak()
         reason = " ".join(str(error).split(". ")[0].split())
@@ -69,6 +68,11 @@ def run_script(main: Callable[[], None], together: bool = False) -> None:
         sys.exit(_say(f"{sys.argv[0]}: {detail}; rerun the same command to resume", 128 + number))
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether torch says so: on a GPU by a class of its own, on a CPU in words alone."""
+    return type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
 
 
 def check_address_space() -> None:

@@ -37,27 +37,21 @@ def substitution_drops(score: Score, windows: np.ndarray, places: np.ndarray | N
     return drops
 
 
-def mean_drops(windows: np.ndarray, drops: np.ndarray, places: np.ndarray | None = None) -> np.ndarray:
+def mean_drops(texts: np.ndarray, drops: np.ndarray) -> np.ndarray:
     """float64 [places, 4]: mean drop over the windows that have another base there; NaN where none has.
 
-    windows: uint8 [n, length]; drops: of `substitution_drops` with the same places.
+    texts: uint8 [n, places], the bases at the places of `substitution_drops`; drops: what that gave.
     """
-    changed = _bases(windows, places) != _IDS
+    changed = texts[..., None] != _IDS
     count = changed.sum(axis=0)
     return np.where(changed, drops, 0.0).sum(axis=0, dtype=np.float64) / np.where(count, count, np.nan)
 
 
-def logo_heights(windows: np.ndarray, drops: np.ndarray, places: np.ndarray | None = None) -> np.ndarray:
+def logo_heights(texts: np.ndarray, drops: np.ndarray) -> np.ndarray:
     """float64 [places, 4]: heights of a logo's letters.
 
     The height of a letter is the mean drop over the three substitutions of it, where windows have it, times the share
     of the windows that do: the heights of a place sum to its mean drop over all windows.
     """
-    is_there = _bases(windows, places) == _IDS
     of_a_place = drops.sum(axis=-1, keepdims=True, dtype=np.float64) / 3
-    return np.where(is_there, of_a_place, 0.0).mean(axis=0)
-
-
-def _bases(windows: np.ndarray, places: np.ndarray | None) -> np.ndarray:
-    """uint8 [n, places, 1]."""
-    return (windows if places is None else windows[:, places])[..., None]
+    return np.where(texts[..., None] == _IDS, of_a_place, 0.0).mean(axis=0)

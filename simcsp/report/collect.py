@@ -307,18 +307,24 @@ def _proxies_of(folder: Path) -> dict[tuple[str, str, str], list[float]]:
 def _proxies_of_stage(path: Path, prefix: str) -> Iterator[tuple[tuple[str, str, str], float]]:
     """((arm or floor, dataset, metric), value) of one finished stage."""
     summary = read_json(path / SUMMARY, REMEDY)
-    validations = {row["step"]: row for row in read_metrics(path) if "val/sccs" in row or "val/nmi" in row}
-    steps = {f"{prefix}{LAST}": summary["steps"]} if prefix else {BASELINE: 0, LAST: summary["steps"]}
+    validations = {row["step"]: row for row in read_metrics(path) if {"val/sccs", "val/nmi"} & set(row)}
+    steps = {} if prefix else {BASELINE: 0}
+    steps |= {f"{prefix}{LAST}": summary["steps"]}
     steps |= {f"{prefix}{best_of(proxy)}": best["step"] for proxy, best in summary["best"].items()}
     if missing := sorted(set(steps.values()) - set(validations)):
         raise InputError(f"{path / METRICS} has no validation of step {missing[0]}: damaged; {REMEDY}")
     floors = {} if prefix else summary["floors"]  # both stages measure the same ones
     for proxy, dataset in (("sccs", "selection"), ("nmi", "motifs")):
-        key, start = f"val/{proxy}", f"floor/{proxy}_"
-        values = {arm: validations[step][key] for arm, step in steps.items() if key in validations[step]}
-        of_floors = {name: value for name, value in floors.items() if not name.endswith(("_low", "_high"))}
-        values |= {name.removeprefix(start): value for name, value in of_floors.items() if name.startswith(start)}
-        yield from (((arm, dataset, key), value) for arm, value in values.items())
+        values = {arm: validations[step].get(f"val/{proxy}") for arm, step in steps.items()}
+        values |= _floors_of(proxy, floors)
+        yield from (((arm, dataset, f"val/{proxy}"), value) for arm, value in values.items() if value is not None)
+
+
+def _floors_of(proxy: str, floors: Mapping[str, float]) -> dict[str, float]:
+    """{floor: value} of one proxy, without the ends of null bands."""
+    start = f"floor/{proxy}_"
+    values = {name: value for name, value in floors.items() if not name.endswith(("_low", "_high"))}
+    return {name.removeprefix(start): value for name, value in values.items() if name.startswith(start)}
 
 
 def benchmark_values(comparison: Comparison) -> pd.DataFrame:

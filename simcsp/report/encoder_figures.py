@@ -19,7 +19,7 @@ from simcsp.labels.spliceator import Windows
 from simcsp.labels.splits import has_training_windows, read_windows, selection_windows
 from simcsp.metrics.benchmark_predictions import parts_used
 from simcsp.metrics.clustering import lay_out
-from simcsp.metrics.mutagenesis import Score, logo_heights, mean_drops, substitution_drops
+from simcsp.metrics.mutagenesis import Score, substitution_drops
 from simcsp.metrics.proxies import fit_logistic
 from simcsp.model.checkpoint import load_backbone
 from simcsp.model.checksums import sha256_folder
@@ -121,24 +121,28 @@ def mutagenesis_of(config: Config, arm: str, accelerator: Accelerator, cache: Pa
     if cache.is_file() and (known := _read(cache, key)):
         return known
     windows, splits = read_windows(config.data, config.folder)
-    parts, context = splits.folds[summary["site"]][summary["fold"]], config.data.context
-    places = np.arange(max(0, context // 2 - FLANK), min(context, context // 2 + FLANK))
+    parts = splits.folds[summary["site"]][summary["fold"]]
     if is_probe:
         train = parts_used(fit, parts, windows, config)["train"]
         score = probe_score(config, checkpoint, summary["C"], windows, train, accelerator)
     else:
         score = classifier_score(config, checkpoint, accelerator)
-    panels, test = {}, parts["test"]
-    for site in SITES:
-        sites_of_type = test[(windows.labels[test] == 1) & (windows.sites[test] == site)]
-        if len(sites_of_type):
-            ids = windows.take(sites_of_type[:: -(-len(sites_of_type) // MUTATED)]).crop(context)
-            drops = substitution_drops(score, ids, places)
-            heights, means = logo_heights(ids, drops, places), mean_drops(ids, drops, places)
-            panels[site] = Mutagenesis(heights, means, places - context // 2, len(ids))
+    panels = mutate_sites(score, windows.take(parts["test"]), config.data.context)
     with replacing(cache) as aside, open(aside, "wb") as handle:
         arrays = {f"{site}_{name}": value for site, panel in panels.items() for name, value in vars(panel).items()}
         np.savez(handle, key=key, **arrays)
+    return panels
+
+
+def mutate_sites(score: Score, windows: Windows, context: int) -> dict[str, Mutagenesis]:
+    """{type of site: ...} of at most MUTATED true sites of each type among the windows, FLANK nt on either side."""
+    panels = {}
+    places = np.arange(max(0, context // 2 - FLANK), min(context, context // 2 + FLANK))
+    for site in SITES:
+        true_sites = np.flatnonzero((windows.labels == 1) & (windows.sites == site))
+        if len(true_sites):
+            ids = windows.take(true_sites[:: -(-len(true_sites) // MUTATED)]).crop(context)
+            panels[site] = Mutagenesis.of(ids[:, places], substitution_drops(score, ids, places), places - context // 2)
     return panels
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from simcsp.metrics.mutagenesis import LETTERS
+from simcsp.metrics.mutagenesis import LETTERS, logo_heights, mean_drops
 
 _COLOURS = dict(zip(LETTERS, ("#009E73", "#0072B2", "#E69F00", "#D55E00")))  # of Okabe and Ito
 
@@ -25,6 +25,16 @@ class Mutagenesis:
     drops: np.ndarray
     offsets: np.ndarray
     windows: int
+
+    @classmethod
+    def of(cls, texts: np.ndarray, drops: np.ndarray, offsets: np.ndarray) -> Mutagenesis:
+        """Of the bases at the places, uint8 [n, places], and their drops [n, places, 4]."""
+        return cls(logo_heights(texts, drops), mean_drops(texts, drops), offsets, len(texts))
+
+    @property
+    def positions(self) -> np.ndarray:
+        """The offsets as splice sites are written: -1 is the last base before the boundary, +1 the first after."""
+        return self.offsets + (self.offsets >= 0)
 
 
 def mutagenesis_plot(panels: dict[str, Mutagenesis], title: str, origin: str = "") -> Figure:
@@ -44,22 +54,17 @@ def mutagenesis_plot(panels: dict[str, Mutagenesis], title: str, origin: str = "
         above.set_title(f"{name} ({panel.windows:,} true sites)", fontsize=10)
         image = below.imshow(panel.drops.T, aspect="auto", cmap="PuOr_r", vmin=-most, vmax=most)
         below.set_yticks(range(len(LETTERS)), list(LETTERS))
-        names = [int(offset) if origin else _name(offset) for offset in panel.offsets]
         if origin:
-            shown = [i for i in at if names[i] % 2 == 0]
+            numbers, shown = panel.offsets, np.flatnonzero(panel.offsets % 2 == 0)
         else:
-            shown = [i for i in at if names[i] == -1 or names[i] % 5 == 0 or i == 0]
-        below.set_xticks(shown, [f"{names[i]:+d}" if names[i] else "0" for i in shown], fontsize=8)
+            numbers = panel.positions
+            shown = np.flatnonzero((numbers == -1) | (numbers % 5 == 0) | (at == 0))
+            for axis in (above, below):
+                axis.axvline(np.searchsorted(panel.offsets, 0) - 0.5, color="black", linewidth=1, linestyle=":")
+        below.set_xticks(shown, [f"{number:+d}" if number else "0" for number in numbers[shown]], fontsize=8)
         below.set_xlabel(f"position from {origin or 'the boundary (-1: last base before it)'}")
-        for axis in () if origin else (above, below):
-            axis.axvline(np.searchsorted(panel.offsets, 0) - 0.5, color="black", linewidth=1, linestyle=":")
     axes[0, 0].set_ylabel("mean drop of the logit")
     axes[1, 0].set_ylabel("changed to")
     figure.colorbar(image, ax=axes[1], label="mean drop of the logit")
     figure.suptitle(title)
     return figure
-
-
-def _name(offset: int) -> int:
-    """Positions as splice sites are written: -1 is the last base before the boundary, +1 the first after; no 0."""
-    return int(offset) + (offset >= 0)

@@ -189,28 +189,40 @@ def difference_test(differences: np.ndarray, ratio: float, margin: float) -> Pai
 
 def find_contrasts(comparison: Comparison) -> list[Contrast]:
     """Every comparison of F1 and AUC: the primary ones first, then the secondary, adjusted (Holm 1979), then others."""
-    scores, arms = comparison.scores, list(dict.fromkeys(comparison.scores["arm"]))
-    pairs = [(arm, control, True) for arm, control in comparison.pairs()]
-    if BASELINE in arms:
-        pairs += [(arm, BASELINE, False) for arm in arms if arm != BASELINE]
-    primary, main = _primary_pair(comparison), main_size(scores)
-    margin = smallest_effect(comparison)
-    pairs += _beside(comparison, primary)
-    endpoint, described = _endpoint_site(scores), _described(comparison)
+    scores, primary, margin = comparison.scores, _primary_pair(comparison), smallest_effect(comparison)
+    pairs, main_cut = _pairs(comparison, primary), (_endpoint_site(scores), main_size(scores))
     contrasts: list[Contrast] = []
     for (site, windows), of_site in scores.groupby(["site", "train_windows"], sort=False):
-        arms_here = set(of_site["arm"])
-        for arm, reference, control in [pair for pair in pairs if {*pair[:2]} <= arms_here]:
-            is_primary = (site, windows) == (endpoint, main) and (arm, reference) == primary
-            for metric in [metric for metric in ENDPOINTS if (of_site["metric"] == metric).any()]:
+        metrics = [metric for metric in ENDPOINTS if (of_site["metric"] == metric).any()]
+        for arm, reference, control in [pair for pair in pairs if {*pair[:2]} <= set(of_site["arm"])]:
+            is_primary = (site, windows) == main_cut and (arm, reference) == primary
+            for metric in metrics:
                 tests = paired_tests(scores, arm, reference, site, metric, windows, margin)
                 contrasts.append(Contrast(arm, reference, site, windows, metric, tests, control, is_primary))
-    secondary = [one.control or (one.reference == BASELINE and one.arm not in described) for one in contrasts]
-    rank = [0 if one.primary else 1 if is_secondary else 2 for one, is_secondary in zip(contrasts, secondary)]
-    tested = [i for i, one in enumerate(contrasts) if rank[i] == 1 and one.test.p is not None]
-    for i, p in zip(tested, holm(np.array([contrasts[i].test.p for i in tested]))):
-        contrasts[i] = dataclasses.replace(contrasts[i], p_holm=float(p))
-    return [contrasts[i] for i in np.argsort(rank, kind="stable")]
+    described = _described(comparison)
+    of_rank = [[one for one in contrasts if _rank(one, described) == rank] for rank in range(3)]
+    return [*of_rank[0], *_adjusted(of_rank[1]), *of_rank[2]]
+
+
+def _rank(one: Contrast, described: set[str]) -> int:
+    """0: primary; 1: secondary; 2: described and not adjusted for."""
+    if one.primary:
+        return 0
+    return 1 if one.control or (one.reference == BASELINE and one.arm not in described) else 2
+
+
+def _pairs(comparison: Comparison, primary: tuple[str, str] | None) -> list[tuple[str, str, bool]]:
+    """(arm, reference, whether that is its control) of all comparisons."""
+    arms = list(dict.fromkeys(comparison.scores["arm"]))
+    pairs = [(arm, control, True) for arm, control in comparison.pairs()]
+    pairs += [(arm, BASELINE, False) for arm in arms if arm != BASELINE and BASELINE in arms]
+    return pairs + _beside(comparison, primary)
+
+
+def _adjusted(contrasts: list[Contrast]) -> list[Contrast]:
+    """The same with p_holm, where there is a p."""
+    adjusted = iter(holm(np.array([one.test.p for one in contrasts if one.test.p is not None])))
+    return [one if one.test.p is None else dataclasses.replace(one, p_holm=float(next(adjusted))) for one in contrasts]
 
 
 def _beside(comparison: Comparison, primary: tuple[str, str] | None) -> list[tuple[str, str, bool]]:
@@ -311,13 +323,31 @@ def judge(
 
     distances: {arm: how far it moved from the start under each pre-training seed}, where checkpoints are there.
     """
-    arms = contrastive_arms(comparison)
-    if not arms:
-        objectives = {objective_of(config) for config in comparison.runs.values()} - {None}
-        none = "pretrain.objective is mlm" if objectives == {"mlm"} else f"none of {', '.join(OF_PRETRAINING)} is here"
-        return Verdict("none", f"No verdict: no arm with contrastive pre-training has been fine-tuned ({none}).")
     primary = [contrast for contrast in contrasts if contrast.primary]
     if not primary:
+        return _no_verdict(comparison)
+    first, moved = primary[0], _travelled(distances or {})
+    if lacking := [line for arm in (first.arm, first.reference) for line in not_learned(comparison, arm, first)]:
+        return Verdict("not interpretable", f"Not interpretable: {'; '.join(lacking)}", moved, primary)
+    outcomes = [decide(one.test.p, one.test.diff) for one in primary]
+    if outcomes[0] == "undecided":
+        return Verdict("undecided", _undecided(first), moved, primary)
+    outcome = outcomes[0] if len(set(outcomes)) == 1 else "mixed"
+    above_floors = above_best_floor(comparison, first)
+    details = [
+        _numbers(primary),
+        _meaning(outcome, primary, contrasts),
+        _proxy_disagreement(comparison, contrasts, first),
+    ]
+    details += [_tuned(comparison, first), _null(comparison, primary), _power(primary), _seeds(first), *moved]
+    supported = outcome == "higher" and above_floors is not None and above_floors.difference > 0
+    headline = _headline(outcome, primary, above_floors)
+    return Verdict(outcome, headline, [line for line in details if line], primary, supported)
+
+
+def _no_verdict(comparison: Comparison) -> Verdict:
+    """Where nothing has been fine-tuned that the primary comparison is about."""
+    if arms := contrastive_arms(comparison):
         return Verdict(
             "none",
             f"No verdict: {PRIMARY_ARM} has not been fine-tuned beside its control or the baseline.",
@@ -326,26 +356,9 @@ def judge(
                 f"{', '.join(arms)} are listed below, adjusted by Holm's method."
             ],
         )
-    first, moved = primary[0], _travelled(distances or {})
-    if lacking := [line for arm in (first.arm, first.reference) for line in not_learned(comparison, arm, first)]:
-        return Verdict("not interpretable", f"Not interpretable: {'; '.join(lacking)}", moved, primary)
-    outcomes = [decide(one.test.p, one.test.diff) for one in primary]
-    if outcomes[0] == "undecided":
-        return Verdict("undecided", _undecided(first), moved, primary)
-    outcome = outcomes[0] if len(set(outcomes)) == 1 else "mixed"
-    shown = primary if outcome == "mixed" else primary[:1]
-    headline = f"{_lead(outcome, first, primary)}: {first.arm} - {first.reference} = "
-    headline += ", ".join(one.interval for one in shown)
-    above_floors = above_best_floor(comparison, first)
-    headline += "" if above_floors is None else f"; {above_floors.sentence}"
-    details = [
-        _numbers(primary),
-        _meaning(outcome, primary, contrasts),
-        _proxy_disagreement(comparison, contrasts, first),
-    ]
-    details += [_tuned(comparison, first), _null(comparison, primary), _power(primary), _seeds(first), *moved]
-    supported = outcome == "higher" and above_floors is not None and above_floors.difference > 0
-    return Verdict(outcome, headline, [line for line in details if line], primary, supported)
+    objectives = {objective_of(config) for config in comparison.runs.values()} - {None}
+    none = "pretrain.objective is mlm" if objectives == {"mlm"} else f"none of {', '.join(OF_PRETRAINING)} is here"
+    return Verdict("none", f"No verdict: no arm with contrastive pre-training has been fine-tuned ({none}).")
 
 
 class FloorGap(NamedTuple):
@@ -386,6 +399,14 @@ def not_learned(comparison: Comparison, arm: str, contrast: Contrast) -> list[st
     called = (predictions["probability"] > 0.5).groupby([predictions[column] for column in FIT]).mean()
     constant = called.isin([0.0, 1.0])
     return [f"{arm} did not learn (all one class in {constant.sum()} folds)"] if constant.mean() > 0.5 else []
+
+
+def _headline(outcome: str, primary: list[Contrast], above_floors: FloorGap | None) -> str:
+    """The outcome with its difference, of both endpoints where they disagree, and the place against the best floor."""
+    first = primary[0]
+    differences = ", ".join(one.interval for one in (primary if outcome == "mixed" else primary[:1]))
+    line = f"{_lead(outcome, first, primary)}: {first.arm} - {first.reference} = {differences}"
+    return line if above_floors is None else f"{line}; {above_floors.sentence}"
 
 
 def _lead(outcome: str, first: Contrast, primary: list[Contrast]) -> str:

@@ -28,10 +28,10 @@ def test_of_a_weight_matrix_drops_are_differences_of_its_weights(matrix):
     drops = substitution_drops(score_by(matrix), windows, places)
     own = matrix[places, windows[:, places] - A]
     np.testing.assert_allclose(drops, own[..., None] - matrix[places], atol=1e-5)
-    means = mean_drops(windows, drops, places)
+    means = mean_drops(windows[:, places], drops)
     others = windows[:, 2] != A + 1
     assert means[0, 1] == pytest.approx(float((own[others, 0] - matrix[2, 1]).mean()), abs=1e-5)
-    heights = logo_heights(windows, drops, places)
+    heights = logo_heights(windows[:, places], drops)
     # a place's heights sum to the mean of its three substitutions, over windows
     np.testing.assert_allclose(heights.sum(axis=1), drops.sum(axis=2).mean(axis=0) / 3, atol=1e-5)
 
