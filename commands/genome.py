@@ -17,12 +17,11 @@ from simcsp.core.device import build_accelerator
 from simcsp.core.errors import InputError
 from simcsp.core.files import refuse_input_as_output
 from simcsp.genome.predict import Identity, write_scan, write_sequences, write_variants
-from simcsp.genome.regions import Span, find_spans, gene_spans
+from simcsp.genome.regions import find_spans, gene_spans
 from simcsp.genome.scan import Scan
 from simcsp.genome.sequences import COLUMNS, WINDOW_COLUMNS, label_sequences, score_sequences
 from simcsp.genome.tracks import FORMATS
 from simcsp.genome.truth import Truth, within
-from simcsp.labels.splits import has_training_windows, training_windows
 from simcsp.model.bases import BASES_CONFIG, Labeller, load_bases
 from simcsp.model.checksums import sha256_folder
 from simcsp.model.ensemble import load_ensemble
@@ -181,7 +180,7 @@ def show_predict(words: list[str]) -> None:
         "FASTA": store.sha256,
     }
     work = predict_sites if asked.vcf is None else predict_variants
-    work(asked, config, store, labeller, identity)
+    work(asked, store, labeller, identity)
 
 
 def say(asked: argparse.Namespace, line: str) -> None:
@@ -190,22 +189,20 @@ def say(asked: argparse.Namespace, line: str) -> None:
     print(line, file=sys.stderr if asked.out is None and not only_table else sys.stdout, flush=True)
 
 
-def predict_sites(
-    asked: argparse.Namespace, config: Config, store: TokenStore, labeller: Labeller, identity: Identity
-) -> None:
+def predict_sites(asked: argparse.Namespace, store: TokenStore, labeller: Labeller, identity: Identity) -> None:
     """Score the sites of a genome."""
     genes = None if asked.annotation is None else gene_spans(asked.annotation, store)
     spans = find_spans(asked.region, store, asked.regions_file, genes)
     types = (asked.site,) if asked.site in SITES else SITES
     scan = Scan(store, labeller, spans, types, asked.sites == "all", asked.min_score)
-    truth = None if asked.truth is None else truth_of(asked, config, store, spans)
+    truth = None if asked.truth is None else Truth(within(read_truth(asked.truth, store), spans, store), store)
     say(asked, f"{asked.source}: per-base model, on {labeller.device}")
     progress = Progress(scan.positions, "b")
     stream = None if truth else sys.stdout
     result = write_scan(scan, asked.format, asked.out, stream, identity, progress.advance, truth)
     speed = progress.close()
     if truth is not None:
-        show_truth(truth, asked.truth, config.data.spliceator)
+        show_truth(truth, asked.truth)
     line = f"{result.scored:,} sites"
     line += f", {result.written:,} of them at least {asked.min_score:g}" if asked.min_score else ""
     line += f" in {scan.positions / 1e6:.3f} Mb, {speed / 1e6:.3f} Mb a minute"
@@ -213,34 +210,17 @@ def predict_sites(
     say(asked, line if asked.out is None else f"{asked.out}: {line}")
 
 
-def truth_of(asked: argparse.Namespace, config: Config, store: TokenStore, spans: list[Span]) -> Truth:
-    """What the scores are compared with; with a CONFIG.yaml, a weight matrix of its training windows beside it."""
-    annotated = within(read_truth(asked.truth, store), spans, store)
-    has_windows = asked.config is not None and has_training_windows(config.data)
-    training = training_windows(config.data)[0] if has_windows else None
-    return Truth(annotated, store, training, config.data.context, config.evaluate.pwm_flank)
-
-
-def show_truth(truth: Truth, path: Path, training: str | None) -> None:
-    """How well the scores find what is annotated, and what stands beside it. training: data.spliceator."""
+def show_truth(truth: Truth, path: Path) -> None:
+    """How well the scores find what is annotated."""
     table = truth.table()
     if not table:
         print(f"{path}: no candidate was scored, so there is no comparison")
         return
     print(f"average precision, and recall at 10 % false discovery, among all candidates; {path}")
     print(score_table(table))
-    if truth.kmers is not None:
-        print(f"trained: excluded, their window shares a {truth.kmers.k}-mer with a training window")
-    else:
-        print(
-            f"the training windows (data.spliceator: {training}) are missing: no weight matrix for comparison, and "
-            "candidates seen in training are not excluded"
-        )
 
 
-def predict_variants(
-    asked: argparse.Namespace, config: Config, store: TokenStore, labeller: Labeller, identity: Identity
-) -> None:
+def predict_variants(asked: argparse.Namespace, store: TokenStore, labeller: Labeller, identity: Identity) -> None:
     """Score the alleles of a VCF."""
     from simcsp.genome.effects import Effects, read_genes
 

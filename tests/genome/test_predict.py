@@ -16,7 +16,6 @@ import commands.sources
 import evaluate
 from simcsp.core.config import ModelConfig, to_yaml
 from simcsp.core.errors import InputError
-from simcsp.labels.splits import training_windows
 from simcsp.metrics.scores import score_against
 from simcsp.model.bases import BaseClassifier, Labeller, Shape, save_bases
 from simcsp.model.checkpoint import load_backbone
@@ -204,9 +203,7 @@ def test_score_against_is_what_counting_says():
     assert score_against(np.array([0, 1, 1, 0]), np.array([0.8, 0.9, 0.1, 0.2]))["topk"] == 0.5
 
 
-def test_truth_scores_each_record_beside_the_weight_matrix(tiny_data, call, capsys, tmp_path, model):
-    config_file = tiny_config(tmp_path, tiny_data)
-    config = load_config([str(config_file)])
+def test_truth_scores_each_record_by_a_table_of_introns_or_a_gtf(call, capsys, tmp_path, model):
     rng = np.random.default_rng(3)
     bases = random_bases(rng, 1500)
     introns = [(200, 300, "+"), (400, 520, "-"), (700, 780, "+"), (900, 1000, "-")]
@@ -214,8 +211,6 @@ def test_truth_scores_each_record_beside_the_weight_matrix(tiny_data, call, caps
         left, right = ("CAGGTAAGT", "TTCTTTCTTTTCAGG") if strand == "+" else ("CCTGAAAAGAAAGAA", "ACTTACCTG")
         bases = put(bases, start - (3 if strand == "+" else 1), left)
         bases = put(bases, end - (14 if strand == "+" else 6), right)
-    trained = training_windows(config.data)[0]
-    bases = put(bases, 1200, decode(trained.crop(CONTEXT)[trained.sites == "donor"][0]))  # a training window: left out
     fasta = write_fasta(tmp_path / "toy.fa", {"one": bases, "empty": random_bases(rng, 300)})
     table = tmp_path / "introns.tsv"
     table.write_text("record\tstart0\tend0\tstrand\n" + "".join(f"one\t{s}\t{e}\t{d}\tGT\n" for s, e, d in introns))
@@ -226,17 +221,16 @@ def test_truth_scores_each_record_beside_the_weight_matrix(tiny_data, call, caps
     gtf.write_text("".join(row.format(s + 1, e, d, i, i) for s, e, d, i in exons))
     outs = []
     for truth in (table, gtf):
-        call(evaluate, "predict", model, fasta, config_file, "--truth", truth)
+        call(evaluate, "predict", model, fasta, *FP32, "--truth", truth)
         outs.append(capsys.readouterr().out)
         assert "motif" not in outs[-1]  # the table, not the scores
     assert truth_rows(outs[0]) == truth_rows(outs[1])
-    call(evaluate, "predict", model, fasta, config_file, "--out", tmp_path / "scores.tsv", "--min_score", "0")
+    call(evaluate, "predict", model, fasta, *FP32, "--out", tmp_path / "scores.tsv", "--min_score", "0")
     whole = pd.read_csv(tmp_path / "scores.tsv", sep="\t")
     for kind in ("donor", "acceptor"):
         row = truth_rows(outs[0])[f"one {kind}"]
         of_kind = whole[(whole["type"] == kind) & (whole["chrom"] == "one")]
-        assert row["annotated"] == row["sites"] == 4 and row["candidates"] + row["trained"] == len(of_kind)
-        assert row["trained"] > 0
+        assert row["annotated"] == row["sites"] == 4 and row["candidates"] == len(of_kind)
         ends = {(s if (kind == "donor") == (d == "+") else e, d) for s, e, d in introns}
         exon_is_left = (of_kind["strand"] == "+") == (kind == "donor")
         boundary = of_kind["position"] - (~exon_is_left).astype(int)
@@ -244,7 +238,7 @@ def test_truth_scores_each_record_beside_the_weight_matrix(tiny_data, call, caps
         assert labels.sum() == 4
         ap = score_against(labels, of_kind["score"].to_numpy())["ap"]
         assert row["ap"] == pytest.approx(ap, abs=0.02)
-        assert list(truth_rows(outs[0])[f"empty {kind}"])[:4] == ["annotated", "candidates", "trained", "sites"]
+        assert list(truth_rows(outs[0])[f"empty {kind}"])[:4] == ["annotated", "candidates", "sites"]
 
 
 @pytest.mark.parametrize(
@@ -267,18 +261,6 @@ def truth_rows(text):
     """{'record type': {column: value}} of the table that --truth prints."""
     head, *lines = (line.split() for line in text.splitlines() if line.startswith((" ", "one ", "all ", "empty ")))
     return {" ".join(line[:2]): dict(zip(head, map(float, line[2:]))) for line in lines}
-
-
-def test_truth_without_the_training_windows_has_no_weight_matrix_and_says_so(
-    model, genome, fasta, call, capsys, tmp_path
-):
-    at = next(i for i in range(250, 400) if genome["one"][i : i + 2] == "GT")
-    (tmp_path / "introns.tsv").write_text(f"one\t{at}\t{at + 40}\t+\n")
-    call(evaluate, "predict", model, fasta, *FP32, "--truth", tmp_path / "introns.tsv")
-    said = capsys.readouterr().out
-    donor = truth_rows(said)["one donor"]
-    assert list(donor) == ["annotated", "candidates", "sites", "ap", "recall", "topk"] and donor["annotated"] == 1
-    assert "training windows" in said and "are missing: no weight matrix" in said
 
 
 def test_truth_counts_annotated_sites_of_the_regions_only(model, fasta, call, capsys, tmp_path):
@@ -420,4 +402,4 @@ def test_the_model_of_bases_is_held_against_annotation_to_the_ends_of_a_record(c
         "fp32",
     )
     row = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("a donor")).split()
-    assert row[2] == "1" and "pwm" not in " ".join(row)
+    assert row[2] == "1"
