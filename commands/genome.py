@@ -223,13 +223,15 @@ def show_truth(truth: Truth, path: Path) -> None:
 def predict_variants(asked: argparse.Namespace, store: TokenStore, labeller: Labeller, identity: Identity) -> None:
     """Score the alleles of a VCF."""
     from simcsp.genome.effects import Effects, read_genes
+    from simcsp.genome.vcf import count_alleles
 
-    if str(asked.vcf) != "-" and not asked.vcf.is_file():
+    is_stream = str(asked.vcf) == "-"
+    if not is_stream and not asked.vcf.is_file():
         raise InputError(f"--vcf {asked.vcf} does not exist")
     genes = None if asked.annotation is None else read_genes(asked.annotation, store)
     effects = Effects(store, labeller, asked.flank, genes, asked.mask, asked.strict)
     say(asked, f"{asked.source}: per-base model, on {labeller.device}")
-    progress = Progress(None, "variants")
+    progress = Progress(None if is_stream else count_alleles(str(asked.vcf)), "variants")
     skipped = write_variants(asked.vcf, asked.annotation, asked.out, effects, identity, progress.advance)
     speed, done = progress.close(), progress.done
     for reason, count in skipped.items():
@@ -265,13 +267,15 @@ def predict_sequences(
 
 
 class Progress:
-    """A bar on a terminal; elsewhere a line a minute on stderr. total: None where it is not known beforehand."""
+    """A bar on a terminal; elsewhere a line on stderr after 20 seconds, then one a minute. total: None where it is not
+    known beforehand."""
 
-    INTERVAL = 60.0  # seconds
+    FIRST, INTERVAL = 20.0, 60.0  # seconds
 
     def __init__(self, total: int | None, unit: str) -> None:
         self.total, self.unit, self.done, self.before = total, unit, 0, 0
-        self.began = self.shown = time.perf_counter()
+        self.began = time.perf_counter()
+        self.due = self.began + self.FIRST
         hidden = not sys.stderr.isatty()
         self.bar = tqdm(total=total, desc="predict", unit=unit, unit_scale=True, disable=hidden, dynamic_ncols=True)
 
@@ -280,7 +284,8 @@ class Progress:
         self.done += count
         if was_done:
             self.before = self.done
-            self.began = self.shown = time.perf_counter()
+            self.began = time.perf_counter()
+            self.due = self.began + self.FIRST
             self.bar.initial = self.bar.n = self.done
             self.bar.start_t = self.bar.last_print_t = time.time()
             return
@@ -288,8 +293,8 @@ class Progress:
             self.bar.write(f"resumed after {self.before:,} {self.unit}", file=sys.stderr)
         self.bar.update(count)
         now = time.perf_counter()
-        if self.bar.disable and now - self.shown >= self.INTERVAL:
-            self.shown = now
+        if self.bar.disable and now >= self.due:
+            self.due = now + self.INTERVAL
             minutes = (now - self.began) / 60
             line = f"{self.done:>14,} {self.unit} {minutes:8.1f} min"
             if self.total is not None:

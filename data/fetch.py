@@ -381,6 +381,21 @@ def fetch(name: str, options: Options) -> None:
         print(f"{name}: {data_set.places[-1]} made")
 
 
+def announce(names: list[str], options: Options) -> None:
+    """Say how much is to be downloaded, before any of it is."""
+    lock, sizes_of = read_lock(options), {}
+    for name in names:
+        data_set = DATA_SETS[name]
+        absent = [source for source in data_set.sources if not is_here(lock.get(data_set.key(source)), options)]
+        if any(not (options.downloads / source.name).is_file() for source in absent):
+            sizes_of.setdefault(data_set.sources, (name, re.match(r"[\d.]+(?= MB)", data_set.size)))
+    megabytes = sum(float(size[0]) for _, size in sizes_of.values() if size)
+    said = [f"{megabytes / 1000:.2f} GB"] if megabytes else []
+    said += [f"{name} (size not recorded)" for name, size in sizes_of.values() if not size]
+    if said:
+        print(f"to download: {', '.join(said)}", flush=True)
+
+
 def outline(entry: dict) -> list[str]:
     """The files and folders of an entry, two levels deep at most."""
     return sorted({"/".join(PurePosixPath(path).parts[:2]) for path in entry["installed"]})
@@ -491,6 +506,7 @@ def main() -> None:
         check(rest, args.folder, options)
     else:
         names = [checked_name(name) for name in args.names]
+        announce(names, options)
         try:
             for name in names:
                 fetch(name, options)

@@ -32,6 +32,7 @@ from simcsp.core.arms import BASELINE, OF_CONTROL, OF_PRETRAINING  # noqa: E402
 from simcsp.core.config_file import read_saved  # noqa: E402
 from simcsp.core.errors import InputError  # noqa: E402
 from simcsp.core.files import read_json, read_table, write_text  # noqa: E402
+from simcsp.core.provenance import check_sealed  # noqa: E402
 from simcsp.core.run_layout import (  # noqa: E402
     CONFIG,
     CORRELATIONS,
@@ -47,6 +48,7 @@ from simcsp.core.run_layout import (  # noqa: E402
     checkpoint_of,
     finished_fits,
     fit_key,
+    is_finished,
     stage_folders,
 )
 from simcsp.report.collect import CROSS_VALIDATION  # noqa: E402
@@ -91,6 +93,8 @@ def rows_of(folder: Path) -> pd.DataFrame:
     if not stages:
         raise InputError(f"{folder} has no finished fold, nor have runs beside it of which it is the report")
     main, again = main_size(runs), f"run evaluate.py report {' '.join(map(str, runs))} again"
+    if is_finished(summary.parent):  # reports of earlier versions have no seal
+        check_sealed(summary.parent, REPORT_TABLE, REPORT_CONTRASTS, remedy=again)
     table = with_contrasts(
         read_table(summary, ["arm", "metric"], again), read_contrasts(folder / REPORT / REPORT_CONTRASTS, main, again)
     )

@@ -24,6 +24,7 @@ from simcsp.core.run_layout import (
     stage_name,
 )
 from simcsp.metrics.scores import classification_scores
+from simcsp.text.sites import SITES
 from utils.arguments import load_config
 
 FOLDS, PART = 5, 30  # fold k is tested on parts k and k + 1, of 30 windows each
@@ -63,7 +64,8 @@ def _make_fit(fit, config, skill, rng, shift, digest):
     path.mkdir(parents=True)
     labels = np.arange(2 * PART) % 2
     probability = 1 / (1 + np.exp(-skill * (2 * labels - 1) - rng.normal(size=2 * PART)))
-    names = [f"w{(fit.fold + part + shift) % FOLDS}_{i}" for part in (0, 1) for i in range(PART)]
+    parts = [(fit.fold + part + shift) % FOLDS for part in (0, 1)]
+    names = [f"{SITES[i // 2 % 2]}_{part}_{i}" for part in parts for i in range(PART)]
     table = pd.DataFrame({"window": names, "fold": fit.fold, "label": labels, "probability": probability})
     table.to_csv(path / PREDICTIONS, index=False)
     scores = {f"test/{key}": value for key, value in classification_scores(labels, probability).items()}

@@ -7,6 +7,7 @@ no identity and no whole seal: its settings and inputs are compared one by one, 
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -48,11 +49,16 @@ _PATHS += (".mlm_fasta", ".mlm_annotation")
 def origin(config: Mapping[str, Any], inputs: Mapping[str, str]) -> dict[str, Any]:
     """{field: value} of the settings that are not as by default, {input: hash}: what decides a stage or fit, without
     what tells the jobs of one experiment apart."""
-    defaults, kept = flatten(to_dict(Config())), {}
+    defaults, kept = _defaults(), {}
     for key, value in flatten(dict(config)).items():
         if value != defaults.get(key) and not key.startswith(_OF_A_JOB):
             kept[key] = _file_names(value) if key.endswith(_PATHS) else value
     return kept | {f"the content of {name}": digest for name, digest in inputs.items()}
+
+
+@functools.cache
+def _defaults() -> dict[str, Any]:
+    return flatten(to_dict(Config()))
 
 
 def _file_names(value: Any) -> Any:
@@ -124,7 +130,7 @@ def check_pooled(folders: Sequence[Path], but: Iterable[str] = ()) -> None:
 
 def differences(one: Mapping[str, Any], other: Mapping[str, Any], but: Iterable[str] = ()) -> list[str]:
     """What differs between two origins, in words. but: fields that may."""
-    skipped, defaults = set(but), flatten(to_dict(Config()))
+    skipped, defaults = set(but), _defaults()
     changed = [key for key in dict.fromkeys([*one, *other]) if one.get(key) != other.get(key) and key not in skipped]
     values = [(key, one.get(key, defaults.get(key)), other.get(key, defaults.get(key))) for key in changed]
     return [f"{key} differs" if key.startswith("the ") else f"{key} {a} and {b}" for key, a, b in values]

@@ -114,6 +114,12 @@ def _rows(path: str, lines: Iterator[tuple[int, str]], columns: int) -> Iterator
         yield fields
 
 
+def count_alleles(path: str) -> int:
+    """Alleles of a VCF or BCF, each of which is scored. Raises InputError for a row that cannot be read."""
+    with open_variants(path) as variants:
+        return sum(len(_alts(fields)) for fields in variants.rows)
+
+
 def annotate(
     path: str, out: Path | None, effects: Effects, skipped: Counter[str], journal: Journal | None = None
 ) -> Iterator[int]:

@@ -33,6 +33,7 @@ from simcsp.core.run_layout import (
 )
 from simcsp.labels.motifs import Motifs
 from simcsp.labels.spliceator import Windows
+from simcsp.metrics.pooling import check_stages
 from simcsp.metrics.proxies import measure_layers
 from simcsp.model.checkpoint import load_backbone
 from simcsp.model.checksums import sha256_folder
@@ -86,6 +87,7 @@ def find_checkpoints(runs: Sequence[Path]) -> list[Checkpoint]:
     """
     checkpoints: dict[str, Checkpoint] = {}
     for run in runs:
+        check_stages(run)
         stages = {stage: finished_stages(run, stage) for stage in (PRETRAIN, CONTROL_STAGE)}
         if not stages[PRETRAIN]:
             raise InputError(f"{run}/pretrain is not finished: relate needs the checkpoints of a run of pretrain.sh")

@@ -27,15 +27,28 @@ METRICS = {  # of a summary -> type on the hub, name
     "val/nmi": ("nmi", "NMI"),
     "val/loss": ("loss", "loss"),
 }
+_INSTEAD_OF_BASES = """\
+For human splice sites and variants whose scores matter, use SpliceAI or Pangolin, which have learnt from the whole
+genome and look at 5,000 nt on either side. Not a clinical tool."""
+_INSTEAD_OF_WINDOWS = """\
+To scan a genome, use a model that labels every base: this one was fitted on as many decoys as sites or a fixed ratio of
+them, so that in a genome, with hundreds of GT and AG to a site, most of what it calls is false. For human variants use
+SpliceAI or Pangolin. Not a clinical tool."""
+_INSTEAD_OF_ENCODER = """\
+For a language model of RNA or DNA in general, use SpliceBERT or another that has read whole genomes: this one knows the
+text that it was trained on. Where you have an annotation or labels, compare it with a linear model of them first: a
+report of SimCSP has one among its floors."""
 UNKNOWN_LICENSE = "other"
 """Of a model that was begun from one whose card names none."""
 
 
 class Kind(NamedTuple):
-    """What a checkpoint is: the hub's task, a sentence, how it is loaded, and the library that the hub is to name."""
+    """What a checkpoint is: the hub's task, a sentence, when another model serves better, how it is loaded, and the
+    library that the hub is to name."""
 
     task: str
     about: str
+    instead: str
     use: str
     library: str = "transformers"
 
@@ -47,27 +60,30 @@ def kind_of(folder: Path) -> Kind:
     if (folder / BASES_CONFIG).is_file():
         about = "Labels every base of both strands as neither, acceptor or donor, at the exon's base of the boundary."
         if '"BertForTokenClassification"' in _text(folder / "config.json"):
-            return Kind("token-classification", about, _pipeline("token-classification", name))
+            return Kind("token-classification", about, _INSTEAD_OF_BASES, _pipeline("token-classification", name))
         return Kind(
             "token-classification",
             f"{about} It has convolutions that no class of transformers has: `evaluate.py predict` of SimCSP loads it.",
+            _INSTEAD_OF_BASES,
             f"python evaluate.py predict {name} genome.fa.gz --out scores.bed",
             "pytorch",
         )
     if holds_classifier(folder):
         about = "P(splice site) of windows of DNA with the boundary at their centre."
         if plain:
-            return Kind("text-classification", about, _pipeline("text-classification", name))
+            return Kind("text-classification", about, _INSTEAD_OF_WINDOWS, _pipeline("text-classification", name))
         return Kind(
             "text-classification",
             f"{about} Its pooling no class of transformers has: AutoModel loads the encoder alone, "
             f"`simcsp.model.classifier.load_classifier` encoder and head (`{HEAD_FILE}`).",
+            _INSTEAD_OF_WINDOWS,
             f"python evaluate.py predict {name} genome.fa.gz --out scores.bed",
             "pytorch",
         )
     return Kind(
         "fill-mask" if "MaskedLM" in _text(folder / "config.json") else "feature-extraction",
         "A BERT over single nucleotides with SpliceBERT's ten-row vocabulary; [CLS] bases [SEP], one token a base.",
+        _INSTEAD_OF_ENCODER,
         f'from transformers import AutoModel, AutoTokenizer\nmodel = AutoModel.from_pretrained("{name}")\n'
         f'tokenizer = AutoTokenizer.from_pretrained("{name}")',
     )
@@ -125,7 +141,8 @@ def write_card(
     rows = [f"| begun from | {Path(source).name if source else 'fresh weights'} |"]
     rows += [f"| {what} | {_shown(value)} |" for what, value in data.items() if value not in (None, [], "")]
     table = [f"| {METRICS[key][1]} | {value:.4f} |" for key, value in known.items()]
-    lines = [f"# {name}", "", kind.about, "", "## Training", "", "| | |", "|---|---|", *rows, ""]
+    lines = [f"# {name}", "", kind.about, "", "## When to use something else", "", kind.instead, ""]
+    lines += ["## Training", "", "| | |", "|---|---|", *rows, ""]
     if table:
         lines += ["## Scores", "", f"On {measured_on}.", "", "| | |", "|---|---|", *table, ""]
     lines += ["## Use", "", "```", kind.use, "```", ""]

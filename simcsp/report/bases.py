@@ -12,7 +12,7 @@ from simcsp.core.config import Config
 from simcsp.core.config_file import read_saved
 from simcsp.core.errors import InputError
 from simcsp.core.files import read_json, write_text
-from simcsp.core.provenance import REMEDY
+from simcsp.core.provenance import REMEDY, seal
 from simcsp.core.run_layout import BASES_REPORT, CONFIG, ENVIRONMENT, REPORT_CONTRASTS, REPORT_TABLE, REPORT_TEXT
 from simcsp.labels.bases import fold_records
 from simcsp.metrics.pooling import check_fits
@@ -65,6 +65,7 @@ def write_bases_report(config: Config, out: Path | None = None) -> str:
     text = to_markdown(config.folder.name, table, contrasts, verdict, caveats, figures)
     write_text(out / REPORT_TEXT, text)
     write_text(out / "report.html", to_html(config.folder.name, text, out, supported=verdict.supported))
+    seal(out, {}, [out / REPORT_TABLE, out / REPORT_CONTRASTS, out / REPORT_TEXT])
     lines = [f"\n{config.folder}, every base (mean ± sd over folds and seeds)"]
     lines += aligned([[cell.strip("`") for cell in row[:5]] for row in _cells(table)])
     lines += ["", verdict.headline, *(f"  {sentence}" for sentence in verdict.details)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -36,18 +38,30 @@ MUTATED, FLANK = 50, 20  # true sites of each type, and nt on either side that a
 SHOWN = (BASELINE, PRIMARY_ARM, f"{CONTROL}{PRIMARY_ARM}")
 
 
-def draw_seen(config: Config, suffix: str, cache: Path) -> dict[str, Figure]:
-    """{name: figure} of what there is to show of one run. cache: the .npz that keeps the mutagenesis."""
-    accelerator, figures = build_accelerator(config.device, config.precision), {}
+def draw_seen(config: Config, suffix: str, cache: Path) -> dict[str, Callable[[], Figure | None]]:
+    """{name: what draws it} of one run; None where there is nothing to show. cache: the .npz of the mutagenesis."""
+    accelerator = build_accelerator(config.device, config.precision)
+    return {
+        "umap": partial(draw_umap, config, suffix, accelerator),
+        "mutagenesis": partial(draw_mutagenesis, config, suffix, cache, accelerator),
+    }
+
+
+def draw_umap(config: Config, suffix: str, accelerator: Accelerator) -> Figure | None:
+    """The sites as every arm's encoder lays them out, before and after fine-tuning."""
     sites, what = sites_to_show(config)
     if len(sites.labels) >= LEAST_SITES and (panels := umap_of_arms(config, sites, accelerator)):
-        figures["umap"] = umap_panels(panels, f"{config.name}: {what}{suffix}")
+        return umap_panels(panels, f"{config.name}: {what}{suffix}")
+    return None
+
+
+def draw_mutagenesis(config: Config, suffix: str, cache: Path, accelerator: Accelerator) -> Figure | None:
+    """What the first arm that has a model sees of true sites."""
     if has_training_windows(config.data):
         for arm in (PRIMARY_ARM, BASELINE):
             if panels := mutagenesis_of(config, arm, accelerator, cache):
-                figures["mutagenesis"] = mutagenesis_plot(panels, f"{config.name}: what {arm} sees{suffix}")
-                break
-    return figures
+                return mutagenesis_plot(panels, f"{config.name}: what {arm} sees{suffix}")
+    return None
 
 
 def sites_to_show(config: Config) -> tuple[Motifs, str]:

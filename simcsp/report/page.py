@@ -16,10 +16,12 @@ from simcsp.core.run_layout import OVERLAP
 from simcsp.metrics.sccs import SCCS_CEILING
 from simcsp.report.caveats import SYNTHETIC
 from simcsp.report.collect import CROSS_VALIDATION, Comparison, differing_settings
-from simcsp.report.table import aligned, code, markdown_table, plain
+from simcsp.report.table import aligned, code, markdown_table, plain, prose
 from simcsp.report.verdict import ENDPOINTS, Contrast, Verdict
+from simcsp.text.sites import SITES
 
 _METRICS = {"test/ap": "AP", "test/mcc": "MCC", "test/accuracy": "accuracy", "test/tpr": "TPR", "test/fpr": "FPR"}
+_METRICS |= {f"test/{key}_{site}": f"{name} {site}s" for key, name in (("f1", "F1"), ("auc", "AUC")) for site in SITES}
 _METRICS |= {"test/f1_tuned": "tuned F1", "test/f1_distinct": "distinct F1", "pooled/f1": "pooled F1"}
 _HEADER = ["arm", "F1", "F1 - baseline [95 %]", "p", "p Holm", "n", "AUC"]
 _IN_PAGE = ("arm", "F1", "AUC", "F1 - baseline [95 %]", "p", "n")  # the others are in the appendix
@@ -51,7 +53,7 @@ REFERENCES = """\
 CAPTIONS = {
     "bars": "Mean AUC over the test folds, whiskers ± sd; grey: floors, baselines without a language model.",
     "differences": "Differences in F1 with their 95 % intervals (not adjusted); the primary contrast in colour.",
-    "f1": "F1 on the test folds, one dot a fold; boxes (median, quartiles) from five folds on.",
+    "f1": "F1 over the windows of either type of site, one dot a fold; boxes (median, quartiles) from five folds on.",
     "curves": "Mean over the test folds; the band reaches from the lowest fold to the highest.",
     "calibration": "Observed share of sites against predicted probability in bins of test windows of all folds; the "
     "grey band contains 95 % of the bins of a perfectly calibrated model.",
@@ -72,8 +74,8 @@ CAPTIONS = {
 
 def opening(heading: str, verdict: Verdict, caveats: list[str]) -> list[str]:
     """The beginning of a report: verdict, primary contrast, warnings."""
-    parts = [f"# {heading}", f"> **{verdict.headline}**"]
-    parts += ["\n".join(f"- {sentence}" for sentence in verdict.details)] if verdict.details else []
+    parts = [f"# {heading}", f"> **{prose(verdict.headline)}**"]
+    parts += ["\n".join(f"- {prose(sentence)}" for sentence in verdict.details)] if verdict.details else []
     if verdict.contrasts:
         parts += [primary_table(verdict.contrasts)]
     if caveats:

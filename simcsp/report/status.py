@@ -15,6 +15,7 @@ from simcsp.core.arms import PROXIES
 from simcsp.core.errors import InputError, describe_os_error
 from simcsp.core.files import read_json
 from simcsp.core.locks import LOCK, lock_holder
+from simcsp.core.provenance import check_sealed
 from simcsp.core.run_layout import (
     BEST_SETTINGS,
     CONFIG,
@@ -148,6 +149,8 @@ def _verdict(run: Path) -> str | None:
     path = run / REPORT / REPORT_TEXT
     if not path.is_file():
         return None
+    if is_finished(path.parent):  # reports of earlier versions have no seal
+        check_sealed(path.parent, path.name, remedy=f"run evaluate.py report {run} again")
     lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("> ")]
     return lines[0].strip("> *") if lines else None
 

@@ -11,6 +11,11 @@ def plain(name: str) -> str:
     return re.sub(r"([\\`\[\]|])", r"\\\1", html.escape(" ".join(name.split()), quote=False))
 
 
+def prose(sentence: str) -> str:
+    """A sentence that names runs and arms, none of it a link, code or tag in Markdown; intervals stay legible."""
+    return re.sub(r"\](?=[(\[:])|[\\`]", r"\\\g<0>", html.escape(" ".join(sentence.split()), quote=False))
+
+
 def code(name: object) -> str:
     """A name or value as code, or plain where it holds what would end that."""
     return f"`{name}`" if re.fullmatch(r"[^`|<>\n]+", str(name)) else plain(str(name))

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import re
+import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
+from matplotlib.figure import Figure
 from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
 
 from simcsp.core.arms import BASELINE, CONTROL, FLOORS, PROXIES
 from simcsp.core.config import Config
 from simcsp.core.errors import InputError
 from simcsp.core.files import read_json, write_text
+from simcsp.core.provenance import seal
 from simcsp.core.run_folder import read_metrics
 from simcsp.core.run_layout import (
     CONFIG,
@@ -70,6 +76,7 @@ from simcsp.report.verdict import (
     smallest_effect,
     table_row,
 )
+from simcsp.text.sites import SITES
 from simcsp.training.tensorboard import show_arm, show_file
 
 PROXY_KEYS = {f"val/{proxy}" for proxy in PROXIES}
@@ -90,8 +97,9 @@ def write_report(config: Config, *more: Config, out: Path | None = None) -> str:
     out = out or default_folder([config, *more])
     comparison = merge(runs)
     contrasts = find_contrasts(comparison)
-    scores = compare(comparison.scores, smallest_effect(comparison))
-    tables = [scores, pool_predictions(comparison), proxy_rows(comparison), benchmark_rows(comparison)]
+    scores, by_type = compare(comparison.scores, smallest_effect(comparison)), scores_by_type(comparison)
+    tables = [scores, type_rows(by_type), pool_predictions(comparison), proxy_rows(comparison)]
+    tables.append(benchmark_rows(comparison))
     table = pd.concat([rows for rows in tables if len(rows)], ignore_index=True)
     table = add_adjusted(table, contrasts, main_size(comparison.scores))[list(COLUMNS)]
     title = " + ".join(runs)
@@ -101,10 +109,11 @@ def write_report(config: Config, *more: Config, out: Path | None = None) -> str:
     write_text(out / REPORT_TABLE, table.to_csv(index=False, float_format="%.6g"))
     tested = contrast_rows(contrasts)
     write_text(out / REPORT_CONTRASTS, tested.to_csv(index=False, float_format="%.6g"))
-    figures = draw(comparison, tested[tested["metric"] == ENDPOINT].dropna(subset="low"), title, out)
+    figures = draw(comparison, by_type, tested[tested["metric"] == ENDPOINT].dropna(subset="low"), title, out)
     text = to_markdown(title, comparison, table, contrasts, verdict, caveats, figures)
     write_text(out / REPORT_TEXT, text)
     write_text(out / "report.html", to_html(title, text, out, supported=verdict.supported))
+    seal(out, {}, [out / REPORT_TABLE, out / REPORT_CONTRASTS, out / REPORT_TEXT])
     for events in out.glob("events.out.tfevents.*"):
         events.unlink()
     with SummaryWriter(str(out)) as writer:
@@ -151,6 +160,28 @@ def pool_predictions(comparison: Comparison) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
+def scores_by_type(comparison: Comparison) -> pd.DataFrame:
+    """F1 and AUC over the donor and over the acceptor windows of the fits on both: columns arm, site (donor, acceptor),
+    metric, value; empty where no fit is on both."""
+    predictions = comparison.predictions[comparison.predictions["train_windows"] == main_size(comparison.scores)]
+    types, rows = predictions["window"].str.partition("_")[0], []
+    of_both = predictions[(predictions["site"] == "both") & types.isin(SITES)]
+    for (arm, *_, site), fit in of_both.groupby(["arm", *FIT, types], sort=False):
+        if fit["label"].nunique() == 2:
+            scores = classification_scores(*fit[["label", "probability"]].to_numpy().T)
+            rows += [{"arm": arm, "site": site, "metric": f"test/{key}", "value": scores[key]} for key in ("f1", "auc")]
+    return pd.DataFrame(rows, columns=["arm", "site", "metric", "value"])
+
+
+def type_rows(by_type: pd.DataFrame) -> pd.DataFrame:
+    """The rows test/f1_donor, test/auc_acceptor and their like of summary.csv."""
+    rows = [
+        table_row(arm, "both", CROSS_VALIDATION, f"{metric}_{site}", scores["value"])
+        for (arm, metric, site), scores in by_type.groupby(["arm", "metric", "site"], sort=False)
+    ]
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
 def proxy_rows(comparison: Comparison) -> pd.DataFrame:
     """SCCS and NMI of the pre-training checkpoints and of the floors, as rows of summary.csv."""
     values = proxy_values(comparison)
@@ -181,38 +212,44 @@ def benchmark_rows(comparison: Comparison) -> pd.DataFrame:
 # -- figures -----------------------------------------------------------------------------------------------------------
 
 
-def draw(comparison: Comparison, contrasts: pd.DataFrame, title: str, out: Path) -> list[str]:
-    """Write the PNGs; returns their names without the ending. contrasts: those with an interval."""
+def draw(comparison: Comparison, by_type: pd.DataFrame, contrasts: pd.DataFrame, title: str, out: Path) -> list[str]:
+    """Write the PNGs; returns their names without the ending. by_type: as of `scores_by_type`; contrasts: those with an
+    interval."""
     suffix = " (synthetic data)" if any(is_synthetic(config.folder) for config in comparison.runs.values()) else ""
     main, arms = main_size(comparison.scores), list(dict.fromkeys(comparison.scores["arm"]))
     scores = comparison.scores[comparison.scores["train_windows"] == main]
     floors = {name for (_, arm), name in comparison.names.items() if arm in FLOORS}
     means = "AUC on the test folds (mean, ± sd)"
-    figures = {
-        "bars": bar_plot(scores, "test/auc", means, floors, f"{title}: AUC{suffix}"),
-        "f1": score_plot(scores, "test/f1", "F1 on the test folds", floors, f"{title}: F1{suffix}"),
+    dots = by_type if len(by_type) else scores
+    figures: dict[str, Callable[[], Figure | None]] = {
+        "bars": partial(bar_plot, scores, "test/auc", means, floors, f"{title}: AUC{suffix}"),
+        "f1": partial(score_plot, dots, "test/f1", "F1 on the test folds", floors, f"{title}: F1{suffix}"),
     }
     if len(contrasts := contrasts[contrasts["windows"] == main]):
-        figures["differences"] = difference_plot(contrasts, f"{title}: differences in F1{suffix}")
+        figures["differences"] = partial(difference_plot, contrasts, f"{title}: differences in F1{suffix}")
     chosen = chosen_arms(comparison, main, floors)
     figures |= draw_predictions(comparison, main, chosen, floors, f"{title}{suffix}")
     rows = training_rows(comparison, main)
     if len(rows := rows[rows["arm"].isin(chosen)]):
-        figures["learning"] = learning_curves(rows, f"{title}: fine-tuning{suffix}")
+        figures["learning"] = partial(learning_curves, rows, f"{title}: fine-tuning{suffix}")
     if comparison.scores["train_windows"].nunique() > 1:
         sizes = comparison.scores.assign(labels=label_counts(comparison))
-        figures["labels"] = label_curves(sizes, arms, floors, f"{title}: label efficiency{suffix}")
+        figures["labels"] = partial(label_curves, sizes, arms, floors, f"{title}: label efficiency{suffix}")
     alone = len(comparison.runs) == 1
     for run, config in comparison.runs.items():
         if objective_of(config) is not None:
             name = "proxies" if alone else f"proxies-{safe_name(run)}"
-            figures[name] = draw_proxies(config, suffix)
+            figures[name] = partial(draw_proxies, config, suffix)
         if alone:  # takes a minute: a run's own report has it
             figures |= draw_seen(config, suffix, out / "mutagenesis.npz")
-    for name, figure in figures.items():
-        save_figure(figure, out / f"{name}.png")
-        plt.close(figure)
-    return list(figures)
+    drawn = []
+    for number, (name, make) in enumerate(figures.items(), 1):
+        tqdm.write(f"report: figure {number} of {len(figures)}, {name}", file=sys.stderr)
+        if (figure := make()) is not None:
+            save_figure(figure, out / f"{name}.png")
+            plt.close(figure)
+            drawn.append(name)
+    return drawn
 
 
 def chosen_arms(comparison: Comparison, main: int, floors: set[str]) -> list[str]:
@@ -233,7 +270,7 @@ def chosen_arms(comparison: Comparison, main: int, floors: set[str]) -> list[str
 
 def draw_predictions(
     comparison: Comparison, main: int, arms: list[str], floors: set[str], title: str
-) -> dict[str, plt.Figure]:
+) -> dict[str, Callable[[], Figure]]:
     """ROC with precision and recall, and calibration, for the first site that there is (both where it is)."""
     table = comparison.predictions[comparison.predictions["train_windows"] == main]
     site = "both" if (table["site"] == "both").any() else table["site"].iloc[0]
@@ -242,8 +279,8 @@ def draw_predictions(
     of_arms = table.groupby("arm", sort=False)
     panel = {arm: tuple(rows[["label", "probability"]].to_numpy().T) for arm, rows in of_arms}
     return {
-        "curves": curve_plot(table, arms, floors, f"{title}: test windows, site: {site}"),
-        "calibration": reliability_plot({f"site: {site}": panel}, floors, f"{title}: calibration"),
+        "curves": partial(curve_plot, table, arms, floors, f"{title}: test windows, site: {site}"),
+        "calibration": partial(reliability_plot, {f"site: {site}": panel}, floors, f"{title}: calibration"),
     }
 
 
@@ -276,7 +313,7 @@ def safe_name(run: str) -> str:
     return re.sub(r"[^\w.-]", "_", Path(run).name)
 
 
-def draw_proxies(config: Config, suffix: str) -> plt.Figure:
+def draw_proxies(config: Config, suffix: str) -> Figure:
     """SCCS and NMI while pre-training, those of the control beside them; of several seeds mean and range."""
     tables, floors = {}, {}
     for stage in (PRETRAIN, CONTROL_STAGE):

@@ -96,8 +96,9 @@ def kill_at_random(folder, words, kills, longest, rng):
 
 
 def stages_of(run):
-    """Stage folders of a run, without what one start of a script does not make again."""
-    return sorted(path.parent.relative_to(run) for path in run.rglob("summary.json"))
+    """Folders of the stages and fits of a run."""
+    found = sorted(path.parent.relative_to(run) for path in run.rglob("summary.json"))
+    return [folder for folder in found if folder.name != "report"]
 
 
 @pytest.fixture(scope="module")

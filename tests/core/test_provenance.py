@@ -116,6 +116,8 @@ def test_folders_that_were_exchanged_are_refused(run, call, capsys, one, other, 
     assert f"summary.json {said}" in refusal(call, capsys, evaluate, "report", run)
     if one.startswith("finetune"):
         assert f"summary.json {said}" in refusal(call, capsys, evaluate, "classify", run)
+    else:
+        assert f"summary.json {said}" in refusal(call, capsys, evaluate, "relate", run)
 
 
 def test_a_start_checkpoint_that_pre_training_has_replaced_is_refused(run, call, capsys):

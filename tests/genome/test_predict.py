@@ -403,3 +403,13 @@ def test_the_model_of_bases_is_held_against_annotation_to_the_ends_of_a_record(c
     )
     row = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("a donor")).split()
     assert row[2] == "1"
+
+
+def test_where_there_is_no_terminal_the_first_estimate_comes_after_20_seconds(monkeypatch, capsys):
+    now = [0.0]
+    monkeypatch.setattr(commands.genome.time, "perf_counter", lambda: now[0])
+    progress = commands.genome.Progress(1000, "b")
+    for now[0] in (10, 20, 30, 80):
+        progress.advance(100)
+    lines = [line.split() for line in capsys.readouterr().err.splitlines()]
+    assert [line[0] for line in lines] == ["200", "400"] and lines[0][-3:] == ["1.3", "min", "left"]

@@ -19,6 +19,7 @@ from test_predict import FP32, each_config_is_parsed_once, save_random  # noqa: 
 import evaluate
 import simcsp.model.bases
 from simcsp.genome.effects import Effects, Row, read_genes
+from simcsp.genome.vcf import count_alleles
 from simcsp.model.bases import Labeller, load_bases
 from simcsp.text.alphabet import encode
 from simcsp.text.store import open_store
@@ -174,6 +175,12 @@ def vcf_file(path, rows, contig="chr1"):
     lines = ["\t".join(map(str, row)) + "\n" for row in rows]
     path.write_text(HEAD.format(contig) + "".join(lines))
     return path
+
+
+def test_alleles_are_counted_for_the_time_that_is_left(tmp_path):
+    assert (
+        count_alleles(str(vcf_file(tmp_path / "in.vcf", [("1", 5, "a", "A", "C,<DEL>"), ("1", 6, "b", "A", ".")]))) == 2
+    )
 
 
 def info_of(text):

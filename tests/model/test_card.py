@@ -51,6 +51,7 @@ def test_a_card_says_what_the_hub_reads_and_no_folder_of_this_machine(kind, tmp_
     assert "genome.fa.gz, b.fa" in card.text and "someone" not in card.content and "nothing" not in card.text
     assert license_of(str(folder)) == "mit" and license_of(str(tmp_path)) == "other"
     assert card.data.library_name == "transformers"
+    assert card.text.index("## When to use something else") < card.text.index("## Training")
 
 
 @pytest.mark.parametrize("kind", ["convolutions", "two bases"])

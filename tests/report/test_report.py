@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -18,8 +19,10 @@ from simcsp.metrics.clustering import lay_out
 from simcsp.metrics.scores import classification_scores, corrected_ttest, holm
 from simcsp.report import write
 from simcsp.report.collect import label_runs, merge
+from simcsp.report.page import opening, to_html
 from simcsp.report.plots import arm_styles, score_plot
-from simcsp.report.verdict import COLUMNS, compare
+from simcsp.report.status import list_runs
+from simcsp.report.verdict import COLUMNS, Verdict, compare
 from simcsp.report.write import write_report
 
 
@@ -76,6 +79,37 @@ def test_the_primary_contrast_stands_first(single):
     assert f"last - control_last = {first['diff']:+.3f} F1 [" in verdict and verdict in terminal.splitlines()
     below = text.index(f"- last minus control_last: F1 {first['diff']:+.4f}")
     assert text.index(verdict) < below < text.index("## Warnings") < text.index("## All other comparisons")
+
+
+def test_donors_and_acceptors_have_scores_of_their_own(single):
+    folder, _ = single
+    for site in ("donor", "acceptor"):
+        folds = []
+        for path in folder.parent.glob("finetune/last/*/*/*/predictions.csv"):
+            of_type = pd.read_csv(path)
+            of_type = of_type[of_type["window"].str.startswith(site)]
+            folds.append(classification_scores(*of_type[["label", "probability"]].to_numpy().T)["auc"])
+        row = summary_of(folder, f"test/auc_{site}").loc["last"]
+        assert (row["mean"], row["n"]) == (pytest.approx(np.mean(folds), rel=1e-5), FOLDS)
+        assert f"| AUC {site}s |" in (folder / "report.md").read_text()
+
+
+def test_a_report_is_sealed_for_who_reads_it_later(single, tmp_path):
+    run = Path(shutil.copytree(single[0].parent, tmp_path / "one"))
+    headline = re.search(r"> \*\*(.*)\*\*", (run / "report/report.md").read_text())[1]
+    assert list_runs(tmp_path)[0].headline == headline
+    path = run / "report/report.md"
+    path.write_text(path.read_text().replace("+0.", "+1.", 1))
+    (row,) = list_runs(tmp_path)
+    assert "report.md does not match its SHA-256" in row.headline and "evaluate.py report" in row.headline
+
+
+def test_a_verdict_names_no_link_code_or_tag():
+    named = "x[y](javascript:0)`<b> - z = +0.1 F1 [+0.0, +0.2]"
+    text = "\n\n".join(opening("h", Verdict("higher", named, [named]), []))
+    page = Page(to_html("t", text, Path()))
+    assert page.text.count(named) == 2 and not {tag for tag, _ in page.tags} & {"a", "b", "code"}
+    assert "](" not in text.replace("\\](", "") and "[+0.0, +0.2]" in text
 
 
 def test_report_warns_of_floors_and_of_what_was_picked_where_it_is_measured(single):
@@ -162,7 +196,7 @@ def test_a_window_of_two_folds_counts_once_a_fold_and_its_two_models_are_an_ense
     assert "ensemble of 2 F1" in (folder / "report.md").read_text()
 
 
-def test_few_labels_have_a_figure_and_colours_stay_with_the_arms(tmp_path, monkeypatch):
+def test_few_labels_have_a_figure_and_colours_stay_with_the_arms(tmp_path, monkeypatch, capsys):
     config = make_run(tmp_path, "one")
     for path in sorted(config.folder.glob("finetune/*/both/seed0/fold*/summary.json")):
         summary = json.loads(path.read_text()) | {"train_windows": 50, "draw": 0}
@@ -173,6 +207,8 @@ def test_few_labels_have_a_figure_and_colours_stay_with_the_arms(tmp_path, monke
     drawn, plot = [], write.difference_plot
     monkeypatch.setattr(write, "difference_plot", lambda table, title: drawn.append(table) or plot(table, title))
     write_report(config)
+    said = capsys.readouterr().err.splitlines()
+    assert [line.rpartition(" ")[2] for line in said if line.startswith("report: figure ")][:2] == ["bars", "f1"]
     report = config.folder / "report"
     assert set(drawn[0]["windows"]) == {0}  # whose lines do not say of how many labels they are
     assert "`pwm`" not in (report / "report.md").read_text().split("## All other comparisons")[0].split("## Splice")[1]

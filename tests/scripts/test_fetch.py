@@ -553,6 +553,17 @@ def test_list_says_what_is_here(get, server, data, capsys):
     assert "downloads/hg38.fa.gz" in told
 
 
+def test_what_is_to_be_downloaded_is_added_up_before_it_is(get, server, data, capsys):
+    options = fetch.Options(data, None, 5)
+    fetch.announce(["hg19", "hg38", "chr19", "introns", "mfass"], options)  # chr19 and introns come in one archive
+    assert capsys.readouterr().out == "to download: 1.99 GB, mfass (size not recorded)\n"
+    server.put(HG19, GENOME)
+    get("hg19")
+    assert capsys.readouterr().out.startswith("to download: 0.95 GB\n")
+    get("hg19")
+    assert "to download" not in capsys.readouterr().out
+
+
 def test_multi_species_goes_on_with_the_genomes_that_are_missing(get, refused, server, data):
     for build in sources.SPECIES:
         server.put(HG19.replace("hg19", build), gzip.compress(build.encode()))

@@ -9,6 +9,7 @@ import pytest
 from conftest import ROOT
 
 from simcsp.core.errors import InputError
+from simcsp.core.provenance import seal
 from simcsp.report.verdict import COLUMNS, contrast_rows
 
 BLANK = dict.fromkeys(contrast_rows([]).columns, None)
@@ -121,6 +122,16 @@ def test_correlations_of_relate_are_rows(record, tmp_path):
     found = record(run).set_index("metric").loc["spearman/auc"]
     assert found[["arm", "mean", "low", "n", "n_paired", "unit"]].tolist() == ["sccs", "0.9", "0.8", "51", "15", "runs"]
     assert found[["seeds", "train_windows", "git"]].tolist() == ["0 4", "200", "b" * 12]
+
+
+def test_a_report_that_was_edited_is_refused(record, tmp_path):
+    run = few_labels(tmp_path)
+    path = run / "report/summary.csv"
+    seal(path.parent, {}, [path, path.with_name("contrasts.csv")])
+    record(run)
+    path.write_text(path.read_text().replace("0.9587", "0.9987"))
+    with pytest.raises(InputError, match="summary.csv does not match its SHA-256.* evaluate.py report"):
+        record(run)
 
 
 def test_a_report_of_an_earlier_version_is_refused(record, tmp_path):
