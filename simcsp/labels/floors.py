@@ -62,6 +62,9 @@ class KmerLogistic:
         return self.model.predict_proba(kmer_counts(ids, self.k))[:, 1]
 
 
+MARKOV_ORDER = 5
+
+
 class NeighbourTable:
     """P(base | the `reach` bases on either side), from counts: what a masked-language model has to beat."""
 
@@ -93,6 +96,43 @@ class NeighbourTable:
             context = context * 4 + np.maximum(near[:, column].astype(np.int64) - A, 0)
             known &= near[:, column] >= A
         return context, known
+
+
+class MarkovChain:
+    """P(base | the `order` bases on either side) under a Markov chain of that order, from counts of a text as it is
+    read: proportional to the product of the order + 1 transition probabilities that the base has a part in."""
+
+    def __init__(self, order: int = MARKOV_ORDER) -> None:
+        self.order = order
+        self.counts = np.full((4**order, 4), PSEUDOCOUNT)
+
+    def add(self, ids: np.ndarray) -> None:
+        """Count the transitions of a text, uint8 [length]; those with an N are left out."""
+        if len(ids) > self.order:
+            code, known = self._codes(np.lib.stride_tricks.sliding_window_view(ids, self.order + 1))
+            self.counts += np.bincount(code[known], minlength=self.counts.size).reshape(self.counts.shape)
+
+    def predict(self, windows: np.ndarray) -> np.ndarray:
+        """P(A, C, G, T) of the central base, float [n, 4], for windows uint8 [n, length]; a transition with an N is
+        even odds, and so is what lies beyond a window."""
+        middle, order = windows.shape[1] // 2, self.order
+        logs = np.log(self.counts / self.counts.sum(axis=1, keepdims=True)).ravel()
+        scores = np.zeros((len(windows), 4))
+        for base in range(A, T + 1):
+            text = windows[:, max(middle - order, 0) : middle + order + 1].copy()
+            text[:, min(order, middle)] = base
+            for start in range(text.shape[1] - order):
+                code, known = self._codes(text[:, start : start + order + 1])
+                scores[:, base - A] += np.where(known, logs[np.where(known, code, 0)], -np.log(4))
+        likely = np.exp(scores - scores.max(axis=1, keepdims=True))
+        return likely / likely.sum(axis=1, keepdims=True)
+
+    def _codes(self, words: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Number of each word [n, order + 1], and whether all of its bases are known."""
+        code = np.zeros(len(words), dtype=np.int64)
+        for column in range(self.order + 1):
+            code = code * 4 + np.maximum(words[:, column].astype(np.int64) - A, 0)
+        return code, (words >= A).all(axis=1)
 
 
 # -- dinucleotides by place, and 3-mers --------------------------------------------------------------------------------

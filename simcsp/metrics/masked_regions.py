@@ -1,5 +1,5 @@
 """How well a masked-language model fills in 15 % masked bases, by region of transcripts: SpliceBERT's balanced accuracy
-(Chen et al. 2024), beside the table of neighbours that it has to beat.
+(Chen et al. 2024), beside the shallow models that it has to beat.
 
 What the paper leaves open: near a site are the intron's bases within NEAR of it (its annotation is not published); a
 base is that of the transcript whose window it is in, the longest of a gene; long non-coding are spliced transcripts of
@@ -17,7 +17,7 @@ import torch
 from transformers import BertForMaskedLM
 
 from simcsp.core.errors import InputError
-from simcsp.labels.floors import NeighbourTable
+from simcsp.labels.floors import MarkovChain, NeighbourTable
 from simcsp.model.embedding import Autocast, token_batches
 from simcsp.text.alphabet import A, N, T
 from simcsp.text.annotation import Transcript
@@ -25,7 +25,8 @@ from simcsp.text.store import TokenStore
 
 NEAR = 100  # nt
 LONG_NONCODING = 200  # nt, spliced
-_REACH = 3  # bases on either side that the floor sees, all of them unmasked
+FLOORS = {"counts of 3 bases on either side": (NeighbourTable, 3), "order-5 Markov chain": (MarkovChain, 5)}
+"""{name: (model, bases on either side that it sees, all of them unmasked)}"""
 _OF_REPEATS = ("CDS", "intron", "exon")  # regions that are told apart by soft-masking too
 
 
@@ -156,20 +157,21 @@ def predict_masked(
     return torch.cat(parts).numpy()
 
 
-def neighbour_predictions(windows: RegionWindows) -> np.ndarray:
-    """The likeliest base from the three bases on either side, uint8 [n, length], by counts over the other half of the
-    genes; at the ends of a window nothing is known, and A is called."""
+def shallow_predictions(windows: RegionWindows, name: str) -> np.ndarray:
+    """The likeliest base by one of FLOORS, uint8 [n, length], fitted on the other half of the genes; so near to the
+    ends of a window that it does not see its neighbours, A is called."""
+    build, reach = FLOORS[name]
     half = np.unique(windows.gene, return_inverse=True)[1] % 2
     called = np.full(windows.ids.shape, A, dtype=np.uint8)
-    for number in (0, 1):
-        table = NeighbourTable(_REACH)
+    for number in (0, 1) if windows.ids.shape[1] > 2 * reach else ():
+        model = build(reach)
         others = windows.ids[half != number]
         gap = np.full((len(others), 1), N, dtype=np.uint8)
-        table.add(np.concatenate([others, gap], axis=1).ravel())
+        model.add(np.concatenate([others, gap], axis=1).ravel())
         rows = np.flatnonzero(half == number)
-        near = np.lib.stride_tricks.sliding_window_view(windows.ids[rows], 2 * _REACH + 1, axis=1)
-        best = table.predict(near.reshape(-1, 2 * _REACH + 1)).argmax(axis=1) + A
-        called[rows, _REACH : windows.ids.shape[1] - _REACH] = best.reshape(len(rows), -1)
+        near = np.lib.stride_tricks.sliding_window_view(windows.ids[rows], 2 * reach + 1, axis=1)
+        best = model.predict(near.reshape(-1, 2 * reach + 1)).argmax(axis=1) + A
+        called[rows, reach : windows.ids.shape[1] - reach] = best.reshape(len(rows), -1)
     return called
 
 
@@ -181,13 +183,19 @@ def balanced_accuracy(truth: np.ndarray, called: np.ndarray) -> float:
 
 
 def region_rows(windows: RegionWindows, asked: np.ndarray, called: np.ndarray, resamples: int, seed: int) -> list[dict]:
-    """Balanced and plain accuracy of each region, with 95 % intervals over resampled genes, and the floor's.
+    """Balanced and plain accuracy of each region, with 95 % intervals over resampled genes, and the floor's:
+    that of the better of FLOORS over all regions, which both have a row.
 
     asked: bool [n, length], the masked bases; called: ids of `predict_masked`.
     """
-    floor_called, rng = neighbour_predictions(windows), np.random.default_rng(seed)
+    shallow = {name: shallow_predictions(windows, name) for name in FLOORS}
+    accuracies = {name: balanced_accuracy(windows.ids[asked], one[asked]) for name, one in shallow.items()}
+    floor_called, rng = shallow[max(accuracies, key=accuracies.get)], np.random.default_rng(seed)
     gene = np.unique(windows.gene, return_inverse=True)[1]
-    rows = []
+    rows = [
+        {"metric": f"balanced accuracy of {name}, all", "n": int(asked.sum()), "value": value}
+        for name, value in accuracies.items()
+    ]
     for name, region in windows.regions.items():
         here = asked & region
         row_of = np.nonzero(here)[0]

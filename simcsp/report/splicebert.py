@@ -69,7 +69,8 @@ PUBLISHED: dict[tuple[str, str], float] = {
 """As printed by the paper's notebooks for the 72-vertebrate model, on its own data: the rows say how ours differ."""
 NOTES = {
     "masked": "15 % masked as in training; near a site: the intron's bases within 100 nt. Floor: the likeliest base by "
-    "counts of the three on either side, over the other half of the genes. Published: 100,000 windows of 510 nt.",
+    "the better of counts of the three on either side and a Markov chain of order 5, which sees five on either side, "
+    "fitted on the other half of the genes. Published: 100,000 windows of 510 nt.",
     "variants": "-dP, KL at sites and KL by distance as published, in the constructs as measured (published: 510 nt of "
     "the genome about the exon); AP is drawn there, not printed. Floor: how near the variant is to a site; of the "
     "probe: a probe of the distances to both sites and the substitution; of the peers: the prevalence. Intervals over "

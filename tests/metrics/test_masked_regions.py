@@ -11,13 +11,14 @@ from simcsp.core.config import ModelConfig
 from simcsp.core.errors import InputError
 from simcsp.labels.floors import NeighbourTable
 from simcsp.metrics.masked_regions import (
+    FLOORS,
     NEAR,
     RegionWindows,
     balanced_accuracy,
-    neighbour_predictions,
     predict_masked,
     region_rows,
     region_windows,
+    shallow_predictions,
     transcript_regions,
 )
 from simcsp.model.checkpoint import load_backbone
@@ -85,7 +86,7 @@ def test_the_floor_counts_over_the_other_half_of_the_genes():
     rng = np.random.default_rng(2)
     ids = rng.integers(A, T + 1, (40, 30)).astype(np.uint8)
     gene = np.array([f"g{i % 4}" for i in range(40)])
-    called = neighbour_predictions(RegionWindows(ids, {}, gene))
+    called = shallow_predictions(RegionWindows(ids, {}, gene), "counts of 3 bases on either side")
     for half, others in (((0, 2), (1, 3)), ((1, 3), (0, 2))):
         table = NeighbourTable()
         for row in ids[np.isin(np.arange(40) % 4, others)]:
@@ -109,7 +110,12 @@ def test_rows_count_the_masked_bases_of_each_region():
         ids, {"all": np.ones_like(region), "left": region, "none": ~np.ones_like(region)}, np.array(["x", "y"])
     )
     rows = {row["metric"]: row for row in region_rows(windows, asked, called, 200, 0)}
-    assert set(rows) == {f"{kind}, {name}" for kind in ("balanced accuracy", "accuracy") for name in ("all", "left")}
+    expected = {f"{kind}, {name}" for kind in ("balanced accuracy", "accuracy") for name in ("all", "left")}
+    shallow = {
+        f"balanced accuracy of {name}, all": rows[f"balanced accuracy of {name}, all"]["value"] for name in FLOORS
+    }
+    assert set(rows) == expected | set(shallow)
+    assert rows["balanced accuracy, all"]["floor"] == max(shallow.values())
     assert (rows["accuracy, left"]["n"], rows["accuracy, left"]["value"]) == (7, pytest.approx(6 / 7))
     assert rows["balanced accuracy, left"]["value"] == pytest.approx((2 / 3 + 1 + 1) / 3)
     assert rows["accuracy, left"]["low"] == pytest.approx(3 / 4) and rows["accuracy, left"]["high"] == 1
