@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 import time
 from pathlib import Path
@@ -15,6 +14,7 @@ from simcsp.core.device import build_accelerator
 from simcsp.core.errors import InputError
 from simcsp.core.files import read_json, sha256_file, write_json
 from simcsp.core.run_layout import SPLICEBERT
+from simcsp.model.bases import BASES_CONFIG, Labeller, load_bases
 from simcsp.model.checkpoint import load_backbone
 from simcsp.model.checksums import sha256_folder
 from simcsp.report.splicebert import write_results
@@ -24,8 +24,9 @@ from utils.arguments import load_config
 HELP = """\
 SpliceBERT's published results on one or several checkpoints, each beside its floor and the published figure, as far as
 the data are here; what is missing is said with the command that fetches it. Writes results.csv and index.html. A
-finished result is not measured again. SOURCE as elsewhere; a checkpoint from elsewhere needs no config."""
-FORMAT = 1  # of what is kept of a result
+finished result is not measured again. SOURCE as elsewhere, or a model of every base, which has results of its own; a
+checkpoint from elsewhere needs no config."""
+FORMAT = 2  # of what is kept of a result
 
 
 def show_splicebert(words: list[str]) -> None:
@@ -51,12 +52,11 @@ def show_splicebert(words: list[str]) -> None:
     measured: dict[str, dict[str, Any]] = {}
     missing: dict[str, str] = {}
     chosen = asked.only or list(RESULTS)
-    for source, config in configs.items():
-        for name, folder in encoders(source).items():
-            name = name if len(sources) == 1 and name != str(source) else _label(source, name)
-            results, why = _measure_all(name, folder, enclosing_run(source), config, asked, out, chosen)
-            measured[name] = results
-            missing |= why
+    for (source, name), folder in _checkpoints(sources).items():
+        subject = _subject(name, folder, enclosing_run(source), configs[source], asked)
+        measured[name], why = _measure_all(subject, folder, asked, out, chosen)
+        missing |= why
+    missing = {result: why for result, why in missing.items() if not any(result in one for one in measured.values())}
     if not any(measured.values()):
         raise InputError(f"nothing could be measured: {'; '.join(missing.values())}")
     table = write_results(measured, missing, out)
@@ -64,33 +64,57 @@ def show_splicebert(words: list[str]) -> None:
 
 
 def _config(source: Path, files: list[str], others: list[str]) -> Config:
-    """Of the run, or the one given; a checkpoint from elsewhere has the defaults, and no motif sites."""
+    """Of the run, or the one given; a checkpoint from elsewhere has the defaults, and motif sites if it names them."""
     if files or enclosing_run(source) is not None:
         return config_of(source, [*files, *others])
     default = Path(__file__).parents[1] / DEFAULT_CONFIG
-    config = load_config([str(default), *others])
-    return dataclasses.replace(config, data=dataclasses.replace(config.data, motif_bed=None, motif_fasta=None))
+    return load_config([str(default), "--data.motif_bed", "null", "--data.motif_fasta", "null", *others])
 
 
-def _label(source: Path, name: str) -> str:
+def _checkpoints(sources: list[Path]) -> dict[tuple[Path, str], Path]:
+    """{(source, name in the table): checkpoint folder}; names are as short as tells them apart."""
+    rows = []
+    for source in sources:
+        of_source = {str(source): source} if (source / BASES_CONFIG).is_file() else encoders(source)
+        rows += [(source, "" if name == str(source) else name, folder) for name, folder in of_source.items()]
+    short = [
+        f"{source.name if len(sources) > 1 else ''} {arm}".strip() if arm else _label(source) for source, arm, _ in rows
+    ]
+    whole = [f"{source} {arm}".strip() for source, arm, _ in rows]
+    names = [name if short.count(name) == 1 else long for name, long in zip(short, whole)]
+    return {(source, name): folder for name, (source, _, folder) in zip(names, rows)}
+
+
+def _label(source: Path) -> str:
     """A checkpoint's name in the table."""
-    if name != str(source):
-        return f"{source.name} {name}"
     parts = [part for part in source.parts if part not in ("runs", "models", "checkpoints", "pretrain", "..", ".", "/")]
     return " ".join(parts[-2:])
 
 
+def _subject(name: str, folder: Path, run: Path | None, config: Config, asked: Any) -> Subject:
+    """The checkpoint on its device: a model of every base, or one of masked bases."""
+    accelerator = build_accelerator(config.device, config.precision)
+    if (folder / BASES_CONFIG).is_file():
+        classifier, calibration = load_bases(folder)
+        model = Labeller(classifier.to(accelerator.device), calibration, accelerator.device, accelerator.autocast)
+    else:
+        model = load_backbone(config.model.saved_as(folder), need_mlm_head=True)[0].to(accelerator.device)
+    return Subject(name, model, run, accelerator, config, asked.data, asked.windows)
+
+
 def _measure_all(
-    name: str, folder: Path, run: Path | None, config: Config, asked: Any, out: Path, chosen: list[str]
+    subject: Subject, folder: Path, asked: Any, out: Path, chosen: list[str]
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """({result: rows and curves}, {result: what is missing}) of one checkpoint."""
-    accelerator = build_accelerator(config.device, config.precision)
-    model, _, _ = load_backbone(config.model.saved_as(folder), need_mlm_head=True)
-    subject = Subject(name, model.to(accelerator.device), run, accelerator, config, asked.data, asked.windows)
-    if subject.limit == PUBLISHED_WINDOW:
+    name, config, of_bases = subject.name, subject.config, isinstance(subject.model, Labeller)
+    if not of_bases and subject.limit == PUBLISHED_WINDOW:
         print(f"{name}: a model trained on exactly {PUBLISHED_WINDOW} nt meets shorter sequences in the constructs")
     results, missing = {}, {}
     for result in chosen:
+        if RESULTS[result].of_bases != of_bases:
+            what = "no model of every base" if RESULTS[result].of_bases else "no masked-language model"
+            missing[result] = f"{what} among the sources (models/simcsp-small-bases, models/simcsp-tiny are such)"
+            continue
         needs = [asked.data / path for path in RESULTS[result].needs]
         absent = [path for path in needs if not path.is_file()]
         if absent:
@@ -100,13 +124,14 @@ def _measure_all(
         path = out / "measured" / re.sub(r"[^\w.-]+", "-", name) / f"{result}.json"
         inputs = {"format": FORMAT, "checkpoint": sha256_folder(folder, card=False), "windows": asked.windows}
         inputs |= {"files": {file.name: sha256_file(file) for file in needs}, "seed": config.seed}
-        inputs |= {"precision": accelerator.mixed_precision, "evaluate": to_dict(config)["evaluate"]}
+        inputs |= {"precision": subject.accelerator.mixed_precision}
+        inputs |= {section: to_dict(config)[section] for section in RESULTS[result].sections}
         if path.is_file() and (kept := read_json(path, "delete it, it is measured again"))["inputs"] == inputs:
             results[result] = kept["result"]
             continue
         began = time.perf_counter()
         try:
-            found = measure(subject, result)
+            measured = measure(subject, result)
         except InputError as error:
             if result not in ("bases", "embeddings"):  # of which the data may simply not be meant
                 raise
@@ -114,7 +139,7 @@ def _measure_all(
             print(f"{name}, {result}: {error}")
             continue
         seconds = round(time.perf_counter() - began, 1)
-        write_json(path, {"inputs": inputs, "seconds": seconds, "result": found})
-        results[result] = found
-        print(f"{name}, {result}: {len(found['rows'])} numbers in {seconds} s", flush=True)
+        write_json(path, {"inputs": inputs, "seconds": seconds, "result": measured})
+        results[result] = measured
+        print(f"{name}, {result}: {len(measured['rows'])} numbers in {seconds} s", flush=True)
     return results, missing

@@ -1,6 +1,8 @@
 """Branch points of Mercer et al. (Genome Research 25, 290, 2015) as SpliceBERT's paper asks for them: each base 18 to
-44 nt before an acceptor, in windows about that region. The paper fine-tunes the encoder; here a logistic regression
-reads its frozen states, so that the numbers say what pre-training alone knows.
+44 nt before an acceptor, in windows about that region, held out by chromosome; and those of other introns, outside.
+
+Two models are asked: a logistic regression on frozen states, which says what pre-training alone knows, and the encoder
+fine-tuned (simcsp/training/branch_points.py), as in the paper.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score, roc_auc_score
 from sklearn.model_selection import GroupKFold
@@ -16,18 +19,22 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from simcsp.core.errors import InputError
+from simcsp.core.files import read_table
 from simcsp.labels.placed import Placed
 from simcsp.metrics.conservation import one_hot_bases
 from simcsp.metrics.scores import ap_interval, score_against
-from simcsp.text.alphabet import A, N
+from simcsp.text.alphabet import A, N, encode
+from simcsp.text.kmers import shared_windows
 from simcsp.text.reading import open_binary
+from simcsp.text.weight_matrix import PSEUDOCOUNT
 
 FIRST, LAST = 18, 44
 """nt before the acceptor, between which the candidates lie."""
+WIDTH = LAST - FIRST + 1
 IGNORED = -100  # a base that some evidence calls a branch point, but not with high confidence
 FOLDS = 5
 FEWEST_A = 0.5  # of branch points; any shift of the coordinates leaves a fifth or so
-_REACH = 10  # nt on either side that the floor sees
+_REACH = 10  # nt on either side that the floors see
 
 
 @dataclass(frozen=True)
@@ -41,6 +48,25 @@ class BranchRegions:
     gene: np.ndarray
     chrom: np.ndarray
 
+    @property
+    def folds(self) -> np.ndarray:
+        """int [n], the fold in which each is held out: by chromosome where there are five, else by gene."""
+        group = self.chrom if len(np.unique(self.chrom)) >= FOLDS else self.gene
+        fold = np.zeros(len(group), dtype=int)
+        for number, (_, test) in enumerate(GroupKFold(FOLDS).split(group, groups=group)):
+            fold[test] = number
+        return fold
+
+    @property
+    def inside(self) -> slice:
+        """The candidates' places in a window."""
+        return slice(self.start, self.start + WIDTH)
+
+
+def region_start(length: int) -> int:
+    """Where the candidates of a window of `length` nt begin: they are its middle."""
+    return length // 2 - WIDTH // 2
+
 
 def read_branch_points(path: Path, places: Placed, length: int) -> BranchRegions:
     """The regions of SpliceBERT's BED with a high-confidence branch point that lie in a known stretch of the genome.
@@ -49,8 +75,7 @@ def read_branch_points(path: Path, places: Placed, length: int) -> BranchRegions
     short by its intron's donor is filled with IGNORED on that side, as published. Raises InputError with the line,
     and for a file of another build than the genome, by how many branch points are A.
     """
-    width = LAST - FIRST + 1
-    start = length // 2 - width // 2
+    start = region_start(length)
     rows = []
     with open_binary(path) as handle:
         for number, line in enumerate(handle, start=1):
@@ -59,20 +84,20 @@ def read_branch_points(path: Path, places: Placed, length: int) -> BranchRegions
                 labels, first, end = [int(word) for word in told.split(",")], int(first), int(end)
             except ValueError:
                 raise InputError(f"{path}, line {number}: no region of branch points in BED with its labels") from None
-            if len(labels) != end - first or not set(labels) <= {0, 1, IGNORED} or len(labels) > width:
+            if len(labels) != end - first or not set(labels) <= {0, 1, IGNORED} or len(labels) > WIDTH:
                 raise InputError(f"{path}, line {number}: {len(labels)} labels of a region of {end - first} nt")
             if 1 not in labels:
                 continue
             labels = labels if strand == "+" else labels[::-1]
-            labels = [IGNORED] * (width - len(labels)) + labels
-            left = end - width - start if strand == "+" else first + width + start - length
+            labels = [IGNORED] * (WIDTH - len(labels)) + labels
+            left = end - WIDTH - start if strand == "+" else first + WIDTH + start - length
             known = places.fetch(chrom, left, left + length, strand)
             if known is not None and not (known[0] == N).any():
                 rows.append((known[0], labels, known[1], chrom))
     if not rows:
         raise InputError(f"{path}: no region with a branch point lies in the genome that is here")
     ids, labels, gene, chrom = map(np.array, zip(*rows))
-    share = float((ids[:, start : start + width][labels == 1] == A).mean())
+    share = float((ids[:, start : start + WIDTH][labels == 1] == A).mean())
     if share < FEWEST_A:
         raise InputError(
             f"{path}: {share:.0%} of its branch points are A in the genome that is here, of human ones four in five: "
@@ -81,37 +106,105 @@ def read_branch_points(path: Path, places: Placed, length: int) -> BranchRegions
     return BranchRegions(ids, start, labels, gene, chrom)
 
 
-def branch_point_rows(regions: BranchRegions, states: np.ndarray, seed: int) -> list[dict]:
-    """AP, AUC and F1 at .5 over all candidates, each scored by the fold in which its chromosome (where there are five
-    of them, else its gene) was held out; intervals over genes.
+def read_introns(path: Path, length: int, known: BranchRegions) -> BranchRegions:
+    """Branch points of whole introns (BPP: Zhang et al., Bioinformatics 33, 3166, 2017), N where their exons are not
+    told; introns that share 80 nt with `known`, or have no branch point among the candidates, are left out.
 
-    states: [n, length, hidden]. Floor: the letters within 10 nt and the distance to the acceptor.
+    Columns gene, chrom, sequence (of the intron) and bp_index0 (comma-separated, from 0). Raises InputError with the
+    line.
     """
-    width = regions.labels.shape[1]
-    inside = slice(regions.start, regions.start + width)
-    place = np.broadcast_to(np.eye(width), (len(regions.ids), width, width))
-    floor = np.concatenate([one_hot_bases(regions.ids, _REACH)[:, inside], place], axis=2)
-    groups = regions.chrom if len(np.unique(regions.chrom)) >= FOLDS else regions.gene
-    asked = regions.labels != IGNORED
-    labels = regions.labels[asked]
-    group, gene = (np.repeat(one, width).reshape(asked.shape)[asked] for one in (groups, regions.gene))
-    chances = [_held_out(of[asked], labels, group) for of in (states[:, inside], floor)]
-    ap, floor_ap = (score_against(labels, one)["ap"] for one in chances)
-    low, high = ap_interval(labels, chances[0], gene, seed) or (None, None)
-    n = len(labels)
-    rows = [{"metric": "AP of a probe", "n": n, "value": ap, "low": low, "high": high, "floor": floor_ap}]
-    auc, floor_auc = (float(roc_auc_score(labels, one)) for one in chances)
-    f1, floor_f1 = (float(f1_score(labels, one > 0.5)) for one in chances)
-    rows.append({"metric": "AUC of a probe", "n": n, "value": auc, "floor": floor_auc})
-    rows.append({"metric": "F1 of a probe", "n": n, "value": f1, "floor": floor_f1})
-    return [{"metric": "branch points", "n": n, "value": int(labels.sum())}, *rows]
+    start, rows = region_start(length), []
+    table = read_table(path, ["gene", "chrom", "sequence", "bp_index0"], sep="\t")
+    for line, row in enumerate(table.itertuples(), start=2):
+        intron = encode(row.sequence, f"{path}, line {line}")
+        points = [word for word in str(row.bp_index0).split(",") if word.isdigit() and int(word) < len(intron)]
+        if not points or len(intron) < LAST:
+            raise InputError(f"{path}, line {line}: no branch point in its sequence, or one shorter than {LAST} nt")
+        labels = np.zeros(WIDTH, dtype=int)
+        from_first = np.array([int(word) for word in points]) - (len(intron) - LAST)
+        labels[from_first[(from_first >= 0) & (from_first < WIDTH)]] = 1
+        ids = np.full(length, N, dtype=np.uint8)
+        end = min(start + LAST, length)  # where the exon begins
+        taken = min(start + LAST, len(intron))
+        ids[start + LAST - taken : end] = intron[len(intron) - taken :][: end - (start + LAST - taken)]
+        rows.append((ids, labels, row.gene, row.chrom))
+    ids, labels, gene, chrom = map(np.array, zip(*rows))
+    kept = labels.any(axis=1) & ~shared_windows(ids, known.ids)
+    return BranchRegions(ids[kept], start, labels[kept], gene[kept], chrom[kept])
 
 
-def _held_out(features: np.ndarray, labels: np.ndarray, group: np.ndarray) -> np.ndarray:
-    """P(branch point) [n] from the fold in which each group was held out."""
-    chances = np.zeros(len(labels))
-    for train, test in GroupKFold(FOLDS).split(features, labels, group):
+# -- what is no encoder, and a probe of one ----------------------------------------------------------------------------
+
+
+def letters(regions: BranchRegions) -> np.ndarray:
+    """bool [n, 27, features]: the letters within 10 nt of each candidate, and its distance to the acceptor."""
+    place = np.broadcast_to(np.eye(WIDTH, dtype=bool), (len(regions.ids), WIDTH, WIDTH))
+    return np.concatenate([one_hot_bases(regions.ids, _REACH)[:, regions.inside], place], axis=2)
+
+
+def weight_matrix_chances(
+    features: np.ndarray, labels: np.ndarray, fold: np.ndarray, outside: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """P(branch point) [n, 27] of `letters` from the fold that held each region out, and of those outside from all: a
+    position weight matrix and the frequency of each distance, by Bayes' rule, with a pseudocount of 1."""
+
+    def predict(rows: np.ndarray, asked: np.ndarray) -> np.ndarray:
+        log_odds = 0.0
+        for sign, label in ((1, 1), (-1, 0)):
+            members = features[rows][labels[rows] == label]
+            counts = members.sum(axis=0) + PSEUDOCOUNT
+            matrix, distances = counts[:-WIDTH].reshape(-1, 4), counts[-WIDTH:]
+            shares = [(matrix / matrix.sum(axis=1, keepdims=True)).ravel(), distances / distances.sum()]
+            log_odds = log_odds + sign * (asked @ np.log(np.concatenate(shares)) + np.log(len(members)))
+        return expit(log_odds)
+
+    chances = np.zeros(labels.shape)
+    for number in range(FOLDS):
+        chances[fold == number] = predict(fold != number, features[fold == number])
+    return chances, predict(fold >= 0, outside)
+
+
+def logistic_chances(
+    features: np.ndarray, labels: np.ndarray, fold: np.ndarray, outside: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """P(branch point) [n, 27] of a logistic regression on features [n, 27, any] from the fold that held each region
+    out, and of the regions outside from all."""
+
+    def fit(rows: np.ndarray, asked: np.ndarray) -> np.ndarray:
+        known = labels[rows] != IGNORED
         model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000))
-        model.fit(features[train].astype(np.float32), labels[train])
-        chances[test] = model.predict_proba(features[test].astype(np.float32))[:, 1]
-    return chances
+        model.fit(features[rows][known].astype(np.float32), labels[rows][known])
+        flat = asked.reshape(-1, asked.shape[-1]).astype(np.float32)
+        return model.predict_proba(flat)[:, 1].reshape(-1, WIDTH) if len(flat) else np.zeros((0, WIDTH))
+
+    chances = np.zeros(labels.shape)
+    for number in range(FOLDS):
+        chances[fold == number] = fit(fold != number, features[fold == number])
+    return chances, fit(fold >= 0, outside) if len(outside) else np.zeros((0, WIDTH))
+
+
+# -- rows of the table -------------------------------------------------------------------------------------------------
+
+
+def branch_point_rows(
+    regions: BranchRegions, chances: dict[str, np.ndarray], floor: np.ndarray, seed: int
+) -> list[dict]:
+    """AP, AUC and F1 at .5 of each model over all candidates that are not IGNORED; intervals of AP over genes.
+
+    chances: {model: P [n, 27]}; floor: P [n, 27] of what is no model.
+    """
+    asked = regions.labels != IGNORED
+    labels, n = regions.labels[asked], int(asked.sum())
+    gene = np.repeat(regions.gene, WIDTH).reshape(asked.shape)[asked]
+    rows = [{"metric": "branch points", "n": n, "value": int(labels.sum())}]
+    of_floor = floor[asked]
+    for name, values in chances.items():
+        own = values[asked]
+        low, high = ap_interval(labels, own, gene, seed) or (None, None)
+        ap, floor_ap = (score_against(labels, one)["ap"] for one in (own, of_floor))
+        rows.append({"metric": f"AP, {name}", "n": n, "value": ap, "low": low, "high": high, "floor": floor_ap})
+        auc, floor_auc = (float(roc_auc_score(labels, one)) for one in (own, of_floor))
+        rows.append({"metric": f"AUC, {name}", "n": n, "value": auc, "floor": floor_auc})
+        f1, floor_f1 = (float(f1_score(labels, one > 0.5)) for one in (own, of_floor))
+        rows.append({"metric": f"F1, {name}", "n": n, "value": f1, "floor": floor_f1})
+    return rows

@@ -19,9 +19,10 @@ from transformers import BertForMaskedLM
 
 from simcsp.labels.variants import Variants
 from simcsp.metrics.scores import ap_interval
+from simcsp.model.bases import Labeller
 from simcsp.model.embedding import token_batches
 from simcsp.model.encoder import hidden_states
-from simcsp.text.alphabet import MASK, A, T
+from simcsp.text.alphabet import MASK, A, N, T
 
 REACH = 100
 """nt on either side of a variant that the score by distance looks at."""
@@ -147,6 +148,47 @@ def _encode(
     return (*columns, None) if places is None else (None, None, columns[0])
 
 
+@torch.no_grad()
+def label_changes(
+    labeller: Labeller,
+    variants: Variants,
+    batch_size: int,
+    advance: Callable[[int], object] = lambda count: None,
+) -> np.ndarray:
+    """What a model of every base says of n variants in their sequences, N about them: float32 [n, 6], the largest gain
+    and loss of P of an acceptor, and of a donor, at any base (SpliceAI's four delta scores), and the change of the
+    log-odds of the exon's own acceptor and donor (0 where they lie outside)."""
+    out = np.zeros((len(variants), 6), dtype=np.float32)
+    for numbers, index in _groups(variants):
+        row_of = np.searchsorted(numbers, variants.of_sequence[index])
+        wild = np.stack([variants.sequences[number] for number in numbers])
+        before = _log_odds(labeller, wild, batch_size)
+        mutants = wild[row_of]
+        mutants[np.arange(len(index)), variants.offset[index]] = variants.alt[index]
+        for at in range(0, len(index), batch_size):
+            some = slice(at, at + batch_size)
+            pair = before[row_of[some]], _log_odds(labeller, mutants[some], batch_size)
+            change = np.subtract(*map(labeller.probabilities, pair[::-1]))
+            out[index[some], :4] = np.stack([change.max(axis=1), -change.min(axis=1)], axis=2).reshape(-1, 4)
+            exon = variants.exon[index[some]] - [0, 1]  # the exon's bases of acceptor and donor
+            for column, place in enumerate(exon.T):
+                inside = np.flatnonzero((place >= 0) & (place < wild.shape[1]))
+                odds = [one[inside, place[inside], column] for one in pair]
+                out[index[some][inside], 4 + column] = odds[1] - odds[0]
+            advance(len(change))
+    return out
+
+
+def _log_odds(labeller: Labeller, sequences: np.ndarray, batch_size: int) -> np.ndarray:
+    """Log-odds float32 [n, length, 2] of acceptor and donor in sequences uint8 [n, length] with N about them."""
+    (count, length), shape = sequences.shape, labeller.model.shape
+    ids = np.full((count, 2 * shape.flank + -(-length // shape.step) * shape.step), N, dtype=np.uint8)
+    inside = slice(shape.flank, shape.flank + length)
+    ids[:, inside] = sequences
+    parts = [labeller.log_odds(ids[at : at + batch_size])[:, inside] for at in range(0, count, batch_size)]
+    return np.concatenate(parts)
+
+
 def _at_sites(values: np.ndarray, exon: np.ndarray) -> np.ndarray:
     """[n, 2, width]: means of values [n, length, width] at the acceptor's and the donor's two bases; 0 outside."""
     out = np.zeros((len(values), 2, values.shape[-1]))
@@ -194,6 +236,23 @@ def zero_shot_rows(variants: Variants, scores: dict[str, np.ndarray], seed: int)
         mean = float(ranks[variants.positive].mean())
         row = {"metric": "mean rank of positives by KL by distance", "n": len(variants), "value": mean}
         rows.append(row | {"floor": of_others})
+    return rows
+
+
+def label_rows(variants: Variants, changes: np.ndarray, seed: int) -> list[dict]:
+    """Average precision of `label_changes`: the largest of the four delta scores, which is not fitted to any variant,
+    and a logistic regression on all six in the fold that held the exon out; floors as of the other scores."""
+    outside, near = ~variants.in_dinucleotide, nearness(variants)
+    delta = changes[:, :4].max(axis=1)
+    rows = [{"metric": "positives", "n": len(variants), "value": int(variants.positive.sum())}]
+    for suffix, chosen in (("", np.ones(len(variants), dtype=bool)), (", without splice dinucleotides", outside)):
+        some = variants.take(chosen)
+        if some.positive.any():
+            floor = average_precision_score(some.positive, near[chosen])
+            rows.append(precision_row(f"AP of delta score{suffix}", some, delta[chosen], seed, floor))
+    own, places = (probe(of, variants.positive, variants.group) for of in (changes, place_features(variants)))
+    floor = average_precision_score(variants.positive, places)
+    rows.append(precision_row("AP of a fit on the changes, folds by exon", variants, own, seed, floor))
     return rows
 
 

@@ -20,31 +20,50 @@ from simcsp.core.config import Config
 from simcsp.core.errors import InputError
 from simcsp.core.files import read_json, read_table
 from simcsp.core.run_layout import BASES, SUMMARY, finished_fits
-from simcsp.labels.motifs import load_nmi_sites
+from simcsp.labels.motifs import Motifs, load_motifs, load_nmi_sites
 from simcsp.labels.placed import BUILDS, Placed, open_places
 from simcsp.labels.variants import PEERS, Variants, read_mfass, read_vexseq, widen
 from simcsp.metrics.attention_pairs import WINDOW, attention_rows, pair_attention, read_pairs
-from simcsp.metrics.branch_points import branch_point_rows, read_branch_points
+from simcsp.metrics.branch_points import (
+    branch_point_rows,
+    letters,
+    logistic_chances,
+    read_branch_points,
+    read_introns,
+    weight_matrix_chances,
+)
+from simcsp.metrics.clustering import lay_out
 from simcsp.metrics.conservation import CONSERVED, base_states, conservation_rows, one_hot_bases
 from simcsp.metrics.masked_regions import predict_masked, region_rows, region_windows
 from simcsp.metrics.proxies import nmi_details, of_floors
 from simcsp.metrics.variants import (
     REACH,
     distance_score,
+    label_changes,
+    label_rows,
     place_features,
     precision_row,
     probe,
     score_variants,
     zero_shot_rows,
 )
+from simcsp.model.bases import Labeller
 from simcsp.model.embedding import embed_centre
 from simcsp.text.alphabet import A, T, encode
 from simcsp.text.annotation import read_annotation
 from simcsp.text.store import open_store
+from simcsp.training.branch_points import fine_tuned_chances
 from simcsp.training.masking import IGNORED, choose_random, corrupt
 
 PUBLISHED_WINDOW = 510
+MOTIF_SITES = {
+    "hg19": ("hg19.ss-motif.for_umap.bed.gz", "hg19.fa.gz"),
+    "K562": ("K562.SSE.hg38.for_visualization.bed.gz", "hg38.fa.gz"),
+    "chr1's genes": ("windows/genes/motifs.bed.gz", "genes/chr1.fa"),
+}
+"""{name: (BED, its FASTA)} below the data folder: the published ones, and what `scripts/data.sh genes` makes."""
 _MASKED_SHARE = 0.15
+_SHOWN_SITES = 1000
 _RESAMPLES = 1000
 _SPLICEBERT = "Chen et al. 2024"
 CHR16_SPECIES = 6
@@ -54,10 +73,11 @@ the paper's windows 5.8 % are."""
 
 @dataclass(frozen=True)
 class Subject:
-    """What is measured: a checkpoint on its device, the folder of the data, and how much of them is taken."""
+    """What is measured: a checkpoint on its device (a masked-language model, or a model of every base), the folder of
+    the data, and how much of them is taken."""
 
     name: str
-    model: BertForMaskedLM
+    model: BertForMaskedLM | Labeller
     run: Path | None
     accelerator: Accelerator
     config: Config
@@ -83,12 +103,15 @@ class Subject:
 
 @dataclass(frozen=True)
 class Result:
-    """One result of the paper. needs: files below the data folder, without which `fetch` names what brings them."""
+    """One result of the paper. needs: files below the data folder, without which `fetch` names what brings them.
+    of_bases: of a model of every base; sections: of the config, that it depends on."""
 
     measure: Callable[[Subject], tuple[list[dict], dict[str, Any]]]
     needs: tuple[str, ...]
     fetch: str
     source: str
+    of_bases: bool = False
+    sections: tuple[str, ...] = ("evaluate",)
 
 
 def masked(subject: Subject) -> tuple[list[dict], dict[str, Any]]:
@@ -114,21 +137,23 @@ def masked(subject: Subject) -> tuple[list[dict], dict[str, Any]]:
     return region_rows(windows, targets != IGNORED, called, _RESAMPLES, seed), {"nt": length}
 
 
+_TABLES = (("MFASS", "mfass.tsv.gz", read_mfass), ("Vex-seq", "vexseq.tsv.gz", read_vexseq))
+
+
 def variants(subject: Subject) -> tuple[list[dict], dict[str, Any]]:
     """Zero-shot scores and a probe, in the constructs as measured and, where the genome about them is known, in 510 nt
     or as long as the model takes."""
     folder, rows, curves = subject.data / "variants", [], {}
-    for name, path, read in (
-        ("MFASS", folder / "mfass.tsv.gz", read_mfass),
-        ("Vex-seq", folder / "vexseq.tsv.gz", read_vexseq),
-    ):
+    for name, file, read in _TABLES:
+        path = folder / file
         if not path.is_file():
             continue
         measured = read(path)
         length = min(PUBLISHED_WINDOW, subject.limit)
         longer = length > max(map(len, measured.sequences))
         wide = widen(measured, subject.places(), length) if longer else None
-        rows += _named(name, _variant_rows(subject, name, measured, path, curves))
+        left_out = [{"metric": f"left out: {why}", "n": None, "value": n} for why, n in measured.skipped.items()]
+        rows += _named(name, left_out + _variant_rows(subject, name, measured, path, curves))
         if wide is not None and wide.positive.any():
             rows += _named(f"{name} in {length} nt", _variant_rows(subject, f"{name}, wide", wide, None, curves))
             same = np.isin(measured.table.iloc[:, 0], wide.table.iloc[:, 0])
@@ -276,13 +301,44 @@ def attention(subject: Subject) -> tuple[list[dict], dict[str, Any]]:
     return rows, {"nt": length}
 
 
+def effects(subject: Subject) -> tuple[list[dict], dict[str, Any]]:
+    """Delta scores of a model of every base, in the constructs as measured."""
+    folder, rows = subject.data / "variants", []
+    for name, path, read in _TABLES:
+        if (folder / path).is_file():
+            measured = read(folder / path)
+            with _bar(f"effects, {name}", len(measured)) as bar:
+                changes = label_changes(subject.model, measured, subject.config.evaluate.batch_size, bar.update)
+            rows += _named(name, label_rows(measured, changes, subject.config.seed))
+    return rows, {}
+
+
 def branch_points(subject: Subject) -> tuple[list[dict], dict[str, Any]]:
-    """A probe of each base 18 to 44 nt before an acceptor."""
-    places = _hg19(subject)
-    length = min(PUBLISHED_WINDOW, subject.limit)
-    regions = read_branch_points(subject.data / "branchpoints/mercer_dataset.hg19.bed.gz", places, length)
-    states = base_states(subject.model.bert, regions.ids, *subject.how)
-    return branch_point_rows(regions, states, subject.config.seed), {"nt": length}
+    """Each base 18 to 44 nt before an acceptor: the encoder fine-tuned, and a probe of its frozen states."""
+    length, folder, seed = min(PUBLISHED_WINDOW, subject.limit), subject.data / "branchpoints", subject.config.seed
+    regions = read_branch_points(folder / "mercer_dataset.hg19.bed.gz", _hg19(subject), length)
+    introns = folder / "bpp_human.tsv.gz"
+    sets = [regions, *([read_introns(introns, length, regions)] if introns.is_file() else [])]
+    features = [letters(one) for one in sets]
+    states = [base_states(subject.model.bert, one.ids, *subject.how)[:, one.inside] for one in sets]
+    settings, outside = subject.config.finetune, sets[1] if len(sets) > 1 else None
+    with _bar("branch points, epochs", 5 * settings.max_epochs) as bar:
+        tuned = fine_tuned_chances(
+            subject.model.bert, regions, outside, settings, subject.accelerator, seed, bar.update
+        )
+
+    def of(predict: Callable, values: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        return predict(values[0], regions.labels, regions.folds, values[1] if outside else values[0][:0])
+
+    floors = of(logistic_chances, features)
+    chances = {"fine-tuned": tuned, "a probe": of(logistic_chances, states)}
+    chances["weight matrix with distance"] = of(weight_matrix_chances, features)
+    rows = []
+    for number, (name, one) in enumerate(zip(("Mercer", "BPP's introns"), sets)):
+        if one.labels.any():
+            of_set = {model: values[number] for model, values in chances.items()}
+            rows += _named(name, branch_point_rows(one, of_set, floors[number], seed))
+    return rows, {"nt": length}
 
 
 def _hg19(subject: Subject) -> Placed:
@@ -293,10 +349,13 @@ def _hg19(subject: Subject) -> Placed:
 
 
 def bases(subject: Subject) -> tuple[list[dict], dict[str, Any]]:
-    """The finished models of every base of the run (finetune.task bases)."""
+    """The finished models of every base of the run (finetune.task bases), on the records that each was tested on."""
     folders = [] if subject.run is None else finished_fits(subject.run, site=BASES)
     if not folders:
-        raise InputError("no finished model of bases in the run: python finetune.py CONFIG.yaml --finetune.task bases")
+        raise InputError(
+            f"{subject.name} is in no run with a finished model of bases: python finetune.py CONFIG.yaml "
+            "--finetune.task bases"
+        )
     rows = []
     for folder in folders:
         summary = read_json(folder / SUMMARY)
@@ -307,23 +366,62 @@ def bases(subject: Subject) -> tuple[list[dict], dict[str, Any]]:
 
 
 def embeddings(subject: Subject) -> tuple[list[dict], dict[str, Any]]:
-    """NMI of the published motif sites (data.motif_bed)."""
+    """NMI of labelled GT / AG sites, and their UMAP: those of the config (evaluate.nmi_sites, data.motif_bed), else
+    MOTIF_SITES as far as they are here."""
+    config, rows, curves = subject.config, [], {}
+    for name, sites in _sites(subject).items():
+        states = embed_centre(subject.model.bert, sites.ids, config.evaluate.nmi_layer, *subject.how)
+        own = nmi_details(states, sites, config.seed)
+        floors = of_floors(
+            sites.ids, config.evaluate, lambda values, _, sites=sites: nmi_details(values, sites, config.seed)
+        )
+        for half in ("gt", "ag"):
+            best = max(scores[f"nmi_{half}"] for scores in floors.values())
+            row = {"metric": f"{name}, NMI, {half.upper()} half", "n": len(sites.labels), "value": own[f"nmi_{half}"]}
+            rows.append(row | {"floor": best})
+        few = _spread(len(sites.labels), _SHOWN_SITES)
+        points = lay_out(states[few], config.seed).round(4).tolist()
+        curves[name] = {"points": points, "labels": sites.labels[few].tolist()}
+    return rows, curves
+
+
+def _sites(subject: Subject) -> dict[str, Motifs]:
+    """{name: at most subject.windows sites}. Raises InputError where there are none."""
     config = subject.config
-    sites, _ = load_nmi_sites(config)
-    states = embed_centre(subject.model.bert, sites.ids, config.evaluate.nmi_layer, *subject.how)
-    own = nmi_details(states, sites, config.seed)
-    floors = of_floors(sites.ids, config.evaluate, lambda values, _: nmi_details(values, sites, config.seed))
-    rows = []
-    for half in ("gt", "ag"):
-        best = max(scores[f"nmi_{half}"] for scores in floors.values())
-        value = own[f"nmi_{half}"]
-        rows.append({"metric": f"NMI, {half.upper()} half", "n": len(sites.labels), "value": value, "floor": best})
-    return rows, {}
+    if config.evaluate.nmi_sites == "spliceator" or config.data.motif_bed is not None:
+        sets = {"sites of the config": load_nmi_sites(config)[0]}
+    else:
+        sets = {}
+        for name, files in MOTIF_SITES.items():
+            bed, fasta = (subject.data / file for file in files)
+            if bed.is_file() and fasta.is_file():
+                window = min(PUBLISHED_WINDOW, subject.limit)
+                of_set = {"motif_bed": str(bed), "motif_fasta": str(fasta), "motif_window": window}
+                sets[name] = load_motifs(dataclasses.replace(config.data, **of_set))
+    if not sets:
+        raise InputError(
+            f"no labelled GT / AG sites in {subject.data}: python data/fetch.py spliceator hg19, or "
+            "bash scripts/data.sh genes"
+        )
+    chosen = {name: _spread(len(sites.labels), subject.windows) for name, sites in sets.items()}
+    return {name: Motifs(sites.ids[chosen[name]], sites.labels[chosen[name]]) for name, sites in sets.items()}
+
+
+def _spread(count: int, most: int) -> np.ndarray:
+    """At most so many of `count` numbers, evenly."""
+    return np.unique(np.linspace(0, count - 1, min(most, count)).astype(int))
 
 
 RESULTS = {
     "masked": Result(masked, ("genes/genes.tsv",), "genes", f"{_SPLICEBERT}, notebook 00-conservation"),
     "variants": Result(variants, ("variants/mfass.tsv.gz",), "mfass mfass-peers vexseq", f"{_SPLICEBERT}, 01-variant"),
+    "effects": Result(
+        effects,
+        ("variants/mfass.tsv.gz",),
+        "mfass vexseq",
+        "",
+        of_bases=True,
+    ),
     "conservation": Result(
         conservation,
         ("conservation/mfass.phastcons.tsv.gz", "variants/mfass.tsv.gz"),
@@ -343,10 +441,20 @@ RESULTS = {
         f"{_SPLICEBERT}, notebook 03-attention (SpliceBERT.1024nt, 1,000 nt)",
     ),
     "branch_points": Result(
-        branch_points, ("branchpoints/mercer_dataset.hg19.bed.gz",), "branchpoints genes", f"{_SPLICEBERT}, figure only"
+        branch_points,
+        ("branchpoints/mercer_dataset.hg19.bed.gz",),
+        "branchpoints genes",
+        f"{_SPLICEBERT}, figure only",
+        sections=("evaluate", "finetune"),
     ),
-    "bases": Result(bases, (), "genes", f"{_SPLICEBERT}, GTEx set, 900 nt"),
-    "embeddings": Result(embeddings, (), "spliceator hg19", f"{_SPLICEBERT}, notebook 02-embedding (layer 4)"),
+    "bases": Result(bases, (), "genes", f"{_SPLICEBERT}, GTEx set, 900 nt, mean of five seeds", of_bases=True),
+    "embeddings": Result(
+        embeddings,
+        (),
+        "spliceator hg19",
+        f"{_SPLICEBERT}, notebook 02-embedding (layer 4)",
+        sections=("data", "evaluate"),
+    ),
 }
 """In the order in which they are measured."""
 

@@ -48,7 +48,7 @@ SITE = "bases"
 _WARMUP = 100  # steps
 _SAVE_STEPS = 100  # between states, where no validation comes before
 _MAX_N_SHARE = 0.05  # of a stretch
-_MAX_GRAD_NORM = 1.0
+MAX_GRAD_NORM = 1.0
 CONFIG_SECTIONS = ("name", "precision", "model", "bases")
 
 
@@ -388,7 +388,7 @@ def take_bases_step(fit: Fit) -> None:
     if not torch.isfinite(loss):
         raise FloatingPointError(f"{fit.run.path}: the loss is {loss.item()} at step {fit.step + 1}")
     fit.accelerator.backward(loss)
-    fit.accelerator.clip_grad_norm_(fit.model.parameters(), _MAX_GRAD_NORM)
+    fit.accelerator.clip_grad_norm_(fit.model.parameters(), MAX_GRAD_NORM)
     take_step(fit.accelerator, fit.optimizer, fit.scheduler)
     if fit.average is not None:
         fit.average.update_parameters(fit.model)
@@ -458,15 +458,19 @@ def step_loss(
     drawn = [draw_stretches(text, settings, rng)]
     drawn += [draw_windows(text, settings, rng)] if settings.windows else []
     drawn += [draw_background(text, settings, rng)] if settings.background else []
-    total = 0.0
-    for ids, labels in drawn:
-        with accelerator.autocast():
-            logits = learner(torch.from_numpy(ids).to(accelerator.device)).float()
-        targets = torch.from_numpy(labels).to(accelerator.device)
-        total = total + F.cross_entropy(
-            logits.flatten(0, 1), targets.flatten(), ignore_index=UNLABELLED, reduction="sum"
-        )
+    total = sum(labels_loss(learner, ids, labels, accelerator) for ids, labels in drawn)
     return total / sum(len(ids) for ids, _ in drawn)
+
+
+def labels_loss(
+    learner: torch.nn.Module, ids: np.ndarray, labels: np.ndarray, accelerator: Accelerator
+) -> torch.Tensor:
+    """Cross-entropy, summed, of the bases of texts uint8 [n, length] that have a label, int64 alike; UNLABELLED ones
+    are left out."""
+    with accelerator.autocast():
+        logits = learner(torch.from_numpy(ids).to(accelerator.device)).float()
+    targets = torch.from_numpy(labels).to(accelerator.device)
+    return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=UNLABELLED, reduction="sum")
 
 
 # -- held-out records --------------------------------------------------------------------------------------------------

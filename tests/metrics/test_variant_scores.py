@@ -15,14 +15,17 @@ from simcsp.metrics.variants import (
     REACH,
     distance_score,
     kl_divergence,
+    label_changes,
+    label_rows,
     nearness,
     place_features,
     probe,
     score_variants,
     zero_shot_rows,
 )
+from simcsp.model.bases import BaseClassifier, Labeller, Shape
 from simcsp.model.checkpoint import load_backbone
-from simcsp.text.alphabet import A, decode, encode
+from simcsp.text.alphabet import A, N, decode, encode
 
 
 def test_kl_of_two_distributions_by_hand():
@@ -142,3 +145,42 @@ def test_the_floor_sees_the_place_and_the_substitution(tmp_path):
     assert (features.sum(axis=1) == 3 + ((measured.offset >= 20) & (measured.offset < 32))).all()
     by_place = probe(features, measured.positive, measured.group)
     assert by_place[measured.positive].min() > by_place[~measured.positive].max()
+
+
+def test_label_changes_are_spliceais_delta_scores_of_each_variant_alone(tmp_path):
+    write_splicebert_data(tmp_path / "data")
+    variants = read_mfass(tmp_path / "data/variants/mfass.tsv.gz")
+    variants = variants.take(np.arange(0, len(variants), 7))
+    torch.manual_seed(0)
+    model = BaseClassifier(None, Shape(tile=20, channels=4, kernel=5, dilations=[1, 2])).eval()
+    torch.nn.init.normal_(model.head.weight, std=2.0)
+    labeller = Labeller(model, np.array([[0.8, 1.0], [1.2, -1.0]]), torch.device("cpu"))
+    found = label_changes(labeller, variants, 5)
+    flank = model.shape.flank
+    for i, own in enumerate(found):
+        wild = variants.sequences[variants.of_sequence[i]]
+        mutant = wild.copy()
+        mutant[variants.offset[i]] = variants.alt[i]
+        odds = []
+        for text in (wild, mutant):
+            beside = np.full(flank + 20, N, dtype=np.uint8)  # one tile more: what lies beyond the reach is not seen
+            odds.append(labeller.log_odds(np.concatenate([beside, text, beside, beside[:8]])[None])[0])
+            odds[-1] = odds[-1][flank + 20 : flank + 20 + len(text)]
+        before, after = map(labeller.probabilities, odds)
+        for column in (0, 1):
+            change = (after - before)[:, column]
+            assert own[2 * column : 2 * column + 2] == pytest.approx([change.max(), -change.min()], abs=1e-6)
+            place = variants.exon[i][column] - column
+            expected = odds[1][place, column] - odds[0][place, column]
+            assert own[4 + column] == pytest.approx(expected, abs=1e-5)
+    assert found[:, :4].max() > 0.01
+
+
+def test_rows_of_delta_scores_rank_by_the_largest(tmp_path):
+    write_splicebert_data(tmp_path / "data")
+    variants = read_mfass(tmp_path / "data/variants/mfass.tsv.gz")
+    changes = np.zeros((len(variants), 6))
+    changes[variants.positive, 2] = 1.0
+    rows = {row["metric"]: row["value"] for row in label_rows(variants, changes, 0)}
+    assert rows["AP of delta score"] == rows["AP of a fit on the changes, folds by exon"] == 1
+    assert "AP of delta score, without splice dinucleotides" not in rows  # all positives are in them

@@ -1,15 +1,18 @@
 """evaluate.py splicebert: its table, its page, what it does twice and what it refuses."""
 
+import gzip
 import json
 import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from conftest import refusal
 from splicebert_data import EXONS, write_splicebert_data
 
 import evaluate
+from simcsp.model.bases import IDENTITY, BaseClassifier, Shape, save_bases
 from simcsp.report import splicebert_results
 from simcsp.report.splicebert import COLUMNS
 
@@ -49,6 +52,7 @@ def test_every_result_whose_data_are_there_is_in_the_table_and_on_the_page(measu
     assert page.count("<img") == 4 and "Not measured" in page and "fetch.py" not in page.split("Not measured")[0]
     spanr = table[table["metric"] == "MFASS, AP of spanr"].iloc[0]
     assert spanr["n"] == ours["variants", "MFASS, positives"] * 3 - 1  # one has no score
+    assert table.loc[table["metric"] == "MFASS, left out: not measured", "ours"].tolist() == [0]
     assert "embeddings" in capsys.readouterr().out
 
 
@@ -78,13 +82,76 @@ def test_a_run_of_several_checkpoints_and_a_checkpoint_have_rows_of_each(measure
     assert len(set(both["model"])) == 3 and {"tiny baseline", "tiny last"} < set(both["model"])
 
 
+def test_two_checkpoints_of_one_name_stay_apart(measure, start, tmp_path):
+    twins = [tmp_path / "runs/one" / stage / "seed0/checkpoints/last" for stage in ("pretrain", "control")]
+    for twin in twins:
+        shutil.copytree(start, twin)
+    table = measure("--only", "masked", "--windows", 20, sources=twins)
+    assert set(table["model"]) == {str(twin) for twin in twins}
+
+
+@pytest.fixture
+def of_bases(tmp_path):
+    torch.manual_seed(0)
+    folder = tmp_path / "runs/labels/finetune/cnn/bases/seed0/fold00/checkpoints/best"
+    folder.mkdir(parents=True)
+    save_bases(BaseClassifier(None, Shape(tile=20, channels=4, kernel=5, dilations=[1])), IDENTITY, folder)
+    fit = folder.parents[1]
+    (fit / "config.yaml").write_text("name: labels\nfinetune: {task: bases}\n")
+    scores = {"test/ap_donor": 0.4, "test/ap_acceptor": 0.3}
+    summary = {"arm": "cnn", "site": "bases", "seed": 0, "fold": 0, "metrics": scores}
+    (fit / "summary.json").write_text(json.dumps(summary))
+    return folder
+
+
+def test_a_model_of_every_base_has_delta_scores_and_the_scores_of_its_run(measure, start, of_bases):
+    table = measure("--only", "masked", "--only", "effects", "--only", "bases", sources=(start, of_bases))
+    assert dict(table.groupby("result")["model"].nunique()) == {"masked": 1, "effects": 1, "bases": 1}
+    rows = table.set_index("metric")
+    assert rows.loc["AP of donors, cnn seed 0 fold 0", ["ours", "published"]].tolist() == [0.4, 0.8547]
+    assert rows.loc["AP of acceptors, cnn seed 0 fold 0", ["ours", "published"]].tolist() == [0.3, 0.8458]
+    assert rows.loc["MFASS, positives", "n"] == rows.loc["MFASS, AP of delta score", "n"] == 2 * len(EXONS) * 6
+    assert 0 < rows.loc["MFASS, AP of a fit on the changes, folds by exon", "ours"] <= 1
+
+
+def write_sites(folder, genes):
+    """A BED of GT and AG of both kinds, as data/motifs.py writes it, with its genome in hg19's place."""
+    lines = []
+    for name, (bases, *_) in genes.items():
+        for motif, kind, true in (
+            ("GT", "donor", [e[-1] + 1 for e in EXONS]),
+            ("AG", "acceptor", [e[0] - 2 for e in EXONS]),
+        ):
+            places = [i for i in range(40, len(bases) - 40) if bases[i : i + 2] == motif]
+            for place in places:
+                label = kind if place in true else f"non-{kind}"
+                lines.append(f"{name}\t{place}\t{place + 2}\t{name}|{motif}({label})\t{name}\t+\n")
+    (folder / "windows/genes").mkdir(parents=True)
+    with gzip.open(folder / "windows/genes/motifs.bed.gz", "wt") as handle:
+        handle.writelines(lines)
+    return len(lines)
+
+
+def test_sites_that_are_here_are_clustered_and_laid_out(call, start, tmp_path):
+    genes, _ = write_splicebert_data(tmp_path / "data")
+    count = write_sites(tmp_path / "data", genes)
+    words = ("--data", tmp_path / "data", "--out", tmp_path / "out", "--data.cache", tmp_path / "cache", *WORDS)
+    call(evaluate, "splicebert", start, "--only", "embeddings", *words, "--windows", 10000)
+    table = pd.read_csv(tmp_path / "out/results.csv").set_index("metric")
+    assert set(table.index) == {f"chr1's genes, NMI, {half} half" for half in ("GT", "AG")}
+    assert (table["n"] == count).all() and table["ours"].between(0, 1).all() and table["floor"].between(0, 1).all()
+    assert "umap.png" in (tmp_path / "out/index.html").read_text() or (tmp_path / "out/umap.png").is_file()
+    (kept,) = (tmp_path / "out/measured").rglob("embeddings.json")
+    points = json.loads(kept.read_text())["result"]["curves"]["chr1's genes"]
+    assert len(points["points"]) == len(points["labels"]) == min(count, 1000)
+
+
 def test_what_is_missing_is_said_with_the_command_that_fetches_it(call, start, tmp_path, capsys):
     line = refusal(call, capsys, evaluate, "splicebert", start, "--data", tmp_path, "--only", "variants", *WORDS)
     assert "data/fetch.py mfass" in line and not (tmp_path / "out").exists()
 
 
 def test_what_cannot_be_measured_is_refused_in_a_line(call, start, data, tmp_path, capsys):
-    import torch
     from safetensors.torch import load_file, save_file
 
     line = refusal(call, capsys, evaluate, "splicebert", tmp_path / "none", "--data", data)
