@@ -3,7 +3,7 @@
 
     pip install spliceai keras          # models CC BY-NC 4.0: whoever compares installs them, they are no part of this
     KERAS_BACKEND=torch python benchmarks/spliceai.py scan GENOME.fa[.gz] ANNOTATION [--networks 1 2 3 4 5]
-        [--model models/simcsp-small-bases] [--forward] [--every 1] [--windows data/text/spliceator] [--snap mam54.hmm]
+        [--model models/simcsp-small-bases] [--forward] [--every 1] [--windows data/windows/genes] [--snap mam54.hmm]
     KERAS_BACKEND=torch python benchmarks/spliceai.py variants GENOME.fa[.gz] ANNOTATION [--number 50] [--table FILE]
 
 scan: every base of both strands is labelled by either side, 100 kb at a time and in turns. One table: average precision

@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import filecmp
+import hashlib
 import json
 import os
 import posixpath
@@ -203,9 +204,9 @@ def by_hand(source: Source, options: Options) -> str:
 
 
 def published_sum(source: Source, options: Options) -> tuple[str | None, str]:
-    """'md5:...' or 'sha256:...' of a file, and where it was read; or None, and why there is none."""
-    if source.sha256:
-        return f"sha256:{source.sha256}", "data/sources.py"
+    """'md5:...', 'sha256:...' or 'git:...' of a file, and where it was read; or None, and why there is none."""
+    if source.sha256 or source.git:
+        return f"sha256:{source.sha256}" if source.sha256 else f"git:{source.git}", "data/sources.py"
     if source.checksums is None:
         return None, "no checksum of it is recorded"
     url = options.address(source.checksums)
@@ -221,6 +222,17 @@ def published_sum(source: Source, options: Options) -> tuple[str | None, str]:
         print(f"{source.name}: {problem}; using the sum kept in data/sources.py")
         return f"md5:{source.md5}", "data/sources.py"
     return None, problem
+
+
+def hash_of(path: Path, kind: str) -> str:
+    """md5, sha256, or git: the sha1 by which a tree of git names a file, of a header and its bytes."""
+    if kind != "git":
+        return pooch.file_hash(str(path), alg=kind)
+    digest = hashlib.sha1(f"blob {path.stat().st_size}\0".encode(), usedforsecurity=False)
+    with open(path, "rb") as handle:
+        while block := handle.read(BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def find_md5(text: str, name: str) -> str | None:
@@ -270,9 +282,8 @@ def check_given(path: Path, source: Source, options: Options, locked: dict | Non
         print(f"{shown(path)}: taken as it is, unchecked ({where})")
         return "nothing"
     kind, _, expected = known.partition(":")
-    found = pooch.file_hash(str(path), alg=kind)
-    if found != expected:
-        raise InputError(f"{shown(path)}: {kind} {found}, but {where} says {expected}: remove it and fetch it again")
+    if (own := hash_of(path, kind)) != expected:
+        raise InputError(f"{shown(path)}: {kind} {own}, but {where} says {expected}: remove it and fetch it again")
     return where
 
 
@@ -296,7 +307,11 @@ def download(path: Path, source: Source, options: Options, locked: dict | None) 
         other.unlink()
     downloader = ResumingDownloader(part, path.name, options.timeout, advice)
     try:
-        pooch.retrieve(url, known, fname=path.name, path=options.downloads, downloader=downloader)
+        of_git = known is not None and known.startswith("git:")  # a hash that pooch does not know
+        pooch.retrieve(url, None if of_git else known, fname=path.name, path=options.downloads, downloader=downloader)
+        if of_git and f"git:{hash_of(path, 'git')}" != known:
+            path.unlink()
+            raise ValueError
     except InputError:
         raise
     except ValueError:  # pooch's word for a hash that does not fit; it has removed the file
@@ -432,7 +447,8 @@ def list_one(name: str, options: Options) -> None:
     print(f"{name}: {DATA_SETS[name].what}, {DATA_SETS[name].size}; here: {state(name, options, lock)}")
     for source in DATA_SETS[name].sources:
         url = f"pip download {source.requirement}" if source.requirement else options.address(source.url)
-        kept = f"sha256 {source.sha256}" if source.sha256 else "not recorded"
+        kept = f"git {source.git}" if source.git else "not recorded"
+        kept = f"sha256 {source.sha256}" if source.sha256 else kept
         print(f"  {url}\n    checksums: {options.address(source.checksums) if source.checksums else kept}")
         print(f"    by hand:   {shown(options.downloads / source.name)}")
         if arrived := lock.get(DATA_SETS[name].key(source)):

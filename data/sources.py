@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
 from data.convert import genes_from_npz, introns_from_iic
-from data.variants import make_mfass, make_peers, make_vexseq
+from data.variants import make_conservation, make_mfass, make_peers, make_vexseq
 from simcsp.core.errors import InputError
 
 ZENODO = "https://zenodo.org/records/7995778/files"
@@ -86,6 +86,8 @@ class Source:
     """What other projects have noted from that list; stands in only where the list cannot be reached."""
     sha256: str | None = None
     """For files whose address names one version for ever, so that no list is needed."""
+    git: str | None = None
+    """What the tree of the commit calls the file, where its sha256 is not recorded: git's own sha1."""
     requirement: str | None = None
     """What pip calls the package and its version."""
 
@@ -147,9 +149,9 @@ def single(
     return DataSet(what, size, licence, sources, tuple(places), build=build)
 
 
-def into(folder: str, url: str, sha256: str | None = None) -> Source:
+def into(folder: str, url: str, sha256: str | None = None, git: str | None = None) -> Source:
     """A file of a commit, under data/folder by its own name."""
-    return Source(url, to=f"{folder}/{posixpath.basename(url)}", sha256=sha256)
+    return Source(url, to=f"{folder}/{posixpath.basename(url)}", sha256=sha256, git=git)
 
 
 def ucsc(build: str, to: str, md5: str | None = None) -> Source:
@@ -389,9 +391,17 @@ DATA_SETS = {
         "MFASS, measured effects of SNVs on exon inclusion",
         "not recorded",
         "not stated",
-        into("variants", f"{MFASS}/snv_data_clean.txt"),
+        into("variants", f"{MFASS}/snv_data_clean.txt", git="2ed0db9635f64d8d3c3c3a5d4e84f98e2eaefefc"),
         made="variants/mfass.tsv.gz",
         build=make_mfass,
+    ),
+    "conservation": single(
+        "phastCons100 of every base of MFASS' exons",
+        "not recorded",
+        "not stated",
+        into("conservation", f"{MFASS}/snv_nat_cons_scores_all.bed", git="5f94db1fab6c608f54909760ce0664f8fbd41a69"),
+        made="conservation/mfass.phastcons.tsv.gz",
+        build=make_conservation,
     ),
     "mfass-peers": single(
         "scores of seven others on MFASS' variants",

@@ -1,4 +1,4 @@
-"""Tables of measured variants, made of the files of their publishers; sequences are on the transcript strand."""
+"""Tables of measured variants and of conservation, made of their publishers' files, on the transcript strand."""
 
 from __future__ import annotations
 
@@ -82,6 +82,26 @@ def make_mfass(folder: Path, out: Path) -> None:
         "sdv": raw["strong_lof"].map({"TRUE": 1, "FALSE": 0, True: 1, False: 0}), "wt": raw["natural_seq"],
     })  # fmt: skip
     _check_alleles(table, "wt", "ref", path)
+    _write(table, out)
+
+
+def make_conservation(folder: Path, out: Path) -> None:
+    """conservation/mfass.phastcons.tsv.gz: phastCons100 of each base of MFASS' natural exons, in the order of the
+    transcript; a base without alignment has 0."""
+    import pandas as pd
+
+    path = folder / "conservation/snv_nat_cons_scores_all.bed"
+    # bigWigAverageOverBed: name (EXON_posN, N from 1 on the transcript strand), size, covered, sum, mean of all, mean
+    scores = pd.read_csv(path, sep="\t", header=None, skip_blank_lines=True)
+    names = scores[0].astype(str).str.extract(r"^(.+)_pos(\d+)$")
+    if scores.shape[1] != 6 or names.isna().any(axis=None):
+        raise InputError(
+            f"{path}: not six columns of bases named EXON_posN: another file, remove it and fetch it again"
+        )
+    rows = pd.DataFrame({"exon": names[0], "place": names[1].astype(int), "score": scores[4].map("{:.3f}".format)})
+    rows["score"] = rows["score"].str.rstrip("0").str.rstrip(".")
+    rows = rows.drop_duplicates(["exon", "place"]).sort_values(["exon", "place"])
+    table = rows.groupby("exon")["score"].agg(",".join).rename("phastcons100").reset_index()
     _write(table, out)
 
 

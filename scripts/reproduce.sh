@@ -47,8 +47,9 @@ case ${1-} in
         "$PYTHON" finetune.py configs/small-bases.yaml
         ;;
     splicebert)
-        "$PYTHON" data/fetch.py chr19 genes mfass mfass-peers vexseq branchpoints attention
-        "$PYTHON" evaluate.py splicebert models/simcsp-small
+        "$PYTHON" data/fetch.py chr19 genes mfass mfass-peers vexseq conservation branchpoints attention
+        bash scripts/data.sh genes
+        "$PYTHON" evaluate.py splicebert models/simcsp-tiny models/simcsp-small-bases
         ;;
     *)
         echo "error: scripts/reproduce.sh ${1-}: default, simcse, benchmark, answer, tiny, bases or splicebert" >&2

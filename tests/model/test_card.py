@@ -17,7 +17,6 @@ from simcsp.model.classifier import Classifier, save_classifier
 
 BOXED = [
     "simcsp-small",
-    "simcsp-small-plain",
     "simcsp-small-splice",
     "simcsp-small-bases",
     "simcsp-small-bases-encoder",

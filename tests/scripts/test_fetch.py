@@ -583,7 +583,24 @@ def test_every_data_set_is_whole():
         for source in data_set.sources:
             assert source.to or data_set.arrange
             assert urlsplit(source.url).scheme == ("pip" if source.requirement else "https")
-            assert source.sha256 if source.requirement else source.checksums or "://raw." in source.url
+            assert source.sha256 or (not source.requirement and (source.checksums or source.git))
+
+
+def test_a_file_of_a_commit_is_checked_by_gits_own_hash(get, refused, server, data, monkeypatch):
+    """The hash is what `printf 'hello\\n' | git hash-object --stdin` prints."""
+    url = "https://raw.example.org/one/two/greeting.txt"
+    source = sources.into("greetings", url, git="ce013625030ba8dba906f756967f9e9ca394464a")
+    monkeypatch.setitem(sources.DATA_SETS, "greeting", sources.single("a greeting", "6 B", "none", source))
+    path = url.removeprefix("https:/")
+    server.put(path, b"hello!\n")
+    assert "was removed" in refused("greeting") and leftovers(data) == set()
+    server.put(path, b"hello\n")
+    get("greeting")
+    assert (data / "greetings/greeting.txt").read_bytes() == b"hello\n"
+    assert lock_of(data)["greeting.txt"]["checked"] == "data/sources.py"
+    (data / "fetch.lock.json").unlink()
+    (data / "greetings/greeting.txt").write_bytes(b"hallo\n")
+    assert "git" in refused("greeting")
 
 
 def test_unknown_names(refused):

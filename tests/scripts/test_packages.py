@@ -236,3 +236,18 @@ def test_scores_of_others_are_joined_by_variant(tmp_path):
         "id": "b", "spliceai": "0.5", "pangolin": "1.5", "splicetransformer": "2.5", "mmsplice": "3.5", "spanr": "2.5",
         "phastcons100": "0.25", "phylop100": "0.25",
     }  # fmt: skip
+
+
+def test_conservation_is_in_the_order_of_the_transcript(tmp_path):
+    (tmp_path / "conservation").mkdir()
+    path = tmp_path / "conservation/snv_nat_cons_scores_all.bed"
+    scores = [("E2_pos1", 0.25), ("E1_pos3", 1), ("E1_pos2", 0), ("E1_pos1", 0.0514), ("E1_pos10", 0.1)]
+    path.write_text("".join(f"{name}\t1\t1\t{score}\t{score}\t{score}\n" for name, score in scores))
+    variants.make_conservation(tmp_path, tmp_path / "out.tsv.gz")
+    assert rows_of(tmp_path / "out.tsv.gz") == [
+        {"exon": "E1", "phastcons100": "0.051,0,1,0.1"},
+        {"exon": "E2", "phastcons100": "0.25"},
+    ]
+    path.write_text("chr1\t1\t1\t0\t0\t0\n")
+    with pytest.raises(InputError, match="another file"):
+        variants.make_conservation(tmp_path, tmp_path / "out.tsv.gz")
