@@ -133,7 +133,7 @@ def _measure_all(
         try:
             measured = measure(subject, result)
         except InputError as error:
-            if result not in ("bases", "embeddings"):  # of which the data may simply not be meant
+            if result not in ("wide_variants", "bases", "embeddings"):  # whose data may simply not be meant
                 raise
             missing[result] = str(error)
             print(f"{name}, {result}: {error}")

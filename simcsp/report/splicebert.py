@@ -22,6 +22,7 @@ COLUMNS = ["model", "result", "metric", "n", "ours", "low", "high", "floor", "pu
 TITLES = {
     "masked": "Masked bases by region",
     "variants": "Variants",
+    "wide_variants": "Variants in longer windows",
     "effects": "Variants by a model of every base",
     "conservation": "Conservation",
     "mutagenesis": "Saturation mutagenesis",
@@ -77,10 +78,11 @@ NOTES = {
     "masked": "15 % masked as in training; near a site: the intron's bases within 100 nt. Floor: the likeliest base by "
     "the better of counts of the three on either side and a Markov chain of order 5, which sees five on either side, "
     "fitted on the other half of the genes. Published: 100,000 windows of 510 nt.",
-    "variants": "-dP, KL at sites and KL by distance as published, in the constructs as measured (published: 510 nt of "
-    "the genome about the exon); AP is drawn there, not printed. Floor: how near the variant is to a site; of the "
-    "probe: a probe of the distances to both sites and the substitution; of the peers: the prevalence. Intervals over "
-    "exons. Mean rank: the floor is that of the others.",
+    "variants": "-dP, KL at sites and KL by distance as published, in the constructs as measured; AP is drawn there, "
+    "not printed. Floor: how near the variant is to a site; of the probe: a probe of the distances to both sites and "
+    "the substitution; of the peers: the prevalence. Intervals over exons. Mean rank: the floor is that of the others.",
+    "wide_variants": "The same in windows of the genome about the exon (published: 510 nt), of the constructs that lie "
+    "in the genome that is here; beside them the same variants in their constructs.",
     "conservation": "Logistic regression on the last hidden states; floor: one-hot bases within 20 nt (published: "
     "250 nt, AUC .533, AP .067). Published windows are of random transcripts, ours exons with their flanks: compare "
     "with the floor. Split by base as published, by window as is right.",
@@ -159,7 +161,7 @@ def _ours(row: pd.Series, with_floor: bool) -> str:
 def _figures(result: str, measured: dict[str, dict[str, dict[str, Any]]]) -> dict[str, Figure]:
     """{name: figure} of a result: KL against the distance, attention by layer, UMAP of sites."""
     found = {model: results[result] for model, results in measured.items() if result in results}
-    if result in ("variants", "mutagenesis"):
+    if result in ("variants", "wide_variants", "mutagenesis"):
         names = list(dict.fromkeys(name for one in found.values() for name in one["curves"]))
         return {f"kl-{name.lower().replace(', ', '-')}": _distance_figure(name, found) for name in names}
     if result == "embeddings":

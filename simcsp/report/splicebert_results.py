@@ -5,7 +5,7 @@ checkpoint and the data that are there. Each returns its rows and the curves of 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -137,29 +137,39 @@ def masked(subject: Subject) -> tuple[list[dict], dict[str, Any]]:
     return region_rows(windows, targets != IGNORED, called, _RESAMPLES, seed), {"nt": length}
 
 
-_TABLES = (("MFASS", "mfass.tsv.gz", read_mfass), ("Vex-seq", "vexseq.tsv.gz", read_vexseq))
-
-
 def variants(subject: Subject) -> tuple[list[dict], dict[str, Any]]:
-    """Zero-shot scores and a probe, in the constructs as measured and, where the genome about them is known, in 510 nt
-    or as long as the model takes."""
-    folder, rows, curves = subject.data / "variants", [], {}
-    for name, file, read in _TABLES:
-        path = folder / file
-        if not path.is_file():
-            continue
-        measured = read(path)
-        length = min(PUBLISHED_WINDOW, subject.limit)
-        longer = length > max(map(len, measured.sequences))
-        wide = widen(measured, subject.places(), length) if longer else None
+    """Zero-shot scores and a probe, in the constructs as measured."""
+    rows, curves = [], {}
+    for name, measured, path in _tables(subject):
         left_out = [{"metric": f"left out: {why}", "n": None, "value": n} for why, n in measured.skipped.items()]
         rows += _named(name, left_out + _variant_rows(subject, name, measured, path, curves))
+    return rows, curves
+
+
+def wide_variants(subject: Subject) -> tuple[list[dict], dict[str, Any]]:
+    """Zero-shot scores where the genome about the construct is known: in 510 nt or as long as the model takes, and of
+    the same variants in their constructs."""
+    rows, curves = [], {}
+    length = min(PUBLISHED_WINDOW, subject.limit)
+    for name, measured, _ in _tables(subject):
+        wide = widen(measured, subject.places(), length) if length > max(map(len, measured.sequences)) else None
         if wide is not None and wide.positive.any():
             rows += _named(f"{name} in {length} nt", _variant_rows(subject, f"{name}, wide", wide, None, curves))
-            same = np.isin(measured.table.iloc[:, 0], wide.table.iloc[:, 0])
-            short = measured.take(same)
+            short = measured.take(np.isin(measured.table.iloc[:, 0], wide.table.iloc[:, 0]))
             rows += _named(f"{name}, those with {length} nt", _variant_rows(subject, "", short, None, {}))
+    if not rows:
+        raise InputError(
+            f"no construct's exon lies amid {length} nt of the genome that is here (python data/fetch.py genes chr19, "
+            "or hg19), or the model takes no more than a construct"
+        )
     return rows, curves
+
+
+def _tables(subject: Subject) -> Iterator[tuple[str, Variants, Path]]:
+    """(name, variants, file) of the tables that are here."""
+    for name, file, read in (("MFASS", "mfass.tsv.gz", read_mfass), ("Vex-seq", "vexseq.tsv.gz", read_vexseq)):
+        if (path := subject.data / "variants" / file).is_file():
+            yield name, read(path), path
 
 
 def _variant_rows(subject: Subject, name: str, measured: Variants, path: Path | None, curves: dict) -> list[dict]:
@@ -303,13 +313,11 @@ def attention(subject: Subject) -> tuple[list[dict], dict[str, Any]]:
 
 def effects(subject: Subject) -> tuple[list[dict], dict[str, Any]]:
     """Delta scores of a model of every base, in the constructs as measured."""
-    folder, rows = subject.data / "variants", []
-    for name, path, read in _TABLES:
-        if (folder / path).is_file():
-            measured = read(folder / path)
-            with _bar(f"effects, {name}", len(measured)) as bar:
-                changes = label_changes(subject.model, measured, subject.config.evaluate.batch_size, bar.update)
-            rows += _named(name, label_rows(measured, changes, subject.config.seed))
+    rows = []
+    for name, measured, _ in _tables(subject):
+        with _bar(f"effects, {name}", len(measured)) as bar:
+            changes = label_changes(subject.model, measured, subject.config.evaluate.batch_size, bar.update)
+        rows += _named(name, label_rows(measured, changes, subject.config.seed))
     return rows, {}
 
 
@@ -415,13 +423,10 @@ def _spread(count: int, most: int) -> np.ndarray:
 RESULTS = {
     "masked": Result(masked, ("genes/genes.tsv",), "genes", f"{_SPLICEBERT}, notebook 00-conservation"),
     "variants": Result(variants, ("variants/mfass.tsv.gz",), "mfass mfass-peers vexseq", f"{_SPLICEBERT}, 01-variant"),
-    "effects": Result(
-        effects,
-        ("variants/mfass.tsv.gz",),
-        "mfass vexseq",
-        "",
-        of_bases=True,
+    "wide_variants": Result(
+        wide_variants, ("variants/mfass.tsv.gz",), "mfass vexseq genes chr19", f"{_SPLICEBERT}, 01-variant"
     ),
+    "effects": Result(effects, ("variants/mfass.tsv.gz",), "mfass vexseq", "", of_bases=True),
     "conservation": Result(
         conservation,
         ("conservation/mfass.phastcons.tsv.gz", "variants/mfass.tsv.gz"),

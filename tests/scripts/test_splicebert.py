@@ -16,7 +16,7 @@ from simcsp.model.bases import IDENTITY, BaseClassifier, Shape, save_bases
 from simcsp.report import splicebert_results
 from simcsp.report.splicebert import COLUMNS
 
-ALL = ("masked", "variants", "conservation", "mutagenesis", "attention")
+ALL = ("masked", "variants", "wide_variants", "conservation", "mutagenesis", "attention")
 WORDS = ("--device", "cpu", "--precision", "fp32")
 
 
@@ -54,6 +54,15 @@ def test_every_result_whose_data_are_there_is_in_the_table_and_on_the_page(measu
     assert spanr["n"] == ours["variants", "MFASS, positives"] * 3 - 1  # one has no score
     assert table.loc[table["metric"] == "MFASS, left out: not measured", "ours"].tolist() == [0]
     assert "embeddings" in capsys.readouterr().out
+
+
+def test_longer_windows_are_measured_beside_their_constructs(measure):
+    rows = measure("--only", "wide_variants").set_index("metric")
+    wide, short = (rows.loc[f"MFASS{name}, positives"] for name in (" in 62 nt", ", those with 62 nt"))
+    assert wide["n"] == short["n"] > 0 and wide["ours"] == short["ours"] > 0
+    assert wide["n"] < 2 * 6 * len(EXONS)  # exons near the ends of a gene have no such window
+    whole = rows.loc["MFASS in 62 nt, AP of KL by distance", "ours"]
+    assert whole != rows.loc["MFASS, those with 62 nt, AP of KL by distance", "ours"]
 
 
 def test_a_finished_result_is_not_measured_again_and_another_amount_is(measure, monkeypatch):
