@@ -7,12 +7,12 @@ CDPATH= cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 source scripts/env.sh requirements.txt
 export PYTHON OMP_NUM_THREADS=1
 
-floors() { # of the benchmark genes: NEGATIVES
-    "$PYTHON" finetune.py configs/chr19.yaml --name "genes-$1" --data.spliceator data/windows/genes --data.negatives "$1" \
-        --data.context 126 --data.selection_share 0.05 --data.motif_bed null --data.motif_fasta null \
-        --finetune.arms "[pwm, linear]" --finetune.sites "[donor, acceptor, both]" --finetune.folds null \
+floors() { # NAME WINDOWS NEGATIVES CONTEXT FOLDS: weight matrix and linear model, by site type, scored on the benchmark
+    "$PYTHON" finetune.py configs/chr19.yaml --name "$1" --data.spliceator "data/windows/$2" --data.negatives "$3" \
+        --data.context "$4" --data.selection_share 0.05 --data.motif_bed null --data.motif_fasta null \
+        --finetune.arms "[pwm, linear]" --finetune.sites "[donor, acceptor, both]" --finetune.folds "$5" \
         --finetune.train_windows "[null]"
-    "$PYTHON" evaluate.py benchmark "runs/genes-$1"
+    "$PYTHON" evaluate.py benchmark "runs/$1"
 }
 
 experiment() { # CONFIG
@@ -31,8 +31,17 @@ case ${1-} in
         ;;
     benchmark)
         bash scripts/data.sh genes
-        floors GS_1
-        floors GS_false
+        floors genes-GS_1 genes GS_1 126 null
+        floors genes-GS_false genes GS_false 126 null
+        ;;
+    shallow)
+        bash scripts/data.sh genes
+        floors shallow-GS_1 genes GS_1 126 "[0]"
+        floors shallow-GS_false genes GS_false 126 "[0]"
+        ;;
+    species)
+        bash scripts/data.sh species
+        floors species species GS_false 100 "[0]"
         ;;
     answer)
         bash scripts/data.sh chr19 chr3
@@ -52,7 +61,7 @@ case ${1-} in
         "$PYTHON" evaluate.py splicebert models/simcsp-tiny models/simcsp-small-bases
         ;;
     *)
-        echo "error: scripts/reproduce.sh ${1-}: default, simcse, benchmark, answer, tiny, bases or splicebert" >&2
+        echo "error: scripts/reproduce.sh ${1-}: default, simcse, benchmark, shallow, species, answer, tiny, bases or splicebert" >&2
         exit 2
         ;;
 esac

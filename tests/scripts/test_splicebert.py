@@ -8,13 +8,19 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from accelerate import Accelerator
 from conftest import refusal
+from sklearn.metrics import roc_auc_score
 from splicebert_data import EXONS, write_splicebert_data
+from transformers import BertForMaskedLM
 
 import evaluate
+from simcsp.core.config import Config, DataConfig, ModelConfig
 from simcsp.model.bases import IDENTITY, BaseClassifier, Shape, save_bases
+from simcsp.model.checkpoint import load_backbone
 from simcsp.report import splicebert_results
 from simcsp.report.splicebert import COLUMNS
+from simcsp.text.alphabet import CLS, SEP, A, T
 
 ALL = ("masked", "variants", "wide_variants", "conservation", "mutagenesis", "attention")
 WORDS = ("--device", "cpu", "--precision", "fp32")
@@ -97,6 +103,41 @@ def test_two_checkpoints_of_one_name_stay_apart(measure, start, tmp_path):
         shutil.copytree(start, twin)
     table = measure("--only", "masked", "--windows", 20, sources=twins)
     assert set(table["model"]) == {str(twin) for twin in twins}
+
+
+def test_saturation_mutagenesis_takes_the_largest_kl_of_three_substitutions(data, start, tmp_path):
+    """Against transformers' own model, one mutant at a time."""
+    settings = Config(data=DataConfig(cache=str(tmp_path / "cache")))
+    model = load_backbone(ModelConfig(source=str(start)))[0]
+    subject = splicebert_results.Subject("x", model, None, Accelerator(cpu=True), settings, data, 30)
+    rows, _ = splicebert_results.mutagenesis(subject)
+    ids, phastcons = splicebert_results._phastcons(subject)
+    places = np.random.default_rng([0, 3]).permutation(ids.size)[:30]
+    plain, felt, conserved = BertForMaskedLM.from_pretrained(start).eval(), [], []
+
+    def chances(text):
+        with torch.no_grad():
+            tokens = torch.tensor([[CLS, *text.tolist(), SEP]])
+            return plain(input_ids=tokens).logits[0, 1:-1, A : T + 1].double().softmax(-1).numpy()
+
+    for row, at in zip(*np.divmod(places, ids.shape[1])):
+        wild, kl = chances(ids[row]), []
+        for base in {A, A + 1, A + 2, T} - {int(ids[row, at])}:
+            mutant = ids[row].copy()
+            mutant[at] = base
+            changed = chances(mutant)
+            kl.append((changed * np.log(changed / wild)).sum(axis=1))
+        most, logs = np.max(kl, axis=0), []
+        for distance in range(1, 101):
+            sides = [most[i] for i in (at - distance, at + distance) if 0 <= i < len(most)]
+            logs += [np.log(max(np.mean(sides), 1e-6))] if sides else []
+        felt.append(np.mean(logs))
+        conserved.append(phastcons[row, at] >= 0.8)
+    own = {row["metric"]: row["value"] for row in rows}
+    felt, conserved = np.array(felt), np.array(conserved)
+    assert own["mean ln KL within 100 nt, conserved"] == pytest.approx(felt[conserved].mean(), abs=1e-4)
+    assert own["mean ln KL within 100 nt, other"] == pytest.approx(felt[~conserved].mean(), abs=1e-4)
+    assert own["AUC of KL by distance for conserved bases"] == pytest.approx(roc_auc_score(conserved, felt))
 
 
 @pytest.fixture
