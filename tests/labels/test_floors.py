@@ -1,5 +1,6 @@
 """What scores stand on: GC content, k-mer counts, and a regression on them."""
 
+from collections import Counter
 from types import SimpleNamespace
 
 import numpy as np
@@ -20,6 +21,7 @@ from simcsp.labels.floors import (
     LINEAR_CS,
     KmerLogistic,
     Labelled,
+    MarkovChain,
     NeighbourTable,
     SiteLinear,
     annotated_sites,
@@ -225,6 +227,39 @@ def test_neighbour_table_equals_a_plain_count(reach):
         near = window[middle - reach : middle], window[middle + 1 : middle + 1 + reach]
         expected = np.array([counts.get(near, {}).get(base, 0) + 1 for base in "ACGT"])
         assert row == pytest.approx(expected / expected.sum())
+
+
+@pytest.mark.parametrize("order", [1, 2, 5])
+def test_a_markov_chain_gives_the_base_its_share_of_the_probability_of_the_text(order):
+    """Against the probability of the whole text with each base in the middle, by counts of slices."""
+    rng = np.random.default_rng(0)
+    texts = [random_bases(rng, 600), random_bases(rng, 90) + "N" + random_bases(rng, 90), "ACGTTACGTTACG"]
+    chain = MarkovChain(order)
+    for text in texts:
+        chain.add(encode(text))
+    counts = Counter(text[i : i + order + 1] for text in texts for i in range(len(text) - order))
+    windows = [random_bases(rng, 2 * order + 5) for _ in range(100)]
+    predicted = chain.predict(np.stack([encode(window) for window in windows]))
+
+    def likelihood(text):
+        words = [text[i : i + order + 1] for i in range(len(text) - order)]
+        return np.prod([(counts[w] + 1) / (sum(counts[w[:-1] + b] for b in "ACGT") + 4) for w in words])
+
+    for window, row in zip(windows, predicted):
+        middle = len(window) // 2
+        all_four = np.array([likelihood(window[:middle] + base + window[middle + 1 :]) for base in "ACGT"])
+        assert row == pytest.approx(all_four / all_four.sum(), abs=1e-9)
+
+
+def test_a_markov_chain_of_order_1_by_hand_and_beside_an_n():
+    chain = MarkovChain(1)
+    chain.add(encode("ACACG"))  # A: C C; C: A G; G: nothing
+    after = {"A": [1, 3, 1, 1], "C": [2, 1, 2, 1], "G": [1, 1, 1, 1], "T": [1, 1, 1, 1]}
+    p = {base: np.array(row) / sum(row) for base, row in after.items()}
+    expected = np.array([p["A"][i] * p[base][1] for i, base in enumerate("ACGT")])  # A ? C
+    assert chain.predict(encode("AGC")[None])[0] == pytest.approx(expected / expected.sum(), abs=1e-12)
+    assert chain.predict(encode("AGN")[None])[0] == pytest.approx(p["A"], abs=1e-12)
+    assert chain.predict(encode("NGN")[None])[0] == pytest.approx([0.25] * 4, abs=1e-12)
 
 
 def test_neighbour_table_gives_even_odds_beside_an_n():

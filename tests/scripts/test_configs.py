@@ -31,13 +31,17 @@ def test_a_config_says_what_it_is_for_how_it_is_run_and_what_to_expect(path):
     assert f"| `{path.name}` |" in (ROOT / "configs/README.md").read_text()
 
 
+def documented_changes() -> list[str]:
+    """The options of the table of configs/README.md that changes one thing at a time."""
+    table = (ROOT / "configs/README.md").read_text().split("### One change at a time")[1].split("\n## ")[0]
+    return [words for row in re.findall(r"^\|.*", table, re.M) for words in re.findall(r"`(--[^`]+)`", row)]
+
+
 def test_the_documented_changes_of_one_thing_are_options_that_go_together(monkeypatch):
     monkeypatch.chdir(ROOT)
-    table = (ROOT / "configs/README.md").read_text().split("### One change at a time")[1].split("\n## ")[0]
-    options = [words for row in re.findall(r"^\|.*", table, re.M) for words in re.findall(r"`(--[^`]+)`", row)]
-    assert len(options) > 10
+    assert len(documented_changes()) > 10
     before = load_config(["configs/chr19.yaml"])
-    for words in options:
+    for words in documented_changes():
         assert load_config(["configs/chr19.yaml", *shlex.split(words)]) != before, words
 
 
@@ -125,7 +129,7 @@ def toy(path: Path, folder: Path, data: Path) -> Path:
     return target
 
 
-FIRST = ("chr19", "chr19-simcse", "search", "simcsp", "small", "splicebert")
+FIRST = ("chr19", "chr19-simcse", "search", "simcsp", "tiny", "splicebert")
 """Each unlike the others; variants that extend one of them run in the slow suite."""
 
 
@@ -150,3 +154,24 @@ def test_a_config_runs_at_toy_size(path, tiny_data, tmp_path, call, no_figures):
         assert (tmp_path / "runs" / path.stem / "report/summary.csv").is_file()
     else:
         assert list((tmp_path / "runs" / path.stem).glob("*/checkpoints/last"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", documented_changes())
+def test_a_documented_change_runs_to_its_end_at_toy_size(words, tiny_data, tmp_path, call, no_figures):
+    config = toy(ROOT / "configs/chr19.yaml", tmp_path, tiny_data)
+    others = [tmp_path / "others.fa", tmp_path / "others.gtf"]
+    for other, own in zip(others, (tmp_path / "annotated.fa", tmp_path / "genes.gtf")):
+        other.write_text(own.read_text().replace("tiny", "other"))
+    small = {
+        "--finetune.train_windows": "[16, null]",
+        "--finetune.draws": "2",
+        "--finetune.head_epochs": "1",
+        "--data.fasta": f"[{tmp_path / 'annotated.fa'}, {others[0]}]",
+        "--data.annotation": f"[{tmp_path / 'genes.gtf'}, {others[1]}]",
+    }
+    names = shlex.split(words)[::2]
+    options = [word for name, value in zip(names, shlex.split(words)[1::2]) for word in (name, small.get(name, value))]
+    call(pretrain, config, *options)
+    call(finetune, config, *options)
+    assert (tmp_path / "runs/chr19/report/summary.csv").is_file()
