@@ -31,7 +31,6 @@ from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
-import pooch
 import requests
 import urllib3
 from tqdm import tqdm
@@ -135,10 +134,10 @@ def recognise(path: Path, name: str, where: str) -> None:
 
 @dataclass
 class ResumingDownloader:
-    """For pooch's `downloader=`: streams into `part` and, if that is there from last time, asks for the rest only.
+    """Streams into `part` and, if that is there from last time, asks for the rest only.
 
     A server that has no ranges sends the whole, and so it starts over. Whether the parts make up the right file is for
-    pooch to say, by the checksum; `part` is named by it, so that no part of another file is built upon.
+    the checksum to say; `part` is named by it, so that no part of another file is built upon.
     Raises InputError, one line that says what to do; the part stays for the next time.
     """
 
@@ -148,7 +147,7 @@ class ResumingDownloader:
     advice: str
     """What to do where the network does not help."""
 
-    def __call__(self, url: str, output_file: str, _: object) -> None:
+    def __call__(self, url: str) -> None:
         for left in reversed(range(TRIES)):
             before = self.size()
             try:
@@ -161,9 +160,9 @@ class ResumingDownloader:
                 raise InputError(f"{url} cannot be had ({plain(error)}){here}: {self.advice}") from None
         try:
             recognise(self.part, self.name, f"what {url} sent")
-            os.replace(self.part, output_file)
-        finally:
-            self.part.unlink(missing_ok=True)
+        except InputError:
+            self.part.unlink()
+            raise
 
     def size(self) -> int:
         return self.part.stat().st_size if self.part.is_file() else 0
@@ -226,13 +225,10 @@ def published_sum(source: Source, options: Options) -> tuple[str | None, str]:
 
 def hash_of(path: Path, kind: str) -> str:
     """md5, sha256, or git: the sha1 by which a tree of git names a file, of a header and its bytes."""
-    if kind != "git":
-        return pooch.file_hash(str(path), alg=kind)
-    digest = hashlib.sha1(f"blob {path.stat().st_size}\0".encode(), usedforsecurity=False)
+    header = f"blob {path.stat().st_size}\0".encode() if kind == "git" else b""
+    digest = hashlib.new("sha1" if kind == "git" else kind, header, usedforsecurity=False)
     with open(path, "rb") as handle:
-        while block := handle.read(BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(handle, lambda: digest).hexdigest()
 
 
 def find_md5(text: str, name: str) -> str | None:
@@ -259,7 +255,7 @@ def arrive(source: Source, options: Options, locked: dict | None) -> tuple[Path,
         path, checked = given, check_given(given, source, options, locked)
     else:
         checked = download(path, source, options, locked)
-    sha256 = pooch.file_hash(str(path), alg="sha256")
+    sha256 = hash_of(path, "sha256")
     if locked and sha256 != locked["sha256"]:
         if not given:
             path.unlink()
@@ -305,20 +301,15 @@ def download(path: Path, source: Source, options: Options, locked: dict | None) 
     part = path.with_name(f"{path.name}.{known.partition(':')[2][:8] if known else 'unchecked'}.part")
     for other in set(options.downloads.glob(f"{path.name}.*.part")) - {part}:
         other.unlink()
-    downloader = ResumingDownloader(part, path.name, options.timeout, advice)
-    try:
-        of_git = known is not None and known.startswith("git:")  # a hash that pooch does not know
-        pooch.retrieve(url, None if of_git else known, fname=path.name, path=options.downloads, downloader=downloader)
-        if of_git and f"git:{hash_of(path, 'git')}" != known:
-            path.unlink()
-            raise ValueError
-    except InputError:
-        raise
-    except ValueError:  # pooch's word for a hash that does not fit; it has removed the file
+    ResumingDownloader(part, path.name, options.timeout, advice)(url)
+    kind, _, expected = (known or "").partition(":")
+    if known and hash_of(part, kind) != expected:
+        part.unlink()
         raise InputError(
             f"{url}: what arrived has not the checksum {known} of {where}, and was removed: fetch again, or use "
             "another mirror"
-        ) from None
+        )
+    os.replace(part, path)
     return locked["checked"] if where == shown(options.lock) else where if known else "nothing"
 
 
@@ -509,7 +500,6 @@ def parse() -> argparse.Namespace:
 
 
 def main() -> None:
-    pooch.get_logger().setLevel("WARNING")  # it would repeat what is printed here
     args = parse()
     options = Options(args.data, args.mirror, args.timeout)
     command, *rest = args.names

@@ -10,10 +10,10 @@ import os
 import re
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 from simcsp.core.errors import InputError
+from simcsp.core.files import replacing
 
 _STAND_IN = """\
 import email, os, re, shutil, sys
@@ -45,9 +45,8 @@ def download_package(requirement: str, sha256: str, path: Path, timeout: float) 
 
     Raises Unreachable where no index has it, InputError for all else that goes wrong; nothing is left behind.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".pip-") as folder:
-        place = Path(folder)
+    with replacing(path) as aside:
+        place = aside.parent
         backend = place / "stand-in/setuptools/build_meta.py"
         backend.parent.mkdir(parents=True)
         backend.write_text(_STAND_IN, encoding="utf-8")
@@ -63,7 +62,7 @@ def download_package(requirement: str, sha256: str, path: Path, timeout: float) 
         files = sorted((place / "files").glob("*"))
         if result.returncode or len(files) != 1:
             raise explained(result.stderr, requirement, path)
-        os.replace(files[0], path)
+        os.replace(files[0], aside)
 
 
 def explained(said: str, requirement: str, path: Path) -> InputError:
