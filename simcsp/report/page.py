@@ -193,12 +193,15 @@ def contrast_table(contrasts: list[Contrast]) -> str:
     """One line a comparison."""
     sites, sizes = ({getattr(one, name) for one in contrasts} for name in ("site", "windows"))
     where = [*(["site"] if len(sites) > 1 else []), *(["labels"] if sizes != {0} else [])]
-    rows = [["comparison", "score", *where, "n", "difference [95 %]", "p", "p Holm", "equivalence p [6]", "MDE [3]"]]
+    units = {one.tests.unit for one in contrasts}
+    n = f"n, {units.pop()}" if len(units) == 1 else "n"
+    rows = [["comparison", "score", *where, n, "difference [95 %]", "p", "p Holm", "equivalence p [6]", "MDE [3]"]]
     for one in contrasts:
         places = {"site": one.site, "labels": str(one.windows or "all")}
         difference, p, *others = _tested(one)
         cells = [f"{code(one.arm)} - {code(one.reference)}", ENDPOINTS[one.metric], *(places[name] for name in where)]
-        rows.append([*cells, f"{one.test.n} {one.tests.unit}", difference, p, number(one.p_holm, ".3g"), *others])
+        count = f"{one.test.n} {one.tests.unit}" if n == "n" else str(one.test.n)
+        rows.append([*cells, count, difference, p, number(one.p_holm, ".3g"), *others])
     return markdown_table(rows)
 
 
@@ -310,8 +313,8 @@ th:first-child { background: var(--soft); }
 img { display: block; max-width: 100%; height: auto; background: #fff; border-radius: 4px; }
 p > em:only-child { font-size: .9rem; }
 @media (max-width: 40rem) {
-  th, td { white-space: normal; padding: .25rem .3rem; font-size: .72rem; }
-  p:has(> img) { overflow-x: auto; } img { max-width: none; width: 44rem; }
+  th, td { white-space: normal; padding: .25rem .2rem; font-size: .72rem; }
+  td code { overflow-wrap: normal; }
 }
 li { margin: .3rem 0; }
 """

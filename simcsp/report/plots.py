@@ -74,10 +74,10 @@ def score_plot(scores: pd.DataFrame, metric: str, label: str, floors: Collection
     sites, arms = list(dict.fromkeys(scores["site"])), list(dict.fromkeys(scores["arm"]))
     arms = sorted(arms, key=lambda arm: arm in floors)
     encoders = sum(arm not in floors for arm in arms)
-    size = ((0.8 * max(2, len(arms)) + 0.6) * len(sites) + 1, 4)
-    figure, axes = plt.subplots(1, len(sites), figsize=size, squeeze=False, sharey=True, layout="constrained")
+    size = (0.8 * max(2, len(arms)) + 1.6, 2.6 * len(sites) + 1.4)
+    figure, axes = plt.subplots(len(sites), 1, figsize=size, squeeze=False, sharex=True, layout="constrained")
     rng, styles = np.random.default_rng(0), arm_styles(arms, floors)
-    for axis, site in zip(axes[0], sites):
+    for axis, site in zip(axes[:, 0], sites):
         of_site = scores[scores["site"] == site]
         for i, arm in enumerate(arms):
             values = of_site.loc[of_site["arm"] == arm, "value"].to_numpy()
@@ -92,7 +92,7 @@ def score_plot(scores: pd.DataFrame, metric: str, label: str, floors: Collection
         axis.set_xlim(-0.6, len(arms) - 0.4)
         axis.set_title("" if len(sites) == 1 else site, fontsize=10)
         axis.grid(axis="y", alpha=0.3)
-    axes[0, 0].set_ylabel(f"{label} (one dot a fold)")
+    figure.supylabel(f"{label} (one dot a fold)", fontsize=10)
     figure.suptitle(title)
     return figure
 
