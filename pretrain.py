@@ -4,6 +4,7 @@
     python pretrain.py [CONFIG.yaml] [--section.field value ...]
     torchrun --nproc_per_node N pretrain.py ...  the same on N GPUs; or by accelerate launch (docs/distributed.md)
     python pretrain.py CONFIG.yaml --dry-run     what it would do, in how much time and memory; writes nothing
+    python pretrain.py CONFIG.yaml --dry-run --device h100     the same on a GPU that is not here: a100, h100, h200
     python pretrain.py --init NEW.yaml [--data.fasta "[FILE]" --data.annotation "[FILE]" --data.spliceator FOLDER]
                                                  a commented config for data of your own, for this machine
 
@@ -31,6 +32,11 @@ def main() -> None:
         return
     dry = "--dry-run" in words
     config = load_config([word for word in words if word != "--dry-run"], ("finetune", "bases"), with_files=not dry)
+    if dry and config.device not in ("auto", "cpu", "cuda"):
+        from simcsp.training.projection import project
+
+        print(project(config), flush=True)
+        return
     if not (config.mlm.steps or config.pretrain.steps):
         raise InputError("pretrain.steps is 0 and so is mlm.steps: nothing to train")
     check_processes(config, started_together(), dry)

@@ -82,7 +82,7 @@ def contrastive_step(bench: Bench, mini_batch_size: int | None) -> Callable[[], 
     stage = PretrainConfig(batch_size=bench.windows, mini_batch_size=mini_batch_size)
     training = Training(bench.masked_lm(), "cls", stage, bench.accelerator)
     ids = bench.bases(bench.windows, bench.size.window)
-    return lambda: training.advance(ids, bench.rng)
+    return lambda: training.advance(training.draw(ids, bench.rng))
 
 
 # -- hours of the published experiment ---------------------------------------------------------------------------------

@@ -53,7 +53,7 @@ from simcsp.model.classifier import Classifier, layer_groups
 from simcsp.model.embedding import embed
 from simcsp.text.alphabet import add_special_tokens, decode
 from simcsp.training.pretraining import MAX_GRAD_NORM, Training
-from simcsp.training.step import Learner, MiniBatches, step_loss
+from simcsp.training.step import Learner, MiniBatches, draw_batch, step_loss
 from utils.script import run_script
 
 SCANPY = "SIMCSP_SCANPY_PYTHON"
@@ -104,7 +104,7 @@ def contrast(bench: Bench) -> Iterator[Row]:
     optimizer = torch.optim.AdamW(sentences.parameters(), lr=stage.lr, weight_decay=stage.weight_decay, fused=True)
 
     def ours() -> None:
-        training.advance(ids, bench.rng)
+        training.advance(training.draw(ids, bench.rng))
 
     def their_loss() -> torch.Tensor:
         features = [batch_to_device(sentences.preprocess(text), bench.device) for _ in range(2)]
@@ -120,7 +120,7 @@ def contrast(bench: Bench) -> Iterator[Row]:
     for model in (training.model, sentences):
         set_dropout(model, 0.0, 0.0)
     learner = Learner(training.model, "cls", stage.objective).train()  # not wrapped for another number format
-    our_loss = step_loss(MiniBatches(learner), stage, ids, bench.rng, bench.device)[0]
+    our_loss = step_loss(MiniBatches(learner), stage, draw_batch(stage, ids, bench.rng).to(bench.device))[0]
     our_loss.backward()
     with bench.exact():
         found = their_loss()

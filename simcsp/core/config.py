@@ -177,10 +177,10 @@ class MlmConfig:
     """Optimiser steps; 0 skips the stage."""
     batch_size: PositiveInt = 512
     """Windows per step, over all processes, which share them evenly."""
-    mini_batch_size: PositiveInt | None = None
-    """Windows that pass through the encoder of a process at once, with all their views; null: its whole share. Loss and
-    gradients are those of the whole batch, memory is that of the mini-batch, at the cost of one more forward pass
-    (GradCache)."""
+    mini_batch_size: PositiveInt | Literal["auto"] | None = None
+    """Windows that pass through the encoder of a process at once, with all their views; null: its whole share; auto: as
+    many as fit into the memory that is free when the stage begins. Loss and gradients are those of the whole batch,
+    memory is that of the mini-batch, at the cost of one more forward pass (GradCache)."""
     lr: PositiveFloat = 1e-4
     """Peak learning rate of AdamW."""
     weight_decay: NonNegativeFloat = 1e-6
@@ -408,7 +408,7 @@ class EvaluateConfig:
     """How SCCS, NMI and the floors are measured."""
 
     batch_size: PositiveInt = 64
-    """Windows per batch when encoding."""
+    """Windows per batch when encoding on a CPU; a GPU takes eight times as many."""
     sccs_pairs: Literal["all", "published"] = "all"
     """all: every pair of windows; of more than 2,000 windows, 2,000,000 random pairs in which all windows are equally
     frequent; published: a random pairing without replacement."""
@@ -469,7 +469,11 @@ class Config:
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """auto: bf16 where a GPU (or a CPU with AMX) has it, fp16 on older GPUs, else fp32."""
     workers: PositiveInt = 1
-    """Processes that share the folds of finetune; on a CPU, one for every core or two."""
+    """Processes that share the folds of finetune; on a CPU, one for every core or two. Worker i takes GPU i modulo the
+    number of GPUs, so that twice as many as there are put two on each."""
+    timeout: PositiveFloat = 60.0
+    """Minutes for which one of several processes of pre-training waits for another, also while the first validates;
+    then all end."""
     only: list[str] | None = None
     """pretrain.py: part of its work, for one of many jobs: data (text and splits, which always come first), mlm,
     pretrain, control, or with several pretrain.seeds pretrain/seed3; null: all."""

@@ -6,6 +6,7 @@ import ctypes
 import functools
 import os
 import platform
+import time
 from contextlib import AbstractContextManager
 from datetime import timedelta
 from pathlib import Path
@@ -67,20 +68,31 @@ def _is_glibc() -> bool:
     return platform.libc_ver()[0] == "glibc"
 
 
-def build_accelerator(device: str, precision: str) -> Accelerator:
-    """The device and number format to train in.
+def number_format(device: str, precision: str) -> tuple[bool, str]:
+    """(whether to train on a GPU, fp32, bf16 or fp16) of the fields device and precision.
 
     device: auto, cpu or cuda. precision: auto is bf16 where the hardware multiplies it fast (recent GPUs, CPUs with
-    AMX), fp16 with loss scaling on older GPUs, else fp32. Raises InputError for a device that is not there.
+    AMX), fp16 with loss scaling on older GPUs, else fp32. Raises InputError for what is not there.
     """
     if device not in ("auto", "cpu", "cuda"):
-        raise InputError(f"device ({device}) must be auto, cpu or cuda")
+        raise InputError(f"device ({device}) must be auto, cpu or cuda; a GPU's name is for pretrain.py --dry-run")
     if device == "cuda" and not torch.cuda.is_available():
         raise InputError("device (cuda): torch sees no CUDA GPU; use --device cpu")
     gpu = torch.cuda.is_available() and device != "cpu"
-    precision = _fastest_precision(gpu) if precision == "auto" else precision
     if precision == "fp16" and not gpu:
         raise InputError("precision (fp16) needs a GPU; use bf16 or fp32")
+    return gpu, _fastest_precision(gpu) if precision == "auto" else precision
+
+
+def build_accelerator(device: str, precision: str, worker: int = 0, minutes: float = 60.0) -> Accelerator:
+    """The device and number format to train in, as of `number_format`.
+
+    worker: one of several processes that share no work; GPUs are dealt to them in turn. minutes: for how long one of
+    several that do share work waits for another.
+    """
+    gpu, precision = number_format(device, precision)
+    if gpu and worker:
+        torch.cuda.set_device(worker % torch.cuda.device_count())
     if not gpu:
         keep_freed_memory()
     started = int(os.environ.get("LOCAL_WORLD_SIZE") or 1)
@@ -89,9 +101,10 @@ def build_accelerator(device: str, precision: str) -> Accelerator:
             f"{started} processes on this machine, and torch sees {torch.cuda.device_count()} GPUs: one process a GPU "
             "(--nproc_per_node), or --device cpu"
         )
-    patience = InitProcessGroupKwargs(timeout=timedelta(hours=12))  # of processes that wait while one validates
-    number_format = {"fp32": "no"}.get(precision, precision)
-    return Accelerator(mixed_precision=number_format, cpu=not gpu, kwargs_handlers=[patience])
+    patience = InitProcessGroupKwargs(timeout=timedelta(minutes=minutes))
+    return Accelerator(
+        mixed_precision={"fp32": "no"}.get(precision, precision), cpu=not gpu, kwargs_handlers=[patience]
+    )
 
 
 def _fastest_precision(gpu: bool) -> str:
@@ -99,6 +112,22 @@ def _fastest_precision(gpu: bool) -> str:
     if gpu:
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
     return "bf16" if torch.cpu._is_amx_tile_supported() else "fp32"
+
+
+@functools.cache
+def product_rate(device: str, precision: str) -> float:
+    """Floating-point operations a second of a matrix product here, measured: the fastest of some."""
+    size = 8192 if device == "cuda" else 1024
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    left = torch.ones(size, size, dtype=dtype, device=device)
+    seconds = []
+    for _ in range(4):
+        began = time.perf_counter()
+        product = left @ left
+        if device == "cuda":
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - began)
+    return 2 * len(product) ** 3 / min(seconds)
 
 
 def total_memory(device: torch.device) -> int:
@@ -110,6 +139,15 @@ def total_memory(device: torch.device) -> int:
         text = path.read_text(encoding="utf-8").strip() if path.is_file() else ""
         limits += [int(text)] if text.isdecimal() else []
     return min(limits)
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that can still be had: of a GPU, else of this machine within what the control group allows."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines() if Path("/proc/meminfo").is_file() else []
+    available = [1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
+    return min([total_memory(device), *available])
 
 
 def check_memory(needed: float, what: str, device: torch.device | None = None) -> None:

@@ -62,7 +62,7 @@ HEADLINES = ("train/loss", "val/sccs", "val/nmi", "test/f1", "test/auc")
 """The metrics of TensorBoard's HPARAMS, which shows five at first."""
 WORKER = ("git", "python", "versions", "host", "device", "threads")
 """What of env.json says who worked on a stage; under `resumed` those that went on with it."""
-CLOCK_FIELDS = ("time", "train/windows_per_s")
+CLOCK_FIELDS = ("time", "train/windows_per_s", "train/mfu")
 """The only fields of metrics.jsonl that differ between an uninterrupted and a resumed run."""
 _PASSWORD = re.compile(r"(://[^/?#\s@:]*:)[^\s@]*@")
 _PARAMETER = re.compile(r"([?&](?:password|passwd|pwd|token|secret|api_?key)=)[^&\s]+", re.IGNORECASE)

@@ -102,17 +102,22 @@ def label_sites(
             sum(last - first + 1 for _, first, last in spans),
         )
         return
-    known, chances = -1, None  # the chunk whose chances are at hand: short regions share them
+    known: dict[int, np.ndarray] = {}  # chances of the chunks of one pass: short regions share them
+    size = labeller.chunk
     for number, first, last in spans:
-        for chunk in range((first - 1) // labeller.chunk, (last - 1) // labeller.chunk + 1):
-            start = chunk * labeller.chunk
-            low, high = max(first, start + 1), min(last, start + labeller.chunk)
-            sites = _sites_between(store, (number, low, high), types, every)
-            if len(sites) and chunk != known:
-                chances = labeller.probabilities(labeller.chunk_odds(store, records[0], chunk))
-                check_numbers(chances, f"{records[0].name}:{low}-{high}")
-                known = chunk
-            yield _scored(sites, chances, start), high - low + 1
+        chunks = range((first - 1) // size, (last - 1) // size + 1)
+        for some in (chunks[i : i + labeller.at_once] for i in range(0, len(chunks), labeller.at_once)):
+            ends = [(max(first, chunk * size + 1), min(last, (chunk + 1) * size)) for chunk in some]
+            sites = [_sites_between(store, (number, low, high), types, every) for low, high in ends]
+            wanted = [chunk for chunk, of_chunk in zip(some, sites) if len(of_chunk) and chunk not in known]
+            if wanted:
+                odds = labeller.chunks_odds(store, records[0], wanted)
+                known = {chunk: known[chunk] for chunk in some if chunk in known}
+                known |= dict(zip(wanted, map(labeller.probabilities, odds)))
+                for chunk, (low, high) in zip(some, ends):
+                    check_numbers(known.get(chunk, np.zeros(0)), f"{records[0].name}:{low}-{high}")
+            for chunk, of_chunk, (low, high) in zip(some, sites, ends):
+                yield _scored(of_chunk, known.get(chunk), chunk * size), high - low + 1
 
 
 def _scored(sites: Sites, chances: np.ndarray | None, start: int) -> Scored:

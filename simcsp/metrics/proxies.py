@@ -76,9 +76,11 @@ def score_vectors(
 
     groups: int [n], near-duplicates, where sccs_low and sccs_high (95 %, of few resamples) are wanted as well.
     """
-    scores = sccs(vectors, labels, settings.sccs_pairs, seed)
-    if groups is not None:
+    if groups is None:
+        scores = sccs(vectors, labels, settings.sccs_pairs, seed)
+    else:
         band = sccs_interval(vectors, labels, settings.sccs_pairs, seed, groups=groups, resamples=BAND_RESAMPLES)
+        scores = {"sccs": band["sccs"], "pair_auc": band["pair_auc"]}
         scores |= {"sccs_low": band["low"], "sccs_high": band["high"]}
     return scores | spread_of_vectors(encoder, ids, vectors, seed)
 

@@ -44,6 +44,7 @@ _LATER_SIZES = {"edge", "stride", "coarse_channels", "coarse_kernel", "coarse_di
 """Fields of `Shape` that the first versions did not have."""
 _CHUNK_TILES, _CHUNK_FLANKS = 64, 32
 """Least size of a chunk: in tiles, and in flanks, which are read in vain."""
+_ON_GPU = 32  # chunks in one pass
 
 
 @dataclass(frozen=True)
@@ -317,13 +318,32 @@ class Labeller:
         odds = self.log_odds(np.stack([ids, reverse_complement(ids)]))
         return np.stack([odds[0], odds[1, ::-1]])
 
+    @property
+    def at_once(self) -> int:
+        """Chunks in one pass: a GPU is not filled by one, and the host would wait for it after each."""
+        return _ON_GPU if self.device.type == "cuda" else 1
+
     def chunk_odds(self, store: TokenStore, record: Record, number: int, forward: bool = False) -> np.ndarray:
         """`both_strands` [2, bases, 2] of the record's chunk of this number; what lies beyond it counts as N."""
-        start, shape = number * self.chunk, self.model.shape
-        size = min(self.chunk, -(-(record.length - start) // shape.step) * shape.step)
-        ids = padded(store, record, start - shape.flank, start + size + shape.flank)
-        odds = self.both_strands(ids, forward)[:, shape.flank : shape.flank + size]
-        return odds[:, : record.length - start]
+        return self.chunks_odds(store, record, [number], forward)[0]
+
+    def chunks_odds(
+        self, store: TokenStore, record: Record, numbers: list[int], forward: bool = False
+    ) -> list[np.ndarray]:
+        """`chunk_odds` of several chunks, ascending, in one pass; one that the record's end cuts short has its own."""
+        shape, starts = self.model.shape, [number * self.chunk for number in numbers]
+        sizes = [min(self.chunk, -(-(record.length - start) // shape.step) * shape.step) for start in starts]
+        if sizes[0] != sizes[-1]:
+            whole, last = numbers[:-1], numbers[-1:]
+            return self.chunks_odds(store, record, whole, forward) + self.chunks_odds(store, record, last, forward)
+        texts = [padded(store, record, start - shape.flank, start + sizes[0] + shape.flank) for start in starts]
+        strands = [np.stack(texts)]
+        strands += [] if forward else [reverse_complement(strands[0])]
+        odds = self.log_odds(np.concatenate(strands)).reshape(len(strands), len(texts), -1, len(TYPES))
+        inner = slice(shape.flank, shape.flank + sizes[0])
+        plus_minus = [of_strand[:, ::-1] if minus else of_strand for minus, of_strand in enumerate(odds)]
+        of_chunks = np.stack(plus_minus, axis=1)[:, :, inner]
+        return [odds[:, : record.length - start] for start, odds in zip(starts, of_chunks)]
 
     def room_of(self, record: Record) -> int:
         """nt that a record takes in `packed_odds`: whole steps, and N up to the next record."""

@@ -25,7 +25,7 @@ from simcsp.core.errors import InputError
 from simcsp.model.attention import Dropout
 from simcsp.model.checkpoint import load_backbone, save_checkpoint
 from simcsp.model.checksums import check_folder, write_checksums
-from simcsp.model.embedding import Autocast, token_batches
+from simcsp.model.embedding import Autocast, encoded_at_once, token_batches
 from simcsp.model.encoder import window_vectors
 from simcsp.model.weights import read_weights, weight_file_of
 
@@ -72,7 +72,7 @@ def _run(
     was_training = model.training
     model.eval()
     parts = []
-    for tokens in token_batches(ids, batch_size, model.bert.device):
+    for tokens in token_batches(ids, encoded_at_once(batch_size, model.bert.device), model.bert.device):
         with autocast():
             parts.append(read(model(tokens).float()).cpu())
     model.train(was_training)

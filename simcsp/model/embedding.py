@@ -15,6 +15,7 @@ from simcsp.model.encoder import all_hidden_states, central_states, hidden_state
 from simcsp.text.alphabet import add_special_tokens
 
 Autocast = Callable[[], AbstractContextManager]
+ON_GPU = 8  # times as many windows are encoded at once there, or it would wait for the host
 
 
 def embed(
@@ -99,6 +100,11 @@ class Encoder:
         return embed_layers(self.bert, ids, read, self.batch_size, self.autocast)
 
 
+def encoded_at_once(batch_size: int, device: torch.device) -> int:
+    """Windows that are encoded at once where evaluate.batch_size, which is for a CPU, is `batch_size`."""
+    return batch_size * ON_GPU if device.type == "cuda" else batch_size
+
+
 def token_batches(ids: np.ndarray, batch_size: int, device: torch.device) -> Iterator[torch.Tensor]:
     """Model input int32 [batch, 1 + length + 1] of windows uint8 [n, length], in order."""
     for start in range(0, len(ids), batch_size):
@@ -117,7 +123,7 @@ def _run(
     was_training = bert.training
     bert.train(dropout)
     parts = []
-    for tokens in token_batches(ids, batch_size, bert.device):
+    for tokens in token_batches(ids, encoded_at_once(batch_size, bert.device), bert.device):
         with autocast():
             parts.append(encode(tokens).float().cpu())
     bert.train(was_training)

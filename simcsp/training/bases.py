@@ -385,14 +385,15 @@ def take_bases_step(fit: Fit) -> None:
     """One step of the optimiser and of the average; the text depends on seed, fold and step alone."""
     fit.model.train()
     loss = step_loss(fit.model, fit.text, fit.settings, np.random.default_rng([*fit.seeds, fit.step]), fit.accelerator)
-    if not torch.isfinite(loss):
-        raise FloatingPointError(f"{fit.run.path}: the loss is {loss.item()} at step {fit.step + 1}")
     fit.accelerator.backward(loss)
     fit.accelerator.clip_grad_norm_(fit.model.parameters(), MAX_GRAD_NORM)
     take_step(fit.accelerator, fit.optimizer, fit.scheduler)
     if fit.average is not None:
         fit.average.update_parameters(fit.model)
-    fit.loss += loss.item()
+    value = loss.item()  # the one wait for a GPU, once it has been given the step's work
+    if not np.isfinite(value):
+        raise FloatingPointError(f"{fit.run.path}: the loss is {value} at step {fit.step + 1}")
+    fit.loss += value
     fit.step += 1
 
 

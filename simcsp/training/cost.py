@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from simcsp.core.arms import starts_of
 from simcsp.core.config import Config, FinetuneConfig, ModelConfig, PretrainConfig
+from simcsp.core.errors import InputError
 
 if TYPE_CHECKING:
     from transformers import BertConfig
@@ -41,16 +43,104 @@ def windows_in_an_epoch(settings: FinetuneConfig, whole: float) -> float:
     return sum(whole if count is None else count for count, _ in settings.cuts) / len(settings.cuts)
 
 
-def step_memory(model: ModelConfig | BertConfig, stage: PretrainConfig, window: int, processes: int = 1) -> float:
-    """Bytes that a step of pre-training takes at least: weights, gradients and AdamW's two moments, and the activations
-    in half precision of the windows that go through the encoder at once. processes: that share the batch."""
-    from simcsp.training.objectives import OBJECTIVES  # torch, which a plan of jobs does without
+# -- a step of pre-training --------------------------------------------------------------------------------------------
 
-    views = max(OBJECTIVES[stage.objective].views, 1) + stage.reverse_complement_negatives
-    share = stage.batch_size // processes
-    at_once = min(stage.mini_batch_size or share, share)
-    hidden, inner, layers = model.hidden_size, model.intermediate_size, model.num_hidden_layers
-    activations = 2.0 * at_once * views * (window + 2) * layers * (2 * hidden + inner)
-    vectors = 4.0 * stage.batch_size * views * ((window + 2) + hidden)
-    similarities = 0.0 if stage.objective == "mlm" else 4.0 * stage.batch_size * share
-    return 16.0 * block_weights(model) + activations + vectors + similarities
+MARGIN = 1.15
+"""By which an estimate of memory may be off: what is refused is more than the device has by more than that."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step of pre-training, of which bytes and operations are counted. window: nt; precision: fp32, bf16 or fp16;
+    processes: that share the batch; device: cpu or cuda."""
+
+    model: BertConfig
+    stage: PretrainConfig
+    window: int
+    pooling: str
+    precision: str
+    processes: int = 1
+    device: str = "cuda"
+
+    @property
+    def _passes(self) -> tuple[int, int]:
+        """How many tokens of each window the encoder reads, pooled and for masked bases."""
+        from simcsp.training.objectives import OBJECTIVES  # torch, which a plan of jobs does without
+
+        stage, tokens = self.stage, self.window + 2
+        views = OBJECTIVES[stage.objective].views + stage.reverse_complement_negatives
+        masked = stage.objective == "mlm" or stage.mlm_weight > 0
+        return views * tokens, masked * tokens
+
+    @property
+    def _blocks(self) -> tuple[int, bool]:
+        """Blocks that a pooled window goes through whole, and whether one more computes its pooled tokens alone."""
+        kind, _, layer = self.pooling.partition("@")
+        blocks = int(layer) if layer.isdecimal() else self.model.num_hidden_layers
+        at_places = kind != "mean" and layer != "mix" and blocks > 0
+        return blocks - at_places, at_places
+
+    def kept(self) -> float:
+        """Bytes that the backward pass keeps of a window in all its views and its masked copy, and holds in passing.
+
+        Counted operation by operation of transformers' BERT under autocast, which keeps the residual stream and layer
+        norms in float32; tests/pretend_cuda holds it to what is counted there.
+        """
+        hidden, inner, heads = self.model.hidden_size, self.model.intermediate_size, self.model.num_attention_heads
+        half = self.precision != "fp32"
+        size, cast = (2, 2) if half else (4, 0)  # of an activation; of its copy where a layer norm's output is read
+        matrix = 4 * heads * (self.window + 2) if self.device == "cpu" else 0  # attention's weights, with dropout
+        # query, key, value and what each reads; attention's output; dropout's mask; the two sums that layer norms read
+        attention = hidden * (3 * size + (3 * cast or 4) + size + 1 + 4) + 4 * heads + matrix
+        feed_forward = hidden * ((cast or 4) + 1 + 4) + 2 * size * inner
+        of_block, of_embedding = attention + feed_forward, 5 * hidden
+        of_last = hidden * (2 * size + (2 * cast or 4))  # keys and values alone
+        of_head = hidden * ((cast or 4) + size + 4 + size) + 12 * self.model.vocab_size
+        whole, at_places = self._blocks
+        pooled, masked = self._passes
+        in_passing = 2 * size * inner + 6 * hidden  # of the block whose gradients are made; its own are freed by then
+        last = max(in_passing, at_places * of_last)
+        kept = pooled * (of_embedding + whole * of_block + last)
+        kept += masked * (of_embedding + self.model.num_hidden_layers * of_block + of_head)
+        kept += 0 if pooled else masked * in_passing
+        return float(kept)
+
+    def memory(self, mini_batch_size: int | None) -> float:
+        """Peak bytes: weights, gradients and AdamW's moments; what is kept of the windows that go through the encoder
+        at once; the outputs of all."""
+        pooled, masked = self._passes
+        share = self.stage.batch_size // self.processes
+        at_once = min(mini_batch_size or share, share)
+        outputs = share * (pooled * 4 + masked * (12 + 6 * self.model.vocab_size * (mini_batch_size is not None)))
+        similarities = 0 if self.stage.objective == "mlm" else 16 * self.stage.batch_size * share
+        rows = self.model.vocab_size + self.model.max_position_embeddings
+        weights = block_weights(self.model) + rows * self.model.hidden_size
+        each = 16 if self.precision == "fp32" else 18  # weight, gradient, two moments; in half precision a copy
+        return each * weights + at_once * self.kept() + outputs + similarities
+
+    def operations(self) -> float:
+        """Floating-point operations of the matrix products of a step of the whole batch, forward and backward, without
+        what gradient caching repeats: those of the work, by which MFU is reckoned (Chowdhery et al. 2022, appendix B).
+        """
+        hidden, tokens = self.model.hidden_size, self.window + 2
+        blocks = self.model.num_hidden_layers
+        of_block = 2 * block_weights(self.model) / blocks + 4 * tokens * hidden
+        whole, at_places = self._blocks
+        pooled, masked = self._passes
+        of_token = pooled * (whole * of_block + at_places * 4 * hidden * hidden)
+        of_token += masked * (blocks * of_block + 2 * hidden * hidden)
+        return 3.0 * self.stage.batch_size * of_token
+
+    def mini_batch_size(self, free: float) -> int | None:
+        """Windows at once, None for all of a process's share, that fit into nine tenths of the free bytes: the most
+        that are a power of two. Raises InputError where one does not."""
+        if self.memory(None) <= 0.9 * free:
+            return None
+        size = self.stage.batch_size // self.processes
+        while size > 1:
+            size = 1 << ((size - 1).bit_length() - 1)
+            if self.memory(size) <= 0.9 * free:
+                return size
+        raise InputError(
+            f"one window takes {self.memory(1) / 1e9:,.1f} GB of memory, {free / 1e9:,.1f} GB are free: a smaller model"
+        )

@@ -28,9 +28,9 @@ from simcsp.model.encoder import check_length
 from simcsp.text.alphabet import add_special_tokens
 from simcsp.text.annotated import class_names
 from simcsp.text.sampler import wanted_spans
-from simcsp.training.cost import expected_epochs, fits_in_a_fold, step_memory, windows_in_an_epoch
+from simcsp.training.cost import expected_epochs, fits_in_a_fold, windows_in_an_epoch
 from simcsp.training.masking import build_chooser
-from simcsp.training.pretraining import Pretraining, Training, check_step, open_pretraining, stages
+from simcsp.training.pretraining import Pretraining, Training, check_step, cost_of_step, open_pretraining, stages
 from simcsp.training.stopping import StopSignal
 from simcsp.training.training_warnings import batch_for_gpu
 
@@ -145,15 +145,19 @@ def _encoder_row(trial: Trial, remarks: list[str]) -> Row:
 
 
 def _memory_row(trial: Trial) -> Row:
-    """The most that the trials have taken, beside what a whole batch takes at least and what there is."""
+    """What the largest step takes, beside the most that the trials have taken and what there is."""
     device, window = trial.shared.accelerator.device, trial.config.data.window
-    least = max(step_memory(trial.model.config, stage, window) for stage in stages(trial.config).values())
+    needed = 0.0
+    for name, stage in stages(trial.config).items():
+        stage = check_step(trial.shared, trial.model.config, trial.pooling, name, stage, window)
+        step = cost_of_step(trial.shared, trial.model.config, trial.pooling, stage, window)
+        needed = max(needed, step.memory(stage.mini_batch_size))
     if device.type == "cuda":
         most = torch.cuda.max_memory_allocated(device)
     else:
         most = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    least, most, total = (f"{size / 1e9:,.2f} GB" for size in (least, most, total_memory(device)))
-    return "memory", f"at least {least} for a step; the trials took {most}, libraries included, of {total}"
+    needed, most, total = (f"{size / 1e9:,.2f} GB" for size in (needed, most, total_memory(device)))
+    return "memory", f"about {needed} for a step; the trials took {most}, libraries included, of {total}"
 
 
 # -- what it takes -----------------------------------------------------------------------------------------------------
@@ -166,7 +170,7 @@ def _stage_rows(trial: Trial) -> tuple[float, list[Row]]:
     total = 0.0
     rows = []
     for name, stage in stages(config).items():
-        check_step(shared, trial.model.config, name, stage, config.data.window)
+        stage = check_step(shared, trial.model.config, trial.pooling, name, stage, config.data.window)
         seconds, measured = _step_seconds(trial, stage)
         repeats = 1 if name == "mlm" else len(config.pretrain_seeds)
         validations = 2 + -(-stage.steps // stage.eval_steps)  # that of the start, and of fresh weights for the floors
@@ -197,7 +201,7 @@ def _step_seconds(trial: Trial, stage: PretrainConfig) -> tuple[float, str]:
     def step(size: int, number: int) -> None:
         ids = shared.text.batch(number, size)
         of_crops = None if shared.corpus.classes is None else shared.text.classes(number, size)
-        training.advance(ids, np.random.default_rng([seed, 3, number]), of_crops)
+        training.advance(training.draw(ids, np.random.default_rng([seed, 3, number]), of_crops))
 
     few = min(FEW, stage.batch_size)
     seconds, remark = _timed(lambda number: step(few, number), 2) * stage.batch_size / few, f" (from {few} windows)"

@@ -10,14 +10,18 @@ import threading
 import time
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from simcsp.core.arms import OF_ANNOTATION
 from simcsp.core.config import Config, to_dict
+from simcsp.core.device import number_format
 from simcsp.core.errors import InputError, Interrupted
-from simcsp.core.run_layout import checkpoint_path
+from simcsp.core.files import read_json
+from simcsp.core.run_folder import read_metrics
+from simcsp.core.run_layout import SUMMARY, checkpoint_path, is_finished
 from simcsp.labels.floors import annotated_sites, fit_annotation_floor
 from simcsp.labels.motifs import sites_of_run
 from simcsp.labels.splits import Splits, load_windows
@@ -30,11 +34,13 @@ from simcsp.training.stopping import StopSignal, stop_if_asked
 from simcsp.training.tensorboard import show_arm
 from simcsp.training.workers import worker_context
 
+_POLL = 0.2  # seconds between looks at what other workers have done
 CONFIG_SECTIONS = ("name", "seed", "precision", "model", "data", "evaluate", "finetune")  # what decides a fold's result
 
 
 def run_folds(config: Config, stop: StopSignal) -> None:
     """Every site, seed, arm and fold that the config asks for, in one process or shared among `workers`."""
+    number_format(config.device, config.precision)  # its errors before anything is read
     if config.workers == 1:
         run_jobs(config, stop)
     else:
@@ -96,7 +102,10 @@ def run_arm(setup: FoldSetup, arm: Arm, site: str, seed: int) -> None:
         run_annotation_probe(setup, waiting, start)
     elif setup.settings.select_epoch == "shared":
         for cut in cuts:
-            run_shared(setup, [fold for fold in folds if (fold.job.train_windows, fold.job.draw) == cut], start)
+            own = [fold for fold in folds if (fold.job.train_windows, fold.job.draw) == cut]
+            everyone = range(len(setup.splits.folds[site]))  # other workers' folds as well
+            paths = [dataclasses.replace(own[0].job, fold=number).key.folder(config.folder) for number in everyone]
+            run_shared(setup, own, paths, start)
     else:
         for fold in waiting:
             run_fold(setup, fold, start)
@@ -132,26 +141,29 @@ def run_floor(setup: FoldSetup, arm: Arm, waiting: list[Fold]) -> None:
         score_floor(setup, fold, predict)
 
 
-def run_shared(setup: FoldSetup, folds: list[Fold], start: Start) -> None:
-    """Fit and score all folds with one epoch for all of them; nothing where they are finished."""
+def run_shared(setup: FoldSetup, folds: list[Fold], paths: list[Path], start: Start) -> None:
+    """Fit and score this worker's folds with one epoch for those of all workers; nothing where they are finished.
+
+    paths: of the folders of all of them."""
     waiting = [fold for fold in folds if not fold.run.finished]
     if waiting:
-        best_epoch, seconds = fit_shared(setup, folds, start)
+        best_epoch, seconds = fit_shared(setup, folds, paths, start)
         for fold in waiting:
             score_fold(setup, fold, start, best_epoch, seconds / len(folds))
 
 
-def fit_shared(setup: FoldSetup, folds: list[Fold], start: Start) -> tuple[int, float]:
+def fit_shared(setup: FoldSetup, folds: list[Fold], paths: list[Path], start: Start) -> tuple[int, float]:
     """The published rule: epochs outside, folds inside, one epoch for all by their mean validation AUC.
 
-    Returns that epoch and the seconds that this process took for all folds. Each fold's model is on disk between its
-    epochs. A fold whose state is ahead has been through this epoch before the run was stopped; its best weights are
-    promoted only while every fold still holds that very epoch.
+    Returns that epoch and the seconds that this process took for its folds. Each fold's model is on disk between its
+    epochs, and its AUC, where workers wait for each other's. A fold whose state is ahead has been through this epoch,
+    and kept its weights if they were the best, before the run was stopped.
     """
     began = time.perf_counter()
     best = -1.0
     best_epoch = 0
-    if (picked := _picked_epoch(folds)) is not None:
+    if (picked := _picked_epoch(paths)) is not None:
+        _keep_epoch(setup, [fold for fold in folds if not fold.run.finished], picked, start)
         return picked, 0.0
     for epoch in range(1, setup.settings.max_epochs + 1):
         if epoch - best_epoch > setup.settings.patience:
@@ -162,26 +174,38 @@ def fit_shared(setup: FoldSetup, folds: list[Fold], start: Start) -> tuple[int, 
                 train_epoch(setup, fold, fit)
                 fold.run.save_state(pack(setup, fit))
             end_fit(setup, fold)
-        by_epoch = [{row["step"]: row["val/auc"] for row in fold.run.metrics()} for fold in folds]
-        mean = float(np.mean([auc[epoch] for auc in by_epoch]))
+        mean = float(np.mean([_auc_at(setup, path, epoch) for path in paths]))
         if mean > best:
             best, best_epoch = mean, epoch
-            if all(max(auc) == epoch for auc in by_epoch):
-                for fold in folds:
-                    keep_best(fold, begin_fit(setup, fold, start))
-                    end_fit(setup, fold)
+            _keep_epoch(setup, folds, epoch, start)
     return best_epoch, time.perf_counter() - began
 
 
-def _picked_epoch(folds: list[Fold]) -> int | None:
+def _keep_epoch(setup: FoldSetup, folds: list[Fold], epoch: int, start: Start) -> None:
+    """Save the weights of the folds that are at this epoch as the best; those beyond it have been here before."""
+    for fold in folds:
+        if fold.run.metrics()[-1]["step"] == epoch:
+            keep_best(fold, begin_fit(setup, fold, start))
+            end_fit(setup, fold)
+
+
+def _auc_at(setup: FoldSetup, path: Path, epoch: int) -> float:
+    """Validation AUC of a fold after an epoch, once the worker that has the fold has written it."""
+    while True:
+        for row in read_metrics(path):
+            if row["step"] == epoch:
+                return row["val/auc"]
+        setup.stop_if_asked()
+        time.sleep(_POLL)
+
+
+def _picked_epoch(paths: list[Path]) -> int | None:
     """The shared epoch of a run that was stopped between its summaries, None while none is written."""
-    finished = [fold for fold in folds if fold.run.finished]
-    for fold in folds if finished else ():
-        if not checkpoint_path(fold.run.path).is_dir():
-            raise InputError(
-                f"{fold.run.path}: select_epoch shared needs all folds fitted together; use another --name"
-            )
-    return finished[0].run.summary["best_epoch"] if finished else None
+    finished = [path for path in paths if is_finished(path)]
+    for path in paths if finished else ():
+        if not checkpoint_path(path).is_dir():
+            raise InputError(f"{path}: select_epoch shared needs all folds fitted together; use another --name")
+    return read_json(finished[0] / SUMMARY)["best_epoch"] if finished else None
 
 
 def search_settings(config: Config, stop: StopSignal, load: Load) -> str:
@@ -214,13 +238,11 @@ def search_settings(config: Config, stop: StopSignal, load: Load) -> str:
 
 
 def run_workers(config: Config, stop: StopSignal) -> None:
-    """Share the folds among processes: on a CPU, small fits use the cores better side by side.
+    """Share the folds among processes: small fits use the cores, or a GPU, better side by side.
 
-    Each gets every `workers`-th fold and an equal part of the cores. Raises the first error of any of them.
+    Each gets every `workers`-th fold, an equal part of the cores and a GPU. Raises the first error of any of them.
     """
     settings = config.finetune
-    if settings.select_epoch == "shared":
-        raise InputError("workers: finetune.select_epoch shared picks one epoch for all folds, which takes one worker")
     resolve_arms(config)  # its errors once, not once a worker
     _, splits = load_windows(config.data, config.folder)
     folds, count = fold_numbers(config, splits, settings.sites[0]), config.processes

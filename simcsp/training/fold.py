@@ -208,13 +208,14 @@ def train_pass(setup: FoldSetup, fold: Fold, fit: Fit) -> tuple[float, int]:
     batches = len(order) // fit.batch_size  # the last partial batch is dropped
     for i in range(batches):
         loss = batch_loss(setup, fit, torch.from_numpy(order[i * fit.batch_size : (i + 1) * fit.batch_size]))
-        if not torch.isfinite(loss):
-            raise FloatingPointError(f"{fold.run.path}: the loss is {loss.item()} in epoch {fit.epoch + 1}")
         accelerator.backward(loss)
         skipped += take_step(accelerator, fit.optimizer, fit.scheduler)
         total += loss.detach()
         stop_if_asked(setup.stop, f"in {fold.run.path}, epoch {fit.epoch + 1}")
-    return float(total) / batches, skipped
+    total = float(total)  # once an epoch: a GPU would be waited for
+    if not np.isfinite(total):
+        raise FloatingPointError(f"{fold.run.path}: the loss is {total} in epoch {fit.epoch + 1}")
+    return total / batches, skipped
 
 
 def batch_loss(setup: FoldSetup, fit: Fit, index: torch.Tensor) -> torch.Tensor:

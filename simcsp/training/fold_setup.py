@@ -22,7 +22,7 @@ from simcsp.labels.spliceator import Windows
 from simcsp.labels.splits import Splits, draw_parts
 from simcsp.model.checkpoint import load_backbone, resolve_source
 from simcsp.model.checksums import sha256_folder
-from simcsp.model.embedding import embed
+from simcsp.model.embedding import embed, encoded_at_once
 from simcsp.model.encoder import check_length, fresh_like
 from simcsp.text.alphabet import add_special_tokens
 from simcsp.text.kmers import shared_kmers
@@ -89,7 +89,7 @@ def open_setup(
     Raises InputError where max_shift needs more than the files hold.
     """
     context, shift = config.data.context, config.finetune.max_shift
-    accelerator = build_accelerator(config.device, config.precision)
+    accelerator = build_accelerator(config.device, config.precision, worker)
     if context + 2 * shift > windows.ids.shape[1]:
         raise InputError(
             f"finetune.max_shift ({shift}): data.context ({context} nt) and twice the shift are more than "
@@ -125,10 +125,11 @@ def training_tokens(setup: FoldSetup, index: torch.Tensor) -> torch.Tensor:
 def encode(setup: FoldSetup, bert: BertModel, pooling: str, ids: np.ndarray) -> np.ndarray:
     """Pooled vectors float32 [n, hidden] of windows uint8 [n, length], in evaluation mode."""
     batch_size, vectors = setup.config.evaluate.batch_size, []
-    for start in range(0, len(ids), 10 * batch_size):  # whole batches: cutting changes no vector
+    part_size = 2 * encoded_at_once(8 * batch_size, bert.device)  # whole batches: cutting changes no vector
+    for start in range(0, len(ids), part_size):
         setup.bar.set_postfix_str(f"encoded {start} of {len(ids)} windows")
         setup.stop_if_asked()
-        part = ids[start : start + 10 * batch_size]
+        part = ids[start : start + part_size]
         vectors.append(embed(bert, part, pooling, batch_size, setup.accelerator.autocast))
     return np.concatenate(vectors)
 

@@ -11,7 +11,8 @@ def progress(step: int, steps: int, row: dict[str, float]) -> str:
     width = len(str(steps))
     return (
         f"step {step:>{width}}/{steps}  loss {row['train/loss']:7.4f}  accuracy {row['train/accuracy']:.3f}  "
-        f"lr {row['train/lr']:.2e}  {row['train/windows_per_s']:7.1f} windows/s"
+        f"lr {row['train/lr']:.2e}  {row['train/windows_per_s']:7.1f} windows/s  "
+        f"{row['train/mfu']:4.0%} of the peak"
     )
 
 

@@ -151,9 +151,9 @@ def dcl(
     others = similarity.scatter(1, itself[:, None], -torch.inf)
     rows = others.isfinite().any(dim=1)
     count = average(rows.sum())
-    if not count:
-        raise InputError("no window of a batch has a negative: raise batch_size")
-    return (others[rows].logsumexp(dim=1) - positives[rows]).sum() / count
+    _refuse_none(count, "no window of a batch has a negative: raise batch_size")
+    losses = others.masked_fill(~rows[:, None], 0).logsumexp(dim=1) - positives
+    return losses.masked_fill(~rows, 0).sum() / count
 
 
 def _similarity(
@@ -193,12 +193,16 @@ def sup_con(
     partners = positives.sum(dim=1)
     rows = partners > 0
     count = average(rows.sum())
-    if not count:
-        raise InputError(
-            "no two windows of a batch are of one class, which supervised contrast needs: raise batch_size"
-        )
+    _refuse_none(count, "no two windows of a batch are of one class, which supervised contrast needs: raise batch_size")
     losses = (similarity.logsumexp(dim=1, keepdim=True) - similarity).masked_fill(~positives, 0)
-    return (losses.sum(dim=1)[rows] / partners[rows]).sum() / count
+    return (losses.sum(dim=1) / partners.clamp(min=1)).sum() / count
+
+
+def _refuse_none(count: torch.Tensor, fault: str) -> None:
+    """Raise InputError where `count` is 0. A GPU would have to be waited for: there the loss becomes NaN, which ends
+    the training too."""
+    if count.device.type != "cuda" and not count:
+        raise InputError(fault)
 
 
 class ProjectionHead(nn.Module):

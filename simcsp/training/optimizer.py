@@ -43,6 +43,7 @@ def prepare_optimizer(accelerator: Accelerator, optimizer: torch.optim.Optimizer
         if not hasattr(accelerator, "unused_scaler"):
             accelerator.unused_scaler = accelerator.scaler
         accelerator.scaler = copy.deepcopy(accelerator.unused_scaler)
+        accelerator.scaler.known_scale = accelerator.scaler.get_scale()
     return accelerator.prepare(optimizer)
 
 
@@ -53,9 +54,11 @@ def take_step(accelerator: Accelerator, optimizer: torch.optim.Optimizer, schedu
     optimiser, whose step is called all the same and leaves the weights as they are.
     """
     scaler = accelerator.scaler
-    before = scaler.get_scale() if scaler is not None else None
+    before = None if scaler is None else scaler.known_scale
     optimizer.step()
-    skipped = scaler is not None and scaler.get_scale() < before
+    if scaler is not None:
+        scaler.known_scale = scaler.get_scale()  # on a GPU the one number that fp16 has to wait for
+    skipped = scaler is not None and scaler.known_scale < before
     if not skipped:
         scheduler.step()
     optimizer.zero_grad()
@@ -79,6 +82,7 @@ def unpack_state(state: dict[str, Any], accelerator: Accelerator, **parts: Any) 
         part.load_state_dict(state[name])
     if accelerator.scaler is not None:
         accelerator.scaler.load_state_dict(state["scaler"])
+        accelerator.scaler.known_scale = state["scaler"]["scale"]
     torch.set_rng_state(state["rng"].cpu())
     if accelerator.device.type == "cuda" and state["cuda_rng"]:  # older states hold all GPUs', the one used first
         torch.cuda.set_rng_state(state["cuda_rng"][0].cpu(), accelerator.device)

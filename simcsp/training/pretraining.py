@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from transformers import BertConfig, BertForMaskedLM
 
 from simcsp.core.config import Config, ModelConfig, PretrainConfig
-from simcsp.core.device import build_accelerator, check_memory, dropout_seed, set_seed
+from simcsp.core.device import build_accelerator, check_memory, dropout_seed, free_memory, product_rate, set_seed
 from simcsp.core.errors import Interrupted
 from simcsp.core.files import read_json, write_text
 from simcsp.core.run_layout import LAST, OVERLAP, PRETRAIN, SUMMARY, checkpoint_path, stage_name
@@ -24,7 +26,7 @@ from simcsp.model.encoder import MIX, check_length, read_pooling
 from simcsp.text.annotated import OTHER, SiteSampler, class_names
 from simcsp.text.corpora import Corpus, build_sampler
 from simcsp.text.sampler import WindowSampler
-from simcsp.training.cost import step_memory
+from simcsp.training.cost import MARGIN, Step
 from simcsp.training.masking import Chooser, build_chooser
 from simcsp.training.objectives import inapplicable_fields
 from simcsp.training.optimizer import (
@@ -39,7 +41,7 @@ from simcsp.training.pretraining_run import PretrainingRun, SilentRun, stage_con
 from simcsp.training.pretraining_text import open_text, record_corpus
 from simcsp.training.processes import Processes, processes_of
 from simcsp.training.search import Load, Report, run_search
-from simcsp.training.step import Learner, MiniBatches, step_loss
+from simcsp.training.step import Batch, Learner, MiniBatches, draw_batch, step_loss
 from simcsp.training.stopping import StopSignal
 from simcsp.training.tensorboard import open_folder
 from simcsp.training.validation import Validation, build_validation
@@ -63,7 +65,7 @@ class Pretraining:
 
 def open_pretraining(config: Config, stop: StopSignal) -> Pretraining:
     """Open the text and what is validated on, and record in the run folder how much of the one lies in the other."""
-    accelerator = build_accelerator(config.device, config.precision)
+    accelerator = build_accelerator(config.device, config.precision, minutes=config.timeout)
     processes, validation = processes_of(accelerator), None
     with accelerator.main_process_first():  # it makes the store and scores windows; the others then read both
         corpus = open_text(config, accelerator, processes.first)
@@ -126,17 +128,24 @@ class Training:
         self.choose = choose
         learner = Learner(model, pooling, stage.objective, stage.projection_head, classes).to(accelerator.device)
         self.head = learner.head
-        groups = decay_groups(learner, stage.weight_decay)
+        freeze_unused(learner, stage)
         optimizer, self.scheduler = build_optimizer(
-            groups, stage.lr, stage.weight_decay, stage.lr_scheduler_type, stage.warmup, stage.steps
+            decay_groups(learner, stage.weight_decay),
+            stage.lr,
+            stage.weight_decay,
+            stage.lr_scheduler_type,
+            stage.warmup,
+            stage.steps,
+            fused=accelerator.device.type == "cuda",  # on a CPU it is no faster, and moves the last digits
         )
         self.optimizer, self.processes = prepare_optimizer(accelerator, optimizer), processes_of(accelerator)
         learner = accelerator.prepare_model(learner, evaluation_mode=True)  # its number format; gradients come next
-        learner, unused = MiniBatches(learner, stage.mini_batch_size), leaves_unused(stage, pooling)
-        self.learner = share_gradients(learner, accelerator, unused)
+        self.learner = share_gradients(MiniBatches(learner, stage.mini_batch_size), accelerator)
         self.step = 0
         self.best: dict[str, dict[str, float]] = {}
-        self.sums = [0.0, 0.0, 0.0]  # loss, accuracy and gradient norm since the last logged row
+        # Loss, accuracy and gradient norm summed since the last logged row, and the first step whose loss was no finite
+        # number: on the device, since to read them every step is to wait for it every step.
+        self.sums = torch.zeros(4, dtype=torch.float64, device=accelerator.device)
         self.count = self.skipped = 0  # steps since then, and those that fp16's loss scaler skipped
         self.warned: list[str] = []  # signs of a training that teaches nothing, each said once
 
@@ -146,33 +155,30 @@ class Training:
         return {"model": self.model, "head": self.head, "optimizer": self.optimizer, "scheduler": self.scheduler}
 
     def state(self) -> dict[str, object]:
-        """All that resuming needs."""
-        progress = {"step": self.step, "best": self.best, "sums": self.sums, "count": self.count}
-        progress |= {"skipped": self.skipped, "warned": self.warned}
+        """All that resuming needs. Raises FloatingPointError for a loss that was no finite number."""
+        progress = {"step": self.step, "best": self.best, "sums": self._read_sums(), "count": self.count}
+        progress |= {"skipped": self.skipped, "warned": self.warned, "mini_batch_size": self.stage.mini_batch_size}
         return progress | pack_state(self.accelerator, **self.parts)
 
     def load(self, state: dict[str, object]) -> None:
         """Resume from what `state` gave."""
-        self.step, self.best, self.sums, self.count = (state[key] for key in ("step", "best", "sums", "count"))
+        self.step, self.best, self.count = (state[key] for key in ("step", "best", "count"))
+        self.sums.copy_(torch.tensor([*state["sums"], 0.0]))
         self.skipped = state.get("skipped", 0)  # older states do not have these two
         self.warned = state.get("warned", [])
         unpack_state(state, self.accelerator, **self.parts)
 
-    def advance(self, ids: np.ndarray, rng: np.random.Generator, classes: np.ndarray | None = None) -> None:
-        """One optimiser step on windows uint8 [batch, length]; none where fp16 gradients overflow.
+    def draw(self, ids: np.ndarray, rng: np.random.Generator, classes: np.ndarray | None = None) -> Batch:
+        """What this process computes of a step on windows uint8 [batch, length], of classes [batch] if they have any;
+        every process is given the whole batch."""
+        return draw_batch(self.stage, ids, rng, self.choose, classes, self.processes)
 
-        classes [batch]: of the windows, where they have any. Every process is given the whole batch.
-
-        Raises FloatingPointError for a loss that is no finite number.
-        """
+    def advance(self, batch: Batch) -> None:
+        """One optimiser step on a batch; none where fp16 gradients overflow."""
         self.learner.train()
-        device, processes = self.accelerator.device, self.processes
-        own_loss, accuracy = step_loss(self.learner, self.stage, ids, rng, device, self.choose, classes, processes)
-        loss, accuracy = processes.average(own_loss), processes.average(accuracy)
-        if not torch.isfinite(loss):
-            raise FloatingPointError(
-                f"the loss is {loss.item()} at step {self.step + 1}: lower {self.stage.objective} lr or raise warm-up"
-            )
+        processes = self.processes
+        own_loss, accuracy = step_loss(self.learner, self.stage, batch.to(self.accelerator.device), processes)
+        loss, accuracy = processes.average(own_loss.detach()), processes.average(accuracy)
         self.accelerator.backward(own_loss)
         norm = self.accelerator.clip_grad_norm_(self.learner.parameters(), MAX_GRAD_NORM)
         skipped = take_step(self.accelerator, self.optimizer, self.scheduler)
@@ -180,37 +186,59 @@ class Training:
         self.count += 1
         self.skipped += skipped
         for i, value in enumerate((loss, accuracy) if skipped else (loss, accuracy, norm)):
-            self.sums[i] += float(value.detach())
+            self.sums[i] += value
+        self.sums[3] += torch.where(torch.isfinite(loss) | (self.sums[3] > 0), 0, self.step)
 
     def means(self) -> dict[str, float]:
         """Means since the last call, and the learning rate; under fp16 the number of skipped steps too.
 
         The gradient norm is that of the steps that were taken, and is missing where there was none.
+        Raises FloatingPointError for a loss that was no finite number.
         """
-        (loss, accuracy, norm), taken = self.sums, self.count - self.skipped
+        (loss, accuracy, norm), taken = self._read_sums(), self.count - self.skipped
         row = {"train/loss": loss / self.count, "train/accuracy": accuracy / self.count}
         row |= {"train/grad_norm": norm / taken} if taken else {}
         row["train/lr"] = self.scheduler.get_last_lr()[0]
         row |= {"train/skipped_steps": self.skipped} if self.accelerator.scaler is not None else {}
-        self.sums = [0.0, 0.0, 0.0]
+        self.sums.zero_()
         self.count = 0
         self.skipped = 0
         return row
 
+    def _read_sums(self) -> list[float]:
+        *sums, wrong = self.sums.cpu().tolist()
+        if wrong:
+            raise FloatingPointError(
+                f"the loss is no finite number at step {wrong:.0f}: lower {self.stage.objective} lr or raise warm-up"
+            )
+        return sums
 
-def share_gradients(module: nn.Module, accelerator: Accelerator, unused: bool) -> nn.Module:
+
+def share_gradients(module: nn.Module, accelerator: Accelerator) -> nn.Module:
     """The module, whose gradients become those of the mean of all processes' losses, where there are several; all start
-    from the first one's weights. unused: whether a step leaves out some of its parameters."""
+    from the first one's weights."""
     if accelerator.num_processes == 1:
         return module
     devices = [accelerator.device] if accelerator.device.type == "cuda" else None
-    return DistributedDataParallel(module, device_ids=devices, find_unused_parameters=unused)
+    return DistributedDataParallel(module, device_ids=devices, broadcast_buffers=False)  # buffers never change
 
 
-def leaves_unused(stage: PretrainConfig, pooling: str) -> bool:
-    """Whether a stage's loss does not depend on some of the parameters: a contrast on the head for masked bases, and
-    the blocks above its layer; masked bases on a learned mix of layers."""
-    return read_pooling(pooling).layer == MIX if stage.objective == "mlm" else not stage.mlm_weight
+def freeze_unused(learner: Learner, stage: PretrainConfig) -> None:
+    """Ask for no gradients of parameters on which the stage's loss does not depend: under a contrast alone those of the
+    head for masked bases and of blocks above the pooled layer, under mlm a learned mix of layers."""
+    learner.requires_grad_(True)
+    bert, layer = learner.model.bert, read_pooling(learner.pooling).layer
+    if stage.objective == "mlm":
+        unused = [bert.layer_mix] if layer == MIX else []
+    elif stage.mlm_weight:
+        unused = []
+    else:
+        used = {id(parameter) for parameter in bert.parameters()}  # the head shares the embeddings of bases
+        unused = [parameter for parameter in learner.model.cls.parameters() if id(parameter) not in used]
+        if isinstance(layer, int):
+            unused += bert.encoder.layer[layer:].parameters()
+    for parameter in unused:
+        parameter.requires_grad_(False)
 
 
 def run_stage(
@@ -237,38 +265,41 @@ def run_stage(
     model, pooling, remarks = load_backbone(source, need_mlm_head=stage.objective == "mlm")
     check_length(model, config.data.window, "data.window")
     run.check(model)
-    check_step(shared, model.config, name, stage, config.data.window)
+    stage = check_step(shared, model.config, pooling, name, stage, config.data.window)
     model.to(accelerator.device)
     choose = build_chooser(stage, config.data, shared.corpus, config.seed)
-    training = Training(model, pooling, stage, accelerator, choose, len(class_names(config.data)))
     state = processes.told(run.begin())
+    if state is not None and "mini_batch_size" in state:  # dropout's numbers depend on it
+        stage = dataclasses.replace(stage, mini_batch_size=state["mini_batch_size"])
+    training = Training(model, pooling, stage, accelerator, choose, len(class_names(config.data)))
     if state is not None:
         training.load(state)
     run.start(training, remarks, resumed=state is not None)
-    train(run, path, training, shared, config.seed)
+    train(run, path, training, shared, config)
     run.finish(training)
     accelerator.free_memory()
     return path
 
 
-def train(run: PretrainingRun | SilentRun, path: Path, training: Training, shared: Pretraining, seed: int) -> None:
+def train(run: PretrainingRun | SilentRun, path: Path, training: Training, shared: Pretraining, config: Config) -> None:
     """The training loop: a pure function of the state, so that a resumed run repeats a straight one.
 
     Processes meet in every step, so that the others wait while the first one validates."""
-    stage, processes = training.stage, shared.processes
+    stage, processes, seed = training.stage, shared.processes, config.seed
+    step_cost = cost_of_step(shared, training.model.config, training.pooling, stage, config.data.window)
+    most = product_rate(shared.accelerator.device.type, step_cost.precision) * processes.count
     since, windows = time.perf_counter(), 0
-    while training.step < stage.steps:
-        ids, classes = shared.text.batch(training.step, stage.batch_size), None
-        if isinstance(shared.text, SiteSampler):
-            classes = shared.text.classes(training.step, stage.batch_size)
+    for batch in batches(training, shared.text, seed):
         if processes.count > 1:  # one process has a generator that its state keeps
             set_seed(dropout_seed(seed, training.step, processes.rank))
-        training.advance(ids, np.random.default_rng([seed, 3, training.step]), classes)
+        training.advance(batch)
         run.count_step()
-        windows += len(ids)
+        windows += stage.batch_size
         step, last = training.step, training.step == stage.steps
         if step % stage.logging_steps == 0 or last:
-            row = training.means() | {"train/windows_per_s": windows / (time.perf_counter() - since)}
+            row = training.means()  # waits for a GPU
+            rate = windows / (time.perf_counter() - since)
+            row |= {"train/windows_per_s": rate, "train/mfu": rate / stage.batch_size * step_cost.operations() / most}
             since, windows = time.perf_counter(), 0
             run.record(training, row)
         validated = step % stage.eval_steps == 0 or last
@@ -283,16 +314,48 @@ def train(run: PretrainingRun | SilentRun, path: Path, training: Training, share
             raise Interrupted(f"stopped at step {step} of {stage.steps}, state saved in {path}", number)
 
 
-def check_step(shared: Pretraining, model: BertConfig, name: str, stage: PretrainConfig, window: int) -> None:
-    """Refuse a batch that cannot fit into memory, or that the text does not fill, before the stage has a folder."""
-    share = stage.batch_size // shared.processes.count
-    at_once = min(stage.mini_batch_size or share, share)
-    check_memory(
-        step_memory(model, stage, window, shared.processes.count),
-        f"{name}.batch_size ({stage.batch_size}), {at_once} windows at once (see {name}.mini_batch_size)",
-        shared.accelerator.device,
-    )
+def batches(training: Training, text: WindowSampler | SiteSampler, seed: int) -> Iterator[Batch]:
+    """The batches of the steps that are left, each a function of seed and step alone. For a GPU the next one is drawn
+    in a thread while it works on this one; a CPU has no time to spare."""
+    size = training.stage.batch_size
+
+    def draw(step: int) -> Batch:
+        classes = text.classes(step, size) if isinstance(text, SiteSampler) else None
+        return training.draw(text.batch(step, size), np.random.default_rng([seed, 3, step]), classes)
+
+    steps = range(training.step, training.stage.steps)
+    if training.accelerator.device.type != "cuda":
+        yield from map(draw, steps)
+        return
+    with ThreadPoolExecutor(1) as thread:
+        following = thread.submit(draw, steps[0]) if steps else None
+        for step in steps:
+            batch = following.result()
+            if step + 1 in steps:
+                following = thread.submit(draw, step + 1)
+            yield batch
+
+
+def cost_of_step(shared: Pretraining, model: BertConfig, pooling: str, stage: PretrainConfig, window: int) -> Step:
+    """What a step costs in each process, on this device."""
+    accelerator, count = shared.accelerator, shared.processes.count
+    precision = "fp32" if accelerator.mixed_precision == "no" else accelerator.mixed_precision
+    return Step(model, stage, window, pooling, precision, count, accelerator.device.type)
+
+
+def check_step(
+    shared: Pretraining, model: BertConfig, pooling: str, name: str, stage: PretrainConfig, window: int
+) -> PretrainConfig:
+    """The stage with a mini_batch_size of auto settled. Refuses a batch that cannot fit into memory, or that the text
+    does not fill, before the stage has a folder."""
+    device, step = shared.accelerator.device, cost_of_step(shared, model, pooling, stage, window)
+    if stage.mini_batch_size == "auto":
+        stage = dataclasses.replace(stage, mini_batch_size=step.mini_batch_size(free_memory(device)))
+    at_once = stage.mini_batch_size or stage.batch_size // shared.processes.count
+    what = f"{name}.batch_size ({stage.batch_size}), {at_once} windows at once (see {name}.mini_batch_size)"
+    check_memory(step.memory(stage.mini_batch_size) / MARGIN, what, device)
     shared.text.batch(0, stage.batch_size)
+    return stage
 
 
 def search_pretraining(shared: Pretraining, load: Load) -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -107,26 +110,46 @@ class MiniBatches(nn.Module):
         return of_views.unflatten(0, views.shape[:2]), *others
 
 
-def step_loss(
-    learner: nn.Module,
+@dataclass(frozen=True)
+class Batch:
+    """What one process computes of a step, drawn from the text.
+
+    views: uint8 [views, own, length], None under mlm. boundaries: int64 [views, own], where the site of each lies, None
+    where all are at the centre. masked uint8 and targets int64 [own, length]: the masked copy, if any. classes: int64
+    [batch], if any. negatives: bool [own, batch], as of `Outputs`. own: rows of the batch. place: as of `Learner`.
+    """
+
+    views: torch.Tensor | None
+    boundaries: torch.Tensor | None
+    masked: torch.Tensor | None
+    targets: torch.Tensor | None
+    classes: torch.Tensor | None
+    negatives: torch.Tensor | None
+    own: slice
+    place: float
+
+    def to(self, device: torch.device) -> Batch:
+        """The same on a device; on a GPU by way of page-locked memory, from which it is copied beside its work."""
+        moved = {name: value for name, value in vars(self).items() if isinstance(value, torch.Tensor)}
+        if device.type == "cuda":
+            moved = {name: value.pin_memory() for name, value in moved.items()}
+        moved = {name: value.to(device, non_blocking=True) for name, value in moved.items()}
+        return dataclasses.replace(self, **moved)
+
+
+def draw_batch(
     stage: PretrainConfig,
     ids: np.ndarray,
     rng: np.random.Generator,
-    device: torch.device,
     choose: Chooser | None = None,
     classes: np.ndarray | None = None,
     processes: Processes = ALONE,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Loss and accuracy of one batch, windows uint8 [batch, length + 2 max_shift], and their classes [batch] if any.
+) -> Batch:
+    """A step's batch of windows uint8 [batch, length + 2 max_shift], and their classes [batch] if any.
 
-    learner: a Learner in MiniBatches. Every objective but mlm reads its number of views of each window, in one batch,
-    under different dropout, and may be joined by the loss of a masked copy apart from the views, weighted by mlm_weight
-    (SimCSE, section 3.1 of its appendix on auxiliary objectives). mlm is that masked copy alone; its accuracy is that
-    of the masked bases. Under pooling centre the vector of a moved view is that of its site. choose: None masks bases
-    at random.
-    processes: all have the whole batch; each draws the views and masks that its share has in the whole, takes them
-    through the learner, and every window has all others for negatives. The mean over processes of the losses and
-    accuracies is that of the batch, and so is the mean of the gradients.
+    Every objective but mlm reads its number of views of each window, and may be joined by a masked copy apart from the
+    views; mlm is that masked copy alone. choose: None masks bases at random. processes: all have the whole batch; each
+    draws the views and masks that its share has in the whole.
     """
     place = 0.0
     if stage.min_window is not None:
@@ -138,26 +161,49 @@ def step_loss(
     if objective.loss is None or stage.mlm_weight:
         tokens = add_special_tokens(middle[own])
         chosen = choose(tokens, draws) if choose else choose_random(tokens, stage.mlm_probability, draws)
-        masked, targets = corrupt(tokens, chosen, draws)
-        masked, targets = torch.from_numpy(masked).to(device).int(), torch.from_numpy(targets).to(device)
+        masked, targets = map(torch.from_numpy, corrupt(tokens, chosen, draws))
     if objective.loss is None:
-        logits = learner(masked[None], None, place=place)[0][0]
-        asked = targets != IGNORED
-        right = (logits.argmax(-1) == targets)[asked].float().sum()
-        return masked_loss(logits, targets, processes.average), right / processes.average(asked.sum())
+        return Batch(None, None, masked, targets, None, None, own, place)
     rows, boundaries = map(list, zip(*(view(ids[own], stage, draws) for _ in range(objective.views))))
     if stage.reverse_complement_negatives:
         rows.append(reverse_complement(middle[own]))
         boundaries.append(np.full(len(rows[0]), middle.shape[1] // 2))
-    views = torch.from_numpy(np.stack([add_special_tokens(row) for row in rows])).to(device).int()
-    at = torch.from_numpy(np.stack(boundaries)).to(device) if stage.max_shift else None
-    vectors, *logits = learner(views, at, *([masked] if stage.mlm_weight else []), place=place)
+    return Batch(
+        views=torch.from_numpy(np.stack([add_special_tokens(row) for row in rows])),
+        boundaries=torch.from_numpy(np.stack(boundaries)) if stage.max_shift else None,
+        masked=masked,
+        targets=targets,
+        classes=None if classes is None else torch.from_numpy(classes),
+        negatives=torch.from_numpy(~near_duplicates(middle)[own]) if stage.skip_near_duplicates else None,
+        own=own,
+        place=place,
+    )
+
+
+def step_loss(
+    learner: nn.Module, stage: PretrainConfig, batch: Batch, processes: Processes = ALONE
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Loss and accuracy of one batch, which lies on the learner's device.
+
+    learner: a Learner in MiniBatches. Views go through it in one batch, under different dropout; the loss of a masked
+    copy beside them is weighted by mlm_weight (SimCSE, section 3.1 of its appendix on auxiliary objectives). Under mlm
+    the accuracy is that of the masked bases. Under pooling centre the vector of a moved view is that of its site.
+    processes: every window has those of all for negatives. The mean over processes of the losses and accuracies is that
+    of the batch, and so is the mean of the gradients. Nothing here waits for a GPU.
+    """
+    objective, targets = OBJECTIVES[stage.objective], batch.targets
+    masked = [] if batch.masked is None else [batch.masked.int()]
+    if objective.loss is None:
+        logits = learner(masked[0][None], None, place=batch.place)[0][0]
+        right = (logits.argmax(-1) == targets).float().sum()  # IGNORED is no base
+        return masked_loss(logits, targets, processes.average), right / processes.average((targets != IGNORED).sum())
+    vectors, *logits = learner(batch.views.int(), batch.boundaries, *masked, place=batch.place)
     vectors = vectors.to(torch.promote_types(vectors.dtype, torch.float32))
     outputs = Outputs(
         processes.gather(vectors.transpose(0, 1)).transpose(0, 1),
-        classes=None if classes is None else torch.from_numpy(classes).to(device),
-        negatives=torch.from_numpy(~near_duplicates(middle)[own]).to(device) if stage.skip_near_duplicates else None,
-        own=own,
+        classes=batch.classes,
+        negatives=batch.negatives,
+        own=batch.own,
         average=processes.average,
     )
     loss = objective.loss(outputs, stage)

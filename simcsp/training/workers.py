@@ -20,6 +20,9 @@ def worker_context(count: int) -> ForkServerContext:
     cores = len(os.sched_getaffinity(0))
     # Read when numpy, torch and OpenMP are loaded; the server does not take over sys.path.
     own = {"OMP_NUM_THREADS": str(max(1, cores // count)), "PYTHONPATH": os.pathsep.join(sys.path)}
+    own["PYTORCH_NVML_BASED_CUDA_CHECK"] = (
+        "1"  # to see whether there is a GPU must not begin work on it before the fork
+    )
     before = {name: os.environ.get(name) for name in own}
     os.environ.update(own)
     try:

@@ -345,7 +345,7 @@ def test_nothing_half_written_is_left(model, genome, fasta, call, capsys, tmp_pa
     bad = write_fasta(tmp_path / "bad.fa", {"one": genome["one"], "odd": "ACGT!ACGT"})
     line = refusal(call, capsys, evaluate, "predict", model, bad, *FP32, "--out", tmp_path / "s.tsv")
     assert f"{bad}, line 11: '!'" in line
-    monkeypatch.setattr(Labeller, "chunk_odds", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
+    monkeypatch.setattr(Labeller, "chunks_odds", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
     (tmp_path / "s.bed").write_text("before\n")
     with pytest.raises(KeyboardInterrupt):
         call(evaluate, "predict", model, fasta, *FP32, "--out", tmp_path / "s.bed", "--region", "one")

@@ -89,7 +89,7 @@ def test_a_scan_of_bases_goes_on_to_the_same_bytes(name, words, model, fasta, ca
     call(evaluate, "predict", model, fasta, "--out", whole / name, *FP32, *words)
     said = capsys.readouterr().out.splitlines()[-1]
     command = [model, fasta, "--out", parts / name, *FP32, *words]
-    stops = stopped_and_resumed(call, capsys, monkeypatch, Labeller, "chunk_odds", command, parts)
+    stops = stopped_and_resumed(call, capsys, monkeypatch, Labeller, "chunks_odds", command, parts)
     assert stops >= 2
     names = sorted(path.name for path in whole.iterdir())
     assert sorted(path.name for path in parts.iterdir()) == names  # and no journal
@@ -120,7 +120,7 @@ def test_variants_go_on_to_the_same_bytes(name, model, genome, fasta, call, caps
 
 def test_another_model_genome_region_or_flag_is_refused(model, genome, fasta, call, capsys, tmp_path, monkeypatch):
     out = tmp_path / "s.tsv"
-    work, calls = Labeller.chunk_odds, []
+    work, calls = Labeller.chunks_odds, []
 
     def fourth_stops(*args):  # of a journal without an entry nothing would be lost
         calls.append(args)
@@ -128,7 +128,7 @@ def test_another_model_genome_region_or_flag_is_refused(model, genome, fasta, ca
             raise KeyboardInterrupt
         return work(*args)
 
-    monkeypatch.setattr(Labeller, "chunk_odds", fourth_stops)
+    monkeypatch.setattr(Labeller, "chunks_odds", fourth_stops)
     with pytest.raises(KeyboardInterrupt):
         call(evaluate, "predict", model, fasta, "--out", out, *FP32)
     journal = (tmp_path / "s.tsv.partial").read_bytes()

@@ -15,7 +15,7 @@ import pretrain
 from simcsp.core.config import ModelConfig, PretrainConfig
 from simcsp.model.checkpoint import load_backbone, save_checkpoint
 from simcsp.text.alphabet import A, T
-from simcsp.training.step import Learner, MiniBatches, step_loss
+from simcsp.training.step import Learner, MiniBatches, draw_batch, step_loss
 
 STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 pytestmark = [
@@ -56,7 +56,7 @@ def test_peak_memory_of_a_step_is_that_of_the_mini_batch():
     def step(batch, size):
         ids = np.random.default_rng(0).integers(A, T + 1, size=(batch, 254), dtype=np.uint8)
         stage = PretrainConfig()
-        step_loss(MiniBatches(learner, size), stage, ids, np.random.default_rng(1), torch.device("cpu"))[0].backward()
+        step_loss(MiniBatches(learner, size), stage, draw_batch(stage, ids, np.random.default_rng(1)))[0].backward()
         learner.zero_grad()
 
     step(4, 4)

@@ -16,7 +16,7 @@ from simcsp.model.checkpoint import load_backbone
 from simcsp.text.alphabet import A, add_special_tokens
 from simcsp.training.objectives import OBJECTIVES, sup_con
 from simcsp.training.pretraining import Training
-from simcsp.training.step import Learner, MiniBatches, step_loss
+from simcsp.training.step import Learner, MiniBatches, draw_batch, step_loss
 
 SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
 CPU = torch.device("cpu")
@@ -39,7 +39,8 @@ CLASSES = np.arange(12) % 4
 def test_supcon_is_the_supervised_contrast_of_one_view(model):
     stage = PretrainConfig(objective="supcon", temperature=0.2)
     learner = Learner(model, "centre", "supcon").eval()
-    loss, accuracy = step_loss(MiniBatches(learner), stage, windows(), np.random.default_rng(1), CPU, classes=CLASSES)
+    batch = draw_batch(stage, windows(), np.random.default_rng(1), classes=CLASSES)
+    loss, accuracy = step_loss(MiniBatches(learner), stage, batch)
     with torch.no_grad():
         vectors = learner(torch.from_numpy(add_special_tokens(windows())).int())
         unit = F.normalize(vectors, dim=1)
@@ -51,7 +52,8 @@ def test_supcon_is_the_supervised_contrast_of_one_view(model):
 def test_classify_is_cross_entropy_with_a_linear_head_that_no_checkpoint_holds(model):
     stage = PretrainConfig(objective="classify")
     learner = Learner(model, "centre", "classify").eval()
-    loss, accuracy = step_loss(MiniBatches(learner), stage, windows(), np.random.default_rng(1), CPU, classes=CLASSES)
+    batch = draw_batch(stage, windows(), np.random.default_rng(1), classes=CLASSES)
+    loss, accuracy = step_loss(MiniBatches(learner), stage, batch)
     with torch.no_grad():
         logits = learner(torch.from_numpy(add_special_tokens(windows())).int())
     assert logits.shape == (12, 4)
@@ -72,7 +74,8 @@ def test_the_vector_of_a_moved_crop_is_that_of_its_site(model, monkeypatch, size
     spy = {"loss": lambda outputs, _: seen.append(outputs.vectors[0]) or 0, "accuracy": lambda _: 0}
     monkeypatch.setitem(OBJECTIVES, objective, dataclasses.replace(OBJECTIVES[objective], **spy))
     for seed in range(5):
-        step_loss(MiniBatches(learner, size), stage, crops, np.random.default_rng(seed), CPU, classes=CLASSES)
+        batch = draw_batch(stage, crops, np.random.default_rng(seed), classes=CLASSES)
+        step_loss(MiniBatches(learner, size), stage, batch)
     expected = model.bert.embeddings(input_ids=torch.tensor([[7, 9]])).mean(dim=1)
     torch.testing.assert_close(torch.cat(seen), expected.expand(60, -1))
 
@@ -84,7 +87,8 @@ def test_mini_batches_and_a_masked_copy_give_the_same_loss(model, objective):
         stage = PretrainConfig(objective=objective, mlm_weight=0.3, max_shift=2)
         torch.manual_seed(1)
         learner = MiniBatches(Learner(model, "mean", objective), size)
-        loss, _ = step_loss(learner, stage, windows(), np.random.default_rng(1), CPU, classes=CLASSES)
+        batch = draw_batch(stage, windows(), np.random.default_rng(1), classes=CLASSES)
+        loss, _ = step_loss(learner, stage, batch)
         losses.append(float(loss.detach()))
     assert losses[0] == pytest.approx(losses[1], abs=1e-6)
 
@@ -111,13 +115,13 @@ def test_training_learns_the_classes_and_its_control_reads_the_same_crops(
     tiny_data, text, tmp_path, call, monkeypatch, objective
 ):
     seen = {}
-    advance = Training.advance
+    draw = Training.draw
 
     def spy(self, ids, rng, classes=None):
         seen.setdefault(self.stage.objective, []).append((ids, classes))
-        return advance(self, ids, rng, classes)
+        return draw(self, ids, rng, classes)
 
-    monkeypatch.setattr(Training, "advance", spy)
+    monkeypatch.setattr(Training, "draw", spy)
     more = {"pretrain.steps": 100, "pretrain.batch_size": 32, "pretrain.eval_steps": 100, "pretrain.lr": 3e-3}
     more |= {"pretrain.logging_steps": 20, "pretrain.lr_scheduler_type": "constant_with_warmup"}
     more |= {"model.position_init": "sinusoidal", "model.initializer_range": 0.2}

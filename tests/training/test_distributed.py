@@ -29,9 +29,9 @@ from simcsp.text.alphabet import add_special_tokens, encode, reverse_complement
 from simcsp.text.kmers import near_duplicates
 from simcsp.training import step as step_module
 from simcsp.training.masking import IGNORED, choose_random, corrupt
-from simcsp.training.pretraining import Training, leaves_unused, share_gradients
+from simcsp.training.pretraining import Training, freeze_unused, share_gradients
 from simcsp.training.processes import Processes, processes_of
-from simcsp.training.step import Learner, MiniBatches, step_loss, view
+from simcsp.training.step import Learner, MiniBatches, draw_batch, step_loss, view
 from utils.script import run_script
 
 ROWS, LENGTH, SHIFT = 8, 40, 3
@@ -90,9 +90,11 @@ def gradients_of(module):
 def one_step(accelerator, name, size=None, wrap=share_gradients):
     """{'loss', 'accuracy', 'gradients'} of one step from fixed seeds, of the whole batch."""
     stage, processes = stage_of(name, mini_batch_size=size), processes_of(accelerator)
-    module = wrap(MiniBatches(build_learner(stage), size), accelerator, leaves_unused(stage, "mean"))
+    learner = build_learner(stage)
+    freeze_unused(learner, stage)
+    module = wrap(MiniBatches(learner, size), accelerator)
     rng, ids = np.random.default_rng(5), windows(stage.max_shift)
-    loss, accuracy = step_loss(module, stage, ids, rng, accelerator.device, None, CLASSES, processes)
+    loss, accuracy = step_loss(module, stage, draw_batch(stage, ids, rng, None, CLASSES, processes), processes)
     loss.backward()
     of_all = float(processes.average(loss.detach())), float(processes.average(accuracy))
     return dict(zip(("loss", "accuracy"), of_all)) | {"gradients": gradients_of(module)}
@@ -184,7 +186,7 @@ def go_on(training, until):
     while training.step < until:
         if training.processes.count > 1:
             set_seed(dropout_seed(1, training.step, training.processes.rank))
-        training.advance(windows(seed=training.step), np.random.default_rng([0, 3, training.step]))
+        training.advance(training.draw(windows(seed=training.step), np.random.default_rng([0, 3, training.step])))
     weights = {name: value.detach().clone() for name, value in training.model.state_dict().items()}
     return {"weights": weights, "loss": training.means()["train/loss"]}
 
@@ -246,9 +248,9 @@ MISTAKES = {
 }
 
 
-def gradients_added_up(module, accelerator, unused):
+def gradients_added_up(module, accelerator):
     """The sum of the processes' gradients, and not their mean."""
-    shared = share_gradients(module, accelerator, unused)
+    shared = share_gradients(module, accelerator)
     sum_of = lambda state, bucket: dist.all_reduce(bucket.buffer(), async_op=True).get_future().then(value_of)  # noqa: E731
     shared.register_comm_hook(None, sum_of)
     return shared
@@ -258,21 +260,21 @@ def value_of(future):
     return future.value()[0]
 
 
-def not_reduced(module, accelerator, unused):
+def not_reduced(module, accelerator):
     return module
 
 
 # -- what two processes compute ----------------------------------------------------------------------------------------
 
 
-def counted(module, accelerator, unused, sizes):
+def counted(module, accelerator, sizes):
     """Module whose reductions leave their number of elements in `sizes`."""
 
     def hook(state, bucket):
         sizes.append(bucket.buffer().numel())
         return allreduce_hook(state, bucket)
 
-    shared = share_gradients(module, accelerator, unused)
+    shared = share_gradients(module, accelerator)
     shared.register_comm_hook(None, hook)
     return shared
 

@@ -17,7 +17,7 @@ from simcsp.core.config import ModelConfig, PretrainConfig
 from simcsp.model.checkpoint import load_backbone
 from simcsp.text.alphabet import encode
 from simcsp.training import step as step_module
-from simcsp.training.step import Learner, MiniBatches, step_loss
+from simcsp.training.step import Learner, MiniBatches, draw_batch, step_loss
 
 SIZE, ROWS = 3, 8  # the last mini-batch is smaller
 EQUAL = 1e-9  # of a gradient's norm
@@ -86,10 +86,10 @@ class GraphKept(nn.Module):
 def step(module, recipe, size=None, backward=torch.Tensor.backward):
     """(loss, accuracy, {name: gradient}) of one step from fixed seeds."""
     torch.manual_seed(7)
-    device = next(module.parameters()).device
     stage = PretrainConfig(temperature=0.2, **recipe)
     whole = module if isinstance(module, GraphKept) else MiniBatches(module, size)
-    loss, accuracy = step_loss(whole, stage, windows(), np.random.default_rng(5), device)
+    batch = draw_batch(stage, windows(), np.random.default_rng(5)).to(next(module.parameters()).device)
+    loss, accuracy = step_loss(whole, stage, batch)
     backward(loss)
     gradients = {name.removeprefix("learner."): p.grad for name, p in module.named_parameters() if p.grad is not None}
     module.zero_grad()

@@ -28,7 +28,7 @@ from simcsp.training.objectives import (
     info_nce,
     sup_con,
 )
-from simcsp.training.step import Learner, MiniBatches, step_loss
+from simcsp.training.step import Learner, MiniBatches, draw_batch, step_loss
 from utils.arguments import find_faults
 
 # -- contrast ----------------------------------------------------------------------------------------------------------
@@ -294,9 +294,10 @@ def check_learning(name):
     learner = MiniBatches(Learner(model, "mean", name).train(), 3)
     optimizer = torch.optim.Adam(learner.parameters(), lr=5e-3)
     ids = np.stack([encode(random_bases(np.random.default_rng(i), 30)) for i in range(8)])
-    stage, losses, device = PretrainConfig(objective=name, temperature=0.3), [], torch.device("cpu")
+    stage, losses = PretrainConfig(objective=name, temperature=0.3), []
     for step in range(30):
-        loss, accuracy = step_loss(learner, stage, ids, np.random.default_rng(step), device, None, CLASSES.numpy())
+        batch = draw_batch(stage, ids, np.random.default_rng(step), None, CLASSES.numpy())
+        loss, accuracy = step_loss(learner, stage, batch)
         assert 0 <= float(accuracy) <= 1
         loss.backward()
         assert all(p.grad.isfinite().all() for p in learner.parameters() if p.grad is not None)

@@ -26,17 +26,17 @@ def study(tiny_data, tmp_path_factory):
 
     windows: {(objective, steps): those of every step} of runs/alone.
     """
-    folder, windows, true_loss = tmp_path_factory.mktemp("seeds"), {}, pretraining.step_loss
+    folder, windows, true_draw = tmp_path_factory.mktemp("seeds"), {}, pretraining.draw_batch
 
-    def spy(learner, stage, ids, *more):
+    def spy(stage, ids, *more):
         windows.setdefault((stage.objective, stage.steps), []).append(ids)
-        return true_loss(learner, stage, ids, *more)
+        return true_draw(stage, ids, *more)
 
     config = tiny_config(folder, tiny_data, CHANGES)
     flags = {"tiny": ["--pretrain.seeds", "[0, 4]"], "alone": [], "four": ["--pretrain.seeds", "[4]"]}
     with pytest.MonkeyPatch.context() as patch:
         for name, more in flags.items():
-            patch.setattr(pretraining, "step_loss", spy if name == "alone" else true_loss)
+            patch.setattr(pretraining, "draw_batch", spy if name == "alone" else true_draw)
             for module in (pretrain, finetune)[: 1 if name == "four" else 2]:
                 patch.setattr("sys.argv", [f"{module.__name__}.py", str(config), "--name", name, *more])
                 module.main()

@@ -1,5 +1,6 @@
 """Resuming: a run stopped anywhere and started again equals one never stopped, bit for bit."""
 
+import dataclasses
 import itertools
 import json
 import os
@@ -25,6 +26,7 @@ from conftest import (
     crash,
     metrics_without_clock,
     motif_settings,
+    start_script,
     tiny_config,
     weights,
 )
@@ -37,8 +39,9 @@ from simcsp.core.errors import Interrupted
 from simcsp.core.run_folder import RunFolder, read_metrics
 from simcsp.report import write
 from simcsp.training import finetuning, fold, fold_setup, pretraining
-from simcsp.training.optimizer import take_step
+from simcsp.training.optimizer import prepare_optimizer, take_step
 from simcsp.training.pretraining_run import PretrainingRun
+from simcsp.training.stopping import StopSignal
 from simcsp.training.validation import build_validation
 from utils.arguments import load_config
 
@@ -205,7 +208,7 @@ def test_pretraining_with_nmi_killed_in_between_equals_a_straight_run(tiny_data,
 # -- what fp16's loss scaler skips -------------------------------------------------------------------------------------
 
 
-def half_precision(*_):
+def half_precision(*_, **__):
     """An fp16 accelerator on the CPU, with torch's own loss scaler; its first scale is one that every gradient
     overflows."""
     accelerator = Accelerator(mixed_precision="fp16", cpu=True)
@@ -285,7 +288,7 @@ def test_an_overflow_moves_neither_weights_nor_schedule(fused, fp16):
     accelerator, weight = half_precision(), torch.nn.Parameter(torch.ones(3))
     inner = torch.optim.AdamW([weight], lr=0.1, fused=fused)
     scheduler = torch.optim.lr_scheduler.LambdaLR(inner, lambda step: 1 / (1 + step))
-    optimizer = accelerator.prepare(inner)
+    optimizer = prepare_optimizer(accelerator, inner)
     for bad, rate in ((float("inf"), 0.1), (float("nan"), 0.1), (1.0, 0.05)):
         accelerator.backward((weight * torch.tensor([1.0, 1.0, bad])).sum())
         assert take_step(accelerator, optimizer, scheduler) == (bad != 1)
@@ -376,6 +379,29 @@ def test_the_shared_epoch_is_the_one_of_the_best_mean_validation_auc(shared):
         summary = json.loads((folder / "summary.json").read_text())
         assert summary["best_epoch"] == int(np.argmax(means)) + 1
         assert summary["metrics"]["val/auc"] == metrics_without_clock(folder)[summary["best_epoch"] - 1]["val/auc"]
+
+
+def test_a_worker_takes_the_shared_epoch_from_what_the_others_have_written(
+    shared, finished, no_report, tiny_data, tmp_path, call
+):
+    """Folds 0 and 1 by this worker; of the others there are the metrics alone."""
+    config = load_config([str(pretrained_copy(tmp_path, finished, tiny_data, SHARED))])
+    for folder in fold_folders(shared)[2:]:
+        metrics = tmp_path / "runs/tiny" / folder.relative_to(shared) / "metrics.jsonl"
+        metrics.parent.mkdir(parents=True)
+        shutil.copy(folder / "metrics.jsonl", metrics)
+    part = dataclasses.replace(config.finetune, folds=[0, 1])
+    finetuning.run_jobs(dataclasses.replace(config, finetune=part), StopSignal())
+    for folder in fold_folders(shared)[:2]:
+        assert_same_run(tmp_path / "runs/tiny" / folder.relative_to(shared), folder)
+
+
+@pytest.mark.slow
+def test_two_workers_share_the_epoch_as_one_does(shared, finished, tiny_data, tmp_path):
+    config = pretrained_copy(tmp_path, finished, tiny_data, SHARED)
+    done = start_script("finetune.py", config, "--workers", "2", "--report", "false", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert_same_folds(tmp_path / "runs/tiny", shared, folds=FOLDS)
 
 
 @pytest.mark.slow

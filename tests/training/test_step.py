@@ -12,16 +12,15 @@ from transformers import BertConfig, BertForMaskedLM
 
 import pretrain
 from simcsp.core.config import ModelConfig, PretrainConfig
+from simcsp.core.device import build_accelerator
 from simcsp.model.checkpoint import load_backbone
-from simcsp.model.encoder import window_vectors
+from simcsp.model.encoder import set_pooling, window_vectors
 from simcsp.text.alphabet import CLS, SEP, add_special_tokens, encode, reverse_complement
 from simcsp.text.kmers import near_duplicates
 from simcsp.training.masking import IGNORED, choose_random, corrupt
 from simcsp.training.objectives import dcl, info_nce
-from simcsp.training.pretraining import Training
-from simcsp.training.step import Learner, MiniBatches, masked_loss, step_loss
-
-CPU = torch.device("cpu")
+from simcsp.training.pretraining import Training, freeze_unused
+from simcsp.training.step import Learner, MiniBatches, draw_batch, masked_loss, step_loss
 
 
 @pytest.fixture
@@ -44,7 +43,7 @@ def vectors_of(model, ids):
 def loss_of(model, ids, seed=0, choose=None, **settings):
     stage = PretrainConfig(**settings)
     learner = MiniBatches(Learner(model, "mean", stage.objective, stage.projection_head))
-    return float(step_loss(learner, stage, ids, np.random.default_rng(seed), CPU, choose)[0].detach())
+    return float(step_loss(learner, stage, draw_batch(stage, ids, np.random.default_rng(seed), choose))[0].detach())
 
 
 @pytest.mark.parametrize("objective", ["mlm", "simcse"])
@@ -164,7 +163,7 @@ def bases(n=8):
 def step_of(model, objective, ids, seed=0):
     torch.manual_seed(7)
     stage = PretrainConfig(objective=objective, temperature=0.1)
-    return step_loss(MiniBatches(model), stage, ids, np.random.default_rng(seed), torch.device("cpu"))
+    return step_loss(MiniBatches(model), stage, draw_batch(stage, ids, np.random.default_rng(seed)))
 
 
 def test_simcse_compares_two_dropout_passes_of_the_same_windows():
@@ -192,6 +191,34 @@ def test_mlm_is_the_cross_entropy_of_the_asked_bases_alone():
     wanted = targets[rows, columns]
     assert float(loss.detach()) == pytest.approx(-float(logits[rows, columns, wanted].detach().mean()), rel=1e-5)
     assert float(accuracy) == pytest.approx((logits.argmax(-1).numpy()[rows, columns] == wanted).mean())
+
+
+def test_a_loss_that_is_no_number_is_told_with_its_step():
+    torch.manual_seed(0)
+    training = Training(
+        learner("simcse").model, "mean", PretrainConfig(steps=9, lr=1e-3), build_accelerator("cpu", "fp32")
+    )
+    for step in range(4):
+        if step == 2:
+            torch.nn.init.constant_(training.model.bert.embeddings.LayerNorm.weight, float("nan"))
+        training.advance(training.draw(bases(), np.random.default_rng(step)))
+    for read in (training.means, training.state):
+        with pytest.raises(FloatingPointError, match="no finite number at step 3"):
+            read()
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean@1", "mean@mix"])
+@pytest.mark.parametrize("objective, mlm_weight", [("mlm", 0.0), ("simcse", 0.0), ("simcse", 0.1)])
+def test_exactly_the_parameters_without_a_gradient_are_frozen(objective, mlm_weight, pooling):
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16}
+    model = load_backbone(ModelConfig(max_position_embeddings=64, **sizes))[0]
+    set_pooling(model, pooling)
+    stage, module = PretrainConfig(objective=objective, mlm_weight=mlm_weight), Learner(model, pooling, objective)
+    batch = draw_batch(stage, bases(), np.random.default_rng(0))
+    step_loss(MiniBatches(module), stage, batch)[0].backward()
+    without = {name for name, parameter in module.named_parameters() if parameter.grad is None}
+    freeze_unused(module, stage)
+    assert {name for name, parameter in module.named_parameters() if not parameter.requires_grad} == without
 
 
 # -- in a run ----------------------------------------------------------------------------------------------------------

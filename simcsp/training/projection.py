@@ -1,0 +1,123 @@
+"""What a config would take on a GPU that is not at hand: arithmetic from data sheets, with its assumptions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from transformers import BertConfig
+
+from simcsp.core.arms import FLOORS
+from simcsp.core.config import Config, ModelConfig, PretrainConfig
+from simcsp.core.errors import InputError
+from simcsp.labels.splits import load_windows
+from simcsp.model.encoder import DEFAULT_POOLING, fresh_config
+from simcsp.training.cost import MARGIN, Step, expected_epochs, fits_in_a_fold, windows_in_an_epoch
+from simcsp.training.pretraining import stages
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """NVIDIA's data sheets (SXM): bytes of memory; operations a second in half precision (dense) and in float32 without
+    TF32, which torch does not use unless asked; bytes a second of memory."""
+
+    memory: float
+    half: float
+    single: float
+    bandwidth: float
+
+
+GPUS = {
+    "a100": Gpu(80e9, 312e12, 19.5e12, 2.04e12),
+    "h100": Gpu(80e9, 989e12, 67e12, 3.35e12),
+    "h200": Gpu(141e9, 989e12, 67e12, 4.8e12),
+}
+REACHED = 0.8  # of either rate, by matrix products and by pointwise operations
+TRAFFIC = 6.1  # bytes that pointwise operations read and write per byte that the backward pass keeps
+LAUNCH, KERNELS = 1e-5, 85  # seconds from one kernel to the next, at least; kernels of a step for each block
+VALIDATION = 9.0  # seconds of a processor for SCCS and NMI of 20,000 sites
+LABELLED = 44_152  # Spliceator's windows, where data.spliceator is not there to be counted
+Row = tuple[str, str]
+
+
+def project(config: Config) -> str:
+    """Memory and hours of pre-training and fine-tuning on the GPU that config.device names, in lines of `what  ...`."""
+    if config.device not in GPUS:
+        raise InputError(f"device ({config.device}): there are plans for auto, cpu and cuda, and for {', '.join(GPUS)}")
+    gpu, precision = GPUS[config.device], "bf16" if config.precision == "auto" else config.precision
+    model, known = sizes_of(config.model)
+    pooling = config.model.pooling or getattr(model, "pooling", None) or DEFAULT_POOLING
+    rows: list[Row] = [("device", f"{config.device}, not at hand: {gpu.memory / 1e9:.0f} GB, {precision}")]
+    rows.append(("encoder", f"{model.num_hidden_layers} blocks of {model.hidden_size}, {known}"))
+    total = 0.0
+    for name, stage in stages(config).items():
+        step = Step(model, stage, config.data.window, pooling, precision)
+        seconds, row = _stage(config, gpu, name, stage, step)
+        total += seconds
+        rows.append((name, row))
+    seconds = 0.0
+    if config.data.spliceator is not None and config.finetune.task == "windows":
+        seconds, row = _fine_tuning(config, gpu, model, pooling, precision)
+        rows.append(("fine-tune", row))
+    hours = [f"{part / 3600:.1f}" for part in (total + seconds, total, seconds)]
+    rows.append(("time", "{} h: pre-training {}, fine-tuning {}".format(*hours)))
+    rows.append((
+        "assumed",
+        f"{REACHED:.0%} of the data sheet's rates, pointwise operations after products, {TRAFFIC} bytes moved per "
+        f"byte kept, {1e6 * LAUNCH:.0f} microseconds at least for each of a step's {KERNELS} kernels a block, "
+        f"{VALIDATION:.0f} s a validation; floors, states on disk and reports left out; no GPU was measured",
+    ))  # fmt: skip
+    return "\n".join(f"{name:<10} {text}" for name, text in rows)
+
+
+def sizes_of(model: ModelConfig) -> tuple[BertConfig, str]:
+    """The encoder's sizes, and where they come from: its source where that is a folder, else the model section."""
+    if model.source is None:
+        return fresh_config(model), "fresh weights"
+    if not (Path(model.source) / "config.json").is_file():
+        return fresh_config(model), f"by the model section, as {model.source} is not there"
+    sizes = BertConfig.from_pretrained(model.source)
+    sizes.num_hidden_layers -= model.drop_layers
+    return sizes, f"{model.source}"
+
+
+def _stage(config: Config, gpu: Gpu, name: str, stage: PretrainConfig, step: Step) -> tuple[float, str]:
+    """Seconds of a stage with its validations, and its row."""
+    mini = stage.mini_batch_size
+    if mini == "auto":
+        mini = step.mini_batch_size(gpu.memory / MARGIN)
+    needed = step.memory(mini)
+    held = f"about {needed / 1e9:.1f} GB of {gpu.memory / 1e9:.0f}"
+    if mini is not None:
+        held += f", {mini} windows at once"
+    if needed > gpu.memory / MARGIN:
+        held += f": DOES NOT FIT, {name}.mini_batch_size auto takes {step.mini_batch_size(gpu.memory / MARGIN)} at once"
+    seconds = _step_seconds(gpu, step) * (1 if mini is None else 4 / 3)  # one more forward pass
+    repeats = 1 if name == "mlm" else len(config.pretrain_seeds)
+    validations = (2 + -(-stage.steps // stage.eval_steps)) * (config.data.motif_bed is not None)
+    total = repeats * (stage.steps * seconds + validations * VALIDATION)
+    work = f"{stage.objective}, {stage.steps:,} steps of {seconds:.3f} s, {validations} validations"
+    return total, f"{work}: {total / 3600:.1f} h; {held}"
+
+
+def _step_seconds(gpu: Gpu, step: Step) -> float:
+    rate = gpu.single if step.precision == "fp32" else gpu.half
+    moved = TRAFFIC * step.kept() * step.stage.batch_size
+    work = (step.operations() / rate + moved / gpu.bandwidth) / REACHED
+    return max(work, LAUNCH * KERNELS * step.model.num_hidden_layers)
+
+
+def _fine_tuning(config: Config, gpu: Gpu, model: BertConfig, pooling: str, precision: str) -> tuple[float, str]:
+    """Seconds of fine-tuning, folds one after the other, and its row."""
+    settings, data = config.finetune, config.data
+    arms = [arm for arm in settings.arms if arm not in FLOORS]
+    there = Path(data.spliceator).is_dir()
+    windows, source = (len(load_windows(data, config.folder)[0]), "windows") if there else (LABELLED, "windows assumed")
+    folds = len(settings.folds or range(data.fold_count))
+    fits = folds * sum(fits_in_a_fold(config, arm) for arm in arms)
+    epochs = expected_epochs(settings)
+    steps = windows_in_an_epoch(settings, 0.7 * windows / len(settings.sites)) / settings.batch_size
+    stage = PretrainConfig(objective="classify", batch_size=settings.batch_size)
+    of_step = _step_seconds(gpu, Step(model, stage, data.context, pooling, precision))
+    what = f"{fits} fits of {epochs} epochs, {windows:,} {source}"
+    return fits * epochs * steps * of_step, f"{what}, {1000 * of_step:.1f} ms a step of {settings.batch_size}"
