@@ -34,11 +34,9 @@ from simcsp.metrics.benchmark import (
     missing_folds,
     resemblance_remarks,
     score_ensembles,
-    species_remarks,
 )
 from simcsp.metrics.benchmark_predictions import (
     ask_members,
-    ask_models,
     load_scorer,
     recorded_predictions,
     score_checkpoint,
@@ -71,7 +69,7 @@ def show_benchmark(source: Path, config: Config) -> None:
     """Benchmark species by each fold's model, their mean ensemble and the floors (see simcsp/metrics/benchmark.py).
 
     Of a whole run, written to its benchmark/: benchmark.csv, where the report finds it, reliability plots, notes.txt.
-    A model whose training windows are not there is scored without what takes them, and nothing is written.
+    A checkpoint outside of a run is scored at .5 alone, and nothing is written.
     """
     sets = load_benchmarks(config)
     accelerator = build_accelerator(config.device, config.precision)
@@ -83,24 +81,24 @@ def show_benchmark(source: Path, config: Config) -> None:
             print(score_table({name: benchmark_columns(scores) for name, scores in table.items()}))
             return
         source = fold
-    windows = None
-    if has_training_windows(config.data):
-        windows, splits = read_windows(config.data, config.folder)
-        resemblance = Resemblance(windows, sets)
-        folders = fold_folders(source, floors=True)
-        ensembles, notes = ask_members(folders, config, accelerator, windows, splits, sets, resemblance)
-        trained = np.unique(np.concatenate([fold["train"] for fold in splits.folds["both"]]))
-        notes += [*species_remarks(windows.take(trained), sets), *resemblance_remarks(resemblance, trained, sets)]
-    else:
-        folders = fold_folders(source)
-        ensembles, notes = ask_models(folders, config, accelerator, sets), [without_windows(config)]
+    if not has_training_windows(config.data):
+        raise InputError(
+            f"data.spliceator ({config.data.spliceator}) has no Training_data, which the floors and thresholds of a "
+            "run take: set it, or give one checkpoint outside of the run"
+        )
+    windows, splits = read_windows(config.data, config.folder)
+    resemblance = Resemblance(windows, sets)
+    folders = fold_folders(source, floors=True)
+    ensembles, notes = ask_members(folders, config, accelerator, windows, splits, sets, resemblance)
+    trained = np.unique(np.concatenate([fold["train"] for fold in splits.folds["both"]]))
+    notes += resemblance_remarks(resemblance, trained, sets)
     notes += missing_folds(ensembles, fold_count(config.data.folds, config.data.num_folds))
     rows, table, curves = score_ensembles(ensembles, sets)
     print("benchmark species, mean ensemble of the folds (both/donor: fitted on both, scored on donors)")
     print("f1_folds: mean over folds; f1_tuned: at the threshold tuned on validation windows; all others: at .5")
     print(score_table({name: benchmark_columns(scores) for name, scores in table.items()}))
     print(*notes, sep="\n")
-    if reason := why_nothing_is_written(folders, config, windows):
+    if reason := why_nothing_is_written(folders, config):
         print(f"nothing written: {reason}")
         return
     write_benchmark(rows, notes, curves, config, folders, made_up="SYNTHETIC" in windows.groups)
@@ -119,18 +117,8 @@ def load_benchmarks(config: Config) -> dict[str, Windows]:
     return sets
 
 
-def without_windows(config: Config) -> str:
-    """What the scores lack, in a sentence."""
-    return (
-        f"the training windows (data.spliceator: {config.data.spliceator}) are missing: no floors, no threshold from "
-        "validation (f1_tuned), no scores without near-duplicates (f1_distinct)"
-    )
-
-
-def why_nothing_is_written(folders: list[Path], config: Config, windows: Windows | None) -> str | None:
-    """The reason, or None where the scores are those of a whole run with its windows."""
-    if windows is None:
-        return "the report of a run compares with the floors, which take the training windows"
+def why_nothing_is_written(folders: list[Path], config: Config) -> str | None:
+    """The reason, or None where the scores are those of a whole run."""
     if not (config.folder / SPLITS / SPLITS_RECORD).is_file():
         return f"{config.folder} has no splits: it contains models and is not a run folder"
     if [path.resolve() for path in folders] != [path.resolve() for path in fold_folders(config.folder, floors=True)]:

@@ -37,8 +37,6 @@ from simcsp.text.alphabet import N
 from simcsp.text.kmers import KMER, shared_kmers, similar_to_training
 from simcsp.text.sites import SITES
 
-_A_SPECIES = 10  # windows it has on average, or an id's ending is no species
-_LISTED = 10  # species named in a sentence, those with most windows
 Scorer = Callable[[Windows], np.ndarray]
 """P(site) [n] of windows."""
 EnsembleKey = tuple[str, str, int]
@@ -100,14 +98,14 @@ class Resemblance:
 class Member:
     """One fold's model, and what it says.
 
-    labels, probabilities [n]: of its validation windows; None where these are not there.
+    labels, probabilities [n]: of its validation windows.
     species: {name: P(site)} of the benchmark windows of its task. similar: {name: bool, which of these share an 80-mer
     with its training windows; None: not known}.
     """
 
     fold: int
-    labels: np.ndarray | None
-    probabilities: np.ndarray | None
+    labels: np.ndarray
+    probabilities: np.ndarray
     species: dict[str, np.ndarray] = field(default_factory=dict)
     similar: dict[str, np.ndarray | None] = field(default_factory=dict)
 
@@ -149,15 +147,13 @@ def ensemble_of(members: list[Member]) -> Member:
 
     Its threshold is picked on the validation windows of all folds together, each scored by the model of its fold: in a
     rotation that is every window of the folds once, by a model that was not trained on it. One maximum over n windows
-    is steadier than the mean of ten maxima over n / 10. None where the validation windows are not there.
+    is steadier than the mean of ten maxima over n / 10.
     """
     species, similar = {}, {}
     for name in members[0].species:
         species[name] = np.mean([member.species[name] for member in members], axis=0)
         known = [member.similar[name] for member in members if member.similar[name] is not None]
         similar[name] = np.any(known, axis=0) if known else None
-    if members[0].labels is None:
-        return Member(-1, None, None, species, similar)
     labels = np.concatenate([member.labels for member in members])
     return Member(-1, labels, np.concatenate([member.probabilities for member in members]), species, similar)
 
@@ -177,13 +173,12 @@ def score_ensembles(
         ensemble = ensemble_of(members)
         f1: dict[tuple[str, str], list[float]] = {}
         for member in (*members, ensemble):
-            threshold = None if member.labels is None else best_threshold(member.labels, member.probabilities)
+            threshold = best_threshold(member.labels, member.probabilities)
             model = "ensemble" if member is ensemble else "test"
             for name, windows in sets.items():
                 of_site = windows.take(windows.of_site(site))
                 common = {**job, "fold": member.fold, "dataset": name}
-                if threshold is not None:
-                    rows.append({**common, "metric": f"{model}/threshold", "value": threshold})
+                rows.append({**common, "metric": f"{model}/threshold", "value": threshold})
                 for part, index in parts_of(of_site, site).items():
                     labels, probabilities = of_site.labels[index], member.species[name][index]
                     similar = None if member.similar[name] is None else member.similar[name][index]
@@ -202,40 +197,6 @@ def score_ensembles(
                     before = panel.get(arm, (labels[:0], probabilities[:0]))
                     panel[arm] = (np.append(before[0], labels), np.append(before[1], probabilities))
     return pd.DataFrame(rows), table, curves
-
-
-def species_in_ids(windows: Windows) -> dict[str, int] | None:
-    """{species: windows} by what the ids end in; None where that cannot be a species.
-
-    That is so where an ending has no letter, as a row number has not, or where there are nearly as many endings as
-    windows, as with ids that hold no `_`.
-    """
-    endings, counts = np.unique(windows.groups, return_counts=True)
-    few = len(endings) <= max(1, len(windows) // _A_SPECIES)
-    if not few or not all(any(letter.isalpha() for letter in ending) for ending in endings):
-        return None
-    return {str(ending): int(count) for ending, count in zip(endings, counts)}
-
-
-def species_remarks(windows: Windows, sets: dict[str, Windows]) -> list[str]:
-    """One sentence on the species of the training windows, and one on each benchmark species: was it among them?"""
-    trained = species_in_ids(windows)
-    if trained is None:
-        return ["which species the training windows come from is not known: their ids do not end in one (`..._HUMAN`)"]
-    most = sorted(trained.items(), key=lambda item: -item[1])[:_LISTED]
-    listed = ", ".join(f"{name} ({count:,})" for name, count in most)
-    listed += f" and {len(trained) - _LISTED} more" if len(trained) > _LISTED else ""
-    remarks = [f"training windows come from {listed}, by what their ids end in"]
-    folded = {name.casefold() for name in trained}
-    for name, benchmark in sets.items():
-        own = species_in_ids(benchmark)
-        if own is None:
-            remarks.append(f"{name}: whether it occurs in the training windows is not known, its ids end in no species")
-            continue
-        known = [species for species in own if species.casefold() in folded]
-        verdict = f"{', '.join(known)} occurs in the training windows" if known else "not in the training windows"
-        remarks.append(f"{name}: ids end in {', '.join(own)}; {verdict}")
-    return remarks
 
 
 def resemblance_remarks(resemblance: Resemblance, train: np.ndarray, sets: dict[str, Windows]) -> list[str]:

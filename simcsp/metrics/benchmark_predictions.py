@@ -132,22 +132,6 @@ def ask_members(
     ]
 
 
-def ask_models(
-    folders: list[Path], config: Config, accelerator: Accelerator, sets: dict[str, Windows]
-) -> dict[EnsembleKey, list[Member]]:
-    """What each finished fold's model says of every species, where its training windows are not there."""
-    ensembles: dict[EnsembleKey, list[Member]] = {}
-    for folder in tqdm(folders, desc="benchmark", unit="fold", disable=not sys.stderr.isatty()):
-        fit = fit_key(folder)
-        scorer = load_scorer(checkpoint_path(folder), config, accelerator)
-        member = Member(fit.fold, None, None)
-        for name, benchmark in sets.items():
-            member.species[name] = scorer(benchmark.take(benchmark.of_site(fit.site)))
-            member.similar[name] = None
-        ensembles.setdefault((fit.model, fit.site, fit.seed), []).append(member)
-    return ensembles
-
-
 def score_checkpoint(
     folder: Path, config: Config, accelerator: Accelerator, sets: dict[str, Windows]
 ) -> dict[str, dict[str, float]]:

@@ -57,7 +57,6 @@ CAPTIONS = {
     "curves": "Mean over the test folds; the band reaches from the lowest fold to the highest.",
     "calibration": "Observed share of sites against predicted probability in bins of test windows of all folds; the "
     "grey band contains 95 % of the bins of a perfectly calibrated model.",
-    "learning": "Mean over folds by epoch; the band reaches from the lowest fold to the highest.",
     "labels": "Mean over folds against the number of labelled windows; bands: ± sd over draws and pre-training seeds.",
     "proxies": "SCCS with its 95 % interval and NMI ± its sd over seeds of Leiden [5] (where measured; of several "
     "pre-training seeds mean and range); level: the start; grey: the floors.",
@@ -116,7 +115,7 @@ def to_markdown(
         if overlap := _overlap_table(config.folder):
             of_run = f" ({plain(run)})" if len(comparison.runs) > 1 else ""
             parts += [f"### Overlap of the evaluation with the pre-training text{of_run}", overlap]
-    parts += _figures(figures, "learning", "mutagenesis", "umap")
+    parts += _figures(figures, "mutagenesis", "umap")
     return "\n\n".join([*parts, "## References", REFERENCES]) + "\n"
 
 

@@ -130,29 +130,6 @@ def _band(axis: plt.Axes, x: np.ndarray, values: np.ndarray, label: str, style: 
     axis.plot(x, values.mean(axis=0), label=label, linewidth=1.5, **style)
 
 
-def learning_curves(rows: pd.DataFrame, title: str) -> Figure:
-    """Training loss and validation AUC by epoch: mean over fits, band from the least to the most of them.
-
-    rows: columns arm, fit, step, train/loss, val/auc. An epoch counts where at least half of the fits reached it.
-    """
-    panels = {"train/loss": "training loss (cross-entropy)", "val/auc": "AUC on validation"}
-    figure, axes = plt.subplots(1, 2, figsize=(9.4, 4), layout="constrained")
-    styles = arm_styles(list(dict.fromkeys(rows["arm"])))
-    for axis, (key, label) in zip(axes, panels.items()):
-        for arm, of_arm in rows.groupby("arm", sort=False):
-            table = of_arm.pivot_table(index="step", columns="fit", values=key)
-            table = table[2 * table.notna().sum(axis=1) >= table.shape[1]]
-            mean, least, most = table.mean(axis=1), table.min(axis=1), table.max(axis=1)
-            axis.fill_between(table.index, least, most, color=styles[arm]["color"], alpha=0.12, linewidth=0)
-            axis.plot(table.index, mean, marker="o", markersize=3, label=arm, **styles[arm])
-        axis.set(xlabel="epoch of fine-tuning", ylabel=label)
-        axis.xaxis.get_major_locator().set_params(integer=True)
-        axis.grid(alpha=0.3)
-    axes[1].legend(fontsize=8, loc="lower right")
-    figure.suptitle(title)
-    return figure
-
-
 def label_curves(scores: pd.DataFrame, arms: Collection[str], floors: Collection[str], title: str) -> Figure:
     """AUC and F1 against the number of training windows, one line an arm; bands: ± sd over fits, folds averaged.
 

@@ -56,7 +56,6 @@ from simcsp.report.plots import (
     curve_plot,
     difference_plot,
     label_curves,
-    learning_curves,
     plt,
     proxy_curves,
     reliability_plot,
@@ -229,9 +228,6 @@ def draw(comparison: Comparison, by_type: pd.DataFrame, contrasts: pd.DataFrame,
         figures["differences"] = partial(difference_plot, contrasts, f"{title}: differences in F1{suffix}")
     chosen = chosen_arms(comparison, main, floors)
     figures |= draw_predictions(comparison, main, chosen, floors, f"{title}{suffix}")
-    rows = training_rows(comparison, main)
-    if len(rows := rows[rows["arm"].isin(chosen)]):
-        figures["learning"] = partial(learning_curves, rows, f"{title}: fine-tuning{suffix}")
     if comparison.scores["train_windows"].nunique() > 1:
         sizes = comparison.scores.assign(labels=label_counts(comparison))
         figures["labels"] = partial(label_curves, sizes, arms, floors, f"{title}: label efficiency{suffix}")
@@ -282,17 +278,6 @@ def draw_predictions(
         "curves": partial(curve_plot, table, arms, floors, f"{title}: test windows, site: {site}"),
         "calibration": partial(reliability_plot, {f"site: {site}": panel}, floors, f"{title}: calibration"),
     }
-
-
-def training_rows(comparison: Comparison, main: int) -> pd.DataFrame:
-    """metrics.jsonl of all folds with epochs: arm, fit, step, train/loss, val/auc."""
-    rows = []
-    for run, config in comparison.runs.items():
-        for path, summary in fold_summaries(config.folder):
-            if (summary.get("train_windows") or 0) == main:
-                fit = {"arm": comparison.names[run, summary["arm"]], "fit": str(path)}
-                rows += [fit | row for row in read_metrics(path) if {"train/loss", "val/auc"} <= set(row)]
-    return pd.DataFrame(rows, columns=["arm", "fit", "step", "train/loss", "val/auc"])
 
 
 def label_counts(comparison: Comparison) -> pd.Series:

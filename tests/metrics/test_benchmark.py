@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import yaml
 from conftest import FOLDS, LENGTH, NEGATIVE, POSITIVE, random_bases, refusal, tiny_config
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,7 +17,6 @@ from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 import evaluate
 from commands import classifiers
 from simcsp.core.config import EvaluateConfig
-from simcsp.core.config_file import CONFIG_HASH
 from simcsp.core.files import read_json, sha256_file, write_json
 from simcsp.labels.spliceator import Windows, load_benchmark
 from simcsp.labels.splits import load_windows
@@ -30,8 +28,6 @@ from simcsp.metrics.benchmark import (
     refit_floor,
     score_ensembles,
     score_windows,
-    species_in_ids,
-    species_remarks,
 )
 from simcsp.metrics.scores import (
     best_threshold,
@@ -233,32 +229,6 @@ def test_the_ensemble_is_the_mean_and_its_threshold_comes_from_all_validation_wi
     assert notes == ["baseline both seed 0: n = 2 of 3 folds, without 01"]
 
 
-# -- species -----------------------------------------------------------------------------------------------------------
-
-
-def test_the_species_are_what_the_ids_end_in():
-    bases = ["ACGT" * 30] * 40
-    training = windows_of(bases, [1] * 40, groups=["HUMAN"] * 30 + ["DANRE"] * 10)
-    sets = {
-        "Danio": windows_of(bases[:5], [1] * 5, groups="Danre"),
-        "Worm": windows_of(bases[:5], [1] * 5, groups="CAEEL"),
-        "Odd": windows_of(bases[:5], [1] * 5, groups=[f"row{i}" for i in range(5)]),
-    }
-    first, danio, worm, odd = species_remarks(training, sets)
-    assert "HUMAN (30), DANRE (10)" in first
-    assert "Danre occurs in the training windows" in danio
-    assert "CAEEL" in worm and "not in the training windows" in worm
-    assert "is not known" in odd
-
-
-@pytest.mark.parametrize("groups", [[str(i % 2) for i in range(40)], [f"ENST{i}" for i in range(40)]])
-def test_ids_that_end_in_no_species_are_not_taken_for_one(groups):
-    training = windows_of(["ACGT" * 30] * 40, [1] * 40, groups=groups)
-    assert species_in_ids(training) is None
-    (remark,) = species_remarks(training, {"Fly": training})
-    assert "is not known" in remark
-
-
 # -- evaluate.py benchmark ---------------------------------------------------------------------------------------------
 
 
@@ -427,47 +397,38 @@ def test_folds_of_other_windows_are_refused(run, benchmarks, call, capsys):
     assert "predictions.csv is of other windows" in line
 
 
-def bundle(run, windows_gone):
-    """The run as it would be passed on: models, configs, summaries; its windows here or not."""
+def bundle(run):
+    """The run as it would be passed on: models, configs, summaries."""
     for name in ("mlm", "pretrain", "splits", "report", "finetune/pwm", "finetune/kmer", "finetune/best_sccs"):
         shutil.rmtree(run / name)
     for path in run.rglob("predictions.csv"):
         path.unlink()
-    for path in run.rglob("config.yaml") if windows_gone else ():
-        values = yaml.safe_load(path.read_text())
-        values["data"]["spliceator"] = "./nowhere"
-        path.write_text(yaml.safe_dump(values))
-        env = path.with_name("env.json")
-        write_json(env, read_json(env) | {CONFIG_HASH: sha256_file(path)})
     return {path: path.stat().st_mtime_ns for path in run.rglob("*")}
 
 
-@pytest.mark.parametrize("windows_gone", [True, False])
-def test_models_passed_on_are_scored_and_their_folder_stays_as_it_is(run, benchmarks, call, capsys, windows_gone):
+def test_models_passed_on_are_scored_and_their_folder_stays_as_it_is(run, benchmarks, call, capsys):
     call(evaluate, "benchmark", run, "--evaluate.benchmarks", benchmarks)
     whole = rows_of(run)
     shutil.rmtree(run / "benchmark")
-    before = bundle(run, windows_gone)
+    before = bundle(run)
     capsys.readouterr()
     call(evaluate, "benchmark", run, "--evaluate.benchmarks", benchmarks)
     out = capsys.readouterr().out
     row = out.partition(f"Danio both baseline seed 0 (mean of {FOLDS})")[2].split()
     f1 = whole.query("arm == 'baseline' and dataset == 'Danio' and metric == 'ensemble/f1'")["value"].item()
     assert float(row[0]) == pytest.approx(f1, abs=1e-4)
-    columns = next(line.split() for line in out.splitlines() if line.startswith(" "))
-    assert [name for name in ("f1_tuned", "f1_distinct") if name in columns] == (
-        [] if windows_gone else ["f1_tuned", "f1_distinct"]
-    )
-    assert ("./nowhere) are missing: no floors" in out) == windows_gone and "nothing written" in out
+    assert "nothing written" in out
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
 
 
-def test_models_passed_on_with_other_windows_are_refused(run, benchmarks, call, capsys, own_data):
-    bundle(run, False)
+def test_models_passed_on_with_other_windows_or_none_are_refused(run, benchmarks, call, capsys, own_data):
+    bundle(run)
     path = own_data / POSITIVE.format("donor")
     path.write_text(path.read_text().replace("A", "C", 1))
     words = ("--evaluate.benchmarks", benchmarks, "--data.spliceator", own_data / "spliceator")
     assert "was fitted on other windows" in refusal(call, capsys, evaluate, "benchmark", run, *words)
+    words = (*words[:3], own_data)  # which has no Training_data
+    assert "data.spliceator" in refusal(call, capsys, evaluate, "benchmark", run, *words)
 
 
 def test_a_folder_without_species_is_refused(run, call, capsys, tmp_path):
@@ -485,9 +446,6 @@ def test_real_benchmarks_resemble_the_training_windows_as_far_as_is_known():
     folder = Path(os.environ["SIMCSP_REAL_DATA"]) / "spliceator"
     windows = load_training(folder, "GS_1", 400)
     sets = {name: load_benchmark(folder, name, 400) for name in ("Human", "Thaliana")}
-    remarks = species_remarks(windows, sets)
-    assert "HUMAN (25,600)" in remarks[0]
-    assert "HUMAN occurs in" in remarks[1] and "not in" in remarks[2]
     resemblance, every = Resemblance(windows, sets), np.arange(len(windows))
     human = resemblance.of("Human", every)
     assert human[sets["Human"].labels == 0].mean() > 3 * human[sets["Human"].labels == 1].mean() > 0.03

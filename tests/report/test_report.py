@@ -144,15 +144,7 @@ def test_the_page_needs_no_other_file(single):
     page = Page(text)
     images = [attributes["src"] for tag, attributes in page.tags if tag == "img"]
     files = sorted(folder.glob("*.png"))
-    assert [path.stem for path in files] == [
-        "bars",
-        "calibration",
-        "curves",
-        "differences",
-        "f1",
-        "learning",
-        "proxies",
-    ]
+    assert [path.stem for path in files] == ["bars", "calibration", "curves", "differences", "f1", "proxies"]
     assert all(path.with_suffix(".svg").read_text().startswith("<?xml") for path in files)
     head = "data:image/png;base64,"
     assert sorted(base64.b64decode(src.removeprefix(head)) for src in images) == sorted(p.read_bytes() for p in files)
