@@ -10,22 +10,13 @@ import pandas as pd
 from tqdm import tqdm
 
 from commands.sources import fold_folders
+from simcsp.core import run_layout as layout
 from simcsp.core.arms import FLOORS, holds_classifier
 from simcsp.core.config import Config
 from simcsp.core.device import build_accelerator
 from simcsp.core.errors import InputError
 from simcsp.core.files import sha256_file, write_text
 from simcsp.core.provenance import seal
-from simcsp.core.run_layout import (
-    BENCHMARK,
-    BENCHMARK_TABLE,
-    SPLITS,
-    SPLITS_RECORD,
-    SUMMARY,
-    checkpoint_path,
-    fit_key,
-    is_finished,
-)
 from simcsp.labels.spliceator import Windows, benchmark_species, load_benchmark
 from simcsp.labels.splits import fold_count, has_training_windows, read_windows
 from simcsp.metrics.benchmark import (
@@ -52,10 +43,10 @@ def show_classify(source: Path, config: Config) -> None:
     accelerator = build_accelerator(config.device, config.precision)
     rows, worst = {}, 0.0
     for folder in tqdm(fold_folders(source), desc="classify", unit="fold", disable=not sys.stderr.isatty()):
-        fit = fit_key(folder)
+        fit = layout.fit_key(folder)
         index = splits.folds[fit.site][fit.fold]["test"]
         recorded = recorded_predictions(folder, windows.names[index])
-        probabilities = load_scorer(checkpoint_path(folder), config, accelerator)(windows.take(index))
+        probabilities = load_scorer(layout.checkpoint_path(folder), config, accelerator)(windows.take(index))
         worst = max(worst, float(np.abs(recorded["probability"] - probabilities).max()))
         rows[f"{fit.model} {fit.site} seed {fit.seed} fold {fit.fold:02d}"] = classification_scores(
             windows.labels[index], probabilities
@@ -75,7 +66,7 @@ def show_benchmark(source: Path, config: Config) -> None:
     accelerator = build_accelerator(config.device, config.precision)
     if holds_classifier(source):
         fold = source.resolve().parents[1]
-        if not is_finished(fold):
+        if not layout.is_finished(fold):
             print("a checkpoint outside a run: no validation windows to tune a threshold on, so it is .5")
             table = score_checkpoint(source, config, accelerator, sets)
             print(score_table({name: benchmark_columns(scores) for name, scores in table.items()}))
@@ -119,7 +110,7 @@ def load_benchmarks(config: Config) -> dict[str, Windows]:
 
 def why_nothing_is_written(folders: list[Path], config: Config) -> str | None:
     """The reason, or None where the scores are those of a whole run."""
-    if not (config.folder / SPLITS / SPLITS_RECORD).is_file():
+    if not (config.folder / layout.SPLITS / layout.SPLITS_RECORD).is_file():
         return f"{config.folder} has no splits: it contains models and is not a run folder"
     if [path.resolve() for path in folders] != [path.resolve() for path in fold_folders(config.folder, floors=True)]:
         return f"this is a part of a run (for its files: evaluate.py benchmark {config.folder})"
@@ -135,8 +126,8 @@ def write_benchmark(
     made_up: bool,
 ) -> None:
     """benchmark.csv, notes.txt and the reliability plots of a run; summary.json says of which fits, and seals them."""
-    out = config.folder / BENCHMARK
-    write_text(out / BENCHMARK_TABLE, rows.to_csv(index=False, float_format="%.6g"))
+    out = config.folder / layout.BENCHMARK
+    write_text(out / layout.BENCHMARK_TABLE, rows.to_csv(index=False, float_format="%.6g"))
     write_text(out / "notes.txt", "".join(f"{note}\n" for note in notes))
     suffix = " (synthetic data)" if made_up else ""
     for name, panels in curves.items():
@@ -145,8 +136,8 @@ def write_benchmark(
         save_figure(figure, out / f"reliability_{name}.png")
         plt.close(figure)
     names = {path.resolve().relative_to(config.folder.resolve()).as_posix(): path for path in folders}
-    fits = {name: sha256_file(path / SUMMARY) for name, path in names.items()}
-    seal(out, {"fits": fits}, [out / BENCHMARK_TABLE, out / "notes.txt"])
+    fits = {name: sha256_file(path / layout.SUMMARY) for name, path in names.items()}
+    seal(out, {"fits": fits}, [out / layout.BENCHMARK_TABLE, out / "notes.txt"])
     print(f"each fold's model: {out}/benchmark.csv; calibration: {out}/reliability_*.png")
 
 

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
+from simcsp.core import run_layout as layout
 from simcsp.core.arms import (
     BASELINE,
     FLOORS,
@@ -15,21 +16,6 @@ from simcsp.core.arms import (
 )
 from simcsp.core.config import Config
 from simcsp.core.errors import InputError
-from simcsp.core.run_layout import (
-    CHECKPOINTS,
-    CONFIG,
-    CONTROL_STAGE,
-    MLM,
-    arm_checkpoints,
-    arm_model,
-    begun_fits,
-    begun_stages,
-    checkpoint_of,
-    checkpoint_path,
-    fit_key,
-    fits_below,
-    is_finished,
-)
 from simcsp.metrics.pooling import check_fits
 from simcsp.text.sites import SITES
 from utils.arguments import load_config
@@ -72,26 +58,30 @@ def enclosing_run(source: Path) -> Path | None:
 
 def stage_configs(run: Path) -> Iterator[Path]:
     """Resolved configs of the stages of a run folder, fine-tuning first: it holds every section but pre-training's."""
-    yield from (fit / CONFIG for fit in begun_fits(run))
-    yield from (stage / CONFIG for stage in sorted(begun_stages(run), key=lambda stage: stage == run / MLM))
+    yield from (fit / layout.CONFIG for fit in layout.begun_fits(run))
+    yield from (
+        stage / layout.CONFIG for stage in sorted(layout.begun_stages(run), key=lambda stage: stage == run / layout.MLM)
+    )
 
 
 def encoders(source: Path) -> dict[str, Path]:
     """{name: checkpoint folder} to measure: one checkpoint, a fold's best, or those of a run that arms name."""
     if (source / "config.json").is_file():
         return {str(source): source}
-    if checkpoint_path(source).is_dir():
-        return {str(source): checkpoint_path(source)}
+    if layout.checkpoint_path(source).is_dir():
+        return {str(source): layout.checkpoint_path(source)}
     arms = (BASELINE, *OF_PRETRAINING, *OF_CONTROL)
-    if (source / CHECKPOINTS).is_dir():  # one stage of a run, under one seed
-        of_control = CONTROL_STAGE in source.resolve().parts[-2:]
-        folders = {arm: checkpoint_path(source, checkpoint_of(arm)[1]) for arm in arms}
+    if (source / layout.CHECKPOINTS).is_dir():  # one stage of a run, under one seed
+        of_control = layout.CONTROL_STAGE in source.resolve().parts[-2:]
+        folders = {arm: layout.checkpoint_path(source, layout.checkpoint_of(arm)[1]) for arm in arms}
         checkpoints = {
             arm: folder for arm, folder in folders.items() if (arm in OF_CONTROL) == of_control and folder.is_dir()
         }
     else:
-        every = {arm: arm_checkpoints(source, arm) for arm in arms}
-        checkpoints = {arm_model(arm, seed): path for arm, paths in every.items() for seed, path in paths.items()}
+        every = {arm: layout.arm_checkpoints(source, arm) for arm in arms}
+        checkpoints = {
+            layout.arm_model(arm, seed): path for arm, paths in every.items() for seed, path in paths.items()
+        }
     if not checkpoints:
         raise InputError(f"{source} contains no checkpoint: give a finished run, a fold or a checkpoint folder")
     return checkpoints
@@ -103,11 +93,11 @@ def fold_folders(source: Path, floors: bool = False) -> list[Path]:
     Fits on a part of the training windows (windowsN/drawM) stand aside where there are some on all of them, and else
     must be of one N and M. Raises InputError, naming them, where they are not.
     """
-    folders = [source] if is_finished(source) else _of_one_cut(source)
+    folders = [source] if layout.is_finished(source) else _of_one_cut(source)
     usable = [
         folder
         for folder in folders
-        if holds_classifier(checkpoint_path(folder)) or (floors and fit_key(folder).arm in FLOORS)
+        if holds_classifier(layout.checkpoint_path(folder)) or (floors and layout.fit_key(folder).arm in FLOORS)
     ]
     if not usable:
         raise InputError(f"{source} contains no finished classifier: run finetune.sh first")
@@ -118,7 +108,7 @@ def fold_folders(source: Path, floors: bool = False) -> list[Path]:
 
 def _of_one_cut(source: Path) -> list[Path]:
     """Finished fits below a folder on all training windows, or where there are none on one draw of some."""
-    fits = {folder: fit_key(folder) for folder in fits_below(source)}
+    fits = {folder: layout.fit_key(folder) for folder in layout.fits_below(source)}
     whole = [folder for folder, key in fits.items() if key.train_windows is None]
     cuts = {f"windows{key.train_windows}/draw{key.draw}": folder.parents[1] for folder, key in fits.items()}
     if not whole and len(cuts) > 1:
@@ -132,7 +122,7 @@ def choose_models(source: Path, arm: str | None, site: str | None) -> tuple[dict
     """{what they were fitted on: classifier checkpoints} of one arm, and a line that says which."""
     if holds_classifier(source):
         return _one_model(source, site)
-    fits = [(fit_key(folder), checkpoint_path(folder)) for folder in fold_folders(source)]
+    fits = [(layout.fit_key(folder), layout.checkpoint_path(folder)) for folder in fold_folders(source)]
     arms = sorted({fit.model for fit, _ in fits})
     arm = arm or (arms[0] if len(arms) == 1 else BASELINE)
     if arm not in arms:
@@ -152,7 +142,7 @@ def choose_models(source: Path, arm: str | None, site: str | None) -> tuple[dict
 def _one_model(source: Path, site: str | None) -> tuple[dict[str, list[Path]], str]:
     """The same of one checkpoint, in its fold or from elsewhere."""
     inside = enclosing_run(source) is not None
-    known = fit_key(source.resolve().parents[1]).site if inside else site or "both"
+    known = layout.fit_key(source.resolve().parents[1]).site if inside else site or "both"
     if site not in (None, known):
         raise InputError(f"--site {site}: {source} was fitted on {known}")
     return {known: [source]}, f"{source} (fitted on {known})"

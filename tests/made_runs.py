@@ -9,20 +9,9 @@ import numpy as np
 import pandas as pd
 from conftest import tiny_config
 
+from simcsp.core import run_layout as layout
 from simcsp.core.arms import OF_CONTROL, OF_PRETRAINING
 from simcsp.core.config import to_yaml
-from simcsp.core.run_layout import (
-    CONFIG,
-    ENVIRONMENT,
-    METRICS,
-    PREDICTIONS,
-    PRETRAIN,
-    SPLITS,
-    SPLITS_RECORD,
-    SUMMARY,
-    FitKey,
-    stage_name,
-)
 from simcsp.metrics.scores import classification_scores
 from simcsp.text.sites import SITES
 from utils.arguments import load_config
@@ -52,10 +41,12 @@ def make_run(
     for arm, skill in (arms or ARMS).items():
         of_arm = dataclasses.replace(config, finetune=dataclasses.replace(config.finetune, arms=[arm]))
         several = pretrain_seeds if arm in OF_PRETRAINING + OF_CONTROL and pretrain_seeds else [None]
-        for fit in [FitKey(arm, "both", 0, fold, of, train_windows) for fold in folds for of in several]:
+        for fit in [layout.FitKey(arm, "both", 0, fold, of, train_windows) for fold in folds for of in several]:
             _make_fit(fit, of_arm, skill, np.random.default_rng([seed, fit.fold, *fit.model.encode()]), shift, digest)
-    (config.folder / SPLITS).mkdir()
-    (config.folder / SPLITS / SPLITS_RECORD).write_text(json.dumps({"species": ["HUMAN"]}), encoding="utf-8")
+    (config.folder / layout.SPLITS).mkdir()
+    (config.folder / layout.SPLITS / layout.SPLITS_RECORD).write_text(
+        json.dumps({"species": ["HUMAN"]}), encoding="utf-8"
+    )
     return config
 
 
@@ -67,31 +58,31 @@ def _make_fit(fit, config, skill, rng, shift, digest):
     parts = [(fit.fold + part + shift) % FOLDS for part in (0, 1)]
     names = [f"{SITES[i // 2 % 2]}_{part}_{i}" for part in parts for i in range(PART)]
     table = pd.DataFrame({"window": names, "fold": fit.fold, "label": labels, "probability": probability})
-    table.to_csv(path / PREDICTIONS, index=False)
+    table.to_csv(path / layout.PREDICTIONS, index=False)
     scores = {f"test/{key}": value for key, value in classification_scores(labels, probability).items()}
     windows = {"train": fit.train_windows or 100, "val": PART, "test": 2 * PART, "test_distinct": 2 * PART}
     summary = dataclasses.asdict(fit) | {"windows": windows, "metrics": scores}
-    (path / SUMMARY).write_text(json.dumps(summary), encoding="utf-8")
+    (path / layout.SUMMARY).write_text(json.dumps(summary), encoding="utf-8")
     rows = [{"step": step, "train/loss": 0.5 / step, "val/auc": 0.8} for step in (1, 2)]
     if fit.arm != "pwm":
-        (path / METRICS).write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
-    (path / ENVIRONMENT).write_text(
+        (path / layout.METRICS).write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+    (path / layout.ENVIRONMENT).write_text(
         json.dumps({"inputs": {"spliceator": digest, "start checkpoint": fit.model}}), encoding="utf-8"
     )
-    (path / CONFIG).write_text(to_yaml(config), encoding="utf-8")
+    (path / layout.CONFIG).write_text(to_yaml(config), encoding="utf-8")
 
 
-def pretrained(config, best=("sccs",), objective="simcse", stage=PRETRAIN, end=0.15, seed=None):
+def pretrained(config, best=("sccs",), objective="simcse", stage=layout.PRETRAIN, end=0.15, seed=None):
     """Add a finished stage: SCCS .1 at the start, .2 at step 5, `end` at the end; the floor gc has .18. seed: where
     there are several."""
-    folder = config.folder / stage_name(stage, seed)
+    folder = config.folder / layout.stage_name(stage, seed)
     folder.mkdir(parents=True)
     rows = [{"step": step, "val/sccs": value} for step, value in ((0, 0.1), (5, 0.2), (8, end))]
-    (folder / METRICS).write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+    (folder / layout.METRICS).write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
     summary = {"objective": objective, "steps": 8, "best": {proxy: {"step": 5, "value": 0.2} for proxy in best}}
-    (folder / SUMMARY).write_text(json.dumps(summary | {"floors": {"floor/sccs_gc": 0.18}}), encoding="utf-8")
-    (folder / ENVIRONMENT).write_text(json.dumps({"inputs": {}}), encoding="utf-8")
-    (folder / CONFIG).write_text(
+    (folder / layout.SUMMARY).write_text(json.dumps(summary | {"floors": {"floor/sccs_gc": 0.18}}), encoding="utf-8")
+    (folder / layout.ENVIRONMENT).write_text(json.dumps({"inputs": {}}), encoding="utf-8")
+    (folder / layout.CONFIG).write_text(
         to_yaml(config if seed is None else dataclasses.replace(config, seed=seed)), encoding="utf-8"
     )
     return config

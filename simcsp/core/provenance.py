@@ -14,22 +14,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from simcsp.core import run_layout as layout
 from simcsp.core.config import Config, flatten, to_dict
 from simcsp.core.config_file import read_saved
 from simcsp.core.errors import InputError
 from simcsp.core.files import check_hash, read_json, sha256_file, write_json
-from simcsp.core.run_layout import (
-    CHECKPOINTS,
-    CONFIG,
-    ENVIRONMENT,
-    METRICS,
-    PREDICTIONS,
-    SUMMARY,
-    VALIDATION,
-    fit_key,
-    is_finished,
-    stage_of,
-)
 
 REMEDY = "restore it from a backup, or delete its folder and train again"
 SEAL, IDENTITY = "sha256", "identity"  # keys of summary.json
@@ -74,39 +63,39 @@ def identity(config: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
 
 def origin_of(folder: Path) -> dict[str, Any]:
     """The origin of a finished stage or fit, from its files."""
-    check_sealed(folder, CONFIG, ENVIRONMENT)
-    return origin(read_saved(folder / CONFIG), inputs_of(folder))
+    check_sealed(folder, layout.CONFIG, layout.ENVIRONMENT)
+    return origin(read_saved(folder / layout.CONFIG), inputs_of(folder))
 
 
 def inputs_of(folder: Path) -> dict[str, str]:
     """{input: hash} of a stage or fit; {} of a model that is handed on without its env.json."""
-    path = folder / ENVIRONMENT
+    path = folder / layout.ENVIRONMENT
     return read_json(path, REMEDY)["inputs"] if path.is_file() else {}
 
 
 def read_fit(folder: Path) -> dict[str, Any]:
     """summary.json of a finished fit. Raises InputError where it is of another fit than its folder is named for."""
-    summary, key = read_json(folder / SUMMARY, REMEDY), fit_key(folder)
+    summary, key = read_json(folder / layout.SUMMARY, REMEDY), layout.fit_key(folder)
     named = {"arm": key.arm, "site": key.site, "seed": key.seed, "fold": key.fold}
     named |= {} if key.pretrain_seed is None else {"pretrain_seed": key.pretrain_seed}
     named |= {} if key.train_windows is None else {"train_windows": key.train_windows, "draw": key.draw}
     for name, value in named.items():
         if summary.get(name, value) != value:
             raise InputError(
-                f"{folder / SUMMARY} is of {name} {summary.get(name)}, and its folder is named for {value}: folders "
-                "were moved or exchanged; put them back, or train that fit anew"
+                f"{folder / layout.SUMMARY} is of {name} {summary.get(name)}, and its folder is named for {value}: "
+                "folders were moved or exchanged; put them back, or train that fit anew"
             )
     return summary
 
 
 def read_stage(folder: Path, stage: str, seed: int | None) -> dict[str, Any]:
     """summary.json of a finished stage of pre-training; refused like a fit's. seed: None where the run has one."""
-    summary = read_json(folder / SUMMARY, REMEDY)
-    found = [summary.get("stage", stage)] + ([] if seed is None else [read_saved(folder / CONFIG)["seed"]])
+    summary = read_json(folder / layout.SUMMARY, REMEDY)
+    found = [summary.get("stage", stage)] + ([] if seed is None else [read_saved(folder / layout.CONFIG)["seed"]])
     if found != [stage] + ([] if seed is None else [seed]):
         raise InputError(
-            f"{folder / SUMMARY} is of {' seed '.join(map(str, found))}: folders were moved or exchanged; put them "
-            "back, or train that stage anew"
+            f"{folder / layout.SUMMARY} is of {' seed '.join(map(str, found))}: folders were moved or exchanged; put "
+            "them back, or train that stage anew"
         )
     return summary
 
@@ -116,7 +105,7 @@ def check_pooled(folders: Sequence[Path], but: Iterable[str] = ()) -> None:
     meaning. but: what may differ. Raises InputError with the two folders and the difference."""
     if len(folders) < 2:
         return
-    known = {read_json(folder / SUMMARY, REMEDY).get(IDENTITY) for folder in folders}
+    known = {read_json(folder / layout.SUMMARY, REMEDY).get(IDENTITY) for folder in folders}
     if len(known) == 1 and None not in known:
         return
     first = origin_of(folders[0])
@@ -142,28 +131,28 @@ def differences(one: Mapping[str, Any], other: Mapping[str, Any], but: Iterable[
 def seal(folder: Path, summary: Mapping[str, Any], files: Iterable[Path]) -> None:
     """Write summary.json, the last act of a piece of work, with the hashes of its files."""
     hashes = {path.relative_to(folder).as_posix(): sha256_file(path) for path in files if path.is_file()}
-    write_json(folder / SUMMARY, {**summary, SEAL: hashes})
+    write_json(folder / layout.SUMMARY, {**summary, SEAL: hashes})
 
 
 def sealed_files(folder: Path) -> list[Path]:
     """What a stage or fit leaves for good: its log and what TensorBoard shows are not among it."""
-    names = (CONFIG, ENVIRONMENT, METRICS, PREDICTIONS, VALIDATION)
-    return [*(folder / name for name in names), *sorted((folder / CHECKPOINTS).rglob("*"))]
+    names = (layout.CONFIG, layout.ENVIRONMENT, layout.METRICS, layout.PREDICTIONS, layout.VALIDATION)
+    return [*(folder / name for name in names), *sorted((folder / layout.CHECKPOINTS).rglob("*"))]
 
 
 def check_sealed(folder: Path, *names: str, remedy: str = REMEDY) -> None:
     """Refuse files of finished work that are not what was sealed."""
-    hashes = read_json(folder / SUMMARY, remedy).get(SEAL, {})
+    hashes = read_json(folder / layout.SUMMARY, remedy).get(SEAL, {})
     for name in names:
         check_hash(folder / name, hashes.get(name), remedy)
 
 
 def check_sealed_checkpoint(checkpoint: Path) -> bool:
     """Refuse a checkpoint that is not the one with which its stage or fit ended; whether there is a seal on it."""
-    folder = stage_of(checkpoint.resolve())
-    if checkpoint.resolve().parent.name != CHECKPOINTS or not is_finished(folder):
+    folder = layout.stage_of(checkpoint.resolve())
+    if checkpoint.resolve().parent.name != layout.CHECKPOINTS or not layout.is_finished(folder):
         return False
-    prefix = f"{CHECKPOINTS}/{checkpoint.resolve().name}/"
-    names = [name for name in read_json(folder / SUMMARY, REMEDY).get(SEAL, {}) if name.startswith(prefix)]
+    prefix = f"{layout.CHECKPOINTS}/{checkpoint.resolve().name}/"
+    names = [name for name in read_json(folder / layout.SUMMARY, REMEDY).get(SEAL, {}) if name.startswith(prefix)]
     check_sealed(folder, *names)
     return bool(names)

@@ -26,6 +26,7 @@ import torch
 import yaml
 from tqdm import tqdm
 
+from simcsp.core import run_layout as layout
 from simcsp.core.config import Config, to_dict
 from simcsp.core.config_file import CONFIG_HASH, read_saved
 from simcsp.core.errors import InputError
@@ -41,21 +42,10 @@ from simcsp.core.files import (
 )
 from simcsp.core.locks import LOCK, release_lock, take_lock
 from simcsp.core.provenance import IDENTITY, check_sealed, identity, seal, sealed_files
-from simcsp.core.run_layout import (
-    CHECKPOINTS,
-    CONFIG,
-    ENVIRONMENT,
-    LOG,
-    METRICS,
-    PREVIOUS_STATE,
-    STATE,
-    SUMMARY,
-    is_finished,
-)
 
 FORMAT = 2
 """Format of run folders, in env.json; absent in format 1, which has no checksums. Both are read, later ones refused."""
-STATES = STATE, PREVIOUS_STATE
+STATES = layout.STATE, layout.PREVIOUS_STATE
 START_ANEW = "restore it from a backup, or delete its folder to start over"
 PREDICTION_COLUMNS = ["window", "fold", "label", "probability"]
 HEADLINES = ("train/loss", "val/sccs", "val/nmi", "test/f1", "test/auc")
@@ -130,8 +120,8 @@ class RunFolder:
         self, path: Path, config: dict[str, Any], inputs: dict[str, str], device: str, view: View | None = None
     ) -> None:
         self.path, self.config, self.view = path, config, view
-        self.checkpoints = path / CHECKPOINTS
-        self.finished = is_finished(path)
+        self.checkpoints = path / layout.CHECKPOINTS
+        self.finished = layout.is_finished(path)
         self._inputs, self._device = inputs, device
         self._check_same()
         if self.finished and any((path / name).exists() for name in (*STATES, LOCK)):
@@ -147,36 +137,36 @@ class RunFolder:
         """
         lock = self.path / LOCK
         take_lock(lock)
-        if is_finished(self.path):
+        if layout.is_finished(self.path):
             release_lock(lock)
             raise InputError(f"{self.path} has been finished by another process: rerun the same command to continue")
         self._check_same()
         for folder in (self.path, self.checkpoints):
             mend_folder(folder)
             mend_old_folder(folder)
-        if not (self.path / ENVIRONMENT).is_file():
-            write_text(self.path / CONFIG, yaml.safe_dump(self.config, sort_keys=False))
-            written = {CONFIG_HASH: sha256_file(self.path / CONFIG)}
-            write_json(self.path / ENVIRONMENT, environment(self._device, self._inputs) | written)
+        if not (self.path / layout.ENVIRONMENT).is_file():
+            write_text(self.path / layout.CONFIG, yaml.safe_dump(self.config, sort_keys=False))
+            written = {CONFIG_HASH: sha256_file(self.path / layout.CONFIG)}
+            write_json(self.path / layout.ENVIRONMENT, environment(self._device, self._inputs) | written)
         self._note_resumption()
 
     def _note_resumption(self) -> None:
         """Add to env.json what works on the stage now, where that has not worked on it before."""
-        env, now = read_json(self.path / ENVIRONMENT, START_ANEW), environment(self._device, self._inputs)
+        env, now = read_json(self.path / layout.ENVIRONMENT, START_ANEW), environment(self._device, self._inputs)
         before = [env, *env.get("resumed", [])]
         if all(any(now[key] != known.get(key) for key in WORKER) for known in before):
             added = {key: now[key] for key in ("argv", *WORKER, "started")}
-            write_json(self.path / ENVIRONMENT, env | {"resumed": [*before[1:], added]})
+            write_json(self.path / layout.ENVIRONMENT, env | {"resumed": [*before[1:], added]})
 
     def _check_same(self) -> None:
-        if not (self.path / ENVIRONMENT).is_file():
+        if not (self.path / layout.ENVIRONMENT).is_file():
             return
-        env = read_json(self.path / ENVIRONMENT, START_ANEW)
+        env = read_json(self.path / layout.ENVIRONMENT, START_ANEW)
         if "inputs" not in env:
-            raise InputError(f"{self.path / ENVIRONMENT} lacks the hashes of the inputs: damaged; {START_ANEW}")
+            raise InputError(f"{self.path / layout.ENVIRONMENT} lacks the hashes of the inputs: damaged; {START_ANEW}")
         if env.get("format", 1) > FORMAT:
             raise InputError(f"{self.path} was made by a later version: this one reads formats up to {FORMAT}")
-        before = _with_new_fields(read_saved(self.path / CONFIG), self.config)
+        before = _with_new_fields(read_saved(self.path / layout.CONFIG), self.config)
         changed = _differences(before, self.config)
         hashes, inputs = env["inputs"], self._inputs
         changed += [f"{key} has changed" for key in sorted({*hashes, *inputs}) if hashes.get(key) != inputs.get(key)]
@@ -189,11 +179,11 @@ class RunFolder:
     @property
     def summary(self) -> dict[str, Any]:
         """summary.json of a finished stage."""
-        return read_json(self.path / SUMMARY, START_ANEW)
+        return read_json(self.path / layout.SUMMARY, START_ANEW)
 
     def log(self, message: str, show: bool = True) -> None:
         """One line to train.log, and to the terminal above any progress bar."""
-        append_line(self.path / LOG, f"{time.strftime('%Y-%m-%d %H:%M:%S')} {message}")
+        append_line(self.path / layout.LOG, f"{time.strftime('%Y-%m-%d %H:%M:%S')} {message}")
         if show:  # in a terminal the rest of the line goes: it may hold the bar of another worker
             tqdm.write(f"{message}\033[K" if sys.stdout.isatty() else message)
 
@@ -203,7 +193,7 @@ class RunFolder:
             if not np.isfinite(value):
                 raise FloatingPointError(f"{key} is {value} at step {step}")
         row = {"step": step, "time": round(time.time(), 3), **{key: float(value) for key, value in values.items()}}
-        append_line(self.path / METRICS, json.dumps(row))
+        append_line(self.path / layout.METRICS, json.dumps(row))
         if self.view is not None:
             self.view.show(row)
 
@@ -214,7 +204,7 @@ class RunFolder:
     def rewind(self, step: int) -> None:
         """Discard metrics after `step` (-1: all) and rebuild the view, before resuming from a saved state."""
         rows = [row for row in self.metrics() if row["step"] <= step]
-        write_text(self.path / METRICS, "".join(json.dumps(row) + "\n" for row in rows))
+        write_text(self.path / layout.METRICS, "".join(json.dumps(row) + "\n" for row in rows))
         if self.view is not None:
             self.view.rewind(step, rows)
 
@@ -222,18 +212,18 @@ class RunFolder:
         """Atomically save all that a resume needs (tensors, numbers, strings; readable with weights_only).
 
         keep_previous: False where going on from the state before this one would not come to the same."""
-        path = self.path / STATE
+        path = self.path / layout.STATE
         with replacing(path) as aside:
             with open(aside, "wb") as handle:
                 torch.save(state, handle)
             if path.is_file():
-                os.replace(path, self.path / PREVIOUS_STATE)
+                os.replace(path, self.path / layout.PREVIOUS_STATE)
         if not keep_previous:
-            (self.path / PREVIOUS_STATE).unlink(missing_ok=True)
+            (self.path / layout.PREVIOUS_STATE).unlink(missing_ok=True)
 
     def load_state(self, map_location: str | torch.device = "cpu") -> dict[str, Any] | None:
         """The last saved state, or the previous one if it is damaged (logged), or None."""
-        newest, previous = self.path / STATE, self.path / PREVIOUS_STATE
+        newest, previous = self.path / layout.STATE, self.path / layout.PREVIOUS_STATE
         if newest.is_file():
             state, damage = read_state(newest, map_location)
             if damage is None:
@@ -273,9 +263,9 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     """Rows of a stage's metrics.jsonl; while it is in work a last line torn by a kill is left out.
 
     Raises InputError for other damage, and for what is not what the stage was finished with."""
-    path, finished = folder / METRICS, is_finished(folder)
+    path, finished = folder / layout.METRICS, layout.is_finished(folder)
     if finished:
-        check_sealed(folder, METRICS)
+        check_sealed(folder, layout.METRICS)
     lines = path.read_bytes().splitlines() if path.is_file() else []
     rows = []
     for number, line in enumerate(lines, 1):

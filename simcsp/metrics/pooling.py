@@ -7,21 +7,10 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
+from simcsp.core import run_layout as layout
 from simcsp.core.arms import BASELINE, OF_CONTROL, OF_PRETRAINING
 from simcsp.core.errors import InputError
 from simcsp.core.provenance import check_pooled, differences, inputs_of, origin_of, read_fit, read_stage
-from simcsp.core.run_layout import (
-    CONTROL_STAGE,
-    LAST,
-    MLM,
-    PRETRAIN,
-    arm_checkpoints,
-    checkpoint_path,
-    finished_stages,
-    fit_key,
-    is_finished,
-    stage_of,
-)
 from simcsp.model.checksums import sha256_folder
 
 START = "start checkpoint"
@@ -47,7 +36,7 @@ def first_fits(fits: Sequence[Path]) -> dict[tuple[str, str], list[Path]]:
     models: dict[tuple[str, str], list[Path]] = defaultdict(list)
     for folder in fits:
         read_fit(folder)
-        key = fit_key(folder)
+        key = layout.fit_key(folder)
         models[key.arm, key.model].append(folder)
     return models
 
@@ -55,9 +44,9 @@ def first_fits(fits: Sequence[Path]) -> dict[tuple[str, str], list[Path]]:
 def check_stages(run: Path) -> None:
     """Refuse finished stages of pre-training that were exchanged, whose seeds were not made alike, or that began from
     another first stage than the run has."""
-    first = checkpoint_path(run / MLM, LAST) if is_finished(run / MLM) else None
-    for stage in (PRETRAIN, CONTROL_STAGE):
-        folders = finished_stages(run, stage)
+    first = layout.checkpoint_path(run / layout.MLM, layout.LAST) if layout.is_finished(run / layout.MLM) else None
+    for stage in (layout.PRETRAIN, layout.CONTROL_STAGE):
+        folders = layout.finished_stages(run, stage)
         for seed, folder in folders.items():
             read_stage(folder, stage, seed)
             check_start(folder, first)
@@ -76,13 +65,13 @@ def check_start(folder: Path, checkpoint: Path | None) -> None:
 
 def _start_of(run: Path, fit: Path) -> Path | None:
     """The checkpoint of the run's own finished pre-training that a fit should have started from."""
-    key = fit_key(fit)
+    key = layout.fit_key(fit)
     if key.arm not in (BASELINE, *OF_PRETRAINING, *OF_CONTROL):
         return None
-    checkpoints = arm_checkpoints(run, key.arm)
+    checkpoints = layout.arm_checkpoints(run, key.arm)
     seed = next(iter(checkpoints), None) if key.arm == BASELINE else key.pretrain_seed  # only fresh weights differ
     checkpoint = checkpoints.get(seed)
-    return checkpoint if checkpoint is not None and is_finished(stage_of(checkpoint)) else None
+    return checkpoint if checkpoint is not None and layout.is_finished(layout.stage_of(checkpoint)) else None
 
 
 def arm_differences(fits: Sequence[Path]) -> list[str]:

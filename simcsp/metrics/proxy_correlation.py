@@ -13,24 +13,10 @@ import numpy as np
 import pandas as pd
 from accelerate import Accelerator
 
+from simcsp.core import run_layout as layout
 from simcsp.core.config import Config, FinetuneConfig, flatten, to_dict
 from simcsp.core.errors import InputError
 from simcsp.core.files import copy_files, read_json, remove_folder, replace_folder, write_json
-from simcsp.core.run_layout import (
-    CONTROL_STAGE,
-    LAST,
-    PRETRAIN,
-    RELATE,
-    SPLITS,
-    SPLITS_RECORD,
-    START,
-    SUMMARY,
-    best_of,
-    checkpoint_path,
-    finished_fits,
-    finished_stages,
-    step_checkpoints,
-)
 from simcsp.labels.motifs import Motifs
 from simcsp.labels.spliceator import Windows
 from simcsp.metrics.pooling import check_stages
@@ -88,11 +74,11 @@ def find_checkpoints(runs: Sequence[Path]) -> list[Checkpoint]:
     checkpoints: dict[str, Checkpoint] = {}
     for run in runs:
         check_stages(run)
-        stages = {stage: finished_stages(run, stage) for stage in (PRETRAIN, CONTROL_STAGE)}
-        if not stages[PRETRAIN]:
+        stages = {stage: layout.finished_stages(run, stage) for stage in (layout.PRETRAIN, layout.CONTROL_STAGE)}
+        if not stages[layout.PRETRAIN]:
             raise InputError(f"{run}/pretrain is not finished: relate needs the checkpoints of a run of pretrain.sh")
         for stage, seed, path in [(stage, *item) for stage, folders in stages.items() for item in folders.items()]:
-            summary = read_json(path / SUMMARY)
+            summary = read_json(path / layout.SUMMARY)
             for folder, step in _steps(path, summary):
                 digest = sha256_folder(folder, card=False)
                 objective = summary["objective"] if step else "start"
@@ -102,9 +88,13 @@ def find_checkpoints(runs: Sequence[Path]) -> list[Checkpoint]:
 
 def _steps(stage: Path, summary: dict[str, Any]) -> list[tuple[Path, int]]:
     """(folder, step) of a stage's checkpoints by step, a step's own folder before the copies of it."""
-    steps = {checkpoint_path(stage, START): 0} | {folder: step for step, folder in step_checkpoints(stage).items()}
-    steps |= {checkpoint_path(stage, best_of(proxy)): best["step"] for proxy, best in summary["best"].items()}
-    steps |= {checkpoint_path(stage, LAST): summary["steps"]}
+    steps = {layout.checkpoint_path(stage, layout.START): 0} | {
+        folder: step for step, folder in layout.step_checkpoints(stage).items()
+    }
+    steps |= {
+        layout.checkpoint_path(stage, layout.best_of(proxy)): best["step"] for proxy, best in summary["best"].items()
+    }
+    steps |= {layout.checkpoint_path(stage, layout.LAST): summary["steps"]}
     return sorted(((folder, step) for folder, step in steps.items() if folder.is_dir()), key=lambda pair: pair[1])
 
 
@@ -126,7 +116,7 @@ def require_same_data(configs: dict[Path, Config]) -> None:
 
 def _measured_under(run: Path, config: Config) -> dict[str, Any]:
     """All that decides proxies and F1 besides the checkpoint, flat."""
-    path = run / SPLITS / SPLITS_RECORD
+    path = run / layout.SPLITS / layout.SPLITS_RECORD
     if not path.is_file():
         raise InputError(f"{path} does not exist: the run has no labelled windows (data.spliceator) to fine-tune on")
     data = ("context", "motif_bed", "motif_fasta", "motif_window")
@@ -140,17 +130,17 @@ def _measured_under(run: Path, config: Config) -> dict[str, Any]:
 
 def share_splits(run: Path) -> None:
     """Give RUN/relate, which fine-tuning takes for a run folder, the splits of the run."""
-    target = run / RELATE / SPLITS
+    target = run / layout.RELATE / layout.SPLITS
     if not target.is_dir():
         with replace_folder(target) as folder:
-            copy_files(run / SPLITS, folder)
+            copy_files(run / layout.SPLITS, folder)
 
 
 def measure_proxies(
     checkpoint: Checkpoint, chosen: Windows, motifs: Motifs | None, config: Config, accelerator: Accelerator
 ) -> dict[str, Any]:
     """{'pooling': ..., 'layers': measure_layers of it}, from RUN/relate/proxies where it has been measured before."""
-    path = checkpoint.run / RELATE / f"proxies/{checkpoint.arm}.json"
+    path = checkpoint.run / layout.RELATE / f"proxies/{checkpoint.arm}.json"
     inputs = {
         "checkpoint": checkpoint.sha256,
         "windows": chosen.sha256,
@@ -214,8 +204,8 @@ def finetuned_scores(checkpoint: Checkpoint, config: Config) -> dict[str, float]
     Those before are of the same test windows and sites as those after. NaN where nothing was measured.
     """
     settings = config.finetune
-    folders = finished_fits(checkpoint.run / RELATE, checkpoint.arm, settings.sites[0])
-    summaries = [read_json(folder / SUMMARY) for folder in folders]
+    folders = layout.finished_fits(checkpoint.run / layout.RELATE, checkpoint.arm, settings.sites[0])
+    summaries = [read_json(folder / layout.SUMMARY) for folder in folders]
     scores = pd.DataFrame([summary["metrics"] for summary in summaries if _asked_for(summary, settings)])
     row = {"n": len(scores)}
     for outcome in OUTCOMES:
@@ -238,9 +228,9 @@ def _asked_for(summary: dict[str, Any], settings: FinetuneConfig) -> bool:
 def drop_weights(run: Path) -> None:
     """Remove the classifiers fitted under RUN/relate: their scores are what is wanted, and they would fill the disk and
     be taken for models of the run."""
-    for fit in finished_fits(run / RELATE):
-        if checkpoint_path(fit).is_dir():
-            remove_folder(checkpoint_path(fit))
+    for fit in layout.finished_fits(run / layout.RELATE):
+        if layout.checkpoint_path(fit).is_dir():
+            remove_folder(layout.checkpoint_path(fit))
 
 
 # -- correlations ------------------------------------------------------------------------------------------------------

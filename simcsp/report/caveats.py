@@ -6,21 +6,12 @@ from pathlib import Path
 
 import pandas as pd
 
+from simcsp.core import run_layout as layout
 from simcsp.core.arms import BASELINE, FLOORS, OF_CONTROL, OF_PRETRAINING, holds_classifier
 from simcsp.core.config import Config
 from simcsp.core.config_file import read_saved
 from simcsp.core.files import read_json
 from simcsp.core.provenance import REMEDY
-from simcsp.core.run_layout import (
-    CONFIG,
-    OVERLAP,
-    PRETRAIN,
-    SPLITS,
-    SPLITS_RECORD,
-    SUMMARY,
-    begun_fits,
-    finished_stages,
-)
 from simcsp.metrics.pooling import arm_differences
 from simcsp.report.collect import FIT, Comparison, fold_summaries, main_size, near_duplicate_share
 from simcsp.report.table import code, plain
@@ -49,7 +40,7 @@ def find_caveats(comparison: Comparison, table: pd.DataFrame) -> list[str]:
 
 def is_synthetic(folder: Path) -> bool:
     """Whether the windows of a run say that they are made up."""
-    return "SYNTHETIC" in read_json(folder / SPLITS / SPLITS_RECORD, REMEDY)["species"]
+    return "SYNTHETIC" in read_json(folder / layout.SPLITS / layout.SPLITS_RECORD, REMEDY)["species"]
 
 
 def _list(items: list[str]) -> str:
@@ -123,7 +114,7 @@ def epoch_limits(comparison: Comparison) -> list[str]:
 
 def overlap(config: Config) -> list[str]:
     """What the pre-training text holds of the evaluation."""
-    path = config.folder / OVERLAP
+    path = config.folder / layout.OVERLAP
     if not path.is_file():
         return []
     parts = read_json(path, "delete it and rerun pretrain.py, which measures it again")["parts"]
@@ -145,8 +136,8 @@ def overlap(config: Config) -> list[str]:
 def selection(config: Config) -> list[str]:
     """Models selected on data that they are scored on."""
     caveats = []
-    stages = finished_stages(config.folder, PRETRAIN).values()
-    best = {proxy for stage in stages for proxy in read_json(stage / SUMMARY, REMEDY)["best"]}
+    stages = layout.finished_stages(config.folder, layout.PRETRAIN).values()
+    best = {proxy for stage in stages for proxy in read_json(stage / layout.SUMMARY, REMEDY)["best"]}
     if "sccs" in best and config.data.selection_share == 0:
         caveats.append(
             "Selected on evaluation data: `data.selection_share` is 0, so `best_sccs` was selected by SCCS on the "
@@ -175,8 +166,8 @@ def selection(config: Config) -> list[str]:
 def leaks(config: Config) -> list[str]:
     """Checkpoints and text that have seen labels of windows that may be tested."""
     caveats = []
-    for fit in begun_fits(config.folder):
-        arm, _, source = read_saved(fit / CONFIG)["finetune"]["arms"][0].partition("=")
+    for fit in layout.begun_fits(config.folder):
+        arm, _, source = read_saved(fit / layout.CONFIG)["finetune"]["arms"][0].partition("=")
         sentence = (
             f"{code(arm)} starts from {plain(source)}, a fine-tuned classifier: its training windows may be test "
             "windows here."

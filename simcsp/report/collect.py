@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from simcsp.core import run_layout as layout
 from simcsp.core.arms import ARMS, BASELINE, CONTROL
 from simcsp.core.config import Config, flatten, to_dict
 from simcsp.core.config_file import read_saved
@@ -17,27 +18,6 @@ from simcsp.core.errors import InputError
 from simcsp.core.files import check_hash, read_json, read_table, sha256_file
 from simcsp.core.provenance import BOOKKEEPING, REMEDY, check_sealed, read_fit
 from simcsp.core.run_folder import PREDICTION_COLUMNS, read_metrics
-from simcsp.core.run_layout import (
-    BASES,
-    BENCHMARK,
-    BENCHMARK_TABLE,
-    CONFIG,
-    CONTROL_STAGE,
-    ENVIRONMENT,
-    LAST,
-    METRICS,
-    MLM,
-    PREDICTIONS,
-    PRETRAIN,
-    SUMMARY,
-    best_of,
-    checkpoint_of,
-    finished_fits,
-    finished_stages,
-    fit_key,
-    is_finished,
-    stage_folders,
-)
 from simcsp.metrics.pooling import check_fits, check_stages
 from simcsp.metrics.scores import TEST_TO_TRAIN
 
@@ -83,8 +63,8 @@ def label_runs(configs: list[Config]) -> dict[str, Config]:
 
 def fold_summaries(folder: Path, task: str = "windows") -> Iterator[tuple[Path, dict[str, Any]]]:
     """(its folder, its summary.json) of each finished fold of a run. task: of finetune.task."""
-    for path in finished_fits(folder):
-        if (fit_key(path).site == BASES) == (task == "bases"):
+    for path in layout.finished_fits(folder):
+        if (layout.fit_key(path).site == layout.BASES) == (task == "bases"):
             yield path, read_fit(path)
 
 
@@ -115,7 +95,7 @@ def collect_folds(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
         more = {"ratio": windows["test"] / windows["train"], "val": windows["val"]}
         more["hit_limit"] = bool(summary.get("hit_limit"))
         rows += [{**job, "metric": key, "value": value, **more} for key, value in summary["metrics"].items()]
-        predictions = path / PREDICTIONS
+        predictions = path / layout.PREDICTIONS
         check_hash(predictions, summary.get("sha256", {}).get(predictions.name), REMEDY)
         tables.append(read_table(predictions, PREDICTION_COLUMNS, REMEDY).assign(**job))
         hashes.setdefault(_data_hash(path), path)
@@ -138,7 +118,7 @@ def main_size(scores: pd.DataFrame) -> int:
 
 
 def _data_hash(fold: Path) -> str:
-    return read_json(fold / ENVIRONMENT, REMEDY)["inputs"]["spliceator"]
+    return read_json(fold / layout.ENVIRONMENT, REMEDY)["inputs"]["spliceator"]
 
 
 # -- several runs ------------------------------------------------------------------------------------------------------
@@ -194,7 +174,7 @@ def _same_arm(runs: Mapping[str, Config], before: pd.DataFrame, after: pd.DataFr
 
 def _settings_of(run: Path, arm: str) -> tuple[dict[str, Any], ...]:
     """Settings of an arm's fine-tuning and pre-training but for the seed and what does not matter."""
-    settings = flatten(_saved_stage(run, checkpoint_of(arm)[0]))
+    settings = flatten(_saved_stage(run, layout.checkpoint_of(arm)[0]))
     skipped = (*BOOKKEEPING, "seed", "pretrain.seeds", "model.source")
     both = _origin(run, arm)[1], settings
     return tuple({key: value for key, value in each.items() if not key.startswith(skipped)} for each in both)
@@ -203,16 +183,20 @@ def _settings_of(run: Path, arm: str) -> tuple[dict[str, Any], ...]:
 def _saved_stage(run: Path, stage: str) -> dict[str, Any]:
     """The config of a stage of pre-training, of the first of several seeds, which differ in the seed alone; {} without
     one."""
-    saved = [folder / CONFIG for folder in stage_folders(run, stage).values() if (folder / CONFIG).is_file()]
+    saved = [
+        folder / layout.CONFIG
+        for folder in layout.stage_folders(run, stage).values()
+        if (folder / layout.CONFIG).is_file()
+    ]
     return read_saved(saved[0]) if saved else {}
 
 
 def _origin(run: Path, arm: str) -> tuple[dict[str, str], dict[str, Any]]:
     """What an arm's first fold was made from: hashes of its inputs, and its settings."""
     fold = next(path for path, summary in fold_summaries(run) if summary["arm"] == arm)
-    settings = flatten(read_saved(fold / CONFIG))
+    settings = flatten(read_saved(fold / layout.CONFIG))
     kept = {key: value for key, value in settings.items() if not key.startswith((*BOOKKEEPING, "model.source"))}
-    return read_json(fold / ENVIRONMENT, REMEDY)["inputs"], kept
+    return read_json(fold / layout.ENVIRONMENT, REMEDY)["inputs"], kept
 
 
 def _new_jobs(table: pd.DataFrame, before: pd.DataFrame) -> pd.DataFrame:
@@ -258,9 +242,9 @@ def differing_settings(runs: Mapping[str, Config]) -> dict[str, list[Any]]:
     settings = []
     for config in runs.values():
         values = flatten(to_dict(config))
-        for stage in (MLM, PRETRAIN):  # a fold's config does not hold them
+        for stage in (layout.MLM, layout.PRETRAIN):  # a fold's config does not hold them
             section = _saved_stage(config.folder, stage).get(stage, {"steps": 0})
-            if seeds := list(stage_folders(config.folder, stage).keys() - {None}):
+            if seeds := list(layout.stage_folders(config.folder, stage).keys() - {None}):
                 section = section | {"seeds": sorted(seeds)}
             values = {key: value for key, value in values.items() if not key.startswith(f"{stage}.")}
             values |= flatten({stage: section})
@@ -297,8 +281,8 @@ def _proxies_of(folder: Path) -> dict[tuple[str, str, str], list[float]]:
     """{(arm or floor, dataset, metric): values} of one run, one for each pre-training seed that differs in it: the
     start is the same for all."""
     rows: dict[tuple[str, str, str], list[float]] = {}
-    for stage, prefix in ((PRETRAIN, ""), (CONTROL_STAGE, CONTROL)):
-        for path in finished_stages(folder, stage).values():
+    for stage, prefix in ((layout.PRETRAIN, ""), (layout.CONTROL_STAGE, CONTROL)):
+        for path in layout.finished_stages(folder, stage).values():
             for key, value in _proxies_of_stage(path, prefix):
                 rows.setdefault(key, []).append(value)
     return {key: values[:1] if len(set(values)) == 1 else values for key, values in rows.items()}
@@ -306,13 +290,13 @@ def _proxies_of(folder: Path) -> dict[tuple[str, str, str], list[float]]:
 
 def _proxies_of_stage(path: Path, prefix: str) -> Iterator[tuple[tuple[str, str, str], float]]:
     """((arm or floor, dataset, metric), value) of one finished stage."""
-    summary = read_json(path / SUMMARY, REMEDY)
+    summary = read_json(path / layout.SUMMARY, REMEDY)
     validations = {row["step"]: row for row in read_metrics(path) if {"val/sccs", "val/nmi"} & set(row)}
     steps = {} if prefix else {BASELINE: 0}
-    steps |= {f"{prefix}{LAST}": summary["steps"]}
-    steps |= {f"{prefix}{best_of(proxy)}": best["step"] for proxy, best in summary["best"].items()}
+    steps |= {f"{prefix}{layout.LAST}": summary["steps"]}
+    steps |= {f"{prefix}{layout.best_of(proxy)}": best["step"] for proxy, best in summary["best"].items()}
     if missing := sorted(set(steps.values()) - set(validations)):
-        raise InputError(f"{path / METRICS} has no validation of step {missing[0]}: damaged; {REMEDY}")
+        raise InputError(f"{path / layout.METRICS} has no validation of step {missing[0]}: damaged; {REMEDY}")
     floors = {} if prefix else summary["floors"]  # both stages measure the same ones
     for proxy, dataset in (("sccs", "selection"), ("nmi", "motifs")):
         values = {arm: validations[step].get(f"val/{proxy}") for arm, step in steps.items()}
@@ -332,10 +316,10 @@ def benchmark_values(comparison: Comparison) -> pd.DataFrame:
     columns = ["arm", "site", "seed", "fold", "dataset", "metric"]
     tables = [pd.DataFrame(columns=[*columns, "value"])]
     for run, config in comparison.runs.items():
-        path = config.folder / BENCHMARK / BENCHMARK_TABLE
+        path = config.folder / layout.BENCHMARK / layout.BENCHMARK_TABLE
         if path.is_file():
             again = f"run evaluate.py benchmark {config.folder} again"
-            if (path.parent / SUMMARY).is_file():  # earlier versions wrote none
+            if (path.parent / layout.SUMMARY).is_file():  # earlier versions wrote none
                 check_benchmark(config.folder, again)
             table = read_table(path, [*columns, "value"], again)
             tables.append(table.assign(arm=[comparison.names.get((run, arm), arm) for arm in table["arm"]]))
@@ -344,17 +328,17 @@ def benchmark_values(comparison: Comparison) -> pd.DataFrame:
 
 def check_benchmark(run: Path, again: str) -> None:
     """Refuse a benchmark.csv that is not what was written, or of fits that have been done again since."""
-    out = run / BENCHMARK
-    check_sealed(out, BENCHMARK_TABLE, remedy=again)
-    for name, digest in read_json(out / SUMMARY, again)["fits"].items():
-        if is_finished(run / name) and sha256_file(run / name / SUMMARY) != digest:
-            raise InputError(f"{out / BENCHMARK_TABLE} was made before {run / name} was fitted anew: {again}")
+    out = run / layout.BENCHMARK
+    check_sealed(out, layout.BENCHMARK_TABLE, remedy=again)
+    for name, digest in read_json(out / layout.SUMMARY, again)["fits"].items():
+        if layout.is_finished(run / name) and sha256_file(run / name / layout.SUMMARY) != digest:
+            raise InputError(f"{out / layout.BENCHMARK_TABLE} was made before {run / name} was fitted anew: {again}")
 
 
 def objective_of(config: Config) -> str | None:
     """What the pretrain stage of a run trained (pretrain.objective), under all of its seeds; None where it has none."""
-    for folder in finished_stages(config.folder, PRETRAIN).values():
-        return read_json(folder / SUMMARY, REMEDY)["objective"]
+    for folder in layout.finished_stages(config.folder, layout.PRETRAIN).values():
+        return read_json(folder / layout.SUMMARY, REMEDY)["objective"]
     return None
 
 

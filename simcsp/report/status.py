@@ -11,28 +11,12 @@ from pathlib import Path
 
 import yaml
 
+from simcsp.core import run_layout as layout
 from simcsp.core.arms import PROXIES
 from simcsp.core.errors import InputError, describe_os_error
 from simcsp.core.files import read_json
 from simcsp.core.locks import LOCK, lock_holder
 from simcsp.core.provenance import check_sealed
-from simcsp.core.run_layout import (
-    BEST_SETTINGS,
-    CONFIG,
-    ENVIRONMENT,
-    METRICS,
-    MLM,
-    PRETRAIN,
-    REPORT,
-    REPORT_TEXT,
-    SUMMARY,
-    begun_fits,
-    begun_stages,
-    finished_fits,
-    fit_key,
-    is_finished,
-    trial_folders,
-)
 
 _NO_SIGN = "no results yet"
 
@@ -78,16 +62,16 @@ def status_or_damage(run: Path) -> Status:
 
 def is_run(folder: Path) -> bool:
     """Whether a folder has a stage in it, begun or done."""
-    return bool(begun_stages(folder) or begun_fits(folder) or trial_folders(folder))
+    return bool(layout.begun_stages(folder) or layout.begun_fits(folder) or layout.trial_folders(folder))
 
 
 def status_of(run: Path) -> Status:
     """The status of one run: of the first stage that is not done, else of the last."""
-    begun, fits, done = begun_stages(run), begun_fits(run), finished_fits(run)
-    unfinished = [stage for stage in begun if not is_finished(stage)]
+    begun, fits, done = layout.begun_stages(run), layout.begun_fits(run), layout.finished_fits(run)
+    unfinished = [stage for stage in begun if not layout.is_finished(stage)]
     waiting = len(fits) - len(done)
-    if trials := trial_folders(run):
-        best = run / BEST_SETTINGS
+    if trials := layout.trial_folders(run):
+        best = run / layout.BEST_SETTINGS
         said = (
             "search",
             f"{len(trials)} trials",
@@ -104,10 +88,10 @@ def status_of(run: Path) -> Status:
 
 def _pretraining(stage: Path) -> tuple[str, str]:
     """(progress, headline) of a stage of pre-training."""
-    if not (stage / CONFIG).is_file():
+    if not (stage / layout.CONFIG).is_file():
         return "", _NO_SIGN
-    config = yaml.safe_load((stage / CONFIG).read_text(encoding="utf-8"))
-    steps = config[MLM if stage.name == MLM else PRETRAIN]["steps"]
+    config = yaml.safe_load((stage / layout.CONFIG).read_text(encoding="utf-8"))
+    steps = config[layout.MLM if stage.name == layout.MLM else layout.PRETRAIN]["steps"]
     rows = _rows(stage)
     step = max((row["step"] for row in rows), default=0)
     latest: dict[str, float] = {}
@@ -124,7 +108,7 @@ def _pretraining(stage: Path) -> tuple[str, str]:
 
 def _rows(stage: Path) -> list[dict]:
     """metrics.jsonl as far as it can be read: its last line may be half written by now."""
-    path, rows = stage / METRICS, []
+    path, rows = stage / layout.METRICS, []
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
         try:
             rows.append(json.loads(line))
@@ -137,19 +121,19 @@ def _scores(folds: list[Path]) -> str:
     """Mean F1 of each arm over the fits that are done."""
     values: dict[str, list[float]] = defaultdict(list)
     for path in folds:
-        metrics = read_json(path / SUMMARY)["metrics"]
+        metrics = read_json(path / layout.SUMMARY)["metrics"]
         if "test/f1" in metrics:
-            values[fit_key(path).arm].append(metrics["test/f1"])
+            values[layout.fit_key(path).arm].append(metrics["test/f1"])
     means = ", ".join(f"{arm} {sum(found) / len(found):.3f} ({len(found)})" for arm, found in values.items())
     return f"F1 {means}" if means else _NO_SIGN
 
 
 def _verdict(run: Path) -> str | None:
     """The first line of the report, where there is one."""
-    path = run / REPORT / REPORT_TEXT
+    path = run / layout.REPORT / layout.REPORT_TEXT
     if not path.is_file():
         return None
-    if is_finished(path.parent):  # reports of earlier versions have no seal
+    if layout.is_finished(path.parent):  # reports of earlier versions have no seal
         check_sealed(path.parent, path.name, remedy=f"run evaluate.py report {run} again")
     lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("> ")]
     return lines[0].strip("> *") if lines else None
@@ -162,7 +146,7 @@ def _state(run: Path, unfinished: bool) -> str:
         return f"running, {holders[0]}" + (f", and {len(holders) - 1} more" if holders[1:] else "")
     if not unfinished:
         return "done"
-    signs = [path.stat().st_mtime for name in (ENVIRONMENT, METRICS) for path in run.rglob(name)]
+    signs = [path.stat().st_mtime for name in (layout.ENVIRONMENT, layout.METRICS) for path in run.rglob(name)]
     minutes = max(0.0, time.time() - max(signs)) / 60
     return "stopped, {}".format(f"{minutes:.0f} min ago" if minutes < 120 else f"{minutes / 60:.0f} h ago")
 

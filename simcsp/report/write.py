@@ -13,25 +13,13 @@ from matplotlib.figure import Figure
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
+from simcsp.core import run_layout as layout
 from simcsp.core.arms import BASELINE, CONTROL, FLOORS, PROXIES
 from simcsp.core.config import Config
 from simcsp.core.errors import InputError
 from simcsp.core.files import read_json, write_text
 from simcsp.core.provenance import seal
 from simcsp.core.run_folder import read_metrics
-from simcsp.core.run_layout import (
-    CONFIG,
-    CONTROL_STAGE,
-    PRETRAIN,
-    REPORT,
-    REPORT_CONTRASTS,
-    REPORT_TABLE,
-    REPORT_TEXT,
-    SUMMARY,
-    finished_fits,
-    finished_stages,
-    fit_key,
-)
 from simcsp.metrics.sccs import SCCS_CEILING
 from simcsp.metrics.scores import classification_scores
 from simcsp.report.caveats import find_caveats, is_synthetic
@@ -91,7 +79,7 @@ def write_report(config: Config, *more: Config, out: Path | None = None) -> str:
     runs = label_runs([config, *more])
     if out is None:
         for one in runs.values():
-            for arm in dict.fromkeys(fit_key(path).arm for path in finished_fits(one.folder)):
+            for arm in dict.fromkeys(layout.fit_key(path).arm for path in layout.finished_fits(one.folder)):
                 show_arm(one.folder, arm)
     out = out or default_folder([config, *more])
     comparison = merge(runs)
@@ -105,20 +93,20 @@ def write_report(config: Config, *more: Config, out: Path | None = None) -> str:
     out.mkdir(parents=True, exist_ok=True)
     verdict = judge(comparison, contrasts, measure_distances(comparison, out / "distances.json"))
     caveats = find_caveats(comparison, table)
-    write_text(out / REPORT_TABLE, table.to_csv(index=False, float_format="%.6g"))
+    write_text(out / layout.REPORT_TABLE, table.to_csv(index=False, float_format="%.6g"))
     tested = contrast_rows(contrasts)
-    write_text(out / REPORT_CONTRASTS, tested.to_csv(index=False, float_format="%.6g"))
+    write_text(out / layout.REPORT_CONTRASTS, tested.to_csv(index=False, float_format="%.6g"))
     figures = draw(comparison, by_type, tested[tested["metric"] == ENDPOINT].dropna(subset="low"), title, out)
     text = to_markdown(title, comparison, table, contrasts, verdict, caveats, figures)
-    write_text(out / REPORT_TEXT, text)
+    write_text(out / layout.REPORT_TEXT, text)
     write_text(out / "report.html", to_html(title, text, out, supported=verdict.supported))
-    seal(out, {}, [out / REPORT_TABLE, out / REPORT_CONTRASTS, out / REPORT_TEXT])
+    seal(out, {}, [out / layout.REPORT_TABLE, out / layout.REPORT_CONTRASTS, out / layout.REPORT_TEXT])
     for events in out.glob("events.out.tfevents.*"):
         events.unlink()
     with SummaryWriter(str(out)) as writer:
         writer.add_text("report", text)
-        if fits := finished_fits(next(iter(runs.values())).folder):
-            show_file(writer, "config of fine-tuning", fits[0] / CONFIG)
+        if fits := layout.finished_fits(next(iter(runs.values())).folder):
+            show_file(writer, "config of fine-tuning", fits[0] / layout.CONFIG)
         for name in figures:
             writer.add_image(f"report/{name}", plt.imread(out / f"{name}.png"), dataformats="HWC")
     where = " + ".join(str(one.folder) for one in runs.values())
@@ -128,11 +116,11 @@ def write_report(config: Config, *more: Config, out: Path | None = None) -> str:
 def default_folder(configs: list[Config]) -> Path:
     """RUN/report, or runs/<a>+<b>/report beside the first of several runs."""
     if len(configs) == 1:
-        return configs[0].folder / REPORT
+        return configs[0].folder / layout.REPORT
     name = "+".join(config.folder.name for config in configs)
     if len(name) > _LONGEST_NAME:
         raise InputError(f"{len(configs)} run names joined are too long for a folder: name one with --out FOLDER")
-    return configs[0].folder.parent / name / REPORT
+    return configs[0].folder.parent / name / layout.REPORT
 
 
 def pool_predictions(comparison: Comparison) -> pd.DataFrame:
@@ -301,16 +289,16 @@ def safe_name(run: str) -> str:
 def draw_proxies(config: Config, suffix: str) -> Figure:
     """SCCS and NMI while pre-training, those of the control beside them; of several seeds mean and range."""
     tables, floors = {}, {}
-    for stage in (PRETRAIN, CONTROL_STAGE):
-        folders = list(finished_stages(config.folder, stage).values())
+    for stage in (layout.PRETRAIN, layout.CONTROL_STAGE):
+        folders = list(layout.finished_stages(config.folder, stage).values())
         seeds = [pd.DataFrame(row for row in read_metrics(path) if PROXY_KEYS & set(row)) for path in folders]
         if seeds:
             tables[stage] = _band_of_seeds(
                 [seed.rename(columns=lambda name: name.removeprefix("val/")) for seed in seeds]
             )
-            floors = floors or read_json(folders[0] / SUMMARY, REMEDY)["floors"]
+            floors = floors or read_json(folders[0] / layout.SUMMARY, REMEDY)["floors"]
     floors = {key.removeprefix("floor/"): value for key, value in floors.items() if not key.endswith(("_low", "_high"))}
-    bound = tables[PRETRAIN].get("nmi_bound", pd.Series([0.0])).max()
+    bound = tables[layout.PRETRAIN].get("nmi_bound", pd.Series([0.0])).max()
     ceilings = {"sccs": SCCS_CEILING, "nmi": bound}
     return proxy_curves(tables, floors, ceilings, f"{config.name}: proxies while pre-training{suffix}")
 

@@ -15,29 +15,13 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
+from simcsp.core import run_layout as layout
 from simcsp.core.arms import FLOORS, OF_CONTROL, OF_PRETRAINING
 from simcsp.core.colours import class_colour
 from simcsp.core.config import Config, to_dict
 from simcsp.core.config_file import read_saved
 from simcsp.core.files import read_json, read_table, write_text
 from simcsp.core.run_folder import HEADLINES, START_ANEW, RunFolder, read_metrics
-from simcsp.core.run_layout import (
-    CONFIG,
-    CORPUS,
-    ENVIRONMENT,
-    FINETUNE,
-    FLOOR_CURVES,
-    OVERLAP,
-    PICTURES,
-    PREDICTIONS,
-    PROJECTOR,
-    SUMMARY,
-    begun_stages,
-    checkpoint_of,
-    finished_fits,
-    run_of_stage,
-    stage_folders,
-)
 from simcsp.metrics.clustering import lay_out, principal_components
 from simcsp.training.validation import Embedded, Validation
 
@@ -83,7 +67,7 @@ class Curves:
         """Keep and show what a validation looks like: values to draw histograms of, within [-1, 1], and a PNG."""
         if not self.shown:
             return
-        folder = self.path / PICTURES
+        folder = self.path / layout.PICTURES
         folder.mkdir(exist_ok=True)
         with open(folder / f"{step:06d}.npz", "wb") as handle:
             np.savez_compressed(handle, **{name: values.astype(np.float16) for name, values in distributions.items()})
@@ -92,7 +76,7 @@ class Curves:
         self._show_picture(step)
 
     def _show_picture(self, step: int) -> None:
-        stem = self.path / PICTURES / f"{step:06d}"
+        stem = self.path / layout.PICTURES / f"{step:06d}"
         with np.load(stem.with_suffix(".npz")) as kept:
             for name in kept.files:
                 self.writer.add_histogram(name, kept[name].astype(np.float32), step, bins=np.linspace(-1, 1, 41))
@@ -106,23 +90,23 @@ class Curves:
         """Rebuild the view: what the run is, `rows` of metrics, and the pictures up to `step`; later ones go."""
         for events in self.path.glob("events.out.tfevents.*"):
             events.unlink()
-        for picture in (self.path / PICTURES).glob("*"):
+        for picture in (self.path / layout.PICTURES).glob("*"):
             if int(picture.stem) > step:
                 picture.unlink()
         if not self.shown:
             return
-        run = run_of_stage(self.path)
-        if self.path == next(iter(begun_stages(run)), None):  # the other stages would repeat it
+        run = layout.run_of_stage(self.path)
+        if self.path == next(iter(layout.begun_stages(run)), None):  # the other stages would repeat it
             for name, path in (
-                ("config", self.path / CONFIG),
-                ("environment", self.path / ENVIRONMENT),
-                ("pre-training text", run / CORPUS),
-                ("overlap of the evaluation with the text", run / OVERLAP),
+                ("config", self.path / layout.CONFIG),
+                ("environment", self.path / layout.ENVIRONMENT),
+                ("pre-training text", run / layout.CORPUS),
+                ("overlap of the evaluation with the text", run / layout.OVERLAP),
             ):
                 show_file(self.writer, name, path)
         for row in rows:
             self.show(row)
-        for picture in sorted((self.path / PICTURES).glob("*.npz")):
+        for picture in sorted((self.path / layout.PICTURES).glob("*.npz")):
             self._show_picture(int(picture.stem))
 
     def close(self) -> None:
@@ -205,7 +189,7 @@ def show_vectors(run: RunFolder, validation: Validation, embedded: Embedded, nam
     """Add an encoder to the run's PROJECTOR: labelled vectors of selection windows, by their first components."""
     if embedded.vectors is None:
         return
-    folder, chosen = run.path / PROJECTOR, np.linspace(0, len(embedded.vectors) - 1, MOST_VECTORS).astype(int)
+    folder, chosen = run.path / layout.PROJECTOR, np.linspace(0, len(embedded.vectors) - 1, MOST_VECTORS).astype(int)
     chosen = np.unique(chosen)
     points = principal_components(embedded.vectors[chosen])[:, :COMPONENTS]
     lines = ("\t".join(f"{value:.4g}" for value in row) for row in points)
@@ -251,7 +235,7 @@ def show_floors(folder: Path, floors: dict[str, dict[str, float]], steps: int) -
                 ends = ("", "_low", "_high") if proxy == "sccs" else ("",)
                 rows.setdefault(name, {}).update({f"val/{proxy}{end}": value for end in ends})
     for name, row in rows.items():
-        path = folder / FLOOR_CURVES / name
+        path = folder / layout.FLOOR_CURVES / name
         for events in path.glob("events.out.tfevents.*"):
             events.unlink()
         with SummaryWriter(str(path)) as writer:
@@ -270,16 +254,16 @@ def show_arm(folder: Path, arm: str) -> None:
     with a histogram of the folds, precision and recall of all test windows together, and in HPARAMS the settings of its
     pre-training and of its fits. folder: of the run.
     """
-    folds = [(path, read_json(path / SUMMARY, "train it again")) for path in finished_fits(folder, arm)]
+    folds = [(path, read_json(path / layout.SUMMARY, "train it again")) for path in layout.finished_fits(folder, arm)]
     whole = [(path, summary) for path, summary in folds if not summary.get("train_windows")]
     by_site: dict[str, list] = {}
     for path, summary in whole or folds:
         by_site.setdefault(summary["site"], []).append((path, summary))
-    for events in (folder / FINETUNE / arm).glob("events.out.tfevents.*"):
+    for events in (folder / layout.FINETUNE / arm).glob("events.out.tfevents.*"):
         events.unlink()
     if not folds:
         return
-    with SummaryWriter(str(folder / FINETUNE / arm)) as writer:
+    with SummaryWriter(str(folder / layout.FINETUNE / arm)) as writer:
         show_layout(writer)
         for site, of_site in by_site.items():
             prefix = "" if len(by_site) == 1 else f"{site}/"
@@ -294,12 +278,12 @@ def arm_settings(run: Path, arm: str, fit: Path) -> dict[str, object]:
     """The columns of an arm in HPARAMS: of its pre-training what every stage has and what is not as by default, under
     the names that a stage's own line has; of its fits stages, learning rate and labels. Floors have no pre-training."""
     shown: dict[str, object] = {"arm": arm, "objective": "none"}
-    settings = read_saved(fit / CONFIG)["finetune"]
+    settings = read_saved(fit / layout.CONFIG)["finetune"]
     if arm not in FLOORS:
-        stages = stage_folders(run, checkpoint_of(arm)[0])
+        stages = layout.stage_folders(run, layout.checkpoint_of(arm)[0])
         stage = next(iter(stages.values()), None)
-        if arm in (*OF_PRETRAINING, *OF_CONTROL) and stage is not None and (stage / CONFIG).is_file():
-            shown |= stage_settings(read_saved(stage / CONFIG)["pretrain"])
+        if arm in (*OF_PRETRAINING, *OF_CONTROL) and stage is not None and (stage / layout.CONFIG).is_file():
+            shown |= stage_settings(read_saved(stage / layout.CONFIG)["pretrain"])
         shown["stages_finetune"] = "+".join(settings["stages"])
         shown |= {} if settings["stages"] == ["probe"] else {"lr_finetune": settings["lr"]}
     sizes = settings.get("train_windows") or [None]  # runs of earlier versions have none
@@ -336,5 +320,5 @@ def _show_scores(writer: SummaryWriter, prefix: str, folds: list[tuple[Path, dic
         writer.add_scalar(f"{prefix}{tag}_most", scores[tag].max())
         writer.add_histogram(f"{prefix}{tag} of the folds", scores[tag].to_numpy(), bins=np.linspace(0, 1, 101))
     columns = ["label", "probability"]
-    table = pd.concat([read_table(path / PREDICTIONS, columns, START_ANEW) for path, _ in folds])
+    table = pd.concat([read_table(path / layout.PREDICTIONS, columns, START_ANEW) for path, _ in folds])
     writer.add_pr_curve(f"{prefix}test windows", table["label"].to_numpy(), table["probability"].to_numpy())

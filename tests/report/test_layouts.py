@@ -9,20 +9,8 @@ import pytest
 from made_runs import ARMS, make_run, pretrained
 from safetensors.torch import load_file, save_file
 
+from simcsp.core import run_layout as layout
 from simcsp.core.arms import BASELINE, starts_of
-from simcsp.core.run_layout import (
-    LAST,
-    REPORT,
-    REPORT_TABLE,
-    START,
-    SUMMARY,
-    begun_fits,
-    best_of,
-    checkpoint_path,
-    finished_fits,
-    fit_key,
-    stage_folders,
-)
 from simcsp.metrics.proxy_correlation import drop_weights, find_checkpoints
 from simcsp.model.checksums import write_checksums
 from simcsp.report.caveats import leaks, selection
@@ -59,9 +47,9 @@ def run_of(folder, name, seeds, labels=None, lr=1e-3, **options):
 
 def with_checkpoints(config, start):
     """Give each stage its start, and a `last` and `best_sccs` that differ from it by 1 % and 2 %."""
-    for folder in stage_folders(config.folder, "pretrain").values():
-        for name, factor in ((START, 1.0), (LAST, 1.01), (best_of("sccs"), 1.02)):
-            target = shutil.copytree(start, checkpoint_path(folder, name))
+    for folder in layout.stage_folders(config.folder, "pretrain").values():
+        for name, factor in ((layout.START, 1.0), (layout.LAST, 1.01), (layout.best_of("sccs"), 1.02)):
+            target = shutil.copytree(start, layout.checkpoint_path(folder, name))
             weights = {key: factor * value for key, value in load_file(target / "model.safetensors").items()}
             save_file(weights, target / "model.safetensors", metadata={"format": "pt"})
             write_checksums(target)
@@ -71,7 +59,7 @@ def with_checkpoints(config, start):
 def test_the_report_counts_every_fit_and_warns_of_selection_on_evaluation_data(tmp_path, seeds, labels, no_figures):
     config = run_of(tmp_path, "one", seeds, labels)
     write_report(config)
-    table = pd.read_csv(config.folder / REPORT / REPORT_TABLE).set_index(["metric", "arm"])
+    table = pd.read_csv(config.folder / layout.REPORT / layout.REPORT_TABLE).set_index(["metric", "arm"])
     models = 1 if seeds is None else len(seeds)
     assert table.loc[("test/f1", "last"), "n"] == 5 * models and table.loc[("test/f1", BASELINE), "n"] == 5
     assert table.loc[("val/sccs", "last"), "n"] == 1  # the same value under both seeds
@@ -83,10 +71,10 @@ def test_an_arm_that_starts_from_a_classifier_is_a_leak(tmp_path, seeds, labels)
     (tmp_path / "tuned").mkdir()
     (tmp_path / "tuned/head.safetensors").touch()
     config = run_of(tmp_path, "one", seeds, labels)
-    fit = next(path for path in begun_fits(config.folder) if fit_key(path).arm == "last")
+    fit = next(path for path in layout.begun_fits(config.folder) if layout.fit_key(path).arm == "last")
     path = fit / "config.yaml"
     path.write_text(path.read_text(encoding="utf-8").replace("- last\n", f"- last={tmp_path / 'tuned'}\n"))
-    (fit / SUMMARY).unlink()  # one that is not finished counts as well
+    (fit / layout.SUMMARY).unlink()  # one that is not finished counts as well
     assert len(leaks(config)) == 1 and str(tmp_path / "tuned") in leaks(config)[0]
 
 
@@ -119,10 +107,10 @@ def test_relate_finds_the_checkpoints_of_every_seed_and_leaves_no_classifier_beh
     assert [checkpoint.step for checkpoint in find_checkpoints([config.folder])] == [0, 5, 8]  # equal ones count once
     relate = make_run(tmp_path / "runs/one", "relate", {"pretrain-000005": 0.8}, train_windows=labels)
     relate.folder.rename(config.folder / "relate")
-    for fit in finished_fits(config.folder / "relate"):
-        shutil.copytree(start, checkpoint_path(fit))
+    for fit in layout.finished_fits(config.folder / "relate"):
+        shutil.copytree(start, layout.checkpoint_path(fit))
     drop_weights(config.folder)
-    assert len(finished_fits(config.folder / "relate")) == 5
+    assert len(layout.finished_fits(config.folder / "relate")) == 5
     assert not list((config.folder / "relate").rglob("model.safetensors"))
 
 
@@ -132,10 +120,10 @@ def test_the_status_counts_fits_and_names_the_stage_that_is_not_done(tmp_path, s
     status = status_of(config.folder)
     assert (status.stage, status.progress, status.state) == ("finetune", f"fits done: {5 + 10 * models}", "done")
     assert f"({5 * models})" in status.headline  # of last and best_sccs
-    (finished_fits(config.folder, "last")[-1] / SUMMARY).unlink()
+    (layout.finished_fits(config.folder, "last")[-1] / layout.SUMMARY).unlink()
     assert status_of(config.folder).progress.endswith("begun: 1")
-    stage = list(stage_folders(config.folder, "pretrain").values())[-1]
-    (stage / SUMMARY).unlink()
+    stage = list(layout.stage_folders(config.folder, "pretrain").values())[-1]
+    (stage / layout.SUMMARY).unlink()
     assert status_of(config.folder).stage == str(stage.relative_to(config.folder))
 
 
