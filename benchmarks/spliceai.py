@@ -112,9 +112,7 @@ def compare_scan(asked: argparse.Namespace, genome: Genome) -> None:
     known = ~np.concatenate(unknown)
     every_odds = {name: np.concatenate(parts, axis=1) for name, parts in pieces.items()}
     show_sides(sides, every_odds, speeds, truth, known, motifs)
-    for name, rows in floors.items():
-        among = scores(np.concatenate(rows, axis=1), truth, known, motifs)
-        print(f"| {name} | | | | {' | '.join(pair(among, key) for key in ('ap', 'topk', 'recall'))} | | |")
+    show_floors(floors, truth, known, motifs)
     counts = [(motifs[..., k] & known, motifs[..., k] & known & (truth == k + 1)) for k in (1, 0)]
     print(
         "donor / acceptor; "
@@ -153,6 +151,13 @@ def show_sides(
         cells = [f"{side.parameters:,}", f"{side.context:,}", pair(everywhere, "ap")]
         cells += [pair(among, key) for key in ("ap", "topk", "recall")] + rates
         print(f"| {side.name} | {' | '.join(cells)} |", flush=True)
+
+
+def show_floors(floors: dict[str, list[np.ndarray]], truth: np.ndarray, known: np.ndarray, motifs: np.ndarray) -> None:
+    """A row for each floor, of the candidates alone."""
+    for name, rows in floors.items():
+        among = scores(np.concatenate(rows, axis=1), truth, known, motifs)
+        print(f"| {name} | | | | {' | '.join(pair(among, key) for key in ('ap', 'topk', 'recall'))} | | |")
 
 
 def show_classes(

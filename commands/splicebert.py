@@ -39,13 +39,7 @@ def show_splicebert(words: list[str]) -> None:
     amount = "windows, constructs, pairs of a group, mutated bases (2000)"
     parser.add_argument("--windows", type=number_between(int, 10, 10**6), default=2000, help=amount)
     asked, others = parser.read(words)
-    sources = [path for path in asked.inputs if path.suffix not in (".yaml", ".yml")]
-    files = [str(path) for path in asked.inputs if path not in sources]
-    for source in sources:
-        if not source.is_dir():
-            raise InputError(f"{source} does not exist: give a run folder or a checkpoint folder")
-    if not sources:
-        raise InputError("splicebert: expected SOURCE [SOURCE ...] [CONFIG.yaml] (see splicebert --help)")
+    sources, files = _split_inputs(asked.inputs)
     configs = {source: _config(source, files, others) for source in sources}
     run = enclosing_run(sources[0])
     out = asked.out or (run or Path(configs[sources[0]].runs) / sources[0].resolve().name) / SPLICEBERT
@@ -61,6 +55,17 @@ def show_splicebert(words: list[str]) -> None:
         raise InputError(f"nothing could be measured: {'; '.join(missing.values())}")
     table = write_results(measured, missing, out)
     print(f"{len(table)} numbers of {len(measured)} checkpoints: {out}/results.csv, {out}/index.html")
+
+
+def _split_inputs(inputs: list[Path]) -> tuple[list[Path], list[str]]:
+    """(sources, configs) of the words without a flag."""
+    sources = [path for path in inputs if path.suffix not in (".yaml", ".yml")]
+    for source in sources:
+        if not source.is_dir():
+            raise InputError(f"{source} does not exist: give a run folder or a checkpoint folder")
+    if not sources:
+        raise InputError("splicebert: expected SOURCE [SOURCE ...] [CONFIG.yaml] (see splicebert --help)")
+    return sources, [str(path) for path in inputs if path not in sources]
 
 
 def _config(source: Path, files: list[str], others: list[str]) -> Config:
@@ -106,7 +111,7 @@ def _measure_all(
     subject: Subject, folder: Path, asked: Any, out: Path, chosen: list[str]
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """({result: rows and curves}, {result: what is missing}) of one checkpoint."""
-    name, config, of_bases = subject.name, subject.config, isinstance(subject.model, Labeller)
+    name, of_bases = subject.name, isinstance(subject.model, Labeller)
     if not of_bases and subject.limit == PUBLISHED_WINDOW:
         print(f"{name}: a model trained on exactly {PUBLISHED_WINDOW} nt meets shorter sequences in the constructs")
     results, missing = {}, {}
@@ -116,16 +121,12 @@ def _measure_all(
             missing[result] = f"{what} among the sources (models/simcsp-small-bases, models/simcsp-tiny are such)"
             continue
         needs = [asked.data / path for path in RESULTS[result].needs]
-        absent = [path for path in needs if not path.is_file()]
-        if absent:
-            missing[result] = f"{absent[0]} is missing: run python data/fetch.py {RESULTS[result].fetch}"
+        if absent := next((path for path in needs if not path.is_file()), None):
+            missing[result] = f"{absent} is missing: run python data/fetch.py {RESULTS[result].fetch}"
             print(f"{name}, {result}: {missing[result]}")
             continue
         path = out / "measured" / re.sub(r"[^\w.-]+", "-", name) / f"{result}.json"
-        inputs = {"format": FORMAT, "checkpoint": sha256_folder(folder, card=False), "windows": asked.windows}
-        inputs |= {"files": {file.name: sha256_file(file) for file in needs}, "seed": config.seed}
-        inputs |= {"precision": subject.accelerator.mixed_precision}
-        inputs |= {section: to_dict(config)[section] for section in RESULTS[result].sections}
+        inputs = _inputs(subject, result, folder, needs)
         if path.is_file() and (kept := read_json(path, "delete it, it is measured again"))["inputs"] == inputs:
             results[result] = kept["result"]
             continue
@@ -143,3 +144,11 @@ def _measure_all(
         results[result] = measured
         print(f"{name}, {result}: {len(measured['rows'])} numbers in {seconds} s", flush=True)
     return results, missing
+
+
+def _inputs(subject: Subject, result: str, folder: Path, files: list[Path]) -> dict[str, Any]:
+    """What a result depends on: it is measured again where this differs from what is kept."""
+    inputs = {"format": FORMAT, "checkpoint": sha256_folder(folder, card=False), "windows": subject.windows}
+    inputs |= {"files": {file.name: sha256_file(file) for file in files}, "seed": subject.config.seed}
+    inputs |= {"precision": subject.accelerator.mixed_precision}
+    return inputs | {section: to_dict(subject.config)[section] for section in RESULTS[result].sections}

@@ -289,6 +289,11 @@ def download(path: Path, source: Source, options: Options, locked: dict | None) 
         print(f"{source.name}: {source.requirement}, through pip", flush=True)
         download_package(source.requirement, source.sha256, path, options.timeout)
         return "data/sources.py"
+    return download_url(path, source, options, locked)
+
+
+def download_url(path: Path, source: Source, options: Options, locked: dict | None) -> str:
+    """The same of a source that has an address."""
     url = options.address(source.url)
     known, where = published_sum(source, options)
     if known is None and locked is None and source.checksums:

@@ -212,15 +212,9 @@ def make(args: argparse.Namespace) -> None:
     text = open_store([args.text], args.cache) if args.text else None
     made = {}
     for number, site in enumerate(SITES):
-        real, lost = real_sites(strands, spans, site)
-        if not real:
-            raise InputError(f"--length {args.length}: no {site} leaves room for a window: take a shorter one")
-        print(f"{site}s: {len(real) + lost:,} in the annotation, {lost:,} too near an end or an N")
         rng = np.random.default_rng([args.seed, number])
-        if args.per_class is not None:
-            real = [real[i] for i in np.sort(rng.permutation(len(real))[: args.per_class])]
-        made[site, 0] = decoys(rng, strands, bodies, real, site, shares)
-        made[site, 1] = real
+        made[site, 1] = positives(rng, strands, spans, site, args)
+        made[site, 0] = decoys(rng, strands, bodies, made[site, 1], site, shares)
     for path, site, label in files:
         windows = made[site, label]
         ids = cut(strands, windows, args.length)
@@ -234,6 +228,19 @@ def make(args: argparse.Namespace) -> None:
         write_text(path, "".join(lines_of(windows, ids, names, layout)))
         print(f"{path}: {describe(windows, ids, text)}" + (f"; {(~kept).sum():,} left out that share 80 nt with "
               "Training_data" if known else ""))  # fmt: skip
+
+
+def positives(
+    rng: np.random.Generator, strands: dict, spans: list, site: str, args: argparse.Namespace
+) -> list[Window]:
+    """The annotated sites of a type, as many as --per-class has."""
+    real, lost = real_sites(strands, spans, site)
+    if not real:
+        raise InputError(f"--length {args.length}: no {site} leaves room for a window: take a shorter one")
+    print(f"{site}s: {len(real) + lost:,} in the annotation, {lost:,} too near an end or an N")
+    if args.per_class is None:
+        return real
+    return [real[i] for i in np.sort(rng.permutation(len(real))[: args.per_class])]
 
 
 def negative_sets(folder: Path) -> list[Path]:

@@ -4,7 +4,7 @@ neighbours (SpliceBERT's figure 4, Chen et al. 2024), beside pairs of bases of t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,35 +47,13 @@ def read_pairs(path: Path, places: Placed, length: int, seed: int, most: int) ->
     Raises InputError with the line for what is malformed, and where the sites show other bases than named: then the
     file is of another build.
     """
-    rows, agree = [], []
-    with open_binary(path) as handle:
-        for number, line in enumerate(handle, start=1):
-            fields = line.decode("utf-8", "replace").rstrip("\n").split("\t")
-            try:
-                chrom, first, _, _, second, _, name, _, strand = fields[:9]
-                words = name.split("|")
-                start, end = map(int, words[0].split(":")[1].split("-"))
-                pair = np.array([int(first), int(second)])
-            except (ValueError, IndexError):
-                raise InputError(
-                    f"{path}, line {number}: no pair of sites in BEDPE with a transcript's region"
-                ) from None
-            if len(words) == 7:
-                kinds, bases = words[2:4], words[4:6]
-            else:
-                kinds, bases = ("DA", ("GT", "AG")) if strand == "+" else ("AD", ("AG", "GT"))
-            left = int(pair.sum()) // 2 - length // 2
-            if left < start or left + length > end or np.ptp(pair) > length - 3:
-                continue
-            known = places.fetch(chrom, left, left + length, strand)
-            if known is None or (known[0] == N).any():
-                continue
-            at = pair - left if strand == "+" else length - 1 - (pair - left)
-            if at.min() < 2 or at.max() > length - 3:
-                continue
-            agree += [_shows(known[0], site, kind, motif) for site, kind, motif in zip(at, kinds, bases)]
-            rows.append((known[0], at, list(kinds), known[1]))
-    told = [shown for shown in agree if shown is not None]
+    rows, told = [], []
+    for pair in _file_pairs(path):
+        if (window := pair.window(places, length)) is not None:
+            ids, at, gene = window
+            shown = [_shows(ids, site, kind, motif) for site, kind, motif in zip(at, pair.kinds, pair.bases)]
+            told += [agrees for agrees in shown if agrees is not None]
+            rows.append((ids, at, list(pair.kinds), gene))
     if told and np.mean(told) < AGREEMENT:
         raise InputError(
             f"{path}: {np.mean(told):.0%} of its sites show the bases that it names: the file is of another build than "
@@ -90,6 +68,51 @@ def read_pairs(path: Path, places: Placed, length: int, seed: int, most: int) ->
         return Pairs(np.zeros((0, length), np.uint8), *(np.zeros((0, 2)),) * 2, np.zeros(0), np.zeros((0, 2)))
     ids, at, kinds, gene, controls = zip(*rows)
     return Pairs(np.stack(ids), np.stack(at), np.array(kinds), np.array(gene), np.stack(controls))
+
+
+@dataclass(frozen=True)
+class _FilePair:
+    """A row of a BEDPE: the transcript's region [start, end) and the sites of the pair, on the forward strand."""
+
+    chrom: str
+    start: int
+    end: int
+    sites: np.ndarray
+    strand: str
+    kinds: Sequence[str]
+    bases: Sequence[str]
+
+    def window(self, places: Placed, length: int) -> tuple[np.ndarray, np.ndarray, str] | None:
+        """(ids [length] as the strand is read, places of the two sites in them, gene); None without such a window."""
+        left = int(self.sites.sum()) // 2 - length // 2
+        if left < self.start or left + length > self.end or np.ptp(self.sites) > length - 3:
+            return None
+        known = places.fetch(self.chrom, left, left + length, self.strand)
+        at = self.sites - left if self.strand == "+" else length - 1 - (self.sites - left)
+        if known is None or (known[0] == N).any() or at.min() < 2 or at.max() > length - 3:
+            return None
+        return known[0], at, known[1]
+
+
+def _file_pairs(path: Path) -> Iterator[_FilePair]:
+    """Raises InputError with the line for what is malformed."""
+    with open_binary(path) as handle:
+        for number, line in enumerate(handle, start=1):
+            fields = line.decode("utf-8", "replace").rstrip("\n").split("\t")
+            try:
+                chrom, first, _, _, second, _, name, _, strand = fields[:9]
+                words = name.split("|")
+                start, end = map(int, words[0].split(":")[1].split("-"))
+                sites = np.array([int(first), int(second)])
+            except (ValueError, IndexError):
+                raise InputError(
+                    f"{path}, line {number}: no pair of sites in BEDPE with a transcript's region"
+                ) from None
+            if len(words) == 7:
+                kinds, bases = words[2:4], words[4:6]
+            else:
+                kinds, bases = ("DA", ("GT", "AG")) if strand == "+" else ("AD", ("AG", "GT"))
+            yield _FilePair(chrom, start, end, sites, strand, kinds, bases)
 
 
 def _shows(ids: np.ndarray, site: int, kind: str, motif: str) -> bool | None:

@@ -89,23 +89,14 @@ def region_windows(
     coding: of `read_annotation` for CDS; none at all: coding parts are not known. Windows with an N are left out.
     """
     coding_of = {transcript.name: transcript.exons for transcript in coding}
-    longest, coding_genes = {}, set()
-    for transcript in transcripts:
-        span = transcript.exons[-1, 1] - transcript.exons[0, 0]
-        if transcript.name in coding_of:
-            coding_genes.add(transcript.gene)
-        rank = (transcript.name in coding_of, span)  # a coding transcript stands for a coding gene
-        if transcript.gene not in longest or rank > longest[transcript.gene][0]:
-            longest[transcript.gene] = (rank, transcript)
-    chosen = [
-        one for _, one in longest.values() if one.exons[-1, 1] - one.exons[0, 0] >= length and _is_told(one, coding_of)
-    ]
+    longest = _longest_of_genes(transcripts, coding_of)
+    chosen = [one for one in longest if _span(one) >= length and _is_told(one, coding_of)]
     if not chosen:
         raise InputError(f"no transcript of the annotation is {length} nt long: nothing to mask")
-    rng, rows, genes = np.random.default_rng(seed), [], []
-    spans = np.array([one.exons[-1, 1] - one.exons[0, 0] for one in chosen], dtype=float)
-    regions: dict[str, list[np.ndarray]] = {}
-    lower = []
+    coding_genes = {one.gene for one in longest if one.name in coding_of}
+    rng, rows, lower, genes = np.random.default_rng(seed), [], [], []
+    spans = np.array([_span(one) for one in chosen], dtype=float)
+    regions: dict[str, list[tuple[int, np.ndarray]]] = {}
     for number in rng.choice(len(chosen), count, p=spans / spans.sum()).tolist():
         one = chosen[number]
         start = int(one.exons[0, 0] + rng.integers(spans[number] - length + 1))
@@ -120,16 +111,35 @@ def region_windows(
         lower.append(soft if one.strand == "+" else soft[::-1])
         rows.append(ids)
         genes.append(one.gene)
-    ids, repeat = np.stack(rows), np.stack(lower)
-    whole = {"all": np.ones(ids.shape, dtype=bool)}
+    return RegionWindows(np.stack(rows), _masks(regions, np.stack(lower)), np.array(genes))
+
+
+def _span(one: Transcript) -> int:
+    """From the start of the first exon to the end of the last, nt."""
+    return int(one.exons[-1, 1] - one.exons[0, 0])
+
+
+def _longest_of_genes(transcripts: Iterable[Transcript], coding_of: dict[str, np.ndarray]) -> list[Transcript]:
+    """The longest transcript of each gene; of a coding gene the longest of its coding ones."""
+    longest: dict[str, Transcript] = {}
+    for one in transcripts:
+        other = longest.get(one.gene)
+        if other is None or (one.name in coding_of, _span(one)) > (other.name in coding_of, _span(other)):
+            longest[one.gene] = one
+    return list(longest.values())
+
+
+def _masks(regions: dict[str, list[tuple[int, np.ndarray]]], repeat: np.ndarray) -> dict[str, np.ndarray]:
+    """{region: bool [n, length]} of {region: its (row, bool [length])}; some apart in repeats, bool [n, length]."""
+    masks = {"all": np.ones(repeat.shape, dtype=bool)}
     for name, parts in regions.items():
-        whole[name] = np.zeros(ids.shape, dtype=bool)
+        masks[name] = np.zeros(repeat.shape, dtype=bool)
         for row, here in parts:
-            whole[name][row] = here
+            masks[name][row] = here
     if repeat.any():
-        for name in set(_OF_REPEATS) & set(whole):
-            whole[f"{name}, repeats"], whole[f"{name}, outside repeats"] = whole[name] & repeat, whole[name] & ~repeat
-    return RegionWindows(ids, whole, np.array(genes))
+        for name in set(_OF_REPEATS) & set(masks):
+            masks[f"{name}, repeats"], masks[f"{name}, outside repeats"] = masks[name] & repeat, masks[name] & ~repeat
+    return masks
 
 
 def _is_told(one: Transcript, coding_of: dict[str, np.ndarray]) -> bool:
