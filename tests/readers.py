@@ -1,32 +1,11 @@
-"""What each reader of files gives, against a plain reading of the same bytes by other means.
-
-Shared by test_fuzz.py (made-up rows), test_fuzz_cases.py (what was once found) and, by hand, a coverage-guided fuzzer:
-
-    pip install atheris && python tests/readers.py fasta|bed|csv|vcf FOLDER -max_total_time=600
-
-FOLDER keeps the inputs that reached new code. Input that a reader takes otherwise than the plain reading, or refuses in
-anything but one line, is written to FOLDER.findings, and the search goes on.
-"""
+"""What each reader of files gives, against a plain reading of the same bytes by other means: for test_fuzz.py."""
 
 from __future__ import annotations
 
 import csv
 import gzip
-import hashlib
-import importlib
 import io
-import os
-import sys
-import traceback
 from pathlib import Path
-
-if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-    import atheris
-
-    with atheris.instrument_imports(include=["simcsp.text", "simcsp.labels", "simcsp.genome.vcf", "simcsp.core.files"]):
-        for module in ("text.fasta", "labels.motifs", "labels.spliceator", "genome.vcf"):
-            importlib.import_module(f"simcsp.{module}")
 
 import pandas as pd
 
@@ -135,48 +114,3 @@ def check_vcf(path: Path) -> None:
     if ours is not None:
         alts = [None if fields[4] == "." else tuple(fields[4].split(",")) for fields in ours]
         assert [(row[0], int(row[1]), row[3], of_row) for row, of_row in zip(ours, alts)] == theirs
-
-
-CHECKS = {"fasta": check_fasta, "bed": check_bed, "csv": check_csv, "vcf": check_vcf}
-SEEDS = {
-    "vcf": [
-        b"\0##fileformat=VCFv4.2\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\nc\t5\t.\tA\tC,<DEL>\t.\t.\t.\n",
-        b"\0##fileformat=VCFv4.2\n##contig=<ID=c>\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\nc\t1\t.\tA\t.\t9\tPASS\tX\n",
-    ],
-    "fasta": [b"\x04>a x\nACGTN\nacgu\n>b\r\nRYK\r\n", b"\x01>a\nAC\n>bb c\nGT", b"\x09\n\n>a\n\nA\n"],
-    "bed": [b"\0#x\ntiny\t60\t62\tx|GT(donor)\t.\t+\n", b"\0browser\nc\t0\t2\tAG(acceptor)\t\t-\r\n"],
-    "csv": [b"\0ID_uniprot;Position;Sequence;Type\na_HUMAN;0;ACGT;FP\n", b"\0a_b_c;" + b"ACGTN" * 21 + b";True\n"],
-}
-
-
-def main() -> None:
-    """Look for input that a check does not pass, guided by the branches that it takes."""
-    name, corpus = sys.argv[1], Path(sys.argv[2])
-    findings, known = corpus.with_name(f"{corpus.name}.findings"), set()
-    for folder in (corpus, findings):
-        folder.mkdir(parents=True, exist_ok=True)
-    for i, seed in enumerate(SEEDS[name]):
-        (corpus / f"seed{i}").write_bytes(seed)
-    path = corpus.with_name(f"{corpus.name}.{os.getpid()}")
-
-    def try_one(data: bytes) -> None:
-        path.write_bytes(data[1:])
-        fasta.READ_SIZE = 1 + data[0] if data else 1 << 22  # pieces end anywhere
-        try:
-            CHECKS[name](path)
-        except Exception as error:
-            last = traceback.extract_tb(error.__traceback__)[-1]
-            if (last.filename, last.lineno) not in known:
-                known.add((last.filename, last.lineno))
-                (findings / hashlib.sha256(data).hexdigest()[:12]).write_bytes(data)
-                (findings / "log").open("a").write(f"{last.filename}:{last.lineno} {error!r:.300}\n{data!r}\n")
-
-    atheris.Setup([sys.argv[0], str(corpus), *sys.argv[3:]], try_one)
-    try:
-        atheris.Fuzz()
-    finally:
-        path.unlink(missing_ok=True)
-
-
-if __name__ == "__main__":
-    main()

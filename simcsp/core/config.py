@@ -119,9 +119,9 @@ class DataConfig:
     mixing_temperature: PositiveFloat = 1.0
     """multi_species, splice_enriched, annotated: shares are proportional to weights^(1 / temperature); values above 1
     even out the species."""
-    scorer: str = "pwm"
-    """splice_enriched: pwm (weight matrices fitted on annotation), annotation, spliceai (its five networks, pip install
-    spliceai keras; scores are kept in the cache), or the folder of a fine-tuned fold."""
+    scorer: Literal["pwm", "annotation", "spliceai"] = "pwm"
+    """splice_enriched: pwm (weight matrices fitted on annotation), annotation, or spliceai (its five networks, pip
+    install spliceai keras; scores are kept in the cache)."""
     enrichment: NonNegativeFloat = 0.5
     """splice_enriched: the odds of a window are exp(enrichment x its best score); 0: uniform."""
     dataset: str | None = None

@@ -27,7 +27,7 @@ BOOKKEEPING += ("evaluate.smallest_effect", "finetune.fold_events")
 BOOKKEEPING += ("finetune.arms", "finetune.sites", "finetune.seeds", "finetune.folds")
 """Fields, or how they begin, that may differ without making another experiment."""
 _OF_A_JOB = (*BOOKKEEPING, "finetune.train_windows", "finetune.draws")
-_PATHS = (".fasta", ".annotation", ".spliceator", ".motif_bed", ".motif_fasta", ".source", ".scorer", ".benchmarks")
+_PATHS = (".fasta", ".annotation", ".spliceator", ".motif_bed", ".motif_fasta", ".source", ".benchmarks")
 _PATHS += (".mlm_fasta", ".mlm_annotation")
 """Fields of files, which lie elsewhere on another machine."""
 

@@ -24,7 +24,7 @@ from simcsp.core.config import DataConfig
 from simcsp.core.errors import InputError
 from simcsp.text.alphabet import encode
 from simcsp.text.annotated import SiteSampler, annotated_crops
-from simcsp.text.enriched import Classify, splice_enriched
+from simcsp.text.enriched import splice_enriched
 from simcsp.text.kmers import KMER, KmerSet, positions_in_text
 from simcsp.text.sampler import Intervals, WindowSampler, wanted_spans, whole_records
 from simcsp.text.species import check_species, gene_intervals, join_intervals, need_annotation, species_intervals
@@ -68,16 +68,14 @@ def open_corpus(
     data: DataConfig,
     seed: int,
     hidden: Mapping[str, np.ndarray] | None = None,
-    classify: Classify | None = None,
     max_shift: int = 0,
     scored: Intervals | None = None,
 ) -> Corpus:
     """The corpus that a config's data section asks for. Raises InputError, naming the field, for what cannot be had.
 
-    hidden: {part: uint8 [n, length]}, windows whose 80-mers become N in the text; None: nothing. classify: P(site) of
-    windows uint8 [n, data.context], for data.scorer the folder of a fold. seed: of the decoys of a weight matrix, and
-    of those of annotated, whose crops are longer than data.window by twice max_shift. scored: the windows of
-    splice_enriched with their odds, where they are known.
+    hidden: {part: uint8 [n, length]}, windows whose 80-mers become N in the text; None: nothing. seed: of the decoys of
+    a weight matrix, and of those of annotated, whose crops are longer than data.window by twice max_shift. scored: the
+    windows of splice_enriched with their odds, where they are known.
     """
     if data.corpus == "dataset":
         return _dataset(data, hidden)
@@ -91,7 +89,7 @@ def open_corpus(
     if data.corpus == "splice_enriched" and scored is not None:
         return Corpus(store, scored, {"corpus": data.corpus}, stranded=True)
     if data.corpus == "splice_enriched":
-        intervals, scores, facts = splice_enriched(data, store, seed, classify)
+        intervals, scores, facts = splice_enriched(data, store, seed)
         return Corpus(store, intervals, {"corpus": data.corpus, **facts}, stranded=True, scores=scores)
     if data.corpus == "annotated":
         intervals, classes, facts = annotated_crops(data, store, seed, max_shift)

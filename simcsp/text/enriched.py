@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 from scipy.ndimage import maximum_filter1d
-from scipy.special import logit
 
 from simcsp.core.config import DataConfig
 from simcsp.core.errors import InputError
 from simcsp.text.annotation import Intron
 from simcsp.text.sampler import Intervals
-from simcsp.text.sites import boundaries, motif_boundaries
+from simcsp.text.sites import boundaries
 from simcsp.text.species import (
     annotated_introns,
     by_source,
@@ -26,20 +24,14 @@ from simcsp.text.spliceai import spliceai_scorer
 from simcsp.text.store import TokenStore, strand_ids
 from simcsp.text.weight_matrix import SCORER_FLANK, fit_matrices, site_scores
 
-NAMED_SCORERS = ("pwm", "annotation", "spliceai")
-"""Values of data.scorer that are no folder of a classifier."""
 Scorer = Callable[[str, bool], np.ndarray]
 """(record, reverse strand?) -> float32 [length + 1]: score of a splice site at each boundary of that strand.
 
 Boundary i lies before base i: GT follows a donor's, AG precedes an acceptor's. -inf where there can be no site.
 """
-Classify = Callable[[np.ndarray], np.ndarray]
-"""P(site) [n] of windows uint8 [n, length] with the boundary at their centre."""
 
 
-def splice_enriched(
-    data: DataConfig, store: TokenStore, seed: int, classify: Classify | None
-) -> tuple[Intervals, np.ndarray, dict[str, object]]:
+def splice_enriched(data: DataConfig, store: TokenStore, seed: int) -> tuple[Intervals, np.ndarray, dict[str, object]]:
     """Every `stride`-th window, its odds raised by exp(enrichment x its best splice-site score).
 
     Returns the windows as intervals, the score [n] of each, and facts for the manifest.
@@ -50,7 +42,7 @@ def splice_enriched(
     for number in range(len(data.fasta)):
         known = annotated_introns(store, data, number) if data.annotation else []
         sites += 2 * len(known)
-        part, score = _score_windows(data, store, number, _build_scorer(data, store, known, seed, classify))
+        part, score = _score_windows(data, store, number, _build_scorer(data, store, known, seed))
         odds = np.exp(data.enrichment * (score - score.max()))
         parts.append(Intervals(part.start, part.length, part.minus, odds * shares[number] / odds.sum()))
         scores.append(score)
@@ -91,25 +83,19 @@ def _score_windows(data: DataConfig, store: TokenStore, number: int, scorer: Sco
         raise InputError(f"data.window ({data.window} nt) is longer than every record of {data.fasta[number]}")
     score = np.concatenate(scores).astype(np.float64)
     scored = np.isfinite(score)
-    if not scored.any():
-        raise InputError(f"data.scorer ({data.scorer}) finds no candidate site in {data.fasta[number]}")
     score[~scored] = score[scored].min()
     start = np.concatenate(starts)
     return Intervals(start, np.full(len(start), data.window), np.concatenate(minus), np.ones(len(start))), score
 
 
-def _build_scorer(
-    data: DataConfig, store: TokenStore, known: list[Intron], seed: int, classify: Classify | None
-) -> Scorer:
+def _build_scorer(data: DataConfig, store: TokenStore, known: list[Intron], seed: int) -> Scorer:
     if data.scorer == "annotation":
         return _annotation_scorer(store, known)
     if data.scorer == "pwm":
         matrices = fit_matrices(store, known, seed)
         return lambda name, reverse: site_scores(strand_ids(store, name, reverse), matrices)
-    if data.scorer == "spliceai":
-        odds = spliceai_scorer(store.path.parent)
-        return lambda name, reverse: odds(strand_ids(store, name, reverse), f"{name} ({'-' if reverse else '+'})")
-    return _classifier_scorer(store, classify, data.context)
+    odds = spliceai_scorer(store.path.parent)
+    return lambda name, reverse: odds(strand_ids(store, name, reverse), f"{name} ({'-' if reverse else '+'})")
 
 
 def _annotation_scorer(store: TokenStore, known: list[Intron]) -> Scorer:
@@ -122,24 +108,6 @@ def _annotation_scorer(store: TokenStore, known: list[Intron]) -> Scorer:
     def score(name: str, reverse: bool) -> np.ndarray:
         scores = np.zeros(store.by_name[name].length + 1, dtype=np.float32)
         scores[rows[(rows[:, 0] == number[name]) & (rows[:, 1] == int(reverse)), 2]] = 1.0
-        return scores
-
-    return score
-
-
-def _classifier_scorer(store: TokenStore, classify: Classify, context: int) -> Scorer:
-    """The logit of a classifier at every GT and AG."""
-    half = context // 2
-
-    def score(name: str, reverse: bool) -> np.ndarray:
-        ids = strand_ids(store, name, reverse)
-        scores = np.full(len(ids) + 1, -np.inf, dtype=np.float32)
-        places = np.union1d(motif_boundaries(ids, "donor"), motif_boundaries(ids, "acceptor"))
-        places = places[(places >= half) & (places <= len(ids) - half)]
-        for part in np.array_split(places, max(1, len(places) // 100_000)):
-            if len(part):
-                p = classify(sliding_window_view(ids, context)[part - half]).astype(np.float64)
-                scores[part] = logit(np.clip(p, 1e-6, 1 - 1e-6))
         return scores
 
     return score

@@ -68,7 +68,7 @@ def open_pretraining(config: Config, stop: StopSignal) -> Pretraining:
     accelerator = build_accelerator(config.device, config.precision, minutes=config.timeout)
     processes, validation = processes_of(accelerator), None
     with accelerator.main_process_first():  # it makes the store and scores windows; the others then read both
-        corpus = open_text(config, accelerator, processes.first)
+        corpus = open_text(config, processes.first)
         text = build_sampler(config.data, corpus, config.seed, config.pretrain.max_shift)
         if processes.first:
             validation = build_validation(config, accelerator.autocast)

@@ -5,49 +5,28 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from accelerate import Accelerator
 
 from simcsp.core.config import Config, DataConfig
-from simcsp.core.errors import InputError
 from simcsp.core.files import read_json, replacing, write_json
-from simcsp.core.run_layout import CORPUS, OVERLAP, SCORED_CORPUS, checkpoint_path
+from simcsp.core.run_layout import CORPUS, OVERLAP, SCORED_CORPUS
 from simcsp.labels.overlap import hidden_windows, measure_overlap
-from simcsp.model.classifier import load_classifier, predict
-from simcsp.model.encoder import check_length
 from simcsp.text.corpora import Corpus, open_corpus
-from simcsp.text.enriched import NAMED_SCORERS, Classify
 from simcsp.text.sampler import Intervals
-from simcsp.text.species import check_species
 
 REMEASURE = "delete it: pre-training measures it again"
 
 
-def open_text(config: Config, accelerator: Accelerator, first: bool = True) -> Corpus:
-    """The pre-training text without what data.hide keeps out; data.scorer may be the folder of a classifier.
+def open_text(config: Config, first: bool = True) -> Corpus:
+    """The pre-training text without what data.hide keeps out.
 
     first: False reads the windows of splice_enriched that `record_corpus` of the first process wrote."""
-    data, classify = config.data, None
+    data = config.data
     if data.corpus == "splice_enriched" and not first:
         with np.load(config.folder / SCORED_CORPUS) as windows:
             length = np.full(len(windows["start"]), data.window)
             scored = Intervals(windows["start"], length, windows["minus"], windows["odds"])
         return open_corpus(data, config.seed, hidden_windows(data), scored=scored)
-    if data.corpus == "splice_enriched" and data.scorer not in NAMED_SCORERS:
-        check_species(data)  # before a model is read
-        classify = scorer_of_fold(data.scorer, config, accelerator)
-    return open_corpus(data, config.seed, hidden_windows(data), classify, config.pretrain.max_shift)
-
-
-def scorer_of_fold(folder: str, config: Config, accelerator: Accelerator) -> Classify:
-    """P(site) of windows by a fine-tuned fold."""
-    path = Path(folder)
-    path = checkpoint_path(path) if checkpoint_path(path).is_dir() else path
-    if not path.is_dir():
-        named = ", ".join(NAMED_SCORERS)
-        raise InputError(f"data.scorer ({folder}) is none of {named} and no folder of a fine-tuned fold")
-    model = load_classifier(path, config.model, config.finetune.dropout).to(accelerator.device)
-    check_length(model.bert, config.data.context, "data.context")
-    return lambda windows: predict(model, windows, config.evaluate.batch_size, accelerator.autocast)
+    return open_corpus(data, config.seed, hidden_windows(data), config.pretrain.max_shift)
 
 
 def record_corpus(data: DataConfig, folder: Path, corpus: Corpus, validated: dict[str, str]) -> None:

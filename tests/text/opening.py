@@ -4,7 +4,6 @@ import pytest
 from conftest import other_strand, put, random_bases, write_fasta
 
 from simcsp.core.config import Config, DataConfig
-from simcsp.core.device import build_accelerator
 from simcsp.core.errors import InputError
 from simcsp.text.corpora import build_sampler
 from simcsp.training import pretraining_text
@@ -21,7 +20,7 @@ def experiment(folder, fasta, **data):
 
 def open_text(config):
     """The corpus and its windows, as pre-training opens them."""
-    corpus = pretraining_text.open_text(config, build_accelerator(config.device, config.precision))
+    corpus = pretraining_text.open_text(config)
     return corpus, build_sampler(config.data, corpus, config.seed)
 
 
