@@ -237,9 +237,9 @@ def predict_variants(asked: argparse.Namespace, store: TokenStore, labeller: Lab
     for reason, count in skipped.items():
         say(asked, f"{count:,} left out: {reason}")
     line = f"{done - sum(skipped.values()):,} of {done:,} alleles scored, {speed / 60:,.1f} a second"
-    if effects.beyond_flank:
+    if beyond := effects.alleles.counts["beyond_flank"]:
         reason = f"REF reaches beyond POS + {asked.flank}, where no site is looked for: a larger --flank sees its end"
-        say(asked, f"{effects.beyond_flank:,} scored in part: {reason}")
+        say(asked, f"{beyond:,} scored in part: {reason}")
     say(asked, line if asked.out is None else f"{asked.out}: {line}")
 
 

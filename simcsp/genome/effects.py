@@ -27,6 +27,9 @@ from simcsp.text.store import Record, TokenStore
 MISMATCHES = 0.05
 """Share of alleles whose REF may differ from the FASTA: more says that the two are of different builds."""
 _LEAST_MISMATCHES = 3
+COUNTED = ("seen", "mismatched", "beyond_flank")
+"""Alleles on records of the FASTA; of them those whose REF it has not; those whose REF reaches beyond POS + flank, where
+sites are not looked for."""
 _TEXTS = 64  # a pass of the model, always so many: a score depends on nothing else
 _SPECIAL = re.compile(r"[\s\x00-\x1f\x7f%:;=,|]")
 
@@ -65,53 +68,26 @@ class _Allele(NamedTuple):
         return (0, 1) if self.genes == [None] else tuple(sorted({int(gene.body.strand == "-") for gene in self.genes}))
 
 
-class Effects:
-    """Scores alleles on the records of a store.
+class Alleles:
+    """Which alleles can be scored: they are written out, in bases, and REF is what the FASTA has.
 
-    genes: {record: genes}; None looks at both strands and names no gene. flank: nt on either side of POS in which sites
-    are looked for. mask: as SpliceAI's -M, the largest gain counts as 0 where it is of an annotated site, and the
-    largest loss where it is of no annotated one. strict: an error for the first REF that is not what the FASTA has.
+    genes: {record: genes}, of which an allele must be in one; None: anywhere. strict: an error for the first REF that is
+    not what the FASTA has.
     """
 
-    def __init__(
-        self,
-        store: TokenStore,
-        labeller: Labeller,
-        flank: int,
-        genes: dict[str, list[Gene]] | None = None,
-        mask: bool = False,
-        strict: bool = False,
-    ) -> None:
-        self.store, self.labeller, self.flank, self.genes, self.mask = store, labeller, flank, genes, mask
-        self.strict = strict
-        shape = labeller.model.shape
-        self.half = -(-(flank + 1 + shape.reach + shape.tile) // shape.step) * shape.step
+    def __init__(self, store: TokenStore, genes: dict[str, list[Gene]] | None, strict: bool) -> None:
+        self.store, self.genes, self.strict = store, genes, strict
         self.names = by_bare_name(store.by_name)
         self.gene_ends = {
             name: np.array([(gene.body.start, gene.body.end) for gene in of_record]).T
             for name, of_record in (genes or {}).items()
         }
-        self.seen = self.mismatched = 0
-        self.beyond_flank = 0
-        """Alleles whose REF reaches beyond POS + flank, where sites are not looked for."""
+        self.counts: Counter[str] = Counter()
+        """Of COUNTED."""
 
     def record_of(self, chrom: str) -> Record | None:
         """The record of that name, under whichever spelling (chr9, 9) the FASTA has."""
         return self.store.by_name.get(chrom) or self.store.by_name.get(self.names.get(bare_name(chrom), ""))
-
-    def entries(self, rows: Sequence[Row], skipped: Counter[str]) -> list[list[str]]:
-        """INFO's values of each row, one an allele and gene; alleles that cannot be scored are counted in `skipped`."""
-        alleles = [[allele for alt in row.alts if (allele := self._allele(row, alt, skipped))] for row in rows]
-        changes = iter(self._changes([allele for of_row in alleles for allele in of_row]))
-        return [
-            [
-                f"{allele.letters}|{self._best(change, gene, row.pos)}"
-                for allele in of_row
-                for change in [next(changes)]
-                for gene in allele.genes
-            ]
-            for row, of_row in zip(rows, alleles)
-        ]
 
     def check_contigs(self, path: str, contigs: Collection[str]) -> None:
         """Raises InputError where there are contigs and none of them is in the FASTA."""
@@ -120,15 +96,14 @@ class Effects:
 
     def check_build(self) -> None:
         """Raises InputError where more REFs differ from the FASTA than two files of one build can explain."""
-        if self.mismatched >= _LEAST_MISMATCHES and self.mismatched > MISMATCHES * self.seen:
+        mismatched, seen = self.counts["mismatched"], self.counts["seen"]
+        if mismatched >= _LEAST_MISMATCHES and mismatched > MISMATCHES * seen:
             raise InputError(
-                f"--vcf: REF of {self.mismatched:,} of {self.seen:,} alleles is not what the FASTA has there: the two "
+                f"--vcf: REF of {mismatched:,} of {seen:,} alleles is not what the FASTA has there: the two "
                 "are of different builds, take the FASTA that the variants were called on"
             )
 
-    # -- which alleles -------------------------------------------------------------------------------------------------
-
-    def _allele(self, row: Row, letters: str, skipped: Counter[str]) -> _Allele | None:
+    def read(self, row: Row, letters: str, skipped: Counter[str]) -> _Allele | None:
         """None, counted, for an allele that cannot be scored."""
         record, genes = self.record_of(row.chrom), [None]
         reason = self._why_not(record, row, letters)
@@ -138,7 +113,6 @@ class Effects:
         if reason is not None:
             skipped[reason] += 1
             return None
-        self.beyond_flank += len(row.ref) > self.flank + 1
         return _Allele(record, row.pos - 1, ids_of(row.ref), ids_of(letters), letters, genes)
 
     def _why_not(self, record: Record | None, row: Row, alt: str) -> str | None:
@@ -150,13 +124,13 @@ class Effects:
             return "ALT with an ambiguous base (N, R, ...)"
         if record is None:
             return "on a record that the FASTA has not"
-        self.seen += 1
+        self.counts["seen"] += 1
         first, last = row.pos - 1, row.pos - 1 + len(row.ref)
         inside = first >= 0 and last <= record.length
         around = padded(self.store, record, first - 1, last + 1) if inside else np.zeros(0)
         known = around != N  # at an ambiguous base, VCF 4.3 has REF be one of those that it stands for
         if not inside or not np.array_equal(around[1:-1][known[1:-1]], ids_of(row.ref)[known[1:-1]]):
-            self.mismatched += 1
+            self.counts["mismatched"] += 1
             if self.strict:
                 raise InputError(
                     f"--vcf: REF {row.ref[:20]} at {record.name}:{row.pos} is not what the FASTA has there: the two "
@@ -171,7 +145,44 @@ class Effects:
         starts, ends = self.gene_ends[name]
         return [self.genes[name][i] for i in np.flatnonzero((starts < end) & (start < ends))]
 
-    # -- their scores --------------------------------------------------------------------------------------------------
+
+class Effects:
+    """Scores alleles on the records of a store.
+
+    genes: {record: genes}; None looks at both strands and names no gene. flank: nt on either side of POS in which sites
+    are looked for. mask: as SpliceAI's -M, the largest gain counts as 0 where it is of an annotated site, and the
+    largest loss where it is of no annotated one. strict: see `Alleles`.
+    """
+
+    def __init__(
+        self,
+        store: TokenStore,
+        labeller: Labeller,
+        flank: int,
+        genes: dict[str, list[Gene]] | None = None,
+        mask: bool = False,
+        strict: bool = False,
+    ) -> None:
+        self.store, self.labeller, self.flank, self.mask = store, labeller, flank, mask
+        self.alleles = Alleles(store, genes, strict)
+        shape = labeller.model.shape
+        self.half = -(-(flank + 1 + shape.reach + shape.tile) // shape.step) * shape.step
+
+    def entries(self, rows: Sequence[Row], skipped: Counter[str]) -> list[list[str]]:
+        """INFO's values of each row, one an allele and gene; alleles that cannot be scored are counted in `skipped`."""
+        alleles = [[allele for alt in row.alts if (allele := self.alleles.read(row, alt, skipped))] for row in rows]
+        beyond = sum(len(row.ref) > self.flank + 1 for row, kept in zip(rows, alleles) for _ in kept)
+        self.alleles.counts["beyond_flank"] += beyond
+        changes = iter(self._changes([allele for of_row in alleles for allele in of_row]))
+        return [
+            [
+                f"{allele.letters}|{self._best(change, gene, row.pos)}"
+                for allele in of_row
+                for change in [next(changes)]
+                for gene in allele.genes
+            ]
+            for row, of_row in zip(rows, alleles)
+        ]
 
     def _changes(self, alleles: list[_Allele]) -> list[np.ndarray]:
         """P after less P before, float32 [2 strands, 2 flank + 1, 2 types], of each allele at the reference's bases."""

@@ -82,7 +82,7 @@ def write_variants(
     from simcsp.genome.vcf import annotate  # pysam takes a while
 
     is_file, skipped = vcf.is_file(), Counter()
-    settings = {f"--{name}": getattr(effects, name) for name in ("flank", "mask", "strict")}
+    settings = {"--flank": effects.flank, "--mask": effects.mask, "--strict": effects.alleles.strict}
     for name, path in (("--vcf", vcf), ("--annotation", annotation)):
         settings[name] = sha256_file(path) if path is not None and path.is_file() else None
     with resumable(out if is_file else None, {**identity, **settings}) as journal:

@@ -21,7 +21,7 @@ import pysam.bcftools
 
 from simcsp.core.errors import InputError
 from simcsp.core.files import replacing
-from simcsp.genome.effects import Effects, Row
+from simcsp.genome.effects import COUNTED, Effects, Row
 from simcsp.genome.journal import Journal
 from simcsp.text.reading import is_whole_number, open_binary, unzipped
 
@@ -130,7 +130,7 @@ def annotate(
     contigs, and for a row that cannot be read.
     """
     with open_variants(path) as variants:
-        effects.check_contigs(path, variants.contigs)  # before any of a long file is read
+        effects.alleles.check_contigs(path, variants.contigs)  # before any of a long file is read
         own = re.compile(rf"##INFO=<(?:.*,)?ID={FIELD}[,>]")
         header = [*(line for line in variants.header[:-1] if not own.match(line)), _DECLARED, variants.header[-1]]
         seen, declared = dict[str, None](), variants.contigs
@@ -144,8 +144,8 @@ def annotate(
                 write("\t".join(fields) + "\n")
                 seen[fields[0]] = None
                 yield len(_alts(fields))
-            effects.check_contigs(path, seen)
-            effects.check_build()
+            effects.alleles.check_contigs(path, seen)
+            effects.alleles.check_build()
 
 
 def _alts(fields: list[str]) -> tuple[str, ...]:
@@ -159,7 +159,7 @@ def _with_entries(info: str, entries: list[str]) -> str:
 
 
 def _contig_line(name: str, effects: Effects) -> str:
-    record = effects.record_of(name)
+    record = effects.alleles.record_of(name)
     return f"##contig=<ID={name}{f',length={record.length}' if record else ''}>"
 
 
@@ -167,21 +167,20 @@ def _annotated(
     rows: Iterator[list[str]], effects: Effects, skipped: Counter[str], journal: Journal | None
 ) -> Iterator[tuple[list[str], list[str]]]:
     """Each row with INFO's values; what stands in the journal is not computed again."""
-    counts = ("seen", "mismatched", "beyond_flank")
+    counts = effects.alleles.counts
     for payload in journal.entries() if journal else ():
         entry = json.loads(payload)
         skipped.update(entry["skipped"])
-        for name in counts:
-            setattr(effects, name, getattr(effects, name) + entry[name])
+        counts.update({name: entry[name] for name in COUNTED})
         yield from zip(islice(rows, len(entry["info"])), entry["info"], strict=True)
     while block := list(islice(rows, _ROWS)):
-        skipped_before, before = Counter(skipped), {name: getattr(effects, name) for name in counts}
+        skipped_before, before = Counter(skipped), Counter(counts)
         scored = [Row(fields[0], int(fields[1]), fields[3], _alts(fields)) for fields in block]
         info = effects.entries(scored, skipped)
-        if effects.seen // _CHECK_EVERY > before["seen"] // _CHECK_EVERY:
-            effects.check_build()
+        if counts["seen"] // _CHECK_EVERY > before["seen"] // _CHECK_EVERY:
+            effects.alleles.check_build()
         if journal:
-            added = {name: getattr(effects, name) - before[name] for name in counts}
+            added = {name: counts[name] - before[name] for name in COUNTED}
             journal.add(json.dumps({"info": info, "skipped": skipped - skipped_before, **added}).encode())
         yield from zip(block, info)
 
