@@ -28,8 +28,8 @@ MISMATCHES = 0.05
 """Share of alleles whose REF may differ from the FASTA: more says that the two are of different builds."""
 _LEAST_MISMATCHES = 3
 COUNTED = ("seen", "mismatched", "beyond_flank")
-"""Alleles on records of the FASTA; of them those whose REF it has not; those whose REF reaches beyond POS + flank, where
-sites are not looked for."""
+"""Alleles on records of the FASTA; those whose REF it has not; those whose REF reaches beyond POS + flank, where sites
+are not looked for."""
 _TEXTS = 64  # a pass of the model, always so many: a score depends on nothing else
 _SPECIAL = re.compile(r"[\s\x00-\x1f\x7f%:;=,|]")
 
@@ -71,8 +71,8 @@ class _Allele(NamedTuple):
 class Alleles:
     """Which alleles can be scored: they are written out, in bases, and REF is what the FASTA has.
 
-    genes: {record: genes}, of which an allele must be in one; None: anywhere. strict: an error for the first REF that is
-    not what the FASTA has.
+    genes: {record: genes}, of which an allele must be in one; None: anywhere. strict: an error for the first REF that
+    the FASTA has not.
     """
 
     def __init__(self, store: TokenStore, genes: dict[str, list[Gene]] | None, strict: bool) -> None:
