@@ -8,6 +8,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+import base64
 import contextlib
 import gc
 import io
@@ -229,12 +230,39 @@ def motif_settings(data: Path) -> dict[str, object]:
 # -- running a script --------------------------------------------------------------------------------------------------
 
 
+PIXEL = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
+
+
+def skip_figures(patch: pytest.MonkeyPatch) -> None:
+    """Reports and validations without figures, which take seconds each and are looked at by tests of their own."""
+    patch.setattr("simcsp.report.write.draw", lambda *words: [])
+    patch.setattr("simcsp.report.bases.draw", lambda *words: {})
+    patch.setattr("simcsp.training.tensorboard.draw_points", lambda *words: PIXEL)
+
+
 @pytest.fixture
-def call(monkeypatch):
-    """call(pretrain, config, '--flag', 'value') runs a script's main in this process, undoing its signal handlers."""
+def no_figures(monkeypatch) -> None:
+    skip_figures(monkeypatch)
+
+
+@pytest.fixture
+def figures() -> None:
+    """What `call` runs draws its figures."""
+
+
+@pytest.fixture
+def call(monkeypatch, request):
+    """call(pretrain, config, '--flag', 'value') runs a script's main in this process, undoing its signal handlers.
+
+    It draws no figures of training and reports, unless the test asks for `figures`."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def run(module: ModuleType, *argv: object) -> None:
+        draws = module.__name__ in ("pretrain", "finetune") or argv[:1] == ("report",)
+        if draws and "figures" not in request.fixturenames:
+            skip_figures(monkeypatch)
         monkeypatch.setattr(sys, "argv", [f"{module.__name__}.py", *map(str, argv)])
         module.main()
 
@@ -293,13 +321,6 @@ def finished(tiny_data, tmp_path_factory) -> SimpleNamespace:
     config = tiny_config(folder, tiny_data)
     said = [run_here(script, config) for script in (pretrain, finetune)]
     return SimpleNamespace(config=config, run=folder / "runs/tiny", pretrain=said[0], finetune=said[1])
-
-
-@pytest.fixture
-def no_figures(monkeypatch) -> None:
-    """Reports without figures, which take seconds each and are looked at by tests of their own."""
-    monkeypatch.setattr("simcsp.report.write.draw", lambda *words: [])
-    monkeypatch.setattr("simcsp.report.bases.draw", lambda *words: {})
 
 
 def no_summary(folder: Path) -> bool:

@@ -228,7 +228,7 @@ def test_the_baseline_alone_has_a_report(tmp_path, no_figures):
     assert [cell.strip() for cell in row.split("|")][4:7] == ["", "", str(FOLDS)]  # difference, p, n
 
 
-def test_a_missing_fold_is_counted_and_named(tmp_path, call, capsys, no_figures):
+def test_a_missing_fold_is_counted_and_named(tmp_path, call, capsys):
     config = pretrained(make_run(tmp_path, "one"))
     (config.folder / "finetune/last/both/seed0/fold03/summary.json").unlink()
     call(evaluate, "report", config.folder)
@@ -283,7 +283,7 @@ def test_proxies_of_several_pretraining_seeds_are_their_mean_with_its_spread(tmp
 # -- several runs ------------------------------------------------------------------------------------------------------
 
 
-def test_runs_are_merged_and_what_they_share_stands_once(tmp_path, call, capsys):
+def test_runs_are_merged_and_what_they_share_stands_once(tmp_path, call, capsys, figures):
     one = pretrained(make_run(tmp_path, "one"))
     arms = {"baseline": ARMS["baseline"], "best_sccs": 1.2, "best_nmi": 1.0}
     two = pretrained(make_run(tmp_path, "two", arms, {"pretrain.lr": 5e-4}))
@@ -346,7 +346,7 @@ def test_wrong_words_are_refused_in_one_line(tmp_path, call, capsys):
     assert not (run / "report").exists()
 
 
-def test_out_names_the_folder(tmp_path, call, capsys, no_figures):
+def test_out_names_the_folder(tmp_path, call, capsys):
     run = make_run(tmp_path, "one").folder
     call(evaluate, "report", run, "--out", tmp_path / "elsewhere")
     assert (tmp_path / "elsewhere/report.html").is_file() and not (run / "report").exists()

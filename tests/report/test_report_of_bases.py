@@ -50,7 +50,7 @@ def run(tmp_path):
     return tmp_path / "runs/x", found
 
 
-def test_the_verdict_is_of_the_primary_contrast_over_seeds_and_over_folds(run, call, capsys):
+def test_the_verdict_is_of_the_primary_contrast_over_seeds_and_over_folds(run, call, capsys, figures):
     folder, found = run
     call(evaluate, "report", folder)
     shown, out = capsys.readouterr().out, folder / "report/bases"
@@ -80,7 +80,7 @@ def test_the_verdict_is_of_the_primary_contrast_over_seeds_and_over_folds(run, c
     assert page.count("data:image/png") == 4 and HOW_TO_READ.split(".")[0].split()[0] in page
 
 
-def test_one_fold_and_folds_that_do_not_belong_together_are_named(run, call, capsys, no_figures):
+def test_one_fold_and_folds_that_do_not_belong_together_are_named(run, call, capsys):
     folder, _ = run
     for path in folder.glob("finetune/**/fold0[12]/summary.json"):
         path.unlink()

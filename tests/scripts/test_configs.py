@@ -137,7 +137,7 @@ FIRST = ("chr19", "chr19-simcse", "search", "simcsp", "tiny", "splicebert")
     "path",
     [pytest.param(path, marks=() if path.stem in FIRST else pytest.mark.slow, id=path.stem) for path in CONFIGS],
 )
-def test_a_config_runs_at_toy_size(path, tiny_data, tmp_path, call, no_figures):
+def test_a_config_runs_at_toy_size(path, tiny_data, tmp_path, call):
     config = toy(path, tmp_path, tiny_data)
     settings = load_config([str(config)])
     if settings.pretrain.steps or settings.mlm.steps:
@@ -158,7 +158,7 @@ def test_a_config_runs_at_toy_size(path, tiny_data, tmp_path, call, no_figures):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("words", documented_changes())
-def test_a_documented_change_runs_to_its_end_at_toy_size(words, tiny_data, tmp_path, call, no_figures):
+def test_a_documented_change_runs_to_its_end_at_toy_size(words, tiny_data, tmp_path, call):
     config = toy(ROOT / "configs/chr19.yaml", tmp_path, tiny_data)
     others = [tmp_path / "others.fa", tmp_path / "others.gtf"]
     for other, own in zip(others, (tmp_path / "annotated.fa", tmp_path / "genes.gtf")):
