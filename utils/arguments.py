@@ -29,7 +29,8 @@ REFUSED = (jsonargparse.ArgumentError, TypeError, ValueError)
 """What jsonargparse raises for values that it does not take."""
 
 
-def build_parser(hidden: Sequence[str] = (), described: bool = False) -> jsonargparse.ArgumentParser:
+@functools.cache
+def build_parser(hidden: tuple[str, ...] = (), described: bool = False) -> jsonargparse.ArgumentParser:
     """A parser of flags (`--section.field value`) whose errors are exceptions.
 
     hidden: sections that --help leaves out. described: read the fields' docstrings, which --help alone needs and which
@@ -54,7 +55,7 @@ def build_parser(hidden: Sequence[str] = (), described: bool = False) -> jsonarg
 _NO_TEXT = re.compile(r"Expected a <class 'str'>\. Got value: (\S+);")
 
 
-def load_config(argv: Sequence[str], hidden: Sequence[str] = (), with_files: bool = False) -> Config:
+def load_config(argv: Sequence[str], hidden: tuple[str, ...] = (), with_files: bool = False) -> Config:
     """Read the command line of a script into a checked Config.
 
     argv: arguments after the script's name; the first may be a YAML file, else configs/demo.yaml is read. hidden:
