@@ -236,10 +236,16 @@ PIXEL = base64.b64decode(
 
 
 def skip_figures(patch: pytest.MonkeyPatch) -> None:
-    """Reports and validations without figures, which take seconds each and are looked at by tests of their own."""
-    patch.setattr("simcsp.report.write.draw", lambda *words: [])
-    patch.setattr("simcsp.report.bases.draw", lambda *words: {})
-    patch.setattr("simcsp.training.tensorboard.draw_points", lambda *words: PIXEL)
+    """Reports and validations without figures, which take seconds each and are looked at by tests of their own.
+
+    Only of modules that some test has imported: a script that refuses its input must not import them."""
+    for name, function, drawn in (
+        ("simcsp.report.write", "draw", []),
+        ("simcsp.report.bases", "draw", {}),
+        ("simcsp.training.tensorboard", "draw_points", PIXEL),
+    ):
+        if name in sys.modules:
+            patch.setattr(sys.modules[name], function, lambda *words, drawn=drawn: drawn)
 
 
 @pytest.fixture

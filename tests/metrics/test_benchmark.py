@@ -10,9 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import FOLDS, LENGTH, NEGATIVE, POSITIVE, random_bases, refusal, tiny_config
-from hypothesis import given
-from hypothesis import strategies as st
-from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
+from sklearn.metrics import f1_score
 
 import evaluate
 from commands import classifiers
@@ -59,36 +57,6 @@ def test_the_best_threshold_of_a_case_done_by_hand():
     probabilities = np.array([0.1, 0.2, 0.3, 0.6, 0.7, 0.9])
     # above .25: 3 of 4 called are sites and none is missed, F1 6/7; above .65: 2 of 2 and one missed, F1 4/5
     assert best_threshold(labels, probabilities) == pytest.approx(0.25)
-
-
-def test_of_equally_good_thresholds_the_one_nearest_to_a_half_is_taken():
-    labels, probabilities = np.array([0, 1, 0, 0, 1]), np.array([0.1, 0.3, 0.4, 0.5, 0.9])
-    # calling the first: F1 2/3; calling the first four: 4/6
-    assert best_threshold(labels, probabilities) == pytest.approx(0.7)  # .2 is further from .5
-
-
-@given(
-    st.lists(st.tuples(st.booleans(), st.integers(0, 8)), min_size=2, max_size=30).filter(
-        lambda x: any(y for y, _ in x)
-    )
-)
-def test_no_threshold_beats_the_best(pairs):
-    labels, probabilities = np.array([int(y) for y, _ in pairs]), np.array([p / 8 for _, p in pairs])
-    best = threshold_scores(labels, probabilities, best_threshold(labels, probabilities))["f1"]
-    assert best >= max(threshold_scores(labels, probabilities, cut)["f1"] for cut in np.arange(-1, 17) / 16)
-
-
-@pytest.mark.filterwarnings("ignore:A single label")
-@pytest.mark.parametrize("threshold", [-0.1, 0.3, 0.5, 0.8, 1.0])
-@pytest.mark.parametrize("share", [0.0, 0.2, 1.0])
-def test_threshold_scores_are_scikit_learn_s(threshold, share):
-    rng = np.random.default_rng(0)
-    labels, probabilities = (rng.random(200) < share).astype(int), rng.random(200)
-    called = probabilities > threshold
-    scores = threshold_scores(labels, probabilities, threshold)
-    assert scores["f1"] == pytest.approx(f1_score(labels, called, zero_division=0.0))
-    assert scores["accuracy"] == pytest.approx(accuracy_score(labels, called))
-    assert scores["mcc"] == pytest.approx(matthews_corrcoef(labels, called))
 
 
 # -- calibration -------------------------------------------------------------------------------------------------------

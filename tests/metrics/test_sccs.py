@@ -118,11 +118,6 @@ def test_sccs_rises_with_the_distance_of_the_classes():
     assert abs(values[0]) < 0.06 and values[0] < values[1] < values[2] <= SCCS_CEILING + 0.01
 
 
-def test_sccs_of_one_class_alone_is_refused():
-    with pytest.raises(ValueError, match="windows of both classes"):
-        sccs(np.eye(4), np.ones(4))
-
-
 def test_all_pairs_are_every_pair_once():
     left, right = pair_indices(5, "all")
     assert sorted(zip(left.tolist(), right.tolist())) == [(i, j) for i in range(5) for j in range(i + 1, 5)]

@@ -11,19 +11,6 @@ from simcsp.model.encoder import check_length, hidden_states, pool
 from simcsp.text.alphabet import add_special_tokens
 
 
-def test_layers_are_counted_from_the_embeddings():
-    bert = fresh()[0].bert.eval()
-    tokens = torch.from_numpy(add_special_tokens(windows())).int()
-    with torch.no_grad():
-        everything = bert(input_ids=tokens, output_hidden_states=True).hidden_states
-        assert torch.equal(hidden_states(bert, tokens, 0), bert.embeddings(input_ids=tokens))
-        for layer in range(3):
-            assert torch.equal(hidden_states(bert, tokens, layer), everything[layer])
-        assert torch.equal(hidden_states(bert, tokens), everything[2])
-    with pytest.raises(InputError, match="layer 3 does not exist: the encoder has 2 blocks"):
-        hidden_states(bert, tokens, 3)
-
-
 def test_pooling_against_hand_written_vectors():
     states = torch.tensor([[[1.0, 10.0], [2.0, 20.0], [4.0, 40.0], [100.0, 1000.0]]])  # [CLS], two bases, [SEP]
     assert pool(states, "cls").tolist() == [[1.0, 10.0]]

@@ -10,7 +10,6 @@ from conftest import other_strand, random_bases, write_fasta
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data import demo
 from simcsp.core.errors import InputError
 from simcsp.text.alphabet import N, add_special_tokens, decode, encode
 from simcsp.text.sampler import Intervals, WindowSampler, whole_records
@@ -88,21 +87,6 @@ def test_all_rows_of_a_batch_are_different(text, seed, step, sampling, both_stra
     stride = 2 if sampling == "strided" else None
     rows = WindowSampler(text, 20, sampling, stride, both_strands, seed=seed).batch(step, 64)
     assert_all_different(rows)
-
-
-@pytest.fixture(scope="module")
-def demo_store(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("demo")
-    assert demo.main(["--out", str(folder / "demo"), "--windows", "9", "--motif-sites", "9"]) == 0
-    return open_store([folder / "demo/genome.fa"], folder / "cache")
-
-
-def test_a_batch_of_the_demo_genome_holds_real_bases_and_all_rows_are_different(demo_store):
-    sampler = WindowSampler(demo_store, 80)
-    for step in range(60):
-        rows = sampler.batch(step, 512)
-        assert_all_different(rows)
-    assert_real_bases(rows[:32], demo_store, 80)
 
 
 def test_batches_are_a_pure_function_of_seed_and_step(text):

@@ -62,17 +62,6 @@ def plain_dcl(first, second, temperature, negatives=None, hard=None):
     return sum(losses) / len(losses)
 
 
-@given(st.integers(2, 9), st.integers(1, 6), st.floats(0.05, 2.0), st.integers(0, 1000))
-@settings(max_examples=50)
-def test_info_nce_equals_a_plain_loop(batch, hidden, temperature, seed):
-    rng = np.random.default_rng(seed)
-    first, second = rng.normal(size=(2, batch, hidden))
-    found = info_nce(torch.tensor(first), torch.tensor(second), temperature)
-    assert float(found) == pytest.approx(
-        plain_info_nce(first.tolist(), second.tolist(), temperature), rel=1e-9, abs=1e-12
-    )
-
-
 @pytest.mark.parametrize("batch", [2, 8, 512])
 def test_a_model_that_cannot_tell_windows_apart_has_the_logarithm_of_the_batch(batch):
     same = torch.ones(batch, 16)
