@@ -384,7 +384,9 @@ def train(fit: Fit, val: list[str], stop: StopSignal) -> None:
 def take_bases_step(fit: Fit) -> None:
     """One step of the optimiser and of the average; the text depends on seed, fold and step alone."""
     fit.model.train()
-    loss = step_loss(fit.model, fit.text, fit.settings, np.random.default_rng([*fit.seeds, fit.step]), fit.accelerator)
+    loss = stretches_loss(
+        fit.model, fit.text, fit.settings, np.random.default_rng([*fit.seeds, fit.step]), fit.accelerator
+    )
     fit.accelerator.backward(loss)
     fit.accelerator.clip_grad_norm_(fit.model.parameters(), MAX_GRAD_NORM)
     take_step(fit.accelerator, fit.optimizer, fit.scheduler)
@@ -452,7 +454,7 @@ def shape_of(settings: BasesConfig) -> Shape:
     return Shape(**{item.name: getattr(settings, item.name) for item in dataclasses.fields(Shape)})
 
 
-def step_loss(
+def stretches_loss(
     learner: torch.nn.Module, text: Text, settings: BasesConfig, rng: np.random.Generator, accelerator: Accelerator
 ) -> torch.Tensor:
     """Cross-entropy of all labelled bases of a step's stretches and windows, summed, per stretch or window."""

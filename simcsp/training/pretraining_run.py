@@ -12,20 +12,11 @@ import numpy as np
 from torch import nn
 from tqdm import tqdm
 
+from simcsp.core import run_layout as layout
 from simcsp.core.arms import PROXIES
 from simcsp.core.config import Config, MlmConfig, ModelConfig, PretrainConfig, to_dict
 from simcsp.core.files import copy_files, read_json, remove_folder, replace_folder
 from simcsp.core.run_folder import RunFolder
-from simcsp.core.run_layout import (
-    CONTROL_STAGE,
-    LAST,
-    OVERLAP,
-    START,
-    best_of,
-    checkpoint_path,
-    step_checkpoints,
-    step_name,
-)
 from simcsp.model.card import write_card
 from simcsp.model.checkpoint import resolve_source, save_checkpoint
 from simcsp.model.checksums import sha256_folder
@@ -132,7 +123,9 @@ class PretrainingRun:
             self.folder.rewind(-1)
             self._describe(training, remarks)
             floors = self._measure_start(training)
-            if self.name != CONTROL_STAGE and self.config.seed == self.config.pretrain_seeds[0]:  # the same for all
+            if (
+                self.name != layout.CONTROL_STAGE and self.config.seed == self.config.pretrain_seeds[0]
+            ):  # the same for all
                 show_floors(self.config.folder, floors, steps)
         show_layout(self.folder.view.writer)
         shown = sys.stderr.isatty()
@@ -150,16 +143,16 @@ class PretrainingRun:
         log(f"{self.name}: {stage.objective}, {stage.steps} steps of {windows}{shared}")
         log(f"encoder: {size:.2f} M parameters, pooling {training.pooling}; {'; '.join(remarks)}")
         remark = batch_for_gpu(self.name, stage.batch_size, training.accelerator.device.type)
-        if remark is not None and self.name != CONTROL_STAGE:  # whose batch is that of pretrain
+        if remark is not None and self.name != layout.CONTROL_STAGE:  # whose batch is that of pretrain
             log(f"warning: {self.folder.path}: {remark}")
-        for part in read_json(self.config.folder / OVERLAP, REMEASURE)["parts"]:
+        for part in read_json(self.config.folder / layout.OVERLAP, REMEASURE)["parts"]:
             log(f"overlap: {part['sentence']}", show=bool(part["shared"]))
         if self.config.data.selection_share == 0:
             log("data.selection_share is 0: SCCS is measured on the training part of fold 0, as published")
 
     def _measure_start(self, training: Training) -> dict[str, dict[str, float]]:
         """Save the start model (the baseline arm) and measure it, before any step; returns the floors."""
-        self.save(training, START)
+        self.save(training, layout.START)
         floors = self.validation.floors(training.model, training.pooling)
         for proxy, values in floors.items():
             self.folder.log(f"floors of {proxy.upper()}: {floors_in_words(values)}")
@@ -202,7 +195,7 @@ class PretrainingRun:
             folder.record(step, {f"val/{key}": value for key, value in scores.items()})
             show_validation(folder, step, validation, embedded)
             if step in (0, training.stage.steps):
-                show_vectors(folder, validation, embedded, LAST if step else START)
+                show_vectors(folder, validation, embedded, layout.LAST if step else layout.START)
         else:
             folder.log("nothing to validate on: data.spliceator and data.motif_bed are not set", show=step == 0)
         folder.log(f"validation at step {step}: {with_errors(scores)}")
@@ -210,39 +203,23 @@ class PretrainingRun:
 
     def _keep(self, training: Training, scores: dict[str, float]) -> None:
         """This checkpoint, once more where it is the best by a proxy, and not more of them than save_total_limit."""
-        saved = self.save(training, step_name(training.step))
+        saved = self.save(training, layout.step_name(training.step))
         for proxy in PROXIES:
             if proxy in scores and scores[proxy] > training.best.get(proxy, {"value": -np.inf})["value"]:
                 ends = {end: scores[f"{proxy}_{end}"] for end in ("low", "high") if f"{proxy}_{end}" in scores}
                 training.best[proxy] = {"value": scores[proxy], "step": training.step, **ends}
-                with replace_folder(checkpoint_path(self.folder.path, best_of(proxy))) as aside:
+                with replace_folder(layout.checkpoint_path(self.folder.path, layout.best_of(proxy))) as aside:
                     copy_files(saved, aside)
-        kept = list(step_checkpoints(self.folder.path).values())
+        kept = list(layout.step_checkpoints(self.folder.path).values())
         for old in kept[: max(0, len(kept) - training.stage.save_total_limit)]:
             remove_folder(old)
 
     def save(self, training: Training, name: str) -> Path:
         """Write a checkpoint of that name; returns its folder."""
-        target = checkpoint_path(self.folder.path, name)
+        target = layout.checkpoint_path(self.folder.path, name)
         with replace_folder(target) as aside:
             save_checkpoint(training.model, aside, training.pooling)
         return target
-
-    def _warnings(self, training: Training) -> dict[str, str]:
-        """{kind: sentence} of what is wrong with the training by now."""
-        rows, stage = self.folder.metrics(), training.stage
-        validations = [
-            {key.removeprefix("val/"): value for key, value in row.items()} for row in rows if "val/mean_cosine" in row
-        ]
-        first, last = (validations[0], validations[-1]) if validations else ({}, {})
-        warnings = {
-            "collapse": collapse(last, first, stage.objective),
-            "unmoved": unmoved(last, first),
-            "stuck": stuck(
-                rows, stage, base_entropy(self.text.batch(0, stage.batch_size)), len(class_names(self.config.data))
-            ),
-        }
-        return {kind: sentence for kind, sentence in warnings.items() if sentence is not None}
 
     def save_state(self, training: Training) -> None:
         """Keep all that resuming needs."""
@@ -251,45 +228,66 @@ class PretrainingRun:
     def finish(self, training: Training) -> None:
         """Keep the last weights, write the summary, say where everything lives."""
         self.bar.close()
-        self.save(training, LAST)
+        self.save(training, layout.LAST)
         rows = self.folder.metrics()
-        of_validation = [
-            {key: value for key, value in row.items() if key.startswith("val/")}
-            for row in rows
-            if any(key.startswith("val/") for key in row)
-        ]
-        summary = {
-            "stage": self.name,
-            "objective": training.stage.objective,
-            "steps": training.step,
-            "pooling": training.pooling,
-            "start": of_validation[0] if of_validation else {},
-            "best": training.best,
-            "floors": {key: value for row in rows for key, value in row.items() if key.startswith("floor/")},
-            "metrics": {
-                "train/loss": [row["train/loss"] for row in rows if "train/loss" in row][-1],
-                **(of_validation[-1] if of_validation else {}),
-                **{f"val/best_{proxy}": best["value"] for proxy, best in training.best.items()},
-            },
-            "warnings": list(self._warnings(training).values()),
-        }
-        self._write_cards(training, rows)
+        summary = {"stage": self.name, **summary_of(training, rows)}
+        summary["warnings"] = list(self._warnings(training).values())
+        write_cards(self.folder, self.config, self.name, training, rows)
         self.folder.finish(summary, settings_shown(self.config, self.name, training.stage))
         self.folder.log(f"{self.folder.path}: {headline(summary)}")
 
-    def _write_cards(self, training: Training, rows: list[dict[str, Any]]) -> None:
-        """A model card for every checkpoint, with what was measured at its step."""
-        config = self.config
-        validations = {row["step"]: row for row in rows if any(key.startswith("val/") for key in row)}
-        steps = {folder.name: step for step, folder in step_checkpoints(self.folder.path).items()}
-        steps |= {best_of(proxy): best["step"] for proxy, best in training.best.items()}
-        steps |= {START: 0, LAST: training.step}
-        data = {"objective": training.stage.objective, "text": config.data.fasta or config.data.dataset}
-        for folder in sorted(self.folder.checkpoints.iterdir()):
-            step = steps.get(folder.name)
-            title = f"{config.name}: {self.name}, {folder.name}"
-            facts, scores = data | {"corpus": config.data.corpus, "step": step}, validations.get(step, {})
-            write_card(folder, title, config.model.source, facts, "the selection windows and motif sites", scores)
+    def _warnings(self, training: Training) -> dict[str, str]:
+        """{kind: sentence} of what is wrong with the training by now."""
+        stage = training.stage
+        composition = base_entropy(self.text.batch(0, stage.batch_size))
+        return warnings_of(self.folder.metrics(), stage, composition, len(class_names(self.config.data)))
+
+
+def warnings_of(rows: list[dict[str, Any]], stage: PretrainConfig, composition: float, classes: int) -> dict[str, str]:
+    """{kind: sentence} of the signs of failed training in rows of metrics. composition, classes: as of `stuck`."""
+    validations = [
+        {key.removeprefix("val/"): value for key, value in row.items()} for row in rows if "val/mean_cosine" in row
+    ]
+    first, last = (validations[0], validations[-1]) if validations else ({}, {})
+    warnings = {
+        "collapse": collapse(last, first, stage.objective),
+        "unmoved": unmoved(last, first),
+        "stuck": stuck(rows, stage, composition, classes),
+    }
+    return {kind: sentence for kind, sentence in warnings.items() if sentence is not None}
+
+
+def summary_of(training: Training, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """What summary.json says of a stage that has come to its end. rows: of its metrics."""
+    validations = [{key: value for key, value in row.items() if key.startswith("val/")} for row in rows]
+    validations = [row for row in validations if row]
+    return {
+        "objective": training.stage.objective,
+        "steps": training.step,
+        "pooling": training.pooling,
+        "start": validations[0] if validations else {},
+        "best": training.best,
+        "floors": {key: value for row in rows for key, value in row.items() if key.startswith("floor/")},
+        "metrics": {
+            "train/loss": [row["train/loss"] for row in rows if "train/loss" in row][-1],
+            **(validations[-1] if validations else {}),
+            **{f"val/best_{proxy}": best["value"] for proxy, best in training.best.items()},
+        },
+    }
+
+
+def write_cards(run: RunFolder, config: Config, name: str, training: Training, rows: list[dict[str, Any]]) -> None:
+    """A model card for every checkpoint of a stage, with what was measured at its step."""
+    validations = {row["step"]: row for row in rows if any(key.startswith("val/") for key in row)}
+    steps = {folder.name: step for step, folder in layout.step_checkpoints(run.path).items()}
+    steps |= {layout.best_of(proxy): best["step"] for proxy, best in training.best.items()}
+    steps |= {layout.START: 0, layout.LAST: training.step}
+    data = {"objective": training.stage.objective, "text": config.data.fasta or config.data.dataset}
+    for folder in sorted(run.checkpoints.iterdir()):
+        step = steps.get(folder.name)
+        facts, scores = data | {"corpus": config.data.corpus, "step": step}, validations.get(step, {})
+        title = f"{config.name}: {name}, {folder.name}"
+        write_card(folder, title, config.model.source, facts, "the selection windows and motif sites", scores)
 
 
 def settings_shown(config: Config, name: str, stage: PretrainConfig) -> dict[str, object]:

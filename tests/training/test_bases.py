@@ -137,19 +137,19 @@ def test_what_a_held_out_record_has_too_is_not_learnt_from(annotated, tmp_path):
 def test_training_learns_selects_and_resumes_bit_for_bit(arm, annotated, call, tmp_path, monkeypatch):
     path = config_file(tmp_path, annotated, arms=[arm], steps=60 if arm == "cnn" else 20, eval_steps=10, average=0.8)
     call(finetune, path, "--name", "whole")
-    stop, count, loss_of = StopSignal(), [], training.step_loss
+    stop, count, loss_of = StopSignal(), [], training.stretches_loss
 
     def stops_at_15(*words):
         count.append(1)
         stop.number = signal.SIGTERM if len(count) == 15 else 0
         return loss_of(*words)
 
-    monkeypatch.setattr(training, "step_loss", stops_at_15)
+    monkeypatch.setattr(training, "stretches_loss", stops_at_15)
     with pytest.raises(Interrupted):
         training.run_bases(load_config([str(path), "--name", "stopped"]), stop)
     state = torch.load(tmp_path / f"runs/stopped/finetune/{arm}/bases/seed0/fold00/state.pt", weights_only=False)
     assert state["step"] == 15  # nothing is lost
-    monkeypatch.setattr(training, "step_loss", loss_of)
+    monkeypatch.setattr(training, "stretches_loss", loss_of)
     call(finetune, path, "--name", "stopped", "--report", str(arm == "cnn").lower())
     assert (tmp_path / "runs/stopped/report/bases/summary.csv").is_file() == (arm == "cnn")
     one, two = (tmp_path / f"runs/{name}/finetune/{arm}/bases/seed0/fold00" for name in ("whole", "stopped"))
