@@ -190,9 +190,6 @@ def _bases_faults(config: Config) -> Iterator[str]:
             yield f"bases.{name}: {foreign[0]} is none of bases.{'annotation' if name == 'ccds' else 'fasta'}"
     if bases.tiles < 3:
         yield f"bases.tiles ({bases.tiles}) must be at least 3: the outer two are not learnt from"
-    for name in ("windows", "background"):
-        if getattr(bases, name) and config.data.spliceator is None:
-            yield f"bases.{name} needs data.spliceator (or set bases.{name} to 0)"
 
 
 def _network_faults(bases: BasesConfig) -> Iterator[str]:

@@ -396,11 +396,6 @@ class BasesConfig:
     """Held-out records are genes on their strand: measure and calibrate on that strand alone."""
     val_every: PositiveInt = 1
     """Validate on every n-th held-out record while training; all of them calibrate."""
-    windows: NonNegativeInt = 24
-    """Windows of Spliceator (data.spliceator) a step, of which the centre alone is labelled; 0: none."""
-    background: NonNegativeInt = 0
-    """Windows a step of which every base is taken as neither: decoys on either strand, sites read backwards; for decoys
-    that are drawn from all of a genome, where one base in some 16,000 is a site; 0: none."""
 
 
 @dataclass

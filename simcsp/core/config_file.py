@@ -23,6 +23,8 @@ _POWER_OF_TEN = re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$")
 OF_CONTRAST = set(PretrainConfig.__annotations__) - set(MlmConfig.__annotations__)
 """Fields of pretrain that mean nothing to masked bases."""
 RETIRED = {
+    "bases.background": 0,
+    "bases.windows": 0,
     "data.legacy_keep_n": False,
     "data.legacy_strand_offset": False,
     "evaluate.legacy_logit_threshold": False,

@@ -14,9 +14,8 @@ import numpy as np
 
 from simcsp.core.config import BasesConfig
 from simcsp.core.errors import InputError
-from simcsp.labels.spliceator import Windows
 from simcsp.text.alphabet import N
-from simcsp.text.kmers import KmerSet, positions_in_text, shared_windows
+from simcsp.text.kmers import KmerSet, positions_in_text
 from simcsp.text.known_introns import read_truth
 from simcsp.text.store import TokenStore, open_store
 
@@ -113,12 +112,6 @@ def fold_records(settings: BasesConfig, store: TokenStore, fold: int) -> dict[st
     if not train:
         raise InputError("bases.parts: no record is left to train on")
     return {"train": train, **held_out}
-
-
-def distinct_windows(windows: Windows, store: TokenStore, held_out: Sequence[str]) -> Windows:
-    """The windows that share no 80 bases in a row, on either strand, with the records that are held out."""
-    texts = [store.fetch(name, 0, store.by_name[name].length) for name in held_out]
-    return windows.take(~shared_windows(windows.ids, texts))
 
 
 def shared_with(genome: Genome, names: Sequence[str], held_out: Sequence[str]) -> dict[str, np.ndarray]:

@@ -85,11 +85,6 @@ class Shape:
         return fine + (coarse if self.coarse_dilations else 0)
 
     @property
-    def window(self) -> int:
-        """nt, whole tiles, three at least, of a text that hold all that the label of a base amid it depends on."""
-        return max(-(-(2 * self.reach + 1) // self.tile), 3) * self.tile
-
-    @property
     def flank(self) -> int:
         """nt on either side of a text that are thrown away: whole steps that cover the reach and a base's own tile."""
         return -(-(self.reach + self.edge) // self.step) * self.step

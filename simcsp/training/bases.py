@@ -1,5 +1,5 @@
-"""Models that label every base: each arm in each fold, trained on stretches of annotated genomes and on windows whose
-centre alone is labelled, selected and calibrated on one part of the records, tested once on another."""
+"""Models that label every base: each arm in each fold, trained on stretches of annotated genomes, selected and
+calibrated on one part of the records, tested once on another."""
 
 from __future__ import annotations
 
@@ -27,10 +27,9 @@ from simcsp.core.errors import InputError
 from simcsp.core.files import replace_folder
 from simcsp.core.run_folder import RunFolder
 from simcsp.core.run_layout import FitKey, checkpoint_path
-from simcsp.labels.bases import LABEL, UNLABELLED, Genome, distinct_windows, fold_records, read_genome, shared_with
-from simcsp.labels.splits import training_windows
+from simcsp.labels.bases import LABEL, UNLABELLED, Genome, fold_records, read_genome, shared_with
 from simcsp.metrics.scores import score_against
-from simcsp.model.bases import CLASSES, IDENTITY, TYPES, BaseClassifier, Labeller, Shape, load_bases, padded, save_bases
+from simcsp.model.bases import IDENTITY, TYPES, BaseClassifier, Labeller, Shape, load_bases, padded, save_bases
 from simcsp.model.card import write_card
 from simcsp.model.checkpoint import load_backbone, resolve_source
 from simcsp.model.checksums import sha256_folder
@@ -57,9 +56,8 @@ class Text:
     """What one fold trains on: uint8 stretches are cut from `genome`; hidden bases are not learnt from.
 
     records: names; sizes: nt of each; sites: int64 [n, 4] of record, minus, exon's base, label; exons [n]: nt of their
-    exons. windows: uint8 [n, 3 tiles or more], place [n] of the labelled base, label [n]; None without windows. grafts:
-    record, and the exon's bases at donor and acceptor, of introns from elsewhere that share nothing with what is held
-    out.
+    exons. grafts: record, and the exon's bases at donor and acceptor, of introns from elsewhere that share nothing with
+    what is held out.
     """
 
     genome: Genome
@@ -67,7 +65,6 @@ class Text:
     sizes: np.ndarray
     sites: np.ndarray
     hidden: dict[str, np.ndarray]
-    windows: tuple[np.ndarray, np.ndarray, np.ndarray] | None
     exons: np.ndarray
     grafts: list[tuple[str, int, int]]
 
@@ -116,7 +113,7 @@ def open_job(config: Config, genome: Genome, arm: Arm, seed: int, fold: int, dev
 
 
 def build_text(config: Config, genome: Genome, fold: int) -> Text:
-    """The training text of a fold: its records without what the held-out ones share, and the windows likewise."""
+    """The training text of a fold: its records without what the held-out ones share."""
     settings = config.bases
     records = fold_records(settings, genome.store, fold)
     train, held_out = records["train"], records["val"] + records["test"]
@@ -129,22 +126,13 @@ def build_text(config: Config, genome: Genome, fold: int) -> Text:
     if not len(rows):
         raise InputError("bases.parts: the records that are left to train on have no annotated site")
     sizes = np.array([genome.store.by_name[name].length for name in train])
-    windows = None
-    if settings.windows or settings.background:
-        chosen = distinct_windows(training_windows(config.data)[0], genome.store, held_out)
-        if chosen.ids.shape[1] < settings.tile:
-            raise InputError(f"bases.tile ({settings.tile} nt) is longer than the windows of data.spliceator")
-        half = chosen.ids.shape[1] // 2
-        donors = chosen.sites == "donor"
-        labels = chosen.labels * np.where(donors, CLASSES.index("donor"), CLASSES.index("acceptor"))
-        windows = chosen.ids, half - donors.astype(np.int64), labels
     hidden = shared_with(genome, train + records["grafts"], held_out)
     grafts = []
     for name in records["grafts"]:
         ends = {label: base for _, base, label in genome.sites[name].tolist()}
         if len(ends) == len(TYPES) and not hidden[name].any():
             grafts.append((name, ends[LABEL["donor"]], ends[LABEL["acceptor"]]))
-    return Text(genome, train, sizes, rows, hidden, windows, exon_lengths(rows), grafts)
+    return Text(genome, train, sizes, rows, hidden, exon_lengths(rows), grafts)
 
 
 def exon_lengths(sites: np.ndarray) -> np.ndarray:
@@ -240,39 +228,6 @@ def _stretch(text: Text, name: str, start: int, length: int, minus: int) -> tupl
         labels[first - start : last - start] = genome.labels(name, first, last, 1)[::-1]
     labels[first - start : last - start][text.hidden[name][first:last]] = UNLABELLED
     return (reverse_complement(ids), labels[::-1].copy()) if minus else (ids, labels)
-
-
-def draw_windows(text: Text, settings: BasesConfig, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """ids uint8 [windows, whole tiles] cut at random about the labelled base, and labels, of that base alone.
-
-    As long as the model's reach needs, or as the windows are.
-    """
-    ids, places, kinds = text.windows
-    length = min(shape_of(settings).window, ids.shape[1] // settings.tile * settings.tile)
-    # Decoys too: of sites alone, the statistics of the batch would tell the label, and little would be learnt.
-    index = rng.integers(len(ids), size=settings.windows)
-    spare = ids.shape[1] - length
-    start = np.clip(spare // 2 + rng.integers(-settings.tile // 3, settings.tile // 3 + 1, settings.windows), 0, spare)
-    cut = np.lib.stride_tricks.sliding_window_view(ids, length, axis=1)[index, start]
-    labels = np.full(cut.shape, UNLABELLED)
-    inside = places[index] - start
-    labels[np.arange(len(index)), inside] = kinds[index]
-    return cut, labels
-
-
-def draw_background(text: Text, settings: BasesConfig, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """ids uint8 [background, whole tiles] of windows without a site, and labels: neither, but for half a tile at the
-    ends. Windows of sites are read backwards, decoys on either strand."""
-    ids, _, kinds = text.windows
-    length = ids.shape[1] // settings.tile * settings.tile
-    index = rng.integers(len(ids), size=settings.background)
-    start = rng.integers(ids.shape[1] - length + 1, size=settings.background)
-    cut = np.lib.stride_tricks.sliding_window_view(ids, length, axis=1)[index, start]
-    turned = (kinds[index] > 0) | (rng.random(settings.background) < 0.5)
-    cut = np.where(turned[:, None], reverse_complement(cut), cut)
-    labels = np.where(cut == N, UNLABELLED, 0)
-    labels[:, : settings.tile // 2], labels[:, -(settings.tile // 2) :] = UNLABELLED, UNLABELLED
-    return cut, labels
 
 
 # -- one fit -----------------------------------------------------------------------------------------------------------
@@ -430,7 +385,7 @@ def finish(config: Config, fit: Fit, records: dict[str, list[str]], arm: Arm, se
         sizes["pretrain_seed"] = arm.pretrain_seed
     parameters = sum(weights.numel() for weights in model.parameters())
     name, start = f"{config.name}: {arm.name}", arm.source.source if arm.source and arm.name != "fresh" else None
-    data = {"genome": settings.fasta, "annotation": settings.annotation, "windows": config.data.spliceator}
+    data = {"genome": settings.fasta, "annotation": settings.annotation}
     tested = f"records {', '.join(Path(entry).name for entry in settings.parts[fold])}"
     write_card(best, name, start, data, tested, metrics)
     run.finish({**sizes, "parameters": parameters, "seconds": seconds, "metrics": metrics}, sizes)
@@ -457,12 +412,9 @@ def shape_of(settings: BasesConfig) -> Shape:
 def stretches_loss(
     learner: torch.nn.Module, text: Text, settings: BasesConfig, rng: np.random.Generator, accelerator: Accelerator
 ) -> torch.Tensor:
-    """Cross-entropy of all labelled bases of a step's stretches and windows, summed, per stretch or window."""
-    drawn = [draw_stretches(text, settings, rng)]
-    drawn += [draw_windows(text, settings, rng)] if settings.windows else []
-    drawn += [draw_background(text, settings, rng)] if settings.background else []
-    total = sum(labels_loss(learner, ids, labels, accelerator) for ids, labels in drawn)
-    return total / sum(len(ids) for ids, _ in drawn)
+    """Cross-entropy of all labelled bases of a step's stretches, summed, per stretch."""
+    ids, labels = draw_stretches(text, settings, rng)
+    return labels_loss(learner, ids, labels, accelerator) / len(ids)
 
 
 def labels_loss(

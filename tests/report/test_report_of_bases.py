@@ -26,7 +26,7 @@ def run(tmp_path):
         write_fasta(tmp_path / "g.fa", {k: "ACGT" * (n // 4) for k, n in LENGTHS.items()}),
     )
     bases, found = (
-        {"fasta": [str(fasta)], "annotation": [str(fasta)], "windows": 0, "parts": [["a"], ["b"], ["c"]], "ignore": []},
+        {"fasta": [str(fasta)], "annotation": [str(fasta)], "parts": [["a"], ["b"], ["c"]], "ignore": []},
         {},
     )
     for arm, seeds in ARMS.items():

@@ -78,7 +78,6 @@ def config_file(folder, annotated, **changes):
             "steps": 60,
             "eval_steps": 20,
             "tiles": 6,
-            "windows": 0,
         },
     }
     for key, value in changes.items():
@@ -175,44 +174,9 @@ def test_an_arm_of_several_pretraining_seeds_is_a_fit_each(annotated, tmp_path, 
     assert [fit_key(folder).model for folder in finished_fits(config.folder)] == ["cnn:pretrain0", "cnn:pretrain3"]
 
 
-def test_windows_are_labelled_at_their_sites_base_alone(tiny_data, annotated, tmp_path):
-    path = config_file(tmp_path, annotated, windows=40)
-    values = yaml.safe_load(path.read_text())
-    values["data"]["spliceator"] = str(tiny_data / "spliceator")
-    path.write_text(yaml.safe_dump(values))
-    config = load_config([str(path)])
+def test_stretches_keep_to_the_margin(annotated, tmp_path):
+    config = load_config([str(config_file(tmp_path, annotated, margin=40, site_share=0.0))])
     text = training.build_text(config, read_genome(config.bases, tmp_path), 0)
-    ids, labels = training.draw_windows(text, config.bases, np.random.default_rng(0))
-    assert ids.shape == labels.shape == (40, 90) and ((labels != UNLABELLED).sum(axis=1) == 1).all()
-    donors, acceptors = (np.argwhere(labels == label) for label in (2, 1))
-    assert len(donors) > 3 and len(acceptors) > 3
-    for row, place in donors:
-        assert np.array_equal(ids[row, place - 2 : place + 7], encode(LEFT))
-    for row, place in acceptors:
-        assert np.array_equal(ids[row, place - 14 : place + 1], encode(RIGHT))
-    config.bases.tile, config.bases.dilations = 10, [1, 3]  # 32 nt on either side of a base
-    assert training.draw_windows(text, config.bases, np.random.default_rng(0))[0].shape == (40, 70)
-
-
-def test_background_holds_no_site_and_stretches_keep_to_the_margin(tiny_data, annotated, tmp_path):
-    path = config_file(tmp_path, annotated, background=30, margin=40, site_share=0.0)
-    values = yaml.safe_load(path.read_text())
-    values["data"]["spliceator"] = str(tiny_data / "spliceator")
-    path.write_text(yaml.safe_dump(values))
-    config = load_config([str(path)])
-    text = training.build_text(config, read_genome(config.bases, tmp_path), 0)
-    windows, places, kinds = text.windows
-    ids, labels = training.draw_background(text, config.bases, np.random.default_rng(0))
-    ends = config.bases.tile // 2
-    assert len(ids) == 30 and (labels[:, ends:-ends] == 0).all()
-    assert (labels[:, :ends] == UNLABELLED).all() and (labels[:, -ends:] == UNLABELLED).all()
-    rows = {
-        bytes(row)
-        for row in np.lib.stride_tricks.sliding_window_view(windows[kinds > 0], ids.shape[1], 1).reshape(
-            -1, ids.shape[1]
-        )
-    }
-    assert not any(bytes(row) in rows for row in ids) and any(bytes(reverse_complement(row)) in rows for row in ids)
     text.sites[:, 2] = 1500  # all at one base
     first = encode(annotated[2]["c"] + annotated[2]["d"])
     for row, known in zip(*training.draw_stretches(text, config.bases, np.random.default_rng(0))):
@@ -335,13 +299,11 @@ def test_sites_of_transcripts_outside_the_ccds_set_are_not_learnt(annotated, tmp
         ({"stride": 4, "coarse_dilations": [1]}, "bases.stride (4) must divide"),
         ({"grafts": ["x.fa"]}, "x.fa is none of bases.fasta"),
         ({"decay_share": 2.0}, "bases.decay_share"),
-        ({"background": 4}, "bases.background needs data.spliceator"),
         ({"parts": [["a"], ["mars"]]}, "no record 'mars'"),
         ({"parts": [["a"], ["a", "b"]]}, "a in more than one of them"),
         ({"parts": [["a"]]}, "at least two parts"),
         ({"parts": [["a", "b"], ["c", "d"]]}, "no record is left to train on"),
         ({"folds": [2]}, "there is no fold 2"),
-        ({"windows": 4}, "bases.windows needs data.spliceator"),
         ({"annotation": []}, "bases.annotation must name a file for each"),
         ({"arms": ["pwm"]}, "pwm labels windows"),
         ({"kernel": 4}, "must be odd"),
