@@ -89,21 +89,33 @@ def label_sites(
 
     Chunks lie on a grid of the record, whatever the spans, so a score does not depend on the region that is asked for.
     """
+    if len({number for number, *_ in spans}) > 1:
+        yield _label_short_records(store, spans, labeller, types, every)
+    else:
+        yield from _label_record(store, spans, labeller, types, every)
+
+
+def _label_short_records(
+    store: TokenStore, spans: Sequence[Span], labeller: Labeller, types: Sequence[str], every: bool
+) -> tuple[Scored, int]:
+    """Of records that fit in one pass together."""
     numbers = list(dict.fromkeys(number for number, *_ in spans))
     records = [store.records[number] for number in numbers]
-    if len(records) > 1:
-        sites = [_sites_between(store, span, types, every) for span in spans]
-        odds = labeller.packed_odds(store, records) if any(map(len, sites)) else []
-        chances = {number: labeller.probabilities(of_record) for number, of_record in zip(numbers, odds)}
-        for record, number in zip(records, chances):
-            check_numbers(chances[number], record.name)
-        yield (
-            Scored.joined([_scored(of_span, chances.get(span[0]), 0) for span, of_span in zip(spans, sites)]),
-            sum(last - first + 1 for _, first, last in spans),
-        )
-        return
+    sites = [_sites_between(store, span, types, every) for span in spans]
+    odds = labeller.packed_odds(store, records) if any(map(len, sites)) else []
+    chances = {number: labeller.probabilities(of_record) for number, of_record in zip(numbers, odds)}
+    for record, number in zip(records, chances):
+        check_numbers(chances[number], record.name)
+    scored = [_scored(of_span, chances.get(span[0]), 0) for span, of_span in zip(spans, sites)]
+    return Scored.joined(scored), sum(last - first + 1 for _, first, last in spans)
+
+
+def _label_record(
+    store: TokenStore, spans: Sequence[Span], labeller: Labeller, types: Sequence[str], every: bool
+) -> Iterator[tuple[Scored, int]]:
+    """Of one record, some chunks a pass."""
     known: dict[int, np.ndarray] = {}  # chances of the chunks of one pass: short regions share them
-    size = labeller.chunk
+    size, record = labeller.chunk, store.records[spans[0][0]]
     for number, first, last in spans:
         chunks = range((first - 1) // size, (last - 1) // size + 1)
         for some in (chunks[i : i + labeller.at_once] for i in range(0, len(chunks), labeller.at_once)):
@@ -111,11 +123,11 @@ def label_sites(
             sites = [_sites_between(store, (number, low, high), types, every) for low, high in ends]
             wanted = [chunk for chunk, of_chunk in zip(some, sites) if len(of_chunk) and chunk not in known]
             if wanted:
-                odds = labeller.chunks_odds(store, records[0], wanted)
+                odds = labeller.chunks_odds(store, record, wanted)
                 known = {chunk: known[chunk] for chunk in some if chunk in known}
                 known |= dict(zip(wanted, map(labeller.probabilities, odds)))
                 for chunk, (low, high) in zip(some, ends):
-                    check_numbers(known.get(chunk, np.zeros(0)), f"{records[0].name}:{low}-{high}")
+                    check_numbers(known.get(chunk, np.zeros(0)), f"{record.name}:{low}-{high}")
             for chunk, of_chunk, (low, high) in zip(some, sites, ends):
                 yield _scored(of_chunk, known.get(chunk), chunk * size), high - low + 1
 
