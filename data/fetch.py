@@ -41,7 +41,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from data.packages import Unreachable, download_package  # noqa: E402
 from data.sources import DATA_SETS, Source, unpack  # noqa: E402
 from simcsp.core.errors import InputError  # noqa: E402
-from simcsp.core.files import replacing, write_text  # noqa: E402
+from simcsp.core.files import mend_folder, replacing, write_text  # noqa: E402
 from utils.script import run_script  # noqa: E402
 
 TRIES = 3  # times that a connection is taken up again after it broke, as long as each brings something
@@ -517,6 +517,7 @@ def main() -> None:
         check(rest, args.folder, options)
     else:
         names = [checked_name(name) for name in args.names]
+        mend_folder(options.data, options.lock.name)
         announce(names, options)
         try:
             for name in names:

@@ -1,6 +1,9 @@
 """predict that is stopped goes on to the very bytes of one never stopped; regions, BED, genes."""
 
+import errno
 import gzip
+import json
+import os
 import signal
 import subprocess
 import sys
@@ -17,6 +20,7 @@ from test_vcf import GTF, vcf_file
 import evaluate
 import simcsp.genome.vcf
 import simcsp.model.bases
+from simcsp.core import locks
 from simcsp.genome.regions import find_spans, gene_spans, spans_after
 from simcsp.model.bases import Labeller
 from simcsp.text.store import open_store
@@ -239,3 +243,24 @@ def test_a_model_that_gives_nan_stops_in_one_line(model, fasta, call, tmp_path, 
     with pytest.raises(FloatingPointError, match=r"NaN for chr1:1-160: damaged weights"):
         call(evaluate, "predict", model, fasta, "--out", tmp_path / "s.tsv", *FP32)
     assert not list(tmp_path.glob("s.tsv*"))
+
+
+def test_where_there_are_no_locks_a_scan_goes_on_with_a_warning(
+    model, fasta, call, caplog, tmp_path, monkeypatch, capsys
+):
+    call(evaluate, "predict", model, fasta, "--out", tmp_path / "locked.tsv", *FP32)
+
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(locks.fcntl, "flock", refuse)
+    monkeypatch.setattr(locks, "_warned", set())
+    call(evaluate, "predict", model, fasta, "--out", tmp_path / "s.tsv", *FP32)
+    assert (tmp_path / "s.tsv").read_bytes() == (tmp_path / "locked.tsv").read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["locked.tsv", "s.tsv"]
+    said = [record.message for record in caplog.records if "does not support locks" in record.message]
+    assert len(said) == 1 and said[0].startswith("warning: /")
+    holder = {"pid": os.getppid(), "host": "here", "since": "noon", "life": locks._life_of(os.getppid())}
+    (tmp_path / "t.tsv.partial.lock").write_text(json.dumps(holder))
+    line = refusal(call, capsys, evaluate, "predict", model, fasta, "--out", tmp_path / "t.tsv", *FP32)
+    assert f"t.tsv.partial is in use by process {os.getppid()} on here since noon" in line

@@ -635,3 +635,13 @@ def test_help_from_another_folder(tmp_path):
     told = subprocess.run([*command, "-h"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert told.returncode == 0 and "gencode-hg38" in "".join(told.stdout.split())  # which wraps at hyphens
     assert subprocess.run([*command, "hg19", "--timeout", "0"], cwd=tmp_path, capture_output=True).returncode == 2
+
+
+def test_what_a_kill_left_of_the_lock_goes_though_all_is_here(get, server, data):
+    server.put(HG19, GENOME)
+    get("hg19")
+    left = data / "fetch.lock.json.abc.tmp"
+    left.mkdir()
+    (left / ".lock").touch()
+    get("hg19")
+    assert not left.exists()
