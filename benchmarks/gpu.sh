@@ -11,7 +11,9 @@ for word in "$@"; do
     if [ "$word" = --miniature ]; then miniature=1; else words+=("$word"); fi
 done
 status=0
-timeout 480 "$PYTHON" benchmarks/gpu.py "${words[@]}" || status=$?
+limit=480
+case " $* " in *" cpu "*) limit=3600 ;; esac  # which tries the script itself
+timeout "$limit" "$PYTHON" benchmarks/gpu.py "${words[@]}" || status=$?
 if [ -n "$miniature" ]; then
     # Interrupted, it saves its state.
     timeout --signal INT 420 "$PYTHON" pretrain.py configs/miniature.yaml --device cuda || status=$?

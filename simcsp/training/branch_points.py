@@ -20,7 +20,7 @@ from simcsp.labels.bases import UNLABELLED
 from simcsp.metrics.branch_points import FOLDS, IGNORED, BranchRegions
 from simcsp.model.bases import BaseClassifier, Shape
 from simcsp.training.bases import MAX_GRAD_NORM, labels_loss
-from simcsp.training.optimizer import build_optimizer, decay_groups, take_step
+from simcsp.training.optimizer import build_optimizer, decay_groups, prepare_optimizer, take_step
 
 CLASSES = 2
 
@@ -74,6 +74,7 @@ def fit_fold(
         settings.warmup_steps,
         steps * settings.max_epochs,
     )
+    optimizer = prepare_optimizer(accelerator, optimizer)
     asked = regions.labels[val] != IGNORED
     best, best_epoch, kept = -1.0, 0, copy.deepcopy(model.state_dict())
     for epoch in range(1, settings.max_epochs + 1):

@@ -54,7 +54,7 @@ def take_step(accelerator: Accelerator, optimizer: torch.optim.Optimizer, schedu
     optimiser, whose step is called all the same and leaves the weights as they are.
     """
     scaler = accelerator.scaler
-    before = None if scaler is None else scaler.known_scale
+    before = None if scaler is None else scaler.known_scale  # of `prepare_optimizer`
     optimizer.step()
     if scaler is not None:
         scaler.known_scale = scaler.get_scale()  # on a GPU the one number that fp16 has to wait for

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -111,8 +112,10 @@ def _fine_tuning(config: Config, gpu: Gpu, model: BertConfig, pooling: str, prec
     """Seconds of fine-tuning, folds one after the other, and its row."""
     settings, data = config.finetune, config.data
     arms = [arm for arm in settings.arms if arm not in FLOORS]
-    there = Path(data.spliceator).is_dir()
-    windows, source = (len(load_windows(data, config.folder)[0]), "windows") if there else (LABELLED, "windows assumed")
+    windows, source = LABELLED, "windows assumed"
+    if Path(data.spliceator).is_dir():
+        with tempfile.TemporaryDirectory(prefix="simcsp-plan-") as aside:  # for the splits, which nobody is to find
+            windows, source = len(load_windows(data, Path(aside))[0]), "windows"
     folds = len(settings.folds or range(data.fold_count))
     fits = folds * sum(fits_in_a_fold(config, arm) for arm in arms)
     epochs = expected_epochs(settings)

@@ -48,7 +48,7 @@ def emulate(guard, tmp_path, precision, script, *words):
     run(guard, "emulation.py", out, precision, script, *words)
     counts = json.loads(out.read_text())
     assert counts["refused"] == {}
-    assert counts["operations"]["aten.addmm.default"] > 100  # it did work on the device
+    assert counts["operations"]["aten.addmm.default"] > 50  # it did work on the device
     return counts
 
 
@@ -73,7 +73,8 @@ def test_the_scripts_ask_for_nothing_that_cuda_refuses_and_seldom_wait(
     of_scaler = waits(counts, "simcsp/training/optimizer.py")
     stages = 2
     assert in_steps <= stages * STEPS // 10  # at logged rows, validations and the end
-    assert of_scaler <= (stages * STEPS if precision == "fp16" else 0)  # its scale, from which a skipped step is told
+    # its scale, from which a skipped step is told; and in a saved state
+    assert of_scaler <= (stages * (STEPS + 2) if precision == "fp16" else 0)
     emulate(guard, tmp_path, precision, "finetune", config)
     emulate(guard, tmp_path, precision, "evaluate", "sccs", tmp_path / "runs/tiny/pretrain/checkpoints/last", config)
 

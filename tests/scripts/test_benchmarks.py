@@ -1,12 +1,16 @@
 """Benchmark scripts at toy size: they run, and rows of the speed table refuse two sides that do unequal work."""
 
+import json
+import os
+import subprocess
 import sys
 
 import pytest
 import torch
 from accelerate.state import AcceleratorState
+from conftest import ROOT
 
-from benchmarks import cost, run
+from benchmarks import cost, gpu, run
 from benchmarks.bench import Bench, Size, model_of
 from simcsp.core.errors import InputError
 
@@ -15,7 +19,7 @@ TOY = Size(model_of(16, 2, 2, 40), 30, 20, 4, 200)
 
 @pytest.fixture(autouse=True)
 def toy_size(monkeypatch):
-    for script in (run, cost):
+    for script in (run, cost, gpu):
         monkeypatch.setattr(script, "SIZES", {"splicebert": TOY})
     AcceleratorState._reset_state(reset_partial_state=True)  # of another test's precision
     yield
@@ -55,3 +59,23 @@ def test_memory_and_hours_are_told(monkeypatch, capsys, what, shown):
     monkeypatch.setattr(sys, "argv", ["cost.py", *words])
     cost.main()
     assert shown in capsys.readouterr().out
+
+
+def test_what_measures_a_gpu_measures_a_cpu(monkeypatch, tmp_path):
+    words = ["--device", "cpu", "--out", str(tmp_path / "gpu.json"), "--parts", "rates"]
+    monkeypatch.setattr(sys, "argv", ["gpu.py", *words])
+    gpu.main()
+    found = json.loads((tmp_path / "gpu.json").read_text())
+    for name in ("contrast", "control"):
+        assert 0 < found["rates"][name]["mfu"] < 1 and found["rates"][name]["estimated_gb"] > 0
+    assert found["rates"]["finetuning"]["step_ms"] > 0 and found["rates"]["scan"]["bases_per_s"] > 1000
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_a_gpu_runs_the_three_scripts(tmp_path):
+    words = ["--device", "cpu", "--size", "small", "--parts", "smoke", "--out", tmp_path / "gpu.json"]
+    path = f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"
+    command = ["bash", ROOT / "benchmarks/gpu.sh", *words]
+    subprocess.run([*map(str, command)], check=True, timeout=600, env=os.environ | {"PATH": path})
+    smoke = json.loads((tmp_path / "gpu.json").read_text())["smoke"]
+    assert {"pretrain.py", "finetune.py", "evaluate.py"} < smoke.keys() and "failed" not in smoke

@@ -86,10 +86,10 @@ def test_workers_take_the_gpus_in_turn(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
-    monkeypatch.setattr(device, "Accelerator", lambda **_: None)
-    for worker in range(5):
-        device.build_accelerator("cuda", "fp16", worker)
+    monkeypatch.setattr(device, "Accelerator", lambda kwargs_handlers, **_: kwargs_handlers[0].timeout)
+    waits = [device.build_accelerator("cuda", "fp16", worker, minutes=5) for worker in range(5)]
     assert chosen == [1, 2, 0, 1]  # the first has the first one as it is
+    assert {wait.total_seconds() for wait in waits} == {300}
 
 
 # -- a GPU that is not there -------------------------------------------------------------------------------------------
@@ -102,6 +102,12 @@ def test_a_plan_for_a_gpu_needs_neither_it_nor_the_data(call, capsys, name, fits
     rows = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
     assert list(rows) == "device encoder pretrain control fine-tune time assumed".split()
     assert ("DOES NOT FIT" in rows["pretrain"]) != fits and " h: pre-training " in rows["time"]
+
+
+def test_a_plan_for_a_gpu_counts_the_windows_that_are_there_and_writes_nothing(tiny_data, tmp_path, call, capsys):
+    config = tiny_config(tmp_path, tiny_data, {"pretrain.mini_batch_size": "auto"})
+    call(pretrain, config, "--dry-run", "--device", "a100")
+    assert "400 windows" in capsys.readouterr().out and list(tmp_path.iterdir()) == [config]
 
 
 def test_a_plan_for_a_gpu_that_is_not_known_is_refused(call, capsys):
