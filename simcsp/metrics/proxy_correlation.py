@@ -16,7 +16,7 @@ from accelerate import Accelerator
 from simcsp.core import run_layout as layout
 from simcsp.core.config import Config, FinetuneConfig, flatten, to_dict
 from simcsp.core.errors import InputError
-from simcsp.core.files import copy_files, read_json, remove_folder, replace_folder, write_json
+from simcsp.core.files import copy_files, mend_folder, read_json, remove_folder, replace_folder, write_json
 from simcsp.labels.motifs import Motifs
 from simcsp.labels.spliceator import Windows
 from simcsp.metrics.pooling import check_stages
@@ -229,8 +229,10 @@ def drop_weights(run: Path) -> None:
     """Remove the classifiers fitted under RUN/relate: their scores are what is wanted, and they would fill the disk and
     be taken for models of the run."""
     for fit in layout.finished_fits(run / layout.RELATE):
-        if layout.checkpoint_path(fit).is_dir():
-            remove_folder(layout.checkpoint_path(fit))
+        checkpoint = layout.checkpoint_path(fit)
+        mend_folder(checkpoint.parent, checkpoint.name)  # where a kill has cut off the removal
+        if checkpoint.is_dir():
+            remove_folder(checkpoint)
 
 
 # -- correlations ------------------------------------------------------------------------------------------------------

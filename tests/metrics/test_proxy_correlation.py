@@ -18,7 +18,7 @@ from simcsp.core.files import read_json, sha256_file, write_json
 from simcsp.core.run_folder import read_metrics
 from simcsp.labels.motifs import load_motifs
 from simcsp.metrics.proxies import measure_nmi
-from simcsp.metrics.proxy_correlation import correlate, find_checkpoints, rank_correlations, resample
+from simcsp.metrics.proxy_correlation import correlate, drop_weights, find_checkpoints, rank_correlations, resample
 from simcsp.metrics.sccs import SCCS_CEILING
 from simcsp.model.checkpoint import load_backbone
 from simcsp.model.checksums import write_checksums
@@ -163,6 +163,17 @@ def test_pretraining_seeds_of_a_run_are_so_many_runs(own_run):
     found = find_checkpoints([own_run])
     assert [c.arm for c in found] == [f"pretrain-seed{seed}-{step:06d}" for seed in (0, 1) for step in STEPS]
     assert {c.unit for c in found} == {f"{own_run}:0", f"{own_run}:1"}
+
+
+def test_weights_whose_removal_was_cut_off_go(tmp_path):
+    fit = tmp_path / "relate/finetune/pretrain-000000/both/seed0/fold00"
+    for folder in ("checkpoints/best.abc.tmp/best", "checkpoints/best"):
+        (fit / folder).mkdir(parents=True)
+        (fit / folder / "model.safetensors").touch()
+    (fit / "checkpoints/best.abc.tmp/.lock").touch()
+    (fit / "summary.json").write_text("{}")
+    drop_weights(tmp_path)
+    assert not list((fit / "checkpoints").iterdir())
 
 
 # -- the command -------------------------------------------------------------------------------------------------------
