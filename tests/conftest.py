@@ -325,8 +325,11 @@ def finished(tiny_data, tmp_path_factory) -> SimpleNamespace:
 
     folder = tmp_path_factory.mktemp("finished")
     config = tiny_config(folder, tiny_data)
-    said = [run_here(script, config) for script in (pretrain, finetune)]
-    return SimpleNamespace(config=config, run=folder / "runs/tiny", pretrain=said[0], finetune=said[1])
+    pretrained = run_here(pretrain, config)
+    gc.freeze()  # what has been imported by now: accelerate collects after each of the dozen fits to come
+    return SimpleNamespace(
+        config=config, run=folder / "runs/tiny", pretrain=pretrained, finetune=run_here(finetune, config)
+    )
 
 
 def no_summary(folder: Path) -> bool:

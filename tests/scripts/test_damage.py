@@ -107,9 +107,8 @@ def test_a_damaged_store_is_refused_whatever_its_times_say(tiny_data, tmp_path):
         stores.open_store([tiny_data / "genome.fa"], tmp_path / "cache")
 
 
-@pytest.mark.parametrize("out", ["/proc/x", "/dev/null/x", "a" * 300], ids=["proc", "file", "long"])
-def test_a_place_that_cannot_be_written_to_is_named(own_run, call, capsys, out):
-    assert out[:200] in refusal(call, capsys, evaluate, "report", own_run, "--out", out)
+def test_a_place_that_cannot_be_written_to_is_named(own_run, call, capsys):
+    assert "/dev/null/x" in refusal(call, capsys, evaluate, "report", own_run, "--out", "/dev/null/x")
 
 
 @pytest.mark.parametrize(
