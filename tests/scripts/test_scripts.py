@@ -203,7 +203,8 @@ def test_the_comparison_table_is_long_paired_and_complete(finished):
 
 
 def test_scripts_end_by_saying_where_the_run_lives_and_its_numbers(finished):
-    assert finished.pretrain.stderr == "" and finished.finetune.stderr == ""
+    assert finished.pretrain.stderr == ""
+    assert all(line.startswith("report: figure ") for line in finished.finetune.stderr.splitlines())
     assert str(finished.run / "pretrain") in finished.pretrain.stdout.splitlines()[-1]
     assert "SCCS" in finished.pretrain.stdout.splitlines()[-1]
     assert str(finished.run / "report/summary.csv") in finished.finetune.stdout.splitlines()[-1]
@@ -433,7 +434,8 @@ def test_a_whole_experiment_with_motif_sites(tiny_data, tmp_path):
     config = tiny_config(tmp_path, tiny_data, changes)
     for script in ("pretrain.py", "finetune.py"):
         done = start_script(script, config, cwd=tmp_path)
-        assert (done.returncode, done.stderr) == (0, "")
+        assert done.returncode == 0, done.stderr
+        assert all(line.startswith("report: figure ") for line in done.stderr.splitlines())
     run = tmp_path / "runs/tiny"
     table = pd.read_csv(run / "report/summary.csv")
     assert {"before/nmi", "after/nmi", "val/nmi"} <= set(table["metric"])
