@@ -17,6 +17,7 @@ from simcsp.core.config_file import CONFIG_HASH
 from simcsp.core.files import read_json, sha256_file, write_json
 from simcsp.core.run_folder import read_metrics
 from simcsp.labels.motifs import load_motifs
+from simcsp.metrics import proxy_correlation
 from simcsp.metrics.proxies import measure_nmi
 from simcsp.metrics.proxy_correlation import correlate, drop_weights, find_checkpoints, rank_correlations, resample
 from simcsp.metrics.sccs import SCCS_CEILING
@@ -149,13 +150,14 @@ def test_the_steps_of_a_control_count_and_its_start_does_not(own_run):
     control = shutil.copytree(another_run(own_run, "other") / "pretrain", own_run / "control")
     shutil.rmtree(control / "checkpoints/start")
     shutil.copytree(own_run / "pretrain/checkpoints/start", control / "checkpoints/start")
-    write_json(control / "summary.json", read_json(control / "summary.json") | {"objective": "mlm"})
+    write_json(control / "summary.json", read_json(control / "summary.json") | {"objective": "mlm", "stage": "control"})
     found = find_checkpoints([own_run])
     assert [c.step for c in found if c.stage == "control"] == STEPS[1:]
     assert {c.objective for c in found if c.stage == "control"} == {"mlm"}
 
 
-def test_pretraining_seeds_of_a_run_are_so_many_runs(own_run):
+def test_pretraining_seeds_of_a_run_are_so_many_runs(own_run, monkeypatch):
+    monkeypatch.setattr(proxy_correlation, "check_stages", lambda run: None)  # both were trained under seed 0
     other = another_run(own_run, "other")
     for seed, pretrain in enumerate((own_run / "pretrain", other / "pretrain")):
         shutil.move(pretrain, own_run / f"seeds/seed{seed}")
