@@ -11,6 +11,7 @@
     python evaluate.py splicebert SOURCE [SOURCE ...] [CONFIG.yaml] [--help]   SpliceBERT's published results, repeated
     python evaluate.py predict   SOURCE GENOME.fa [--help]   score every GT / AG of a genome, or variants
     python evaluate.py explain   SOURCE GENOME.fa [--help]   bases that site scores depend on: logo and heat map
+    python evaluate.py push      CHECKPOINT OWNER/NAME [--public]    upload a checkpoint and its model card to the hub
     python evaluate.py status    [RUNS]   every run in a folder (runs): stage, progress, running or not, disk
     python evaluate.py report    RUN [RUN ...] [--out FOLDER]   the comparison of arms: RUN/report, runs/A+B/report
 
@@ -37,9 +38,10 @@ MODULES = {
     "splicebert": "commands.splicebert",
     "predict": "commands.genome",
     "explain": "commands.explain",
+    "push": "commands.push",
     "status": "commands.status",
 }
-OF_FLAGS = ("splicebert", "predict", "explain")
+OF_FLAGS = ("splicebert", "predict", "explain", "push")
 OF_RUNS = ("relate", "report")  # they take several folders
 
 

@@ -1,13 +1,18 @@
-"""Model cards, as the hub reads them."""
+"""Model cards, and their upload to a stand-in of the hub's HTTP interface on this machine."""
 
+import base64
 import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import ROOT, refusal
 from huggingface_hub import ModelCard
 from test_plain import LENGTH, SIZES, encoder
 
+import evaluate
 from simcsp.core.config import ModelConfig
 from simcsp.model.bases import BaseClassifier, Shape, save_bases
 from simcsp.model.card import license_of, write_card
@@ -89,3 +94,122 @@ def test_cards_of_a_finished_run(finished):
     card = ModelCard.load(best[0] / "README.md")
     measured = {result.metric_type: result.metric_value for result in card.data.eval_results}
     assert measured["f1"] == round(metrics["test/f1"], 4) and measured["roc_auc"] == round(metrics["test/auc"], 4)
+
+
+# -- the hub -----------------------------------------------------------------------------------------------------------
+
+
+class Hub(BaseHTTPRequestHandler):
+    """As much of the hub as an upload of small files asks for. The server holds `files`, `calls` and `refuse`."""
+
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        hub = self.server
+        hub.calls.append((self.path, self.headers.get("Authorization")))
+        if hub.refuse:
+            return self.answer({"error": "Invalid username or password."}, hub.refuse)
+        if self.path == "/api/repos/create":
+            hub.created = json.loads(body)
+            return self.answer({"url": f"{hub.address}/{hub.created['organization']}/{hub.created['name']}"})
+        if self.path == "/api/validate-yaml":
+            hub.validated = json.loads(body)["content"]
+            return self.answer({"errors": [], "warnings": []})
+        if "/preupload/" in self.path:
+            files = [
+                {"path": f["path"], "uploadMode": "regular", "shouldIgnore": False} for f in json.loads(body)["files"]
+            ]
+            return self.answer({"files": files})
+        assert "/commit/" in self.path
+        for line in body.splitlines():
+            entry = json.loads(line)
+            if entry["key"] == "file":
+                hub.files[entry["value"]["path"]] = base64.b64decode(entry["value"]["content"])
+        return self.answer({"commitUrl": f"{hub.address}/me/m/commit/abc", "commitOid": "abc", "success": True})
+
+    def do_GET(self):
+        self.answer(
+            {
+                "id": "me/m",
+                "siblings": [],
+                "sha": "abc",
+                "private": self.server.private,
+                "tags": [],
+                "downloads": 0,
+                "likes": 0,
+            }
+        )
+
+    def answer(self, value, status=200):
+        content = json.dumps(value).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    server.address = f"http://127.0.0.1:{server.server_port}"
+    server.files, server.calls, server.refuse, server.private = {}, [], None, True
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    import huggingface_hub.constants
+    import huggingface_hub.hf_api  # noqa: F401  before its endpoint is changed
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", server.address)
+    monkeypatch.setenv("HF_TOKEN", "hf_test")
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_push_uploads_a_checkpoint_with_its_card_and_nothing_else(hub, tmp_path, call, capsys):
+    folder = saved("token-classification", tmp_path / "m")
+    write_card(folder, "m", None, {}, "nothing", {})
+    (folder / "optimizer.pt").write_bytes(b"x")
+    call(evaluate, "push", folder, "me/m")
+    *shown, address = capsys.readouterr().out.splitlines()
+    assert address == f"{hub.address}/me/m/commit/abc"
+    assert hub.created["name"] == "m" and hub.created["organization"] == "me"
+    assert hub.created["visibility"] == "private"
+    names = {"README.md", "bases.json", "checksums.json", "config.json", "model.safetensors", "tokenizer.json"}
+    assert set(hub.files) == names | {"tokenizer_config.json"}
+    assert [line.split("  ")[0] for line in shown] == sorted(str(folder / name) for name in hub.files)
+    assert all(hub.files[name] == (folder / name).read_bytes() for name in hub.files)
+    assert all(token == "Bearer hf_test" for _, token in hub.calls)
+    hub.refuse = 401
+    assert f"me/m cannot be uploaded to {hub.address} (" in refusal(call, capsys, evaluate, "push", folder, "me/m")
+
+
+def test_push_is_public_only_where_that_is_asked_for_and_asks_at_a_terminal(hub, tmp_path, call, capsys, monkeypatch):
+    folder = saved("token-classification", tmp_path / "m")
+    write_card(folder, "m", None, {}, "nothing", {})
+    hub.private = False
+    assert "me/m is public: say --public" in refusal(call, capsys, evaluate, "push", folder, "me/m")
+    assert not hub.files
+    call(evaluate, "push", folder, "me/m", "--public")
+    assert hub.created["visibility"] == "public" and hub.files
+    hub.files.clear()
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(isatty=lambda: True))
+    for answer in ("", "n"):
+        monkeypatch.setattr("builtins.input", lambda asked, answer=answer: answer)
+        assert "nothing was uploaded" in refusal(call, capsys, evaluate, "push", folder, "me/m", "--public")
+    assert not hub.files
+
+
+def test_push_refuses_what_is_no_checkpoint_or_has_no_licence(tmp_path, call, capsys):
+    assert "nowhere does not exist" in refusal(call, capsys, evaluate, "push", "nowhere", "me/m")
+    assert "has no weights" in refusal(call, capsys, evaluate, "push", tmp_path, "me/m")
+    folder = saved("text-classification", tmp_path / "m")
+    assert "not a model card with a licence" in refusal(call, capsys, evaluate, "push", folder, "me/m")
+    assert "push: " in refusal(call, capsys, evaluate, "push", folder)
+    write_card(folder, "m", None, {}, "nothing", {})
+    (folder / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:-1] + b"x")
+    assert "does not match its" in refusal(call, capsys, evaluate, "push", folder, "me/m")
