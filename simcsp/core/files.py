@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _SEAL = "checksum"  # key of a JSON object: SHA-256 of the rest of it
 _IN_WORDS = re.compile(r"(?:\(os error |\[Errno )(\d+)[)\]]")
+_TAKEN = errno.ENOTEMPTY, errno.EEXIST  # where a folder is to come, there is one
 _ASIDE, _OLD = ".tmp", "old"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -119,7 +120,7 @@ def replace_folder(path: Path) -> Iterator[Path]:
                 os.rename(aside, path)
                 break
             except OSError as error:
-                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                if error.errno not in _TAKEN:
                     raise
             old = aside.parent / f"{_OLD}{turn}" / path.name
             old.parent.mkdir()
@@ -215,7 +216,11 @@ def _take_away(folder: Path) -> None:
     """Remove a folder of `_aside`; what had been moved into it comes back where nothing has taken its place."""
     for old in sorted(folder.glob(f"{_OLD}*/*")):
         if not (folder.parent / old.name).exists():
-            os.rename(old, folder.parent / old.name)
+            try:
+                os.rename(old, folder.parent / old.name)
+            except OSError as error:
+                if error.errno not in _TAKEN:  # by another process, since it was looked for
+                    raise
     for path in folder.glob("*"):
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)

@@ -16,7 +16,7 @@ import torch
 from conftest import ROOT
 from safetensors.torch import save_file
 
-from simcsp.core import locks
+from simcsp.core import files, locks
 from simcsp.core.config import Config
 from simcsp.core.errors import InputError, describe_os_error
 from simcsp.core.files import (
@@ -123,6 +123,17 @@ def test_a_folder_that_two_processes_replace_at_once_is_one_of_theirs(tmp_path):
     processes = [subprocess.Popen([sys.executable, "-c", code, tmp_path / "best", name], cwd=ROOT) for name in "ab"]
     assert [process.wait(timeout=60) for process in processes] == [0, 0]
     assert names(tmp_path) == ["best"] and names(tmp_path / "best") in (["a"], ["b"])
+
+
+def test_a_place_that_is_taken_while_the_old_folder_comes_back_stays_the_other_s(tmp_path, monkeypatch):
+    """As where two processes replace one folder, and the second is done between a look and a rename of the first."""
+    aside, path = tmp_path / "best.x.tmp", tmp_path / "best"
+    (aside / "old0/best").mkdir(parents=True)
+    path.mkdir()
+    (path / "theirs").write_text("")
+    monkeypatch.setattr(Path, "exists", lambda _: False)
+    files._take_away(aside)
+    assert os.listdir(path) == ["theirs"] and os.listdir(tmp_path) == ["best"]
 
 
 def test_file_and_folder_are_flushed_before_and_after_the_rename(tmp_path, monkeypatch):
