@@ -25,8 +25,9 @@ def run_script(main: Callable[[], None], together: bool = False) -> None:
     machine speaks for the others.
     """
     os.environ["MPLBACKEND"] = "agg"  # pictures are files; the backend of a caller's notebook may not be installed here
-    for stream in (sys.stdout, sys.stderr):  # names of records and folders, where the locale has no letters for them
-        getattr(stream, "reconfigure", dict)(errors="backslashreplace")
+    for stream in (sys.stdout, sys.stderr):  # names of records and folders, where the locale has no letters for them;
+        # and each line at once, also into a pipe or a job's log
+        getattr(stream, "reconfigure", dict)(errors="backslashreplace", line_buffering=True)
     before = signal.signal(signal.SIGTERM, _stop)
     try:
         if started_together() > 1 and not together:
