@@ -13,10 +13,6 @@ from simcsp.core.errors import InputError
 from simcsp.genome.vcf import open_variants
 from simcsp.labels.motifs import read_bed
 from simcsp.labels.spliceator import read_rows
-from simcsp.text import fasta
-from simcsp.text.alphabet import decode
-
-IUPAC = dict(zip("ACGTU", "ACGTT")) | dict.fromkeys("NRYSWKMBDHV", "N")
 
 
 def accepted(read):
@@ -47,28 +43,6 @@ def columns_of(path: Path, separator: str, skipped: tuple[str, ...]) -> pd.DataF
     text = io.StringIO("\n".join(kept))
     options = {"header": None, "names": range(width), "dtype": str, "keep_default_na": False}
     return pd.read_csv(text, sep=separator, quoting=csv.QUOTE_NONE, lineterminator="\n", **options)
-
-
-def check_fasta(path: Path) -> None:
-    """Names, bases and lower case are those of a reading line by line, however the file is cut into pieces."""
-    pieces = accepted(lambda: list(fasta.fasta_pieces(path)))
-    if pieces is None:
-        return
-    found, expected, name = {}, {}, ""
-    for record, ids, lower in pieces:
-        found[record] = found.get(record, "") + "".join(
-            base.lower() if low else base for base, low in zip(decode(ids), lower)
-        )
-    for line in content_of(path).split(b"\n"):
-        if line.startswith(b">"):
-            name = line[1:].split()[0].decode("utf-8", "replace")
-            expected[name] = ""
-        else:
-            letters = line.replace(b"\r", b"").decode("ascii")
-            expected[name] = expected.get(name, "") + "".join(
-                IUPAC[letter.upper()].lower() if letter.islower() else IUPAC[letter] for letter in letters
-            )
-    assert found == {name: bases for name, bases in expected.items() if bases}
 
 
 def check_bed(path: Path) -> None:

@@ -18,18 +18,8 @@ from safetensors.torch import save_file
 
 from simcsp.core import files, locks
 from simcsp.core.config import Config
-from simcsp.core.errors import InputError, describe_os_error
-from simcsp.core.files import (
-    check_hash,
-    copy_files,
-    read_json,
-    read_table,
-    replace_folder,
-    replacing,
-    sha256_file,
-    write_json,
-    write_text,
-)
+from simcsp.core.errors import InputError
+from simcsp.core.files import copy_files, read_json, read_table, replace_folder, replacing, write_json, write_text
 from simcsp.core.run_folder import FORMAT, RunFolder, read_metrics
 from simcsp.core.run_layout import PREVIOUS_STATE
 from simcsp.text.reading import is_whole_number
@@ -61,23 +51,6 @@ def test_json_refuses_what_is_no_number(tmp_path):
 def fill(path, text):
     with replace_folder(path) as folder:
         (folder / "weights").write_text(text)
-
-
-def test_a_folder_is_replaced_as_a_whole(tmp_path):
-    fill(tmp_path / "best", "old")
-    fill(tmp_path / "best", "new")
-    assert (tmp_path / "best/weights").read_text() == "new"
-    assert [path.name for path in tmp_path.iterdir()] == ["best"]
-
-
-def test_a_folder_whose_filling_fails_stays_as_it_was(tmp_path):
-    fill(tmp_path / "best", "old")
-    with pytest.raises(ZeroDivisionError), replace_folder(tmp_path / "best") as folder:
-        (folder / "weights").write_text("half")
-        raise ZeroDivisionError
-    assert (tmp_path / "best/weights").read_text() == "old" and names(tmp_path) == ["best"]
-    fill(tmp_path / "best", "new")  # what was left behind is not in the way
-    assert (tmp_path / "best/weights").read_text() == "new"
 
 
 @pytest.mark.parametrize("renames, found", [(0, "old"), (1, "old"), (2, "old"), (3, "new")])
@@ -193,20 +166,6 @@ def test_what_killed_processes_left_is_removed_and_what_a_live_one_writes_is_not
     assert names(tmp_path) == ["a.txt"] and (tmp_path / "a.txt").read_text() == "half"
 
 
-def test_a_kill_while_a_leftover_is_removed_leaves_one_that_the_next_writer_removes(tmp_path, monkeypatch):
-    for name in ("a.txt", "part/more", ".lock"):
-        path = tmp_path / "a.txt.x.tmp" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("")
-    monkeypatch.setattr(os, "rmdir", lambda *a, **k: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        write_text(tmp_path / "a.txt", "new")
-    monkeypatch.undo()
-    assert (tmp_path / "a.txt.x.tmp/.lock").is_file()
-    write_text(tmp_path / "a.txt", "new")
-    assert names(tmp_path) == ["a.txt"]
-
-
 def test_a_folder_of_the_user_that_looks_like_a_leftover_stays(tmp_path):
     (tmp_path / "a.txt.mine.tmp").mkdir()
     (tmp_path / "a.txt.mine.tmp/notes").write_text("")
@@ -271,12 +230,6 @@ def test_what_the_file_system_refuses_is_one_line_with_the_path_and_status_2(cap
         run_script(action)
     said = capsys.readouterr().err
     assert exit.value.code == 2 and said.startswith("some.py: error: ") and line in said and said.count("\n") == 1
-
-
-def test_a_full_disk_says_that_the_same_command_goes_on():
-    assert describe_os_error(OSError(28, os.strerror(28), "runs/a/state.pt")) == (
-        "runs/a/state.pt: No space left on device; free some space, then rerun the same command to resume"
-    )
 
 
 def test_sigterm_ends_any_command_with_143_and_what_to_do(tmp_path):
@@ -363,17 +316,6 @@ def test_a_damaged_table_is_named(tmp_path, text):
         read_table(tmp_path / "p.csv", ["window", "label", "p"], "do this")
 
 
-def test_a_file_with_another_hash_is_refused(tmp_path):
-    path = tmp_path / "p.csv"
-    path.write_text("a,b\n1,2\n")
-    written = sha256_file(path)
-    check_hash(path, written, "do this")
-    check_hash(path, None, "do this")
-    flip(path, 40)
-    with pytest.raises(InputError, match="p.csv does not match its .*do this"):
-        check_hash(path, written, "do this")
-
-
 # -- a run folder ------------------------------------------------------------------------------------------------------
 
 STATES = [{"step": step, "weights": torch.arange(100.0) * step} for step in (1, 2)]
@@ -438,16 +380,6 @@ def test_a_damaged_middle_line_of_the_metrics_is_refused_by_number(tmp_path):
             read_metrics(run.path)
 
 
-def test_damaged_files_of_a_run_are_named(tmp_path):
-    run = open_run(tmp_path)
-    for name, text in (("env.json", ""), ("config.yaml", ""), ("env.json", "{}"), ("config.yaml", "a: [")):
-        whole = (run.path / name).read_bytes()
-        (run.path / name).write_text(text)
-        with pytest.raises(InputError, match=name):
-            RunFolder(run.path, {"name": "x"}, {}, "cpu")
-        (run.path / name).write_bytes(whole)
-
-
 def test_a_folder_of_a_later_format_is_refused_and_an_earlier_one_opens(tmp_path):
     run = open_run(tmp_path)
     env = read_json(run.path / "env.json")
@@ -458,15 +390,6 @@ def test_a_folder_of_a_later_format_is_refused_and_an_earlier_one_opens(tmp_path
     del env["format"]
     (run.path / "env.json").write_text(json.dumps(env))
     open_run(tmp_path)
-
-
-def test_resuming_removes_what_a_kill_left(tmp_path):
-    run = open_run(tmp_path)
-    for left in ("state.pt.other-host.1.tmp", "checkpoints/best.other-host.1.tmp/weights", "state.pt.tmp"):
-        (run.path / left).parent.mkdir(parents=True, exist_ok=True)
-        (run.path / left).write_text("half")
-    open_run(tmp_path)
-    assert not list(run.path.rglob("*.tmp"))
 
 
 # -- one process a folder ----------------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """Killed anywhere, again and again, and started again: nothing is lost, and the end is that of a run never killed.
 
-Slow: 60 kills of training, 40 of the other commands. `bash tests/run.sh -m slow tests/core/test_kill.py -s` prints how
+Slow: 60 kills of training, ten of a search. `bash tests/run.sh -m slow tests/core/test_kill.py -s` prints how
 many were tried and how many survived; KILL_TRIALS=20 before it tries a third.
 """
 
@@ -75,12 +75,6 @@ def wait_for(condition, seconds):
     while not condition() and time.monotonic() < end:
         time.sleep(0.02)
     return condition()
-
-
-def contents(run):
-    """Bytes of every file of a run but those that a report makes, of which figures and events hold dates."""
-    kept = (path for path in run.rglob("*") if path.is_file() and not path.name.startswith("events."))
-    return {path: path.read_bytes() for path in kept if path.parent != run / "report"}
 
 
 def kill_at_random(folder, words, kills, longest, rng):
@@ -161,33 +155,6 @@ def test_pretraining_and_fine_tuning_with_two_workers_killed_at_random_end_bit_f
             assert_ends_alike(run, reference / "runs/tiny", stages)
     with capsys.disabled():
         print(f"\nkill -9: {tried}, all resumed bit for bit")
-
-
-def test_commands_that_read_a_run_leave_it_as_it_is_when_killed_and_a_report_whole(straight, capsys):
-    reference, _ = straight
-    run, rng, killed = reference / "runs/tiny", np.random.default_rng(), {}
-    before, table = contents(run), (run / "report/summary.csv").read_bytes()
-    for command in ("report", "classify", "sccs"):
-        killed[command] = kill_at_random(reference, ["evaluate.py", command, run], max(3, TRIALS // 6), 4, rng)
-        assert contents(run) == before and (run / "report/summary.csv").read_bytes() == table
-        finish(reference, "evaluate.py", command, run)
-        assert (run / "report/summary.csv").read_bytes() == table and not list(run.rglob("*.tmp"))
-    with capsys.disabled():
-        print(f"\nkill -9: {killed}, the run is as it was")
-
-
-def test_a_prediction_killed_at_random_goes_on_to_the_same_bytes(tmp_path, capsys):
-    rng = np.random.default_rng()
-    fasta = write_fasta(tmp_path / "g.fa", {name: random_bases(rng, 600_000) for name in ("x", "y")})
-    words = ["evaluate.py", "predict", fasta, "--device", "cpu", "--precision", "fp32", "--out"]
-    finish(tmp_path, *words, "whole.tsv")
-    killed = kill_at_random(tmp_path, [*words, "part.tsv"], max(3, TRIALS // 6), 4, rng)
-    if not (tmp_path / "part.tsv").exists():
-        finish(tmp_path, *words, "part.tsv")
-    assert (tmp_path / "part.tsv").read_bytes() == (tmp_path / "whole.tsv").read_bytes()
-    assert sorted(path.name for path in tmp_path.glob("part*")) == ["part.tsv"]
-    with capsys.disabled():
-        print(f"\nkill -9 of predict: {killed}, ended in the same bytes")
 
 
 def test_a_search_killed_at_random_goes_on_to_its_number_of_trials(tiny_data, tmp_path, capsys):

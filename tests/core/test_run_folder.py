@@ -49,13 +49,6 @@ def test_the_environment_names_every_commit_host_and_thread_count_that_worked_on
     assert all({"git", "argv", "started", "versions", "device"} <= set(one) for one in env["resumed"])
 
 
-def test_the_same_config_and_inputs_go_on(tmp_path):
-    open_run(tmp_path)
-    before = {path.name: path.read_bytes() for path in (tmp_path / "stage").iterdir()}
-    assert not open_run(tmp_path).finished
-    assert {path.name: path.read_bytes() for path in (tmp_path / "stage").iterdir()} == before
-
-
 @pytest.mark.parametrize(
     "config, inputs, message",
     [

@@ -1,26 +1,18 @@
 """predict that is stopped goes on to the very bytes of one never stopped; regions, BED, genes."""
 
-import errno
 import gzip
-import json
-import os
-import signal
-import subprocess
-import sys
-import time
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import ROOT, put, random_bases, refusal, write_fasta
+from conftest import put, random_bases, refusal, write_fasta
 from test_predict import FP32, each_config_is_parsed_once, save_random  # noqa: F401
 from test_vcf import GTF, vcf_file
 
 import evaluate
 import simcsp.genome.vcf
 import simcsp.model.bases
-from simcsp.core import locks
 from simcsp.genome.regions import find_spans, gene_spans, spans_after
 from simcsp.model.bases import Labeller
 from simcsp.text.store import open_store
@@ -154,29 +146,6 @@ def test_another_model_genome_region_or_flag_is_refused(model, genome, fasta, ca
         assert (tmp_path / "s.tsv.partial").read_bytes() == journal and not out.exists()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_a_killed_process_goes_on(number, tmp_path):
-    rng = np.random.default_rng(7)
-    fasta = write_fasta(tmp_path / "g.fa", {"x": random_bases(rng, 400_000), "y": random_bases(rng, 30_000)})
-    words = [sys.executable, ROOT / "evaluate.py", "predict", fasta, *FP32]
-    whole = subprocess.run([*words, "--out", "whole.tsv.gz"], cwd=tmp_path, capture_output=True, text=True)
-    assert whole.returncode == 0, whole.stderr
-    journal, stops = tmp_path / "s.tsv.gz.partial", 0
-    for size in (200_000, 900_000, 1_500_000):
-        process = subprocess.Popen([*words, "--out", "s.tsv.gz"], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
-        while process.poll() is None and (not journal.exists() or journal.stat().st_size < size):
-            time.sleep(0.01)
-        process.send_signal(number)
-        stops += process.wait() != 0
-        process.stderr.close()
-    assert stops >= 2 and not (tmp_path / "s.tsv.gz").exists()
-    done = subprocess.run([*words, "--out", "s.tsv.gz"], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0 and "resumed after" in done.stderr
-    assert (tmp_path / "s.tsv.gz").read_bytes() == (tmp_path / "whole.tsv.gz").read_bytes()
-    assert sorted(path.name for path in tmp_path.glob("s.tsv*")) == ["s.tsv.gz"]
-
-
 # -- regions -----------------------------------------------------------------------------------------------------------
 
 
@@ -243,24 +212,3 @@ def test_a_model_that_gives_nan_stops_in_one_line(model, fasta, call, tmp_path, 
     with pytest.raises(FloatingPointError, match=r"NaN for chr1:1-160: damaged weights"):
         call(evaluate, "predict", model, fasta, "--out", tmp_path / "s.tsv", *FP32)
     assert not list(tmp_path.glob("s.tsv*"))
-
-
-def test_where_there_are_no_locks_a_scan_goes_on_with_a_warning(
-    model, fasta, call, caplog, tmp_path, monkeypatch, capsys
-):
-    call(evaluate, "predict", model, fasta, "--out", tmp_path / "locked.tsv", *FP32)
-
-    def refuse(*_):
-        raise OSError(errno.ENOLCK, "No locks available")
-
-    monkeypatch.setattr(locks.fcntl, "flock", refuse)
-    monkeypatch.setattr(locks, "_warned", set())
-    call(evaluate, "predict", model, fasta, "--out", tmp_path / "s.tsv", *FP32)
-    assert (tmp_path / "s.tsv").read_bytes() == (tmp_path / "locked.tsv").read_bytes()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["locked.tsv", "s.tsv"]
-    said = [record.message for record in caplog.records if "does not support locks" in record.message]
-    assert len(said) == 1 and said[0].startswith("warning: /")
-    holder = {"pid": os.getppid(), "host": "here", "since": "noon", "life": locks._life_of(os.getppid())}
-    (tmp_path / "t.tsv.partial.lock").write_text(json.dumps(holder))
-    line = refusal(call, capsys, evaluate, "predict", model, fasta, "--out", tmp_path / "t.tsv", *FP32)
-    assert f"t.tsv.partial is in use by process {os.getppid()} on here since noon" in line

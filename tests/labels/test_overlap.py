@@ -4,11 +4,10 @@ import json
 
 import numpy as np
 import pytest
-from conftest import motif_settings, other_strand, random_bases, tiny_config
+from conftest import other_strand, random_bases
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import pretrain
 import simcsp.text.kmers
 from simcsp.labels.overlap import overlap_report, sites_in_text
 from simcsp.text.alphabet import encode
@@ -82,12 +81,3 @@ def test_a_run_says_what_its_text_is_and_how_much_of_the_evaluation_it_holds(fin
     parts = {part["part"]: part for part in overlap["parts"]}
     assert parts["training donor positive"]["count"] == 100
     assert "## Overlap of the evaluation with the pre-training text" in (finished.run / "report/report.md").read_text()
-
-
-def test_motif_sites_are_found_in_the_text_by_their_coordinates(tiny_data, tmp_path, call):
-    for name, records, inside in (("off", ["tiny1", "tiny2"], 0), ("on", ["tiny3"], 40)):
-        changes = motif_settings(tiny_data) | {"data.records": records, "mlm.steps": 0, "pretrain.steps": 1}
-        changes |= {"pretrain.warmup_steps": 0, "name": name}
-        call(pretrain, tiny_config(tmp_path, tiny_data, changes))
-        parts = json.loads((tmp_path / f"runs/{name}/overlap.json").read_text())["parts"]
-        assert [part["shared"] for part in parts if part["part"] == "motif sites"] == [inside]

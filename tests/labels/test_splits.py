@@ -70,12 +70,6 @@ def test_published_folds_are_scikit_learn_s_rotated_index_for_index(positives, n
         assert set(fold) == set(PARTS)
 
 
-def test_published_folds_test_every_window_twice():
-    folds = published_folds(np.repeat([1, 0], [57, 43]))
-    for part, times in (("train", 7), ("val", 1), ("test", 2)):
-        assert (np.bincount(np.concatenate([fold[part] for fold in folds])) == times).all()
-
-
 @given(st.integers(20, 80), st.integers(20, 80), st.integers(0, 5000))
 @settings(max_examples=25)
 def test_simcsp_folds_are_scikit_learn_s_index_for_index(positives, negatives, seed):
@@ -87,12 +81,6 @@ def test_simcsp_folds_are_scikit_learn_s_index_for_index(positives, negatives, s
         assert fold["test"].tolist() == test.tolist()
         assert fold["train"].tolist() == rest[train].tolist()
         assert fold["val"].tolist() == rest[val].tolist()
-
-
-def test_simcsp_folds_are_70_10_20_and_test_every_window_once():
-    folds = simcsp_folds(np.repeat([1, 0], [500, 500]))
-    assert [[len(fold[part]) for part in PARTS] for fold in folds] == [[700, 100, 200]] * 5
-    assert sorted(np.concatenate([fold["test"] for fold in folds])) == list(range(1000))
 
 
 @pytest.mark.parametrize("method, folds_of", [("published", published_folds), ("simcsp", simcsp_folds)])
@@ -137,13 +125,6 @@ def test_grouped_folds_share_no_80_mer_between_parts_nor_with_the_selection():
         assert not train & test
 
 
-def test_the_same_windows_are_parted_without_grouping():
-    # What the test above would see if `grouped` did nothing.
-    windows = make_windows(planted(40, np.random.default_rng(0)))
-    fold = make_splits(windows, "published", 10, 0.0, 2020).folds["both"][0]
-    assert kmers_of(windows, fold["train"]) & kmers_of(windows, fold["test"])
-
-
 def test_grouped_folds_rotate_stratify_and_use_every_window():
     windows = make_windows(planted(40, np.random.default_rng(0)))
     splits = make_splits(windows, "grouped", 5, 0.1, 2020)
@@ -157,14 +138,6 @@ def test_grouped_folds_rotate_stratify_and_use_every_window():
         for fold in folds:
             for part in PARTS:
                 assert 0.3 < windows.labels[fold[part]].mean() < 0.7
-
-
-def test_grouped_folds_keep_groups_whole():
-    rng = np.random.default_rng(3)
-    groups, strata = rng.integers(0, 60, 200), rng.integers(0, 4, 200)
-    for fold in grouped_folds(strata, groups, 5, 0):
-        parts = [set(groups[fold[part]]) for part in PARTS]
-        assert not any(one & other for one, other in itertools.combinations(parts, 2))
 
 
 @given(st.integers(4, 8), st.integers(0, 100), st.lists(st.integers(1, 12), max_size=12))
@@ -181,12 +154,6 @@ def test_grouped_folds_are_balanced_to_a_window_a_stratum_when_most_groups_are_s
         assert max(held) - min(held) <= 1
     sizes = [len(fold["val"]) for fold in folds]
     assert max(sizes) - min(sizes) <= 4
-
-
-def test_grouped_folds_of_another_seed_are_others():
-    groups, strata = np.arange(100), np.arange(100) % 2
-    first, second = (grouped_folds(strata, groups, 5, seed)[0]["val"] for seed in (0, 1))
-    assert set(first) != set(second)
 
 
 # -- too few windows ---------------------------------------------------------------------------------------------------

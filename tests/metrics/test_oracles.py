@@ -5,7 +5,6 @@ import math
 
 import numpy as np
 import pytest
-from conftest import motif_settings, tiny_config
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.integrate import quad
@@ -13,12 +12,9 @@ from scipy.special import gammaln
 from scipy.stats import entropy, false_discovery_control, pearsonr, spearmanr, ttest_1samp
 from sklearn.metrics import f1_score, matthews_corrcoef
 
-from simcsp.core.errors import InputError
-from simcsp.labels.motifs import load_motifs
 from simcsp.metrics import scores as s
 from simcsp.metrics.clustering import adjusted_agreement, kmeans, leiden, nmi
 from simcsp.metrics.sccs import _permuted_sccs, cosine_pairs, pair_indices, sccs, sccs_difference, sccs_interval
-from utils.arguments import load_config
 
 few = settings(max_examples=60)
 LABELS = st.lists(st.integers(0, 1), min_size=2, max_size=30).map(np.array)
@@ -292,14 +288,6 @@ def test_clusters_of_few_points_and_of_equal_ones(points):
         assert len(found) == points and set(found) == set(range(len(set(found))))
     far = np.repeat(np.eye(2) * 50, 8, axis=0) + np.random.default_rng(0).normal(size=(16, 2))
     assert len({tuple(row) for row in np.reshape(kmeans(far, 2), (2, 8))}) == 2 and len(set(kmeans(far, 1))) == 1
-
-
-def test_motif_sites_of_one_label_are_refused_for_one_cluster_would_agree_with_them_perfectly(own_data, tmp_path):
-    bed, config = own_data / "motifs.bed", tiny_config(tmp_path, own_data, motif_settings(own_data))
-    assert len(load_motifs(load_config([str(config)]).data).labels) == 40
-    bed.write_text("".join(line for line in bed.read_text().splitlines(True) if "non-donor" not in line))
-    with pytest.raises(InputError, match="the GT half has sites of 1 label"):
-        load_motifs(load_config([str(config)]).data)
 
 
 def test_clusters_and_pairs_are_drawn_by_the_seed_that_is_given():

@@ -96,14 +96,6 @@ def test_peak_memory_of_pretraining_is_flat_in_genome_size(tiny_data, tmp_path, 
     assert found[size] < found[1_000_000] + mapped + NOISE
 
 
-def test_peak_memory_of_pretraining_is_flat_in_steps(tiny_data, tmp_path, call):
-    found = {}
-    for steps in (20, 21, 1000):
-        found[steps] = peak(pretrained(tmp_path / str(steps), tiny_data, call, pretrain__steps=steps))
-    print({steps: f"{mib:.0f} MiB" for steps, mib in found.items()})
-    assert found[1000] < found[21] + NOISE
-
-
 def test_peak_memory_of_finetuning_is_flat_in_epochs_and_some_kib_a_window(tiny_data, tmp_path, call):
     """The windows themselves are in memory, in a few forms: bases, tokens, hashes of k-mers, predictions."""
     model, pooling, _ = load_backbone(ModelConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2))

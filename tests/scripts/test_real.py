@@ -11,16 +11,14 @@ from sklearn.metrics import roc_auc_score
 from transformers import BertConfig, BertForMaskedLM
 
 from simcsp.core.config import ModelConfig
-from simcsp.core.errors import InputError
 from simcsp.labels.floors import gc_content
 from simcsp.labels.motifs import cut_motifs, read_bed
 from simcsp.labels.spliceator import benchmark_species, load_benchmark, load_training
-from simcsp.labels.splits import make_splits, published_folds
+from simcsp.labels.splits import make_splits
 from simcsp.metrics.sccs import sccs
 from simcsp.model.checkpoint import load_backbone
 from simcsp.text.alphabet import N, decode
 from simcsp.text.kmers import near_duplicate_groups
-from simcsp.text.sampler import WindowSampler
 from simcsp.text.store import open_store
 from simcsp.text.weight_matrix import one_hot
 
@@ -89,13 +87,6 @@ def test_grouped_folds_share_no_80_mer(windows):
     assert not kmers(train) & kmers(test)
 
 
-def test_published_folds_do_share_80_mers(windows):
-    donors = windows.take(windows.of_site("donor"))
-    groups = near_duplicate_groups(donors.ids)
-    fold = published_folds(donors.labels)[0]
-    assert np.isin(groups[fold["test"]], groups[fold["train"]]).mean() > 0.05
-
-
 def test_gc_content_alone_separates_the_classes_as_recorded(windows):
     for site, expected in (("donor", 0.67), ("acceptor", 0.62)):
         here = windows.take(windows.of_site(site))
@@ -107,24 +98,6 @@ def test_the_one_hot_floor_of_sccs_is_as_recorded(windows):
     donors = windows.take(windows.of_site("donor"))
     values = [sccs(one_hot(donors.ids, 20), donors.labels, "published", seed)["sccs"] for seed in range(3)]
     assert np.mean(values) == pytest.approx(0.16, abs=0.02)
-
-
-# -- genome ------------------------------------------------------------------------------------------------------------
-
-
-def test_the_genome_opens(genome):
-    assert len(genome.records) == 6
-    assert len(genome.ids) / 1e6 == pytest.approx(7.0, abs=0.05)
-
-
-@pytest.mark.parametrize("sampling", ["random", "strided"])
-def test_a_batch_of_the_genome_holds_real_bases_and_all_rows_are_different(genome, sampling):
-    sampler = WindowSampler(genome, 510, sampling)
-    for step in range(5):
-        rows = sampler.batch(step, 512)
-        assert rows.shape == (512, 510)
-        assert rows.min() >= N and (rows == N).mean() < 0.01
-        assert len(np.unique(rows, axis=0)) == 512
 
 
 # -- motif sites -------------------------------------------------------------------------------------------------------
@@ -155,13 +128,6 @@ def test_donors_and_acceptors_of_the_annotation_pass_the_guard(genome, tmp_path)
     motifs = cut_motifs(read_bed(bed), genome, 510, bed)
     assert len(motifs.labels) > 1_400
     assert {decode(ids[254:256]) for ids in motifs.ids} == {"GT", "AG"}
-
-
-@pytest.mark.parametrize("move", [1, -1])
-def test_sites_that_are_off_by_one_are_refused(genome, tmp_path, move):
-    bed = write_bed(tmp_path / "off.bed", move)
-    with pytest.raises(InputError, match="off.bed show the GT / AG of their label in genome.fa.gz"):
-        cut_motifs(read_bed(bed), genome, 510, bed)
 
 
 # -- published configurations ------------------------------------------------------------------------------------------

@@ -218,10 +218,3 @@ def test_what_cannot_be_measured_is_refused_in_a_line(call, start, data, tmp_pat
     words = ("--data", damaged, "--out", tmp_path / "out", "--only", "variants", *WORDS)
     assert str(path) in refusal(call, capsys, evaluate, "splicebert", start, *words)
     assert not (tmp_path / "out/results.csv").exists()
-
-
-def test_measured_results_are_kept_as_plain_json(measure, tmp_path):
-    measure("--only", "attention", "--windows", 20)
-    (path,) = (tmp_path / "out/measured").rglob("attention.json")
-    kept = json.loads(path.read_text())
-    assert {"inputs", "result", "seconds"} <= set(kept) and kept["inputs"]["windows"] == 20

@@ -20,12 +20,6 @@ def test_ids_are_those_of_splicebert():
     assert encode("GATTACA").dtype == np.uint8
 
 
-def test_model_input_is_cls_bases_sep():
-    rows = add_special_tokens(np.stack([encode("GATTACA"), encode("NNNNACG")]))
-    assert rows.tolist() == [[2, 8, 6, 9, 9, 6, 7, 6, 3], [2, 5, 5, 5, 5, 6, 7, 8, 3]]
-    assert rows.dtype == np.uint8
-
-
 def test_lower_case_and_u_are_accepted():
     assert encode("acgtuU").tolist() == [6, 7, 8, 9, 9, 9]
 

@@ -122,23 +122,6 @@ def open_lines(path):
         yield from lines
 
 
-@given(fasta_texts(), st.data(), st.integers(1, 40))
-def test_the_line_of_a_bad_letter_does_not_depend_on_the_chunks(scratch, text, data, chunk):
-    places = [
-        (number, at)
-        for number, line in enumerate(text.split("\n"))
-        if not line.startswith(">")
-        for at in range(len(line.rstrip("\r")))
-    ]
-    number, at = data.draw(st.sampled_from(places))
-    lines = text.split("\n")
-    lines[number] = lines[number][:at] + "!" + lines[number][at + 1 :]
-    path = scratch / "letter.fa"
-    path.write_bytes("\n".join(lines).encode())
-    with pytest.raises(InputError, match=f"line {number + 1}: '!'"):
-        read(path, chunk)
-
-
 @given(st.integers(3, 200))
 @settings(max_examples=20)
 def test_truncated_gzip_is_refused(scratch, cut):

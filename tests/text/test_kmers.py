@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import simcsp.text.kmers
 from simcsp.labels.spliceator import load_benchmark, load_training
-from simcsp.text.alphabet import A, N, T, decode, encode
+from simcsp.text.alphabet import N, encode
 from simcsp.text.kmers import (
     KmerSet,
     kmer_hashes,
@@ -56,15 +56,6 @@ def test_hashes_are_equal_where_the_k_mers_are_and_known_where_they_hold_no_n(te
     assert len(set(zip(hashes.tolist(), kmers))) == len(set(hashes.tolist())) == len(set(kmers))
 
 
-def test_windows_and_text_give_the_same_hashes():
-    text = encode(random_bases(np.random.default_rng(0), 500) + "N" + random_bases(np.random.default_rng(1), 99))
-    hashes, known = kmer_hashes(text)
-    of_rows, known_rows = kmer_hashes(text.reshape(4, 150))
-    for row in range(4):
-        assert np.array_equal(of_rows[row], hashes[150 * row :][:71])
-        assert np.array_equal(known_rows[row], known[150 * row :][:71])
-
-
 def test_no_two_of_a_million_k_mers_collide():
     hashes, _ = kmer_hashes(np.random.default_rng(0).integers(6, 10, 1_000_000).astype(np.uint8))
     assert len(set(hashes.tolist())) == len(hashes)
@@ -73,20 +64,6 @@ def test_no_two_of_a_million_k_mers_collide():
 
 
 # -- look-up -----------------------------------------------------------------------------------------------------------
-
-
-def test_a_set_finds_all_of_its_k_mers_and_nothing_else():
-    rng = np.random.default_rng(0)
-    inside, outside = np.unique(rng.integers(2**64, size=200_000, dtype=np.uint64)), np.arange(100_000, dtype=np.uint64)
-    kmers = KmerSet(inside, 80)
-    mixed = rng.permutation(np.concatenate([inside, outside, ~outside]))
-    where, index = kmers.find(mixed, np.ones(len(mixed), dtype=bool))
-    assert np.array_equal(kmers.hashes[index], mixed[where])
-    assert np.array_equal(np.sort(mixed[where]), inside)
-    where, _ = kmers.find(mixed, np.arange(len(mixed)) % 2 == 0)
-    assert (where % 2 == 0).all() and len(where) == np.isin(mixed[::2], inside).sum()
-    passed = kmers._pass(~outside) > 0  # one probe; all three leave about one in a thousand
-    assert passed.mean() < 0.15
 
 
 def test_a_set_of_nothing_finds_nothing():
@@ -209,14 +186,6 @@ def test_80_shared_bases_make_a_group_79_do_not_and_chains_count():
     assert len(set(groups)) == 5  # stretches of N are no likeness
 
 
-def test_the_other_strand_of_a_window_is_like_it():
-    bases = random_bases(np.random.default_rng(2), 300)
-    windows = np.stack([encode(text) for text in (bases[:120], other_strand(bases[40:160]), bases[180:])])
-    groups = near_duplicate_groups(windows)
-    assert groups[0] == groups[1] != groups[2]
-    assert similar_to_training(shared_kmers(windows), np.array([0]), np.array([1, 2])).tolist() == [True, False]
-
-
 few_bases = st.lists(st.text("AACGTN", min_size=12, max_size=12), min_size=1, max_size=25)
 
 
@@ -241,13 +210,6 @@ def test_windows_like_those_trained_on_agree_with_brute_force(texts, k, random):
     trained = set().union(*(kmers[i] for i in train))
     found = similar_to_training(shared_kmers(np.stack([encode(text) for text in texts]), k), train, test)
     assert found.tolist() == [bool(kmers[i] & trained) for i in test]
-
-
-def test_a_chain_is_no_likeness_to_the_training_part():
-    bases = random_bases(np.random.default_rng(0), 400)
-    windows = np.stack([encode(bases[i : i + 120]) for i in (0, 40, 80)])  # the first and the last share 40
-    assert len(set(near_duplicate_groups(windows))) == 1
-    assert similar_to_training(shared_kmers(windows), np.array([0]), np.array([1, 2])).tolist() == [True, False]
 
 
 # -- near-duplicates of a batch ---------------------------------------------------------------------------------------
@@ -280,11 +242,6 @@ def test_short_windows_are_near_duplicates_when_they_overlap_by_half():
     assert found.tolist() == [[True, False], [False, True]]
 
 
-def test_random_windows_are_no_near_duplicates_by_accident():
-    ids = np.random.default_rng(0).integers(A, T + 1, size=(512, 510), dtype=np.uint8)
-    assert np.array_equal(near_duplicates(ids), np.eye(512, dtype=bool))
-
-
 # -- real data ---------------------------------------------------------------------------------------------------------
 
 needs_real_data = pytest.mark.skipif(not os.environ.get("SIMCSP_REAL_DATA"), reason="SIMCSP_REAL_DATA is not set")
@@ -307,17 +264,3 @@ def test_held_out_human_windows_share_as_much_with_the_training_windows_as_recor
     # Counted on both strands with Python sets of strings as well.
     assert shares[0] == pytest.approx((0.020625, 0.20375), abs=1e-9)
     assert 0.01 < shares[1][0] < 0.03 and shares[1][1] == pytest.approx(0.2, abs=0.04)
-
-
-@needs_real_data
-def test_windows_of_the_genome_lie_in_it_and_are_gone_once_masked(tmp_path):
-    store = open_store([Path(os.environ["SIMCSP_REAL_DATA"]) / "human/chr9.hg38.fa.gz"], tmp_path)
-    text = np.asarray(store.ids).copy()
-    starts = np.random.default_rng(0).integers(100_000, 900_000, 50)
-    windows = text[starts[:, None] + np.arange(400)]
-    known = np.array(["N" not in decode(ids) for ids in windows])
-    assert known.any() and shared_windows(windows, [text])[known].all()
-    covered = positions_in_text(KmerSet.of([windows]), text)
-    assert covered[starts[known][:, None] + np.arange(400)].all()
-    text[covered] = N
-    assert not shared_windows(windows, [text]).any()

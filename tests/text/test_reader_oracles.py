@@ -1,50 +1,17 @@
-"""Readers of sequence and annotation against pyfaidx and gffutils, on files made up by hypothesis."""
+"""The reader of annotations against gffutils, on files made up by hypothesis."""
 
 import itertools
 
-import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from simcsp.text.alphabet import encode
 from simcsp.text.annotation import read_annotation
-from simcsp.text.store import open_store
 
 LENGTHS = {"chr1": 5000, "chr2": 5000}
 SLOW = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 few = settings(max_examples=12, deadline=None, suppress_health_check=SLOW)
 NUMBER = itertools.count()
-
-
-@few
-@given(
-    lengths=st.lists(st.integers(1, 400), min_size=1, max_size=4),
-    width=st.integers(1, 90),
-    seed=st.integers(0, 99),
-    places=st.lists(st.tuples(st.floats(0, 1), st.integers(1, 60)), min_size=1, max_size=6),
-)
-def test_stretches_of_a_fasta_on_both_strands(lengths, width, seed, places, tmp_path):
-    pyfaidx = pytest.importorskip("pyfaidx")
-    rng, path = np.random.default_rng(seed), tmp_path / f"{next(NUMBER)}.fa"
-    letters = np.array(list("ACGTNacgtnRY"))
-    records = {f"r{i}.{i}": "".join(rng.choice(letters, length)) for i, length in enumerate(lengths)}
-    lines = [
-        f">{name} x\n" + "".join(f"{b[i : i + width]}\n" for i in range(0, len(b), width))
-        for name, b in records.items()
-    ]
-    path.write_text("".join(lines))
-    store, theirs = open_store([path], tmp_path / "cache"), pyfaidx.Fasta(str(path))
-    assert [record.name for record in store.records] == list(theirs.keys())
-    for name, (share, size) in itertools.product(records, places):
-        start = int(share * (len(records[name]) - 1))
-        end = min(start + size, len(records[name]))
-        forward = str(theirs[name][start:end])
-        assert np.array_equal(store.fetch(name, start, end), encode(forward.upper()))
-        reverse = str(theirs.get_seq(name, start + 1, end, rc=True)).upper()
-        assert np.array_equal(store.fetch(name, start, end, "-"), encode(reverse))
-        lower = store.lower(store.by_name[name].offset + start, end - start)
-        assert lower.tolist() == [letter.islower() for letter in forward]
 
 
 @st.composite

@@ -77,12 +77,6 @@ def test_the_same_record_name_in_two_files_is_refused(tmp_path):
         open_store([one, two], tmp_path / "cache")
 
 
-def test_a_missing_fasta_of_the_list_is_named(tmp_path):
-    one = write_fasta(tmp_path / "one.fa", {"a": "ACGT"})
-    with pytest.raises(InputError, match="none.fa does not exist"):
-        open_store([one, tmp_path / "none.fa"], tmp_path / "cache")
-
-
 def test_records_of_different_genomes_are_called_by_their_file_as_well(tmp_path):
     one, two = (write_fasta(tmp_path / name, {"chr1": bases}) for name, bases in (("hg.v1.fa", "AAC"), ("mm.fa", "GG")))
     store = open_store([one, two], tmp_path / "cache", qualify=True)

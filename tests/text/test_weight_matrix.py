@@ -28,17 +28,6 @@ def test_weight_matrix_of_a_case_done_by_hand():
     assert matrix.predict(ids)[:3].min() > matrix.predict(ids)[3:].max()
 
 
-def test_weight_matrix_learns_one_matrix_for_each_site_type():
-    rng = np.random.default_rng(0)
-    ids = rng.integers(6, 10, size=(400, 8), dtype=np.uint8)
-    labels, sites = np.arange(400) % 2, np.array(["donor", "acceptor"])[np.arange(400) // 2 % 2]
-    ids[(labels == 1) & (sites == "donor"), 4:6] = encode("GT")
-    ids[(labels == 1) & (sites == "acceptor"), 2:4] = encode("AG")
-    probabilities = WeightMatrix(4).fit(ids, labels, sites).predict(ids)
-    assert roc_auc_score(labels, probabilities) > 0.9
-    assert probabilities.shape == (400,) and 0 <= probabilities.min() <= probabilities.max() <= 1
-
-
 def test_weight_matrix_of_both_types_is_as_sharp_as_those_of_each():
     rng = np.random.default_rng(1)
     ids = rng.integers(6, 10, size=(4000, 20), dtype=np.uint8)

@@ -15,7 +15,6 @@ from simcsp.core.errors import Interrupted
 from simcsp.core.run_folder import read_metrics
 from simcsp.core.run_layout import finished_fits, fit_key
 from simcsp.labels.bases import UNLABELLED, read_genome
-from simcsp.metrics.scores import score_against
 from simcsp.model import bases as bases_model
 from simcsp.model.bases import IDENTITY, BaseClassifier, Labeller, Shape, load_bases, save_bases
 from simcsp.text.alphabet import N, encode, reverse_complement
@@ -319,7 +318,3 @@ def test_a_part_without_a_site_is_refused(annotated, call, capsys, tmp_path):
     bare = write_fasta(tmp_path / "bare.fa", records | {"e": random_bases(np.random.default_rng(5), 500)})
     path = config_file(tmp_path, (bare, table), parts=[["a"], ["e"]])
     assert "no annotated sites of both types" in refusal(call, capsys, finetune, path)
-
-
-def test_top_k_counts_the_best_as_many_as_there_are_sites():
-    assert score_against(np.array([0, 1, 1, 0]), np.array([0.8, 0.9, 0.1, 0.2]))["topk"] == 0.5

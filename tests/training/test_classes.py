@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import assert_same_run, tiny_config, weights, write_species
+from conftest import tiny_config, weights, write_species
 
 import pretrain
 from simcsp.core.config import ModelConfig, PretrainConfig
@@ -49,19 +49,6 @@ def test_supcon_is_the_supervised_contrast_of_one_view(model):
     assert float(accuracy) == pytest.approx((CLASSES[nearest] == CLASSES).mean())
 
 
-def test_classify_is_cross_entropy_with_a_linear_head_that_no_checkpoint_holds(model):
-    stage = PretrainConfig(objective="classify")
-    learner = Learner(model, "centre", "classify").eval()
-    batch = draw_batch(stage, windows(), np.random.default_rng(1), classes=CLASSES)
-    loss, accuracy = step_loss(MiniBatches(learner), stage, batch)
-    with torch.no_grad():
-        logits = learner(torch.from_numpy(add_special_tokens(windows())).int())
-    assert logits.shape == (12, 4)
-    assert Learner(model, "centre", "classify", classes=5).head.out_features == 5
-    assert float(loss.detach()) == pytest.approx(float(F.cross_entropy(logits, torch.from_numpy(CLASSES))), abs=1e-6)
-    assert float(accuracy) == pytest.approx(float((logits.argmax(1) == torch.from_numpy(CLASSES)).float().mean()))
-
-
 @pytest.mark.parametrize("size, objective", [(None, "supcon"), (5, "classify")])
 def test_the_vector_of_a_moved_crop_is_that_of_its_site(model, monkeypatch, size, objective):
     crops, seen = windows(length=42), []
@@ -78,19 +65,6 @@ def test_the_vector_of_a_moved_crop_is_that_of_its_site(model, monkeypatch, size
         step_loss(MiniBatches(learner, size), stage, batch)
     expected = model.bert.embeddings(input_ids=torch.tensor([[7, 9]])).mean(dim=1)
     torch.testing.assert_close(torch.cat(seen), expected.expand(60, -1))
-
-
-@pytest.mark.parametrize("objective", ["supcon", "classify"])
-def test_mini_batches_and_a_masked_copy_give_the_same_loss(model, objective):
-    losses = []
-    for size in (None, 5):
-        stage = PretrainConfig(objective=objective, mlm_weight=0.3, max_shift=2)
-        torch.manual_seed(1)
-        learner = MiniBatches(Learner(model, "mean", objective), size)
-        batch = draw_batch(stage, windows(), np.random.default_rng(1), classes=CLASSES)
-        loss, _ = step_loss(learner, stage, batch)
-        losses.append(float(loss.detach()))
-    assert losses[0] == pytest.approx(losses[1], abs=1e-6)
 
 
 @pytest.fixture(scope="module")
@@ -140,23 +114,3 @@ def test_training_learns_the_classes_and_its_control_reads_the_same_crops(
     assert facts["classes"]["donor"] == [30, 30] and facts["corpus"] == "annotated"
     assert "classes" in json.loads((run / "pretrain/env.json").read_text())["inputs"]
     assert not [key for key in weights(run / "pretrain") if "head" in key]
-
-
-def test_a_stopped_run_with_a_head_goes_on_as_if_it_had_not(tiny_data, text, tmp_path, call, monkeypatch):
-    more = {"pretrain.objective": "classify", "pretrain.steps": 6}
-    straight = annotated_config(tmp_path / "straight", tiny_data, text, **more)
-    call(pretrain, straight)
-    stopped = annotated_config(tmp_path / "stopped", tiny_data, text, **more)
-    advance = Training.advance
-
-    def crash(self, *given):
-        if self.step == 4:
-            raise KeyError("a kill")
-        return advance(self, *given)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Training, "advance", crash)
-        with pytest.raises(KeyError):
-            call(pretrain, stopped)
-    call(pretrain, stopped)
-    assert_same_run(*(tmp_path / name / "runs/tiny/pretrain" for name in ("straight", "stopped")))

@@ -1,22 +1,17 @@
 """Gradient caching: loss, every gradient and the generators as of the whole batch, activations of the mini-batch."""
 
-import functools
-import json
-
 import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from conftest import random_bases, tiny_config
+from conftest import random_bases
 from torch import nn
 from transformers import BertConfig, BertForMaskedLM
 
-import pretrain
 from simcsp.core.config import ModelConfig, PretrainConfig
 from simcsp.model.checkpoint import load_backbone
 from simcsp.text.alphabet import encode
-from simcsp.training import step as step_module
 from simcsp.training.step import Learner, MiniBatches, draw_batch, step_loss
 
 SIZE, ROWS = 3, 8  # the last mini-batch is smaller
@@ -24,12 +19,6 @@ EQUAL = 1e-9  # of a gradient's norm
 
 RECIPES = {
     "simcse": {},
-    "dcl": {"objective": "dcl"},
-    "head": {"projection_head": True},
-    "other strand": {"reverse_complement_negatives": True},
-    "near-duplicates": {"skip_near_duplicates": True},
-    "views": {"max_shift": 3, "mutation_rate": 0.05},
-    "masked copy": {"mlm_weight": 0.1},
     "all": {
         "objective": "dcl",
         "projection_head": True,
@@ -116,27 +105,6 @@ def test_loss_and_gradients_are_those_of_the_whole_batch_under_the_same_dropout(
     assert largest_difference(gradients, wanted) < EQUAL
 
 
-@every_recipe
-def test_without_dropout_they_are_those_of_the_plain_step(recipe):
-    learner = build(recipe, dropout=0.0)
-    plain = step(learner, recipe)
-    for size in (1, SIZE, ROWS, 100):
-        loss, accuracy, gradients = step(learner, recipe, size)
-        assert loss == pytest.approx(plain[0], rel=EQUAL) and accuracy == plain[1]
-        assert largest_difference(gradients, plain[2]) < EQUAL
-
-
-@every_recipe
-def test_gradients_are_wrong_where_the_masks_are_not_replayed(recipe, monkeypatch):
-    learner = build(recipe, dropout=0.1)
-    forgetful = functools.partial(step_module.checkpoint, preserve_rng_state=False)
-    monkeypatch.setattr(step_module, "checkpoint", forgetful)
-    loss, _, gradients = step(learner, recipe, SIZE)
-    wanted_loss, _, wanted = step(GraphKept(learner), recipe)
-    assert loss == pytest.approx(wanted_loss, rel=EQUAL)
-    assert largest_difference(gradients, wanted) > 1e-3
-
-
 def test_the_masks_of_our_own_attention_are_replayed():
     """It makes its random bits itself, from a seed of torch's generator, and serves float32 on a CPU."""
     torch.manual_seed(0)
@@ -202,15 +170,3 @@ def test_both_passes_honour_autocast(bf16):
     assert loss == pytest.approx(wanted_loss, rel=1e-6)
     assert largest_difference(gradients, wanted) < 1e-2  # the same sums in another order, in bf16
     assert loss != step(build(recipe, dropout=0.1, dtype=torch.float32), recipe, SIZE)[0]
-
-
-def test_a_run_in_mini_batches_learns_as_a_whole_one(tiny_data, tmp_path, call):
-    """Without dropout nothing tells the two apart but the order of sums."""
-    changes = {"model.hidden_dropout_prob": 0.0, "model.attention_probs_dropout_prob": 0.0, "pretrain.control": True}
-    losses = {}
-    for size in (None, 3):
-        sizes = {"mlm.mini_batch_size": size, "pretrain.mini_batch_size": size}
-        call(pretrain, tiny_config(tmp_path / str(size), tiny_data, changes | sizes))
-        stages = [tmp_path / str(size) / "runs/tiny" / stage for stage in ("mlm", "pretrain", "control")]
-        losses[size] = [json.loads((stage / "summary.json").read_text())["metrics"]["train/loss"] for stage in stages]
-    assert losses[3] == pytest.approx(losses[None], rel=1e-4)
