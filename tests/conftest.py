@@ -10,6 +10,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import base64
 import contextlib
+import fcntl
 import gc
 import io
 import json
@@ -319,17 +320,38 @@ def run_here(module: ModuleType, *argv: object) -> SimpleNamespace:
 
 @pytest.fixture(scope="session")
 def finished(tiny_data, tmp_path_factory) -> SimpleNamespace:
-    """A finished tiny experiment. Never change it."""
+    """A finished tiny experiment, trained once for all workers of pytest-xdist. Never change it."""
     import finetune
     import pretrain
 
-    folder = tmp_path_factory.mktemp("finished")
-    config = tiny_config(folder, tiny_data)
-    pretrained = run_here(pretrain, config)
-    gc.freeze()  # what has been imported by now: accelerate collects after each of the dozen fits to come
-    return SimpleNamespace(
-        config=config, run=folder / "runs/tiny", pretrain=pretrained, finetune=run_here(finetune, config)
-    )
+    shared = "PYTEST_XDIST_WORKER" in os.environ
+    folder = tmp_path_factory.getbasetemp().parent / "finished" if shared else tmp_path_factory.mktemp("finished")
+    folder.mkdir(exist_ok=True)
+    said = folder / "said.json"
+    with open(folder / "lock", "w", encoding="utf-8") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the second worker waits here
+        if not said.exists():
+            config = tiny_config(folder, tiny_data)
+            pretrained = run_here(pretrain, config)
+            gc.freeze()  # what has been imported by now: accelerate collects after each of the dozen fits to come
+            scripts = {"pretrain": vars(pretrained), "finetune": vars(run_here(finetune, config))}
+            said.write_text(json.dumps(scripts), encoding="utf-8")
+    scripts = {script: SimpleNamespace(**streams) for script, streams in json.loads(said.read_text()).items()}
+    return SimpleNamespace(config=folder / "tiny.yaml", run=folder / "runs/tiny", **scripts)
+
+
+@pytest.fixture
+def own_run(finished, tmp_path) -> Path:
+    """A copy of the finished run that a test may write into or damage."""
+    return Path(shutil.copytree(finished.run, tmp_path / "runs/tiny"))
+
+
+@pytest.fixture
+def no_report(monkeypatch) -> None:
+    """finetune.py without its report, which takes seconds and is not what the test is about."""
+    from simcsp.report import write
+
+    monkeypatch.setattr(write, "write_report", lambda config: "")
 
 
 def no_summary(folder: Path) -> bool:

@@ -62,12 +62,6 @@ def test_windows_of_any_length_are_told_from_the_fields_beside_them(own_data, le
     assert np.array_equal(load_training(own_data / "spliceator", "GS_1", 40).ids, kept)
 
 
-def test_gzipped_rows_are_read(own_data, tiny):
-    path = own_data / POSITIVE.format("donor")
-    path.write_bytes(gzip.compress(path.read_bytes()))
-    assert load_training(own_data / "spliceator", "GS_1", 40).sha256 == tiny.sha256
-
-
 def test_crop_keeps_the_boundary_at_the_centre(tiny):
     donors = tiny.take((tiny.sites == "donor") & (tiny.labels == 1))
     acceptors = tiny.take((tiny.sites == "acceptor") & (tiny.labels == 1))
@@ -103,17 +97,6 @@ def test_benchmarks_are_read_by_species(tmp_path):
         (lambda path: rewrite(path, lambda s: s.replace("A", "E", 1)), "line 1: 'E' at base .* is no nucleotide code"),
         (lambda path: rewrite(path, lambda s: s.replace(";", ",")), "line 1: expected `id;sequence`"),
         (lambda path: path.write_bytes(gzip.compress(path.read_bytes())[:-20]), "cut short"),
-    ],
-    ids=[
-        "missing",
-        "empty",
-        "header only",
-        "cut in a field",
-        "cut in a window",
-        "cut in an id",
-        "letter",
-        "comma",
-        "gz",
     ],
 )
 def test_bad_windows_are_refused_with_file_and_line(own_data, damage, message):
@@ -159,10 +142,6 @@ def test_of_exact_duplicates_the_first_is_kept_and_of_contradictory_ones_none():
     assert remark == ("2 exact duplicates and 3 windows that occur with both labels left out, 8 of 13 kept")
     again, remark = dedup(kept)
     assert again.sha256 == kept.sha256 and remark.startswith("0 exact duplicates and 0 windows")
-
-
-def test_windows_without_duplicates_are_all_kept(tiny):
-    assert dedup(tiny)[0].sha256 == tiny.sha256
 
 
 def test_a_file_that_is_a_copy_of_the_other_label_s_is_refused(tiny):

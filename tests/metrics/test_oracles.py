@@ -110,13 +110,6 @@ def test_calibration_error_is_that_of_bins_made_one_by_one(case, bins):
     assert (np.diff(parts[0]) > 0).all()
 
 
-def test_calibration_of_one_value_of_one_class_and_of_two_windows():
-    assert s.calibration_error(np.array([1, 0, 0, 0]), np.full(4, 0.75)) == pytest.approx(0.5)
-    assert s.calibration_error(np.ones(3), np.array([0.9, 0.8, 1.0])) == pytest.approx(0.1)
-    assert s.calibration_error(np.array([0, 1]), np.array([0.2, 0.7])) == pytest.approx((0.2 + 0.3) / 2)
-    assert len(s.reliability_bins(np.zeros(300), np.linspace(0, 1, 300))[2]) == 15 == s.CALIBRATION_BINS
-
-
 # -- tests of differences ----------------------------------------------------------------------------------------------
 
 

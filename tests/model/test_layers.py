@@ -282,18 +282,6 @@ def test_the_right_blocks_are_left_with_their_weights(tmp_path, end, kept, from_
     np.testing.assert_allclose(embed(bert, windows(), "mean", 6), BY_HAND["mean"](states).numpy(), atol=1e-5)
 
 
-def test_a_chopped_checkpoint_has_fewer_layers_and_loads_as_it_is(tmp_path):
-    saved(tmp_path / "whole", pooling="mean")
-    config = ModelConfig(source=str(tmp_path / "whole"), drop_layers=2, pooling_layer=1)
-    model, pooling, _ = load_backbone(config)
-    save_checkpoint(model, tmp_path / "chopped", pooling)
-    assert json.loads((tmp_path / "chopped/config.json").read_text())["num_hidden_layers"] == BLOCKS - 2
-    torch.manual_seed(999)
-    again, recorded, _ = load_backbone(config.saved_as(tmp_path / "chopped"))
-    assert recorded == "mean@1" and again.config.num_hidden_layers == BLOCKS - 2
-    assert np.array_equal(embed(model.bert, windows(), pooling, 4), embed(again.bert, windows(), recorded, 4))
-
-
 @pytest.mark.parametrize("end, kept", [("last", [0, 1, 2]), ("first", [0, 3, 4])])
 def test_a_mix_keeps_the_weights_of_the_layers_that_are_left(tmp_path, end, kept):
     whole, _ = saved(tmp_path, pooling_layer="mix")

@@ -1,7 +1,6 @@
 """Whatever is damaged, missing or cannot be written ends a script in one line that names it, with status 2."""
 
 import os
-import shutil
 
 import pytest
 from conftest import refusal, tiny_config
@@ -34,12 +33,6 @@ def missing(path):
 def middle_line_torn(path):
     lines = path.read_text().splitlines()
     path.write_text("\n".join([*lines[:1], lines[1][:5], *lines[2:]]) + "\n")
-
-
-@pytest.fixture
-def own_run(finished, tmp_path):
-    """A copy of the finished run that a test may damage."""
-    return shutil.copytree(finished.run, tmp_path / "runs/tiny")
 
 
 # Every file once, every kind of damage once: the readers' own tests cross the two.

@@ -12,7 +12,6 @@ from transformers import BertConfig, BertForMaskedLM
 
 from simcsp.core.config import ModelConfig
 from simcsp.labels.floors import gc_content
-from simcsp.labels.motifs import cut_motifs, read_bed
 from simcsp.labels.spliceator import benchmark_species, load_benchmark, load_training
 from simcsp.labels.splits import make_splits
 from simcsp.metrics.sccs import sccs
@@ -101,33 +100,6 @@ def test_the_one_hot_floor_of_sccs_is_as_recorded(windows):
 
 
 # -- motif sites -------------------------------------------------------------------------------------------------------
-
-
-def introns():
-    header, *rows = (REAL / "human/introns.tsv").read_text().splitlines()
-    assert header.split("\t")[:4] == ["record", "intron_start0", "intron_end0", "strand"]
-    for row in rows:
-        record, start, end, strand, donor, acceptor = row.split("\t")
-        if donor == "GT" and acceptor == "AG":
-            yield record, int(start), int(end), strand
-
-
-def write_bed(path, move=0):
-    """Donors and acceptors of the introns as motif sites."""
-    lines = []
-    for record, start, end, strand in introns():
-        first, last = (start, end - 2) if strand == "+" else (end - 2, start)
-        for at, label in ((first, "GT(donor)"), (last, "AG(acceptor)")):
-            lines.append(f"{record}\t{at + move}\t{at + 2 + move}\tintron|{label}\t.\t{strand}\n")
-    path.write_text("".join(lines))
-    return path
-
-
-def test_donors_and_acceptors_of_the_annotation_pass_the_guard(genome, tmp_path):
-    bed = write_bed(tmp_path / "introns.bed")
-    motifs = cut_motifs(read_bed(bed), genome, 510, bed)
-    assert len(motifs.labels) > 1_400
-    assert {decode(ids[254:256]) for ids in motifs.ids} == {"GT", "AG"}
 
 
 # -- published configurations ------------------------------------------------------------------------------------------

@@ -1,21 +1,17 @@
 """What each `data.corpus` makes of its files: which windows are read, on which strand, how often; what is refused."""
 
-import gzip
-from pathlib import Path
-
 import numpy as np
 import pytest
-from conftest import other_strand, put, random_bases, write_fasta
+from conftest import other_strand, random_bases, write_fasta
 from hypothesis import given
 from hypothesis import strategies as st
-from opening import SPACE, WINDOW, enriched, experiment, gtf, open_text, refused, write_spliced
+from opening import WINDOW, enriched, experiment, gtf, open_text, refused, write_spliced
 
 import simcsp.text.species
-from simcsp.text.alphabet import A, N, T, decode, encode
+from simcsp.text.alphabet import decode, encode
 from simcsp.text.annotation import GeneBody
 from simcsp.text.corpora import chromosome, chunk_starts
 from simcsp.text.sampler import Intervals, covered
-from simcsp.text.species import mixing_shares
 
 
 def strided_windows(sampler):
@@ -34,14 +30,6 @@ LENGTHS += [46709983, 50818468, 156040895, 57227415]
 def test_the_chunks_of_the_human_genome_are_as_many_as_published():
     chunks = [len(chunk_starts(length)) for length in LENGTHS]
     assert (sum(chunks[:20]) + sum(chunks[22:]), chunks[20], chunks[21]) == (498_444, 7_784, 8_469)
-
-
-@pytest.mark.parametrize(
-    "length, starts",
-    [(0, []), (199, []), (6199, []), (6200, [0]), (12199, [0]), (12200, [0, 6000]), (18205, [0, 6000, 12000])],
-)
-def test_chunks_start_every_6000_where_6200_are_left(length, starts):
-    assert chunk_starts(length).tolist() == starts
 
 
 @pytest.mark.parametrize(
@@ -81,16 +69,6 @@ def test_the_split_decides_the_chromosomes(human, tmp_path, split, record):
     corpus, sampler = open_text(chunked(human, tmp_path, split=split))
     assert corpus.manifest["split"] == split
     assert strided_windows(sampler) == sorted(human[1][record][start : start + 510] for start in range(0, 6120, 510))
-
-
-def test_windows_of_n_are_left_out_unless_they_are_allowed(tmp_path):
-    bases = random_bases(np.random.default_rng(2), 6200)
-    bases = put(put(bases, 510, "N" * 25), 1020, "N" * 26)  # at most 5 % of 510 is 25.5
-    path = write_fasta(tmp_path / "gaps.fa", {"chr2": bases})
-    assert len(open_text(chunked((path,), tmp_path))[1]) == 11
-    kept = open_text(chunked((path,), tmp_path, max_n_share=1.0))[1]
-    assert len(kept) == 12
-    assert bases[1020:1530] in strided_windows(kept)
 
 
 def test_windows_that_two_chunks_share_are_read_once(human, tmp_path):
@@ -156,12 +134,6 @@ def test_windows_of_genes_lie_in_a_body_and_are_read_on_its_sense_strand(genes, 
     assert len(sampler) == len(everything)
 
 
-def test_strided_windows_of_genes_are_read_once_each(genes, tmp_path):
-    _, sampler = open_text(genic(genes, tmp_path, sampling="strided", stride=1))
-    everything = {body[i : i + WINDOW] for body in genes[2] for i in range(len(body) - WINDOW + 1)}
-    assert strided_windows(sampler) == sorted(everything)
-
-
 def test_genes_of_the_named_records_only(genes, tmp_path):
     corpus, sampler = open_text(genic(genes, tmp_path, records=["b"], sampling="strided", stride=1))
     body = genes[2][5]
@@ -204,18 +176,14 @@ def test_genes_refuse_what_they_cannot_use(genes, tmp_path):
 # -- several species ---------------------------------------------------------------------------------------------------
 
 
-def write_species(folder):
+@pytest.fixture(scope="module")
+def species(tmp_path_factory):
     """Two genomes with a chr1 each, told apart by their letters: 8,000 nt of A and C, 2,000 nt of G and T."""
-    rng = np.random.default_rng(4)
+    folder, rng = tmp_path_factory.mktemp("species"), np.random.default_rng(4)
     return [
         write_fasta(folder / "big.fa", {"chr1": "".join(rng.choice(list("AC"), 8000))}),
         write_fasta(folder / "little.fa", {"chr1": "".join(rng.choice(list("GT"), 2000))}),
     ]
-
-
-@pytest.fixture(scope="module")
-def species(tmp_path_factory):
-    return write_species(tmp_path_factory.mktemp("species"))
 
 
 def mixed(species, folder, **data):
@@ -241,36 +209,6 @@ def test_species_are_mixed_by_size_weight_and_temperature(species, tmp_path, set
     assert (of_big | np.isin(rows, encode("GT")).all(axis=1)).all()
     assert abs(of_big.mean() - share) < 4.5 * (share * (1 - share) / len(rows)) ** 0.5
     assert corpus.manifest["shares"] == {"big.fa": round(share, 4), "little.fa": round(1 - share, 4)}
-
-
-@given(st.lists(st.floats(1e-3, 1e10), min_size=1, max_size=5), st.floats(1e-3, 1e6))
-def test_mixing_shares_are_shares_in_the_order_of_the_weights(sizes, temperature):
-    shares = mixing_shares(np.array(sizes), temperature)
-    assert np.isclose(shares.sum(), 1) and (shares >= 0).all()
-    order = np.argsort(sizes)
-    assert (np.diff(shares[order]) >= 0).all()
-    assert np.allclose(mixing_shares(np.array(sizes), 1.0), np.array(sizes) / sum(sizes))
-
-
-def test_records_of_one_name_are_kept_apart_between_species_and_refused_elsewhere(species, tmp_path):
-    corpus, _ = open_text(mixed(species, tmp_path))
-    assert [(record.name, record.source_name) for record in corpus.store.records] == [
-        ("big:chr1", "chr1"),
-        ("little:chr1", "chr1"),
-    ]
-    refused(mixed(species, tmp_path, corpus="fasta"), "record name 'chr1' is also in another FASTA")
-
-
-def test_species_whose_files_have_one_name_are_told_by_their_folders(tmp_path):
-    big, little = write_species(tmp_path)
-    files = [tmp_path / name / "genome.fa" for name in ("big", "little")]
-    for source, target in zip((big, little), files):
-        target.parent.mkdir()
-        source.rename(target)
-    corpus, _ = open_text(mixed(files, tmp_path))
-    assert list(corpus.store.by_name) == ["big/genome.fa:chr1", "little/genome.fa:chr1"]
-    assert list(corpus.manifest["shares"]) == ["big/genome.fa", "little/genome.fa"]
-    refused(mixed([files[0], files[0]], tmp_path), "genome.fa is listed twice")
 
 
 def test_species_with_annotation_give_their_gene_bodies(species, tmp_path):
@@ -318,14 +256,6 @@ def spliced(tmp_path_factory):
 # -- all of them -------------------------------------------------------------------------------------------------------
 
 
-def test_fasta_is_the_records_as_they_are(species, tmp_path):
-    corpus, sampler = open_text(experiment(tmp_path, species[:1], strands="forward", sampling="strided"))
-    assert corpus.manifest["corpus"] == "fasta" and corpus.manifest["intervals"] == 1
-    assert len(sampler) == 200
-    refused(experiment(tmp_path, species[:1], records=["chr2"]), "data.records: no record 'chr2'")
-    refused(experiment(tmp_path, species[:1], max_repeat_share=0.5), r"data.max_repeat_share \(0.5\).*no lower-case")
-
-
 def test_batches_of_every_corpus_are_a_pure_function_of_seed_and_step(human, genes, species, spliced, tmp_path):
     for make in (
         lambda folder: chunked(human, folder),
@@ -345,15 +275,6 @@ def test_batches_of_every_corpus_are_a_pure_function_of_seed_and_step(human, gen
         assert not np.array_equal(open_text(config)[1].batch(5, 8), later)
 
 
-def test_gzipped_files_give_the_same_corpus(spliced, tmp_path):
-    zipped = [tmp_path / f"{Path(path).name}.gz" for path in spliced[:2]]
-    for path, target in zip(spliced, zipped):
-        target.write_bytes(gzip.compress(path.read_bytes()))
-    plain, packed = (open_text(enriched(files, tmp_path))[0] for files in (spliced, zipped))
-    assert plain.intervals.sha256 == packed.intervals.sha256
-    assert plain.store.sha256 == packed.store.sha256
-
-
 @given(st.lists(st.tuples(st.integers(0, 50), st.integers(1, 15)), min_size=1, max_size=8))
 def test_covered_stretches_are_those_of_the_intervals(spans):
     start, length = (np.array(column) for column in zip(*spans))
@@ -363,10 +284,3 @@ def test_covered_stretches_are_those_of_the_intervals(spans):
     assert all(before[1] <= after[0] for before, after in zip(stretches, stretches[1:]))
     for s, n in spans:  # what a window may read lies in one stretch
         assert any(first <= s and s + n <= end for first, end in stretches)
-
-
-def test_a_store_holds_nothing_but_bases(spliced, tmp_path):
-    corpus, sampler = open_text(enriched(spliced, tmp_path, max_n_share=1.0))
-    rows = np.concatenate([sampler.batch(step, 64) for step in range(5)])
-    assert set(np.unique(rows)) <= {N, *range(A, T + 1)}
-    assert corpus.manifest["bases"] == 48 * SPACE

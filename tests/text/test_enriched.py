@@ -4,16 +4,13 @@ import json
 
 import numpy as np
 import pytest
-from conftest import other_strand, tiny_config, write_fasta
-from opening import SPACE, enriched, experiment, gtf, open_text, refused, write_spliced
+from conftest import other_strand, tiny_config
+from opening import enriched, experiment, gtf, open_text, refused, write_spliced
 
 import pretrain
 from simcsp.core.errors import InputError
 from simcsp.text import corpora
 from simcsp.text.alphabet import decode
-from simcsp.text.annotation import introns, read_annotation
-from simcsp.text.sites import boundaries
-from simcsp.text.store import open_store
 from simcsp.text.weight_matrix import WeightMatrix
 from simcsp.training import pretraining_text
 from utils.arguments import load_config
@@ -76,50 +73,15 @@ def test_a_window_scores_as_its_best_site_whose_flanks_lie_inside(spliced, tmp_p
     assert np.allclose(corpus.intervals.odds, odds / odds.sum())
 
 
-def test_the_other_strand_of_a_genome_has_the_mirrored_scores(spliced, tmp_path, fixed_matrix):
-    text, length = {name: other_strand(bases) for name, bases in spliced[2].items()}, 24 * SPACE
-    flipped = [
-        (record, "-+"[strand == "-"], sorted((length - end, length - start) for start, end in exons))
-        for record, strand, exons in spliced[3]
-    ]
-    other = write_fasta(tmp_path / "other.fa", text), gtf(tmp_path / "other.gtf", flipped)
-    scores = []
-    for files in (spliced, other):
-        corpus, _ = open_text(enriched(files, tmp_path, stride=20))  # 20 divides the length less the window
-        where = corpus.intervals
-        scores.append({(int(s), bool(m)): score for s, m, score in zip(where.start, where.minus, corpus.scores)})
-    assert len(scores[0]) == 2 * 2 * ((length - 80) // 20 + 1)
-    for (start, minus), score in scores[0].items():
-        offset, own = divmod(start, length)
-        assert scores[1][offset * length + length - 80 - own, not minus] == score
-
-
-def sites_of(spliced):
-    """[(record, strand, boundary on the forward strand)] of all donors and acceptors."""
-    return [(record, strand, at) for record, strand, exons in spliced[3] for at in (exons[0][1], exons[1][0])]
-
-
 def holds_site(spliced, corpus, window=80, flank=20):
     """bool a window: an annotated boundary of its strand lies in it, with flanks."""
-    sites = sites_of(spliced)
+    sites = [(record, strand, at) for record, strand, exons in spliced[3] for at in (exons[0][1], exons[1][0])]
     offset = {record.name: record.offset for record in corpus.store.records}
     held = np.zeros(len(corpus.intervals), dtype=bool)
     for record, strand, at in sites:
         first = corpus.intervals.start - offset[record]
         held |= (corpus.intervals.minus == (strand == "-")) & (first + flank <= at) & (at <= first + window - flank)
     return held
-
-
-def test_boundaries_of_annotated_introns_lie_at_their_gt_and_ag_on_either_strand(spliced, tmp_path):
-    store = open_store([spliced[0]], tmp_path / "cache")
-    transcripts = read_annotation(spliced[1], {record.name: record.length for record in store.records})
-    found = boundaries(store, introns(transcripts))
-    for site, rows in found.items():
-        assert len(rows) == len(np.unique(rows, axis=0)) == 48 and rows[:, 1].sum() == 24
-        for record, minus, at in rows:
-            bases = list(spliced[2].values())[record]
-            bases = other_strand(bases) if minus else bases
-            assert (bases[at : at + 2] if site == "donor" else bases[at - 2 : at]) == {"donor": "GT"}.get(site, "AG")
 
 
 def test_the_matrix_fitted_on_annotation_finds_the_sites(spliced, tmp_path):
@@ -164,10 +126,6 @@ def test_forward_strands_are_honoured(spliced, tmp_path):
     corpus, sampler = open_text(enriched(spliced, tmp_path, strands="forward"))
     assert not corpus.intervals.minus.any()
     assert all(any(decode(row) in bases for bases in spliced[2].values()) for row in sampler.batch(0, 32))
-    both, sampler = open_text(enriched(spliced, tmp_path))
-    assert both.intervals.minus.mean() == 0.5
-    forward = [any(decode(row) in bases for bases in spliced[2].values()) for row in sampler.batch(0, 200)]
-    assert 0.3 < np.mean(forward) < 0.7
 
 
 def test_sources_keep_their_shares_whatever_their_scores(spliced, tmp_path):
@@ -197,13 +155,10 @@ def test_splice_enriched_refuses_what_it_cannot_use(spliced, tmp_path):
         refused(enriched(spliced, tmp_path, **data), message)
 
     bad("data.annotation has 0 files, data.fasta 1: corpus splice_enriched", annotation=[])
-    bad("data.annotation has 2 files, data.fasta 1", annotation=[str(few)] * 2)
-    bad("data.species_weights has 2 numbers for 1 files", species_weights=[1.0, 2.0])
     bad(r"data.sampling \(strided\)", sampling="strided")
     bad(r"data.scorer \(pwm\): only 9 annotated donors", annotation=[str(few)])
     bad("data.annotation has no intron on the records .*data.scorer", annotation=[str(whole)], scorer="annotation")
     bad(r"data.window \(6001 nt\) is longer than every record of", window=6001)
-    bad("data.records: no record 'c'", records=["c"])
 
 
 def test_odds_that_leave_too_few_windows_for_a_batch_are_named(spliced, tmp_path):

@@ -47,15 +47,6 @@ windows_of_10 = st.lists(st.text("AACGTN", min_size=10, max_size=10), min_size=1
 # -- hashes ------------------------------------------------------------------------------------------------------------
 
 
-@given(few_letters, st.integers(1, 12))
-def test_hashes_are_equal_where_the_k_mers_are_and_known_where_they_hold_no_n(text, k):
-    hashes, known = kmer_hashes(encode(text), k)
-    kmers = [text[i : i + k] for i in range(len(text) - k + 1)]
-    assert hashes.shape == known.shape == (len(kmers),)
-    assert known.tolist() == ["N" not in kmer for kmer in kmers]
-    assert len(set(zip(hashes.tolist(), kmers))) == len(set(hashes.tolist())) == len(set(kmers))
-
-
 def test_no_two_of_a_million_k_mers_collide():
     hashes, _ = kmer_hashes(np.random.default_rng(0).integers(6, 10, 1_000_000).astype(np.uint8))
     assert len(set(hashes.tolist())) == len(hashes)

@@ -85,11 +85,6 @@ def test_without_a_file_the_default_run_is_read(monkeypatch):
     assert load_config(["--seed", "3"]).seed == 3
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.stem)
-def test_every_config_of_the_repository_is_valid(path):
-    assert load_config([str(path)]).name == path.stem
-
-
 def test_a_resolved_config_can_be_passed_back(write, tmp_path):
     changes = {"data": {"fasta": ["x.fa"], "records": ["1"], "max_n_share": 0.25}, "model": {"pooling": "mean"}}
     first = load_config([write(with_changes(**changes, finetune={"lr": 1e-5, "head_lr": 2})), "--seed", "11"])
@@ -97,20 +92,6 @@ def test_a_resolved_config_can_be_passed_back(write, tmp_path):
     saved.write_text(to_yaml(first))
     assert load_config([str(saved)]) == first
     assert to_yaml(load_config([str(saved)])) == to_yaml(first)
-
-
-def test_defaults_themselves_can_be_passed_back(write):
-    config = Config(name="some")
-    config.pretrain.steps = 0
-    assert load_config([write(to_yaml(config))]) == config
-
-
-def test_flatten_names_fields_as_flags_do():
-    flat = flatten(to_dict(Config()))
-    assert flat["pretrain.lr"] == 1e-4 and flat["seed"] == 0
-    assert len(flat) == sum(
-        len(dataclasses.fields(value)) if dataclasses.is_dataclass(value) else 1 for value in vars(Config()).values()
-    )
 
 
 def test_every_field_says_what_it_is(capsys):
@@ -138,12 +119,10 @@ def refused(argv, message):
     [
         ({"bogus": 1}, "'?bogus'?"),
         ({"pretrain": {"lrr": 1e-3}}, "pretrain.*lrr"),
-        ({"model": {"layers": 2}}, "model.*layers"),
         ({"pretrain": {"lr": "fast"}}, "pretrain.lr.*fast"),
         ({"pretrain": {"batch_size": 2.5}}, "pretrain.batch_size.*2.5"),
         ({"pretrain": {"batch_size": True}}, "pretrain.batch_size"),
         ({"data": {"fasta": "a.fa"}}, "data.fasta.*a.fa"),
-        ({"data": {"fasta": [1]}}, "data.fasta"),
         ({"seed": "zero"}, "seed.*zero"),
         ({"pretrain": 5}, "pretrain"),
         ({"pretrain": None}, "pretrain"),
@@ -160,9 +139,7 @@ def test_unknown_keys_and_wrong_types_are_named_with_the_file(write, changes, me
     "changes, message",
     [
         ({"pretrain": {"lr": 0}}, "pretrain.lr"),
-        ({"pretrain": {"lr": -1e-4}}, "pretrain.lr"),
         ({"pretrain": {"lr": float("nan")}}, "pretrain.lr"),
-        ({"pretrain": {"lr": float("inf")}}, "pretrain.lr"),
         ({"pretrain": {"temperature": float("inf")}}, "pretrain.temperature"),
         ({"pretrain": {"mlm_probability": 1}}, "pretrain.mlm_probability"),
         ({"pretrain": {"objective": "simclr"}}, "pretrain.objective.*simclr"),
@@ -185,21 +162,14 @@ def test_unknown_keys_and_wrong_types_are_named_with_the_file(write, changes, me
         ({"finetune": {"seeds": [-1]}}, "finetune.seeds"),
         ({"finetune": {"patience": 0}}, "finetune.patience"),
         ({"finetune": {"folds": []}}, "finetune.folds .* is empty: .* null for all"),
-        ({"finetune": {"sites": []}}, "finetune.sites .* is empty"),
-        ({"finetune": {"seeds": []}}, "finetune.seeds .* is empty"),
         ({"finetune": {"arms": []}}, "finetune.arms .* is empty"),
         ({"finetune": {"arms": ["pwm", "pwm"]}}, r"finetune.arms \(\[pwm, pwm\]\) names pwm more than once"),
         ({"finetune": {"arms": ["a=x", "a=y"]}}, "finetune.arms .* names a more than once"),
-        ({"finetune": {"sites": ["donor", "donor"]}}, "finetune.sites .* names donor more than once"),
-        ({"finetune": {"seeds": [1, 1]}}, "finetune.seeds .* names 1 more than once"),
         ({"finetune": {"folds": [2, 0, 2]}}, "finetune.folds .* names 2 more than once"),
         ({"finetune": {"select_epoch": "shared", "folds": [3]}}, r"finetune.folds \(\[3\]\).* all 10 folds"),
         ({"seed": 2**32}, "seed.*v<4294967296"),
-        ({"data": {"split_seed": 2**32}}, "data.split_seed"),
         ({"finetune": {"seeds": [2**70]}}, "finetune.seeds"),
         ({"name": "a/b"}, "name ..a/b.. must be a plain folder name"),
-        ({"name": ".."}, "name ..\\.\\... must be a plain folder name"),
-        ({"name": ""}, "name"),
         ({"mlm": {"steps": 10, "warmup_steps": 11}}, "mlm.warmup_steps .11. is more than mlm.steps .10."),
         ({"mlm": {"steps": 10, "min_window": 511}}, "mlm.min_window .511. is longer than data.window .510."),
         ({"pretrain": {"steps": 5, "batch_size": 1, "warmup_steps": 0}}, "pretrain.batch_size must be at least 2"),
@@ -400,33 +370,7 @@ def test_a_base_that_does_not_work_is_named(write, files, message):
 
 # -- configs saved by earlier versions ---------------------------------------------------------------------------------
 
-EARLIER = """
-{name: old, seed: 0, precision: auto, model: {source: null, hidden_size: 512, num_hidden_layers: 6,
-    num_attention_heads: 16,
-    intermediate_size: 2048, max_position_embeddings: 512, initializer_range: 0.02, position_init: normal,
-    hidden_dropout_prob: 0.1,
-    attention_probs_dropout_prob: 0.1, pooling: null, pooling_layer: null, drop_layers: 0, drop_from: last}, data: {
-    corpus: fasta, fasta: [genome.fa], annotation: [], records: null, window: 510, sampling: null, stride: null,
-    strands: both, max_n_share: 0.05, legacy_keep_n: false, max_repeat_share: 1.0, split: train,
-    species_weights: null,
-    mixing_temperature: 1.0, scorer: pwm, enrichment: 0.5, dataset: null, dataset_config: null,
-    dataset_column: sequence,
-    dataset_rows: null, hide: nothing, cache: data/cache, spliceator: null, negatives: GS_1, context: 400,
-    dedup: false,
-    max_windows: null, folds: grouped, num_folds: 10, selection_share: 0.05, split_seed: 2020, motif_bed: null,
-    motif_fasta: null, motif_window: 510, legacy_strand_offset: false}, evaluate: {batch_size: 64, sccs_pairs: all,
-    sccs_classes: site, bootstrap: 1000, nmi_layer: null, nmi_sites: motifs, nmi_clusters: 10, kmer: 4,
-    mlm_fasta: null,
-    mlm_annotation: null, mlm_places: 4000, pwm_flank: 20, benchmarks: null, legacy_logit_threshold: false}, mlm: {
-    objective: mlm, steps: 4, batch_size: 512, mini_batch_size: null, lr: 0.0001, weight_decay: 1.0e-06,
-    warmup_steps: 1,
-    lr_scheduler_type: linear, max_grad_norm: 1.0, temperature: 0.05, projection_head: false,
-    reverse_complement_negatives: false,
-    skip_near_duplicates: false, max_shift: 3, mutation_rate: 0.0, mlm_weight: 0.0, mlm_probability: 0.15,
-    masking: random,
-    site_factor: 5.0, eval_steps: 250, logging_steps: 10, save_total_limit: 20, control: false}}
-"""
-"""config.yaml of a stage of masked bases when both stages had all fields, with pretrain.max_shift 3."""
+EARLIER = (ROOT / "tests/data/config-of-all-fields.yaml").read_text(encoding="utf-8")
 
 
 def test_a_run_folder_of_an_earlier_version_is_read_and_continued(tmp_path, monkeypatch):
