@@ -1,40 +1,24 @@
 """Benchmark species: thresholds, calibration, near-duplicates, floors and ensembles, and what evaluate.py writes."""
 
-import json
-import math
-import os
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import FOLDS, LENGTH, NEGATIVE, POSITIVE, random_bases, refusal, tiny_config
+from conftest import FOLDS, LENGTH, NEGATIVE, POSITIVE, random_bases, refusal, run_here, tiny_config
 from sklearn.metrics import f1_score
 
 import evaluate
 from commands import classifiers
-from simcsp.core.config import EvaluateConfig
 from simcsp.core.files import read_json, sha256_file, write_json
-from simcsp.labels.spliceator import Windows, load_benchmark
+from simcsp.labels.spliceator import Windows
 from simcsp.labels.splits import load_windows
-from simcsp.metrics.benchmark import (
-    Member,
-    Resemblance,
-    ensemble_of,
-    missing_folds,
-    refit_floor,
-    score_ensembles,
-    score_windows,
-)
-from simcsp.metrics.scores import (
-    best_threshold,
-    calibration_error,
-    classification_scores,
-    reliability_bins,
-    threshold_scores,
-)
+from simcsp.metrics.benchmark import Member, Resemblance, ensemble_of, missing_folds, score_ensembles, score_windows
+from simcsp.metrics.scores import best_threshold, calibration_error, classification_scores
 from simcsp.report.plots import plt, reliability_plot
+from simcsp.report.write import write_report
 from simcsp.text.alphabet import encode
 from utils.arguments import load_config
 
@@ -49,62 +33,7 @@ def windows_of(sequences, labels, sites="donor", groups="DANRE"):
     return Windows(ids, np.array(labels), sites, np.array([f"w{i}" for i in range(n)]), groups)
 
 
-# -- thresholds --------------------------------------------------------------------------------------------------------
-
-
-def test_the_best_threshold_of_a_case_done_by_hand():
-    labels = np.array([0, 0, 1, 0, 1, 1])
-    probabilities = np.array([0.1, 0.2, 0.3, 0.6, 0.7, 0.9])
-    # above .25: 3 of 4 called are sites and none is missed, F1 6/7; above .65: 2 of 2 and one missed, F1 4/5
-    assert best_threshold(labels, probabilities) == pytest.approx(0.25)
-
-
 # -- calibration -------------------------------------------------------------------------------------------------------
-
-
-def test_calibration_error_of_a_case_done_by_hand():
-    probabilities = np.array([0.1, 0.2, 0.3, 0.4, 0.6, 0.7, 0.8, 0.9])
-    labels = np.array([0, 0, 0, 1, 1, 1, 1, 1])
-    predicted, observed, counts = reliability_bins(labels, probabilities, bins=2)
-    assert predicted == pytest.approx([0.25, 0.75]) and observed == pytest.approx([0.25, 1.0])
-    assert counts.tolist() == [4, 4]
-    assert calibration_error(labels, probabilities, bins=2) == pytest.approx(0.125)
-
-
-def test_bins_are_of_equal_mass_and_the_order_of_the_windows_makes_no_difference():
-    rng = np.random.default_rng(0)
-    probabilities = rng.beta(0.3, 0.3, 3001)
-    labels = (rng.random(3001) < probabilities).astype(int)
-    counts = reliability_bins(labels, probabilities)[2]
-    assert len(counts) == 15 and counts.max() - counts.min() <= 1
-    tied = probabilities.round(1)
-    in_order = np.argsort(-labels, kind="stable")  # sites first, as the files are read
-    shuffled = rng.permutation(3001)
-    first, second = (calibration_error(labels[order], tied[order]) for order in (in_order, shuffled))
-    assert first == pytest.approx(second)
-
-
-def test_a_constant_says_nothing_but_is_calibrated_when_it_is_the_share_of_sites():
-    labels = np.repeat([1, 0], 50)
-    assert calibration_error(labels, np.full(100, 0.5)) == pytest.approx(0)
-    assert calibration_error(labels, np.full(100, 0.9)) == pytest.approx(0.4)
-
-
-def test_what_is_drawn_from_its_own_probabilities_is_calibrated_and_overconfidence_is_not():
-    rng = np.random.default_rng(1)
-    logits = rng.normal(0, 1.5, 20_000)
-    probabilities = 1 / (1 + np.exp(-logits))
-    labels = (rng.random(20_000) < probabilities).astype(int)
-    by_chance = 0.8 * np.sqrt((probabilities * (1 - probabilities)).mean() / (20_000 / 15))
-    assert calibration_error(labels, probabilities) < 2 * by_chance
-    assert calibration_error(labels, 1 / (1 + np.exp(-4 * logits))) > 0.1
-
-
-def test_classification_scores_are_put_together_from_the_threshold_s():
-    labels, probabilities = np.array([0, 1, 1, 0]), np.array([0.2, 0.4, 0.9, 0.6])
-    scores = classification_scores(labels, probabilities, 0.3)
-    assert list(scores) == ["f1", "auc", "ap", "accuracy", "mcc"]
-    assert {key: scores[key] for key in ("f1", "accuracy", "mcc")} == threshold_scores(labels, probabilities, 0.3)
 
 
 def test_the_reliability_plot_has_a_line_an_arm_and_its_error_in_the_legend():
@@ -218,22 +147,27 @@ def benchmarks(tiny_data, tmp_path_factory):
     return folder
 
 
-@pytest.fixture
-def run(finished, tmp_path):
-    return Path(shutil.copytree(finished.run, tmp_path / "runs/tiny"))
-
-
 def rows_of(run):
     table = pd.read_csv(run / "benchmark/benchmark.csv")
     assert list(table.columns) == ["arm", "site", "seed", "fold", "dataset", "metric", "value"]
     return table
 
 
-def test_benchmark_of_a_run(run, benchmarks, call, capsys):
+@pytest.fixture(scope="module")
+def scored(finished, benchmarks, tmp_path_factory):
+    """A run without one fold and one arm after evaluate.py benchmark: .run, .out; .ensembles and .sets as scored."""
+    run = Path(shutil.copytree(finished.run, tmp_path_factory.mktemp("scored") / "runs/tiny"))
     shutil.rmtree(run / "finetune/best_sccs")
-    shutil.rmtree(run / "finetune/fresh/both/seed0/fold02")  # one fold is missing
-    call(evaluate, "benchmark", run, "--evaluate.benchmarks", benchmarks)
-    out, table = capsys.readouterr().out, rows_of(run)
+    shutil.rmtree(run / "finetune/fresh/both/seed0/fold02")
+    given, score = [], classifiers.score_ensembles
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(classifiers, "score_ensembles", lambda *words: given.extend(words) or score(*words))
+        out = run_here(evaluate, "benchmark", run, "--evaluate.benchmarks", benchmarks).stdout
+    return SimpleNamespace(run=run, out=out, ensembles=given[0], sets=given[1])
+
+
+def test_benchmark_of_a_run_and_its_report(scored, no_figures):
+    out, table = scored.out, rows_of(scored.run)
     assert set(table["arm"]) == {"pwm", "kmer", "fresh", "baseline"}
     assert set(table["dataset"]) == set(TINY_SPECIES) and set(table["site"]) == {"both"}
     folds = table.query("metric == 'test/acceptor/f1_tuned' and dataset == 'Danio'").groupby("arm")["fold"].apply(list)
@@ -246,87 +180,56 @@ def test_benchmark_of_a_run(run, benchmarks, call, capsys):
     cut = {f"{key}_tuned" for key in ("f1", "accuracy", "mcc")}
     scores = {"f1", "auc", "ap", "accuracy", "mcc", "ece", "windows"} | cut
     assert kinds == scores | {f"{key}_distinct" for key in scores} | {"threshold"}
-    assert (run / "benchmark/notes.txt").read_text().splitlines() == [
-        line for line in out.splitlines() if line in (run / "benchmark/notes.txt").read_text().splitlines()
-    ]
-    notes = (run / "benchmark/notes.txt").read_text()
-    assert f"Danio: 0 of {4 * PER_FILE} windows" in notes
+    notes = (scored.run / "benchmark/notes.txt").read_text()
+    assert set(notes.splitlines()) <= set(out.splitlines()) and f"Danio: 0 of {4 * PER_FILE} windows" in notes
     for species in TINY_SPECIES:
-        assert (run / f"benchmark/reliability_{species}.png").read_bytes().startswith(b"\x89PNG")
+        assert (scored.run / f"benchmark/reliability_{species}.png").read_bytes().startswith(b"\x89PNG")
+    write_report(load_config([str(scored.run / "pretrain/config.yaml"), "--runs", str(scored.run.parent)]))
+    summary = pd.read_csv(scored.run / "report/summary.csv").query("dataset == 'Danio' and arm == 'baseline'")
+    reported, own = summary.set_index("metric")["mean"], table.query("dataset == 'Danio' and arm == 'baseline'")
+    for metric in ("test/auc", "ensemble/auc"):
+        assert reported[metric] == pytest.approx(own.loc[own["metric"] == metric, "value"].mean(), abs=1e-4)
 
 
-def test_validation_and_near_duplicates_are_those_of_each_fold(run, benchmarks, call, monkeypatch):
-    for arm in ("fresh", "best_sccs"):
-        shutil.rmtree(run / "finetune" / arm)
-    seen = {}
-    inner = classifiers.score_ensembles
-
-    def spy(ensembles, sets):
-        seen.update(ensembles=ensembles, sets=sets)
-        return inner(ensembles, sets)
-
-    monkeypatch.setattr(classifiers, "score_ensembles", spy)
-    call(evaluate, "benchmark", run, "--evaluate.benchmarks", benchmarks)
-    config = load_config([str(run / "pretrain/config.yaml"), "--runs", str(run.parent)])
+def test_validation_and_near_duplicates_are_those_of_each_fold(scored):
+    config = load_config([str(scored.run / "pretrain/config.yaml"), "--runs", str(scored.run.parent)])
     windows, splits = load_windows(config.data, config.folder)
-    for (arm, site, seed), members in seen["ensembles"].items():
+    for (arm, site, seed), members in scored.ensembles.items():
         for member in members:
-            summary = json.loads(
-                (run / f"finetune/{arm}/{site}/seed{seed}/fold{member.fold:02d}/summary.json").read_text()
-            )
+            fit = scored.run / f"finetune/{arm}/{site}/seed{seed}/fold{member.fold:02d}"
+            recorded = read_json(fit / "summary.json")["metrics"]
             again = classification_scores(member.labels, member.probabilities)
-            assert again["auc"] == pytest.approx(summary["metrics"]["val/auc"], abs=1e-5)  # as training saw it
-            assert again["f1"] == pytest.approx(summary["metrics"]["val/f1"], abs=1e-5)
-    human = seen["sets"]["Human"]
-    for member in seen["ensembles"]["baseline", "both", 0]:
-        train = windows.take(splits.folds["both"][member.fold]["train"])
-        trained = {bases.tobytes() for bases in train.ids}
+            assert again["auc"] == pytest.approx(recorded["val/auc"], abs=1e-5)  # as training saw it
+            assert again["f1"] == pytest.approx(recorded["val/f1"], abs=1e-5)
+    human, table = scored.sets["Human"], rows_of(scored.run)
+    for member in scored.ensembles["baseline", "both", 0]:
+        trained = {bases.tobytes() for bases in windows.ids[splits.folds["both"][member.fold]["train"]]}
         same = np.array([bases.tobytes() in trained for bases in human.ids])
         assert same.any() and not same.all()
         similar = member.similar["Human"]
         assert similar[same].all() and not member.similar["Danio"].any()
-        left = rows_of(run).query(
+        left = table.query(
             f"arm == 'baseline' and fold == {member.fold} and dataset == 'Human' and metric == 'test/windows_distinct'"
         )
         assert left["value"].item() == (~similar).sum()
 
 
-def test_a_floor_is_refitted_on_the_training_windows_of_its_fold(finished, benchmarks):
-    config = load_config([str(finished.run / "pretrain/config.yaml"), "--runs", str(finished.run.parent)])
-    windows, splits = load_windows(config.data, config.folder)
-    parts = splits.folds["both"][1]
-    for arm in ("pwm", "kmer"):
-        scorer = refit_floor(
-            arm, config.evaluate, windows.take(parts["train"]), windows.take(parts["val"]), config.data.context, 0
-        )
-        recorded = pd.read_csv(finished.run / f"finetune/{arm}/both/seed0/fold01/predictions.csv")["probability"]
-        assert scorer(windows.take(parts["test"])) == pytest.approx(recorded.to_numpy(), abs=1e-6)
-    danio = load_benchmark(benchmarks, "Danio", config.data.context)
-    pwm = refit_floor(
-        "pwm",
-        EvaluateConfig(pwm_flank=10),
-        windows.take(parts["train"]),
-        windows.take(parts["val"]),
-        config.data.context,
-        0,
+def test_a_floor_under_other_settings_than_the_run_s_is_said_to_differ(own_run, benchmarks, call, capsys):
+    call(
+        evaluate, "benchmark", own_run / "finetune/pwm", "--evaluate.benchmarks", benchmarks, "--evaluate.pwm_flank", 2
     )
-    assert classification_scores(danio.labels, pwm(danio))["auc"] > 0.9  # the consensus is what it looks at
-
-
-def test_a_floor_under_other_settings_than_the_run_s_is_said_to_differ(run, benchmarks, call, capsys):
-    call(evaluate, "benchmark", run / "finetune/pwm", "--evaluate.benchmarks", benchmarks, "--evaluate.pwm_flank", 2)
     assert "pwm refitted differs" in capsys.readouterr().out
 
 
-def test_a_part_of_a_run_is_shown_and_not_written(run, benchmarks, call, capsys):
-    fold = run / "finetune/baseline/both/seed0/fold01"
+def test_a_part_of_a_run_is_shown_and_not_written(own_run, benchmarks, call, capsys):
+    fold = own_run / "finetune/baseline/both/seed0/fold01"
     call(evaluate, "benchmark", fold, "--evaluate.benchmarks", benchmarks)
     out = capsys.readouterr().out
     assert "Human both baseline seed 0 (mean of 1)" in out and "nothing written" in out
     assert "n = 1 of 4 folds, without 00, 02, 03" in out
     call(evaluate, "benchmark", fold / "checkpoints/best", "--evaluate.benchmarks", benchmarks)
     assert capsys.readouterr().out == out  # inside a run its validation windows are known
-    assert not (run / "benchmark").exists()
+    assert not (own_run / "benchmark").exists()
 
 
 def test_a_checkpoint_outside_a_run_is_scored_at_a_half_alone(finished, benchmarks, call, capsys, tmp_path):
@@ -354,12 +257,12 @@ def test_a_model_of_donors_is_scored_on_donors(finished, tiny_data, benchmarks, 
     assert "baseline donor seed 0: n = 2 of 4 folds" in capsys.readouterr().out
 
 
-def test_folds_of_other_windows_are_refused(run, benchmarks, call, capsys):
-    path = run / "finetune/kmer/both/seed0/fold01/predictions.csv"
+def test_folds_of_other_windows_are_refused(own_run, benchmarks, call, capsys):
+    path = own_run / "finetune/kmer/both/seed0/fold01/predictions.csv"
     path.write_text(path.read_text().replace("donor_pos_000", "donor_pos_900"))
     summary = path.with_name("summary.json")
     write_json(summary, read_json(summary) | {"sha256": {path.name: sha256_file(path)}})
-    line = refusal(call, capsys, evaluate, "benchmark", run, "--evaluate.benchmarks", benchmarks)
+    line = refusal(call, capsys, evaluate, "benchmark", own_run, "--evaluate.benchmarks", benchmarks)
     assert "predictions.csv is of other windows" in line
 
 
@@ -372,52 +275,27 @@ def bundle(run):
     return {path: path.stat().st_mtime_ns for path in run.rglob("*")}
 
 
-def test_models_passed_on_are_scored_and_their_folder_stays_as_it_is(run, benchmarks, call, capsys):
-    call(evaluate, "benchmark", run, "--evaluate.benchmarks", benchmarks)
-    whole = rows_of(run)
-    shutil.rmtree(run / "benchmark")
-    before = bundle(run)
-    capsys.readouterr()
-    call(evaluate, "benchmark", run, "--evaluate.benchmarks", benchmarks)
+def test_models_passed_on_are_scored_and_their_folder_stays_as_it_is(scored, own_run, benchmarks, call, capsys):
+    whole, before = rows_of(scored.run), bundle(own_run)
+    call(evaluate, "benchmark", own_run, "--evaluate.benchmarks", benchmarks)
     out = capsys.readouterr().out
     row = out.partition(f"Danio both baseline seed 0 (mean of {FOLDS})")[2].split()
     f1 = whole.query("arm == 'baseline' and dataset == 'Danio' and metric == 'ensemble/f1'")["value"].item()
     assert float(row[0]) == pytest.approx(f1, abs=1e-4)
     assert "nothing written" in out
-    assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
+    assert {path: path.stat().st_mtime_ns for path in own_run.rglob("*")} == before
 
 
-def test_models_passed_on_with_other_windows_or_none_are_refused(run, benchmarks, call, capsys, own_data):
-    bundle(run)
+def test_models_passed_on_with_other_windows_or_none_are_refused(own_run, benchmarks, call, capsys, own_data):
+    bundle(own_run)
     path = own_data / POSITIVE.format("donor")
     path.write_text(path.read_text().replace("A", "C", 1))
     words = ("--evaluate.benchmarks", benchmarks, "--data.spliceator", own_data / "spliceator")
-    assert "was fitted on other windows" in refusal(call, capsys, evaluate, "benchmark", run, *words)
+    assert "was fitted on other windows" in refusal(call, capsys, evaluate, "benchmark", own_run, *words)
     words = (*words[:3], own_data)  # which has no Training_data
-    assert "data.spliceator" in refusal(call, capsys, evaluate, "benchmark", run, *words)
+    assert "data.spliceator" in refusal(call, capsys, evaluate, "benchmark", own_run, *words)
 
 
-def test_a_folder_without_species_is_refused(run, call, capsys, tmp_path):
-    line = refusal(call, capsys, evaluate, "benchmark", run, "--evaluate.benchmarks", tmp_path)
+def test_a_folder_without_species_is_refused(own_run, call, capsys, tmp_path):
+    line = refusal(call, capsys, evaluate, "benchmark", own_run, "--evaluate.benchmarks", tmp_path)
     assert "contains no species folder" in line
-
-
-# -- real windows ------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.skipif("SIMCSP_REAL_DATA" not in os.environ, reason="needs the real windows")
-def test_real_benchmarks_resemble_the_training_windows_as_far_as_is_known():
-    from simcsp.labels.spliceator import load_training
-
-    folder = Path(os.environ["SIMCSP_REAL_DATA"]) / "spliceator"
-    windows = load_training(folder, "GS_1", 400)
-    sets = {name: load_benchmark(folder, name, 400) for name in ("Human", "Thaliana")}
-    resemblance, every = Resemblance(windows, sets), np.arange(len(windows))
-    human = resemblance.of("Human", every)
-    assert human[sets["Human"].labels == 0].mean() > 3 * human[sets["Human"].labels == 1].mean() > 0.03
-    assert resemblance.of("Thaliana", every).mean() < 0.001
-    scorer = refit_floor("pwm", EvaluateConfig(), windows, windows, 400, 0)
-    for site in ("donor", "acceptor"):
-        mine = sets["Human"].take(sets["Human"].of_site(site))
-        assert classification_scores(mine.labels, scorer(mine))["auc"] == pytest.approx(0.95, abs=0.015)
-    assert math.isfinite(calibration_error(mine.labels, scorer(mine)))

@@ -19,7 +19,7 @@ from simcsp.core.run_folder import read_metrics
 from simcsp.labels.motifs import load_motifs
 from simcsp.metrics import proxy_correlation
 from simcsp.metrics.proxies import measure_nmi
-from simcsp.metrics.proxy_correlation import correlate, drop_weights, find_checkpoints, rank_correlations, resample
+from simcsp.metrics.proxy_correlation import correlate, find_checkpoints, rank_correlations, resample
 from simcsp.metrics.sccs import SCCS_CEILING
 from simcsp.model.checkpoint import load_backbone
 from simcsp.model.checksums import write_checksums
@@ -30,12 +30,6 @@ from utils.arguments import load_config
 
 QUICK = ("--finetune.folds", "[0,1]", "--finetune.max_epochs", "1")
 STEPS = [0, 3, 6, 8]
-
-
-@pytest.fixture
-def own_run(finished, tmp_path):
-    """A copy of the finished run that a test may write into."""
-    return shutil.copytree(finished.run, tmp_path / "runs/tiny")
 
 
 def another_run(run, name):
@@ -165,17 +159,6 @@ def test_pretraining_seeds_of_a_run_are_so_many_runs(own_run, monkeypatch):
     found = find_checkpoints([own_run])
     assert [c.arm for c in found] == [f"pretrain-seed{seed}-{step:06d}" for seed in (0, 1) for step in STEPS]
     assert {c.unit for c in found} == {f"{own_run}:0", f"{own_run}:1"}
-
-
-def test_weights_whose_removal_was_cut_off_go(tmp_path):
-    fit = tmp_path / "relate/finetune/pretrain-000000/both/seed0/fold00"
-    for folder in ("checkpoints/best.abc.tmp/best", "checkpoints/best"):
-        (fit / folder).mkdir(parents=True)
-        (fit / folder / "model.safetensors").touch()
-    (fit / "checkpoints/best.abc.tmp/.lock").touch()
-    (fit / "summary.json").write_text("{}")
-    drop_weights(tmp_path)
-    assert not list((fit / "checkpoints").iterdir())
 
 
 # -- the command -------------------------------------------------------------------------------------------------------

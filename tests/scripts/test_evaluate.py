@@ -2,19 +2,17 @@
 
 import dataclasses
 import shutil
-from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
-from conftest import FOLDS, LENGTH, motif_settings, refusal, tiny_config
+from conftest import FOLDS, motif_settings, refusal, tiny_config
 
 import evaluate
 import pretrain
 from simcsp.core.files import read_json, write_json
 from simcsp.metrics.scores import classification_scores
 from simcsp.model.checkpoint import load_backbone, save_checkpoint
-from simcsp.report.write import write_report
 from utils.arguments import load_config
 
 
@@ -50,24 +48,13 @@ def test_sccs_of_a_finetuned_fold_and_of_a_bare_checkpoint(finished, call, capsy
     assert table_of(capsys.readouterr().out)[str(elsewhere)] == inside
 
 
-def test_nmi_stays_under_its_bound(finished, tiny_data, call, capsys, tmp_path):
-    config = tiny_config(tmp_path, tiny_data, motif_settings(tiny_data))
-    call(evaluate, "nmi", finished.run / "pretrain/checkpoints/last", config, "--evaluate.nmi_layer", 1)
-    out = capsys.readouterr().out
-    assert "40 motif sites" in out and "layer 1" in out
-    row = table_of(out)[str(finished.run / "pretrain/checkpoints/last")]
-    assert 0 <= row["nmi"] <= row["nmi_bound"] + 1e-4 and row["clusters"] >= 1
-    assert row["nmi"] == pytest.approx((row["nmi_gt"] + row["nmi_ag"]) / 2, abs=1e-4)
-
-
-def test_measuring_an_encoder_leaves_its_folder_without_splits(finished, call, capsys, tmp_path):
-    run = Path(shutil.copytree(finished.run, tmp_path / "runs/tiny"))
-    shutil.rmtree(run / "splits")
+def test_measuring_an_encoder_leaves_its_folder_without_splits(finished, own_run, call, capsys):
+    shutil.rmtree(own_run / "splits")
     call(evaluate, "sccs", finished.run / "pretrain/checkpoints/start")
     known = capsys.readouterr().out.split()
-    call(evaluate, "sccs", run / "pretrain/checkpoints/start")
-    assert capsys.readouterr().out.replace(str(run), str(finished.run)).split() == known
-    assert not (run / "splits").exists()
+    call(evaluate, "sccs", own_run / "pretrain/checkpoints/start")
+    assert capsys.readouterr().out.replace(str(own_run), str(finished.run)).split() == known
+    assert not (own_run / "splits").exists()
 
 
 def test_the_table_of_layers_agrees_with_sccs_and_nmi_layer_by_layer(finished, tiny_data, call, capsys, tmp_path):
@@ -134,34 +121,6 @@ def test_classify_repeats_the_recorded_test_scores(finished, call, capsys):
     assert float(out.rsplit(":", 1)[1]) < 1e-5
 
 
-def test_benchmark_scores_folds_and_their_mean_and_enters_the_report(finished, tiny_data, call, capsys, tmp_path):
-    run = shutil.copytree(finished.run, tmp_path / "runs/tiny")
-    data = shutil.copytree(tiny_data, tmp_path / "data")
-    folder = data / "spliceator/Benchmarks/Danio"
-    folder.mkdir(parents=True)
-    for site in ("donor", "acceptor"):
-        for kind, source in (
-            ("positive", "Positive/GS/POS_{}_600.csv"),
-            ("negative", "Negative/GS/GS_1/NEG_600_{}.csv"),
-        ):
-            rows = (data / "spliceator/Training_data" / source.format(site)).read_text().splitlines()[-20:]
-            sequences = [next(part for part in row.split(";") if len(part) == LENGTH) for row in rows]
-            text = "".join(f"x_DANIO;{sequence}\n" for sequence in sequences)
-            (folder / f"SA_sequences_{site}_400_Final_3.{kind}.txt").write_text(text)
-    call(evaluate, "benchmark", run, "--data.spliceator", data / "spliceator")
-    rows = table_of(capsys.readouterr().out)
-    table = pd.read_csv(run / "benchmark/benchmark.csv")
-    mine = table[(table["arm"] == "baseline") & (table["metric"] == "test/auc")]
-    assert sorted(mine["fold"]) == list(range(FOLDS)) and set(table["dataset"]) == {"Danio"}
-    ensemble = table[(table["arm"] == "baseline") & (table["metric"] == "ensemble/auc")]["value"].item()
-    assert rows[f"Danio both baseline seed 0 (mean of {FOLDS})"]["auc"] == pytest.approx(ensemble, abs=1e-4)
-    write_report(load_config([str(run / "pretrain/config.yaml"), "--runs", str(tmp_path / "runs")]))
-    summary = pd.read_csv(run / "report/summary.csv")
-    reported = summary[(summary["dataset"] == "Danio") & (summary["arm"] == "baseline")].set_index("metric")["mean"]
-    assert reported["test/auc"] == pytest.approx(mine["value"].mean(), abs=1e-4)
-    assert reported["ensemble/auc"] == pytest.approx(ensemble, abs=1e-4)
-
-
 def test_the_report_says_that_the_data_are_synthetic_and_shows_its_figures(finished):
     text = (finished.run / "report/report.md").read_text()
     assert "Synthetic data" in text and "Synthetic data" in finished.finetune.stdout
@@ -189,12 +148,11 @@ def test_an_encoder_cannot_classify(finished, call, capsys):
     assert "no finished classifier" in refusal(call, capsys, evaluate, "classify", finished.run / "pretrain")
 
 
-def test_folds_of_different_windows_are_not_paired(finished, call, capsys, tmp_path):
-    run = shutil.copytree(finished.run, tmp_path / "runs/tiny")
-    env = run / "finetune/fresh/both/seed0/fold01/env.json"
+def test_folds_of_different_windows_are_not_paired(own_run, call, capsys):
+    env = own_run / "finetune/fresh/both/seed0/fold01/env.json"
     values = read_json(env)
     write_json(env, values | {"inputs": values["inputs"] | {"spliceator": "0" * 64}})
-    line = refusal(call, capsys, evaluate, "report", run)
+    line = refusal(call, capsys, evaluate, "report", own_run)
     assert "different windows" in line and "fold01" in line
 
 
@@ -203,8 +161,6 @@ def test_the_length_of_motif_windows_does_not_matter_where_there_are_no_motif_si
 ):
     too_long = ("--data.motif_window", 510)  # for the tiny encoder of 64 tokens
     call(evaluate, "sccs", finished.run, *too_long)
-    call(evaluate, "layers", finished.run, *too_long)
-    assert "no motif sites" in capsys.readouterr().out
     config = tiny_config(tmp_path, tiny_data, {"mlm.steps": 0, "pretrain.steps": 1, "pretrain.warmup_steps": 0})
     call(pretrain, config, "--model.source", finished.run / "pretrain/checkpoints/last", *too_long)
     assert (tmp_path / "runs/tiny/pretrain/summary.json").is_file()

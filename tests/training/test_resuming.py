@@ -6,8 +6,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from contextlib import nullcontext
 from types import SimpleNamespace
 
@@ -20,16 +18,17 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from conftest import (
     FOLDS,
-    ROOT,
     Crash,
     assert_same_run,
     crash,
     metrics_without_clock,
     motif_settings,
+    run_here,
     start_script,
     tiny_config,
     weights,
 )
+from kills import start_until_done
 from safetensors.torch import load_file
 
 import finetune
@@ -72,53 +71,6 @@ def parse_once(monkeypatch, script, path):
     monkeypatch.setattr(script, "load_config", lambda *args, **kwargs: config)
 
 
-def stop_ever_later(monkeypatch, runs, places):
-    """Kill the n-th start at its n-th event: a call of `places` or a rename in the run folder.
-
-    Returns what each start must be wrapped in, and the number of the start.
-    """
-    state = SimpleNamespace(starts=0, left=0)
-
-    def event():
-        state.left -= 1
-        if state.left < 0:
-            raise Crash
-
-    def counted(real, is_ours=lambda args: True):
-        def wrapper(*args, **kwargs):
-            if is_ours(args):
-                event()
-            return real(*args, **kwargs)
-
-        return wrapper
-
-    for owner, name in places:
-        monkeypatch.setattr(owner, name, counted(getattr(owner, name)))
-    for name in ("rename", "replace"):
-        monkeypatch.setattr(os, name, counted(getattr(os, name), lambda args: str(runs) in str(args[0])))
-
-    def start(action):
-        """True when the start came to its end."""
-        state.starts += 1
-        state.left = state.starts
-        try:
-            action()
-        except Crash:
-            return False
-        return True
-
-    return start, state
-
-
-def test_two_processes_train_the_same_from_the_same_seed_and_another_seed_differs(finished, tiny_data, tmp_path, call):
-    call(pretrain, tiny_config(tmp_path, tiny_data))
-    for stage in STAGES:
-        assert_same_run(tmp_path / "runs/tiny" / stage, finished.run / stage)
-    call(pretrain, tiny_config(tmp_path / "other", tiny_data, {"seed": 1}))
-    other = metrics_without_clock(tmp_path / "other/runs/tiny/mlm")
-    assert other != metrics_without_clock(finished.run / "mlm")
-
-
 def test_pretraining_killed_again_and_again_at_ever_later_moments_equals_a_straight_run(
     finished, tiny_data, tmp_path, call, monkeypatch
 ):
@@ -131,10 +83,7 @@ def test_pretraining_killed_again_and_again_at_ever_later_moments_equals_a_strai
             (PretrainingRun, "save"),
         ]
         parse_once(patch, pretrain, config)
-        start, state = stop_ever_later(patch, tmp_path / "runs", places)
-        while not start(lambda: call(pretrain, config)):
-            assert state.starts < 60
-    assert state.starts > 10
+        assert start_until_done(patch, tmp_path / "runs", places, lambda: call(pretrain, config)) > 10
     for stage in STAGES:
         assert_same_run(tmp_path / "runs/tiny" / stage, finished.run / stage)
 
@@ -163,28 +112,6 @@ def test_pretraining_asked_to_stop_saves_that_very_step_and_goes_on_from_it(
         patch.setattr(pretraining.Training, "advance", advance)
         call(pretrain, config)
     assert steps.taken == 12 - step  # nothing is done twice
-    for stage in STAGES:
-        assert_same_run(tmp_path / "runs/tiny" / stage, finished.run / stage)
-
-
-def test_pretraining_killed_by_the_system_and_started_again_equals_a_straight_run(finished, tiny_data, tmp_path, call):
-    config = tiny_config(tmp_path, tiny_data)
-    kill = (
-        "import itertools, os, signal, pretrain\n"
-        "from simcsp.training.pretraining import Training\n"
-        "real, calls = Training.advance, itertools.count(1)\n"
-        "def advance(*args):\n"
-        "    if next(calls) == 9: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "    return real(*args)\n"
-        "Training.advance = advance\n"
-        "pretrain.main()\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", kill, str(config)], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, timeout=300
-    )
-    assert done.returncode == -signal.SIGKILL
-    assert not (tmp_path / "runs/tiny/pretrain/summary.json").exists()
-    call(pretrain, config)
     for stage in STAGES:
         assert_same_run(tmp_path / "runs/tiny" / stage, finished.run / stage)
 
@@ -322,14 +249,6 @@ FOLDS_0_1 = {"finetune.arms": ["baseline"], "finetune.folds": [0, 1]}
 SHARED = {"finetune.arms": ["baseline"], "finetune.select_epoch": "shared", "finetune.batch_size": 16}
 
 
-@pytest.fixture(scope="module")
-def no_report():
-    """The report is made from finished folds; it takes seconds, and is not what these tests are about."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(write, "write_report", lambda config: "")
-        yield
-
-
 @pytest.mark.slow  # tests/training/test_stages.py has the same of one fold, with all stages
 def test_fine_tuning_killed_again_and_again_at_ever_later_moments_equals_a_straight_run(
     finished, no_report, tiny_data, tmp_path, call, monkeypatch
@@ -338,10 +257,7 @@ def test_fine_tuning_killed_again_and_again_at_ever_later_moments_equals_a_strai
     with monkeypatch.context() as patch:
         places = [(fold, "train_pass"), (finetuning, "score_fold"), (RunFolder, "record")]
         parse_once(patch, finetune, config)
-        start, state = stop_ever_later(patch, tmp_path / "runs/tiny/finetune", places)
-        while not start(lambda: call(finetune, config)):
-            assert state.starts < 60
-    assert state.starts > 6
+        assert start_until_done(patch, tmp_path / "runs/tiny/finetune", places, lambda: call(finetune, config)) > 6
     assert_same_folds(tmp_path / "runs/tiny", finished.run, folds=2)
 
 
@@ -359,16 +275,13 @@ def test_fine_tuning_asked_to_stop_within_an_epoch_equals_a_straight_run(
 
 
 @pytest.fixture(scope="module")
-def shared(finished, no_report, tiny_data, tmp_path_factory):
+def shared(finished, tiny_data, tmp_path_factory):
     """A straight run under the published rule, one epoch for all folds."""
     folder = tmp_path_factory.mktemp("shared")
     config = pretrained_copy(folder, finished, tiny_data, SHARED)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["finetune.py", str(config)])
-        handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
-        finetune.main()
-        signal.signal(signal.SIGINT, handlers[0])
-        signal.signal(signal.SIGTERM, handlers[1])
+        patch.setattr(write, "write_report", lambda config: "")
+        run_here(finetune, config)
     return folder / "runs/tiny"
 
 
@@ -412,9 +325,7 @@ def test_shared_fine_tuning_killed_again_and_again_at_ever_later_moments_equals_
     with monkeypatch.context() as patch:
         places = [(fold, "train_pass"), (finetuning, "keep_best"), (RunFolder, "record")]
         parse_once(patch, finetune, config)
-        start, state = stop_ever_later(patch, tmp_path / "runs/tiny/finetune", places)
-        while not start(lambda: call(finetune, config)):
-            assert state.starts < 60
+        start_until_done(patch, tmp_path / "runs/tiny/finetune", places, lambda: call(finetune, config))
     assert_same_folds(tmp_path / "runs/tiny", shared, folds=FOLDS)
 
 
