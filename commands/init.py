@@ -63,12 +63,12 @@ def template(path: Path, machine: Machine, paths: Paths) -> str:
 
 def _data_rows(large: bool, paths: Paths) -> list[tuple[str, str]]:
     """(line, its comment) of the model and the data. large: SpliceBERT's own weights."""
-    size = "SpliceBERT, 19 million parameters, up to 510 nt" if large else "bundled, 110,000 parameters, up to 126 nt"
+    size = "SpliceBERT, 19 million parameters, up to 510 nt" if large else "bundled, 120,000 parameters, up to 254 nt"
     window, context = (510, 400) if large else (126, 126)
     corpus = "annotated" if paths.annotation else "fasta"
     rows = [
         ("model:", ""),
-        (f"  source: {PUBLISHED if large else 'models/simcsp-small'}", size),
+        (f"  source: {PUBLISHED if large else 'models/simcsp-tiny'}", size),
         ("  pooling: centre", "a window becomes the mean of the two bases at the site"),
         ("  attention_probs_dropout_prob: 0.0", "no benefit found; hidden_dropout_prob makes the views of simcse"),
         ("data:", ""),

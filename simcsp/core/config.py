@@ -427,7 +427,7 @@ class EvaluateConfig:
     mlm_annotation: str | None = None
     """GTF or GFF3 of that FASTA: its regions are scored separately."""
     cnn_parameters: PositiveInt = 110_000
-    """Approximate number of parameters of the arm cnn: choose that of the encoder (models/simcsp-small: 110,000)."""
+    """Approximate number of parameters of the arm cnn: choose that of the encoder."""
     pwm_flank: PositiveInt = 20
     """nt on either side of the site that the weight matrix and the one-hot floor see."""
     benchmarks: str | None = None

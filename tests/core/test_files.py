@@ -490,14 +490,14 @@ def test_names_that_are_no_plain_folders_are_refused(name):
     config = Config(name=name)
     assert any(fault.startswith("name (") for fault in find_faults(config))
     config = Config(name="good")
-    config.finetune.arms = [f"{name}=models/simcsp-small"]
+    config.finetune.arms = [f"{name}=models/simcsp-tiny"]
     assert any(fault.startswith("finetune.arms: ") for fault in find_faults(config))
 
 
 @pytest.mark.parametrize("name", ["demo", "simcsp-lr2e-5", "Über_1.2+b", "a b", "trial0001"])
 def test_plain_names_are_taken(name):
     config = Config(name=name)
-    config.finetune.arms = [name, f"{name}2=models/simcsp-small"]
+    config.finetune.arms = [name, f"{name}2=models/simcsp-tiny"]
     assert not [fault for fault in find_faults(config) if "name" in fault]
 
 

@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import (
@@ -21,7 +20,7 @@ from simcsp.core.config import ModelConfig
 from simcsp.model.bases import BaseClassifier, Labeller, Shape, load_bases, save_bases
 from simcsp.model.checkpoint import load_backbone, save_checkpoint
 from simcsp.model.classifier import Classifier, load_classifier, predict, save_classifier
-from simcsp.text.alphabet import decode, encode
+from simcsp.text.alphabet import decode
 
 SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16}
 TILE, EDGE = 30, 7
@@ -65,13 +64,12 @@ def test_a_linear_model_of_bases_is_one_plain_file_and_loads_to_the_same_scores(
     assert np.ptp(expected) > 0.5
 
 
-def test_pipeline_and_auto_classes_give_the_scores_of_predict():
-    folder = ROOT / "models/simcsp-small-bases-encoder"
+def test_pipeline_and_auto_classes_give_the_scores_of_predict(bases):
+    folder = bases[0]
     model, calibration = load_bases(folder)
     labeller, shape = Labeller(model, calibration, torch.device("cpu")), model.shape
     step, edge = shape.step, shape.edge
     ids = random_ids(4 * step)
-    ids[130:160] = encode("TTTTCTTTCTTTTGCAGGACCAGGTAAGTA")
     expected = labeller.probabilities(labeller.both_strands(ids))[0]
     label = pipeline("token-classification", model=str(folder), ignore_labels=[])
     plain, tokenizer = AutoModelForTokenClassification.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
@@ -87,7 +85,7 @@ def test_pipeline_and_auto_classes_give_the_scores_of_predict():
             both = {"acceptor": ours[0], "donor": ours[1], "neither": 1 - ours.sum()}
             assert row["score"] == pytest.approx(both[row["entity"]], abs=1e-6)
             assert row["entity"] == max(both, key=both.get)
-    assert AutoModel.from_pretrained(folder).config.hidden_size == 64
+    assert AutoModel.from_pretrained(folder).config.hidden_size == SIZES["hidden_size"]
     assert load_backbone(ModelConfig(source=str(folder)))[2]  # and its encoder is one to start from
 
 

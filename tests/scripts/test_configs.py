@@ -117,7 +117,7 @@ def toy(path: Path, folder: Path, data: Path) -> Path:
         values["finetune"] |= {"supcon_epochs": 1, "supcon_batch_size": 16, "head_epochs": 1}
         if "arms" in values["finetune"]:  # the checkpoints of other runs are not there
             arms = [arm.partition("=") for arm in values["finetune"]["arms"]]
-            small = ROOT / "models/simcsp-small"
+            small = ROOT / "models/simcsp-tiny"
             values["finetune"]["arms"] = [f"{name}={small}" if folder else name for name, _, folder in arms]
     if "search" in values:
         values["search"] |= {"trials": 2, "startup_trials": 1}

@@ -109,7 +109,7 @@ def test_a_place_that_cannot_be_written_to_is_named(own_run, call, capsys):
     [
         ("--name", "a" * 300),
         ("--name", "<script>alert(1)<b>"),
-        ("--finetune.arms", "[../../../esc=models/simcsp-small]"),
+        ("--finetune.arms", "[../../../esc=models/simcsp-tiny]"),
     ],
     ids=["long", "html", "dots"],
 )

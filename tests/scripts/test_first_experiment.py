@@ -21,7 +21,7 @@ def test_all_that_a_naive_config_gets_wrong_is_said_at_once_and_nothing_is_left(
 ):
     monkeypatch.chdir(tmp_path)
     data = {"fasta": [str(tiny_data / "genome.fa"), "typo.fa"], "spliceator": str(tiny_data / "spliceator")}
-    naive = {"model": {"source": str(ROOT / "models/simcsp-small")}, "data": data | {"num_folds": 3}}
+    naive = {"model": {"source": str(ROOT / "models/simcsp-tiny")}, "data": data | {"num_folds": 3}}
     (tmp_path / "naive.yaml").write_text(yaml.safe_dump(naive | {"pretrain": {"steps": 20, "stepz": 1}}))
     heavy = {"transformers", "umap"} - set(sys.modules)
     line = refusal(call, capsys, pretrain, "naive.yaml")
@@ -79,7 +79,7 @@ def test_the_template_suits_a_machine_and_is_a_config(tmp_path, monkeypatch, mac
     assert config.pretrain.warmup == config.pretrain.steps // 10 and config.pretrain.control
     assert (config.pretrain.batch_size, config.workers) == ((256, 1) if machine.gpu else (64, 2))
     assert config.pretrain.objective == ("supcon" if annotation else "simcse")
-    assert config.model.source == (PUBLISHED if machine.published else "models/simcsp-small")
+    assert config.model.source == (PUBLISHED if machine.published else "models/simcsp-tiny")
 
 
 def test_init_writes_it_once_and_takes_where_the_data_are(tmp_path, call, capsys, monkeypatch):
