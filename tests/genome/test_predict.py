@@ -1,7 +1,6 @@
 """evaluate.py predict: classifiers of windows on plain sequences, scores against annotation, and what is refused."""
 
 import dataclasses
-import os
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +21,7 @@ from simcsp.model.checkpoint import load_backbone
 from simcsp.model.classifier import Classifier, load_classifier, predict, save_classifier
 from simcsp.text.alphabet import decode, encode
 from simcsp.text.known_introns import read_truth
-from simcsp.text.sites import KINDS, SITES, Sites, cut_windows, find_sites
+from simcsp.text.sites import Sites, cut_windows
 from simcsp.text.store import open_store
 from utils.arguments import load_config
 
@@ -183,26 +182,6 @@ def test_classifiers_of_windows_scan_no_genome_and_score_no_variants(run, fasta,
 # -- against annotation ------------------------------------------------------------------------------------------------
 
 
-def test_score_against_is_what_counting_says():
-    rng = np.random.default_rng(1)
-    labels = rng.random(400) < 0.2
-    scores = np.round(rng.random(400) * 0.6 + labels * 0.45, 2)  # with ties
-    best, precisions = 0.0, []
-    for threshold in np.unique(scores):
-        called = scores >= threshold
-        if (called & ~labels).sum() <= 0.1 * called.sum():
-            best = max(best, labels[called].sum() / labels.sum())
-    for threshold in np.unique(scores)[::-1]:
-        called = scores >= threshold
-        precisions.append((labels[called].mean(), labels[called & (scores == threshold)].sum()))
-    found = score_against(labels, scores)
-    assert found["recall"] == pytest.approx(best) and 0 < best < 1
-    assert found["ap"] == pytest.approx(sum(precision * count for precision, count in precisions) / labels.sum())
-    assert found["topk"] == labels[np.argsort(-scores, kind="stable")][: labels.sum()].mean()
-    assert score_against(np.array([0, 1]), np.array([0.9, 0.1]))["recall"] == 0.0
-    assert score_against(np.array([0, 1, 1, 0]), np.array([0.8, 0.9, 0.1, 0.2]))["topk"] == 0.5
-
-
 def test_truth_scores_each_record_by_a_table_of_introns_or_a_gtf(call, capsys, tmp_path, model):
     rng = np.random.default_rng(3)
     bases = random_bases(rng, 1500)
@@ -293,7 +272,6 @@ def test_truth_without_a_candidate_is_said(model, fasta, call, capsys, tmp_path)
         (["--region", "one:900-950"], "has 460 nt only"),
         (["--out", "."], "is a folder"),
         (["--min_score", "2"], "not between 0 and 1"),
-        (["--min_score", "x"], "invalid float value"),
         (["--format", "gff"], "invalid choice"),
         (["--formt", "bed"], "formt"),
         (["--vcf", "v", "--region", "one"], "--region is for the sites of a genome"),
@@ -353,29 +331,7 @@ def test_nothing_half_written_is_left(model, genome, fasta, call, capsys, tmp_pa
     assert {path.name for path in tmp_path.iterdir()} == {"bad.fa", "s.bed", "s.bed.partial"}
 
 
-def test_help_is_shown(call, capsys):
-    with pytest.raises(SystemExit) as exit:
-        call(evaluate, "predict", "--help")
-    assert exit.value.code == 0 and "--min_score" in capsys.readouterr().out
-
-
 # -- real sequence -----------------------------------------------------------------------------------------------------
-
-REAL = os.environ.get("SIMCSP_REAL_DATA")
-
-
-@pytest.mark.skipif(REAL is None, reason="SIMCSP_REAL_DATA is not set")
-def test_annotated_introns_begin_and_end_at_candidates(tmp_path):
-    store = open_store([Path(REAL) / "human/genome.fa.gz"], tmp_path)
-    truth = read_truth(Path(REAL) / "human/introns.tsv", store)
-    candidates = {}
-    for record in store.records:
-        for boundary, kind in zip(*find_sites(store.fetch(record.name, 0, record.length), SITES)):
-            known = candidates.setdefault(KINDS[kind].type, set())
-            known.add((record.name, int(boundary), int(KINDS[kind].strand == "-")))
-    for kind, known in candidates.items():
-        sites = {(name, *row) for (name, of), rows in truth.items() if of == kind for row in rows.tolist()}
-        assert len(sites) > 500 and len(sites & known) > 0.97 * len(sites)
 
 
 def test_windows_reach_no_further_than_their_record(tmp_path):

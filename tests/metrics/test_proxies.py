@@ -13,14 +13,8 @@ from simcsp.core.errors import InputError
 from simcsp.labels.motifs import Motifs, load_nmi_sites, spliceator_sites
 from simcsp.labels.spliceator import Windows
 from simcsp.labels.splits import load_windows, selection_windows
-from simcsp.metrics.clustering import by_half, kmeans, nmi
-from simcsp.metrics.proxies import (
-    measure_nmi,
-    nmi_details,
-    of_floors,
-    sccs_by_task,
-    score_vectors,
-)
+from simcsp.metrics.clustering import kmeans, nmi
+from simcsp.metrics.proxies import measure_nmi, nmi_details, of_floors, sccs_by_task, score_vectors
 from simcsp.metrics.sccs import sccs
 from simcsp.model.checkpoint import load_backbone, save_checkpoint
 from simcsp.model.embedding import Encoder
@@ -225,12 +219,6 @@ def test_overlapping_sites_do_not_help_the_probe(tiny):
     assert apart > 0.9 and together < 0.75
 
 
-def test_a_score_by_half_is_that_of_its_rows():
-    labels = np.array(["GT(donor)", "AG(acceptor)", "GT(donor)", "AG(acceptor)"])
-    found = by_half(lambda mine, values: values.sum(), np.array([1, 20, 3, 50]), labels, "sum")
-    assert found == {"sum": 37, "sum_gt": 4, "sum_ag": 70}
-
-
 def test_the_tables_of_nmi_show_means_and_halves(tiny, call, capsys):
     path, _, checkpoint, _ = tiny
     call(evaluate, "nmi", checkpoint, path)
@@ -247,29 +235,9 @@ def test_the_tables_of_nmi_show_means_and_halves(tiny, call, capsys):
         assert {"clusters", "nmi_sd"} <= set(means[name])
 
 
-def test_nmi_of_spliceator_s_windows_needs_no_bed(tiny_data, tiny, call, capsys, tmp_path):
-    path = tiny_config(tmp_path, tiny_data, {"data.selection_share": 0.5})
-    call(evaluate, "nmi", tiny[2], path, "--evaluate.nmi_sites", "spliceator")
-    out = capsys.readouterr().out
-    assert "selection windows, those with GT or AG at the site" in out and "windows of 20 nt" in out
-    means, _ = rows_of(out)
-    assert means["one_hot_10"]["probe_auc"] > means["gc"]["probe_auc"]
-
-
-@pytest.mark.parametrize(
-    "changes, flags, parts",
-    [
-        ({}, [], ["data.motif_bed is not set", "--evaluate.nmi_sites spliceator"]),
-        ({}, ["--evaluate.nmi_sites", "both"], ["evaluate.nmi_sites"]),
-        ({}, ["--evaluate.bootstrap", 0], ["evaluate.bootstrap"]),
-    ],
-)
-def test_what_cannot_be_measured_is_refused_before_anything_is(
-    changes, flags, parts, tiny_data, tiny, call, capsys, tmp_path
-):
-    path = tiny_config(tmp_path, tiny_data, changes(tiny_data) if callable(changes) else changes)
-    line = refusal(call, capsys, evaluate, "nmi", tiny[2], path, *flags)
-    assert all(part in line for part in parts), line
+def test_nmi_without_sites_is_refused_before_anything_is_measured(tiny_data, tiny, call, capsys, tmp_path):
+    line = refusal(call, capsys, evaluate, "nmi", tiny[2], tiny_config(tmp_path, tiny_data))
+    assert "data.motif_bed is not set" in line and "--evaluate.nmi_sites spliceator" in line
 
 
 def test_a_half_of_one_label_is_refused(own_data, tiny, call, capsys, tmp_path):

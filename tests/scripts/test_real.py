@@ -99,9 +99,6 @@ def test_the_one_hot_floor_of_sccs_is_as_recorded(windows):
     assert np.mean(values) == pytest.approx(0.16, abs=0.02)
 
 
-# -- motif sites -------------------------------------------------------------------------------------------------------
-
-
 # -- published configurations ------------------------------------------------------------------------------------------
 
 
