@@ -16,6 +16,7 @@ from simcsp.core.config import DEFAULT_CONFIG, Config
 from simcsp.core.device import build_accelerator
 from simcsp.core.errors import InputError
 from simcsp.core.files import refuse_input_as_output
+from simcsp.genome.journal import FILES
 from simcsp.genome.predict import Identity, write_scan, write_sequences, write_variants
 from simcsp.genome.regions import find_spans, gene_spans
 from simcsp.genome.scan import Scan
@@ -174,10 +175,13 @@ def show_predict(words: list[str]) -> None:
         return
     labeller = load_labeller(asked.source, accelerator)
     store = open_store([asked.genome], config.data.cache)
+    files = {"model": asked.source, "FASTA": asked.genome, "--vcf": asked.vcf, "--annotation": asked.annotation}
+    files["--region"] = asked.regions_file or asked.annotation
     identity = {
         "--device or --precision": [str(accelerator.device.type), str(accelerator.mixed_precision)],
         "model": sha256_folder(asked.source),
         "FASTA": store.sha256,
+        FILES: {name: str(path) for name, path in files.items() if path is not None},
     }
     work = predict_sites if asked.vcf is None else predict_variants
     work(asked, store, labeller, identity)

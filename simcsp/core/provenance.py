@@ -27,6 +27,19 @@ BOOKKEEPING += ("evaluate.smallest_effect", "finetune.fold_events")
 BOOKKEEPING += ("finetune.arms", "finetune.sites", "finetune.seeds", "finetune.folds")
 """Fields, or how they begin, that may differ without making another experiment."""
 _OF_A_JOB = (*BOOKKEEPING, "finetune.train_windows", "finetune.draws")
+_FILES = {
+    "text": ("data.fasta", "data.dataset"),
+    "repeats": ("data.fasta",),
+    "intervals": ("data.fasta", "data.annotation"),
+    "classes": ("data.annotation",),
+    "annotation": ("data.annotation", "bases.annotation"),
+    "genome": ("bases.fasta",),
+    "spliceator": ("data.spliceator",),
+    "windows": ("data.spliceator",),
+    "motifs": ("data.motif_bed", "data.motif_fasta"),
+    "start checkpoint": ("model.source",),
+}
+"""Fields of the files that an input is made of."""
 _PATHS = (".fasta", ".annotation", ".spliceator", ".motif_bed", ".motif_fasta", ".source", ".benchmarks")
 _PATHS += (".mlm_fasta", ".mlm_annotation")
 """Fields of files, which lie elsewhere on another machine."""
@@ -59,6 +72,27 @@ def _file_names(value: Any) -> Any:
 def identity(config: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
     """Hash of an origin: equal ones need no look at the settings."""
     return hashlib.sha256(json.dumps(origin(config, inputs), sort_keys=True).encode()).hexdigest()
+
+
+def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What differs between two configs (nested dicts), in words."""
+    before, now = flatten(dict(before)), flatten(dict(now))
+    changed = [key for key in dict.fromkeys([*before, *now]) if before.get(key) != now.get(key)]
+    return [f"{key} was {before.get(key)}, now {now.get(key)}" for key in changed]
+
+
+def changed_inputs(
+    before: Mapping[str, str], now: Mapping[str, str], config: Mapping[str, Any], start: str | None = None
+) -> list[str]:
+    """What inputs {name: hash} have changed, in words with their files; what a version before did not hash is not
+    compared. start: the folder of the start checkpoint, where it is not model.source of the config."""
+    values, words = flatten(dict(config)), []
+    for name, digest in before.items():
+        if now.get(name) != digest:
+            files = [f"{field} {values[field]}" for field in _FILES.get(name, ()) if values.get(field)]
+            files = [start] if start and name == "start checkpoint" else files
+            words.append(f"{name} has changed" + (f": {', '.join(files)}" if files else ""))
+    return words
 
 
 def origin_of(folder: Path) -> dict[str, Any]:
@@ -121,6 +155,8 @@ def differences(one: Mapping[str, Any], other: Mapping[str, Any], but: Iterable[
     """What differs between two origins, in words. but: fields that may."""
     skipped, defaults = set(but), _defaults()
     changed = [key for key in dict.fromkeys([*one, *other]) if one.get(key) != other.get(key) and key not in skipped]
+    # an input that one of them lacks was not hashed by the version that made it
+    changed = [key for key in changed if not key.startswith("the ") or (key in one and key in other)]
     values = [(key, one.get(key, defaults.get(key)), other.get(key, defaults.get(key))) for key in changed]
     return [f"{key} differs" if key.startswith("the ") else f"{key} {a} and {b}" for key, a, b in values]
 

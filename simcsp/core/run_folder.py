@@ -41,7 +41,15 @@ from simcsp.core.files import (
     write_text,
 )
 from simcsp.core.locks import LOCK, release_lock, take_lock
-from simcsp.core.provenance import IDENTITY, check_sealed, identity, seal, sealed_files
+from simcsp.core.provenance import (
+    IDENTITY,
+    changed_inputs,
+    changed_settings,
+    check_sealed,
+    identity,
+    seal,
+    sealed_files,
+)
 
 FORMAT = 2
 """Format of run folders, in env.json; absent in format 1, which has no checksums. Both are read, later ones refused."""
@@ -114,15 +122,22 @@ class RunFolder:
     path: the folder. config: resolved config (nested dict) that decides the result; a folder made under another one is
     refused with the difference shown. inputs: {name: hash}, likewise. After construction `finished` says whether
     summary.json exists already. Nothing is written before `begin`. view: what shows the metrics to people, if anything.
+    start: as of `changed_inputs`.
     """
 
     def __init__(
-        self, path: Path, config: dict[str, Any], inputs: dict[str, str], device: str, view: View | None = None
+        self,
+        path: Path,
+        config: dict[str, Any],
+        inputs: dict[str, str],
+        device: str,
+        view: View | None = None,
+        start: str | None = None,
     ) -> None:
         self.path, self.config, self.view = path, config, view
         self.checkpoints = path / layout.CHECKPOINTS
         self.finished = layout.is_finished(path)
-        self._inputs, self._device = inputs, device
+        self._inputs, self._device, self._start = inputs, device, start
         self._check_same()
         if self.finished and any((path / name).exists() for name in (*STATES, LOCK)):
             with suppress(InputError, PermissionError):  # its process is at it; another user's
@@ -167,9 +182,8 @@ class RunFolder:
         if env.get("format", 1) > FORMAT:
             raise InputError(f"{self.path} was made by a later version: this one reads formats up to {FORMAT}")
         before = _with_new_fields(read_saved(self.path / layout.CONFIG), self.config)
-        changed = _differences(before, self.config)
-        hashes, inputs = env["inputs"], self._inputs
-        changed += [f"{key} has changed" for key in sorted({*hashes, *inputs}) if hashes.get(key) != inputs.get(key)]
+        changed = changed_settings(before, self.config)
+        changed += changed_inputs(env["inputs"], self._inputs, self.config, self._start)
         if changed:
             raise InputError(
                 f"{self.path} was started with other settings or inputs ({'; '.join(changed[:6])}): "
@@ -300,14 +314,3 @@ def _with_new_fields(before: dict[str, Any], now: dict[str, Any]) -> dict[str, A
             young = set(now[name]) - set(section)
             filled[name] = section | {key: value for key, value in defaults[name].items() if key in young}
     return filled
-
-
-def _differences(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
-    differences = []
-    for key in dict.fromkeys([*before, *now]):
-        old, new = before.get(key), now.get(key)
-        if isinstance(old, dict) and isinstance(new, dict):
-            differences += _differences(old, new, f"{prefix}{key}.")
-        elif old != new:
-            differences.append(f"{prefix}{key} was {old}, now {new}")
-    return differences

@@ -18,6 +18,7 @@ from simcsp.core.locks import LOCK, release_lock, take_lock
 
 _MAGIC = b"SimCSP journal\n"
 _HEADER = struct.Struct("<II")  # bytes of an entry, and their CRC-32
+FILES = "files"
 _FLUSH_EVERY = 5.0  # seconds: a power cut costs no more; a kill costs what is not yet an entry
 
 
@@ -28,7 +29,8 @@ class Journal:
     """
 
     def __init__(self, path: Path, job: dict[str, Any]) -> None:
-        """job: plain values that the entries depend on. A journal that is there is gone on with.
+        """job: plain values that the entries depend on, and FILES: {one of them: the file that it is of}, for messages.
+        A journal that is there is gone on with.
 
         Raises InputError where it was begun for another job, or another process holds it, and for a file that is none.
         """
@@ -46,7 +48,8 @@ class Journal:
             self._begin(job)
             return
         known, job = json.loads(begun), json.loads(json.dumps(job))
-        changed = [key for key in {**known, **job} if known.get(key) != job.get(key)]
+        files = {key: f" ({path})" for key, path in job.get(FILES, {}).items()}
+        changed = [key for key in {**known, **job} if known.get(key) != job.get(key) and key != FILES]
         if not changed:
             return
         if self._read() is None:  # nothing is done yet, so nothing would be lost
@@ -54,8 +57,9 @@ class Journal:
             return
         self.close()
         raise InputError(
-            f"{path} holds the beginning of this work with another {' and another '.join(changed)}: give the same "
-            "command to resume, or delete that file to begin anew"
+            f"{path} holds the beginning of this work with another "
+            f"{' and another '.join(key + files.get(key, '') for key in changed)}: give the same command to resume, or "
+            "delete that file to begin anew"
         )
 
     def _begin(self, job: dict[str, Any]) -> None:

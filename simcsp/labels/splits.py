@@ -20,6 +20,7 @@ from simcsp.labels.spliceator import GENE, Windows, dedup, load_training
 from simcsp.text.kmers import near_duplicate_groups
 from simcsp.text.sites import SITES
 
+_DATA = "data_sha256"  # key of the record of splits
 REMEDY = "restore it from a copy, or use another --name: what has been fitted on these splits rests on them"
 
 
@@ -209,13 +210,13 @@ def _require(strata: np.ndarray, index: np.ndarray, count: int, field: str) -> N
 
 
 def save_or_load_splits(
-    folder: Path, windows: Windows, method: str, num_folds: int, selection_share: float, seed: int
+    folder: Path, windows: Windows, method: str, num_folds: int, selection_share: float, seed: int, source: str = ""
 ) -> Splits:
     """The splits of a run: made once by make_splits and saved in `folder`, from then on read back.
 
     folder/splits.json holds the settings and the hash of the data, folder/<site>.csv one row a window with its part in
-    each fold ('train', 'val', 'test', or 'selection'). Raises InputError, naming the difference, when the data or the
-    settings are not those of the saved splits.
+    each fold ('train', 'val', 'test', or 'selection'). source: where the windows come from. Raises InputError, naming
+    the difference, when the data or the settings are not those of the saved splits.
     """
     meta = folder / SPLITS_RECORD
     if not meta.is_file():
@@ -229,11 +230,11 @@ def save_or_load_splits(
         species = {"species": sorted(set(windows.groups.tolist()))}
         write_json(meta, settings | species | {"sha256": hashes})  # last: its presence means complete
     # Read back even when just made: the order of the indices must not depend on which run came first.
-    return read_splits(folder, windows, method, num_folds, selection_share, seed)
+    return read_splits(folder, windows, method, num_folds, selection_share, seed, source)
 
 
 def read_splits(
-    folder: Path, windows: Windows, method: str, num_folds: int, selection_share: float, seed: int
+    folder: Path, windows: Windows, method: str, num_folds: int, selection_share: float, seed: int, source: str = ""
 ) -> Splits:
     """The splits saved in `folder`, or where there are none those that would be saved; writes nothing.
 
@@ -250,6 +251,8 @@ def read_splits(
     settings = _split_settings(windows, method, num_folds, selection_share, seed)
     saved = read_json(meta, REMEDY)
     changed = [f"{key} was {saved.get(key)}, now {value}" for key, value in settings.items() if saved.get(key) != value]
+    if saved.get(_DATA) != settings[_DATA]:
+        changed[-1] = f"the windows have changed: data.spliceator {source}"
     if changed:
         raise InputError(f"{meta}: made from other data or settings ({'; '.join(changed)}): use another --name")
     read = {}
@@ -270,7 +273,7 @@ def _split_settings(
         "selection_share": float(selection_share),
         "split_seed": int(seed),
         "windows": len(windows),
-        "data_sha256": windows.sha256,
+        _DATA: windows.sha256,
     }
 
 
@@ -308,18 +311,18 @@ def load_windows(data: DataConfig, folder: Path) -> tuple[Windows, Splits]:
     windows, remark = training_windows(data)
     if data.dedup:
         write_text(folder / SPLITS / "dedup.txt", f"{remark}\n")
-    splits = save_or_load_splits(
-        folder / SPLITS, windows, data.folds, data.num_folds, data.selection_share, data.split_seed
-    )
-    return windows, splits
+    return windows, save_or_load_splits(folder / SPLITS, windows, *_how_to_split(data))
 
 
 def read_windows(data: DataConfig, folder: Path) -> tuple[Windows, Splits]:
     """The same for who only reads: a folder without splits stays without, and has those that `load_windows` would
     make."""
     windows, _ = training_windows(data)
-    splits = read_splits(folder / SPLITS, windows, data.folds, data.num_folds, data.selection_share, data.split_seed)
-    return windows, splits
+    return windows, read_splits(folder / SPLITS, windows, *_how_to_split(data))
+
+
+def _how_to_split(data: DataConfig) -> tuple[str, int, float, int, str]:
+    return data.folds, data.num_folds, data.selection_share, data.split_seed, data.spliceator
 
 
 def training_windows(data: DataConfig) -> tuple[Windows, str]:

@@ -17,6 +17,7 @@ from simcsp.core import run_layout as layout
 from simcsp.core.config import Config, FinetuneConfig, flatten, to_dict
 from simcsp.core.errors import InputError
 from simcsp.core.files import copy_files, mend_folder, read_json, remove_folder, replace_folder, write_json
+from simcsp.core.provenance import changed_inputs, check_sealed_checkpoint
 from simcsp.labels.motifs import Motifs
 from simcsp.labels.spliceator import Windows
 from simcsp.metrics.pooling import check_stages
@@ -80,6 +81,7 @@ def find_checkpoints(runs: Sequence[Path]) -> list[Checkpoint]:
         for stage, seed, path in [(stage, *item) for stage, folders in stages.items() for item in folders.items()]:
             summary = read_json(path / layout.SUMMARY)
             for folder, step in _steps(path, summary):
+                check_sealed_checkpoint(folder)
                 digest = sha256_folder(folder, card=False)
                 objective = summary["objective"] if step else "start"
                 checkpoints.setdefault(digest, Checkpoint(run, stage, seed, step, objective, folder, digest))
@@ -139,7 +141,9 @@ def share_splits(run: Path) -> None:
 def measure_proxies(
     checkpoint: Checkpoint, chosen: Windows, motifs: Motifs | None, config: Config, accelerator: Accelerator
 ) -> dict[str, Any]:
-    """{'pooling': ..., 'layers': measure_layers of it}, from RUN/relate/proxies where it has been measured before."""
+    """{'pooling': ..., 'layers': measure_layers of it}, from RUN/relate/proxies where it has been measured before.
+
+    Raises InputError where it was measured on other inputs and fits have begun with these."""
     path = checkpoint.run / layout.RELATE / f"proxies/{checkpoint.arm}.json"
     inputs = {
         "checkpoint": checkpoint.sha256,
@@ -154,6 +158,12 @@ def measure_proxies(
         saved = read_json(path, "delete it to measure it again")
         if saved["inputs"] == inputs:
             return saved["scores"]
+        if layout.begun_fits(checkpoint.run / layout.RELATE):
+            changed = "; ".join(changed_inputs(saved["inputs"], inputs, to_dict(config)))
+            raise InputError(
+                f"{path} was measured on other inputs ({changed}), and fits have begun with these: delete "
+                f"{path.parents[1]} to start over"
+            )
     model, pooling, _ = load_backbone(config.model.saved_as(checkpoint.folder))
     check_length(model, config.data.context, "data.context")
     if motifs is not None:

@@ -115,6 +115,11 @@ def content_hash(path: Path) -> str:
     return _hash_once(path.resolve(), *_state_of(path))
 
 
+def content_hashes(paths: Iterable[str | Path]) -> str:
+    """One hash of several files."""
+    return hashlib.sha256("".join(content_hash(Path(path)) for path in paths).encode()).hexdigest()
+
+
 def _state_of(path: Path) -> tuple[int, ...]:
     """What changes with a file while a process runs: nobody sets the time of its last change of status."""
     stat = path.stat()

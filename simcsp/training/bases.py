@@ -35,6 +35,7 @@ from simcsp.model.checkpoint import load_backbone, resolve_source
 from simcsp.model.checksums import sha256_folder
 from simcsp.model.encoder import fresh_like
 from simcsp.text.alphabet import N, reverse_complement
+from simcsp.text.store import content_hashes
 from simcsp.training.arms import Arm, resolve_arms
 from simcsp.training.optimizer import decay_groups, pack_state, prepare_optimizer, take_step, unpack_state
 from simcsp.training.stopping import StopSignal, stop_if_asked
@@ -102,11 +103,12 @@ def open_job(config: Config, genome: Genome, arm: Arm, seed: int, fold: int, dev
     kept = {key: values[key] for key in CONFIG_SECTIONS}
     kept["finetune"] = {"task": "bases", "arms": [arm.name], "seeds": [seed], "folds": [fold]}
     kept["data"] = {"spliceator": config.data.spliceator}
-    inputs = {"genome": genome.store.sha256}
-    if arm.source is not None and arm.source.source is not None:
-        inputs["start checkpoint"] = sha256_folder(resolve_source(arm.source.source))
+    inputs = {"genome": genome.store.sha256, "annotation": content_hashes(config.bases.annotation)}
+    start = None if arm.source is None else arm.source.source
+    if start is not None:
+        inputs["start checkpoint"] = sha256_folder(resolve_source(start))
     key = FitKey(arm.name, SITE, seed, fold, arm.pretrain_seed if arm.several else None)
-    return open_folder(key.folder(config.folder), kept, inputs, device)
+    return open_folder(key.folder(config.folder), kept, inputs, device, start=start)
 
 
 # -- the text of a fold ------------------------------------------------------------------------------------------------

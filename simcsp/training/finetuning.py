@@ -85,7 +85,7 @@ def job_config(config: Config, job: FoldJob) -> dict[str, Any]:
 def run_arm(setup: FoldSetup, arm: Arm, site: str, seed: int) -> None:
     """All folds of one arm on one task with one seed, each with every draw of its training windows."""
     config = setup.config
-    inputs = arm_inputs(setup, arm)
+    inputs = arm_inputs(config, arm, setup.windows, setup.motifs)
     cuts = setup.settings.cuts
     numbers = fold_numbers(config, setup.splits, site)
     jobs = [FoldJob(arm, site, seed, number, count, draw) for number in numbers for count, draw in cuts]
@@ -218,10 +218,11 @@ def search_settings(config: Config, stop: StopSignal, load: Load) -> str:
     site, seed = config.finetune.sites[0], config.finetune.seeds[0]
     windows, splits = load_windows(config.data, config.folder)  # of the run: the same for every trial
 
+    inputs = arm_inputs(config, arm, windows, None)
+
     def objective(trial: Config, report: Report) -> float:
         setup = open_setup(trial, windows, splits, None, stop)
         start = load_start(setup, arm.name, arm.source)
-        inputs = arm_inputs(setup, arm)
         aucs = []
         for number in fold_numbers(trial, setup.splits, site):
             count, draw = trial.finetune.cuts[0]
@@ -231,7 +232,7 @@ def search_settings(config: Config, stop: StopSignal, load: Load) -> str:
         setup.bar.close()
         return float(np.mean(aucs))
 
-    return run_search(config, "val/auc", ("finetune",), objective, stop, load)
+    return run_search(config, "val/auc", ("finetune",), objective, stop, load, inputs)
 
 
 # -- several processes -------------------------------------------------------------------------------------------------

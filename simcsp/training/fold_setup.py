@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from tqdm import tqdm
 from transformers import BertForMaskedLM, BertModel
 
+from simcsp.core.arms import OF_ANNOTATION
 from simcsp.core.config import Config, FinetuneConfig, ModelConfig
 from simcsp.core.device import build_accelerator, fit_seed
 from simcsp.core.errors import InputError
@@ -26,6 +27,7 @@ from simcsp.model.embedding import embed, encoded_at_once
 from simcsp.model.encoder import check_length, fresh_like
 from simcsp.text.alphabet import add_special_tokens
 from simcsp.text.kmers import shared_kmers
+from simcsp.text.store import content_hashes
 from simcsp.training.arms import Arm
 from simcsp.training.stopping import StopSignal, stop_if_asked
 from simcsp.training.tensorboard import open_folder
@@ -184,11 +186,13 @@ class Fold:
     parts: dict[str, np.ndarray]
 
 
-def arm_inputs(setup: FoldSetup, arm: Arm) -> dict[str, str]:
+def arm_inputs(config: Config, arm: Arm, windows: Windows, motifs: Motifs | None) -> dict[str, str]:
     """Hashes of what the fits of an arm read."""
-    inputs = {"spliceator": setup.windows.sha256}
-    if arm.source is not None and setup.motifs is not None:
-        inputs["motifs"] = setup.motifs.sha256
+    inputs, settings = {"spliceator": windows.sha256}, config.finetune
+    if arm.name in OF_ANNOTATION or (arm.source is not None and settings.probe_on == "annotation"):
+        inputs |= {"text": content_hashes(config.data.fasta), "annotation": content_hashes(config.data.annotation)}
+    if arm.source is not None and motifs is not None:
+        inputs["motifs"] = motifs.sha256
     if arm.source is not None and arm.source.source is not None:
         inputs["start checkpoint"] = sha256_folder(resolve_source(arm.source.source))
     return inputs
@@ -224,5 +228,6 @@ def open_fold(setup: FoldSetup, job: FoldJob, config: dict[str, Any], inputs: di
                 f"finetune.{name} ({getattr(settings, name)}) is more than the {len(parts['train'])} training windows "
                 f"of fold {job.fold}: the last partial batch is dropped, so no batch would be left"
             )
-    device, shown = str(setup.accelerator.device), settings.fold_events
-    return Fold(job, open_folder(job.key.folder(setup.config.folder), config, inputs, device, shown), parts)
+    start = None if job.arm.source is None else job.arm.source.source
+    device, path = str(setup.accelerator.device), job.key.folder(setup.config.folder)
+    return Fold(job, open_folder(path, config, inputs, device, settings.fold_events, start), parts)

@@ -255,7 +255,7 @@ def run_stage(
     accelerator, processes = shared.accelerator, shared.processes
     run: PretrainingRun | SilentRun = SilentRun()
     if processes.first:
-        inputs = stage_inputs(source, shared.text, shared.validation)
+        inputs = stage_inputs(config.data, stage, source, shared.text, shared.validation)
         folder = open_folder(path, stage_config(config, name, stage, source), inputs, str(accelerator.device))
         tell = None if report is None else lambda step, scores: report(step, scores[shared.config.search.metric])
         run = PretrainingRun(folder, config, name, shared.text, shared.validation, tell)
@@ -369,4 +369,5 @@ def search_pretraining(shared: Pretraining, load: Load) -> str:
         run_stages(shared, trial, report)
         return read_json(trial.folder / PRETRAIN / SUMMARY)["metrics"][metric]
 
-    return run_search(config, metric, ("model", "mlm", "pretrain"), objective, shared.stop, load)
+    inputs = stage_inputs(config.data, config.pretrain, config.model, shared.text, shared.validation)
+    return run_search(config, metric, ("model", "mlm", "pretrain"), objective, shared.stop, load, inputs)

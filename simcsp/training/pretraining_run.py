@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from simcsp.core import run_layout as layout
 from simcsp.core.arms import PROXIES
-from simcsp.core.config import Config, MlmConfig, ModelConfig, PretrainConfig, to_dict
+from simcsp.core.config import Config, DataConfig, MlmConfig, ModelConfig, PretrainConfig, to_dict
 from simcsp.core.files import copy_files, read_json, remove_folder, replace_folder
 from simcsp.core.run_folder import RunFolder
 from simcsp.model.card import write_card
@@ -22,6 +22,7 @@ from simcsp.model.checkpoint import resolve_source, save_checkpoint
 from simcsp.model.checksums import sha256_folder
 from simcsp.text.annotated import SiteSampler, class_names
 from simcsp.text.sampler import WindowSampler
+from simcsp.text.store import content_hashes
 from simcsp.training.log_lines import floors_in_words, headline, progress, with_errors
 from simcsp.training.pretraining_text import REMEASURE
 from simcsp.training.tensorboard import show_floors, show_layout, show_validation, show_vectors, stage_settings
@@ -49,9 +50,19 @@ def stage_config(config: Config, name: str, stage: PretrainConfig, source: Model
     return kept | {"mlm": of_mlm, "pretrain": {"steps": 0, "max_shift": stage.max_shift}}
 
 
-def stage_inputs(source: ModelConfig, text: WindowSampler | SiteSampler, validation: Validation) -> dict[str, str]:
+def stage_inputs(
+    data: DataConfig,
+    stage: PretrainConfig,
+    source: ModelConfig,
+    text: WindowSampler | SiteSampler,
+    validation: Validation,
+) -> dict[str, str]:
     """Hashes of all that a stage reads."""
     inputs = {"text": text.store.sha256, "intervals": text.intervals.sha256, **validation.inputs}
+    if data.max_repeat_share < 1:
+        inputs["repeats"] = text.store.manifest["lower_sha256"]
+    if stage.masking == "sites":
+        inputs["annotation"] = content_hashes(data.annotation)
     if isinstance(text, SiteSampler):
         inputs["classes"] = text.classes_sha256
     if source.source is not None:

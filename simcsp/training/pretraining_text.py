@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 
 from simcsp.core.config import Config, DataConfig
+from simcsp.core.errors import InputError
 from simcsp.core.files import read_json, replacing, write_json
-from simcsp.core.run_layout import CORPUS, OVERLAP, SCORED_CORPUS
+from simcsp.core.provenance import changed_inputs
+from simcsp.core.run_layout import CORPUS, OVERLAP, SCORED_CORPUS, begun_stages, trial_folders
 from simcsp.labels.overlap import hidden_windows, measure_overlap
 from simcsp.text.corpora import Corpus, open_corpus
 from simcsp.text.sampler import Intervals
@@ -33,13 +36,17 @@ def record_corpus(data: DataConfig, folder: Path, corpus: Corpus, validated: dic
     """Write, once for a text and an evaluation, what the text is (CORPUS; SCORED_CORPUS with the score of each window
     where windows have one) and how much of the evaluation lies in it (OVERLAP).
 
-    validated: hashes of the evaluation.
+    validated: hashes of the evaluation. Raises InputError where a stage has begun with others.
     """
     path = folder / OVERLAP
     inputs = {"text": corpus.store.sha256, "intervals": corpus.intervals.sha256, **validated}
     whole = path.is_file() and (corpus.scores is None or (folder / SCORED_CORPUS).is_file())
-    if whole and read_json(path, REMEASURE)["inputs"] == inputs:
+    before = read_json(path, REMEASURE)["inputs"] if path.is_file() else {}
+    if whole and before == inputs:
         return
+    changed = changed_inputs(before, inputs, {"data": dataclasses.asdict(data)})
+    if changed and (begun_stages(folder) or trial_folders(folder)):
+        raise InputError(f"{folder} was started with other inputs ({'; '.join(changed)}): use another --name")
     parts = [
         {"part": part.name, "count": part.count, "shared": part.shared, "sentence": str(part)}
         for part in measure_overlap(data, corpus)

@@ -6,6 +6,7 @@ resume; the best settings become runs/<name>/search/best.yaml.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import warnings
@@ -24,10 +25,14 @@ from simcsp.core.config import Config, flatten, to_dict
 from simcsp.core.errors import InputError, Interrupted
 from simcsp.core.files import write_text
 from simcsp.core.locks import LOCK, release_lock, take_lock
+from simcsp.core.provenance import changed_inputs, changed_settings
 from simcsp.core.run_layout import BEST_SETTINGS, STUDY, STUDY_DATABASE, trial_name
 from simcsp.training.stopping import StopSignal, stop_if_asked
 
 MAX_RETRY = 3  # of a trial: its settings may be what kills processes
+_ORIGIN = "origin"  # user attribute of the study: the settings and inputs of its trials
+_FREE = ("name", "runs", "device", "workers", "report", "only", "timeout", "data.cache", "finetune.fold_events")
+_FREE += ("search.trials", "search.startup_trials")  # how settings begin that may change between trials
 FOLDER = "folder"  # user attribute of a trial: the number whose run folder it resumes
 Load = Callable[[list[str]], Config]
 """Reads and checks the YAML whose path it is given, as the scripts do (utils/arguments.py)."""
@@ -42,15 +47,18 @@ def run_search(
     objective: Callable[[Config, Report], float],
     stop: StopSignal,
     load: Load,
+    inputs: dict[str, str],
 ) -> str:
     """Trials until `search.trials` have ended in all processes together; returns lines for the terminal.
 
     metric: what is maximised, for people. sections: of the config, whose fields may be searched. objective: trains one
-    trial's config and returns what to maximise. load: reads a trial's config. A trial of a worker that was killed is
+    trial's config and returns what to maximise. load: reads a trial's config. inputs: hashes of what trials read, which
+    must stay as they are, as must all settings but the number of trials. A trial of a worker that was killed is
     started again by the next worker that looks, in the same run folder, and resumes where it was.
     """
     check_space(config, sections)
     study = open_study(config)
+    check_same(study, config, sections, inputs)
     done = (TrialState.COMPLETE, TrialState.PRUNED)
 
     def run_trial(trial: optuna.Trial) -> float:
@@ -87,6 +95,24 @@ def run_search(
     return describe(config, metric, study)
 
 
+def check_same(study: optuna.Study, config: Config, sections: tuple[str, ...], inputs: dict[str, str]) -> None:
+    """Refuse another config or other inputs than those of the trials that a study has: their values are compared."""
+    free = (*_FREE, *({"mlm", "pretrain", "finetune", "bases"} - set(sections)))
+    flat = json.loads(json.dumps(flatten(to_dict(config))))  # as the journal has it
+    searched = config.search.space
+    settings = {key: value for key, value in flat.items() if key not in searched and not key.startswith(free)}
+    known = study.user_attrs.get(_ORIGIN)
+    if known is None:
+        study.set_user_attr(_ORIGIN, {"settings": settings, "inputs": inputs})
+        return
+    changed = changed_settings(known["settings"], settings) + changed_inputs(known["inputs"], inputs, to_dict(config))
+    if changed:
+        raise InputError(
+            f"{config.folder / STUDY} was started with other settings or inputs ({'; '.join(changed[:6])}): "
+            "use another --name, or delete its folder to start over"
+        )
+
+
 def lock_of(config: Config, number: int) -> Path:
     """The file that the process of a trial holds a lock on."""
     return config.folder / f"{trial_name(number)}{LOCK}"
@@ -120,6 +146,7 @@ def open_study(config: Config) -> optuna.Study:
     if before.is_file():
         raise InputError(f"{before} is a search of an earlier version: delete {before.parent} to start a new search")
     logging.getLogger("optuna").setLevel(logging.WARNING)
+    logging.getLogger("optuna.study._optimize").setLevel(logging.ERROR)  # tracebacks of what the scripts say in a line
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # constant_liar, since 2021
     path.parent.mkdir(parents=True, exist_ok=True)
     return optuna.create_study(

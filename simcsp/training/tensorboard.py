@@ -35,10 +35,15 @@ _SCORES = {"val/auc": "val_auc", "val/f1": "val_f1", "train/loss": "loss"}
 
 
 def open_folder(
-    path: Path, config: dict[str, Any], inputs: dict[str, str], device: str, shown: bool = True
+    path: Path,
+    config: dict[str, Any],
+    inputs: dict[str, str],
+    device: str,
+    shown: bool = True,
+    start: str | None = None,
 ) -> RunFolder:
     """The run folder of a stage (its arguments there) with its curves. shown: whether TensorBoard has it."""
-    return RunFolder(path, config, inputs, device, Curves(path, shown))
+    return RunFolder(path, config, inputs, device, Curves(path, shown), start)
 
 
 class Curves:

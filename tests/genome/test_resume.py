@@ -13,6 +13,7 @@ from test_vcf import GTF, vcf_file
 import evaluate
 import simcsp.genome.vcf
 import simcsp.model.bases
+from simcsp.genome.journal import Journal
 from simcsp.genome.regions import find_spans, gene_spans, spans_after
 from simcsp.model.bases import Labeller
 from simcsp.text.store import open_store
@@ -135,8 +136,8 @@ def test_another_model_genome_region_or_flag_is_refused(model, genome, fasta, ca
     (changed / "bases.json").write_text(text.replace("-0.5", "-0.25"))
     longer = write_fasta(tmp_path / "other/toy.fa", {**genome, "chr9": "ACGTACGT" * 9})
     for words, part in (
-        ((changed, fasta), "another model:"),
-        ((model, longer), "another FASTA"),
+        ((changed, fasta), f"another model ({changed}):"),
+        ((model, longer), f"another FASTA ({longer})"),
         ((model, fasta, "--region", "chr1"), "another --region:"),
         ((model, fasta, "--sites", "all"), "another --sites:"),
         ((model, fasta, "--min_score", "0.2"), "another --min_score"),
@@ -144,6 +145,40 @@ def test_another_model_genome_region_or_flag_is_refused(model, genome, fasta, ca
         line = refusal(call, capsys, evaluate, "predict", *words, "--out", out, *FP32)
         assert part in line and "s.tsv.partial" in line and "delete that file to begin anew" in line
         assert (tmp_path / "s.tsv.partial").read_bytes() == journal and not out.exists()
+
+
+@pytest.mark.parametrize("flag", ["--vcf", "--annotation", "--regions_file"])
+def test_a_vcf_annotation_or_bed_that_has_changed_is_refused_by_name(
+    flag, model, genome, fasta, call, capsys, tmp_path, monkeypatch
+):
+    out, path = tmp_path / "out.tsv", tmp_path / "changes"
+    if flag == "--vcf":
+        out = tmp_path / "out.vcf"
+        vcf_file(path, [("chr1", p, ".", genome["chr1"][p - 1], OTHER[genome["chr1"][p - 1]]) for p in range(400, 412)])
+    elif flag == "--annotation":
+        path.write_text("".join(GTF.format(at, at + 50, "+", "G", "G", "ONE") for at in (1, 840)))
+    else:
+        path.write_text("chr1\t0\t890\n")
+    words, text = ["predict", model, fasta, flag, path, "--out", out, *FP32], path.read_text()
+    added, add = [], Journal.add
+
+    def stop_at_the_third(journal, payload):
+        added.append(payload)
+        if len(added) == 3:
+            raise KeyboardInterrupt
+        add(journal, payload)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "add", stop_at_the_third)
+        with pytest.raises(KeyboardInterrupt):
+            call(evaluate, *words)
+    kept = out.with_name(f"{out.name}.partial").read_bytes()
+    path.write_text(text.replace("890", "880") if flag != "--vcf" else "".join(text.splitlines(True)[:-1]))
+    assert f"({path})" in refusal(call, capsys, evaluate, *words)
+    assert out.with_name(f"{out.name}.partial").read_bytes() == kept and not out.exists()
+    path.write_text(text)
+    call(evaluate, *words)
+    assert out.is_file()
 
 
 # -- regions -----------------------------------------------------------------------------------------------------------

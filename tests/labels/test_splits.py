@@ -256,8 +256,8 @@ def test_saved_splits_of_other_data_are_refused_with_the_difference(tiny, tmp_pa
     ids = tiny.ids.copy()
     ids[0, 0] = N
     other = Windows(ids, tiny.labels, tiny.sites, tiny.names, tiny.groups)
-    with pytest.raises(InputError, match="data_sha256 was"):
-        save_or_load_splits(tmp_path, other, "published", 10, 0.1, 2020)
+    with pytest.raises(InputError, match="the windows have changed: data.spliceator here"):
+        save_or_load_splits(tmp_path, other, "published", 10, 0.1, 2020, "here")
     with pytest.raises(InputError, match=f"windows was {len(tiny)}, now {len(tiny) - 1}"):
         save_or_load_splits(tmp_path, tiny.take(np.arange(len(tiny) - 1)), "published", 10, 0.1, 2020)
 

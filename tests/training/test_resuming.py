@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-from contextlib import nullcontext
 from types import SimpleNamespace
 
 import numpy as np
@@ -41,7 +40,6 @@ from simcsp.training import finetuning, fold, fold_setup, pretraining
 from simcsp.training.optimizer import prepare_optimizer, take_step
 from simcsp.training.pretraining_run import PretrainingRun
 from simcsp.training.stopping import StopSignal
-from simcsp.training.validation import build_validation
 from utils.arguments import load_config
 
 # -- resuming pre-training ---------------------------------------------------------------------------------------------
@@ -383,11 +381,3 @@ def test_what_decides_a_result_is_in_its_config(finished, stage, fields):
     saved = flatten(yaml.safe_load((finished.run / stage / "config.yaml").read_text()))
     given = flatten(to_dict(load_config([str(finished.config)])))
     assert {field: saved.get(field) for field in fields} == {field: given[field] for field in fields}
-
-
-def test_other_motif_sites_are_another_input(own_data, tmp_path):
-    config = load_config([str(tiny_config(tmp_path, own_data, motif_settings(own_data)))])
-    before = build_validation(config, nullcontext).inputs
-    bed = own_data / "motifs.bed"
-    bed.write_text("".join(bed.read_text().splitlines(keepends=True)[:-4]))
-    assert build_validation(config, nullcontext).inputs != before

@@ -168,7 +168,7 @@ def test_settings_that_diverge_are_a_result_and_the_search_goes_on(tiny_data, tm
             raise value
         return value
 
-    said = search.run_search(config, "val/sccs", STAGE, objective, StopSignal(), load_config)
+    said = search.run_search(config, "val/sccs", STAGE, objective, StopSignal(), load_config, {})
     assert "best val/sccs 0.2000 in trial 1" in said and "1 pruned" in said
 
 
@@ -184,7 +184,7 @@ def test_a_trial_below_the_median_is_pruned(tiny_data, tmp_path):
             report(step, level)
         return level
 
-    search.run_search(config, "val/sccs", STAGE, objective, StopSignal(), load_config)
+    search.run_search(config, "val/sccs", STAGE, objective, StopSignal(), load_config, {})
     assert seen.count((0.1, 1)) == 1 and (0.1, 3) not in seen and (0.7, 3) in seen
 
 
@@ -246,7 +246,7 @@ def test_the_trial_of_a_killed_worker_goes_on_in_its_folder(tiny_data, tmp_path)
         return 0.5
 
     loaded = load_config([str(config)])
-    search.run_search(loaded, "val/sccs", STAGE, objective, StopSignal(), load_config)
+    search.run_search(loaded, "val/sccs", STAGE, objective, StopSignal(), load_config, {})
     assert resumed == [("trial0000", pytest.approx(begun))]
     states = [trial.state.name for trial in search.open_study(loaded).trials]
     assert states == ["FAIL", "COMPLETE"]
