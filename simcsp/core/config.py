@@ -439,7 +439,8 @@ class SearchConfig:
     """Search over settings with optuna, instead of a single run."""
 
     trials: NonNegativeInt = 0
-    """Finished trials, pruned ones included, over all processes that share the run folder; 0: no search."""
+    """Finished trials, pruned ones included, over all processes that share the run folder; 0: no search. May be raised
+    when the command is given again; another space, setting or input is refused."""
     metric: Literal["sccs", "nmi", "probe_auc"] = "sccs"
     """What pretrain.py's trials maximise at their last validation; probe_auc: that of a logistic regression on the
     vectors of the selection windows. Those of finetune.py: mean validation AUC."""
