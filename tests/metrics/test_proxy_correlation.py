@@ -145,6 +145,7 @@ def test_the_steps_of_a_control_count_and_its_start_does_not(own_run):
     shutil.rmtree(control / "checkpoints/start")
     shutil.copytree(own_run / "pretrain/checkpoints/start", control / "checkpoints/start")
     write_json(control / "summary.json", read_json(control / "summary.json") | {"objective": "mlm", "stage": "control"})
+    reseal(control)
     found = find_checkpoints([own_run])
     assert [c.step for c in found if c.stage == "control"] == STEPS[1:]
     assert {c.objective for c in found if c.stage == "control"} == {"mlm"}
