@@ -10,7 +10,7 @@ PLAIN_CLASSIFIER = "BertForSequenceClassification"
 """The transformers class of the others: encoder and head in one file."""
 OF_ANNOTATION = ("annotation", "annotation_linear")
 """Floors that are fitted on the text's own annotated sites, and on no label."""
-FLOORS = ("pwm", "kmer", "linear", "cnn", "resnet", *OF_ANNOTATION)
+FLOORS = ("pwm", "kmer", "linear", "cnn", *OF_ANNOTATION)
 """They have no encoder; all others are fitted on the training windows of each fold."""
 BASELINE = "baseline"  # the start of the pretrain stage
 PROXIES = ("sccs", "nmi")

@@ -255,7 +255,7 @@ class FinetuneConfig:
     arms: list[str] = field(
         default_factory=lambda: ["pwm", "kmer", "fresh", "baseline", "best_sccs", "best_nmi", "last"]
     )
-    """Start models and floors: pwm, kmer, linear, cnn, resnet; annotation, annotation_linear (fitted on the text's
+    """Start models and floors: pwm, kmer, linear, cnn; annotation, annotation_linear (fitted on the text's
     annotated sites, no label); fresh, baseline, best_sccs, best_nmi, last, control_best_sccs, control_best_nmi,
     control_last, or NAME=CHECKPOINT_FOLDER."""
     sites: list[Literal["donor", "acceptor", "both"]] = field(default_factory=lambda: ["both"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +20,6 @@ from simcsp.core.device import CPU
 from simcsp.core.errors import InputError
 from simcsp.labels.cnn import SmallCnn
 from simcsp.labels.overlap import hidden_windows
-from simcsp.labels.resnet import DilatedResNet
 from simcsp.text.alphabet import A, C, G, T, reverse_complement
 from simcsp.text.corpora import open_corpus
 from simcsp.text.sites import SITES
@@ -215,23 +213,17 @@ def fit_floor(
     train: Labelled,
     val: Labelled,
     seed: int,
-    autocast: Callable[[], AbstractContextManager] = nullcontext,
     device: torch.device = CPU,
 ) -> tuple[Predict, dict[str, float]]:
     """The floor of that name (simcsp.core.arms.FLOORS), fitted on labelled windows; (P(site), facts of the fit).
 
-    val: what picks C, or the epoch. seed, device: of cnn and resnet. autocast: of resnet. Those of the annotation
-    are fitted by `fit_annotation_floor`.
+    val: what picks C, or the epoch. seed, device: of cnn. Those of the annotation: `fit_annotation_floor`.
     """
     if arm == "pwm":
         return WeightMatrix(settings.pwm_flank).fit(train.ids, train.labels, train.sites).predict, {}
     if arm == "kmer":
         return KmerLogistic(settings.kmer).fit(train.ids, train.labels, train.sites).predict, {}
-    if arm == "linear":
-        floor = SiteLinear()
-    else:
-        is_cnn = arm == "cnn"
-        floor = SmallCnn(settings.cnn_parameters, seed, device) if is_cnn else DilatedResNet(seed, autocast, device)
+    floor = SiteLinear() if arm == "linear" else SmallCnn(settings.cnn_parameters, seed, device)
     floor.fit(train.ids, train.labels, val.ids, val.labels)
     return floor.predict, floor.facts
 

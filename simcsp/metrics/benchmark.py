@@ -15,7 +15,6 @@ distinct  without the windows that share an 80-mer with a training window of the
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -32,7 +31,6 @@ from simcsp.metrics.scores import (
     f1_at_prevalence,
     threshold_scores,
 )
-from simcsp.model.embedding import Autocast
 from simcsp.text.alphabet import N
 from simcsp.text.kmers import KMER, shared_kmers, similar_to_training
 from simcsp.text.sites import SITES
@@ -45,18 +43,10 @@ Curve = tuple[np.ndarray, np.ndarray]
 """Labels [n] and P(site) [n], for a reliability plot."""
 
 
-def refit_floor(
-    arm: str,
-    settings: EvaluateConfig,
-    train: Windows,
-    val: Windows,
-    context: int,
-    seed: int,
-    autocast: Autocast = nullcontext,
-) -> Scorer:
+def refit_floor(arm: str, settings: EvaluateConfig, train: Windows, val: Windows, context: int, seed: int) -> Scorer:
     """A floor fitted on the training windows of a fold as finetune.py fits it. seed: of that fit (`fit_seed`)."""
     to_fit, to_stop = (Labelled(part.crop(context), part.labels, part.sites) for part in (train, val))
-    predict, _ = fit_floor(arm, settings, to_fit, to_stop, seed, autocast)
+    predict, _ = fit_floor(arm, settings, to_fit, to_stop, seed)
     return lambda windows: predict(windows.crop(context))
 
 

@@ -107,7 +107,6 @@ def ask_members(
                     windows.take(parts["val"]),
                     config.data.context,
                     fit_seed(fit.seed, fit.fold),
-                    accelerator.autocast,
                 )
                 again = scorer(windows.take(parts["test"]))
                 changed[arm] = max(changed.get(arm, 0.0), float(np.abs(again - recorded["probability"]).max()))

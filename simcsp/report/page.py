@@ -47,9 +47,7 @@ REFERENCES = """\
    5233 (2019).
 6. Two one-sided tests: Schuirmann, *A comparison of the two one-sided tests procedure and the power approach*, Journal
    of Pharmacokinetics and Biopharmaceutics 15, 657 (1987).
-7. CKA: Kornblith, Norouzi, Lee and Hinton, *Similarity of neural network representations revisited*, ICML (2019).
-8. Zhou and Troyanskaya, *Predicting effects of noncoding variants with deep learning-based sequence model*, Nature
-   Methods 12, 931 (2015)."""
+7. CKA: Kornblith, Norouzi, Lee and Hinton, *Similarity of neural network representations revisited*, ICML (2019)."""
 CAPTIONS = {
     "bars": "Mean AUC over the test folds, whiskers ± sd; grey: floors, baselines without a language model.",
     "differences": "Differences in F1 with their 95 % intervals (not adjusted); the primary contrast in colour.",
@@ -62,9 +60,6 @@ CAPTIONS = {
     "pre-training seeds mean and range); level: the start; grey: the floors.",
     "umap": "UMAP [4] of the hidden states of the motif sites: neighbourhoods are meaningful, sizes of groups and "
     "distances between them are not. Left: after pre-training; right: after fine-tuning on the first fold.",
-    "mutagenesis": "In-silico mutagenesis [8] of true sites among the test windows of the first fold: change of the "
-    "logit under every single-base substitution. Top: letter height is the mean decrease over the three substitutions "
-    "times the frequency of the base; negative: it lowers the score. Bottom: mean decrease by position and new base.",
 }
 
 
@@ -115,7 +110,7 @@ def to_markdown(
         if overlap := _overlap_table(config.folder):
             of_run = f" ({plain(run)})" if len(comparison.runs) > 1 else ""
             parts += [f"### Overlap of the evaluation with the pre-training text{of_run}", overlap]
-    parts += _figures(figures, "mutagenesis", "umap")
+    parts += _figures(figures, "umap")
     return "\n\n".join([*parts, "## References", REFERENCES]) + "\n"
 
 

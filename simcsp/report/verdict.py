@@ -226,13 +226,12 @@ def _adjusted(contrasts: list[Contrast]) -> list[Contrast]:
 
 
 def _beside(comparison: Comparison, primary: tuple[str, str] | None) -> list[tuple[str, str, bool]]:
-    """Pairs that are described: the primary arm with the floors, fresh weights, and `last` of other runs.
-
-    Without a primary arm `resnet`, of the models of labels alone the one to beat, with the other floors.
-    """
-    first, kinds = (primary[0], (*FLOORS, "fresh", PRIMARY_ARM)) if primary else ("resnet", FLOORS)
+    """Pairs that are described: the primary arm with the floors, fresh weights, and `last` of other runs."""
+    if primary is None:
+        return []
+    kinds = (*FLOORS, "fresh", PRIMARY_ARM)
     others = dict.fromkeys(name for (_, arm), name in comparison.names.items() if arm in kinds)
-    return [(first, other, False) for other in others if other not in (first, *(primary or ()))]
+    return [(primary[0], other, False) for other in others if other not in primary]
 
 
 def smallest_effect(comparison: Comparison) -> float:

@@ -37,7 +37,7 @@ from simcsp.report.collect import (
     objective_of,
     proxy_values,
 )
-from simcsp.report.encoder_figures import draw_seen
+from simcsp.report.encoder_figures import draw_umap
 from simcsp.report.page import to_html, to_markdown, to_terminal
 from simcsp.report.plots import (
     bar_plot,
@@ -225,7 +225,7 @@ def draw(comparison: Comparison, by_type: pd.DataFrame, contrasts: pd.DataFrame,
             name = "proxies" if alone else f"proxies-{safe_name(run)}"
             figures[name] = partial(draw_proxies, config, suffix)
         if alone:  # takes a minute: a run's own report has it
-            figures |= draw_seen(config, suffix, out / "mutagenesis.npz")
+            figures["umap"] = partial(draw_umap, config, suffix)
     drawn = []
     for number, (name, make) in enumerate(figures.items(), 1):
         tqdm.write(f"report: figure {number} of {len(figures)}, {name}", file=sys.stderr)

@@ -334,10 +334,8 @@ def score_floor(setup: FoldSetup, fold: Fold, predict_site: Predict | None) -> N
     facts = {}
     if predict_site is None:
         train, val = (labelled(setup, fold.parts[part]) for part in ("train", "val"))
-        seed, autocast = fit_seed(job.seed, job.fold), setup.accelerator.autocast
-        predict_site, facts = fit_floor(
-            job.arm.name, setup.config.evaluate, train, val, seed, autocast, setup.accelerator.device
-        )
+        seed, device = fit_seed(job.seed, job.fold), setup.accelerator.device
+        predict_site, facts = fit_floor(job.arm.name, setup.config.evaluate, train, val, seed, device)
     val, test = fold.parts["val"], fold.parts["test"]
     on_validation = predict_site(setup.ids[val])
     scores = classification_scores(setup.windows.labels[val], on_validation)

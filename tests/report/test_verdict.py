@@ -132,12 +132,6 @@ def test_last_of_another_run_is_described_beside_the_primary_arm(tmp_path):
     ]
 
 
-def test_without_any_pretraining_the_residual_network_is_compared_with_the_other_floors(tmp_path):
-    found = find_contrasts(study(tmp_path, {"pwm": 0.0, "linear": 0.0, "resnet": 0.05}))
-    assert {(c.arm, c.reference, c.primary) for c in found} == {("resnet", f, False) for f in ("pwm", "linear")}
-    assert all(c.test.p < 0.05 and c.p_holm is None for c in found)
-
-
 def test_without_a_control_the_primary_contrast_is_against_the_baseline(tmp_path):
     primary, _, *others = find_contrasts(study(tmp_path, dict.fromkeys(("baseline", *OF_PRETRAINING), 0.0)))
     assert (primary.arm, primary.reference, primary.control) == ("last", "baseline", False)

@@ -25,7 +25,6 @@ from simcsp.metrics.benchmark import Resemblance
 from simcsp.metrics.benchmark_predictions import ask_members
 from simcsp.model.checkpoint import load_backbone
 from simcsp.model.embedding import embed
-from simcsp.report.encoder_figures import probe_score
 from simcsp.training.finetuning import run_jobs
 from simcsp.training.fold import hit_limit
 from simcsp.training.probe import CS
@@ -165,9 +164,6 @@ def test_the_probe_is_a_logistic_regression_whose_c_validation_picks(run, config
         predicted = pd.read_csv(path / "predictions.csv").set_index("window")["probability"]
         assert np.allclose(predicted[windows.names[parts["test"]]], probabilities[int(np.argmax(aucs))], atol=1e-5)
         assert not (path / "checkpoints").exists()
-        score = probe_score(config, start, summary["C"], windows, train, build_accelerator("cpu", "fp32"))
-        again = 1 / (1 + np.exp(-score(windows.crop(config.data.context)[parts["test"]])))  # what the report draws
-        assert np.allclose(predicted[windows.names[parts["test"]]], again, atol=1e-5)
     fresh = [pd.read_csv(path / "predictions.csv") for path in finished_fits(folder, "fresh")]
     assert len(fresh) == 2
 

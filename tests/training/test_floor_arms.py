@@ -22,7 +22,6 @@ def annotation(tmp_path):
 
 def test_every_floor_is_an_arm(tiny_data, annotation, tmp_path, call, monkeypatch):
     monkeypatch.setattr("simcsp.labels.cnn.MAX_EPOCHS", 3)
-    monkeypatch.setattr("simcsp.labels.resnet.EPOCHS", 3)
     changes = annotation | {"finetune.arms": list(FLOORS), "finetune.folds": [0]}
     changes |= {"finetune.train_windows": [40, None]}
     changes |= {"mlm.steps": 0, "pretrain.steps": 0, "evaluate.cnn_parameters": 4000}
