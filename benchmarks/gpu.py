@@ -33,7 +33,7 @@ from simcsp.core.config import PretrainConfig  # noqa: E402
 from simcsp.core.device import build_accelerator, product_rate  # noqa: E402
 from simcsp.model.bases import Labeller, load_bases  # noqa: E402
 from simcsp.model.checkpoint import load_backbone  # noqa: E402
-from simcsp.model.classifier import Classifier, layer_groups  # noqa: E402
+from simcsp.model.classifier import Classifier  # noqa: E402
 from simcsp.text.alphabet import A, T, add_special_tokens  # noqa: E402
 from simcsp.training.cost import Step  # noqa: E402
 from simcsp.training.optimizer import build_optimizer, prepare_optimizer, take_step  # noqa: E402
@@ -180,7 +180,7 @@ def finetuning_rate(size: str, device: str, steps: int) -> dict[str, float]:
     sizes, accelerator = SIZES[size], build_accelerator(device, "auto")
     model = Classifier(load_backbone(sizes.model)[0].bert, "cls", 0.1).to(accelerator.device).train()
     learner = accelerator.prepare(model)
-    groups = layer_groups(model, "full", 1e-5, 1.0)
+    groups = [{"params": list(model.parameters())}]
     plain, scheduler = build_optimizer(groups, 1e-5, 0.0, "constant_with_warmup", 0, 1000, fused=True)
     optimizer = prepare_optimizer(accelerator, plain)
     ids = np.random.default_rng(0).integers(A, T + 1, (16, sizes.context), dtype=np.uint8)

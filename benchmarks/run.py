@@ -49,7 +49,7 @@ from benchmarks.bench import CLOCKS, DROPOUT, SIZES, Bench, Row
 from simcsp.core.config import PretrainConfig
 from simcsp.core.errors import InputError
 from simcsp.metrics.clustering import leiden, nmi
-from simcsp.model.classifier import Classifier, layer_groups
+from simcsp.model.classifier import Classifier
 from simcsp.model.embedding import embed
 from simcsp.text.alphabet import add_special_tokens, decode
 from simcsp.training.pretraining import MAX_GRAD_NORM, Training
@@ -171,7 +171,7 @@ def our_finetune_step(
     bench: Bench, model: Classifier, tokens: torch.Tensor, labels: torch.Tensor
 ) -> Callable[[], None]:
     """The loop body of finetune.py, its bookkeeping left out."""
-    optimizer = torch.optim.AdamW(layer_groups(model, "full", LR, 1.0), weight_decay=WEIGHT_DECAY, fused=True)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=LR, weight_decay=WEIGHT_DECAY, fused=True)
     learner, optimizer = bench.accelerator.prepare(model, optimizer)
 
     def step() -> None:

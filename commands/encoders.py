@@ -74,7 +74,7 @@ def show_sccs(source: Path, config: Config) -> None:
     }
     print(
         f"SCCS on {len(chosen)} selection windows of {config.data.context} nt (rows without a site type: both), "
-        f"pairs: {settings.sccs_pairs}, classes: {settings.sccs_classes}"
+        f"pairs: {settings.sccs_pairs}"
     )
     sizes = np.bincount(near_duplicate_groups(chosen.ids))
     print(f"{len(sizes)} groups of near-duplicates, the largest of {sizes.max()}")

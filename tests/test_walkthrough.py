@@ -45,7 +45,7 @@ SETTINGS = {
     # The encoder stays frozen and a linear head is trained on it: F1 is then what the encoder itself knows.
     "finetune.stages": ["head"],
     "finetune.head_epochs": 6,
-    "finetune.head_lr": 0.01,
+    "finetune.lr": 0.01,
     "finetune.batch_size": 8,
     "finetune.patience": 6,
 }

@@ -193,10 +193,7 @@ def _bases_faults(config: Config) -> Iterator[str]:
 
 
 def _network_faults(bases: BasesConfig) -> Iterator[str]:
-    """Of the convolutions and the schedule of their rate."""
-    for name in ("kernel", "coarse_kernel"):
-        if getattr(bases, name) % 2 == 0:
-            yield f"bases.{name} ({getattr(bases, name)}) must be odd: a base lies at its middle"
+    """Of the coarse path and the schedule of the learning rate."""
     if bases.coarse_dilations and (bases.tile - 2 * bases.edge) % bases.stride:
         yield f"bases.stride ({bases.stride}) must divide bases.tile ({bases.tile}) less twice bases.edge"
     if bases.decay_share > 1:

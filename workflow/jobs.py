@@ -15,7 +15,7 @@ from simcsp.core.run_layout import stage_name
 from simcsp.training.cost import block_weights, expected_epochs, fits_in_a_fold, windows_in_an_epoch
 
 LONGEST = 60  # minutes of a job by the estimate, where it has more than one fold
-WINDOWS = 44_152  # of Spliceator's set, when data.max_windows names no number
+WINDOWS = 44_152  # of Spliceator's set
 TRAINED = 0.7  # of the windows, in a fold
 
 
@@ -96,7 +96,7 @@ def fold_minutes(config: Config, arm: str, gflops: float) -> float:
     if settings.task == "bases":
         tokens = config.bases.steps * config.bases.stretches * config.bases.tiles * config.bases.tile
     else:
-        whole = TRAINED * (config.data.max_windows or WINDOWS)
+        whole = TRAINED * WINDOWS
         tokens = expected_epochs(settings) * windows_in_an_epoch(settings, whole) * config.data.context
     return fits * max(0.1, 6 * block_weights(sizes_of(config.model)) * tokens / gflops / 1e9 / 60)
 

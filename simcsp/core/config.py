@@ -24,7 +24,6 @@ from jsonargparse.typing import (
 DEFAULT_CONFIG = "configs/chr19.yaml"
 # Below 1 so that something is left to train on; 0 means none is set aside.
 Share = restricted_number_type("Share", float, [(">=", 0), ("<", 1)])
-Decay = restricted_number_type("Decay", float, [(">", 0), ("<=", 1)])
 Seed = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**32)])  # what numpy's and torch's generators take
 PUBLISHED_FOLDS, SIMCSP_FOLDS = 10, 5
 Stage = Literal["supcon", "head", "full", "probe"]
@@ -64,9 +63,7 @@ class ModelConfig:
     """Layer that is pooled, 0 = embeddings, 1..n = blocks; mix: a learned mean of all; null: what the checkpoint
     records, else the last."""
     drop_layers: NonNegativeInt = 0
-    """Blocks removed from the source before anything is trained or measured; layers are counted in the rest."""
-    drop_from: Literal["last", "first"] = "last"
-    """Which end they are removed from."""
+    """Last blocks removed from the source before anything is trained or measured; layers are counted in the rest."""
 
     def saved_as(self, folder: Path | str) -> ModelConfig:
         """This section for a checkpoint written by a run: pooled as it records, no blocks dropped a second time."""
@@ -110,15 +107,8 @@ class DataConfig:
     sites: always the sense strand)."""
     max_n_share: ClosedUnitInterval = 0.05
     """Windows with a larger share of N are left out."""
-    max_repeat_share: ClosedUnitInterval = 1.0
-    """Windows with a larger share of soft-masked repeats are left out: they would be false negatives of a contrast."""
     split: Literal["train", "validation", "test"] = "train"
     """genome: chromosomes 1-20, X, Y; 21; 22. dataset: the split of that name."""
-    species_weights: list[PositiveFloat] | None = None
-    """multi_species, splice_enriched, annotated: weight of each FASTA; null: its size (annotated: its sites)."""
-    mixing_temperature: PositiveFloat = 1.0
-    """multi_species, splice_enriched, annotated: shares are proportional to weights^(1 / temperature); values above 1
-    even out the species."""
     scorer: Literal["pwm", "annotation", "spliceai"] = "pwm"
     """splice_enriched: pwm (weight matrices fitted on annotation), annotation, or spliceai (its five networks, pip
     install spliceai keras; scores are kept in the cache)."""
@@ -143,10 +133,6 @@ class DataConfig:
     """Which negative set under Training_data/Negative/GS."""
     context: PositiveInt = 400
     """nt about the centre of each Spliceator window that models see."""
-    dedup: bool = False
-    """Keep one of each set of identical windows of a site type; those labelled both ways go altogether."""
-    max_windows: PositiveInt | None = None
-    """Use a random part of the windows, stratified by site type and label; null: all."""
     folds: Literal["grouped", "published", "simcsp"] = "grouped"
     """grouped: windows that share an 80-mer, on either strand, stay together; published: SpliceBERT's ten; simcsp: five
     70/10/20."""
@@ -226,15 +212,11 @@ class PretrainConfig(MlmConfig):
     """simcse, dcl, supcon: cosine similarities are divided by this."""
     projection_head: bool = False
     """simcse, dcl, supcon: contrast behind a two-layer head that is for training only."""
-    reverse_complement_negatives: bool = False
-    """simcse, dcl: the reverse complement of every window is one more negative, since splice sites are stranded."""
     skip_near_duplicates: bool = False
     """simcse, dcl: windows of a batch that overlap or repeat each other are not negatives of each other."""
     max_shift: NonNegativeInt = 0
     """All but mlm: each view is moved by up to so many nt; the text is read in windows longer by twice that. Pooling
     centre then reads a view where the middle of the window, the site of annotated crops, has come to lie."""
-    mutation_rate: Share = 0.0
-    """All but mlm: share of bases substituted in each view."""
     mlm_weight: NonNegativeFloat = 0.0
     """All but mlm: weight of the masked-base loss of a further, masked copy of the batch (SimCSE has .1)."""
     seeds: list[Seed] | None = None
@@ -281,9 +263,6 @@ class FinetuneConfig:
     """Random draws for each number in train_windows other than null; all arms train on the same windows."""
     lr: PositiveFloat = 1e-5
     """Learning rate of AdamW."""
-    layerwise_lr_decay: Decay = 1.0
-    """full, supcon: learning rate of the last block relative to lr, of each block relative to the one above it, and of
-    the embeddings relative to the first block; the head learns at lr (ULMFiT, ELECTRA). 1: all at lr."""
     weight_decay: NonNegativeFloat = 1e-6
     """AdamW's decay."""
     warmup_steps: NonNegativeInt = 0
@@ -298,17 +277,8 @@ class FinetuneConfig:
     """Epochs of a stage without a better validation AUC before it stops (not supcon, which has no head)."""
     head_epochs: PositiveInt = 200
     """head: upper limit of epochs."""
-    head_lr: PositiveFloat | None = None
-    """head: learning rate; null: lr."""
-    supcon_epochs: PositiveInt = 5
-    """supcon: epochs."""
-    supcon_lr: PositiveFloat | None = None
-    """supcon: learning rate; null: lr."""
     supcon_batch_size: PositiveInt = 64
     """supcon: windows a step, among which positives and negatives are found; the last partial batch is dropped."""
-    max_shift: NonNegativeInt = 0
-    """supcon, full: training windows are cut at a random offset of up to this many nt from their site, drawn again in
-    each epoch; validation and test windows stay centred."""
     select_epoch: Literal["per_fold", "shared"] = "per_fold"
     """shared: one epoch for all folds, by mean validation AUC, as published; per_fold: each fold its own."""
     dropout: Share = 0.1
@@ -317,8 +287,6 @@ class FinetuneConfig:
     """Dropout within the encoder while fine-tuning; null: that of the model section (published)."""
     fold_events: bool = False
     """Also write a TensorBoard run for each fold; each arm always has one."""
-    nmi_folds: NonNegativeInt = 1
-    """Folds, from the first, in which NMI is measured after fine-tuning (each encodes the motif sites again)."""
 
     @property
     def cuts(self) -> list[tuple[int | None, int]]:
@@ -348,16 +316,10 @@ class BasesConfig:
     channels: NonNegativeInt = 32
     """Width of the convolutions; 0: none, a linear layer on the hidden states, which any BertForTokenClassification
     loads."""
-    kernel: PositiveInt = 11
-    """Bases that a convolution joins; odd."""
     dilations: list[PositiveInt] = field(default_factory=lambda: [1, 1, 4, 10])
-    """Of each residual block of two convolutions: the model sees 2 x (kernel // 2) x their sum on either side."""
+    """Of each residual block of two convolutions of 11 bases: the model sees 10 x their sum on either side."""
     stride: PositiveInt = 1
     """Bases of one position of the coarse path."""
-    coarse_channels: PositiveInt = 64
-    """Width of the coarse path."""
-    coarse_kernel: PositiveInt = 7
-    """Positions that a convolution of the coarse path joins; odd."""
     coarse_dilations: list[PositiveInt] = field(default_factory=list)
     """Of each residual block of the coarse path, which sees far at little cost; []: no such path."""
     final_dilations: list[PositiveInt] = field(default_factory=list)
@@ -374,8 +336,6 @@ class BasesConfig:
     """Last share of the steps, in which the learning rate falls to 0 along a cosine."""
     average: Share = 0.0
     """Decay a step of the moving average of the weights, which is the model; 0: the last weights are."""
-    weight_decay: NonNegativeFloat = 0.01
-    """AdamW's decay."""
     tiles: PositiveInt = 6
     """Tiles of a stretch of genome; the labels of its outer tiles are not learnt from."""
     stretches: PositiveInt = 8
@@ -389,9 +349,8 @@ class BasesConfig:
     """Files of `annotation` of which the transcripts of the Consensus Coding Sequence set are learnt; sites of their
     other transcripts alone are left out of the loss."""
     grafts: list[str] = field(default_factory=list)
-    """FASTA files, of `fasta`, of records that are one intron each with some bases of both exons."""
-    graft_share: ClosedUnitInterval = 0.5
-    """Share of stretches about a site in which such an intron stands in the place of the genome's own."""
+    """FASTA files, of `fasta`, of records that are one intron each with some bases of both exons, which stands in the
+    place of the genome's own in half of the stretches about a site."""
     forward: bool = False
     """Held-out records are genes on their strand: measure and calibrate on that strand alone."""
     val_every: PositiveInt = 1
@@ -407,9 +366,6 @@ class EvaluateConfig:
     sccs_pairs: Literal["all", "published"] = "all"
     """all: every pair of windows; of more than 2,000 windows, 2,000,000 random pairs in which all windows are equally
     frequent; published: a random pairing without replacement."""
-    sccs_classes: Literal["site", "type"] = "site"
-    """`evaluate.py sccs`: two windows share a class when both are sites or neither is (site); when both are donors,
-    both acceptors or both non-sites (type). Training always takes site."""
     bootstrap: PositiveInt = 1000
     """`evaluate.py sccs`: resamples for the interval of SCCS, and permutations for its null band."""
     smallest_effect: PositiveFloat = 0.01

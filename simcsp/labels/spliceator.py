@@ -166,26 +166,3 @@ def contradictory(numbers: np.ndarray, labels: np.ndarray) -> np.ndarray:
     both = np.zeros((2, numbers.max(initial=0) + 1), dtype=bool)
     both[labels, numbers] = True
     return both.all(axis=0)[numbers]
-
-
-def dedup(windows: Windows) -> tuple[Windows, str]:
-    """The windows without exact repeats, and a sentence about what was left out.
-
-    Of identical windows of one site type and label the first is kept; of those that occur with both labels, none.
-    Raises InputError when that leaves nothing of a site type and label.
-    """
-    numbers = 2 * numbered(windows.ids) + (windows.sites == "donor")
-    conflict = contradictory(numbers, windows.labels)
-    first = np.zeros(len(windows), dtype=bool)
-    first[np.unique(numbers, return_index=True)[1]] = True
-    kept = windows.take(first & ~conflict)
-    lost = set(windows.strata) - set(kept.strata)
-    if lost:
-        raise InputError(
-            f"data.dedup: every {min(lost)} window also occurs with the other label: one file is a copy of another"
-        )
-    remark = (
-        f"{(~first & ~conflict).sum():,} exact duplicates and {conflict.sum():,} windows that occur with both labels "
-        f"left out, {len(kept):,} of {len(windows):,} kept"
-    )
-    return kept, remark

@@ -16,7 +16,7 @@ from simcsp.core.config import PUBLISHED_FOLDS, SIMCSP_FOLDS, DataConfig
 from simcsp.core.errors import InputError
 from simcsp.core.files import check_hash, read_json, sha256_file, write_json, write_text
 from simcsp.core.run_layout import SPLITS, SPLITS_RECORD
-from simcsp.labels.spliceator import GENE, Windows, dedup, load_training
+from simcsp.labels.spliceator import GENE, Windows, load_training
 from simcsp.text.kmers import near_duplicate_groups
 from simcsp.text.sites import SITES
 
@@ -83,16 +83,6 @@ class Splits:
 
     selection: np.ndarray
     folds: dict[str, list[dict[str, np.ndarray]]]
-
-
-def subset(windows: Windows, max_windows: int | None, seed: int) -> Windows:
-    """A random part of the windows, stratified by site type and label, in file order."""
-    if max_windows is None or max_windows >= len(windows):
-        return windows
-    strata = windows.strata
-    if max_windows < len(set(strata)):
-        raise InputError(f"data.max_windows ({max_windows}) is less than one window of each site type and label")
-    return windows.take(np.sort(stratified(strata, max_windows, seed)))
 
 
 def fold_count(method: str, num_folds: int) -> int:
@@ -308,16 +298,14 @@ def _from_csv(path: Path, windows: Windows) -> tuple[np.ndarray, list[dict[str, 
 
 def load_windows(data: DataConfig, folder: Path) -> tuple[Windows, Splits]:
     """The labelled windows of a run and their splits, made on first use under `folder`/splits: runs/<name>."""
-    windows, remark = training_windows(data)
-    if data.dedup:
-        write_text(folder / SPLITS / "dedup.txt", f"{remark}\n")
+    windows = training_windows(data)
     return windows, save_or_load_splits(folder / SPLITS, windows, *_how_to_split(data))
 
 
 def read_windows(data: DataConfig, folder: Path) -> tuple[Windows, Splits]:
     """The same for who only reads: a folder without splits stays without, and has those that `load_windows` would
     make."""
-    windows, _ = training_windows(data)
+    windows = training_windows(data)
     return windows, read_splits(folder / SPLITS, windows, *_how_to_split(data))
 
 
@@ -325,14 +313,11 @@ def _how_to_split(data: DataConfig) -> tuple[str, int, float, int, str]:
     return data.folds, data.num_folds, data.selection_share, data.split_seed, data.spliceator
 
 
-def training_windows(data: DataConfig) -> tuple[Windows, str]:
-    """The labelled windows from which a run's folds are cut, and what data.dedup left out of them, in a sentence."""
+def training_windows(data: DataConfig) -> Windows:
+    """The labelled windows from which a run's folds are cut."""
     if data.spliceator is None:
         raise InputError("data.spliceator is not set: give the folder that holds Spliceator's Training_data")
-    windows, remark = load_training(data.spliceator, data.negatives, data.context), ""
-    if data.dedup:
-        windows, remark = dedup(windows)
-    return subset(windows, data.max_windows, data.split_seed), remark
+    return load_training(data.spliceator, data.negatives, data.context)
 
 
 def has_training_windows(data: DataConfig) -> bool:

@@ -104,19 +104,16 @@ def sccs_by_task(
 ) -> dict[str, dict[str, float]]:
     """{task: sccs, low, high, null_low, null_high, pair_auc} of vectors [windows, any] for donor, acceptor and both.
 
-    Classes and pairs are those of evaluate.sccs_classes and sccs_pairs. start: vectors of another encoder; then diff,
-    diff_low and diff_high, SCCS less that encoder's, on the same windows. Raises InputError where a task has too few
-    windows to pair.
+    Two windows share a class when both are sites or neither is. start: vectors of another encoder; then diff, diff_low
+    and diff_high, SCCS less that encoder's, on the same windows. Raises InputError where a task has too few windows to
+    pair.
     """
     groups = near_duplicate_groups(chosen.ids)
-    classes = chosen.labels
     pairs = settings.sccs_pairs
-    if settings.sccs_classes == "type":
-        classes = chosen.labels * (1 + (chosen.sites == "donor"))  # non-site, acceptor, donor
     rows = {}
     for task in (*SITES, "both"):
         of_task = chosen.of_site(task)
-        labels, alike = classes[of_task], groups[of_task]
+        labels, alike = chosen.labels[of_task], groups[of_task]
         try:
             rows[task] = sccs_interval(vectors[of_task], labels, pairs, seed, similarity, alike, settings.bootstrap)
         except ValueError as error:

@@ -93,8 +93,8 @@ def load_backbone(config: ModelConfig, need_mlm_head: bool = False) -> tuple[Ber
                 f"model.source {config.source} pools layer {layer}, which model.drop_layers renumbers: say which of "
                 "the layers that are left, by model.pooling_layer"
             )
-        drop_layers(model, config.drop_layers, config.drop_from)
-        remarks.append(f"the {config.drop_from} {config.drop_layers} blocks dropped")
+        drop_layers(model, config.drop_layers)
+        remarks.append(f"the last {config.drop_layers} blocks dropped")
     layer = layer if config.pooling_layer is None else config.pooling_layer
     pooling = (config.pooling or kind) + ("" if layer is None else f"@{layer}")
     set_pooling(model, pooling)

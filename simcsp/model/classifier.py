@@ -7,11 +7,9 @@ transformers has, so the encoder's folder has the head beside it in head.safeten
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +18,7 @@ from torch import nn
 from transformers import BertConfig, BertForSequenceClassification, BertModel
 
 from simcsp.core.arms import HEAD_FILE, holds_classifier
-from simcsp.core.config import ModelConfig, Stage
+from simcsp.core.config import ModelConfig
 from simcsp.core.errors import InputError
 from simcsp.model.attention import Dropout
 from simcsp.model.checkpoint import load_backbone, save_checkpoint
@@ -77,23 +75,6 @@ def _run(
             parts.append(read(model(tokens).float()).cpu())
     model.train(was_training)
     return torch.cat(parts).numpy()
-
-
-def layer_groups(model: Classifier, stage: Stage, lr: float, decay: float) -> list[dict[str, Any]]:
-    """Parameter groups for an optimiser: what a stage trains, with learning rates that fall from the head down.
-
-    lr x decay^(n + 1 - layer), layers counted 0 = embeddings, 1..n = blocks, n + 1 = the head, whose group comes first
-    (Howard and Ruder 2018, section 3.2; Clark et al. 2020). One group where decay is 1.
-    """
-    prefix = {"supcon": "bert.", "head": "head.", "full": ""}[stage]
-    top = model.bert.config.num_hidden_layers + 1
-    layers: dict[int, list[nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
-        if name.startswith(prefix):
-            block = re.match(r"bert\.encoder\.layer\.(\d+)\.", name)
-            layer = int(block[1]) + 1 if block else 0 if name.startswith("bert.embeddings.") else top
-            layers.setdefault(top if decay == 1 else layer, []).append(parameter)
-    return [{"params": layers[layer], "lr": lr * decay ** (top - layer)} for layer in sorted(layers, reverse=True)]
 
 
 def save_classifier(model: Classifier, folder: Path) -> None:

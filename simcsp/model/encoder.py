@@ -38,22 +38,19 @@ def fresh_like(bert_config: BertConfig) -> BertForMaskedLM:
     return model
 
 
-def drop_layers(model: BertForMaskedLM, count: int, end: str) -> None:
-    """Remove the `last` or the `first` blocks of an encoder, in place; a learned mix keeps the weights of the others.
-
-    Raises InputError where none would be left.
-    """
+def drop_layers(model: BertForMaskedLM, count: int) -> None:
+    """Remove the last blocks of an encoder, in place; a learned mix keeps the weights of the others. Raises InputError
+    where none would be left."""
     blocks = model.bert.encoder.layer
     if count >= len(blocks):
         raise InputError(
             f"model.drop_layers ({count}) leaves none of the encoder's {len(blocks)} blocks: give at most "
             f"{len(blocks) - 1}"
         )
-    kept = range(len(blocks) - count) if end == "last" else range(count, len(blocks))
-    model.bert.encoder.layer = nn.ModuleList(blocks[i] for i in kept)
-    model.config.num_hidden_layers = len(kept)
+    model.bert.encoder.layer = blocks[:-count]
+    model.config.num_hidden_layers = len(blocks) - count
     if hasattr(model.bert, MIX_WEIGHTS):
-        set_mix(model.bert, model.bert.layer_mix.detach()[[0, *(i + 1 for i in kept)]])
+        set_mix(model.bert, model.bert.layer_mix.detach()[:-count])
 
 
 def set_mix(bert: BertModel, weights: torch.Tensor) -> None:

@@ -26,8 +26,7 @@ FIT = ["site", "pretrain_seed", "train_windows", "draw", "seed", "fold"]
 """What tells the fits of an arm apart. pretrain_seed: -1 where an arm comes from no pre-training of several seeds;
 train_windows: 0 for all of a fold, else a stratified draw of so many, the draw-th of them."""
 # What decides which windows there are and how the folds are cut.
-SPLIT_FIELDS = ("spliceator", "negatives", "dedup", "max_windows")
-SPLIT_FIELDS += ("folds", "num_folds", "selection_share", "split_seed")
+SPLIT_FIELDS = ("spliceator", "negatives", "folds", "num_folds", "selection_share", "split_seed")
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ def annotated_crops(
     """Crops of data.window + 2 max_shift nt on the sense strand, the site's boundary at their centre.
 
     Returns them as intervals, their classes [n] (index into SITE_CLASSES), and facts for the manifest. The odds give
-    each class the same share, and each species its part of it (data.species_weights; by default its number of sites).
+    each class the same share, and each species its part of it, by its number of sites.
     Sites without their GT / AG, beyond the end of a record, or hidden (data.max_n_share) are left out. seed: of the
     decoys and other bases, data.decoys and data.other_bases for each site, drawn from the strands and records that have
     sites.
@@ -59,7 +59,7 @@ def annotated_crops(
                 f"nt, at least {FEWEST_SITES} are needed (data.records, data.max_n_share, data.hide decide which)"
             )
     counts = np.array([[((source == i) & (cls == j)).sum() for j in range(len(names))] for i in range(len(parts))])
-    shares = source_shares(data, counts[:, :2].sum(axis=1).astype(float))
+    shares = source_shares(counts[:, :2].sum(axis=1).astype(float))
     _check_counts(data, counts, shares)
     odds = (shares[:, None] / len(names) / np.maximum(counts, 1))[source, cls]
     facts = {
@@ -115,7 +115,7 @@ def _crops_of_source(
     start = np.concatenate(firsts)
     cls = np.concatenate([np.full(len(at), kind) for kind, at, *_ in drawn])
     minus = np.concatenate([np.full(len(at), reverse) for _, at, _, reverse in drawn])
-    kept = acceptable(store, start, length, data.max_n_share, data.max_repeat_share)
+    kept = acceptable(store, start, length, data.max_n_share)
     start, cls, minus = start[kept], cls[kept], minus[kept]
     crops = Intervals(start, np.full(len(start), length), minus, np.ones(len(start)))
     return crops, cls, len(rows) - int((cls < len(SITES)).sum())
@@ -185,7 +185,7 @@ class SiteSampler:
             if count > len(members):
                 raise InputError(
                     f"batch_size ({batch_size}): a batch takes {count} different crops of one class and species, and "
-                    f"the text has {len(members)}: lower it, raise data.decoys, or even out data.species_weights"
+                    f"the text has {len(members)}: lower it, or raise data.decoys"
                 )
         drawn = [rng.choice(members, count, replace=False) for members, count in zip(self._members, counts)]
         return np.concatenate(drawn)

@@ -128,7 +128,6 @@ def build_sampler(data: DataConfig, corpus: Corpus, seed: int, max_shift: int = 
         data.max_n_share,
         corpus.intervals,
         seed,
-        data.max_repeat_share,
     )
 
 

@@ -38,7 +38,7 @@ def splice_enriched(data: DataConfig, store: TokenStore, seed: int) -> tuple[Int
     """
     parts, scores, sites = [], [], 0
     spans = [spans_of_source(store, data, number) for number in range(len(data.fasta))]
-    shares = source_shares(data, np.array([sum(s.end - s.start for s in own) for own in spans], dtype=float))
+    shares = source_shares(np.array([sum(s.end - s.start for s in own) for own in spans], dtype=float))
     for number in range(len(data.fasta)):
         known = annotated_introns(store, data, number) if data.annotation else []
         sites += 2 * len(known)

@@ -107,14 +107,9 @@ def as_intervals(spans: list[Span]) -> Intervals:
     )
 
 
-def acceptable(
-    store: TokenStore, starts: np.ndarray, length: int, max_n_share: float, max_repeat_share: float
-) -> np.ndarray:
-    """bool [n]: windows from `starts` whose shares of N and of soft-masked repeats are within the limits."""
-    kept = np.count_nonzero(store.windows(starts, length) == N, axis=1) <= max_n_share * length
-    if max_repeat_share < 1:
-        kept &= store.repeats(starts, length) <= max_repeat_share
-    return kept
+def acceptable(store: TokenStore, starts: np.ndarray, length: int, max_n_share: float) -> np.ndarray:
+    """bool [n]: windows from `starts` of which at most such a share is N."""
+    return np.count_nonzero(store.windows(starts, length) == N, axis=1) <= max_n_share * length
 
 
 class WindowSampler:
@@ -122,8 +117,8 @@ class WindowSampler:
 
     store, length: where from and how many nt. sampling: `random` starts anywhere, `strided` takes every `stride`-th
     start of each interval in an order shuffled for each epoch. both_strands: half of the windows, at random, are read
-    on the reverse strand. max_n_share, max_repeat_share: windows with a larger share of N, or of soft-masked repeats,
-    are left out. intervals: where windows may lie; None: anywhere in the store's records.
+    on the reverse strand. max_n_share: windows with a larger share of N are left out. intervals: where windows may lie;
+    None: anywhere in the store's records.
     """
 
     def __init__(
@@ -136,7 +131,6 @@ class WindowSampler:
         max_n_share: float = 0.05,
         intervals: Intervals | None = None,
         seed: int = 0,
-        max_repeat_share: float = 1.0,
     ) -> None:
         intervals = whole_records(store) if intervals is None else intervals
         self.intervals = intervals.take(intervals.length >= length)
@@ -145,17 +139,11 @@ class WindowSampler:
                 f"data.window ({length} nt) is longer than every record or gene of {store.manifest['sources']} "
                 f"(longest {intervals.length.max(initial=0)} nt)"
             )
-        if max_repeat_share < 1 and not store.manifest["repeat_share"]:
-            raise InputError(
-                f"data.max_repeat_share ({max_repeat_share}): {store.manifest['sources']} has no lower-case letters, "
-                "which mark repeats: take the soft-masked FASTA, or 1"
-            )
         self.store = store
         self.length = length
         self.seed = seed
         self.both_strands = both_strands
         self.max_n_share = max_n_share
-        self.max_repeat_share = max_repeat_share
         self.starts, self._epoch = None, (-1, np.array([]))  # the order of the epoch that is being read
         if sampling == "strided":
             self.starts, self._minus = self._strided_starts(stride or length)
@@ -185,7 +173,7 @@ class WindowSampler:
         uneven = np.ptp(self.intervals.odds) > 0
         raise InputError(
             f"batch_size ({batch_size}): the text has too few different windows of {self.length} nt"
-            f"{', or their odds are too uneven (data.enrichment, data.species_weights)' if uneven else ''}"
+            f"{', or their odds are too uneven (data.enrichment)' if uneven else ''}"
         )
 
     def _read(self, starts: np.ndarray, minus: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -196,7 +184,7 @@ class WindowSampler:
         return windows
 
     def _acceptable(self, starts: np.ndarray) -> np.ndarray:
-        return acceptable(self.store, starts, self.length, self.max_n_share, self.max_repeat_share)
+        return acceptable(self.store, starts, self.length, self.max_n_share)
 
     def _random_starts(self, rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Starts [count] of acceptable windows, and whether each lies in an interval of the reverse strand."""
@@ -227,10 +215,10 @@ class WindowSampler:
         return starts[kept], self.intervals.minus[which[kept]]
 
     def _nothing_left(self, how_many: str) -> str:
-        filters = f"data.max_n_share ({self.max_n_share})"
-        if self.max_repeat_share < 1:
-            filters += f", data.max_repeat_share ({self.max_repeat_share})"
-        return f"{filters}: {how_many} window of {self.length} nt in {self.store.manifest['sources']} passes"
+        return (
+            f"data.max_n_share ({self.max_n_share}): {how_many} window of {self.length} nt in "
+            f"{self.store.manifest['sources']} passes"
+        )
 
     def _shuffled(self, step: int, batch_size: int) -> np.ndarray:
         if batch_size > len(self.starts):

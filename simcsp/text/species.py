@@ -91,35 +91,23 @@ def join_intervals(parts: list[Intervals]) -> Intervals:
     return Intervals(*(np.concatenate([getattr(part, name) for part in parts]) for name in Intervals.__annotations__))
 
 
-def mixing_shares(sizes: np.ndarray, temperature: float) -> np.ndarray:
-    """Share of windows of each source, sizes^(1/temperature) normalised: 1 keeps the sizes, larger evens them out
-    (as multilingual models mix languages, Conneau et al. 2020, section 3.1, with alpha = 1 / temperature)."""
-    shares = (sizes / sizes.max()) ** (1 / temperature)
-    return shares / shares.sum()
-
-
 def check_species(data: DataConfig) -> None:
     """Refuse lists that do not go together, before any file is read."""
     needs_sites = data.corpus == "splice_enriched" and data.scorer in ("pwm", "annotation")
     if data.annotation or needs_sites or data.corpus == "annotated":
         need_annotation(data)
-    if data.species_weights is not None and len(data.species_weights) != len(data.fasta):
-        raise InputError(
-            f"data.species_weights has {len(data.species_weights)} numbers for {len(data.fasta)} files in data.fasta"
-        )
     by_odds = data.corpus in ("splice_enriched", "annotated")
-    weighted = data.species_weights is not None or data.mixing_temperature != 1
-    if data.sampling == "strided" and (by_odds or weighted):
+    if data.sampling == "strided" and by_odds:
         raise InputError(
             "data.sampling (strided) reads every window once, so it knows no odds: take random for corpus "
-            f"{data.corpus}{'' if by_odds else ' with weights or a temperature'}"
+            f"{data.corpus}"
         )
 
 
-def source_shares(data: DataConfig, sizes: np.ndarray) -> np.ndarray:
-    """Share of windows that each FASTA gives. sizes: their weights, unless the config has some."""
-    weights = sizes if data.species_weights is None else np.array(data.species_weights, dtype=float)
-    return mixing_shares(weights, data.mixing_temperature)
+def source_shares(sizes: np.ndarray) -> np.ndarray:
+    """Share of windows that each FASTA gives. sizes: their weights."""
+    shares = sizes / sizes.max()
+    return shares / shares.sum()
 
 
 def by_source(store: TokenStore, shares: np.ndarray) -> dict[str, float]:
@@ -140,7 +128,7 @@ def species_intervals(store: TokenStore, data: DataConfig) -> tuple[Intervals, d
             f"data.window ({data.window} nt) is longer than every record or gene of "
             f"{data.fasta[int(np.flatnonzero(starts == 0)[0])]}"
         )
-    shares = source_shares(data, starts)
+    shares = source_shares(starts)
     odds = shares / starts
     joined = join_intervals(parts)
     per_interval = np.repeat(odds / odds.max(), [len(part) for part in parts])

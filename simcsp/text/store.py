@@ -18,7 +18,6 @@ from simcsp.text.alphabet import N, reverse_complement
 from simcsp.text.fasta import READ_SIZE, fasta_pieces
 
 _STORE_VERSION = 3  # of the files in the cache: others are rebuilt
-_LAST_BITS = np.array([(1 << count) - 1 for count in range(9)], dtype=np.uint8)  # of a byte
 
 
 @dataclass(frozen=True)
@@ -73,15 +72,6 @@ class TokenStore:
     def lower(self, start: int, length: int) -> np.ndarray:
         """Soft-masked letters, uint8 [length] of 0 and 1, from index `start` of the store."""
         return np.unpackbits(self._lower[start // 8 : (start + length + 7) // 8])[start % 8 :][:length]
-
-    def repeats(self, starts: np.ndarray, length: int) -> np.ndarray:
-        """Share of soft-masked bases, float [n], of the windows that `windows` reads."""
-        column, before = np.arange(length // 8 + 2), starts % 8
-        packed = self._lower[np.minimum((starts // 8)[:, None] + column, len(self._lower) - 1)]
-        packed[:, 0] &= _LAST_BITS[8 - before]
-        inside = np.clip((before + length)[:, None] - 8 * column[-2:], 0, 8)  # bits of the last bytes in the window
-        packed[:, -2:] &= ~_LAST_BITS[8 - inside]
-        return np.bitwise_count(packed).sum(axis=1) / length
 
 
 def open_store(fastas: Iterable[str | Path], cache: str | Path, qualify: bool = False) -> TokenStore:

@@ -48,6 +48,8 @@ SITE = "bases"
 _WARMUP = 100  # steps
 _SAVE_STEPS = 100  # between states, where no validation comes before
 _MAX_N_SHARE = 0.05  # of a stretch
+_GRAFT_SHARE = 0.5  # of stretches about a site
+_WEIGHT_DECAY = 0.01
 MAX_GRAD_NORM = 1.0
 CONFIG_SECTIONS = ("name", "precision", "model", "bases")
 
@@ -179,7 +181,7 @@ def _draw_stretch(text: Text, settings: BasesConfig, rng: np.random.Generator) -
     """ids and labels [tiles x tile] of one stretch; empty where more than _MAX_N_SHARE of it is N."""
     tile, length = settings.tile, settings.tiles * settings.tile
     if rng.random() < settings.site_share:
-        if text.grafts and rng.random() < settings.graft_share:
+        if text.grafts and rng.random() < _GRAFT_SHARE:
             return draw_graft(text, tile, length, rng)
         number, minus, base, _ = text.sites[rng.integers(len(text.sites))].tolist()
         start = base - tile - int(rng.integers(length - 2 * tile))
@@ -310,10 +312,8 @@ def start_fit(
     """A fresh model with its optimiser."""
     settings = config.bases
     model = build_model(settings, arm.source, arm.name == "fresh", seed, fold).to(accelerator.device)
-    trained = [
-        {**g, "params": [p for p in g["params"] if p.requires_grad]} for g in decay_groups(model, settings.weight_decay)
-    ]
-    optimizer = torch.optim.AdamW(trained, lr=settings.lr, weight_decay=settings.weight_decay)
+    trained = [{**g, "params": [p for p in g["params"] if p.requires_grad]} for g in decay_groups(model, _WEIGHT_DECAY)]
+    optimizer = torch.optim.AdamW(trained, lr=settings.lr, weight_decay=_WEIGHT_DECAY)
     warmup, decay = min(_WARMUP, settings.steps // 10), round(settings.decay_share * settings.steps)
     scheduler = get_wsd_schedule(optimizer, warmup, min(decay, settings.steps - warmup), settings.steps)
     average = None
@@ -408,7 +408,8 @@ def build_model(settings: BasesConfig, source: ModelConfig | None, fresh: bool, 
 
 def shape_of(settings: BasesConfig) -> Shape:
     """The sizes of a configuration's model."""
-    return Shape(**{item.name: getattr(settings, item.name) for item in dataclasses.fields(Shape)})
+    own = [item.name for item in dataclasses.fields(Shape) if hasattr(settings, item.name)]
+    return Shape(**{name: getattr(settings, name) for name in own})
 
 
 def stretches_loss(

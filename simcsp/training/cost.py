@@ -12,6 +12,8 @@ from simcsp.core.errors import InputError
 if TYPE_CHECKING:
     from transformers import BertConfig
 
+SUPCON_EPOCHS = 5
+
 
 def block_weights(model: ModelConfig | BertConfig) -> int:
     """Weights of an encoder's blocks, but for biases and layer norms."""
@@ -31,7 +33,7 @@ def expected_epochs(settings: FinetuneConfig) -> int:
     """Epochs of a fit that stops early: twice its patience, at most. On stored vectors, one pass over the windows."""
     epochs = {
         "full": min(settings.max_epochs, 2 * settings.patience),
-        "supcon": settings.supcon_epochs,
+        "supcon": SUPCON_EPOCHS,
         "head": 1,
         "probe": 1,
     }
@@ -68,9 +70,8 @@ class Step:
         from simcsp.training.objectives import OBJECTIVES  # torch, which a plan of jobs does without
 
         stage, tokens = self.stage, self.window + 2
-        views = OBJECTIVES[stage.objective].views + stage.reverse_complement_negatives
         masked = stage.objective == "mlm" or stage.mlm_weight > 0
-        return views * tokens, masked * tokens
+        return OBJECTIVES[stage.objective].views * tokens, masked * tokens
 
     @property
     def _blocks(self) -> tuple[int, bool]:

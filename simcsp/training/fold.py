@@ -30,10 +30,11 @@ from simcsp.metrics.scores import (
     threshold_scores,
 )
 from simcsp.model.card import write_card
-from simcsp.model.classifier import Classifier, layer_groups, load_classifier, predict, read_head, save_classifier
+from simcsp.model.classifier import Classifier, load_classifier, predict, read_head, save_classifier
 from simcsp.model.embedding import Encoder
 from simcsp.model.encoder import window_vectors
 from simcsp.text.kmers import similar_to_training
+from simcsp.training.cost import SUPCON_EPOCHS
 from simcsp.training.fold_setup import Fold, FoldSetup, Start, copy_encoder, encode, training_tokens
 from simcsp.training.objectives import sup_con
 from simcsp.training.optimizer import build_optimizer, pack_state, prepare_optimizer, take_step, unpack_state
@@ -96,15 +97,15 @@ def enter_stage(setup: FoldSetup, fold: Fold, fit: Fit, stage: str, start: Start
     """Begin a stage with the model as it is now: an optimiser and a schedule of its own."""
     settings = setup.settings
     fit.stage, fit.stage_began = stage, fit.epoch
-    fit.max_epochs, fit.batch_size, lr = {
-        "supcon": (settings.supcon_epochs, settings.supcon_batch_size, settings.supcon_lr or settings.lr),
-        "head": (settings.head_epochs, settings.batch_size, settings.head_lr or settings.lr),
-        "full": (settings.max_epochs, settings.batch_size, settings.lr),
+    fit.max_epochs, fit.batch_size, trained = {
+        "supcon": (SUPCON_EPOCHS, settings.supcon_batch_size, fit.model.bert),
+        "head": (settings.head_epochs, settings.batch_size, fit.model.head),
+        "full": (settings.max_epochs, settings.batch_size, fit.model),
     }[stage]
     fit.features = encode_parts(setup, fold, fit.model.bert, start, "train", "val") if stage == "head" else None
     optimizer, fit.scheduler = build_optimizer(
-        layer_groups(fit.model, stage, lr, settings.layerwise_lr_decay),
-        lr,
+        [{"params": list(trained.parameters())}],
+        settings.lr,
         settings.weight_decay,
         settings.lr_scheduler_type,
         settings.warmup_steps,
@@ -305,10 +306,10 @@ def hit_limit(rows: list[dict[str, float]], best_epoch: int, settings: FinetuneC
 
 
 def measure(setup: FoldSetup, fold: Fold, vectors: np.ndarray, nmi: Callable[[], float]) -> dict[str, float]:
-    """SCCS of the test windows' vectors, and NMI of the motif sites in the folds that have it."""
+    """SCCS of the test windows' vectors, and NMI of the motif sites in the first fold: each would encode them."""
     labels = setup.windows.labels[fold.parts["test"]]
     scores = {"sccs": sccs(vectors, labels, setup.config.evaluate.sccs_pairs, setup.config.seed)["sccs"]}
-    if setup.motifs is not None and fold.job.fold < setup.settings.nmi_folds:
+    if setup.motifs is not None and fold.job.fold == 0:
         scores["nmi"] = nmi()
     return scores
 

@@ -56,8 +56,7 @@ class FoldSetup:
     """What all fits share: the config, windows and their splits, motif sites, device, stop signal, progress bar.
 
     Dropout rates of fine-tuning are those of config.model, whatever a checkpoint records.
-    ids: uint8 [windows, context]; wide: with max_shift nt more on either side, None without shifts; classes: 0
-    non-site, 1 donor, 2 acceptor.
+    ids: uint8 [windows, context]; classes: 0 non-site, 1 donor, 2 acceptor.
     """
 
     config: Config
@@ -68,7 +67,6 @@ class FoldSetup:
     stop: StopSignal
     bar: tqdm
     ids: np.ndarray
-    wide: torch.Tensor | None
     labels: torch.Tensor
     classes: torch.Tensor
     kmers: Any
@@ -86,17 +84,8 @@ class FoldSetup:
 def open_setup(
     config: Config, windows: Windows, splits: Splits, motifs: Motifs | None, stop: StopSignal, worker: int = 0
 ) -> FoldSetup:
-    """What the fits of a config share, on its device; windows cut to data.context. worker: its number, for the bar.
-
-    Raises InputError where max_shift needs more than the files hold.
-    """
-    context, shift = config.data.context, config.finetune.max_shift
+    """What the fits of a config share, on its device; windows cut to data.context. worker: its number, for the bar."""
     accelerator = build_accelerator(config.device, config.precision, worker)
-    if context + 2 * shift > windows.ids.shape[1]:
-        raise InputError(
-            f"finetune.max_shift ({shift}): data.context ({context} nt) and twice the shift are more than "
-            f"the {windows.ids.shape[1]} nt of the windows; lower either"
-        )
     device, labels = accelerator.device, torch.from_numpy(windows.labels)
     return FoldSetup(
         config=config,
@@ -106,8 +95,7 @@ def open_setup(
         motifs=motifs,
         stop=stop,
         bar=tqdm(desc="finetune", unit="fit", disable=not sys.stderr.isatty(), dynamic_ncols=True, position=worker),
-        ids=windows.crop(context),
-        wide=torch.from_numpy(windows.crop(context + 2 * shift)) if shift else None,
+        ids=windows.crop(config.data.context),
         labels=labels.float().to(device),
         classes=(labels * torch.from_numpy(np.where(windows.sites == "donor", 1, 2))).to(device),
         kmers=shared_kmers(windows.ids),
@@ -115,13 +103,8 @@ def open_setup(
 
 
 def training_tokens(setup: FoldSetup, index: torch.Tensor) -> torch.Tensor:
-    """int32 [batch, 1 + context + 1] of windows, each moved by up to max_shift nt, drawn from torch's generator."""
-    if setup.wide is None:
-        bases = setup.ids[index.numpy()]
-    else:
-        starts = torch.randint(2 * setup.settings.max_shift + 1, (len(index), 1))
-        bases = setup.wide[index].gather(1, starts + torch.arange(setup.ids.shape[1])).numpy()
-    return torch.from_numpy(add_special_tokens(bases)).to(setup.accelerator.device).int()
+    """int32 [batch, 1 + context + 1] of the windows of an index."""
+    return torch.from_numpy(add_special_tokens(setup.ids[index.numpy()])).to(setup.accelerator.device).int()
 
 
 def encode(setup: FoldSetup, bert: BertModel, pooling: str, ids: np.ndarray) -> np.ndarray:

@@ -36,8 +36,7 @@ class Outputs:
     """What the encoder made of a batch, which several processes may share: each has the vectors of all windows, and
     computes the loss of its `own` ones. The mean over processes is the loss of the batch.
 
-    vectors: float32 or wider [views, batch, hidden], behind the head for training; a third view is that of the reverse
-    complements (pretrain.reverse_complement_negatives).
+    vectors: float32 or wider [views, batch, hidden], behind the head for training.
     classes: int64 [batch], index into simcsp.text.annotated.SITE_CLASSES; None where the text has none.
     negatives: bool [own, batch], False where a window is no negative of another; None: all are.
     """
@@ -47,11 +46,6 @@ class Outputs:
     negatives: torch.Tensor | None
     own: slice
     average: Average
-
-    @property
-    def hard(self) -> torch.Tensor | None:
-        """The view that is a further negative of every window, if there is one."""
-        return self.vectors[2] if len(self.vectors) > 2 else None
 
 
 @dataclass(frozen=True)
@@ -88,7 +82,7 @@ def inapplicable_fields(objective: str) -> dict[str, object]:
 
 def matched_views(outputs: Outputs) -> torch.Tensor:
     """How often a window's first view is nearest to its second, by cosine similarity."""
-    first, second = outputs.vectors[:2]
+    first, second = outputs.vectors
     nearest = (F.normalize(first[outputs.own], dim=-1) @ F.normalize(second, dim=-1).T).argmax(dim=1)
     return (nearest == torch.arange(len(first), device=first.device)[outputs.own]).float().mean()
 
@@ -114,7 +108,6 @@ def info_nce(
     second: torch.Tensor,
     temperature: float,
     negatives: torch.Tensor | None = None,
-    hard: torch.Tensor | None = None,
     own: slice = ALL,
 ) -> torch.Tensor:
     """InfoNCE with in-batch negatives (van den Oord et al. 2018; SimCSE, Gao et al. 2021, equation 1).
@@ -123,11 +116,9 @@ def info_nce(
     partner among all rows of `second` by cosine similarity / temperature. Returns the mean loss in nats; a model that
     cannot tell windows apart has ln(batch).
     negatives: bool [batch, batch] (own rows alone: [own, batch]), False at [i, j] where window j is no negative of
-    window i, such as `~near_duplicates(ids)`; the place of the partner is not read. hard: [batch, hidden], further
-    negatives of every row made from the same windows in the same order, such as their reverse complements (SimCSE,
-    equation 5). A window's own is always a negative; those of other windows are left out where the windows are.
+    window i, such as `~near_duplicates(ids)`; the place of the partner is not read.
     """
-    similarity, itself = _similarity(first, second, temperature, negatives, hard, own)
+    similarity, itself = _similarity(first, second, temperature, negatives, own)
     return F.cross_entropy(similarity, itself)
 
 
@@ -136,7 +127,6 @@ def dcl(
     second: torch.Tensor,
     temperature: float,
     negatives: torch.Tensor | None = None,
-    hard: torch.Tensor | None = None,
     own: slice = ALL,
     average: Average = alone,
 ) -> torch.Tensor:
@@ -146,7 +136,7 @@ def dcl(
     -s_ii + ln sum_j exp(s_ij), j not i, in nats, which may be below 0; a model that cannot tell windows apart has
     ln(batch - 1). Rows without any negative are left out. Raises InputError when that is all of them.
     """
-    similarity, itself = _similarity(first, second, temperature, negatives, hard, own)
+    similarity, itself = _similarity(first, second, temperature, negatives, own)
     positives = similarity.gather(1, itself[:, None])[:, 0]
     others = similarity.scatter(1, itself[:, None], -torch.inf)
     rows = others.isfinite().any(dim=1)
@@ -161,20 +151,14 @@ def _similarity(
     second: torch.Tensor,
     temperature: float,
     negatives: torch.Tensor | None,
-    hard: torch.Tensor | None,
     own: slice,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cosine similarity / temperature, [own, batch] or [own, 2 batch] with `hard`, -inf where left out; and the column
-    of each row's partner, [own]."""
+    """Cosine similarity / temperature, [own, batch], -inf where left out; the column of each row's partner, [own]."""
     itself = torch.arange(len(first), device=first.device)[own]
-    anchors = F.normalize(first[own], dim=-1)
-    blocks = [anchors @ F.normalize(second, dim=-1).T / temperature]
-    if hard is not None:
-        blocks.append(anchors @ F.normalize(hard, dim=-1).T / temperature)
+    similarity = F.normalize(first[own], dim=-1) @ F.normalize(second, dim=-1).T / temperature
     if negatives is not None:
-        left_out = (~negatives).scatter(1, itself[:, None], False)
-        blocks = [block.masked_fill(left_out, -torch.inf) for block in blocks]
-    return torch.cat(blocks, dim=1), itself
+        similarity = similarity.masked_fill((~negatives).scatter(1, itself[:, None], False), -torch.inf)
+    return similarity, itself
 
 
 def sup_con(
@@ -222,14 +206,11 @@ class ProjectionHead(nn.Module):
 
 
 def simcse_loss(outputs: Outputs, stage: PretrainConfig) -> torch.Tensor:
-    first, second = outputs.vectors[:2]
-    return info_nce(first, second, stage.temperature, outputs.negatives, outputs.hard, outputs.own)
+    return info_nce(*outputs.vectors, stage.temperature, outputs.negatives, outputs.own)
 
 
 def dcl_loss(outputs: Outputs, stage: PretrainConfig) -> torch.Tensor:
-    first, second = outputs.vectors[:2]
-    own, average = outputs.own, outputs.average
-    return dcl(first, second, stage.temperature, outputs.negatives, outputs.hard, own, average)
+    return dcl(*outputs.vectors, stage.temperature, outputs.negatives, outputs.own, outputs.average)
 
 
 def supcon_loss(outputs: Outputs, stage: PretrainConfig) -> torch.Tensor:
@@ -240,20 +221,15 @@ def classify_loss(outputs: Outputs, stage: PretrainConfig) -> torch.Tensor:
     return F.cross_entropy(outputs.vectors[0, outputs.own], outputs.classes[outputs.own])
 
 
-def candidates(stage: PretrainConfig) -> int:
-    """Vectors among which a window's first view looks for its second."""
-    return stage.batch_size * (1 + stage.reverse_complement_negatives)
-
-
-OF_VIEWS = ("max_shift", "mutation_rate", "mlm_weight")
+OF_VIEWS = ("max_shift", "mlm_weight")
 OF_CONTRAST = (*OF_VIEWS, "temperature", "projection_head")
-OF_PAIRS = (*OF_CONTRAST, "reverse_complement_negatives", "skip_near_duplicates")
+OF_PAIRS = (*OF_CONTRAST, "skip_near_duplicates")
 
 OBJECTIVES = {
     # max_shift: the control of a contrast reads windows as wide
     "mlm": Objective(None, None, lambda stage, entropy, classes: entropy, ("max_shift",), views=0),
-    "simcse": Objective(simcse_loss, matched_views, lambda stage, *_: math.log(candidates(stage)), OF_PAIRS),
-    "dcl": Objective(dcl_loss, matched_views, lambda stage, *_: math.log(candidates(stage) - 1), OF_PAIRS),
+    "simcse": Objective(simcse_loss, matched_views, lambda stage, *_: math.log(stage.batch_size), OF_PAIRS),
+    "dcl": Objective(dcl_loss, matched_views, lambda stage, *_: math.log(stage.batch_size - 1), OF_PAIRS),
     "supcon": Objective(
         supcon_loss,
         matched_classes,

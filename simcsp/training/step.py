@@ -15,13 +15,13 @@ from transformers import BertForMaskedLM
 from simcsp.core.config import PretrainConfig
 from simcsp.core.device import give_back_freed_memory
 from simcsp.model.encoder import window_vectors
-from simcsp.text.alphabet import add_special_tokens, reverse_complement
+from simcsp.text.alphabet import add_special_tokens
 from simcsp.text.annotated import OTHER
 from simcsp.text.kmers import near_duplicates
 from simcsp.training.masking import IGNORED, Chooser, choose_random, corrupt
 from simcsp.training.objectives import OBJECTIVES, Average, Outputs, ProjectionHead, alone
-from simcsp.training.processes import DrawsOfRows, Processes
-from simcsp.training.views import mutated, shifted, shortened
+from simcsp.training.processes import Processes
+from simcsp.training.views import shifted, shortened
 
 ALONE = Processes()
 
@@ -164,10 +164,7 @@ def draw_batch(
         masked, targets = map(torch.from_numpy, corrupt(tokens, chosen, draws))
     if objective.loss is None:
         return Batch(None, None, masked, targets, None, None, own, place)
-    rows, boundaries = map(list, zip(*(view(ids[own], stage, draws) for _ in range(objective.views))))
-    if stage.reverse_complement_negatives:
-        rows.append(reverse_complement(middle[own]))
-        boundaries.append(np.full(len(rows[0]), middle.shape[1] // 2))
+    rows, boundaries = zip(*(shifted(ids[own], stage.max_shift, draws) for _ in range(objective.views)))
     return Batch(
         views=torch.from_numpy(np.stack([add_special_tokens(row) for row in rows])),
         boundaries=torch.from_numpy(np.stack(boundaries)) if stage.max_shift else None,
@@ -220,12 +217,3 @@ def masked_loss(logits: torch.Tensor, targets: torch.Tensor, average: Average = 
     average: of their number over the processes that share the bases."""
     total = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum")
     return total / average((targets != IGNORED).sum())
-
-
-def view(
-    ids: np.ndarray, stage: PretrainConfig, rng: np.random.Generator | DrawsOfRows
-) -> tuple[np.ndarray, np.ndarray]:
-    """One view of each window, uint8 [batch, length]: moved by up to max_shift nt, mutated at mutation_rate; and where
-    in it the middle of the window unmoved, its site, now lies [batch]."""
-    moved, boundaries = shifted(ids, stage.max_shift, rng)
-    return mutated(moved, stage.mutation_rate, rng) if stage.mutation_rate else moved, boundaries

@@ -1,13 +1,9 @@
-"""Further views of a window for a contrast: real text beside it, and itself with a few bases changed.
-
-The reverse complement is none of them: splice sites are stranded, so it is a hard negative (`info_nce`'s `hard`).
-"""
+"""Further views of a window for a contrast: real text beside it. The reverse complement is none of them, since splice
+sites are stranded."""
 
 from __future__ import annotations
 
 import numpy as np
-
-from simcsp.text.alphabet import A
 
 
 def shifted(ids: np.ndarray, max_shift: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -32,13 +28,3 @@ def shortened(ids: np.ndarray, min_window: int, max_shift: int, rng: np.random.G
     most = (ids.shape[1] - 2 * max_shift - min_window) // 2
     each_side = int(rng.integers(0, most, endpoint=True))
     return ids[:, each_side : ids.shape[1] - each_side]
-
-
-def mutated(ids: np.ndarray, rate: float, rng: np.random.Generator) -> np.ndarray:
-    """Each base replaced, with probability `rate`, by one of the other three: uint8 [n, length].
-
-    ids: uint8 [n, length] bases or model input; N and special tokens stay, and nothing is inserted or deleted.
-    """
-    hit = (rng.random(ids.shape) < rate) & (ids >= A)
-    step = rng.integers(1, 4, size=ids.shape, dtype=np.uint8)
-    return np.where(hit, A + (ids - np.uint8(A) + step) % np.uint8(4), ids)

@@ -5,10 +5,10 @@ import itertools
 
 import numpy as np
 import pytest
-from conftest import LENGTH, NEGATIVE, PER_CLASS, POSITIVE, make_windows, random_bases
+from conftest import LENGTH, NEGATIVE, PER_CLASS, POSITIVE, random_bases
 
 from simcsp.core.errors import InputError
-from simcsp.labels.spliceator import Windows, benchmark_species, dedup, load_benchmark, load_training, training_files
+from simcsp.labels.spliceator import benchmark_species, load_benchmark, load_training, training_files
 from simcsp.text.alphabet import decode
 
 
@@ -113,39 +113,3 @@ def test_a_window_shorter_than_the_context_is_refused_with_its_line(own_data):
 def test_a_missing_negative_set_is_named(own_data):
     with pytest.raises(InputError, match="GS/GS_2/NEG_600_donor.csv does not exist"):
         load_training(own_data / "spliceator", "GS_2", 40)
-
-
-# -- exact duplicates --------------------------------------------------------------------------------------------------
-
-
-def test_of_exact_duplicates_the_first_is_kept_and_of_contradictory_ones_none():
-    rng = np.random.default_rng(0)
-    a, b, c, d, e, f = (random_bases(rng, 90) for _ in range(6))
-    rows = [
-        (a, 1, "donor"),
-        (b, 1, "donor"),
-        (a, 1, "donor"),  # a repeat
-        (a, 1, "acceptor"),  # of the other site type: kept
-        (b, 0, "acceptor"),  # of the other site type: no contradiction
-        (c, 1, "donor"),
-        (c, 0, "donor"),  # contradicts the one before
-        (c, 1, "donor"),
-        (d, 0, "donor"),
-        (e, 0, "acceptor"),
-        (e, 0, "acceptor"),
-        (e[:-1] + ("A" if e[-1] != "A" else "C"), 0, "acceptor"),  # a base apart
-        (f, 0, "donor"),
-    ]
-    windows = make_windows(*zip(*rows))
-    kept, remark = dedup(windows)
-    assert kept.names.tolist() == [windows.names[i] for i in (0, 1, 3, 4, 8, 9, 11, 12)]
-    assert remark == ("2 exact duplicates and 3 windows that occur with both labels left out, 8 of 13 kept")
-    again, remark = dedup(kept)
-    assert again.sha256 == kept.sha256 and remark.startswith("0 exact duplicates and 0 windows")
-
-
-def test_a_file_that_is_a_copy_of_the_other_label_s_is_refused(tiny):
-    ids = tiny.ids.copy()
-    ids[(tiny.sites == "donor") & (tiny.labels == 0)] = ids[(tiny.sites == "donor") & (tiny.labels == 1)]
-    with pytest.raises(InputError, match="data.dedup: every donor negative window also occurs with the other label"):
-        dedup(Windows(ids, tiny.labels, tiny.sites, tiny.names, tiny.groups))

@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from conftest import PER_CLASS, make_windows, random_bases, write_windows
+from conftest import make_windows, random_bases, write_windows
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.model_selection import ShuffleSplit, StratifiedKFold
@@ -19,7 +19,6 @@ from simcsp.labels.splits import (
     save_or_load_splits,
     simcsp_folds,
     stratified,
-    subset,
 )
 from simcsp.text.alphabet import N, decode
 from simcsp.text.kmers import near_duplicate_groups
@@ -30,27 +29,6 @@ PARTS = ("train", "val", "test")
 @pytest.fixture(scope="module")
 def tiny(tiny_data):
     return load_training(tiny_data / "spliceator", "GS_1", 40)
-
-
-# -- subset ------------------------------------------------------------------------------------------------------------
-
-
-def test_a_part_of_the_windows_is_stratified_and_in_file_order(tiny):
-    part = subset(tiny, 100, 2020)
-    assert len(part) == 100
-    for site, label in itertools.product(("donor", "acceptor"), (0, 1)):
-        assert ((part.sites == site) & (part.labels == label)).sum() == 25
-    assert [name for name in tiny.names if name in set(part.names)] == part.names.tolist()
-    assert subset(tiny, 100, 2020).sha256 == part.sha256 != subset(tiny, 100, 1).sha256
-    assert subset(tiny, None, 0) is tiny
-
-
-@pytest.mark.parametrize("max_windows", [1, 3, 4 * PER_CLASS - 1])
-def test_a_part_too_small_or_too_large_to_stratify_works_or_is_refused(tiny, max_windows):
-    try:
-        assert len(subset(tiny, max_windows, 2020)) == max_windows
-    except InputError as error:
-        assert "data.max_windows" in str(error)
 
 
 # -- folds as published ------------------------------------------------------------------------------------------------

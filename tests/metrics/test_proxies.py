@@ -19,7 +19,6 @@ from simcsp.metrics.sccs import sccs
 from simcsp.model.checkpoint import load_backbone, save_checkpoint
 from simcsp.model.embedding import Encoder
 from simcsp.text.alphabet import decode, encode
-from simcsp.text.weight_matrix import one_hot
 from utils.arguments import load_config
 
 
@@ -92,18 +91,6 @@ def floors_by_task(chosen, config):
     )
 
 
-def test_classes_by_site_type_part_donors_from_acceptors(tiny):
-    _, config, _, _ = tiny
-    chosen = selection_windows(*load_windows(config.data, config.folder))
-    by_site, by_type = (
-        floors_by_task(chosen, with_evaluate(config, sccs_classes=classes))["one_hot_10"]
-        for classes in ("site", "type")
-    )
-    kinds = np.where(chosen.labels == 1, np.unique(chosen.sites, return_inverse=True)[1], 2)
-    assert by_type["both"]["sccs"] == sccs(one_hot(chosen.crop(20), 10), kinds)["sccs"] != by_site["both"]["sccs"]
-    assert by_type["donor"] == by_site["donor"] and by_type["acceptor"] == by_site["acceptor"]
-
-
 def test_a_site_type_with_too_few_windows_to_pair_is_refused(tiny):
     _, config, _, _ = tiny
     windows, _ = load_windows(config.data, config.folder)
@@ -126,10 +113,10 @@ def test_the_table_of_sccs_has_every_task_with_its_error(tiny, call, capsys):
     for row in rows.values():
         assert row["low"] <= row["sccs"] <= row["high"] and row["null_low"] <= 0 <= row["null_high"]
         assert 0 <= row["pair_auc"] <= 1
-    assert "50 resamples of windows" in out and "classes: site" in out
-    call(evaluate, "sccs", checkpoint, path, "--evaluate.sccs_pairs", "published", "--evaluate.sccs_classes", "type")
+    assert "50 resamples of windows" in out
+    call(evaluate, "sccs", checkpoint, path, "--evaluate.sccs_pairs", "published")
     out = capsys.readouterr().out
-    assert "pairs: published, classes: type" in out and "1.96 / sqrt(pairs - 1)" in out
+    assert "pairs: published" in out and "1.96 / sqrt(pairs - 1)" in out
 
 
 # -- Spliceator's windows as motif sites -------------------------------------------------------------------------------

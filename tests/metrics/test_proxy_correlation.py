@@ -205,7 +205,7 @@ def test_relate_measures_finetunes_and_correlates_and_goes_on_where_it_was(
         f1 = [fold["metrics"]["test/f1"] for fold in folds]
         assert (row["f1"], row["f1_sd"]) == pytest.approx((np.mean(f1), np.std(f1, ddof=1)), abs=1e-5)
         assert row["n"] == 2 and all(fold["epochs"] == 1 for fold in folds)
-        assert row["after/nmi"] == pytest.approx(folds[0]["metrics"]["after/nmi"], abs=1e-5)  # of nmi_folds 1
+        assert row["after/nmi"] == pytest.approx(folds[0]["metrics"]["after/nmi"], abs=1e-5)  # of the first fold alone
 
     # correlations of every layer, and the plain sentence
     rows = pd.read_csv(own_run / "relate/correlations.csv")

@@ -255,18 +255,17 @@ def test_a_layer_that_cannot_be_pooled_is_refused(asked, message):
 # -- dropping layers ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("end, kept", [("last", [0, 1, 2]), ("first", [1, 2, 3])])
 @pytest.mark.parametrize("from_folder", [True, False])
-def test_the_right_blocks_are_left_with_their_weights(tmp_path, end, kept, from_folder):
+def test_the_right_blocks_are_left_with_their_weights(tmp_path, from_folder):
     whole, _ = saved(tmp_path, pooling="mean")
     if from_folder:
-        chopped = load_backbone(ModelConfig(source=str(tmp_path), drop_layers=1, drop_from=end))
-        assert f"the {end} 1 blocks dropped" in chopped[2]
+        chopped = load_backbone(ModelConfig(source=str(tmp_path), drop_layers=1))
+        assert "the last 1 blocks dropped" in chopped[2]
     else:
-        chopped = fresh(pooling="mean", drop_layers=1, drop_from=end)
+        chopped = fresh(pooling="mean", drop_layers=1)
     bert = chopped[0].bert
     assert chopped[0].config.num_hidden_layers == bert.config.num_hidden_layers == len(bert.encoder.layer) == 3
-    for mine, i in zip(bert.encoder.layer, kept, strict=True):
+    for i, mine in enumerate(bert.encoder.layer):
         for name, weight in whole.bert.encoder.layer[i].state_dict().items():
             assert torch.equal(mine.state_dict()[name], weight), (i, name)
     for part in ("bert.embeddings", "cls"):
@@ -276,17 +275,16 @@ def test_the_right_blocks_are_left_with_their_weights(tmp_path, end, kept, from_
         )
     with torch.no_grad():
         states = whole.bert.eval().embeddings(input_ids=tokens())
-        for i in kept:
+        for i in range(3):
             states = whole.bert.encoder.layer[i](states)
         states = states[0] if isinstance(states, tuple) else states
     np.testing.assert_allclose(embed(bert, windows(), "mean", 6), BY_HAND["mean"](states).numpy(), atol=1e-5)
 
 
-@pytest.mark.parametrize("end, kept", [("last", [0, 1, 2]), ("first", [0, 3, 4])])
-def test_a_mix_keeps_the_weights_of_the_layers_that_are_left(tmp_path, end, kept):
+def test_a_mix_keeps_the_weights_of_the_layers_that_are_left(tmp_path):
     whole, _ = saved(tmp_path, pooling_layer="mix")
-    chopped = load_backbone(ModelConfig(source=str(tmp_path), drop_layers=2, drop_from=end))[0]
-    assert torch.equal(chopped.bert.layer_mix, whole.bert.layer_mix[kept])
+    chopped = load_backbone(ModelConfig(source=str(tmp_path), drop_layers=2))[0]
+    assert torch.equal(chopped.bert.layer_mix, whole.bert.layer_mix[:3])
     assert isinstance(chopped.bert.layer_mix, torch.nn.Parameter) and chopped.bert.layer_mix.is_leaf
 
 
@@ -325,7 +323,6 @@ def test_both_scripts_with_a_mix_of_chopped_layers(tiny_data, tmp_path, call):
     changes = {
         "model.num_hidden_layers": 3,
         "model.drop_layers": 1,
-        "model.drop_from": "first",
         "model.pooling_layer": "mix",
         "finetune.arms": ["fresh", "baseline", "last"],
         "finetune.folds": [0],

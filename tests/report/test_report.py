@@ -322,7 +322,7 @@ def test_other_folds_of_another_model_are_not_put_together(tmp_path):
 @pytest.mark.parametrize(
     "settings, parts",
     [
-        ({"digest": "1" * 64, "changes": {"data.max_windows": 90}}, ["different windows", "data.max_windows is None"]),
+        ({"digest": "1" * 64, "changes": {"data.negatives": "GS_2"}}, ["different windows", "data.negatives is GS_1"]),
         ({"digest": "1" * 64}, ["different windows", "the files under data.spliceator differ"]),
         ({"shift": 1, "changes": {"data.split_seed": 7}}, ["fold 0 of both", "30 of them the same", "data.split_seed"]),
     ],

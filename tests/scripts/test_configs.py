@@ -66,7 +66,7 @@ def toy(path: Path, folder: Path, data: Path) -> Path:
         genome = folder / "chromosomes.fa"
         genome.write_text("".join(f">chr{name}\n{bases}\n" for name in (1, 2)))
     values |= {"name": path.stem, "runs": str(folder / "runs"), "device": "cpu", "precision": "fp32", "workers": 1}
-    shape = ("pooling", "pooling_layer", "drop_layers", "drop_from")
+    shape = ("pooling", "pooling_layer", "drop_layers")
     values["model"] = {"pooling": "mean"} | {key: values["model"][key] for key in shape if key in values["model"]}
     values["model"] |= {"max_position_embeddings": 64}
     values["model"] |= {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16}
@@ -78,8 +78,7 @@ def toy(path: Path, folder: Path, data: Path) -> Path:
         "num_folds": FOLDS,
     }
     values["data"] |= {"spliceator": str(data / "spliceator"), "fasta": [str(genome)]}
-    for field in ("records", "species_weights"):  # of the files left out
-        values["data"].pop(field, None)
+    values["data"].pop("records", None)  # of the files left out
     values["data"].pop("negatives", None)
     if "motif_bed" in values["data"]:
         values["data"] |= {key.split(".")[1]: value for key, value in motif_settings(data).items()}
@@ -114,7 +113,7 @@ def toy(path: Path, folder: Path, data: Path) -> Path:
             values["finetune"]["folds"] = [0]
         if "train_windows" in values["finetune"]:
             values["finetune"] |= {"train_windows": [16, None], "draws": 2}
-        values["finetune"] |= {"supcon_epochs": 1, "supcon_batch_size": 16, "head_epochs": 1}
+        values["finetune"] |= {"supcon_batch_size": 16, "head_epochs": 1}
         if "arms" in values["finetune"]:  # the checkpoints of other runs are not there
             arms = [arm.partition("=") for arm in values["finetune"]["arms"]]
             small = ROOT / "models/simcsp-tiny"

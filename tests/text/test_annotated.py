@@ -74,7 +74,7 @@ def test_sites_and_decoys_of_a_region_lie_inside_it(text, tmp_path):
 
 
 def test_a_batch_is_a_function_of_seed_and_step_and_holds_classes_and_species_at_their_shares(text, tmp_path):
-    data = settings(text, tmp_path, ("one", "two"), species_weights=[3.0, 1.0])
+    data = settings(text, tmp_path, ("one", "two"))
     corpus = open_corpus(data, 0)
     first, again, other = (build_sampler(data, corpus, seed) for seed in (5, 5, 6))
     assert np.array_equal(first.batch(7, 32), again.batch(7, 32))

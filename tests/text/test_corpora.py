@@ -193,17 +193,9 @@ def mixed(species, folder, **data):
 BY_SIZE = (8000 - WINDOW + 1) / (10_000 - 2 * WINDOW + 2)
 
 
-@pytest.mark.parametrize(
-    "settings, share",
-    [
-        ({}, BY_SIZE),
-        ({"species_weights": [1.0, 3.0]}, 0.25),
-        ({"species_weights": [1.0, 3.0], "mixing_temperature": 2.0}, 1 / (1 + 3**0.5)),
-        ({"mixing_temperature": 1e6}, 0.5),
-    ],
-)
-def test_species_are_mixed_by_size_weight_and_temperature(species, tmp_path, settings, share):
-    corpus, sampler = open_text(mixed(species, tmp_path, **settings))
+def test_species_are_mixed_by_size(species, tmp_path):
+    share = BY_SIZE
+    corpus, sampler = open_text(mixed(species, tmp_path))
     rows = np.concatenate([sampler.batch(step, 200) for step in range(20)])
     of_big = np.isin(rows, encode("AC")).all(axis=1)
     assert (of_big | np.isin(rows, encode("GT")).all(axis=1)).all()
@@ -217,7 +209,7 @@ def test_species_with_annotation_give_their_gene_bodies(species, tmp_path):
         gtf(tmp_path / "little.gtf", [("chr1", "+", [(0, 100), (200, 300)])]),
     ]
     names = [str(path) for path in annotation]
-    corpus, sampler = open_text(mixed(species, tmp_path, annotation=names, strands="both", species_weights=[1.0, 1.0]))
+    corpus, sampler = open_text(mixed(species, tmp_path, annotation=names, strands="both"))
     store = corpus.store
     sense = [decode(store.fetch("big:chr1", 100, 400)), decode(store.fetch("little:chr1", 0, 300))]
     rows = [decode(row) for step in range(20) for row in sampler.batch(step, 50)]
@@ -233,16 +225,13 @@ def test_species_refuse_lists_that_do_not_go_together(species, tmp_path):
     def bad(message, **data):
         refused(mixed(species, tmp_path, **data), message)
 
-    bad("data.species_weights has 3 numbers for 2 files in data.fasta", species_weights=[1.0, 1.0, 1.0])
     bad("data.annotation has 1 files, data.fasta 2", annotation=["one.gtf"])
     bad("data.records names no record of .*little.fa", records=["big:chr1"])
     bad("data.records: no record 'chr1' in .*'big:chr1', ...", records=["chr1"])
     bad(r"data.window \(2001 nt\) is longer than every record or gene of .*little.fa", window=2001)
-    bad(r"data.sampling \(strided\)", sampling="strided", species_weights=[1.0, 1.0])
-    bad(r"data.sampling \(strided\)", sampling="strided", mixing_temperature=2.0)
 
 
-def test_species_can_be_read_window_by_window_where_no_weight_is_given(species, tmp_path):
+def test_species_can_be_read_window_by_window(species, tmp_path):
     _, sampler = open_text(mixed(species, tmp_path, sampling="strided"))
     assert len(sampler) == 200 + 50
 
@@ -260,7 +249,7 @@ def test_batches_of_every_corpus_are_a_pure_function_of_seed_and_step(human, gen
     for make in (
         lambda folder: chunked(human, folder),
         lambda folder: genic(genes, folder),
-        lambda folder: mixed(species, folder, species_weights=[1.0, 2.0]),
+        lambda folder: mixed(species, folder),
         lambda folder: enriched(spliced, folder),
     ):
         one, other = (open_text(make(tmp_path / name))[1] for name in ("one", "other"))

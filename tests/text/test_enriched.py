@@ -143,8 +143,6 @@ def test_sources_keep_their_shares_whatever_their_scores(spliced, tmp_path):
 
     assert shares() == [round(2 / 3, 4), round(1 / 3, 4)]
     assert shares(records=["spliced:b", "more:a"]) == [0.5, 0.5]
-    assert shares(species_weights=[1.0, 9.0]) == [0.1, 0.9]
-    assert shares(species_weights=[1.0, 9.0], mixing_temperature=2.0) == [0.25, 0.75]
 
 
 def test_splice_enriched_refuses_what_it_cannot_use(spliced, tmp_path):

@@ -211,25 +211,3 @@ def test_strided_windows_of_overlapping_intervals_are_read_once_a_strand(text):
     assert sorted(decode(sampler.batch(step, 1)[0]) for step in range(len(sampler))) == sorted(
         forward + [other_strand(window) for window in forward[1:]]
     )
-
-
-@pytest.mark.parametrize("sampling", ["random", "strided"])
-def test_windows_with_too_many_repeats_are_left_out(tmp_path, sampling):
-    rng = np.random.default_rng(8)
-    bases = random_bases(rng, 200) + random_bases(rng, 100).lower() + random_bases(rng, 200)
-    store = make_store(tmp_path, {"a": bases})
-    sampler = WindowSampler(store, 20, sampling, 1, both_strands=False, max_repeat_share=0.25)
-    rows = {decode(row) for step in range(100) for row in sampler.batch(step, 32)}
-    windows = [bases[i : i + 20] for i in range(481)]
-    allowed = {window.upper() for window in windows if sum(map(str.islower, window)) <= 5}
-    assert rows <= allowed and len(rows) > 0.99 * len(allowed)
-    assert max(sum(map(str.islower, window)) for window in windows if window.upper() in rows) == 5
-
-
-def test_a_text_that_is_all_repeats_or_does_not_say_is_refused(tmp_path, text):
-    repeats = make_store(tmp_path, {"a": "acgtaggcta" * 30})
-    for sampling, how_many in (("random", "hardly any"), ("strided", "no")):
-        with pytest.raises(InputError, match=rf"data.max_repeat_share \(0.5\): {how_many} window of 20 nt"):
-            WindowSampler(repeats, 20, sampling, max_repeat_share=0.5)
-    with pytest.raises(InputError, match=r"data.max_repeat_share \(0.5\): \['text.fa'\] has no lower-case letters"):
-        WindowSampler(text, 20, max_repeat_share=0.5)

@@ -250,7 +250,8 @@ def test_a_coarse_path_sees_its_reach_and_no_further_whatever_the_chunk(tmp_path
     assert 25 < 200 - touched.min() <= shape.reach == 32 and 25 < touched.max() - 200 <= 32
 
 
-def test_an_intron_from_elsewhere_is_grafted_between_two_exons(annotated, tmp_path):
+def test_an_intron_from_elsewhere_is_grafted_between_two_exons(annotated, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "_GRAFT_SHARE", 1.0)
     fasta, table, records = annotated
     rng = np.random.default_rng(7)
     introns = {
@@ -260,7 +261,7 @@ def test_an_intron_from_elsewhere_is_grafted_between_two_exons(annotated, tmp_pa
     elsewhere = write_fasta(tmp_path / "introns.fa", introns)
     (tmp_path / "i.tsv").write_text("".join(f"{name}\t20\t130\t+\n" for name in introns))
     files = {"fasta": [str(fasta), str(elsewhere)], "annotation": [str(table), str(tmp_path / "i.tsv")]}
-    changes = {"site_share": 1.0, "graft_share": 1.0, "ignore": ["i1*"], "grafts": [str(elsewhere)]}
+    changes = {"site_share": 1.0, "ignore": ["i1*"], "grafts": [str(elsewhere)]}
     config = load_config([str(config_file(tmp_path, annotated, **files, **changes))])
     text = training.build_text(config, read_genome(config.bases, tmp_path), 0)
     assert text.grafts == [("i0", 19, 130)] and text.records == ["c", "d"]

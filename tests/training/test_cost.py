@@ -34,7 +34,7 @@ def test_an_arm_is_fitted_once_for_each_pretraining_seed_only_where_it_is_of_pre
 
 def test_epochs_and_windows_are_those_of_stages_and_draws():
     assert expected_epochs(FinetuneConfig(max_epochs=200, patience=10)) == 20
-    assert expected_epochs(FinetuneConfig(max_epochs=4, stages=["supcon", "head", "full"], supcon_epochs=5)) == 10
+    assert expected_epochs(FinetuneConfig(max_epochs=4, stages=["supcon", "head", "full"])) == 10
     settings = FinetuneConfig(train_windows=[50, 200, None], draws=2)
     assert windows_in_an_epoch(settings, 1000) == pytest.approx((50 + 50 + 200 + 200 + 1000) / 5)
 

@@ -25,13 +25,14 @@ import finetune
 import pretrain
 from simcsp.core.config import PretrainConfig
 from simcsp.core.device import dropout_seed, set_seed
-from simcsp.text.alphabet import add_special_tokens, encode, reverse_complement
+from simcsp.text.alphabet import add_special_tokens, encode
 from simcsp.text.kmers import near_duplicates
 from simcsp.training import step as step_module
 from simcsp.training.masking import IGNORED, choose_random, corrupt
 from simcsp.training.pretraining import Training, freeze_unused, share_gradients
 from simcsp.training.processes import Processes, processes_of
 from simcsp.training.step import Learner, MiniBatches, draw_batch, step_loss, view
+from simcsp.training.views import shifted
 from utils.script import run_script
 
 ROWS, LENGTH, SHIFT = 8, 40, 3
@@ -42,16 +43,14 @@ RECIPES = {
     "simcse": {},
     "dcl": {"objective": "dcl"},
     "mlm": {"objective": "mlm"},
-    "sum": {"mlm_weight": 0.3, "mutation_rate": 0.1},
-    "supcon": {"objective": "supcon", "mutation_rate": 0.1},
+    "sum": {"mlm_weight": 0.3},
+    "supcon": {"objective": "supcon", "max_shift": SHIFT},
     "classify": {"objective": "classify"},
     "all": {
         "objective": "dcl",
         "projection_head": True,
-        "reverse_complement_negatives": True,
         "skip_near_duplicates": True,
         "max_shift": SHIFT,
-        "mutation_rate": 0.05,
         "mlm_weight": 0.1,
     },
 }
@@ -143,10 +142,9 @@ def cosine(left, right):
 
 
 def plain_contrast(learner, ids, stage, rng):
-    """InfoNCE or its decoupled form: each window's first view against the second ones and the other strands."""
+    """InfoNCE or its decoupled form: each window's first view against the second ones."""
     middle = ids[:, stage.max_shift : ids.shape[1] - stage.max_shift]
-    views = [[plain_vector(learner, row) for row in view(ids, stage, rng)[0]] for _ in range(2)]
-    strands = [plain_vector(learner, row) for row in reverse_complement(middle)]
+    views = [[plain_vector(learner, row) for row in shifted(ids, stage.max_shift, rng)[0]] for _ in range(2)]
     alike, terms = near_duplicates(middle), []
     for i in range(ROWS):
         scores, positive = [], cosine(views[0][i], views[1][i]) / stage.temperature
@@ -155,8 +153,6 @@ def plain_contrast(learner, ids, stage, rng):
                 continue
             if i != j or stage.objective == "simcse":
                 scores.append(cosine(views[0][i], views[1][j]) / stage.temperature)
-            if stage.reverse_complement_negatives:
-                scores.append(cosine(views[0][i], strands[j]) / stage.temperature)
         terms.append(torch.stack(scores).exp().sum().log() - positive)
     return sum(terms) / len(terms)
 

@@ -22,10 +22,8 @@ RECIPES = {
     "all": {
         "objective": "dcl",
         "projection_head": True,
-        "reverse_complement_negatives": True,
         "skip_near_duplicates": True,
         "max_shift": 3,
-        "mutation_rate": 0.05,
         "mlm_weight": 0.1,
     },
     "mlm": {"objective": "mlm"},

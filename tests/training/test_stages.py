@@ -1,4 +1,4 @@
-"""Stages of fine-tuning: supervised contrast, the head on a frozen encoder, everything; layer-wise learning rates."""
+"""Stages of fine-tuning: supervised contrast, the head on a frozen encoder, everything."""
 
 import dataclasses
 import json
@@ -10,38 +10,39 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import Crash, assert_same_run, metrics_without_clock, no_summary, refusal, tiny_config
+from conftest import Crash, assert_same_run, metrics_without_clock, no_summary, refusal, tiny_config, write_windows
 from safetensors.torch import load_file
 
 import finetune
-from simcsp.core.config import FinetuneConfig, ModelConfig
+from simcsp.core.config import FinetuneConfig
 from simcsp.core.errors import InputError, Interrupted
 from simcsp.core.run_folder import RunFolder
 from simcsp.labels.splits import load_windows
-from simcsp.model.checkpoint import load_backbone
-from simcsp.model.classifier import Classifier, layer_groups, load_classifier, predict
-from simcsp.model.encoder import fresh_like, window_vectors
+from simcsp.model.classifier import load_classifier, predict
+from simcsp.model.encoder import window_vectors
 from simcsp.text.alphabet import A
 from simcsp.training import finetuning, fold, fold_setup
 from utils.arguments import find_faults, load_config, refuse_faults
 
-SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
 WINDOWS = 240
 
 
 @pytest.fixture(scope="module")
 def config(start, tiny_data, tmp_path_factory):
     """Parsed once: what the tests vary is set in a copy."""
-    values = {"arms": [f"mine={start}"], "folds": [0], "head_lr": 1e-2, "head_epochs": 3, "max_epochs": 2}
-    values |= {"supcon_lr": 1e-3, "supcon_batch_size": 16, "supcon_epochs": 2}
+    folder = tmp_path_factory.mktemp("config")
+    write_windows(folder, np.random.default_rng(0), WINDOWS // 4)
+    values = {"arms": [f"mine={start}"], "folds": [0], "head_epochs": 3, "max_epochs": 2, "supcon_batch_size": 16}
     changes = {f"finetune.{key}": value for key, value in values.items()}
-    changes |= {"mlm.steps": 0, "pretrain.steps": 0, "data.max_windows": WINDOWS}
-    return load_config([str(tiny_config(tmp_path_factory.mktemp("config"), tiny_data, changes))])
+    changes |= {"mlm.steps": 0, "pretrain.steps": 0, "data.spliceator": str(folder / "spliceator")}
+    return load_config([str(tiny_config(folder, tiny_data, changes))])
 
 
 @pytest.fixture
-def fit(config, tmp_path):
+def fit(config, tmp_path, monkeypatch):
     """fit('name', stages, **changes of the finetune section) fine-tunes the start; returns the folders of the folds."""
+
+    monkeypatch.setattr(fold, "SUPCON_EPOCHS", 2)
 
     def run(name, stages, **changes):
         ours = dataclasses.replace(changed(config, stages=stages, **changes), runs=str(tmp_path / name))
@@ -78,8 +79,8 @@ def test_stages_in_their_order_are_taken(config):
         refuse_faults(find_faults(changed(config, stages=stages.split())))
 
 
-def test_by_default_everything_is_trained_at_one_rate():
-    assert FinetuneConfig().stages == ["full"] and FinetuneConfig().layerwise_lr_decay == 1
+def test_by_default_everything_is_trained():
+    assert FinetuneConfig().stages == ["full"]
 
 
 @pytest.mark.parametrize(
@@ -105,10 +106,9 @@ def test_a_contrast_batch_that_no_fold_can_fill_is_refused_before_anything_is_tr
     assert no_summary(tmp_path)
 
 
-@pytest.mark.parametrize("flag", [("stages", "[tail]"), ("layerwise_lr_decay", "0"), ("layerwise_lr_decay", "1.1")])
-def test_values_out_of_range_are_refused_in_one_line(tiny_data, tmp_path, call, capsys, flag):
-    line = refusal(call, capsys, finetune, tiny_config(tmp_path, tiny_data), f"--finetune.{flag[0]}", flag[1])
-    assert f"finetune.{flag[0]}" in line
+def test_an_unknown_stage_is_refused_in_one_line(tiny_data, tmp_path, call, capsys):
+    line = refusal(call, capsys, finetune, tiny_config(tmp_path, tiny_data), "--finetune.stages", "[tail]")
+    assert "finetune.stages" in line
 
 
 # -- frozen encoder ----------------------------------------------------------------------------------------------------
@@ -197,7 +197,7 @@ def test_everything_starts_from_the_best_head_and_has_to_beat_it(fit, start, mon
     rows = metrics_without_clock(folder)
     assert [row["step"] for row in rows] == [1, 2, 3, 4, 5]  # each stage ends after two epochs without a better AUC
     assert [row["train/stage"] for row in rows] == [1, 1, 1, 2, 2]
-    assert [row["train/lr"] for row in rows] == pytest.approx([1e-2] * 3 + [3e-3] * 2)
+    assert [row["train/lr"] for row in rows] == pytest.approx([3e-3] * 5)
     assert (summary_of(folder)["best_epoch"], summary_of(folder)["epochs"]) == (1, 5)
     best = folder / "checkpoints/best"  # of epoch 1
     head = {key.removeprefix("head."): value for key, value in began.items() if key.startswith("head.")}
@@ -215,8 +215,9 @@ def test_everything_is_kept_where_it_is_better_than_the_head_alone(fit, start, m
 # -- supervised contrast -----------------------------------------------------------------------------------------------
 
 
-def test_the_contrast_is_logged_under_its_own_name_moves_the_encoder_and_its_loss_falls(fit, start):
-    (folder,) = fit("supcon", ["supcon", "head"], supcon_epochs=4, supcon_lr=3e-3)
+def test_the_contrast_is_logged_under_its_own_name_moves_the_encoder_and_its_loss_falls(fit, start, monkeypatch):
+    monkeypatch.setattr(fold, "SUPCON_EPOCHS", 4)
+    (folder,) = fit("supcon", ["supcon", "head"])
     rows = metrics_without_clock(folder)
     contrast, head = rows[:4], rows[4:]
     assert all(set(row) == {"step", "train/supcon_loss", "train/lr", "train/stage"} for row in contrast)
@@ -288,8 +289,7 @@ def test_no_validation_test_or_selection_window_reaches_the_contrast(fit, monkey
 
 
 def test_killed_again_and_again_at_ever_later_moments_of_all_stages_equals_a_straight_run(fit, monkeypatch):
-    changes = {"head_epochs": 2, "layerwise_lr_decay": 0.5}
-    (straight,) = fit("straight", ["supcon", "head", "full"], **changes)
+    (straight,) = fit("straight", ["supcon", "head", "full"], head_epochs=2)
     left, starts = 0, 0
 
     def counted(real):
@@ -316,7 +316,7 @@ def test_killed_again_and_again_at_ever_later_moments_of_all_stages_equals_a_str
             starts += 1
             left = starts
             try:
-                (killed,) = fit("killed", ["supcon", "head", "full"], **changes)
+                (killed,) = fit("killed", ["supcon", "head", "full"], head_epochs=2)
                 break
             except Crash:
                 assert starts < 40
@@ -361,116 +361,6 @@ def test_everything_killed_after_it_has_become_the_best_does_not_start_from_its_
             fit("killed", ["head", "full"], head_epochs=2)
     (killed,) = fit("killed", ["head", "full"], head_epochs=2)
     assert_same_run(killed, straight)
-
-
-# -- layer-wise learning rates -----------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def classifier():
-    torch.manual_seed(0)
-    model, pooling, _ = load_backbone(ModelConfig(max_position_embeddings=64, **SIZES))
-    return Classifier(fresh_like(model.config).bert, pooling, 0.1)
-
-
-def test_learning_rates_fall_from_the_head_down_to_the_embeddings(classifier):
-    groups = layer_groups(classifier, "full", 8e-4, 0.5)
-    rate = {id(parameter): group["lr"] for group in groups for parameter in group["params"]}
-    by_name = {name: rate[id(parameter)] for name, parameter in classifier.named_parameters()}
-    assert sum(len(group["params"]) for group in groups) == len(by_name)
-    for prefix, expected in (
-        ("head.", 8e-4),
-        ("bert.encoder.layer.1.", 4e-4),
-        ("bert.encoder.layer.0.", 2e-4),
-        ("bert.embeddings.", 1e-4),
-    ):
-        values = {value for name, value in by_name.items() if name.startswith(prefix)}
-        assert values == {expected}, prefix
-    assert groups[0]["lr"] == 8e-4  # what train/lr shows
-
-
-def test_the_mix_of_layers_learns_with_the_head(classifier):
-    classifier.bert.register_parameter("layer_mix", torch.nn.Parameter(torch.zeros(3)))
-    groups = layer_groups(classifier, "full", 1.0, 0.5)
-    assert any(parameter is classifier.bert.layer_mix for parameter in groups[0]["params"])
-
-
-def test_without_decay_there_is_one_group_in_the_order_of_the_model(classifier):
-    (group,) = layer_groups(classifier, "full", 1e-3, 1.0)
-    assert group["lr"] == 1e-3
-    assert [id(p) for p in group["params"]] == [id(p) for p in classifier.parameters()]
-
-
-def test_each_stage_trains_its_own_part(classifier):
-    for stage, part in (("supcon", classifier.bert), ("head", classifier.head), ("full", classifier)):
-        for decay in (1.0, 0.9):
-            ids = {id(p) for group in layer_groups(classifier, stage, 1e-3, decay) for p in group["params"]}
-            assert ids == {id(p) for p in part.parameters()}
-
-
-def test_layerwise_decay_holds_the_embeddings_back(fit, start):
-    moved = {}
-    for decay in (1.0, 0.1):
-        (folder,) = fit(f"decay{decay}", ["full"], layerwise_lr_decay=decay, max_epochs=1)
-        (row,) = metrics_without_clock(folder)
-        assert set(row) == {"step", "train/loss", "train/lr", "val/auc", "val/f1", "val/ap"}  # as they have always been
-        assert row["train/lr"] == pytest.approx(3e-3)
-        before, after = encoder_of(start), encoder_of(folder / "checkpoints/best")
-        key = "embeddings.word_embeddings.weight"
-        moved[decay] = float((after[key] - before[key]).abs().max())
-    assert 0 < moved[0.1] < 0.01 * moved[1.0]
-
-
-# -- shifted training windows ------------------------------------------------------------------------------------------
-
-
-def test_training_windows_are_cut_off_their_site_and_others_are_not(fit, monkeypatch):
-    seen, scored = [], []
-    tokens_of, predict_windows = fold.training_tokens, fold.predict
-
-    def watched(study, index):
-        seen.append((study, index, tokens_of(study, index)))
-        return seen[-1][2]
-
-    def watched_predict(model, ids, *rest):
-        scored.append(ids)
-        return predict_windows(model, ids, *rest)
-
-    monkeypatch.setattr(fold, "training_tokens", watched)
-    monkeypatch.setattr(fold, "predict", watched_predict)
-    fit("shifted", ["supcon", "full"], max_shift=3)
-    offsets = set()
-    for shared, index, tokens in seen:
-        wide, length = shared.windows.crop(shared.ids.shape[1] + 6), shared.ids.shape[1]
-        for row, window in zip(tokens[:, 1:-1].numpy(), index):
-            found = [k for k in range(7) if (wide[window, k : k + length] == row).all()]
-            assert found, "a window of other bases"
-            offsets.update(found)
-    assert offsets == set(range(7))
-    parts = seen[0][0].splits.folds["both"][0]
-    centred = {row.tobytes() for part in ("val", "test") for row in seen[0][0].ids[parts[part]]}
-    assert {row.tobytes() for ids in scored for row in ids} == centred
-
-
-def test_a_run_with_shifts_goes_on_as_if_never_stopped(fit, monkeypatch):
-    straight = fit("straight", ["full"], max_shift=2)[0]
-    save, left = RunFolder.save_state, [1]
-
-    def crashing(run, state):
-        save(run, state)
-        left[0] -= 1
-        if not left[0]:
-            raise Crash
-
-    monkeypatch.setattr(RunFolder, "save_state", crashing)
-    with pytest.raises(Crash):
-        fit("stopped", ["full"], max_shift=2)
-    assert_same_run(straight, fit("stopped", ["full"], max_shift=2)[0])
-
-
-def test_a_shift_that_the_files_do_not_hold_is_refused(fit):
-    with pytest.raises(InputError, match=r"finetune.max_shift \(60\).* 120 nt of the windows"):
-        fit("far", ["full"], max_shift=60)
 
 
 @pytest.mark.parametrize("arm, measured", [("baseline", 1), ("fresh", 3)])

@@ -15,7 +15,7 @@ from simcsp.core.config import ModelConfig, PretrainConfig
 from simcsp.core.device import build_accelerator
 from simcsp.model.checkpoint import load_backbone
 from simcsp.model.encoder import set_pooling, window_vectors
-from simcsp.text.alphabet import CLS, SEP, add_special_tokens, encode, reverse_complement
+from simcsp.text.alphabet import CLS, SEP, add_special_tokens, encode
 from simcsp.text.kmers import near_duplicates
 from simcsp.training.masking import IGNORED, choose_random, corrupt
 from simcsp.training.objectives import dcl, info_nce
@@ -75,14 +75,6 @@ def test_a_contrast_without_options_is_its_loss_on_two_passes(model, objective, 
     assert found == pytest.approx(float(loss(both, both, 0.1)), rel=1e-5)
 
 
-def test_reverse_complements_are_hard_negatives(model):
-    ids = batch()
-    first, other = vectors_of(model, ids), vectors_of(model, reverse_complement(ids))
-    found = loss_of(model, ids, reverse_complement_negatives=True)
-    assert found == pytest.approx(float(info_nce(first, first, 0.05, hard=other)), rel=1e-5)
-    assert found > loss_of(model, ids)
-
-
 def test_windows_that_overlap_are_no_negatives_of_each_other(model):
     ids = batch(rows=5)
     ids[1] = np.concatenate([ids[0][6:], ids[1][:6]])
@@ -117,17 +109,6 @@ def test_shifted_views_are_text_about_the_window_and_mlm_reads_the_middle(model,
     loss_of(model, ids, objective="mlm", max_shift=3, mlm_probability=0.01)
     shown = seen[0][:, 1:-1].numpy()
     assert shown.shape == (6, 24) and (shown == ids[:, 3:-3]).mean() > 0.9
-
-
-def test_mutated_views_differ_at_the_rate(model, monkeypatch):
-    ids, seen = batch(length=200), []
-    monkeypatch.setattr(
-        "simcsp.training.step.window_vectors",
-        lambda bert, tokens, *rest: seen.append(tokens) or window_vectors(bert, tokens, *rest),
-    )
-    loss_of(model, ids, mutation_rate=0.1)
-    share = (seen[0][:, 1:-1].numpy() != np.concatenate([ids, ids])).mean()
-    assert 0.07 < share < 0.13
 
 
 def test_the_weighted_sum_adds_the_loss_of_a_masked_copy(model):
@@ -225,8 +206,8 @@ def test_exactly_the_parameters_without_a_gradient_are_frozen(objective, mlm_wei
 
 
 def test_a_recipe_of_all_options_trains_and_leaves_plain_checkpoints(tiny_data, tmp_path, call):
-    recipe = {"objective": "dcl", "projection_head": True, "mlm_weight": 0.1, "reverse_complement_negatives": True}
-    recipe |= {"skip_near_duplicates": True, "max_shift": 4, "mutation_rate": 0.02, "steps": 3}
+    recipe = {"objective": "dcl", "projection_head": True, "mlm_weight": 0.1}
+    recipe |= {"skip_near_duplicates": True, "max_shift": 4, "steps": 3}
     changes = {f"pretrain.{name}": value for name, value in recipe.items()} | {"mlm.steps": 0}
     call(pretrain, tiny_config(tmp_path, tiny_data, changes))
     run = tmp_path / "runs/tiny"

@@ -87,7 +87,7 @@ def test_without_a_file_the_default_run_is_read(monkeypatch):
 
 def test_a_resolved_config_can_be_passed_back(write, tmp_path):
     changes = {"data": {"fasta": ["x.fa"], "records": ["1"], "max_n_share": 0.25}, "model": {"pooling": "mean"}}
-    first = load_config([write(with_changes(**changes, finetune={"lr": 1e-5, "head_lr": 2})), "--seed", "11"])
+    first = load_config([write(with_changes(**changes, finetune={"lr": 1e-5, "dropout": 0})), "--seed", "11"])
     saved = tmp_path / "resolved.yaml"
     saved.write_text(to_yaml(first))
     assert load_config([str(saved)]) == first
