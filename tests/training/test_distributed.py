@@ -31,7 +31,7 @@ from simcsp.training import step as step_module
 from simcsp.training.masking import IGNORED, choose_random, corrupt
 from simcsp.training.pretraining import Training, freeze_unused, share_gradients
 from simcsp.training.processes import Processes, processes_of
-from simcsp.training.step import Learner, MiniBatches, draw_batch, step_loss, view
+from simcsp.training.step import Learner, MiniBatches, draw_batch, step_loss
 from simcsp.training.views import shifted
 from utils.script import run_script
 
