@@ -44,7 +44,7 @@ RECIPES = {
     "dcl": {"objective": "dcl"},
     "mlm": {"objective": "mlm"},
     "sum": {"mlm_weight": 0.3},
-    "supcon": {"objective": "supcon", "max_shift": SHIFT},
+    "supcon": {"objective": "supcon"},
     "classify": {"objective": "classify"},
     "all": {
         "objective": "dcl",
@@ -124,7 +124,7 @@ def plain_step(name):
             terms += [-scores[i, base] for i, base in enumerate(asked) if base != IGNORED]
         loss = (stage.mlm_weight or 1.0) * sum(terms) / len(terms)
     if stage.objective in ("supcon", "classify"):
-        loss = loss + plain_of_classes(learner, view(ids, stage, rng)[0], stage)
+        loss = loss + plain_of_classes(learner, shifted(ids, stage.max_shift, rng)[0], stage)
     elif stage.objective != "mlm":
         loss = loss + plain_contrast(learner, ids, stage, rng)
     loss.backward()
