@@ -50,7 +50,7 @@ from simcsp.core.config import PretrainConfig
 from simcsp.core.errors import InputError
 from simcsp.metrics.clustering import leiden, nmi
 from simcsp.model.classifier import Classifier
-from simcsp.model.embedding import embed
+from simcsp.model.embedding import Encoder
 from simcsp.text.alphabet import add_special_tokens, decode
 from simcsp.training.pretraining import MAX_GRAD_NORM, Training
 from simcsp.training.step import Learner, MiniBatches, draw_batch, step_loss
@@ -286,7 +286,7 @@ def encode(bench: Bench) -> Iterator[Row]:
 
 def our_encoder(bench: Bench, ids: np.ndarray, batch_size: int = 64) -> Callable[[], np.ndarray]:
     bert = bench.masked_lm().bert
-    return lambda: embed(bert, ids, "cls", batch_size, bench.autocast)
+    return lambda: Encoder(bert, "cls", batch_size, bench.autocast).embed(ids)
 
 
 # -- NMI ---------------------------------------------------------------------------------------------------------------

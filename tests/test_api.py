@@ -15,7 +15,7 @@ from simcsp.core.config import ModelConfig
 from simcsp.core.errors import InputError
 from simcsp.metrics.sccs import sccs_interval
 from simcsp.model.checkpoint import load_backbone, save_checkpoint
-from simcsp.model.embedding import embed
+from simcsp.model.embedding import Encoder
 from simcsp.text.alphabet import encode
 
 BASES = "models/simcsp-small-bases"
@@ -48,7 +48,7 @@ def test_vectors_are_those_of_the_scripts_and_do_not_depend_on_the_batch(checkpo
     alike = sequences([40] * 5)
     backbone, word, _ = load_backbone(ModelConfig(source=str(folder)))
     ids = np.stack([encode(sequence) for sequence in alike])
-    np.testing.assert_array_equal(model.embed(alike), embed(backbone.bert, ids, word, 64))
+    np.testing.assert_array_equal(model.embed(alike), Encoder(backbone.bert, word, 64).embed(ids))
     mixed = sequences([7, 62, 2, 31, 31, 8])
     alone = np.concatenate([model.embed([sequence]) for sequence in mixed])
     assert np.abs(model.embed(mixed) - alone).max() < 1e-6

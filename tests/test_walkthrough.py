@@ -25,7 +25,7 @@ from simcsp.labels.splits import load_windows, selection_windows
 from simcsp.metrics.sccs import sccs
 from simcsp.metrics.scores import classification_scores
 from simcsp.model.checkpoint import load_backbone
-from simcsp.model.embedding import embed
+from simcsp.model.embedding import Encoder
 from simcsp.text.alphabet import decode
 from simcsp.text.sampler import WindowSampler
 from simcsp.text.store import open_store
@@ -163,7 +163,7 @@ def sccs_of(checkpoint, yaml):
     config = load_config([str(yaml)])
     chosen = selection_windows(*load_windows(config.data, config.folder))
     model, pooling, _ = load_backbone(config.model.saved_as(checkpoint))
-    vectors = embed(model.bert, chosen.crop(config.data.context), pooling, batch_size=64)
+    vectors = Encoder(model.bert, pooling, batch_size=64).embed(chosen.crop(config.data.context))
     return sccs(vectors, chosen.labels)["sccs"]
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from contextlib import nullcontext
 
 import numpy as np
-import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, roc_auc_score
 from sklearn.pipeline import make_pipeline
@@ -13,7 +12,7 @@ from sklearn.preprocessing import StandardScaler
 from transformers import BertModel
 
 from simcsp.metrics.scores import ap_interval
-from simcsp.model.embedding import Autocast, token_batches
+from simcsp.model.embedding import Autocast, read_batches
 from simcsp.model.encoder import hidden_states
 from simcsp.text.alphabet import N, T
 
@@ -23,15 +22,9 @@ ONE_HOT_REACH = 20  # nt on either side that the floor sees; the paper's saw 250
 HELD_OUT = 0.2
 
 
-@torch.no_grad()
 def base_states(bert: BertModel, ids: np.ndarray, batch_size: int, autocast: Autocast = nullcontext) -> np.ndarray:
     """Last hidden states float32 [n, length, hidden] of windows uint8 [n, length]."""
-    bert.eval()
-    parts = []
-    for tokens in token_batches(ids, batch_size, bert.device):
-        with autocast():
-            parts.append(hidden_states(bert, tokens)[:, 1:-1].float().cpu())
-    return torch.cat(parts).numpy()
+    return read_batches(bert, ids, batch_size, lambda tokens: hidden_states(bert, tokens)[:, 1:-1], autocast)
 
 
 def one_hot_bases(ids: np.ndarray, reach: int = ONE_HOT_REACH) -> np.ndarray:

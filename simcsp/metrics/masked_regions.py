@@ -18,7 +18,7 @@ from transformers import BertForMaskedLM
 
 from simcsp.core.errors import InputError
 from simcsp.labels.floors import MarkovChain, NeighbourTable
-from simcsp.model.embedding import Autocast, token_batches
+from simcsp.model.embedding import Autocast, read_batches
 from simcsp.text.alphabet import A, N, T
 from simcsp.text.annotation import Transcript
 from simcsp.text.store import TokenStore
@@ -148,7 +148,6 @@ def _is_told(one: Transcript, coding_of: dict[str, np.ndarray]) -> bool:
     return not coding_of or one.name in coding_of or bool(spliced)
 
 
-@torch.no_grad()
 def predict_masked(
     model: BertForMaskedLM,
     inputs: np.ndarray,
@@ -157,14 +156,11 @@ def predict_masked(
     advance: Callable[[int], object] = lambda count: None,
 ) -> np.ndarray:
     """The likeliest base (id) at every place, uint8 [n, length], of masked windows uint8 [n, length]."""
-    model.eval()
-    parts = []
-    for tokens in token_batches(inputs, batch_size, model.device):
-        with autocast():
-            logits = model(input_ids=tokens).logits
-        parts.append((logits[:, 1:-1, A : T + 1].argmax(dim=-1) + A).byte().cpu())
-        advance(len(tokens))
-    return torch.cat(parts).numpy()
+
+    def likeliest(tokens: torch.Tensor) -> torch.Tensor:
+        return model(input_ids=tokens).logits[:, 1:-1, A : T + 1].argmax(dim=-1) + A
+
+    return read_batches(model, inputs, batch_size, likeliest, autocast, advance=advance).astype(np.uint8)
 
 
 def shallow_predictions(windows: RegionWindows, name: str) -> np.ndarray:

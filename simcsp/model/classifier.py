@@ -7,7 +7,6 @@ transformers has, so the encoder's folder has the head beside it in head.safeten
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from simcsp.core.errors import InputError
 from simcsp.model.attention import Dropout
 from simcsp.model.checkpoint import load_backbone, save_checkpoint
 from simcsp.model.checksums import check_folder, write_checksums
-from simcsp.model.embedding import Autocast, encoded_at_once, token_batches
+from simcsp.model.embedding import Autocast, read_batches
 from simcsp.model.encoder import window_vectors
 from simcsp.model.weights import read_weights, weight_file_of
 
@@ -50,31 +49,12 @@ class Classifier(nn.Module):
 
 def predict(model: Classifier, ids: np.ndarray, batch_size: int, autocast: Autocast = nullcontext) -> np.ndarray:
     """P(site), float32 [n], of windows uint8 [n, length], in evaluation mode."""
-    return _run(model, ids, batch_size, autocast, torch.sigmoid)
+    return read_batches(model, ids, batch_size, lambda tokens: model(tokens).float().sigmoid(), autocast)
 
 
 def predict_logits(model: Classifier, ids: np.ndarray, batch_size: int, autocast: Autocast = nullcontext) -> np.ndarray:
     """Logits, float32 [n], of windows uint8 [n, length], in evaluation mode: P(site) near 1 would be rounded."""
-    return _run(model, ids, batch_size, autocast, torch.Tensor.float)
-
-
-@torch.no_grad()
-def _run(
-    model: Classifier,
-    ids: np.ndarray,
-    batch_size: int,
-    autocast: Autocast,
-    read: Callable[[torch.Tensor], torch.Tensor],
-) -> np.ndarray:
-    """What `read` makes of the logits [batch] of windows uint8 [n, length], float32 [n], in evaluation mode."""
-    was_training = model.training
-    model.eval()
-    parts = []
-    for tokens in token_batches(ids, encoded_at_once(batch_size, model.bert.device), model.bert.device):
-        with autocast():
-            parts.append(read(model(tokens).float()).cpu())
-    model.train(was_training)
-    return torch.cat(parts).numpy()
+    return read_batches(model, ids, batch_size, model, autocast)
 
 
 def save_classifier(model: Classifier, folder: Path) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import nn
 from transformers import BertModel
 
 from simcsp.core.device import forked_rng
@@ -16,88 +17,6 @@ from simcsp.text.alphabet import add_special_tokens
 
 Autocast = Callable[[], AbstractContextManager]
 ON_GPU = 8  # times as many windows are encoded at once there, or it would wait for the host
-
-
-def embed(
-    bert: BertModel,
-    ids: np.ndarray,
-    pooling: str,
-    batch_size: int,
-    autocast: Autocast = nullcontext,
-    boundary: int | None = None,
-) -> np.ndarray:
-    """Pooled vectors float32 [n, hidden] of windows uint8 [n, length], in evaluation mode.
-
-    boundary: the base that the site's boundary precedes, where pooling centre reads; None: half the window.
-    """
-
-    def vectors(tokens: torch.Tensor) -> torch.Tensor:
-        at = None if boundary is None else torch.full((len(tokens),), boundary, device=tokens.device)
-        return window_vectors(bert, tokens, pooling, boundaries=at)
-
-    return _run(bert, ids, batch_size, autocast, vectors)
-
-
-def embed_twice(
-    bert: BertModel, ids: np.ndarray, pooling: str, batch_size: int, seed: int, autocast: Autocast = nullcontext
-) -> tuple[np.ndarray, np.ndarray]:
-    """Two views of each window under the dropout of training; the generators are left as they were."""
-    with forked_rng(bert.device):
-        torch.manual_seed(seed)
-        views = [
-            _run(bert, ids, batch_size, autocast, lambda tokens: window_vectors(bert, tokens, pooling), dropout=True)
-            for _ in range(2)
-        ]
-    return views[0], views[1]
-
-
-def embed_centre(
-    bert: BertModel, ids: np.ndarray, layer: int | None, batch_size: int, autocast: Autocast = nullcontext
-) -> np.ndarray:
-    """Hidden states of the two central bases of windows uint8 [n, length], joined: float32 [n, 2 hidden]."""
-    return _run(
-        bert, ids, batch_size, autocast, lambda tokens: central_states(hidden_states(bert, tokens, layer)).flatten(1)
-    )
-
-
-def embed_layers(
-    bert: BertModel,
-    ids: np.ndarray,
-    read: Callable[[torch.Tensor], torch.Tensor],
-    batch_size: int,
-    autocast: Autocast = nullcontext,
-) -> np.ndarray:
-    """What `read` makes of every layer's hidden states, float32 [n, 1 + blocks, ...]; each window is encoded once.
-
-    read: [batch, 1 + bases + 1, hidden] -> [batch, ...].
-    """
-
-    def every_layer(tokens: torch.Tensor) -> torch.Tensor:
-        return torch.stack([read(states) for states in all_hidden_states(bert, tokens)], dim=1)
-
-    return _run(bert, ids, batch_size, autocast, every_layer)
-
-
-@dataclass(frozen=True)
-class Encoder:
-    """A BERT as it is measured: its pooling, windows a batch, and number format."""
-
-    bert: BertModel
-    pooling: str
-    batch_size: int
-    autocast: Autocast = nullcontext
-
-    def embed(self, ids: np.ndarray, boundary: int | None = None) -> np.ndarray:
-        return embed(self.bert, ids, self.pooling, self.batch_size, self.autocast, boundary)
-
-    def embed_twice(self, ids: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        return embed_twice(self.bert, ids, self.pooling, self.batch_size, seed, self.autocast)
-
-    def embed_centre(self, ids: np.ndarray, layer: int | None) -> np.ndarray:
-        return embed_centre(self.bert, ids, layer, self.batch_size, self.autocast)
-
-    def embed_layers(self, ids: np.ndarray, read: Callable[[torch.Tensor], torch.Tensor]) -> np.ndarray:
-        return embed_layers(self.bert, ids, read, self.batch_size, self.autocast)
 
 
 def encoded_at_once(batch_size: int, device: torch.device) -> int:
@@ -112,22 +31,77 @@ def token_batches(ids: np.ndarray, batch_size: int, device: torch.device) -> Ite
 
 
 @torch.no_grad()
-def _run(
-    bert: BertModel,
+def read_batches(
+    model: nn.Module,
     ids: np.ndarray,
     batch_size: int,
-    autocast: Autocast,
-    encode: Callable[[torch.Tensor], torch.Tensor],
+    read: Callable[[torch.Tensor], torch.Tensor],
+    autocast: Autocast = nullcontext,
     dropout: bool = False,
+    advance: Callable[[int], object] = lambda count: None,
 ) -> np.ndarray:
-    was_training = bert.training
-    bert.train(dropout)
+    """What `read` makes of tokens int32 [batch, 1 + length + 1], float32 [n, ...], of windows uint8 [n, length].
+
+    The model is in evaluation mode unless `dropout`. advance: told how many windows more are done."""
+    was_training, device = model.training, next(model.parameters()).device
+    model.train(dropout)
     parts = []
-    for tokens in token_batches(ids, encoded_at_once(batch_size, bert.device), bert.device):
+    for tokens in token_batches(ids, encoded_at_once(batch_size, device), device):
         with autocast():
-            parts.append(encode(tokens).float().cpu())
-    bert.train(was_training)
+            parts.append(read(tokens).float().cpu())
+        advance(len(tokens))
+    model.train(was_training)
     return torch.cat(parts).numpy()
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A BERT as it is measured: its pooling, windows a batch, and number format. Windows are uint8 [n, length]."""
+
+    bert: BertModel
+    pooling: str
+    batch_size: int
+    autocast: Autocast = nullcontext
+
+    def embed(self, ids: np.ndarray, boundary: int | None = None) -> np.ndarray:
+        """Pooled vectors float32 [n, hidden]. boundary: the base that the site's boundary precedes, where pooling
+        centre reads; None: half the window."""
+
+        def vectors(tokens: torch.Tensor) -> torch.Tensor:
+            at = None if boundary is None else torch.full((len(tokens),), boundary, device=tokens.device)
+            return window_vectors(self.bert, tokens, self.pooling, boundaries=at)
+
+        return read_batches(self.bert, ids, self.batch_size, vectors, self.autocast)
+
+    def embed_twice(self, ids: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """Two views of each window under the dropout of training; the generators are left as they were."""
+
+        def view(tokens: torch.Tensor) -> torch.Tensor:
+            return window_vectors(self.bert, tokens, self.pooling)
+
+        with forked_rng(self.bert.device):
+            torch.manual_seed(seed)
+            first, second = (
+                read_batches(self.bert, ids, self.batch_size, view, self.autocast, dropout=True) for _ in range(2)
+            )
+        return first, second
+
+    def embed_centre(self, ids: np.ndarray, layer: int | None) -> np.ndarray:
+        """Hidden states of the two central bases, joined: float32 [n, 2 hidden]; layer: None for the last."""
+
+        def centres(tokens: torch.Tensor) -> torch.Tensor:
+            return central_states(hidden_states(self.bert, tokens, layer)).flatten(1)
+
+        return read_batches(self.bert, ids, self.batch_size, centres, self.autocast)
+
+    def embed_layers(self, ids: np.ndarray, read: Callable[[torch.Tensor], torch.Tensor]) -> np.ndarray:
+        """What `read` makes of each layer's hidden states [batch, 1 + bases + 1, hidden], float32 [n, 1 + blocks, ...];
+        each window is encoded once."""
+
+        def layers(tokens: torch.Tensor) -> torch.Tensor:
+            return torch.stack([read(states) for states in all_hidden_states(self.bert, tokens)], dim=1)
+
+        return read_batches(self.bert, ids, self.batch_size, layers, self.autocast)
 
 
 def check_numbers(scores: np.ndarray, where: str) -> None:

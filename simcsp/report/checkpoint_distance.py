@@ -15,7 +15,7 @@ from simcsp.labels.splits import has_training_windows, read_windows, selection_w
 from simcsp.metrics.distance import Distance, linear_cka, mean_cosine_to, relative_change
 from simcsp.model.checkpoint import load_backbone
 from simcsp.model.checksums import sha256_folder
-from simcsp.model.embedding import embed
+from simcsp.model.embedding import Encoder
 from simcsp.report.collect import REMEDY, Comparison
 
 MOST_WINDOWS = 400  # of those for selection, so that a large encoder on a CPU takes a minute each
@@ -75,7 +75,7 @@ def _windows(config: Config) -> np.ndarray | None:
 
 def _load(folder: Path, config: Config, windows: np.ndarray | None) -> tuple[BertModel, np.ndarray | None]:
     model, pooling, _ = load_backbone(config.model.saved_as(folder))
-    vectors = None if windows is None else embed(model.bert, windows, pooling, config.evaluate.batch_size)
+    vectors = None if windows is None else Encoder(model.bert, pooling, config.evaluate.batch_size).embed(windows)
     return model.bert, vectors
 
 

@@ -18,7 +18,7 @@ from simcsp.labels.motifs import Motifs, load_motifs, spliceator_sites
 from simcsp.labels.splits import has_training_windows, read_windows, selection_windows
 from simcsp.metrics.clustering import lay_out
 from simcsp.model.checkpoint import load_backbone
-from simcsp.model.embedding import embed_centre
+from simcsp.model.embedding import Encoder
 from simcsp.report.plots import umap_panels
 from simcsp.report.verdict import PRIMARY_ARM
 from simcsp.training.tensorboard import LEAST_SITES
@@ -74,7 +74,7 @@ def _training_windows(fit: Path) -> int:
 
 
 def _points(folder: Path, sites: Motifs, config: Config, accelerator: Accelerator) -> np.ndarray:
-    model, _, _ = load_backbone(ModelConfig(source=str(folder)))
+    model, pooling, _ = load_backbone(ModelConfig(source=str(folder)))
     bert, settings = model.bert.to(accelerator.device), config.evaluate
-    states = embed_centre(bert, sites.ids, settings.nmi_layer, settings.batch_size, accelerator.autocast)
-    return lay_out(states, config.seed)
+    encoder = Encoder(bert, pooling, settings.batch_size, accelerator.autocast)
+    return lay_out(encoder.embed_centre(sites.ids, settings.nmi_layer), config.seed)

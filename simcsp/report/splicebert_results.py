@@ -48,7 +48,7 @@ from simcsp.metrics.variants import (
     zero_shot_rows,
 )
 from simcsp.model.bases import Labeller
-from simcsp.model.embedding import embed_centre
+from simcsp.model.embedding import Encoder
 from simcsp.text.alphabet import A, T, encode
 from simcsp.text.annotation import read_annotation
 from simcsp.text.store import open_store
@@ -378,7 +378,8 @@ def embeddings(subject: Subject) -> tuple[list[dict], dict[str, Any]]:
     MOTIF_SITES as far as they are here."""
     config, rows, curves = subject.config, [], {}
     for name, sites in _sites(subject).items():
-        states = embed_centre(subject.model.bert, sites.ids, config.evaluate.nmi_layer, *subject.how)
+        encoder = Encoder(subject.model.bert, "centre", *subject.how)
+        states = encoder.embed_centre(sites.ids, config.evaluate.nmi_layer)
         own = nmi_details(states, sites, config.seed)
         floors = of_floors(
             sites.ids, config.evaluate, lambda values, _, sites=sites: nmi_details(values, sites, config.seed)

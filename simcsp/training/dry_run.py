@@ -23,7 +23,7 @@ from simcsp.labels.spliceator import Windows
 from simcsp.labels.splits import Splits, load_windows
 from simcsp.model.checkpoint import load_backbone
 from simcsp.model.classifier import Classifier
-from simcsp.model.embedding import embed
+from simcsp.model.embedding import Encoder
 from simcsp.model.encoder import check_length
 from simcsp.text.alphabet import add_special_tokens
 from simcsp.text.annotated import class_names
@@ -51,7 +51,7 @@ class Trial:
     def encode(self, ids: np.ndarray) -> np.ndarray:
         """Pooled vectors of windows."""
         settings, autocast = self.config.evaluate, self.shared.accelerator.autocast
-        return embed(self.model.bert, ids, self.pooling, settings.batch_size, autocast)
+        return Encoder(self.model.bert, self.pooling, settings.batch_size, autocast).embed(ids)
 
 
 def make_plan(config: Config) -> str:

@@ -23,7 +23,7 @@ from simcsp.labels.spliceator import Windows
 from simcsp.labels.splits import Splits, draw_parts
 from simcsp.model.checkpoint import load_backbone, resolve_source
 from simcsp.model.checksums import sha256_folder
-from simcsp.model.embedding import embed, encoded_at_once
+from simcsp.model.embedding import Encoder, encoded_at_once
 from simcsp.model.encoder import check_length, fresh_like
 from simcsp.text.alphabet import add_special_tokens
 from simcsp.text.kmers import shared_kmers
@@ -110,12 +110,12 @@ def training_tokens(setup: FoldSetup, index: torch.Tensor) -> torch.Tensor:
 def encode(setup: FoldSetup, bert: BertModel, pooling: str, ids: np.ndarray) -> np.ndarray:
     """Pooled vectors float32 [n, hidden] of windows uint8 [n, length], in evaluation mode."""
     batch_size, vectors = setup.config.evaluate.batch_size, []
+    encoder = Encoder(bert, pooling, batch_size, setup.accelerator.autocast)
     part_size = 2 * encoded_at_once(8 * batch_size, bert.device)  # whole batches: cutting changes no vector
     for start in range(0, len(ids), part_size):
         setup.bar.set_postfix_str(f"encoded {start} of {len(ids)} windows")
         setup.stop_if_asked()
-        part = ids[start : start + part_size]
-        vectors.append(embed(bert, part, pooling, batch_size, setup.accelerator.autocast))
+        vectors.append(encoder.embed(ids[start : start + part_size]))
     return np.concatenate(vectors)
 
 

@@ -6,7 +6,7 @@ import torch
 from standins import fresh, windows
 
 from simcsp.core.errors import InputError
-from simcsp.model.embedding import embed, embed_centre, embed_twice
+from simcsp.model.embedding import Encoder
 from simcsp.model.encoder import check_length, hidden_states, pool
 from simcsp.text.alphabet import add_special_tokens
 
@@ -30,9 +30,9 @@ def test_windows_longer_than_the_positions_are_refused_with_the_field():
 def test_vectors_do_not_depend_on_the_batch_nor_change_the_model():
     bert = fresh()[0].bert.train()
     ids = windows(7)
-    together = embed(bert, ids, "mean", 7)
+    together = Encoder(bert, "mean", 7).embed(ids)
     assert bert.training
-    one_by_one = np.concatenate([embed(bert, ids[i : i + 1], "mean", 3) for i in range(7)])
+    one_by_one = np.concatenate([Encoder(bert, "mean", 3).embed(ids[i : i + 1]) for i in range(7)])
     np.testing.assert_allclose(together, one_by_one, atol=1e-6)
     assert together.shape == (7, 16) and together.dtype == np.float32
 
@@ -40,14 +40,13 @@ def test_vectors_do_not_depend_on_the_batch_nor_change_the_model():
 def test_two_views_differ_by_dropout_alone_and_leave_the_generators_as_they_were():
     bert = fresh()[0].bert
     before = torch.get_rng_state()
-    first, second = embed_twice(bert, windows(), "mean", 6, seed=4)
+    first, second = Encoder(bert, "mean", 6).embed_twice(windows(), seed=4)
     assert torch.equal(torch.get_rng_state(), before)
     assert not np.allclose(first, second)
-    again = embed_twice(bert, windows(), "mean", 6, seed=4)
+    again = Encoder(bert, "mean", 6).embed_twice(windows(), seed=4)
     assert np.array_equal(first, again[0]) and np.array_equal(second, again[1])
-    without, dropout = embed_twice(
-        fresh(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)[0].bert, windows(), "mean", 6, 4
-    )
+    bert = fresh(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)[0].bert
+    without, dropout = Encoder(bert, "mean", 6).embed_twice(windows(), 4)
     assert np.array_equal(without, dropout)
 
 
@@ -55,7 +54,7 @@ def test_two_views_differ_by_dropout_alone_and_leave_the_generators_as_they_were
 def test_the_centre_is_the_two_bases_about_the_middle(layer):
     bert = fresh()[0].bert.eval()
     ids = windows(3, 40)
-    found = embed_centre(bert, ids, layer, 2)
+    found = Encoder(bert, "mean", 2).embed_centre(ids, layer)
     with torch.no_grad():
         states = hidden_states(bert, torch.from_numpy(add_special_tokens(ids)).int(), layer).numpy()
     # bases 19 and 20, counted from 0, are tokens 20 and 21 after [CLS]

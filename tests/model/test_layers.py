@@ -19,7 +19,7 @@ from simcsp.metrics.proxies import probe_auc
 from simcsp.model.checkpoint import load_backbone, save_checkpoint
 from simcsp.model.checksums import CHECKSUMS, write_checksums
 from simcsp.model.classifier import Classifier, load_classifier, predict, save_classifier
-from simcsp.model.embedding import embed, embed_layers, embed_twice
+from simcsp.model.embedding import Encoder
 from simcsp.model.encoder import POOLING_KINDS, fresh_like, mix_weights, pool, read_pooling, window_vectors
 from simcsp.text.alphabet import add_special_tokens
 from simcsp.training.objectives import info_nce
@@ -28,6 +28,10 @@ from simcsp.training.step import Learner
 BLOCKS, HIDDEN = 4, 16
 SIZES = {"hidden_size": HIDDEN, "num_hidden_layers": BLOCKS, "num_attention_heads": 2, "intermediate_size": 32}
 POOLINGS = ["cls", "mean", "centre", "cls@2", "mean@0", "centre@1", f"mean@{BLOCKS}", "mean@mix", "centre@mix"]
+
+
+def embedded(bert, pooling):
+    return Encoder(bert, pooling, 4).embed(windows())
 
 
 def fresh(seed=0, **changes):
@@ -106,18 +110,21 @@ def test_a_fresh_mix_is_the_mean_of_all_layers_and_weights_are_their_softmax():
 def test_all_layers_in_one_pass_are_those_of_single_passes():
     bert = fresh()[0].bert
     ids = windows()
-    found = embed_layers(bert, ids, lambda states: torch.stack([pool(states, k) for k in POOLING_KINDS], dim=1), 4)
+    kinds = lambda states: torch.stack([pool(states, kind) for kind in POOLING_KINDS], dim=1)  # noqa: E731
+    found = Encoder(bert, "mean", 4).embed_layers(ids, kinds)
     assert found.shape == (len(ids), 1 + BLOCKS, len(POOLING_KINDS), HIDDEN)
     for layer in range(1 + BLOCKS):
         for j, kind in enumerate(POOLING_KINDS):
-            single = embed(bert, ids, f"{kind}@{layer}", 4)  # of cls and centre, its last block at their tokens alone
+            # of cls and centre, its last block at their tokens alone
+            single = Encoder(bert, f"{kind}@{layer}", 4).embed(ids)
             assert np.allclose(found[:, layer, j], single, rtol=0, atol=2e-6)
 
 
 def test_two_views_are_of_the_layer_that_is_pooled():
     # dropout changes everything above the embeddings' own layer norm, so without it the views are that layer
     bert = fresh(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)[0].bert
-    assert np.array_equal(embed_twice(bert, windows(), "mean@1", 6, 0)[0], embed(bert, windows(), "mean@1", 6))
+    encoder = Encoder(bert, "mean@1", 6)
+    assert np.array_equal(encoder.embed_twice(windows(), 0)[0], encoder.embed(windows()))
 
 
 @given(st.sampled_from(POOLING_KINDS), st.one_of(st.none(), st.integers(0, 99), st.just("mix")))
@@ -150,7 +157,7 @@ def test_whoever_loads_a_checkpoint_gets_the_same_vectors(tmp_path, word):
     torch.manual_seed(999)
     again, recorded, remarks = load_backbone(ModelConfig(source=str(tmp_path)))
     assert recorded == word and remarks == [f"weights from {tmp_path}"]
-    assert np.array_equal(embed(model.bert, windows(), word, 4), embed(again.bert, windows(), recorded, 4))
+    assert np.array_equal(embedded(model.bert, word), embedded(again.bert, recorded))
     for (name, weight), (other_name, other) in zip(model.state_dict().items(), again.state_dict().items(), strict=True):
         assert name == other_name and torch.equal(weight, other)
 
@@ -168,7 +175,7 @@ def test_whoever_loads_a_classifier_gets_the_same_probabilities(tmp_path, word):
     assert again.pooling == word
     assert np.array_equal(predict(classifier, windows(), 4), predict(again, windows(), 4))
     encoder = load_backbone(ModelConfig(source=str(tmp_path / "best")))  # the folder is an encoder's, too
-    assert np.array_equal(embed(model.bert, windows(), word, 4), embed(encoder[0].bert, windows(), encoder[1], 4))
+    assert np.array_equal(embedded(model.bert, word), embedded(encoder[0].bert, encoder[1]))
 
 
 @pytest.mark.parametrize("recorded, expected", [("mean", "mean"), ("cls", "cls"), (None, "cls")])
@@ -182,7 +189,7 @@ def test_checkpoints_from_before_layers_were_chosen_still_load(tmp_path, recorde
     again, pooling, _ = load_backbone(ModelConfig(source=str(tmp_path)))
     assert pooling == expected
     by_hand = BY_HAND[expected](hooked_states(model.bert)[-1]).numpy()
-    np.testing.assert_allclose(embed(again.bert, windows(), pooling, 6), by_hand, atol=1e-5)
+    np.testing.assert_allclose(Encoder(again.bert, pooling, 6).embed(windows()), by_hand, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -278,7 +285,7 @@ def test_the_right_blocks_are_left_with_their_weights(tmp_path, from_folder):
         for i in range(3):
             states = whole.bert.encoder.layer[i](states)
         states = states[0] if isinstance(states, tuple) else states
-    np.testing.assert_allclose(embed(bert, windows(), "mean", 6), BY_HAND["mean"](states).numpy(), atol=1e-5)
+    np.testing.assert_allclose(Encoder(bert, "mean", 6).embed(windows()), BY_HAND["mean"](states).numpy(), atol=1e-5)
 
 
 def test_a_mix_keeps_the_weights_of_the_layers_that_are_left(tmp_path):

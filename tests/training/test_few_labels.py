@@ -24,7 +24,7 @@ from simcsp.labels.splits import draw_parts, draw_training, load_windows
 from simcsp.metrics.benchmark import Resemblance
 from simcsp.metrics.benchmark_predictions import ask_members
 from simcsp.model.checkpoint import load_backbone
-from simcsp.model.embedding import embed
+from simcsp.model.embedding import Encoder
 from simcsp.training.finetuning import run_jobs
 from simcsp.training.fold import hit_limit
 from simcsp.training.probe import CS
@@ -147,7 +147,7 @@ def test_the_probe_is_a_logistic_regression_whose_c_validation_picks(run, config
     folder = run("probe", stages=["probe"], **changes)
     windows, splits = load_windows(config.data, folder)
     model, pooling, _ = load_backbone(ModelConfig(source=str(start)))
-    vectors, labels = embed(model.bert, windows.crop(config.data.context), pooling, 64), windows.labels
+    vectors, labels = Encoder(model.bert, pooling, 64).embed(windows.crop(config.data.context)), windows.labels
     for path in finished_fits(folder, "mine"):
         summary = summary_of(path)
         parts = splits.folds["both"][summary["fold"]]

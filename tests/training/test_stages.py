@@ -19,9 +19,10 @@ from simcsp.core.errors import InputError, Interrupted
 from simcsp.core.run_folder import RunFolder
 from simcsp.labels.splits import load_windows
 from simcsp.model.classifier import load_classifier, predict
+from simcsp.model.embedding import Encoder
 from simcsp.model.encoder import window_vectors
 from simcsp.text.alphabet import A
-from simcsp.training import finetuning, fold, fold_setup
+from simcsp.training import finetuning, fold
 from utils.arguments import find_faults, load_config, refuse_faults
 
 WINDOWS = 240
@@ -116,10 +117,8 @@ def test_an_unknown_stage_is_refused_in_one_line(tiny_data, tmp_path, call, caps
 
 def test_a_frozen_encoder_stays_as_it_was_and_is_encoded_once_for_all_folds(fit, start, monkeypatch):
     encoded = []
-    real = fold_setup.embed
-    monkeypatch.setattr(
-        fold_setup, "embed", lambda bert, ids, *rest: encoded.append(len(ids)) or real(bert, ids, *rest)
-    )
+    real = Encoder.embed
+    monkeypatch.setattr(Encoder, "embed", lambda self, ids: encoded.append(len(ids)) or real(self, ids))
     folds = fit("frozen", ["head"], folds=[0, 1])
     assert len(folds) == 2 and sum(encoded) == WINDOWS
     for folder in folds:
