@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,16 +15,18 @@ from transformers import BertForMaskedLM
 from simcsp.core.config import ModelConfig
 from simcsp.core.device import build_accelerator
 from simcsp.core.errors import InputError
+from simcsp.genome.regions import find_spans
+from simcsp.genome.scan import Scan, Scored
 from simcsp.metrics.clustering import leiden
 from simcsp.metrics.clustering import nmi as nmi_of_clusters
 from simcsp.metrics.sccs import sccs_interval
-from simcsp.model.bases import TYPES, Labeller, load_bases
+from simcsp.model.bases import Labeller, load_bases
 from simcsp.model.checkpoint import load_backbone
 from simcsp.model.embedding import Autocast
 from simcsp.model.encoder import MIX, mix_weights, read_pooling, window_vectors
-from simcsp.text.alphabet import CLS, PAD, SEP, N, encode
-from simcsp.text.sites import EXON_LEFT, MINUS, TYPE, find_sites
-from simcsp.text.store import open_store
+from simcsp.text.alphabet import CLS, PAD, SEP, encode
+from simcsp.text.sites import MINUS, TYPE
+from simcsp.text.store import TokenStore, open_sequence_store, open_store
 
 SHOW_PROGRESS = 100  # batches or chunks from which a bar is shown, where there is a terminal
 MOTIF_LABELS = ("GT(donor)", "GT(non-donor)", "AG(acceptor)", "AG(non-acceptor)")
@@ -151,46 +153,25 @@ def predict(
     accelerator = build_accelerator(device, "fp32")
     model, calibration = load_bases(Path(source))
     labeller = Labeller(model.to(accelerator.device), calibration, accelerator.device)
-    names: dict[str, list] = {name: [] for name in ("record", "position", "strand", "type", "probability")}
-    tables = [pd.DataFrame(names)]
-    for name, ids in _named_ids(sequences):
-        if not len(ids):
-            raise InputError(f"predict: sequence {name} is empty: leave it out")
-        chances = _probabilities(labeller, name, ids)
-        boundary, kind = find_sites(ids, TYPES)
-        inside = (boundary > 0) & (boundary < len(ids))  # a site needs a base of its exon
-        boundary, kind = boundary[inside], kind[inside]
-        position, column = boundary + ~EXON_LEFT[kind], (TYPE[kind] == TYPES[1]).astype(int)
-        table = pd.DataFrame(
-            {
-                "record": name,
-                "position": position,
-                "strand": np.where(MINUS[kind], "-", "+"),
-                "type": TYPE[kind],
-                "probability": chances[MINUS[kind].astype(int), position - 1, column],
-            }
-        )
-        tables.append(table[table["probability"] >= min_score])
-    return pd.concat(tables[1:] or tables, ignore_index=True)
-
-
-def _named_ids(sequences: Mapping[str, str] | str | Path) -> Iterator[tuple[str, np.ndarray]]:
-    """(name, ids uint8 [length]) of each sequence."""
-    if isinstance(sequences, Mapping):
-        for name, sequence in sequences.items():
-            yield name, encode(sequence, name)
-        return
     with tempfile.TemporaryDirectory() as cache:
-        store = open_store([sequences], cache)
-        for record in store.records:
-            yield record.name, store.fetch(record.name, 0, record.length)
+        store = _store_of(sequences, cache)
+        scan, parts = Scan(store, labeller, find_spans([], store)), []
+        shown = scan.positions >= SHOW_PROGRESS * labeller.chunk
+        with tqdm(desc="predict", total=scan.positions, unit="nt", disable=None if shown else True) as bar:
+            for block, passed in scan.blocks(scan.spans):
+                parts.append(block.take(block.score >= min_score))
+                bar.update(passed)
+        found = Scored.joined(parts)
+        names = np.array([record.name for record in store.records])[found.sites.record]
+    strands, types = np.where(MINUS[found.sites.kind], "-", "+"), TYPE[found.sites.kind]
+    table = {"record": names, "position": found.sites.position, "strand": strands, "type": types}
+    return pd.DataFrame(table | {"probability": found.score.astype(np.float32)})
 
 
-def _probabilities(labeller: Labeller, name: str, ids: np.ndarray) -> np.ndarray:
-    """P float32 [2, length, 2]: strand (+, -), base of the sequence, acceptor and donor; as a genome is scanned."""
-    flank, chunk = labeller.model.shape.flank, labeller.chunk
-    text = np.pad(ids, (flank, flank + -len(ids) % chunk), constant_values=N)
-    starts = range(0, len(ids), chunk)
-    progress = tqdm(starts, name, unit="chunk", disable=None if len(starts) >= SHOW_PROGRESS else True)
-    odds = [labeller.both_strands(text[start : start + chunk + 2 * flank])[:, flank:-flank] for start in progress]
-    return labeller.probabilities(np.concatenate(odds, axis=1)[:, : len(ids)])
+def _store_of(sequences: Mapping[str, str] | str | Path, cache: str) -> TokenStore:
+    if not isinstance(sequences, Mapping):
+        return open_store([sequences], cache)
+    rows = [(name, encode(sequence, name)) for name, sequence in sequences.items()]
+    if empty := [name for name, ids in rows if not len(ids)]:
+        raise InputError(f"predict: sequence {empty[0]} is empty: leave it out")
+    return open_sequence_store("sequences", [], lambda: rows, cache)
