@@ -1,6 +1,6 @@
 """The folder of a running stage or fit: started, logged, resumed exactly, finished (its files: see `run_layout`).
 
-metrics.jsonl is the source of truth; TensorBoard's events are a view of it, made anew on resume.
+metrics.jsonl is the source of truth; TensorBoard's events are a view of it.
 """
 
 from __future__ import annotations
@@ -112,6 +112,7 @@ class View(Protocol):
 
     def show(self, row: dict[str, Any]) -> None: ...
     def rewind(self, step: int, rows: list[dict[str, Any]]) -> None: ...
+    def flush(self) -> None: ...
     def finish(self, hyperparameters: dict[str, Any] | None, metrics: dict[str, float]) -> None: ...
     def close(self) -> None: ...
 
@@ -216,7 +217,7 @@ class RunFolder:
         return read_metrics(self.path)
 
     def rewind(self, step: int) -> None:
-        """Discard metrics after `step` (-1: all) and rebuild the view, before resuming from a saved state."""
+        """Discard metrics after `step` (-1: all), here and in the view, before resuming from a saved state."""
         rows = [row for row in self.metrics() if row["step"] <= step]
         write_text(self.path / layout.METRICS, "".join(json.dumps(row) + "\n" for row in rows))
         if self.view is not None:
@@ -226,6 +227,8 @@ class RunFolder:
         """Atomically save all that a resume needs (tensors, numbers, strings; readable with weights_only).
 
         keep_previous: False where going on from the state before this one would not come to the same."""
+        if self.view is not None:
+            self.view.flush()
         path = self.path / layout.STATE
         with replacing(path) as aside:
             with open(aside, "wb") as handle:

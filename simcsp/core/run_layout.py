@@ -36,8 +36,6 @@ PREVIOUS_STATE = "state.previous.pt"
 PREDICTIONS = "predictions.csv"
 VALIDATION = "validation.csv"
 CHECKPOINTS = "checkpoints"
-PICTURES = "pictures"
-PROJECTOR = "projector"
 
 # -- names of checkpoints ----------------------------------------------------------------------------------------------
 

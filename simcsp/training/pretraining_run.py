@@ -25,7 +25,7 @@ from simcsp.text.sampler import WindowSampler
 from simcsp.text.store import content_hashes
 from simcsp.training.log_lines import floors_in_words, headline, progress, with_errors
 from simcsp.training.pretraining_text import REMEASURE
-from simcsp.training.tensorboard import show_floors, show_layout, show_validation, show_vectors, stage_settings
+from simcsp.training.tensorboard import show_floors, show_layout, show_validation, stage_settings
 from simcsp.training.training_warnings import base_entropy, batch_for_gpu, collapse, stuck, unmoved
 from simcsp.training.validation import Validation
 
@@ -205,8 +205,6 @@ class PretrainingRun:
         if scores:
             folder.record(step, {f"val/{key}": value for key, value in scores.items()})
             show_validation(folder, step, validation, embedded)
-            if step in (0, training.stage.steps):
-                show_vectors(folder, validation, embedded, layout.LAST if step else layout.START)
         else:
             folder.log("nothing to validate on: data.spliceator and data.motif_bed are not set", show=step == 0)
         folder.log(f"validation at step {step}: {with_errors(scores)}")

@@ -1,17 +1,12 @@
-"""What TensorBoard shows: the curves of a stage, pictures of its validations, the projector, and a run for each arm.
-
-All of it is a view, rebuilt from what the run folder keeps when a stage resumes.
-"""
+"""What TensorBoard shows: the curves of a stage, pictures of its validations, and a run for each arm."""
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
@@ -20,13 +15,15 @@ from simcsp.core.arms import FLOORS, OF_CONTROL, OF_PRETRAINING
 from simcsp.core.colours import class_colour
 from simcsp.core.config import Config, to_dict
 from simcsp.core.config_file import read_saved
-from simcsp.core.files import read_json, read_table, write_text
+from simcsp.core.files import read_json, read_table
 from simcsp.core.run_folder import HEADLINES, START_ANEW, RunFolder, read_metrics
-from simcsp.metrics.clustering import lay_out, principal_components
+from simcsp.metrics.clustering import lay_out
 from simcsp.training.validation import Embedded, Validation
 
-MOST_PAIRS = MOST_VECTORS = 500  # in histograms; in the projector, by their first COMPONENTS
-COMPONENTS = 32
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+MOST_PAIRS = 500  # in histograms
 LEAST_SITES, MOST_SITES = 30, 400  # in UMAP's plane
 _SCORES = {"val/auc": "val_auc", "val/f1": "val_f1", "train/loss": "loss"}
 
@@ -68,40 +65,29 @@ class Curves:
             if key not in ("step", "time") and not key.startswith("floor/"):
                 self.writer.add_scalar(key, value, row["step"], walltime=row["time"])
 
-    def picture(self, step: int, distributions: dict[str, np.ndarray], image: bytes | None = None) -> None:
-        """Keep and show what a validation looks like: values to draw histograms of, within [-1, 1], and a PNG."""
+    def picture(self, step: int, distributions: dict[str, np.ndarray], figure: Figure | None = None) -> None:
+        """What a validation looks like: histograms of values within [-1, 1], and a figure."""
         if not self.shown:
             return
-        folder = self.path / layout.PICTURES
-        folder.mkdir(exist_ok=True)
-        with open(folder / f"{step:06d}.npz", "wb") as handle:
-            np.savez_compressed(handle, **{name: values.astype(np.float16) for name, values in distributions.items()})
-        if image is not None:
-            (folder / f"{step:06d}.png").write_bytes(image)
-        self._show_picture(step)
-
-    def _show_picture(self, step: int) -> None:
-        stem = self.path / layout.PICTURES / f"{step:06d}"
-        with np.load(stem.with_suffix(".npz")) as kept:
-            for name in kept.files:
-                self.writer.add_histogram(name, kept[name].astype(np.float32), step, bins=np.linspace(-1, 1, 41))
-        if stem.with_suffix(".png").is_file():
-            png = stem.with_suffix(".png").read_bytes()
-            width, height = (int.from_bytes(png[at : at + 4]) for at in (16, 20))  # of its header
-            image = Summary.Image(encoded_image_string=png, colorspace=3, width=width, height=height)
-            self.writer.file_writer.add_summary(Summary(value=[Summary.Value(tag="UMAP", image=image)]), step)
+        for name, values in distributions.items():
+            self.writer.add_histogram(name, values, step, bins=np.linspace(-1, 1, 41))
+        if figure is not None:
+            self.writer.add_figure("UMAP", figure, step)
 
     def rewind(self, step: int, rows: list[dict[str, Any]]) -> None:
-        """Rebuild the view: what the run is, `rows` of metrics, and the pictures up to `step`; later ones go."""
-        for events in self.path.glob("events.out.tfevents.*"):
-            events.unlink()
-        for picture in (self.path / layout.PICTURES).glob("*"):
-            if int(picture.stem) > step:
-                picture.unlink()
+        """Have TensorBoard forget what comes after `step`; of a new stage say what the run is. rows: of metrics, which
+        are shown again where their events are gone."""
+        self.close()
+        events = list(self.path.glob("events.out.tfevents.*"))
+        for path in events if step < 0 else ():
+            path.unlink()
         if not self.shown:
             return
+        self._writer = SummaryWriter(str(self.path), purge_step=None if step < 0 else step + 1)
+        for row in rows if not events else ():
+            self.show(row)
         run = layout.run_of_stage(self.path)
-        if self.path == next(iter(layout.begun_stages(run)), None):  # the other stages would repeat it
+        if step < 0 and self.path == next(iter(layout.begun_stages(run)), None):  # the other stages would repeat it
             for name, path in (
                 ("config", self.path / layout.CONFIG),
                 ("environment", self.path / layout.ENVIRONMENT),
@@ -109,10 +95,11 @@ class Curves:
                 ("overlap of the evaluation with the text", run / layout.OVERLAP),
             ):
                 show_file(self.writer, name, path)
-        for row in rows:
-            self.show(row)
-        for picture in sorted((self.path / layout.PICTURES).glob("*.npz")):
-            self._show_picture(int(picture.stem))
+
+    def flush(self) -> None:
+        """Write what a resume counts on."""
+        if self._writer is not None:
+            self._writer.flush()
 
     def close(self) -> None:
         """Flush what is written."""
@@ -149,7 +136,7 @@ def show_hyperparameters(writer: SummaryWriter, values: dict[str, Any], tags: li
 def show_validation(run: RunFolder, step: int, validation: Validation, embedded: Embedded) -> None:
     """Histograms of cosines within and between the classes, and in UMAP's plane the motif sites, or without any the
     selection windows."""
-    distributions, image = {}, None
+    distributions, figure = {}, None
     if embedded.vectors is not None:
         same, other = class_cosines(embedded.vectors, validation.labels, validation.seed)
         distributions = {"cosine/same class": same, "cosine/different class": other}
@@ -157,8 +144,8 @@ def show_validation(run: RunFolder, step: int, validation: Validation, embedded:
     if points is None and embedded.vectors is not None:
         points, labels = embedded.vectors, np.where(validation.labels == 1, "site", "no site")
     if points is not None and len(points) >= LEAST_SITES:
-        image = draw_points(points, labels, MOST_SITES, validation.seed, f"step {step}")
-    run.view.picture(step, distributions, image)
+        figure = draw_points(points, labels, MOST_SITES, validation.seed, f"step {step}")
+    run.view.picture(step, distributions, figure)
 
 
 def class_cosines(vectors: np.ndarray, labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -171,13 +158,13 @@ def class_cosines(vectors: np.ndarray, labels: np.ndarray, seed: int) -> tuple[n
     return cosines[same][:MOST_PAIRS], cosines[~same][:MOST_PAIRS]
 
 
-def draw_points(vectors: np.ndarray, labels: np.ndarray, most: int, seed: int, title: str) -> bytes:
-    """PNG of UMAP's layout of at most `most` vectors [n, any], coloured by label [n]."""
+def draw_points(vectors: np.ndarray, labels: np.ndarray, most: int, seed: int, title: str) -> Figure:
+    """UMAP's layout of at most `most` vectors [n, any], coloured by label [n]."""
     from matplotlib.figure import Figure
 
     chosen = np.linspace(0, len(vectors) - 1, min(most, len(vectors))).astype(int)
     points, labels = lay_out(vectors[chosen], seed), labels[chosen]
-    figure = Figure(figsize=(4, 3.4), layout="constrained")
+    figure = Figure(figsize=(4, 3.4), dpi=90, layout="constrained")
     axis = figure.add_subplot()
     for label in sorted(set(labels)):
         axis.scatter(*points[labels == label].T, s=5, linewidths=0, color=class_colour(label), label=label)
@@ -185,29 +172,7 @@ def draw_points(vectors: np.ndarray, labels: np.ndarray, most: int, seed: int, t
     axis.set_xticks([])
     axis.set_yticks([])
     axis.legend(fontsize=7, markerscale=2)
-    png = io.BytesIO()
-    figure.savefig(png, format="png", dpi=90)
-    return png.getvalue()
-
-
-def show_vectors(run: RunFolder, validation: Validation, embedded: Embedded, name: str) -> None:
-    """Add an encoder to the run's PROJECTOR: labelled vectors of selection windows, by their first components."""
-    if embedded.vectors is None:
-        return
-    folder, chosen = run.path / layout.PROJECTOR, np.linspace(0, len(embedded.vectors) - 1, MOST_VECTORS).astype(int)
-    chosen = np.unique(chosen)
-    points = principal_components(embedded.vectors[chosen])[:, :COMPONENTS]
-    lines = ("\t".join(f"{value:.4g}" for value in row) for row in points)
-    write_text(folder / f"{name}.tsv", "\n".join(lines) + "\n")
-    labels = np.where(validation.labels[chosen] == 1, "site", "no site")
-    write_text(folder / "labels.tsv", "\n".join(labels) + "\n")
-    entries = [
-        f'embeddings {{\n  tensor_name: "{path.stem}"\n  tensor_path: "projector/{path.name}"\n'
-        '  metadata_path: "projector/labels.tsv"\n}\n'
-        for path in sorted(folder.glob("*.tsv"), reverse=True)  # start before last
-        if path.name != "labels.tsv"
-    ]
-    write_text(run.path / "projector_config.pbtxt", "".join(entries))
+    return figure
 
 
 def show_layout(writer: SummaryWriter) -> None:

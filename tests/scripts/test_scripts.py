@@ -59,7 +59,6 @@ def test_a_pretraining_leaves_all_that_the_design_promises(finished, stage, step
     folder = finished.run / stage
     assert {path.name.split(".tfevents")[0] for path in folder.iterdir()} == {
         *("config.yaml", "env.json", "train.log", "metrics.jsonl", "events.out", "checkpoints", "summary.json"),
-        *("pictures", "projector", "projector_config.pbtxt"),
     }
     validated = sorted({0, *range(3, steps, 3), steps})
     names = {path.name for path in (folder / "checkpoints").iterdir()}

@@ -48,7 +48,6 @@ def test_pictures_stay_with_the_steps_that_are_kept_and_floors_are_no_curves(tmp
     events = EventAccumulator(str(run.path), size_guidance={"histograms": 0})
     events.Reload()
     assert [event.step for event in events.Histograms("cosine")] == [0, 5]
-    assert sorted(path.stem for path in (run.path / "pictures").iterdir()) == ["000000", "000005"]
     assert set(scalars(run.path)) == {"val/sccs", "train/loss"}
 
 
@@ -58,7 +57,7 @@ def test_a_run_without_events_writes_the_rest(tmp_path):
     run.view.picture(1, {"cosine": np.zeros(3)})
     run.rewind(1)
     run.finish({"metrics": {"train/loss": 0.5}}, {"lr": 1e-4})
-    assert len(run.metrics()) == 1 and not list(run.path.glob("events*")) and not (run.path / "pictures").exists()
+    assert len(run.metrics()) == 1 and not list(run.path.glob("events*"))
 
 
 def test_settings_of_a_finished_stage_add_no_points_of_their_own(tmp_path):
