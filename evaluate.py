@@ -88,7 +88,6 @@ def usage_of(name: str) -> str:
 
 
 def cli() -> None:
-    """The command simcsp-evaluate."""
     run_script(main)
 
 

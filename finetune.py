@@ -52,7 +52,6 @@ def main() -> None:
 
 
 def cli() -> None:
-    """The command simcsp-finetune."""
     run_script(main)
 
 

@@ -93,7 +93,6 @@ def check_search(config: Config) -> None:
 
 
 def cli() -> None:
-    """The command simcsp-pretrain."""
     run_script(main, together=True)
 
 

@@ -98,7 +98,6 @@ def scorers_of(source: Path, config: Config, accelerator: Accelerator) -> dict[s
 
 
 def write_panels(panels: dict[str, Mutagenesis], branch: Mutagenesis | None, title: str, out: Path) -> None:
-    """The figures and the table beside them."""
     from simcsp.report.logo import mutagenesis_plot
 
     figures = {out: mutagenesis_plot(panels, title)}
@@ -132,6 +131,5 @@ def _branch_point(texts: np.ndarray, drops: np.ndarray, boundary: int) -> Mutage
 
 
 def _rows(kind: str, panel: Mutagenesis, positions: np.ndarray) -> list[tuple]:
-    """(type, position, base, height, drop) of every place and base."""
     places = zip(positions, panel.heights, panel.drops)
     return [(kind, place, *row) for place, *pair in places for row in zip(LETTERS, *pair)]

@@ -107,7 +107,6 @@ def read_flags(words: list[str]) -> tuple[argparse.Namespace, list[str]]:
 
 
 def _refuse_combinations(asked: argparse.Namespace) -> None:
-    """Flags that do not go together."""
     if asked.vcf is not None:
         for name in ("format", "region", "regions_file", "truth", "min_score"):
             if getattr(asked, name) not in (None, [], 0.0, "tsv"):
@@ -138,7 +137,6 @@ def split_inputs(command: str, inputs: list[Path]) -> tuple[Path, Path, Path | N
 
 
 def is_of_bases(source: Path) -> bool:
-    """Whether a folder holds a model of bases."""
     return (source / BASES_CONFIG).is_file()
 
 
@@ -151,7 +149,6 @@ def model_config(source: Path, given: Path | None, words: list[str]) -> Config:
 
 
 def load_labeller(source: Path, accelerator: Accelerator) -> Labeller:
-    """A model of bases on its device."""
     labeller = Labeller(*load_bases(source), accelerator.device, accelerator.autocast)
     labeller.model.to(accelerator.device)
     return labeller
@@ -194,7 +191,6 @@ def say(asked: argparse.Namespace, line: str) -> None:
 
 
 def predict_sites(asked: argparse.Namespace, store: TokenStore, labeller: Labeller, identity: Identity) -> None:
-    """Score the sites of a genome."""
     genes = None if asked.annotation is None else gene_spans(asked.annotation, store)
     spans = find_spans(asked.region, store, asked.regions_file, genes)
     types = (asked.site,) if asked.site in SITES else SITES
@@ -215,7 +211,6 @@ def predict_sites(asked: argparse.Namespace, store: TokenStore, labeller: Labell
 
 
 def show_truth(truth: Truth, path: Path) -> None:
-    """How well the scores find what is annotated."""
     table = truth.table()
     if not table:
         print(f"{path}: no candidate was scored, so there is no comparison")
@@ -225,7 +220,6 @@ def show_truth(truth: Truth, path: Path) -> None:
 
 
 def predict_variants(asked: argparse.Namespace, store: TokenStore, labeller: Labeller, identity: Identity) -> None:
-    """Score the alleles of a VCF."""
     from simcsp.genome.effects import Effects, read_genes
     from simcsp.genome.vcf import count_alleles
 

@@ -87,7 +87,6 @@ def _data_rows(large: bool, paths: Paths) -> list[tuple[str, str]]:
 
 
 def _training_rows(large: bool, machine: Machine, annotated: bool) -> list[tuple[str, str]]:
-    """(line, its comment) of pre-training and fine-tuning."""
     steps, batch = (2000, 256) if machine.gpu else (400, 64)
     lr = 1e-4 if large or not annotated else 2e-3
     floors = "annotation, annotation_linear, " if annotated else ""

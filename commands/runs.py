@@ -107,7 +107,6 @@ def show_report(runs: list[Path], words: list[str]) -> None:
 
 
 def _take_out(words: list[str]) -> tuple[list[str], Path | None]:
-    """The words without --out FOLDER, and that folder."""
     if "--out" not in words:
         return words, None
     at = words.index("--out")

@@ -107,7 +107,6 @@ def fold_folders(source: Path, floors: bool = False) -> list[Path]:
 
 
 def _of_one_cut(source: Path) -> list[Path]:
-    """Finished fits below a folder on all training windows, or where there are none on one draw of some."""
     fits = {folder: layout.fit_key(folder) for folder in layout.fits_below(source)}
     whole = [folder for folder, key in fits.items() if key.train_windows is None]
     cuts = {f"windows{key.train_windows}/draw{key.draw}": folder.parents[1] for folder, key in fits.items()}
@@ -140,7 +139,6 @@ def choose_models(source: Path, arm: str | None, site: str | None) -> tuple[dict
 
 
 def _one_model(source: Path, site: str | None) -> tuple[dict[str, list[Path]], str]:
-    """The same of one checkpoint, in its fold or from elsewhere."""
     inside = enclosing_run(source) is not None
     known = layout.fit_key(source.resolve().parents[1]).site if inside else site or "both"
     if site not in (None, known):

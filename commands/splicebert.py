@@ -58,7 +58,6 @@ def show_splicebert(words: list[str]) -> None:
 
 
 def _split_inputs(inputs: list[Path]) -> tuple[list[Path], list[str]]:
-    """(sources, configs) of the words without a flag."""
     sources = [path for path in inputs if path.suffix not in (".yaml", ".yml")]
     for source in sources:
         if not source.is_dir():
@@ -91,7 +90,6 @@ def _checkpoints(sources: list[Path]) -> dict[tuple[Path, str], Path]:
 
 
 def _label(source: Path) -> str:
-    """A checkpoint's name in the table."""
     parts = [part for part in source.parts if part not in ("runs", "models", "checkpoints", "pretrain", "..", ".", "/")]
     return " ".join(parts[-2:])
 

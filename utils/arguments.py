@@ -137,7 +137,6 @@ def _without_nulls(config: Config) -> dict[str, str]:
 
 
 def nearest_field(key: str) -> str | None:
-    """The known field closest to an unknown key."""
     section, _, name = key.rpartition(".")
     if section == "mlm" and name in OF_CONTRAST:
         return f"pretrain.{name}"

@@ -193,7 +193,6 @@ def _bases_faults(config: Config) -> Iterator[str]:
 
 
 def _network_faults(bases: BasesConfig) -> Iterator[str]:
-    """Of the coarse path and the schedule of the learning rate."""
     if bases.coarse_dilations and (bases.tile - 2 * bases.edge) % bases.stride:
         yield f"bases.stride ({bases.stride}) must divide bases.tile ({bases.tile}) less twice bases.edge"
     if bases.decay_share > 1:
@@ -201,7 +200,6 @@ def _network_faults(bases: BasesConfig) -> Iterator[str]:
 
 
 def _held_out_faults(bases: BasesConfig) -> Iterator[str]:
-    """Of the genomes, and of the records that are held out together."""
     if not bases.fasta or len(bases.fasta) != len(bases.annotation):
         yield f"bases.annotation must name a file for each of bases.fasta ({len(bases.fasta)}), and at least one"
     if len(bases.parts) < 2 or not all(bases.parts):
@@ -235,7 +233,6 @@ def _stage_faults(config: Config, stage: str, objective: str) -> Iterator[str]:
 
 
 def _length_faults(section: MlmConfig, stage: str, window: int) -> Iterator[str]:
-    """Of the warm-up and of the shortest windows."""
     if section.warmup > section.steps:
         yield (
             f"{stage}.warmup_steps ({section.warmup_steps}) is more than {stage}.steps ({section.steps}): "

@@ -108,7 +108,6 @@ def build_accelerator(device: str, precision: str, worker: int = 0, minutes: flo
 
 
 def _fastest_precision(gpu: bool) -> str:
-    """The number format that the hardware multiplies fast."""
     if gpu:
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
     return "bf16" if torch.cpu._is_amx_tile_supported() else "fp32"

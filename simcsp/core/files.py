@@ -166,7 +166,6 @@ def mend_old_folder(parent: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Atomically write a text file."""
     with replacing(path) as aside:
         aside.write_text(text, encoding="utf-8")
 
@@ -230,7 +229,6 @@ def _take_away(folder: Path) -> None:
 
 
 def _complete(aside: Path) -> None:
-    """Flush what has been written aside, and give it the mode of a file that this process makes."""
     mode = (aside.parent / LOCK).stat().st_mode & 0o666
     for path in (aside, *aside.rglob("*")):
         if path.is_file():
@@ -239,7 +237,6 @@ def _complete(aside: Path) -> None:
 
 
 def _flush(path: Path) -> None:
-    """Have the system write a file, or the names in a folder, to the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -283,12 +280,10 @@ def _error_number(error: Exception) -> int | None:
 
 
 def _hash_of(value: dict[str, Any]) -> str:
-    """Hash of a JSON object after a round trip through JSON."""
     return hashlib.sha256(json.dumps(json.loads(json.dumps(value)), sort_keys=True).encode()).hexdigest()
 
 
 def sha256_file(path: Path) -> str:
-    """Hash of a file's bytes."""
     with open(path, "rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 

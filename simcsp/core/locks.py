@@ -59,7 +59,6 @@ def take_lock(path: Path, what: Path | None = None) -> None:
 
 
 def release_lock(path: Path) -> None:
-    """Remove a lock that this process holds."""
     if (handle := _held.pop(path.resolve(), None)) is not None:
         path.unlink(missing_ok=True)
         os.close(handle)

@@ -167,7 +167,6 @@ class RunFolder:
         self._note_resumption()
 
     def _note_resumption(self) -> None:
-        """Add to env.json what works on the stage now, where that has not worked on it before."""
         env, now = read_json(self.path / layout.ENVIRONMENT, START_ANEW), environment(self._device, self._inputs)
         before = [env, *env.get("resumed", [])]
         if all(any(now[key] != known.get(key) for key in WORKER) for known in before):
@@ -193,7 +192,6 @@ class RunFolder:
 
     @property
     def summary(self) -> dict[str, Any]:
-        """summary.json of a finished stage."""
         return read_json(self.path / layout.SUMMARY, START_ANEW)
 
     def log(self, message: str, show: bool = True) -> None:
@@ -265,13 +263,11 @@ class RunFolder:
         self.finished = True
 
     def _end(self) -> None:
-        """Remove what only a resume needs."""
         for name in STATES:
             (self.path / name).unlink(missing_ok=True)
         release_lock(self.path / LOCK)
 
     def close(self) -> None:
-        """Flush the view."""
         if self.view is not None:
             self.view.close()
 

@@ -84,12 +84,10 @@ _FIT_LEVELS = ((), ("pretrain*",), ("windows*", "draw*"), ("pretrain*", "windows
 
 
 def is_finished(folder: Path) -> bool:
-    """Whether a stage or fit is done."""
     return (folder / SUMMARY).is_file()
 
 
 def checkpoint_path(folder: Path, name: str = BEST) -> Path:
-    """The folder of a checkpoint of a stage or fit."""
     return folder / CHECKPOINTS / name
 
 
@@ -142,7 +140,6 @@ def begun_stages(run: Path) -> list[Path]:
 
 
 def run_of_stage(folder: Path) -> Path:
-    """The run that a stage's folder lies in."""
     return folder.parent if folder.name in PRETRAINING_STAGES else folder.parent.parent
 
 
@@ -191,7 +188,6 @@ class FitKey:
         return arm_model(self.arm, self.pretrain_seed)
 
     def folder(self, run: Path) -> Path:
-        """Where it lies."""
         path = run / FINETUNE / self.arm / self.site
         if self.pretrain_seed is not None:
             path /= f"pretrain{self.pretrain_seed}"
@@ -250,5 +246,4 @@ def trial_name(number: int) -> str:
 
 
 def trial_folders(run: Path) -> list[Path]:
-    """The trials of a search that have been begun."""
     return sorted(path for path in (run / SEARCH).glob("trial*") if path.is_dir())

@@ -53,8 +53,6 @@ class Row(NamedTuple):
 
 
 class _Allele(NamedTuple):
-    """An allele that can be scored, and where its texts stand among those that are read."""
-
     record: Record
     start: int
     ref: np.ndarray
@@ -230,7 +228,6 @@ class Effects:
         return 2 * (self.half - self.labeller.model.shape.flank)
 
     def _texts_of(self, allele: _Allele) -> int:
-        """How many texts hold the bases of an allele, but for those that take the place of a base beyond the flank."""
         inserted = len(allele.alt) > len(allele.ref) and len(allele.ref) <= self.flank + 1
         bases = len(allele.alt) if inserted else min(len(allele.alt), self.flank + 1)
         return 1 + max(0, -(-(bases - self._stride // 2) // self._stride))
@@ -295,7 +292,6 @@ class Effects:
 
 
 def ids_of(bases: str) -> np.ndarray:
-    """Ids of letters."""
     return ENCODE[np.frombuffer(bases.encode(), np.uint8)]
 
 

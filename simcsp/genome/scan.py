@@ -35,7 +35,6 @@ class Scan:
 
     @property
     def positions(self) -> int:
-        """Bases in the spans."""
         return sum(last - first + 1 for _, first, last in self.spans)
 
     def blocks(self, spans: Sequence[Span]) -> Iterator[tuple[Scored, int]]:
@@ -55,12 +54,10 @@ class Scored:
         return len(self.score)
 
     def take(self, index: np.ndarray) -> Scored:
-        """The entries of an index or mask, in its order."""
         return Scored(self.sites.take(index), self.score[index])
 
     @classmethod
     def joined(cls, parts: Sequence[Scored]) -> Scored:
-        """Several, one after the other."""
         columns = (np.concatenate([getattr(part.sites, name) for part in parts]) for name in Sites.__dataclass_fields__)
         return cls(Sites(*columns), np.concatenate([part.score for part in parts]))
 
@@ -98,7 +95,6 @@ def label_sites(
 def _label_short_records(
     store: TokenStore, spans: Sequence[Span], labeller: Labeller, types: Sequence[str], every: bool
 ) -> tuple[Scored, int]:
-    """Of records that fit in one pass together."""
     numbers = list(dict.fromkeys(number for number, *_ in spans))
     records = [store.records[number] for number in numbers]
     sites = [_sites_between(store, span, types, every) for span in spans]
@@ -113,7 +109,6 @@ def _label_short_records(
 def _label_record(
     store: TokenStore, spans: Sequence[Span], labeller: Labeller, types: Sequence[str], every: bool
 ) -> Iterator[tuple[Scored, int]]:
-    """Of one record, some chunks a pass."""
     known: dict[int, np.ndarray] = {}  # chances of the chunks of one pass: short regions share them
     size, record = labeller.chunk, store.records[spans[0][0]]
     for number, first, last in spans:
@@ -142,7 +137,6 @@ def _scored(sites: Sites, chances: np.ndarray | None, start: int) -> Scored:
 
 
 def _sites_between(store: TokenStore, span: Span, types: Sequence[str], every: bool) -> Sites:
-    """Sites whose position is in the span, and whose exon's base is known."""
     number, low, high = span
     record = store.records[number]
     begin, end = max(low - 4, 0), min(high + 4, record.length)

@@ -42,7 +42,6 @@ def label_sequences(
 
 
 def len_of(record: Record, unit: int) -> int:
-    """A record's length, rounded up."""
     return -(-record.length // unit) * unit
 
 

@@ -72,7 +72,6 @@ def _names(store: TokenStore, block: Scored) -> list[str]:
 
 
 def _of_kind(block: Scored, texts: list[str]) -> list[str]:
-    """The text of each site's kind, of one for each of KINDS."""
     return np.array(texts, dtype=object)[block.sites.kind].tolist()
 
 
@@ -110,7 +109,6 @@ def _spsc_rows(store: TokenStore, block: Scored) -> list[str]:
 
 
 def _by_start(blocks: Iterator[Scored]) -> Iterator[Scored]:
-    """Blocks that ascend by position -> ascending by the motif's start."""
     waiting: Scored | None = None
     for block in blocks:
         if not len(block):

@@ -42,7 +42,6 @@ class Truth:
         self.seen: dict[tuple[str, str], list[tuple[np.ndarray, ...]]] = {}
 
     def add(self, block: Scored) -> None:
-        """Take note of a block's scores."""
         for number in np.unique(block.sites.record):
             name = self.store.records[number].name
             for kind in SITES:

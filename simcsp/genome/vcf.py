@@ -42,7 +42,6 @@ class Variants(NamedTuple):
 
     @property
     def contigs(self) -> set[str]:
-        """What the header declares."""
         found = (re.match(r"##contig=<(?:.*,)?ID=([^,>]+)", line) for line in self.header)
         return {match[1] for match in found if match}
 
@@ -153,7 +152,6 @@ def _alts(fields: list[str]) -> tuple[str, ...]:
 
 
 def _with_entries(info: str, entries: list[str]) -> str:
-    """INFO with these values of our field in the place of those that it had."""
     items = [item for item in info.split(";") if item not in (".", "") and item.partition("=")[0] != FIELD]
     return ";".join([*items, f"{FIELD}={','.join(entries)}"] if entries else items) or "."
 
@@ -217,7 +215,6 @@ def _writer(
 
 
 def _write_bcf(header: list[str], body: Path, out: Path) -> None:
-    """A BCF of a header and a file of rows, which is removed."""
     whole = body.with_name(f"{body.name}.vcf")
     try:
         with open(whole, "wb") as joined, open(body, "rb") as rows:

@@ -46,7 +46,6 @@ class Motifs:
 
     @property
     def sha256(self) -> str:
-        """Hash of windows and labels."""
         return hashlib.sha256(self.ids.tobytes() + "\n".join(self.labels).encode()).hexdigest()
 
 
@@ -150,7 +149,6 @@ def _check_build(four: np.ndarray, labels: np.ndarray, minus: np.ndarray, store:
 
 
 def _first_cause(explains: Callable[[bool, int], bool]) -> str:
-    """What is wrong with the coordinates, by how the sites' bases have to be read to be those of their labels."""
     causes = (cause for other_strand, moved, cause in _CAUSES if explains(other_strand, moved))
     return next(causes, "another genome build, or another piece of the genome")
 

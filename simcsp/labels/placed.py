@@ -66,7 +66,6 @@ def _whole(records: list[Record]) -> pd.DataFrame:
 
 
 def _of_genes(table: Path, build: str, store: TokenStore) -> pd.DataFrame:
-    """The places of the genes that have coordinates."""
     rows = read_table(table, ["record"], sep="\t").rename(columns={f"{build}_start": "start", f"{build}_end": "end"})
     places = rows[_COLUMNS].dropna().astype({"start": int, "end": int})
     places["start"] -= 1

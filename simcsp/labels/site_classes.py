@@ -57,7 +57,6 @@ def _winner(group: str, counts: Counter[str]) -> str:
 
 
 def _sites(transcript: Transcript, store: TokenStore) -> list[tuple[Site, str, str]]:
-    """(site, place, motif) of a transcript's introns."""
     minus, name = int(transcript.strand == "-"), transcript.chrom
     introns = list(zip(transcript.exons[:-1, 1].tolist(), transcript.exons[1:, 0].tolist()))
     rows = []
@@ -75,7 +74,6 @@ def _sites(transcript: Transcript, store: TokenStore) -> list[tuple[Site, str, s
 
 
 def _vote_use(members: list[Transcript], store: TokenStore, votes: dict[Site, Counter[str]]) -> None:
-    """Of the sites of one gene's transcripts."""
     has = [{site for site, *_ in _sites(transcript, store)} for transcript in members]
     for site in set().union(*has):
         spanning = [

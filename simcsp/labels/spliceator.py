@@ -46,7 +46,6 @@ class Windows:
         return len(self.labels)
 
     def take(self, index: np.ndarray) -> Windows:
-        """The windows of an index or mask, in its order."""
         return Windows(*(getattr(self, name)[index] for name in self.__dataclass_fields__))
 
     def crop(self, length: int) -> np.ndarray:
@@ -65,7 +64,6 @@ class Windows:
 
     @property
     def sha256(self) -> str:
-        """Hash of sequences, labels, site types and names."""
         digest = hashlib.sha256(np.ascontiguousarray(self.ids))
         digest.update(self.labels.astype(np.uint8).tobytes())
         digest.update("\n".join(map("{} {}".format, self.sites, self.names)).encode())

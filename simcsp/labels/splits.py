@@ -189,7 +189,6 @@ def draw_parts(
 
 
 def _require(strata: np.ndarray, index: np.ndarray, count: int, field: str) -> None:
-    """Refuse when one of the strata has fewer than `count` of its windows in `index`."""
     for name in np.unique(strata):
         members = int((strata[index] == name).sum())
         if members < count:
@@ -256,7 +255,6 @@ def read_splits(
 def _split_settings(
     windows: Windows, method: str, num_folds: int, selection_share: float, seed: int
 ) -> dict[str, str | int | float]:
-    """What decides the splits, as splits.json records it."""
     return {
         "folds": method,
         "num_folds": fold_count(method, num_folds),

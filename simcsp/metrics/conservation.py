@@ -23,7 +23,6 @@ HELD_OUT = 0.2
 
 
 def base_states(bert: BertModel, ids: np.ndarray, batch_size: int, autocast: Autocast = nullcontext) -> np.ndarray:
-    """Last hidden states float32 [n, length, hidden] of windows uint8 [n, length]."""
     return read_batches(bert, ids, batch_size, lambda tokens: hidden_states(bert, tokens)[:, 1:-1], autocast)
 
 

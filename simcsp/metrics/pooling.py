@@ -64,7 +64,6 @@ def check_start(folder: Path, checkpoint: Path | None) -> None:
 
 
 def _start_of(run: Path, fit: Path) -> Path | None:
-    """The checkpoint of the run's own finished pre-training that a fit should have started from."""
     key = layout.fit_key(fit)
     if key.arm not in (BASELINE, *OF_PRETRAINING, *OF_CONTROL):
         return None

@@ -160,7 +160,6 @@ def _nmi_spread(graph: igraph.Graph, sites: Motifs, seed: int) -> dict[str, floa
 
 
 def nmi_floors(motifs: Motifs, settings: EvaluateConfig, seed: int) -> dict[str, float]:
-    """NMI of each floor, clustered the same way."""
     return of_floors(motifs.ids, settings, lambda values, _: nmi(leiden(values, seed=seed), motifs.labels)["nmi"])
 
 
@@ -283,7 +282,6 @@ def _sccs_and_probe(
 def layer_floors(
     chosen: Windows, context: int, motifs: Motifs | None, settings: EvaluateConfig, seed: int
 ) -> dict[str, dict[str, float]]:
-    """The same scores of each floor."""
     groups = near_duplicate_groups(chosen.ids)
     rows = of_floors(
         chosen.crop(context),

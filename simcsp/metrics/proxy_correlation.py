@@ -89,7 +89,6 @@ def find_checkpoints(runs: Sequence[Path]) -> list[Checkpoint]:
 
 
 def _steps(stage: Path, summary: dict[str, Any]) -> list[tuple[Path, int]]:
-    """(folder, step) of a stage's checkpoints by step, a step's own folder before the copies of it."""
     steps = {layout.checkpoint_path(stage, layout.START): 0} | {
         folder: step for step, folder in layout.step_checkpoints(stage).items()
     }

@@ -179,7 +179,6 @@ def weighted_spearman(same: np.ndarray, weights: np.ndarray, starts: np.ndarray)
 
 
 def _sorted_ties(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(order that sorts them, where each run of equal ones starts in it)."""
     order = np.argsort(values)
     rising = values[order]
     return order, np.flatnonzero(np.append(True, rising[1:] != rising[:-1]))

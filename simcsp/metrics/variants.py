@@ -119,7 +119,6 @@ def score_variants(
 
 
 def _groups(variants: Variants) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """(some sequences of one length, ascending, the variants in them)."""
     lengths = np.array([len(ids) for ids in variants.sequences])
     for length in np.unique(lengths):
         alike = np.flatnonzero(lengths == length)

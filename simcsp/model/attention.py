@@ -136,7 +136,6 @@ def _bits(random: np.random.SFC64, shape: torch.Size) -> np.ndarray:
 
 
 def _blocks(heads: int, size: tuple[int, int]) -> list[slice]:
-    """Slices of all heads, each of as many as fit into a block with their attention matrices."""
     step = max(1, _BLOCK // (size[0] * size[1]))
     return [slice(start, min(start + step, heads)) for start in range(0, heads, step)]
 

@@ -67,7 +67,6 @@ class Shape:
 
     @property
     def is_linear(self) -> bool:
-        """Whether the model is an encoder with a linear layer."""
         return self.channels == 0
 
     @property
@@ -270,7 +269,6 @@ def load_bases(folder: Path) -> tuple[BaseClassifier, np.ndarray]:
 
 
 def _own_weights(folder: Path, shape: Shape) -> dict[str, torch.Tensor]:
-    """The weights of a model of bases but for its encoder's."""
     if shape.is_linear:
         weights = read_weights(weight_file_of(folder))
         return {f"head.{part}": weights[f"classifier.{part}"] for part in ("weight", "bias")}

@@ -54,7 +54,6 @@ class Kind(NamedTuple):
 
 
 def kind_of(folder: Path) -> Kind:
-    """What a checkpoint folder holds."""
     name = folder.name
     plain = f'"{PLAIN_CLASSIFIER}"' in _text(folder / "config.json")
     if (folder / BASES_CONFIG).is_file():
@@ -154,6 +153,5 @@ def _is_number(value: Any) -> bool:
 
 
 def _shown(value: Any) -> str:
-    """A value without the folders of this machine."""
     values = value if isinstance(value, (list, tuple)) else [value]
     return ", ".join(Path(item).name if isinstance(item, str) and "/" in item else str(item) for item in values)

@@ -128,7 +128,6 @@ def resolve_source(source: str) -> Path:
 
 @functools.cache
 def _snapshot(repo: str, revision: str | None) -> Path:
-    """Download config, tokenizer and one weight file of a hub repository, as a rule to the hub's own cache."""
     preferred, second = WEIGHT_FILES
     folder = Path(
         huggingface_hub.snapshot_download(
@@ -201,7 +200,6 @@ def _sentence_pooling(folder: Path, wanted: str | None) -> tuple[str | None, lis
 
 
 def _take_mix(weights: dict[str, torch.Tensor], values: dict[str, Any], weight_file: Path) -> torch.Tensor | None:
-    """The weights of a learned mix of layers, taken out of `weights` where config.json (`values`) records one."""
     if read_pooling(values.get("pooling") or DEFAULT_POOLING).layer != MIX:
         return None
     keys = [key for key in weights if key.rpartition(".")[2] == MIX_WEIGHTS and weights[key].ndim == 1]
@@ -242,7 +240,6 @@ def _is_expected(key: str) -> bool:
 def _build(
     settings: dict[str, Any], weights: dict[str, torch.Tensor], config: ModelConfig, config_file: Path
 ) -> tuple[BertForMaskedLM, dict[str, Any]]:
-    """The model of these settings (BertConfig's) with these weights (plain BERT's names), and what did not fit."""
     ours = {
         "vocab_size": len(VOCAB),
         "hidden_dropout_prob": config.hidden_dropout_prob,
@@ -267,7 +264,6 @@ def _build(
 
 
 def _changed_dropout(settings: dict[str, Any], config: ModelConfig) -> list[str]:
-    """A remark for each dropout rate of the checkpoint that our config overrides."""
     names = ("hidden_dropout_prob", "attention_probs_dropout_prob")
     return [
         f"{name} changed from the checkpoint's {settings[name]} to {getattr(config, name)}"

@@ -43,7 +43,6 @@ def _hash_of_member(path: Path) -> str:
 
 
 def write_checksums(folder: Path) -> None:
-    """Record the hashes of a folder's files in it."""
     files = sorted(path for path in folder.iterdir() if path.is_file() and path.name != CHECKSUMS)
     write_json(folder / CHECKSUMS, {"sha256": {path.name: sha256_file(path) for path in files}})
 

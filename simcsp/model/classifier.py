@@ -58,7 +58,6 @@ def predict_logits(model: Classifier, ids: np.ndarray, batch_size: int, autocast
 
 
 def save_classifier(model: Classifier, folder: Path) -> None:
-    """Fill a folder with the encoder and its head."""
     if model.pooling == PLAIN_POOLING:
         save_checkpoint(_plain(model), folder, model.pooling)
         return

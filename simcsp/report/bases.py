@@ -106,7 +106,6 @@ def _what_is_tested(fold: Path) -> tuple[Any, ...]:
 
 
 def find_bases_caveats(comparison: Comparison) -> list[str]:
-    """Warnings, as of `caveats.find_caveats`."""
     caveats = [line for metric in list(ENDPOINTS)[2:] for line in unbeaten_floors(comparison, metric)]
     folds = sorted(set(comparison.scores["fold"]))
     if len(folds) == 1:
@@ -133,7 +132,6 @@ def to_markdown(
 
 
 def _cells(table: pd.DataFrame) -> list[list[str]]:
-    """The header, then a line an arm."""
     differences = [f"{name} - baseline [95 %]" for name in list(ENDPOINTS.values())[2:]]
     lines = [["arm", "AP", *_SCORES.values(), "n", *differences, "p Holm"]]
     for arm in dict.fromkeys(table["arm"]):

@@ -134,7 +134,6 @@ def overlap(config: Config) -> list[str]:
 
 
 def selection(config: Config) -> list[str]:
-    """Models selected on data that they are scored on."""
     caveats = []
     stages = layout.finished_stages(config.folder, layout.PRETRAIN).values()
     best = {proxy for stage in stages for proxy in read_json(stage / layout.SUMMARY, REMEDY)["best"]}

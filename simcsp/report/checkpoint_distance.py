@@ -80,7 +80,6 @@ def _load(folder: Path, config: Config, windows: np.ndarray | None) -> tuple[Ber
 
 
 def _distance(start: tuple[BertModel, np.ndarray | None], now: tuple[BertModel, np.ndarray | None]) -> dict[str, float]:
-    """The fields of a Distance but its step."""
     distance = {"weights": relative_change(start[0].state_dict(), now[0].state_dict())}
     if start[1] is not None:
         distance |= {"cosine": mean_cosine_to(start[1], now[1]), "cka": linear_cka(start[1], now[1])}

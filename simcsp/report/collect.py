@@ -172,7 +172,6 @@ def _same_arm(runs: Mapping[str, Config], before: pd.DataFrame, after: pd.DataFr
 
 
 def _settings_of(run: Path, arm: str) -> tuple[dict[str, Any], ...]:
-    """Settings of an arm's fine-tuning and pre-training but for the seed and what does not matter."""
     settings = flatten(_saved_stage(run, layout.checkpoint_of(arm)[0]))
     skipped = (*BOOKKEEPING, "seed", "pretrain.seeds", "model.source")
     both = _origin(run, arm)[1], settings
@@ -288,7 +287,6 @@ def _proxies_of(folder: Path) -> dict[tuple[str, str, str], list[float]]:
 
 
 def _proxies_of_stage(path: Path, prefix: str) -> Iterator[tuple[tuple[str, str, str], float]]:
-    """((arm or floor, dataset, metric), value) of one finished stage."""
     summary = read_json(path / layout.SUMMARY, REMEDY)
     validations = {row["step"]: row for row in read_metrics(path) if {"val/sccs", "val/nmi"} & set(row)}
     steps = {} if prefix else {BASELINE: 0}

@@ -119,7 +119,6 @@ def _cross_validated(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _columns(cells: list[list[str]], names: Sequence[str]) -> list[list[str]]:
-    """Those columns of a table, whose first line is its header, that it has."""
     chosen = [cells[0].index(name) for name in names if name in cells[0]]
     return [[line[i] for i in chosen] for line in cells]
 
@@ -184,7 +183,6 @@ def primary_table(contrasts: list[Contrast]) -> str:
 
 
 def contrast_table(contrasts: list[Contrast]) -> str:
-    """One line a comparison."""
     sites, sizes = ({getattr(one, name) for one in contrasts} for name in ("site", "windows"))
     where = [*(["site"] if len(sites) > 1 else []), *(["labels"] if sizes != {0} else [])]
     units = {one.tests.unit for one in contrasts}
@@ -200,7 +198,6 @@ def contrast_table(contrasts: list[Contrast]) -> str:
 
 
 def _tested(one: Contrast) -> list[str]:
-    """Difference with its interval, p, p of the equivalence test, minimum detectable effect."""
     test = one.test
     difference = with_interval(test.diff, test.low, test.high)
     return [difference, number(test.p, ".3g"), number(test.equivalent, ".2g"), number(test.smallest, ".4f")]
@@ -266,7 +263,6 @@ def _benchmark_table(benchmarks: pd.DataFrame) -> str:
 
 
 def _run_tables(comparison: Comparison) -> str:
-    """Which arm is of which run, and the settings in which the runs differ."""
     rows = [["run", "arm there", "arm here"]]
     rows += [[plain(run), code(arm), code(name)] for (run, arm), name in comparison.names.items()]
     parts = ["An arm shared by several runs is counted once.", markdown_table(rows)]

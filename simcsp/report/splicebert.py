@@ -196,7 +196,6 @@ def _attention_figure(found: dict[str, dict[str, Any]]) -> Figure:
 
 
 def _umap_figure(found: dict[str, dict[str, Any]]) -> Figure:
-    """A row a set of sites, a column a model."""
     sets = list(dict.fromkeys(name for one in found.values() for name in one["curves"]))
     size = (4 * len(found) + 2, 3 * len(sets))
     figure, axes = plt.subplots(len(sets), len(found), figsize=size, squeeze=False, layout="constrained")

@@ -92,7 +92,6 @@ class Subject:
 
     @property
     def how(self) -> tuple[int, Callable]:
-        """Batch size and number format."""
         return self.config.evaluate.batch_size, self.accelerator.autocast
 
     def places(self) -> dict[str, Placed]:
@@ -166,7 +165,6 @@ def wide_variants(subject: Subject) -> tuple[list[dict], dict[str, Any]]:
 
 
 def _tables(subject: Subject) -> Iterator[tuple[str, Variants, Path]]:
-    """(name, variants, file) of the tables that are here."""
     for name, file, read in (("MFASS", "mfass.tsv.gz", read_mfass), ("Vex-seq", "vexseq.tsv.gz", read_vexseq)):
         if (path := subject.data / "variants" / file).is_file():
             yield name, read(path), path
@@ -417,7 +415,6 @@ def _sites(subject: Subject) -> dict[str, Motifs]:
 
 
 def _spread(count: int, most: int) -> np.ndarray:
-    """At most so many of `count` numbers, evenly."""
     return np.unique(np.linspace(0, count - 1, min(most, count)).astype(int))
 
 

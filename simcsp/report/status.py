@@ -34,7 +34,6 @@ class Status:
 
     @property
     def cells(self) -> list[str]:
-        """A row of the table."""
         return [self.name, self.stage, self.progress, self.state, f"{self.size / 1e6:,.1f} MB", self.headline]
 
 
@@ -87,7 +86,6 @@ def status_of(run: Path) -> Status:
 
 
 def _pretraining(stage: Path) -> tuple[str, str]:
-    """(progress, headline) of a stage of pre-training."""
     if not (stage / layout.CONFIG).is_file():
         return "", _NO_SIGN
     config = yaml.safe_load((stage / layout.CONFIG).read_text(encoding="utf-8"))
@@ -129,7 +127,6 @@ def _scores(folds: list[Path]) -> str:
 
 
 def _verdict(run: Path) -> str | None:
-    """The first line of the report, where there is one."""
     path = run / layout.REPORT / layout.REPORT_TEXT
     if not path.is_file():
         return None

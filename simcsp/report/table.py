@@ -30,7 +30,6 @@ def markdown_table(rows: list[list[str]]) -> str:
 
 
 def aligned(rows: list[list[str]]) -> list[str]:
-    """Rows as lines with aligned columns."""
     widths = [max(map(len, column)) for column in zip(*rows)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
 

@@ -63,7 +63,6 @@ class PairedTests:
 
     @property
     def unit(self) -> str:
-        """The unit of inference."""
         return "folds x seeds" if self.seeds is None else "pre-training seeds"
 
     @property
@@ -122,7 +121,6 @@ class Contrast:
 
 
 def contrast_rows(contrasts: list[Contrast]) -> pd.DataFrame:
-    """contrasts.csv."""
     blank = Contrast("", "", "", 0, "", PairedTests(PairedTest(0)), False)
     return pd.DataFrame([contrast.row() for contrast in contrasts], columns=list(blank.row()))
 
@@ -220,7 +218,6 @@ def _pairs(comparison: Comparison, primary: tuple[str, str] | None) -> list[tupl
 
 
 def _adjusted(contrasts: list[Contrast]) -> list[Contrast]:
-    """The same with p_holm, where there is a p."""
     adjusted = iter(holm(np.array([one.test.p for one in contrasts if one.test.p is not None])))
     return [one if one.test.p is None else dataclasses.replace(one, p_holm=float(next(adjusted))) for one in contrasts]
 
@@ -235,7 +232,6 @@ def _beside(comparison: Comparison, primary: tuple[str, str] | None) -> list[tup
 
 
 def smallest_effect(comparison: Comparison) -> float:
-    """evaluate.smallest_effect of the first run."""
     return next(iter(comparison.runs.values())).evaluate.smallest_effect
 
 
@@ -245,7 +241,6 @@ def _endpoint_site(scores: pd.DataFrame) -> str | None:
 
 
 def _described(comparison: Comparison) -> set[str]:
-    """Arms, under the report's names, whose differences are shown and not tested."""
     return {name for (_, arm), name in comparison.names.items() if arm in (*FLOORS, "fresh", *OF_CONTROL)}
 
 
@@ -257,7 +252,6 @@ def contrastive_arms(comparison: Comparison) -> list[str]:
 
 
 def _primary_pair(comparison: Comparison) -> tuple[str, str] | None:
-    """`last` of the first run that has one from contrast, and its control, else the baseline."""
     for run in comparison.runs:
         arm = comparison.names.get((run, PRIMARY_ARM))
         if arm in contrastive_arms(comparison):
@@ -345,7 +339,6 @@ def judge(
 
 
 def _no_verdict(comparison: Comparison) -> Verdict:
-    """Where nothing has been fine-tuned that the primary comparison is about."""
     if arms := contrastive_arms(comparison):
         return Verdict(
             "none",
@@ -401,7 +394,6 @@ def not_learned(comparison: Comparison, arm: str, contrast: Contrast) -> list[st
 
 
 def _headline(outcome: str, primary: list[Contrast], above_floors: FloorGap | None) -> str:
-    """The outcome with its difference, of both endpoints where they disagree, and the place against the best floor."""
     first = primary[0]
     differences = ", ".join(one.interval for one in (primary if outcome == "mixed" else primary[:1]))
     line = f"{_lead(outcome, first, primary)}: {first.arm} - {first.reference} = {differences}"
@@ -432,7 +424,6 @@ def _undecided(contrast: Contrast) -> str:
 
 
 def _numbers(primary: list[Contrast]) -> str:
-    """The co-primary endpoints with interval and p, and what n counts."""
     parts = []
     for metric, test in [(one.metric, one.test) for one in primary]:
         p = "" if test.p is None else f", p {test.p:.2g}"
@@ -449,7 +440,6 @@ def _numbers(primary: list[Contrast]) -> str:
 
 
 def _meaning(outcome: str, primary: list[Contrast], contrasts: list[Contrast]) -> str:
-    """The interpretation given the control and the baseline."""
     first = primary[0]
     if not first.control:
         return (
@@ -483,7 +473,6 @@ _SEEN = {
 
 
 def _proxy_disagreement(comparison: Comparison, contrasts: list[Contrast], first: Contrast) -> str:
-    """Where SCCS and the score moved in opposite directions from the start, by more than evaluate.smallest_effect."""
     if first.metric != ENDPOINT:  # of every base, which SCCS is not measured on
         return ""
     proxies = proxy_values(comparison)

@@ -81,7 +81,6 @@ def _check_counts(data: DataConfig, counts: np.ndarray, shares: np.ndarray) -> N
 def _crops_of_source(
     data: DataConfig, store: TokenStore, number: int, seed: int, length: int
 ) -> tuple[Intervals, np.ndarray, int]:
-    """Crops of one FASTA, their classes, and how many annotated sites were left out."""
     rng, half = np.random.default_rng([seed, 5, number]), length // 2
     known = annotated_introns(store, data, number)
     spans: dict[int, list[Span]] = {}
@@ -162,7 +161,6 @@ class SiteSampler:
 
     @property
     def classes_sha256(self) -> str:
-        """Hash of the classes of all crops."""
         return hashlib.sha256(np.ascontiguousarray(self.classes_of, dtype=np.int64)).hexdigest()
 
     def batch(self, step: int, batch_size: int) -> np.ndarray:

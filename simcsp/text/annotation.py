@@ -269,7 +269,6 @@ class _Exons:
             self.exons.setdefault(transcript, {}).setdefault(row.strand, []).append(_Exon(*exon, rank))
 
     def _note(self, row: _Row, chrom: str, attributes: dict[str, str], is_gff3: bool) -> None:
-        """Take note of what a row says of genes and transcripts."""
         in_ccds = _CCDS.search(row.attributes)
         if not is_gff3:
             self._note_symbol(chrom, attributes.get("gene_id"), attributes)
@@ -369,7 +368,6 @@ class _Exons:
         return known
 
     def _feature(self, name: str, chrom: str, place: _Exon | _Feature) -> _Feature | None:
-        """The row of an ID that holds a place, else one of the same record, else any."""
         rows = self.features.get(name)
         if not rows or len(rows) == 1:
             return rows[0] if rows else None
@@ -423,7 +421,6 @@ def _interval(row: _Row) -> tuple[int, int]:
 
 
 def _disjoint(exons: list[_Exon]) -> np.ndarray:
-    """Ascending, with those that overlap made one."""
     merged: list[list[int]] = []
     for start, end, _ in sorted(exons):
         if merged and start < merged[-1][1]:

@@ -204,7 +204,6 @@ def _dataset(data: DataConfig, hidden: Mapping[str, np.ndarray] | None) -> Corpu
 
 
 def _rows(data: DataConfig) -> Iterator[tuple[str, np.ndarray]]:
-    """(name, ids) of every sequence."""
     import datasets  # takes seconds to import, and only this corpus needs it
 
     path = Path(data.dataset)

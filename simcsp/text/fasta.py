@@ -80,7 +80,6 @@ def _check_records(path: str | Path, names: set[str], empty: list[str], last: st
 
 
 def _record_name(header: bytes, path: str | Path, line: int) -> str:
-    """The first word of a header line, which begins with >."""
     if b"\r" in header.rstrip(b"\r"):
         raise InputError(f"{path}: its line ends are CR alone: tr '\\r' '\\n' mends it")
     words = header[1:].split()
@@ -93,7 +92,6 @@ def _record_name(header: bytes, path: str | Path, line: int) -> str:
 
 
 def _complete_header(chunk: bytes, at_line_start: bool, handle: BinaryIO) -> bytes:
-    """Read on to the end of a header that the chunk cuts in two."""
     last = chunk.rfind(b"\n") + 1
     if (last or at_line_start) and chunk[last : last + 1] == b">":
         chunk += handle.readline()
@@ -101,7 +99,6 @@ def _complete_header(chunk: bytes, at_line_start: bool, handle: BinaryIO) -> byt
 
 
 def _next_header(chunk: bytes, position: int, at_line_start: bool) -> int:
-    """Index of the next '>' that starts a line, or len(chunk)."""
     if at_line_start and chunk[position : position + 1] == b">":
         return position
     end = chunk.find(b"\n>", position)

@@ -109,7 +109,6 @@ class KmerSet:
         return self._filter[byte] & bit
 
     def _address(self, hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Byte of the filter and the bit in it, from the high bits of the hash."""
         place = hashes >> self._shift
         bit = np.left_shift(np.uint8(1), place.astype(np.uint8) & 7)
         place >>= np.uint64(3)
@@ -117,7 +116,6 @@ class KmerSet:
 
 
 def _both_strands(ids: np.ndarray, k: int) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """(first window, hashes, known) of a block of windows, for either strand in turn."""
     for start in range(0, len(ids), _BLOCK):
         block = ids[start : start + _BLOCK]
         for strand in (block, reverse_complement(block)):

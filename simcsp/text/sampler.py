@@ -42,7 +42,6 @@ class Intervals:
         return digest.hexdigest()
 
     def take(self, index: np.ndarray) -> Intervals:
-        """The intervals of an index or mask."""
         return Intervals(*(getattr(self, name)[index] for name in self.__dataclass_fields__))
 
 
@@ -54,7 +53,6 @@ class Span(NamedTuple):
     end: int
 
     def holds(self, start: int, end: int) -> bool:
-        """Whether a stretch of the same record lies inside."""
         return self.start <= start and end <= self.end
 
 

@@ -61,7 +61,6 @@ class Sites:
         return len(self.boundary)
 
     def take(self, index: np.ndarray) -> Sites:
-        """The sites of an index or mask, in its order."""
         return Sites(self.record[index], self.boundary[index], self.kind[index])
 
     @property

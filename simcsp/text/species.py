@@ -22,7 +22,6 @@ def need_annotation(data: DataConfig) -> None:
 
 
 def spans_of_source(store: TokenStore, data: DataConfig, number: int) -> list[Span]:
-    """What data.records wants of the FASTA of that number."""
     spans = [span for span in wanted_spans(store, data.records) if span.record.source == number]
     if not spans:
         raise InputError(f"data.records names no record of {data.fasta[number]}: name one, or leave out that FASTA")
@@ -30,7 +29,6 @@ def spans_of_source(store: TokenStore, data: DataConfig, number: int) -> list[Sp
 
 
 def _spans_by_name(store: TokenStore, data: DataConfig, number: int) -> dict[str, list[Span]]:
-    """The same by the record's name in its own FASTA, which is what the annotation calls it."""
     by_name: dict[str, list[Span]] = {}
     for span in spans_of_source(store, data, number):
         by_name.setdefault(span.record.source_name, []).append(span)

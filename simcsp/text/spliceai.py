@@ -41,8 +41,6 @@ def network_files(numbers: Sequence[int] = NETWORKS) -> list[Path]:
 
 
 class SpliceAI:
-    """The mean of some of the five networks."""
-
     name = "SpliceAI"
     context = CONTEXT
 

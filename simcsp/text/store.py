@@ -22,8 +22,6 @@ _STORE_VERSION = 3  # of the files in the cache: others are rebuilt
 
 @dataclass(frozen=True)
 class Record:
-    """One FASTA record inside a store."""
-
     name: str
     offset: int
     """Index of its first base in the store."""
@@ -122,7 +120,6 @@ def _hash_once(path: Path, *file: int) -> str:
 
 
 def _distinct(paths: list[Path], names: list[str]) -> list[str]:
-    """The names of files, or `folder/file` or else the whole path of all where two names are alike."""
     whole = [str(path.resolve()) for path in paths]
     for tried in (names, [f"{path.parent.name}/{path.name}" for path in paths], whole):
         if len(set(tried)) == len(paths):

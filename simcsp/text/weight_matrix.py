@@ -116,7 +116,6 @@ def _flanks(store: TokenStore, record: int, minus: int, boundary: int) -> np.nda
 def _decoys(
     store: TokenStore, real: np.ndarray, site: str, how_many: int, rng: np.random.Generator
 ) -> list[np.ndarray]:
-    """Flanks of random GT / AG that no annotation calls a site, on the strands and records of the real ones."""
     strands, sequences = np.unique(real[:, :2], axis=0), []
     share = -(-how_many // len(strands))
     for record, minus in strands.tolist():

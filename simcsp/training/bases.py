@@ -268,7 +268,6 @@ class Fit:
         return Labeller(model.eval(), IDENTITY, self.accelerator.device, self.accelerator.autocast)
 
     def save(self) -> None:
-        """Write the state that the same command resumes from."""
         counts = {name: getattr(self, name) for name in _COUNTS}
         self.run.save_state(counts | pack_state(self.accelerator, **self.parts))
 
@@ -309,7 +308,6 @@ def fit_bases(
 def start_fit(
     config: Config, text: Text, run: RunFolder, accelerator: Accelerator, arm: Arm, seed: int, fold: int
 ) -> Fit:
-    """A fresh model with its optimiser."""
     settings = config.bases
     model = build_model(settings, arm.source, arm.name == "fresh", seed, fold).to(accelerator.device)
     trained = [{**g, "params": [p for p in g["params"] if p.requires_grad]} for g in decay_groups(model, _WEIGHT_DECAY)]
@@ -407,7 +405,6 @@ def build_model(settings: BasesConfig, source: ModelConfig | None, fresh: bool, 
 
 
 def shape_of(settings: BasesConfig) -> Shape:
-    """The sizes of a configuration's model."""
     own = [item.name for item in dataclasses.fields(Shape) if hasattr(settings, item.name)]
     return Shape(**{name: getattr(settings, name) for name in own})
 

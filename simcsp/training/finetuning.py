@@ -112,7 +112,6 @@ def run_arm(setup: FoldSetup, arm: Arm, site: str, seed: int) -> None:
 
 
 def run_fold(setup: FoldSetup, fold: Fold, start: Start) -> None:
-    """Fit and score one fold by itself."""
     if setup.settings.stages == ["probe"]:
         fit_probe(setup, fold, start)
     else:
@@ -130,7 +129,6 @@ def run_annotation_probe(setup: FoldSetup, waiting: list[Fold], start: Start) ->
 
 
 def run_floor(setup: FoldSetup, arm: Arm, waiting: list[Fold]) -> None:
-    """Fit and score a floor in folds that are not finished."""
     predict = None
     if arm.name in OF_ANNOTATION:  # the same for all folds
         config = setup.config
@@ -190,7 +188,6 @@ def _keep_epoch(setup: FoldSetup, folds: list[Fold], epoch: int, start: Start) -
 
 
 def _auc_at(setup: FoldSetup, path: Path, epoch: int) -> float:
-    """Validation AUC of a fold after an epoch, once the worker that has the fold has written it."""
     while True:
         for row in read_metrics(path):
             if row["step"] == epoch:

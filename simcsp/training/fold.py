@@ -87,7 +87,6 @@ def begin_fit(setup: FoldSetup, fold: Fold, start: Start) -> Fit:
 
 
 def pack(setup: FoldSetup, fit: Fit) -> dict[str, Any]:
-    """All that resuming needs."""
     progress = {name: getattr(fit, name) for name in ("epoch", "stage", "stage_began", "best")}
     parts = {"model": fit.model, "optimizer": fit.optimizer, "scheduler": fit.scheduler}
     return progress | pack_state(setup.accelerator, **parts)
@@ -253,7 +252,6 @@ def predict_from_features(setup: FoldSetup, model: Classifier, features: torch.T
 
 
 def keep_best(fold: Fold, fit: Fit) -> None:
-    """Save the current weights as the best so far."""
     with replace_folder(checkpoint_path(fold.run.path)) as folder:
         save_classifier(fit.model, folder)
 
@@ -322,7 +320,6 @@ def start_nmi(setup: FoldSetup, start: Start, bert: BertModel) -> float:
 
 
 def motif_nmi(setup: FoldSetup, bert: BertModel) -> float:
-    """NMI of the motif sites."""
     settings = setup.config.evaluate
     encoder = Encoder(bert, "centre", settings.batch_size, setup.accelerator.autocast)
     return measure_nmi(encoder, setup.motifs, settings.nmi_layer, setup.config.seed)["nmi"]
@@ -348,7 +345,6 @@ def score_floor(setup: FoldSetup, fold: Fold, predict_site: Predict | None) -> N
 
 
 def labelled(setup: FoldSetup, index: np.ndarray) -> Labelled:
-    """Windows of an index as floors take them."""
     return Labelled(setup.ids[index], setup.windows.labels[index], setup.windows.sites[index])
 
 

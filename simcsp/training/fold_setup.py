@@ -46,7 +46,6 @@ class FoldJob:
 
     @property
     def key(self) -> FitKey:
-        """Which fit of the run it is."""
         pretrain_seed = self.arm.pretrain_seed if self.arm.several else None
         return FitKey(self.arm.name, self.site, self.seed, self.fold, pretrain_seed, self.train_windows, self.draw)
 
@@ -73,7 +72,6 @@ class FoldSetup:
 
     @property
     def settings(self) -> FinetuneConfig:
-        """Those of fine-tuning."""
         return self.config.finetune
 
     def stop_if_asked(self) -> None:

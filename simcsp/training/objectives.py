@@ -24,7 +24,6 @@ ALL = slice(None)
 
 
 def alone(count: torch.Tensor) -> torch.Tensor:
-    """The mean over one process."""
     return count
 
 

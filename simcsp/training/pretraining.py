@@ -151,7 +151,6 @@ class Training:
 
     @property
     def parts(self) -> dict[str, object]:
-        """What has a state of its own."""
         return {"model": self.model, "head": self.head, "optimizer": self.optimizer, "scheduler": self.scheduler}
 
     def state(self) -> dict[str, object]:
@@ -161,7 +160,6 @@ class Training:
         return progress | pack_state(self.accelerator, **self.parts)
 
     def load(self, state: dict[str, object]) -> None:
-        """Resume from what `state` gave."""
         self.step, self.best, self.count = (state[key] for key in ("step", "best", "count"))
         self.sums.copy_(torch.tensor([*state["sums"], 0.0]))
         self.skipped = state.get("skipped", 0)  # older states do not have these two
@@ -337,7 +335,6 @@ def batches(training: Training, text: WindowSampler | SiteSampler, seed: int) ->
 
 
 def cost_of_step(shared: Pretraining, model: BertConfig, pooling: str, stage: PretrainConfig, window: int) -> Step:
-    """What a step costs in each process, on this device."""
     accelerator, count = shared.accelerator, shared.processes.count
     precision = "fp32" if accelerator.mixed_precision == "no" else accelerator.mixed_precision
     return Step(model, stage, window, pooling, precision, count, accelerator.device.type)

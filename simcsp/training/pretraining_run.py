@@ -59,8 +59,6 @@ def stage_inputs(
 ) -> dict[str, str]:
     """Hashes of all that a stage reads."""
     inputs = {"text": text.store.sha256, "intervals": text.intervals.sha256, **validation.inputs}
-    if data.max_repeat_share < 1:
-        inputs["repeats"] = text.store.manifest["lower_sha256"]
     if stage.masking == "sites":
         inputs["annotation"] = content_hashes(data.annotation)
     if isinstance(text, SiteSampler):
@@ -112,7 +110,6 @@ class PretrainingRun:
 
     @property
     def finished(self) -> bool:
-        """Whether the stage was trained to its end before."""
         return self.folder.finished
 
     def check(self, model: nn.Module) -> None:
@@ -172,7 +169,6 @@ class PretrainingRun:
         return floors
 
     def count_step(self) -> None:
-        """One more step has been taken."""
         self.bar.update()
 
     def record(self, training: Training, row: dict[str, float]) -> None:
@@ -211,7 +207,6 @@ class PretrainingRun:
         return scores
 
     def _keep(self, training: Training, scores: dict[str, float]) -> None:
-        """This checkpoint, once more where it is the best by a proxy, and not more of them than save_total_limit."""
         saved = self.save(training, layout.step_name(training.step))
         for proxy in PROXIES:
             if proxy in scores and scores[proxy] > training.best.get(proxy, {"value": -np.inf})["value"]:
@@ -231,7 +226,6 @@ class PretrainingRun:
         return target
 
     def save_state(self, training: Training) -> None:
-        """Keep all that resuming needs."""
         self.folder.save_state(training.state())
 
     def finish(self, training: Training) -> None:

@@ -71,7 +71,6 @@ class Processes:
         return box[0]
 
     def wait(self) -> None:
-        """Until all have come here."""
         self.most(0)
 
 
@@ -108,7 +107,6 @@ class DrawsOfRows:
 
 
 def processes_of(accelerator: Accelerator) -> Processes:
-    """Those that an accelerator has joined."""
     return Processes(accelerator.process_index, accelerator.num_processes, accelerator.device)
 
 

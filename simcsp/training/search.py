@@ -114,7 +114,6 @@ def check_same(study: optuna.Study, config: Config, sections: tuple[str, ...], i
 
 
 def lock_of(config: Config, number: int) -> Path:
-    """The file that the process of a trial holds a lock on."""
     return config.folder / f"{trial_name(number)}{LOCK}"
 
 
@@ -169,7 +168,6 @@ class Journal(JournalFileBackend):
         self.trim()
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Add lines to the file."""
         self.trim()
         super().append_logs(logs)
 

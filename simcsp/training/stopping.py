@@ -30,7 +30,6 @@ class StopSignal:
 
     @property
     def asked(self) -> bool:
-        """Whether a signal has come."""
         return self.number != 0
 
     def _ask(self, number: int, frame: Any) -> None:

@@ -52,7 +52,6 @@ class Curves:
 
     @property
     def writer(self) -> SummaryWriter:
-        """Opened on first use."""
         if self._writer is None:
             self._writer = SummaryWriter(str(self.path))
         return self._writer
@@ -102,7 +101,6 @@ class Curves:
             self._writer.flush()
 
     def close(self) -> None:
-        """Flush what is written."""
         if self._writer is not None:
             self._writer.close()
             self._writer = None
@@ -270,7 +268,6 @@ def stage_settings(values: dict[str, Any]) -> dict[str, object]:
 
 
 def _show_epochs(writer: SummaryWriter, prefix: str, fits: list[list[dict[str, float]]]) -> None:
-    """Mean, least and most of the fits at each epoch that at least half of them have."""
     rows = pd.DataFrame([row for fit in fits for row in fit if "train/loss" in row])
     for key, name in _SCORES.items():
         if key not in rows:

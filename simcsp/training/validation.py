@@ -54,7 +54,6 @@ class Validation:
         return self.measure(model, pooling)[0]
 
     def measure(self, model: BertForMaskedLM, pooling: str) -> tuple[dict[str, float], Embedded]:
-        """The scores, and the vectors and states that they are of."""
         settings = self.settings
         encoder = Encoder(model.bert, pooling, settings.batch_size, self.autocast)
         scores: dict[str, float] = {}
@@ -86,7 +85,6 @@ class Validation:
 
 
 def build_validation(config: Config, autocast: Autocast) -> Validation:
-    """Read the windows and sites that a config validates on."""
     ids = labels = groups = None
     inputs = {}
     if config.data.spliceator is not None:
