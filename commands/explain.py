@@ -17,15 +17,7 @@ from simcsp.core.config import Config
 from simcsp.core.device import build_accelerator
 from simcsp.core.errors import InputError
 from simcsp.core.files import refuse_input_as_output, replacing, written_aside
-from simcsp.genome.explain import (
-    BRANCH_POINT,
-    BRANCH_ROOM,
-    PLACES,
-    about_branch_points,
-    annotated_sites,
-    bases_score,
-    strongest,
-)
+from simcsp.genome.explain import PLACES, annotated_sites, bases_score, strongest
 from simcsp.genome.regions import find_spans
 from simcsp.metrics.mutagenesis import LETTERS, Score, substitution_drops
 from simcsp.model.ensemble import load_ensemble
@@ -39,8 +31,7 @@ if TYPE_CHECKING:
 HELP = """\
 In-silico mutagenesis of annotated sites: what the score (a logit) of a site loses when one base is another. Writes a
 logo of the bases that support the call above the mean of every substitution, and the numbers beside it as TSV.
-SOURCE as in predict. The sites of the highest scores are taken, since those are what the model has learnt. A branch
-point lies elsewhere in each intron: OUT.branch.png (.svg, .pdf) has acceptors by the A of a YTNAY before."""
+SOURCE as in predict. The sites of the highest scores are taken, since those are what the model has learnt."""
 
 
 def show_explain(words: list[str]) -> None:
@@ -55,7 +46,7 @@ def show_explain(words: list[str]) -> None:
     if asked.out.suffix not in (".png", ".svg", ".pdf"):
         raise InputError(f"explain: --out {asked.out} must end in .png, .svg or .pdf")
     source, genome, given = split_inputs("explain", asked.inputs)
-    for written in (asked.out, asked.out.with_suffix(".tsv"), asked.out.with_suffix(f".branch{asked.out.suffix}")):
+    for written in (asked.out, asked.out.with_suffix(".tsv")):
         refuse_input_as_output(written, [source, genome, given, asked.annotation])
     config = model_config(source, given, others)
     accelerator = build_accelerator(config.device, config.precision)
@@ -64,7 +55,7 @@ def show_explain(words: list[str]) -> None:
     spans, annotated = find_spans(asked.region, store), read_truth(asked.annotation, store)
     from simcsp.report.logo import Mutagenesis  # matplotlib takes a while
 
-    panels, branch = {}, None
+    panels = {}
     for kind, (score, length) in scorers.items():
         sites = annotated_sites(annotated, spans, store, kind, length)
         if not len(sites):
@@ -75,16 +66,13 @@ def show_explain(words: list[str]) -> None:
         before, after = (min(reach, length // 2) for reach in PLACES[kind])
         offsets = np.arange(-before, after)
         drops = substitution_drops(score, windows, offsets + length // 2)
-        texts = windows[:, offsets + length // 2]
-        panels[kind] = panel = Mutagenesis.of(texts, drops, offsets)
+        panels[kind] = panel = Mutagenesis.of(windows[:, offsets + length // 2], drops, offsets)
         top = np.sort(np.argsort(-panel.heights.sum(axis=1))[:6])
         shown = ", ".join(f"{panel.positions[i]:+d} {LETTERS[panel.heights[i].argmax()]}" for i in top)
         print(
             f"{kind}: {len(windows)} of {len(sites)} sites, logits {logits[-1]:.2f} to {logits[0]:.2f}; most at {shown}"
         )
-        if kind == "acceptor" and before >= BRANCH_POINT[1] + BRANCH_ROOM:
-            branch = _branch_point(texts, drops, before)
-    write_panels(panels, branch, f"In-silico mutagenesis, {source.name}", asked.out)
+    write_panels(panels, f"In-silico mutagenesis, {source.name}", asked.out)
 
 
 def scorers_of(source: Path, config: Config, accelerator: Accelerator) -> dict[str, tuple[Score, int]]:
@@ -97,39 +85,16 @@ def scorers_of(source: Path, config: Config, accelerator: Accelerator) -> dict[s
     return {kind: (partial(ensemble.logits, kind=kind), ensemble.length) for kind in ensemble.groups}
 
 
-def write_panels(panels: dict[str, Mutagenesis], branch: Mutagenesis | None, title: str, out: Path) -> None:
+def write_panels(panels: dict[str, Mutagenesis], title: str, out: Path) -> None:
     from simcsp.report.logo import mutagenesis_plot
 
-    figures = {out: mutagenesis_plot(panels, title)}
-    rows = [row for kind, panel in panels.items() for row in _rows(kind, panel, panel.positions)]
-    if branch is not None:
-        aligned = mutagenesis_plot({"branch point": branch}, title, "the A of YTNAY before acceptors")
-        figures[out.with_suffix(f".branch{out.suffix}")] = aligned
-        rows += _rows("branch point", branch, branch.offsets)
-    for path, figure in figures.items():
-        with replacing(path) as aside:
-            figure.savefig(aside, dpi=150)
+    with replacing(out) as aside:
+        mutagenesis_plot(panels, title).savefig(aside, dpi=150)
+    rows = []
+    for kind, panel in panels.items():
+        for place, *pair in zip(panel.positions, panel.heights, panel.drops):
+            rows += [(kind, place, *row) for row in zip(LETTERS, *pair)]
     table = pd.DataFrame(rows, columns=["type", "position", "base", "height", "drop"])
     with written_aside(out.with_suffix(".tsv")) as handle:
         table.to_csv(handle, sep="\t", index=False, float_format="%.4f", na_rep="NA")
-    print(", ".join(map(str, [*figures, out.with_suffix(".tsv")])))
-
-
-def _branch_point(texts: np.ndarray, drops: np.ndarray, boundary: int) -> Mutagenesis | None:
-    """Acceptors by their branch points' A; None where none has one. As `about_branch_points`."""
-    from simcsp.report.logo import Mutagenesis
-
-    windows, window_drops, others = about_branch_points(texts, drops, boundary)
-    first, last = BRANCH_POINT
-    print(f"branch point: {len(windows)} of {len(texts)} acceptors have YTNAY {first} to {last} nt before them", end="")
-    if not len(windows):
-        print()
-        return None
-    panel = Mutagenesis.of(windows, window_drops, np.arange(-BRANCH_ROOM, BRANCH_ROOM + 1))
-    print(f"; changing its A costs {panel.heights[BRANCH_ROOM].sum():.3f}, another A before C or T {others:.3f}")
-    return panel
-
-
-def _rows(kind: str, panel: Mutagenesis, positions: np.ndarray) -> list[tuple]:
-    places = zip(positions, panel.heights, panel.drops)
-    return [(kind, place, *row) for place, *pair in places for row in zip(LETTERS, *pair)]
+    print(f"{out}, {out.with_suffix('.tsv')}")

@@ -18,8 +18,7 @@ _COLOURS = dict(zip(LETTERS, ("#009E73", "#0072B2", "#E69F00", "#D55E00")))  # o
 @dataclass(frozen=True)
 class Mutagenesis:
     """heights, drops: float [places, 4] of `logo_heights` and `mean_drops`; offsets [places]: of each place from the
-    boundary of exon and intron, which lies before offset 0 (or as `mutagenesis_plot` is told); windows: how many were
-    asked about."""
+    boundary of exon and intron, which lies before offset 0; windows: how many were asked about."""
 
     heights: np.ndarray
     drops: np.ndarray
@@ -37,11 +36,8 @@ class Mutagenesis:
         return self.offsets + (self.offsets >= 0)
 
 
-def mutagenesis_plot(panels: dict[str, Mutagenesis], title: str, origin: str = "") -> Figure:
-    """One column a kind of site: the logo above, the mean drop of the logit by place and new base below.
-
-    origin: what the base at offset 0 is, where that is no boundary's.
-    """
+def mutagenesis_plot(panels: dict[str, Mutagenesis], title: str) -> Figure:
+    """One column a kind of site: the logo above, the mean drop of the logit by place and new base below."""
     widths = [max(len(panel.offsets), 12) for panel in panels.values()]
     figure, axes = plt.subplots(
         2, len(panels), figsize=(0.16 * sum(widths) + 2.5, 5), squeeze=False, sharex="col", sharey="row",
@@ -54,15 +50,12 @@ def mutagenesis_plot(panels: dict[str, Mutagenesis], title: str, origin: str = "
         above.set_title(f"{name} ({panel.windows:,} true sites)", fontsize=10)
         image = below.imshow(panel.drops.T, aspect="auto", cmap="PuOr_r", vmin=-most, vmax=most)
         below.set_yticks(range(len(LETTERS)), list(LETTERS))
-        if origin:
-            numbers, shown = panel.offsets, np.flatnonzero(panel.offsets % 2 == 0)
-        else:
-            numbers = panel.positions
-            shown = np.flatnonzero((numbers == -1) | (numbers % 5 == 0) | (at == 0))
-            for axis in (above, below):
-                axis.axvline(np.searchsorted(panel.offsets, 0) - 0.5, color="black", linewidth=1, linestyle=":")
-        below.set_xticks(shown, [f"{number:+d}" if number else "0" for number in numbers[shown]], fontsize=8)
-        below.set_xlabel(f"position from {origin or 'the boundary (-1: last base before it)'}")
+        numbers = panel.positions
+        shown = np.flatnonzero((numbers == -1) | (numbers % 5 == 0) | (at == 0))
+        for axis in (above, below):
+            axis.axvline(np.searchsorted(panel.offsets, 0) - 0.5, color="black", linewidth=1, linestyle=":")
+        below.set_xticks(shown, [f"{number:+d}" for number in numbers[shown]], fontsize=8)
+        below.set_xlabel("position from the boundary (-1: last base before it)")
     axes[0, 0].set_ylabel("mean drop of the logit")
     axes[1, 0].set_ylabel("changed to")
     figure.colorbar(image, ax=axes[1], label="mean drop of the logit")

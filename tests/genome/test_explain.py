@@ -8,7 +8,7 @@ from conftest import other_strand, put, random_bases, refusal, write_fasta
 from test_predict import FP32, each_config_is_parsed_once, make_run, save_random  # noqa: F401
 
 import evaluate
-from simcsp.genome.explain import about_branch_points, annotated_sites, bases_score
+from simcsp.genome.explain import annotated_sites, bases_score
 from simcsp.model.bases import Labeller, load_bases
 from simcsp.text.alphabet import encode
 from simcsp.text.known_introns import read_truth
@@ -88,7 +88,7 @@ def test_sites_of_both_strands_are_read_as_their_strand_is(places, tmp_path):
         assert not len(annotated_sites(read_truth(introns, store), spans, store, kind, 2 * MARGIN + 2400))
 
 
-def test_the_boxed_model_rests_on_gt_and_ag(places, call, capsys, tmp_path):
+def test_the_boxed_model_rests_on_gt_and_ag(places, call, tmp_path):
     fasta, introns = places
     call(evaluate, "explain", fasta, "--annotation", introns, "--out", tmp_path / "x.png", *FP32)
     table = pd.read_csv(tmp_path / "x.tsv", sep="\t")
@@ -96,22 +96,6 @@ def test_the_boxed_model_rests_on_gt_and_ag(places, call, capsys, tmp_path):
     for kind, motif in (("donor", {1: "G", 2: "T"}), ("acceptor", {-2: "A", -1: "G"})):
         highest = tall.loc[kind]["height"].nlargest(2).index
         assert set(highest) == set(motif) and all(tall.loc[kind, at]["base"] == base for at, base in motif.items())
-    assert "branch point: 3 of 3 acceptors have YTNAY" in capsys.readouterr().out
-    assert (tmp_path / "x.branch.png").is_file()
-    there = table[(table["type"] == "branch point") & table["drop"].isna()].set_index("position")["base"]
-    assert "".join(there.loc[-5:1]) == "TACTAAC"
-
-
-def test_acceptors_are_laid_by_the_branch_point_that_is_nearest_to_the_usual_place():
-    drops = np.random.default_rng(0).random((3, 60, 4)).astype(np.float32)
-    plain = "G" * 60
-    one = put(put(put(plain, 20, "CTGAC"), 8, "CTGAC"), 40, "CTGAC")  # A at 23, 27 nt before; 39; too near
-    other = put(put(plain, 10, "AAAG"), 25, "GAC")  # As before A and G do not count
-    texts, mine, others = about_branch_points(np.stack([encode(text) for text in (plain, one, other)]), drops, 50)
-    assert texts.tolist() == [encode(one[17:30]).tolist()] and np.array_equal(mine[0], drops[1, 17:30])
-    assert others == pytest.approx(drops[2, 26].sum() / 3)
-    none = about_branch_points(encode(plain)[None], drops[:1], 50)
-    assert none[0].shape == (0, 13) and none[1].shape == (0, 13, 4) and np.isnan(none[2])
 
 
 def test_models_of_windows_are_asked_for_the_mean_of_their_logits(places, call, capsys, tmp_path):
