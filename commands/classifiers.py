@@ -18,7 +18,7 @@ from simcsp.core.errors import InputError
 from simcsp.core.files import sha256_file, write_text
 from simcsp.core.provenance import seal
 from simcsp.labels.spliceator import Windows, benchmark_species, load_benchmark
-from simcsp.labels.splits import fold_count, has_training_windows, read_windows
+from simcsp.labels.splits import has_training_windows, read_windows
 from simcsp.metrics.benchmark import (
     Curve,
     Resemblance,
@@ -83,7 +83,7 @@ def show_benchmark(source: Path, config: Config) -> None:
     ensembles, notes = ask_members(folders, config, accelerator, windows, splits, sets, resemblance)
     trained = np.unique(np.concatenate([fold["train"] for fold in splits.folds["both"]]))
     notes += resemblance_remarks(resemblance, trained, sets)
-    notes += missing_folds(ensembles, fold_count(config.data.folds, config.data.num_folds))
+    notes += missing_folds(ensembles, config.data.fold_count)
     rows, table, curves = score_ensembles(ensembles, sets)
     print("benchmark species, mean ensemble of the folds (both/donor: fitted on both, scored on donors)")
     print("f1_folds: mean over folds; f1_tuned: at the threshold tuned on validation windows; all others: at .5")

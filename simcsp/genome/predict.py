@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, TextIO
 from simcsp.core.errors import InputError
 from simcsp.core.files import sha256_file, written_aside
 from simcsp.genome.journal import Journal
-from simcsp.genome.resume import scan_on
-from simcsp.genome.scan import Scan, Scored
+from simcsp.genome.scan import Scan, Scored, scan_on
 from simcsp.genome.tracks import write_bigwigs, write_scores
 from simcsp.genome.truth import Truth
 

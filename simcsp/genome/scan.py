@@ -5,12 +5,14 @@ A site is a GT (donor) or AG (acceptor), or any two bases; its score is that of 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from simcsp.genome.regions import Span
+from simcsp.genome.journal import Journal
+from simcsp.genome.regions import Span, spans_after
 from simcsp.model.bases import TYPES, Labeller
 from simcsp.model.embedding import check_numbers
 from simcsp.text.alphabet import N
@@ -60,6 +62,37 @@ class Scored:
     def joined(cls, parts: Sequence[Scored]) -> Scored:
         columns = (np.concatenate([getattr(part.sites, name) for part in parts]) for name in Sites.__dataclass_fields__)
         return cls(Sites(*columns), np.concatenate([part.score for part in parts]))
+
+
+_COLUMNS = (("record", np.int32), ("boundary", np.int64), ("kind", np.uint8))
+
+
+def scan_on(scan: Scan, min_score: float, journal: Journal | None) -> Iterator[tuple[Scored, int, int]]:
+    """(sites of at least min_score, sites scored, positions passed) of all spans, those of the journal first: a scan
+    that is stopped at any instant goes on to the same bytes."""
+    done = 0
+    for payload in journal.entries() if journal else ():
+        facts, _, rest = payload.partition(b"\n")
+        entry = json.loads(facts)
+        done += entry["passed"]
+        yield _unpacked(rest, entry["kept"]), entry["scored"], entry["passed"]
+    for block, passed in scan.blocks(spans_after(scan.spans, done)):
+        kept = block.take(block.score >= min_score)
+        if journal:
+            entry = {"kept": len(kept), "scored": len(block), "passed": passed}
+            columns = [getattr(kept.sites, name).astype(dtype) for name, dtype in _COLUMNS]
+            content = b"".join(column.tobytes() for column in (*columns, kept.score))
+            journal.add(json.dumps(entry).encode() + b"\n" + content)
+        yield kept, len(block), passed
+
+
+def _unpacked(content: bytes, count: int) -> Scored:
+    columns, start = [], 0
+    for dtype in (*(dtype for _, dtype in _COLUMNS), np.float64):
+        columns.append(np.frombuffer(content, dtype, count, start))
+        start += columns[-1].nbytes
+    record, boundary, kind, score = columns
+    return Scored(Sites(record.astype(np.intp), boundary, kind.astype(np.intp)), score)
 
 
 def passes(store: TokenStore, spans: Sequence[Span], labeller: Labeller) -> Iterator[list[Span]]:

@@ -85,18 +85,13 @@ class Splits:
     folds: dict[str, list[dict[str, np.ndarray]]]
 
 
-def fold_count(method: str, num_folds: int) -> int:
-    """Folds that data.folds and data.num_folds ask for: the published rules have numbers of their own."""
-    return {"grouped": num_folds, "published": PUBLISHED_FOLDS, "simcsp": SIMCSP_FOLDS}[method]
-
-
 def make_splits(windows: Windows, method: str, num_folds: int, selection_share: float, seed: int) -> Splits:
     """Cut the selection share, then the folds of the rest, for donors, acceptors and both.
 
     Under `grouped`, near-duplicates and windows of one gene are never parted, neither by the selection share nor by the
     folds nor across site types. Raises InputError when a class has fewer windows than there are folds.
     """
-    count = fold_count(method, num_folds)
+    count = {"published": PUBLISHED_FOLDS, "simcsp": SIMCSP_FOLDS}.get(method, num_folds)
     strata = windows.strata
     _require(strata, np.arange(len(windows)), count, f"data.folds ({method})")
     groups = _linked(windows) if method == "grouped" else np.arange(len(windows))
@@ -198,50 +193,46 @@ def _require(strata: np.ndarray, index: np.ndarray, count: int, field: str) -> N
 # -- splits on disk ----------------------------------------------------------------------------------------------------
 
 
-def save_or_load_splits(
-    folder: Path, windows: Windows, method: str, num_folds: int, selection_share: float, seed: int, source: str = ""
-) -> Splits:
+def save_or_load_splits(folder: Path, windows: Windows, data: DataConfig) -> Splits:
     """The splits of a run: made once by make_splits and saved in `folder`, from then on read back.
 
     folder/splits.json holds the settings and the hash of the data, folder/<site>.csv one row a window with its part in
-    each fold ('train', 'val', 'test', or 'selection'). source: where the windows come from. Raises InputError, naming
-    the difference, when the data or the settings are not those of the saved splits.
+    each fold ('train', 'val', 'test', or 'selection'). Raises InputError, naming the difference, when the data or the
+    settings are not those of the saved splits.
     """
     meta = folder / SPLITS_RECORD
     if not meta.is_file():
-        splits = make_splits(windows, method, num_folds, selection_share, seed)
+        splits = _made(windows, data)
         hashes = {}
         for site, folds in splits.folds.items():
             path = folder / f"{site}.csv"
             write_text(path, _to_csv(windows, splits.selection, folds))
             hashes[path.name] = sha256_file(path)
-        settings = _split_settings(windows, method, num_folds, selection_share, seed)
         species = {"species": sorted(set(windows.groups.tolist()))}
-        write_json(meta, settings | species | {"sha256": hashes})  # last: its presence means complete
+        # last: its presence means complete
+        write_json(meta, _split_settings(windows, data) | species | {"sha256": hashes})
     # Read back even when just made: the order of the indices must not depend on which run came first.
-    return read_splits(folder, windows, method, num_folds, selection_share, seed, source)
+    return read_splits(folder, windows, data)
 
 
-def read_splits(
-    folder: Path, windows: Windows, method: str, num_folds: int, selection_share: float, seed: int, source: str = ""
-) -> Splits:
+def read_splits(folder: Path, windows: Windows, data: DataConfig) -> Splits:
     """The splits saved in `folder`, or where there are none those that would be saved; writes nothing.
 
     Raises InputError, naming the difference, when the data or the settings are not those of the saved splits.
     """
     meta = folder / SPLITS_RECORD
     if not meta.is_file():
-        made = make_splits(windows, method, num_folds, selection_share, seed)
+        made = _made(windows, data)
         in_order = {  # of the windows, as the saved tables have them
             site: [{part: np.sort(index) for part, index in fold.items()} for fold in folds]
             for site, folds in made.folds.items()
         }
         return Splits(np.sort(made.selection), in_order)
-    settings = _split_settings(windows, method, num_folds, selection_share, seed)
+    settings = _split_settings(windows, data)
     saved = read_json(meta, REMEDY)
     changed = [f"{key} was {saved.get(key)}, now {value}" for key, value in settings.items() if saved.get(key) != value]
     if saved.get(_DATA) != settings[_DATA]:
-        changed[-1] = f"the windows have changed: data.spliceator {source}"
+        changed[-1] = f"the windows have changed: data.spliceator {data.spliceator}"
     if changed:
         raise InputError(f"{meta}: made from other data or settings ({'; '.join(changed)}): use another --name")
     read = {}
@@ -252,14 +243,16 @@ def read_splits(
     return Splits(read["both"][0], {site: folds for site, (_, folds) in read.items()})
 
 
-def _split_settings(
-    windows: Windows, method: str, num_folds: int, selection_share: float, seed: int
-) -> dict[str, str | int | float]:
+def _made(windows: Windows, data: DataConfig) -> Splits:
+    return make_splits(windows, data.folds, data.num_folds, data.selection_share, data.split_seed)
+
+
+def _split_settings(windows: Windows, data: DataConfig) -> dict[str, str | int | float]:
     return {
-        "folds": method,
-        "num_folds": fold_count(method, num_folds),
-        "selection_share": float(selection_share),
-        "split_seed": int(seed),
+        "folds": data.folds,
+        "num_folds": data.fold_count,
+        "selection_share": float(data.selection_share),
+        "split_seed": int(data.split_seed),
         "windows": len(windows),
         _DATA: windows.sha256,
     }
@@ -297,18 +290,14 @@ def _from_csv(path: Path, windows: Windows) -> tuple[np.ndarray, list[dict[str, 
 def load_windows(data: DataConfig, folder: Path) -> tuple[Windows, Splits]:
     """The labelled windows of a run and their splits, made on first use under `folder`/splits: runs/<name>."""
     windows = training_windows(data)
-    return windows, save_or_load_splits(folder / SPLITS, windows, *_how_to_split(data))
+    return windows, save_or_load_splits(folder / SPLITS, windows, data)
 
 
 def read_windows(data: DataConfig, folder: Path) -> tuple[Windows, Splits]:
     """The same for who only reads: a folder without splits stays without, and has those that `load_windows` would
     make."""
     windows = training_windows(data)
-    return windows, read_splits(folder / SPLITS, windows, *_how_to_split(data))
-
-
-def _how_to_split(data: DataConfig) -> tuple[str, int, float, int, str]:
-    return data.folds, data.num_folds, data.selection_share, data.split_seed, data.spliceator
+    return windows, read_splits(folder / SPLITS, windows, data)
 
 
 def training_windows(data: DataConfig) -> Windows:

@@ -12,16 +12,14 @@ from pathlib import Path
 
 import numpy as np
 from scipy.special import expit
-from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score, roc_auc_score
 from sklearn.model_selection import GroupKFold
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from simcsp.core.errors import InputError
 from simcsp.core.files import read_table
 from simcsp.labels.placed import Placed
 from simcsp.metrics.conservation import one_hot_bases
+from simcsp.metrics.proxies import fit_logistic
 from simcsp.metrics.scores import ap_interval, score_against
 from simcsp.text.alphabet import A, N, encode
 from simcsp.text.kmers import shared_windows
@@ -172,8 +170,7 @@ def logistic_chances(
 
     def fit(rows: np.ndarray, asked: np.ndarray) -> np.ndarray:
         known = labels[rows] != IGNORED
-        model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000))
-        model.fit(features[rows][known].astype(np.float32), labels[rows][known])
+        model = fit_logistic(features[rows][known].astype(np.float32), labels[rows][known], 0.01)
         flat = asked.reshape(-1, asked.shape[-1]).astype(np.float32)
         return model.predict_proba(flat)[:, 1].reshape(-1, WIDTH) if len(flat) else np.zeros((0, WIDTH))
 

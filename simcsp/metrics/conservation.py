@@ -5,12 +5,10 @@ from __future__ import annotations
 from contextlib import nullcontext
 
 import numpy as np
-from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, roc_auc_score
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from transformers import BertModel
 
+from simcsp.metrics.proxies import fit_logistic
 from simcsp.metrics.scores import ap_interval
 from simcsp.model.embedding import Autocast, read_batches
 from simcsp.model.encoder import hidden_states
@@ -48,8 +46,7 @@ def conservation_rows(features: dict[str, np.ndarray], conserved: np.ndarray, se
         odds = {}
         for name, values in features.items():
             flat = values.reshape(len(labels), -1)
-            model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
-            model.fit(flat[~test].astype(np.float32), labels[~test])
+            model = fit_logistic(flat[~test].astype(np.float32), labels[~test], 1.0)
             odds[name] = model.decision_function(flat[test].astype(np.float32))
         truth = labels[test]
         low, high = ap_interval(truth, odds["ours"], window[test], seed) or (None, None)

@@ -10,14 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from scipy.stats import rankdata
-from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score
 from sklearn.model_selection import GroupKFold
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from transformers import BertForMaskedLM
 
 from simcsp.labels.variants import Variants
+from simcsp.metrics.proxies import fit_logistic
 from simcsp.metrics.scores import ap_interval
 from simcsp.model.bases import Labeller
 from simcsp.model.embedding import token_batches
@@ -278,7 +276,6 @@ def probe(features: np.ndarray, positive: np.ndarray, group: np.ndarray) -> np.n
     out."""
     odds, labels = np.zeros(len(features)), positive.astype(int)
     for train, test in GroupKFold(FOLDS).split(features, labels, group):
-        model = make_pipeline(StandardScaler(), LogisticRegression(C=0.001, max_iter=1000))
-        model.fit(features[train].astype(np.float32), labels[train])
+        model = fit_logistic(features[train].astype(np.float32), labels[train], 0.001)
         odds[test] = model.decision_function(features[test].astype(np.float32))
     return odds

@@ -3,7 +3,6 @@ to one another."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -75,11 +74,8 @@ class Processes:
 
 
 class DrawsOfRows:
-    """Of the arrays [count, ...] that a generator would draw, the rows `own`: asked for [own, ...], it gives the same
-    numbers, and moves the generator as far.
-
-    rng: of numpy's default PCG64, which is moved past the floats of other rows without drawing them.
-    """
+    """Of the arrays [count, ...] that a generator draws, the rows `own`: asked for [own, ...], it gives those, and
+    moves the generator as far as one process alone would."""
 
     def __init__(self, rng: np.random.Generator, own: slice, count: int) -> None:
         self.rng = rng
@@ -87,23 +83,13 @@ class DrawsOfRows:
         self.count = count
 
     def random(self, size: tuple[int, ...]) -> np.ndarray:
-        """float64 [own, ...], of which each takes one number of the generator's."""
-        width = math.prod(size[1:])
-        self._skip(self.own.start * width)
-        drawn = self.rng.random(size)
-        self._skip((self.count - self.own.stop) * width)
-        return drawn
+        """float64 [own, ...]."""
+        return self.rng.random((self.count, *size[1:]))[self.own]
 
     def integers(self, low: int, high: int, size: int | tuple[int, ...], **options: Any) -> np.ndarray:
-        """[own, ...]; how many numbers these take depends on what they are, so all rows are drawn."""
+        """int64 [own, ...]."""
         row = size[1:] if isinstance(size, tuple) else ()
         return self.rng.integers(low, high, size=(self.count, *row), **options)[self.own]
-
-    def _skip(self, numbers: int) -> None:
-        bits = self.rng.bit_generator
-        kept = {name: bits.state[name] for name in ("has_uint32", "uinteger")}  # half a number, which advance drops
-        bits.advance(numbers)
-        bits.state = bits.state | kept
 
 
 def processes_of(accelerator: Accelerator) -> Processes:

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.model_selection import ShuffleSplit, StratifiedKFold
 
+from simcsp.core.config import DataConfig
 from simcsp.core.errors import InputError
 from simcsp.labels.spliceator import Windows, load_training
 from simcsp.labels.splits import (
@@ -24,6 +25,10 @@ from simcsp.text.alphabet import N, decode
 from simcsp.text.kmers import near_duplicate_groups
 
 PARTS = ("train", "val", "test")
+
+
+def rules(method, num_folds, selection_share, seed):
+    return DataConfig(folds=method, num_folds=num_folds, selection_share=selection_share, split_seed=seed)
 
 
 @pytest.fixture(scope="module")
@@ -191,11 +196,11 @@ def same_splits(first, second):
 @pytest.mark.parametrize("method", ["grouped", "published", "simcsp"])
 def test_splits_are_made_once_and_read_back_the_same(tiny, tmp_path, monkeypatch, method):
     made = make_splits(tiny, method, 5, 0.1, 2020)
-    first = save_or_load_splits(tmp_path, tiny, method, 5, 0.1, 2020)
+    first = save_or_load_splits(tmp_path, tiny, rules(method, 5, 0.1, 2020))
     files = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     assert sorted(files) == ["acceptor.csv", "both.csv", "donor.csv", "splits.json"]
     monkeypatch.setattr("simcsp.labels.splits.make_splits", None)  # would fail if called
-    again = save_or_load_splits(tmp_path, tiny, method, 5, 0.1, 2020)
+    again = save_or_load_splits(tmp_path, tiny, rules(method, 5, 0.1, 2020))
     assert same_splits(first, again)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == files
     assert set(made.selection) == set(first.selection)
@@ -206,11 +211,11 @@ def test_splits_are_made_once_and_read_back_the_same(tiny, tmp_path, monkeypatch
 
 @pytest.mark.parametrize("method", ["grouped", "published", "simcsp"])
 def test_reading_splits_writes_nothing_and_finds_those_that_would_be_saved(tiny, tmp_path, method):
-    read = read_splits(tmp_path / "splits", tiny, method, 5, 0.1, 2020)
+    read = read_splits(tmp_path / "splits", tiny, rules(method, 5, 0.1, 2020))
     assert not list(tmp_path.iterdir())
-    saved = save_or_load_splits(tmp_path / "splits", tiny, method, 5, 0.1, 2020)
+    saved = save_or_load_splits(tmp_path / "splits", tiny, rules(method, 5, 0.1, 2020))
     assert same_splits(read, saved)
-    assert same_splits(read_splits(tmp_path / "splits", tiny, method, 5, 0.1, 2020), saved)
+    assert same_splits(read_splits(tmp_path / "splits", tiny, rules(method, 5, 0.1, 2020)), saved)
 
 
 @pytest.mark.parametrize(
@@ -224,27 +229,27 @@ def test_reading_splits_writes_nothing_and_finds_those_that_would_be_saved(tiny,
 )
 def test_saved_splits_of_other_settings_are_refused_with_the_difference(tiny, tmp_path, change, message):
     settings = {"method": "grouped", "num_folds": 5, "selection_share": 0.1, "seed": 2020}
-    save_or_load_splits(tmp_path, tiny, **settings)
+    save_or_load_splits(tmp_path, tiny, rules(**settings))
     with pytest.raises(InputError, match=message):
-        save_or_load_splits(tmp_path, tiny, **{**settings, **change})
+        save_or_load_splits(tmp_path, tiny, rules(**{**settings, **change}))
 
 
 def test_saved_splits_of_other_data_are_refused_with_the_difference(tiny, tmp_path):
-    save_or_load_splits(tmp_path, tiny, "published", 10, 0.1, 2020)
+    save_or_load_splits(tmp_path, tiny, rules("published", 10, 0.1, 2020))
     ids = tiny.ids.copy()
     ids[0, 0] = N
     other = Windows(ids, tiny.labels, tiny.sites, tiny.names, tiny.groups)
-    with pytest.raises(InputError, match="the windows have changed: data.spliceator here"):
-        save_or_load_splits(tmp_path, other, "published", 10, 0.1, 2020, "here")
+    with pytest.raises(InputError, match="the windows have changed: data.spliceator"):
+        save_or_load_splits(tmp_path, other, rules("published", 10, 0.1, 2020))
     with pytest.raises(InputError, match=f"windows was {len(tiny)}, now {len(tiny) - 1}"):
-        save_or_load_splits(tmp_path, tiny.take(np.arange(len(tiny) - 1)), "published", 10, 0.1, 2020)
+        save_or_load_splits(tmp_path, tiny.take(np.arange(len(tiny) - 1)), rules("published", 10, 0.1, 2020))
 
 
 def test_splits_cut_off_while_being_saved_are_made_again(tiny, tmp_path):
-    first = save_or_load_splits(tmp_path, tiny, "grouped", 5, 0.1, 2020)
+    first = save_or_load_splits(tmp_path, tiny, rules("grouped", 5, 0.1, 2020))
     (tmp_path / "splits.json").unlink()
     (tmp_path / "both.csv").write_text("window,la")
-    assert same_splits(save_or_load_splits(tmp_path, tiny, "grouped", 5, 0.1, 2020), first)
+    assert same_splits(save_or_load_splits(tmp_path, tiny, rules("grouped", 5, 0.1, 2020)), first)
 
 
 def test_identity_of_windows_follows_bases_labels_sites_and_names(tiny, tmp_path):
@@ -263,13 +268,13 @@ def test_every_stratum_has_a_member_among_few_however_rare_it_is():
 
 
 def test_saved_splits_say_what_their_columns_are_and_all_that_differs(tiny, tmp_path):
-    save_or_load_splits(tmp_path, tiny, "grouped", 5, 0.1, 2020)
+    save_or_load_splits(tmp_path, tiny, rules("grouped", 5, 0.1, 2020))
     header, first, *_ = (tmp_path / "donor.csv").read_text().splitlines()
     assert header == "window,label,fold00,fold01,fold02,fold03,fold04"
     name, label, *parts = first.split(",")
     assert int(label) == tiny.labels[tiny.names.tolist().index(name)] and set(parts) <= {*PARTS, "selection"}
     with pytest.raises(InputError, match=r"num_folds was 5, now 6; split_seed was 2020, now 1\)"):
-        save_or_load_splits(tmp_path, tiny, "grouped", 6, 0.1, 1)
+        save_or_load_splits(tmp_path, tiny, rules("grouped", 6, 0.1, 1))
     (tmp_path / "donor.csv").write_text(f"{header}\n{first}\n")
     with pytest.raises(InputError, match="donor.csv does not match .*; restore it from a copy, or use another"):
-        save_or_load_splits(tmp_path, tiny, "grouped", 5, 0.1, 2020)
+        save_or_load_splits(tmp_path, tiny, rules("grouped", 5, 0.1, 2020))
