@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from simcsp.genome.regions import Span
+from simcsp.genome.truth import within
 from simcsp.metrics.mutagenesis import Score
 from simcsp.model.bases import TYPES, Labeller
 from simcsp.text.sites import KINDS, Sites, cut_windows
@@ -21,19 +22,14 @@ def annotated_sites(
 ) -> Sites:
     """The sites of a type, of `read_truth`, that lie in the spans, with `length` nt about them on their record."""
     number_of = {(item.type, item.strand): number for number, item in enumerate(KINDS)}
-    parts, spans_of = [], {}
-    for number, first, last in spans:
-        spans_of.setdefault(number, []).append((first, last))
-    for number in sorted(spans_of):
+    inside = within(annotated, spans, store)
+    parts = []
+    for number in sorted({number for number, *_ in spans}):
         record = store.records[number]
-        rows = annotated.get((record.name, kind), np.empty((0, 2), dtype=np.int64))
+        rows = inside.get((record.name, kind), np.empty((0, 2), dtype=np.int64))
         kinds = np.where(rows[:, 1] == 1, number_of[kind, "-"], number_of[kind, "+"])
         sites = Sites(np.full(len(rows), number), rows[:, 0], kinds)
-        inside = np.zeros(len(sites), dtype=bool)
-        for first, last in spans_of[number]:
-            inside |= (first <= sites.position) & (sites.position <= last)
-        inside &= (sites.boundary >= length // 2) & (sites.boundary + length // 2 <= record.length)
-        parts.append(sites.take(inside))
+        parts.append(sites.take((sites.boundary >= length // 2) & (sites.boundary + length // 2 <= record.length)))
     columns = (np.concatenate([getattr(part, name) for part in parts]) for name in Sites.__dataclass_fields__)
     return Sites(*columns)
 

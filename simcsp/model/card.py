@@ -54,42 +54,30 @@ class Kind(NamedTuple):
 
 
 def kind_of(folder: Path) -> Kind:
-    name = folder.name
-    plain = f'"{PLAIN_CLASSIFIER}"' in _text(folder / "config.json")
+    name, config = folder.name, _text(folder / "config.json")
     if (folder / BASES_CONFIG).is_file():
+        task, instead, plain = "token-classification", _INSTEAD_OF_BASES, "BertForTokenClassification"
         about = "Labels every base of both strands as neither, acceptor or donor, at the exon's base of the boundary."
-        if '"BertForTokenClassification"' in _text(folder / "config.json"):
-            return Kind("token-classification", about, _INSTEAD_OF_BASES, _pipeline("token-classification", name))
-        return Kind(
-            "token-classification",
-            f"{about} It has convolutions that no class of transformers has: `evaluate.py predict` of SimCSP loads it.",
-            _INSTEAD_OF_BASES,
-            f"python evaluate.py predict {name} genome.fa.gz --out scores.bed",
-            "pytorch",
-        )
-    if holds_classifier(folder):
+        own = "It has convolutions that no class of transformers has: `evaluate.py predict` of SimCSP loads it."
+        use = f"python evaluate.py predict {name} genome.fa.gz --out scores.bed"
+    elif holds_classifier(folder):
+        task, instead, plain = "text-classification", _INSTEAD_OF_WINDOWS, PLAIN_CLASSIFIER
         about = "P(splice site) of windows of DNA with the boundary at their centre."
-        if plain:
-            return Kind("text-classification", about, _INSTEAD_OF_WINDOWS, _pipeline("text-classification", name))
+        own = "Its pooling no class of transformers has: AutoModel loads the encoder alone, "
+        own += f"`simcsp.model.classifier.load_classifier` encoder and head (`{HEAD_FILE}`)."
+        use = f"python evaluate.py predict {name} windows.fa.gz --fasta_windows --out scores.tsv"
+    else:
         return Kind(
-            "text-classification",
-            f"{about} Its pooling no class of transformers has: AutoModel loads the encoder alone, "
-            f"`simcsp.model.classifier.load_classifier` encoder and head (`{HEAD_FILE}`).",
-            _INSTEAD_OF_WINDOWS,
-            f"python evaluate.py predict {name} genome.fa.gz --out scores.bed",
-            "pytorch",
+            "fill-mask" if "MaskedLM" in config else "feature-extraction",
+            "A BERT over single nucleotides with SpliceBERT's ten-row vocabulary; [CLS] bases [SEP], one token a base.",
+            _INSTEAD_OF_ENCODER,
+            f'from transformers import AutoModel, AutoTokenizer\nmodel = AutoModel.from_pretrained("{name}")\n'
+            f'tokenizer = AutoTokenizer.from_pretrained("{name}")',
         )
-    return Kind(
-        "fill-mask" if "MaskedLM" in _text(folder / "config.json") else "feature-extraction",
-        "A BERT over single nucleotides with SpliceBERT's ten-row vocabulary; [CLS] bases [SEP], one token a base.",
-        _INSTEAD_OF_ENCODER,
-        f'from transformers import AutoModel, AutoTokenizer\nmodel = AutoModel.from_pretrained("{name}")\n'
-        f'tokenizer = AutoTokenizer.from_pretrained("{name}")',
-    )
-
-
-def _pipeline(task: str, name: str) -> str:
-    return f'from transformers import pipeline\nlabel = pipeline("{task}", model="{name}")\nlabel("ACGTACGT")'
+    if f'"{plain}"' not in config:
+        return Kind(task, f"{about} {own}", instead, use, "pytorch")
+    use = f'from transformers import pipeline\nlabel = pipeline("{task}", model="{name}")\nlabel("ACGTACGT")'
+    return Kind(task, about, instead, use)
 
 
 def _text(path: Path) -> str:
