@@ -31,12 +31,12 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script, it finds utils/ beside its folder
 
+from benchmarks.site_classes import site_classes
 from simcsp.core.config import BasesConfig
 from simcsp.core.device import build_accelerator
 from simcsp.core.errors import InputError
 from simcsp.genome.effects import Effects, Row
 from simcsp.labels.bases import LABEL, Genome, read_genome
-from simcsp.labels.site_classes import site_classes
 from simcsp.labels.spliceator import load_training
 from simcsp.metrics.scores import score_against
 from simcsp.model.bases import IDENTITY, TYPES, Labeller, load_bases, padded

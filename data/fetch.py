@@ -454,7 +454,7 @@ def list_one(name: str, options: Options) -> None:
 def check(names: list[str], folder: Path | None, options: Options) -> None:
     """Print what is in a data set that has arrived: windows, or records, introns and how many of these are GT-AG."""
     if names == ["spliceator"]:
-        from simcsp.labels.dataset_summary import check_training
+        from data.summary import check_training
 
         print(check_training(folder or options.data / "spliceator"))
         return

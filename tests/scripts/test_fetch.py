@@ -550,7 +550,7 @@ def test_unknown_names(refused):
 
 
 def test_check_hands_the_folder_over(get, data, capsys, monkeypatch):
-    monkeypatch.setattr("simcsp.labels.dataset_summary.check_training", lambda folder: f"report on {folder}")
+    monkeypatch.setattr("data.summary.check_training", lambda folder: f"report on {folder}")
     get("check", "spliceator")
     get("check", "spliceator", "--folder", "elsewhere")
     assert capsys.readouterr().out == f"report on {data / 'spliceator'}\nreport on elsewhere\n"

@@ -5,7 +5,7 @@ import re
 import numpy as np
 from conftest import NEGATIVE, POSITIVE, put, random_bases
 
-from simcsp.labels.dataset_summary import check_training
+from data.summary import check_training
 
 
 def test_every_fault_planted_in_a_copy_is_counted_in_its_report(tmp_path):

@@ -3,7 +3,7 @@
 import numpy as np
 from conftest import other_strand, put, random_bases, write_fasta
 
-from simcsp.labels.site_classes import site_classes
+from benchmarks.site_classes import site_classes
 from simcsp.text.store import open_store
 
 DONOR, ACCEPTOR = 2, 1

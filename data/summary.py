@@ -11,8 +11,6 @@ from simcsp.labels.splits import PUBLISHED_FOLDS, make_splits
 from simcsp.text.alphabet import encode
 from simcsp.text.kmers import KMER, shared_kmers, similar_to_training
 
-# -- a report for a person, before anything is trained -----------------------------------------------------------------
-
 
 def check_training(folder: str | Path, context: int = 400) -> str:
     """What is in a copy of Spliceator's training windows, beside what was published: a table and two paragraphs.
