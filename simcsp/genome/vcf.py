@@ -135,7 +135,9 @@ def annotate(
         seen, declared = dict[str, None](), variants.contigs
 
         def undeclared() -> list[str]:
-            return [_contig_line(name, effects) for name in seen if name not in declared]
+            absent = {name: effects.alleles.record_of(name) for name in seen if name not in declared}
+            length = {name: f",length={record.length}" if record else "" for name, record in absent.items()}
+            return [f"##contig=<ID={name}{length[name]}>" for name in absent]
 
         with _writer(out, header, undeclared) as write:
             for fields, entries in _annotated(variants.rows, effects, skipped, journal):
@@ -154,11 +156,6 @@ def _alts(fields: list[str]) -> tuple[str, ...]:
 def _with_entries(info: str, entries: list[str]) -> str:
     items = [item for item in info.split(";") if item not in (".", "") and item.partition("=")[0] != FIELD]
     return ";".join([*items, f"{FIELD}={','.join(entries)}"] if entries else items) or "."
-
-
-def _contig_line(name: str, effects: Effects) -> str:
-    record = effects.alleles.record_of(name)
-    return f"##contig=<ID={name}{f',length={record.length}' if record else ''}>"
 
 
 def _annotated(

@@ -85,12 +85,9 @@ class SmallCnn:
     def predict(self, ids: np.ndarray) -> np.ndarray:
         """P(site), float [n]."""
         self.network.eval()
-        logits = [self.network(_one_hot(part).to(self.device))[:, 0] for part in _parts(ids)]
+        parts = (ids[start : start + 1024] for start in range(0, len(ids), 1024))
+        logits = [self.network(_one_hot(part).to(self.device))[:, 0] for part in parts]
         return torch.cat(logits).cpu().sigmoid().double().numpy()
-
-
-def _parts(ids: np.ndarray) -> list[np.ndarray]:
-    return [ids[start : start + 1024] for start in range(0, len(ids), 1024)]
 
 
 def _one_hot(ids: np.ndarray) -> torch.Tensor:

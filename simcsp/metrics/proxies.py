@@ -233,11 +233,12 @@ def measure_layers(
     nmi stands with centre; as everywhere, it is that of the two central bases joined. An encoder with a learned mix
     has rows 'mix cls', ... too, and each layer's weight in it. [CLS] of layer 0 is the same for all windows: no row.
     """
-
-    def every_kind(states: torch.Tensor) -> torch.Tensor:
-        return torch.stack([pool(states, kind) for kind in POOLING_KINDS], dim=1)
-
-    vectors, centres = encoder.embed_layers(chosen.crop(context), every_kind), None
+    vectors, centres = (
+        encoder.embed_layers(
+            chosen.crop(context), lambda states: torch.stack([pool(states, kind) for kind in POOLING_KINDS], dim=1)
+        ),
+        None,
+    )
     if motifs is not None:
         centres = encoder.embed_layers(motifs.ids, lambda states: central_states(states).flatten(1))
     names = [f"layer {layer}" for layer in range(encoder.bert.config.num_hidden_layers + 1)]

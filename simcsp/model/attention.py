@@ -122,10 +122,6 @@ def _served(states: torch.Tensor, dropped: int) -> bool:
     return states.device.type == "cpu" and states.dtype in (torch.float32, torch.bfloat16) and 0 < dropped < _LEVELS
 
 
-def _is_bfloat16_on_cpu(states: torch.Tensor) -> bool:
-    return states.device.type == "cpu" and states.dtype == torch.bfloat16
-
-
 def _generator() -> np.random.SFC64:
     return np.random.SFC64(int(torch.randint(2**62, ())))
 
@@ -152,9 +148,10 @@ def attend(
 ) -> tuple[torch.Tensor, None]:
     """transformers' interface of an attention function: [batch, tokens, heads, head size], and no weights."""
     dropped, factor = round(dropout * _LEVELS), query.shape[-1] ** -0.5 if scaling is None else scaling
+    half_on_cpu = query.device.type == "cpu" and query.dtype == torch.bfloat16
     if attention_mask is None and _served(query, dropped):
         out = BlockedDropout.apply(query, key, value, factor, dropped)
-    elif attention_mask is None and dropped == 0 and query.requires_grad and _is_bfloat16_on_cpu(query):
+    elif attention_mask is None and dropped == 0 and query.requires_grad and half_on_cpu:
         out = Float32Gradient.apply(query, key, value, factor)
     else:
         return sdpa_attention_forward(

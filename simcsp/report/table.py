@@ -40,10 +40,7 @@ def score_table(rows: dict[str, dict[str, float]]) -> str:
     width = max(map(len, rows))
     lines = [" ".join([" " * width, *(f"{column:>12}" for column in columns)])]
     for name, scores in rows.items():
-        cells = (_cell(scores[column]) if column in scores else " " * 12 for column in columns)
-        lines.append(" ".join([f"{name:<{width}}", *cells]))
+        cells = [f"{value:12,d}" if isinstance(value, int) else f"{value:12.4f}" for value in scores.values()]
+        cells = dict(zip(scores, cells))
+        lines.append(" ".join([f"{name:<{width}}", *(cells.get(column, " " * 12) for column in columns)]))
     return "\n".join(lines)
-
-
-def _cell(value: float) -> str:
-    return f"{value:12,d}" if isinstance(value, int) else f"{value:12.4f}"

@@ -197,7 +197,7 @@ def find_contrasts(comparison: Comparison) -> list[Contrast]:
             for metric in metrics:
                 tests = paired_tests(scores, arm, reference, site, metric, windows, margin)
                 contrasts.append(Contrast(arm, reference, site, windows, metric, tests, control, is_primary))
-    described = _described(comparison)
+    described = {name for (_, arm), name in comparison.names.items() if arm in (*FLOORS, "fresh", *OF_CONTROL)}
     of_rank = [[one for one in contrasts if _rank(one, described) == rank] for rank in range(3)]
     return [*of_rank[0], *_adjusted(of_rank[1]), *of_rank[2]]
 
@@ -238,10 +238,6 @@ def smallest_effect(comparison: Comparison) -> float:
 def _endpoint_site(scores: pd.DataFrame) -> str | None:
     sites = list(dict.fromkeys(scores["site"]))
     return "both" if "both" in sites else sites[0] if len(sites) == 1 else None
-
-
-def _described(comparison: Comparison) -> set[str]:
-    return {name for (_, arm), name in comparison.names.items() if arm in (*FLOORS, "fresh", *OF_CONTROL)}
 
 
 def contrastive_arms(comparison: Comparison) -> list[str]:

@@ -7,8 +7,6 @@ base mostly meets.
 
 from __future__ import annotations
 
-import hashlib
-
 import numpy as np
 
 from simcsp.core.config import DataConfig
@@ -158,10 +156,6 @@ class SiteSampler:
     def __len__(self) -> int:
         """Distinct crops."""
         return len(self.intervals)
-
-    @property
-    def classes_sha256(self) -> str:
-        return hashlib.sha256(np.ascontiguousarray(self.classes_of, dtype=np.int64)).hexdigest()
 
     def batch(self, step: int, batch_size: int) -> np.ndarray:
         """The crops of a training step, uint8 [batch_size, length], on their sense strand."""

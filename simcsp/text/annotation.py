@@ -125,7 +125,8 @@ def read_annotation(
     if transcripts == "ccds" and not exons.in_ccds:
         raise InputError(f"{path}: no transcript has a CCDS identifier (ccdsid): take all (data.transcripts)")
     known = exons.transcripts()
-    exons.say_what_was_left_out()
+    for what, count in exons.left_out.items():
+        remark(f"{path}: left out: {what} ({count:,})")
     return [transcript for transcript in known if transcripts == "all" or transcript.in_ccds]
 
 
@@ -319,10 +320,6 @@ class _Exons:
                 f"{self.path}: no record in common with the FASTA ({next(iter(self.names))!r} here, "
                 f"{next(iter(self.lengths), 'none')!r} there): take the annotation of that very assembly"
             )
-
-    def say_what_was_left_out(self) -> None:
-        for what, count in self.left_out.items():
-            remark(f"{self.path}: left out: {what} ({count:,})")
 
     def transcripts(self) -> list[Transcript]:
         self._check_ends()

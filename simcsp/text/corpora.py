@@ -94,7 +94,9 @@ def open_corpus(
     if data.corpus == "annotated":
         intervals, classes, facts = annotated_crops(data, store, seed, max_shift)
         return Corpus(store, intervals, {"corpus": data.corpus, **facts}, stranded=True, classes=classes)
-    build = {"fasta": _records, "genome": _genome, "genes": _genes, "multi_species": _multi_species}[data.corpus]
+    if data.corpus == "fasta":
+        return Corpus(store, whole_records(store, data.records), {"corpus": "fasta"})
+    build = {"genome": _genome, "genes": _genes, "multi_species": _multi_species}[data.corpus]
     return build(data, store)
 
 
@@ -129,10 +131,6 @@ def build_sampler(data: DataConfig, corpus: Corpus, seed: int, max_shift: int = 
         corpus.intervals,
         seed,
     )
-
-
-def _records(data: DataConfig, store: TokenStore) -> Corpus:
-    return Corpus(store, whole_records(store, data.records), {"corpus": "fasta"})
 
 
 # -- genome ------------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -62,7 +63,7 @@ def stage_inputs(
     if stage.masking == "sites":
         inputs["annotation"] = content_hashes(data.annotation)
     if isinstance(text, SiteSampler):
-        inputs["classes"] = text.classes_sha256
+        inputs["classes"] = hashlib.sha256(np.ascontiguousarray(text.classes_of, dtype=np.int64)).hexdigest()
     if source.source is not None:
         inputs["start checkpoint"] = sha256_folder(resolve_source(source.source))
     return inputs
