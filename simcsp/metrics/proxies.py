@@ -233,12 +233,10 @@ def measure_layers(
     nmi stands with centre; as everywhere, it is that of the two central bases joined. An encoder with a learned mix
     has rows 'mix cls', ... too, and each layer's weight in it. [CLS] of layer 0 is the same for all windows: no row.
     """
-    vectors, centres = (
-        encoder.embed_layers(
-            chosen.crop(context), lambda states: torch.stack([pool(states, kind) for kind in POOLING_KINDS], dim=1)
-        ),
-        None,
+    vectors = encoder.embed_layers(
+        chosen.crop(context), lambda states: torch.stack([pool(states, kind) for kind in POOLING_KINDS], dim=1)
     )
+    centres = None
     if motifs is not None:
         centres = encoder.embed_layers(motifs.ids, lambda states: central_states(states).flatten(1))
     names = [f"layer {layer}" for layer in range(encoder.bert.config.num_hidden_layers + 1)]
