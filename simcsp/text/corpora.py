@@ -4,7 +4,7 @@ manifest that says what it is.
 fasta            the records of the FASTA files, as they are
 genome           the Nucleotide Transformer's 6 kb chunks of a human genome, by its split of chromosomes
 genes            gene bodies on their sense strand, which is what SpliceBERT was trained on (Chen et al. 2024)
-multi_species    several FASTA files (gene bodies where annotation is given), mixed by weight and temperature
+multi_species    several FASTA files (gene bodies where annotation is given), mixed by their size
 splice_enriched  windows drawn with odds raised by the score of a splice-site scorer
 annotated        crops centred on the text's own annotated sites and on decoys, with their classes
 dataset          a `datasets` set of sequences, from the hub or from local files
