@@ -72,7 +72,6 @@ def config_file(folder, annotated, **changes):
             "parts": [["a"], ["b*"]],
             "tile": 30,
             "channels": 16,
-            "kernel": 9,
             "dilations": [1, 2],
             "steps": 60,
             "eval_steps": 20,
@@ -306,7 +305,6 @@ def test_sites_of_transcripts_outside_the_ccds_set_are_not_learnt(annotated, tmp
         ({"folds": [2]}, "there is no fold 2"),
         ({"annotation": []}, "bases.annotation must name a file for each"),
         ({"arms": ["pwm"]}, "pwm labels windows"),
-        ({"kernel": 4}, "must be odd"),
         ({"arms": ["fresh"], "tile": 40}, "longer than the checkpoint takes"),
     ],
 )
