@@ -1,4 +1,4 @@
-"""SCCS, its interval, alignment and uniformity, against other people's code, plain loops and cases done by hand."""
+"""SCCS, its interval, alignment and uniformity, against scipy, plain loops and cases done by hand."""
 
 import math
 
@@ -7,13 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import spearmanr
-from sentence_transformers.sentence_transformer.evaluation import EmbeddingSimilarityEvaluator
-from sklearn.metrics import roc_auc_score
 
 from simcsp.metrics import sccs as sccs_module
 from simcsp.metrics.sccs import (
     SCCS_CEILING,
-    _permuted_sccs,
     alignment,
     closeness,
     cosine_pairs,
@@ -35,53 +32,6 @@ def two_classes(seed=0, n=60, hidden=8, shift=1.0):
     vectors = rng.normal(size=(n, hidden))
     vectors[:, 0] += shift * (2 * labels - 1)
     return vectors.astype(np.float32), labels
-
-
-class Encoder:
-    """As much of a SentenceTransformer as its evaluator asks for: 'sentences' are row numbers."""
-
-    similarity_fn_name = "cosine"
-
-    class model_card_data:
-        set_evaluation_metrics = staticmethod(lambda *args, **kwargs: None)
-
-    def __init__(self, vectors):
-        self.vectors = vectors
-
-    def encode(self, sentences, **_):
-        return self.vectors[[int(sentence) for sentence in sentences]]
-
-
-@pytest.mark.parametrize("pairs", ["all", "published"])
-@pytest.mark.parametrize("seed", range(3))
-def test_sccs_is_the_spearman_cosine_of_sentence_transformers(pairs, seed):
-    vectors, labels = two_classes(seed)
-    left, right = pair_indices(len(labels), pairs, seed)
-    same = (labels[left] == labels[right]).astype(float).tolist()
-    evaluator = EmbeddingSimilarityEvaluator([str(i) for i in left], [str(i) for i in right], same, name="pairs")
-    scores = evaluator(Encoder(vectors))
-    assert sccs(vectors, labels, pairs, seed)["sccs"] == pytest.approx(scores["pairs_spearman_cosine"], abs=2e-4)
-
-
-@given(st.integers(3, 60), st.integers(0, 10_000), st.booleans())
-def test_spearman_of_a_binary_label_is_scipy_s_ties_included(n, seed, ties):
-    rng = np.random.default_rng(seed)
-    same = rng.permutation(np.arange(n) < rng.integers(1, n))
-    similarity = rng.integers(0, 4, n).astype(float) if ties else rng.normal(size=n)
-    rho, auc = spearman_binary(same, similarity)
-    assert auc == pytest.approx(roc_auc_score(same, similarity))
-    expected = spearmanr(same, similarity).statistic if len(set(similarity)) > 1 else 0.0
-    assert rho == pytest.approx(expected, abs=1e-12)
-
-
-@given(st.integers(3, 80), st.integers(0, 10_000))
-def test_spearman_is_a_transform_of_the_pair_auc(n, seed):
-    rng = np.random.default_rng(seed)
-    same = rng.permutation(np.arange(n) < rng.integers(1, n))
-    rho, auc = spearman_binary(same, rng.normal(size=n))
-    p = same.mean()
-    # the formula is that of many pairs: n^2 for n^2 - 1
-    assert rho == pytest.approx((auc - 0.5) * math.sqrt(12 * p * (1 - p)) * n / math.sqrt(n**2 - 1), abs=1e-9)
 
 
 def test_sccs_of_perfect_vectors_is_the_ceiling():
@@ -111,11 +61,6 @@ def test_sccs_of_perfect_encoders_of_donors_and_acceptors(non_sites, classes, gr
     vectors = np.eye(3, 64)[place] + spread * rng.standard_normal((len(types), 64))
     found = sccs(vectors, sites if classes == "site" else types)["sccs"]
     assert found == pytest.approx(expected, abs=2e-2 if (groups, classes, spread) == (3, "site", 0.01) else 2e-3)
-
-
-def test_sccs_rises_with_the_distance_of_the_classes():
-    values = [sccs(*two_classes(shift=shift))["sccs"] for shift in (0.0, 1.0, 3.0)]
-    assert abs(values[0]) < 0.06 and values[0] < values[1] < values[2] <= SCCS_CEILING + 0.01
 
 
 def test_all_pairs_are_every_pair_once():
@@ -194,18 +139,6 @@ def test_an_sccs_without_relation_lies_in_the_null_band():
     assert strong["null_high"] < strong["low"] < strong["sccs"] < strong["high"]
 
 
-@pytest.mark.parametrize("classes", [2, 3])
-def test_the_null_band_is_that_of_permuted_labels(classes):
-    rng = np.random.default_rng(0)
-    vectors, labels = rng.normal(size=(30, 4)), np.arange(30) % classes
-    left, right = pair_indices(30, "all")
-    similarity = cosine_pairs(vectors, left, right)
-    found = _permuted_sccs(similarity, labels, left, right, 7, np.random.default_rng(5))
-    mixed = np.random.default_rng(5).permuted(np.tile(labels, (7, 1)), axis=1)
-    expected = [spearman_binary(row[left] == row[right], similarity)[0] for row in mixed]
-    np.testing.assert_allclose(found, expected, atol=1e-5)
-
-
 def test_near_duplicates_are_resampled_together():
     vectors, labels = two_classes(n=60)
     twice, labels = np.concatenate([vectors, vectors]), np.concatenate([labels, labels])
@@ -222,7 +155,9 @@ def test_near_duplicates_are_resampled_together():
 def test_published_pairs_have_the_error_of_disjoint_pairs():
     vectors, labels = two_classes(n=400, shift=0.5)
     found = sccs_interval(vectors, labels, "published", seed=3, resamples=400)
-    assert found["sccs"] == sccs(vectors, labels, "published", seed=3)["sccs"]
+    left, right = pair_indices(400, "published", seed=3)
+    expected = spearmanr(labels[left] == labels[right], cosine_pairs(vectors, left, right)).statistic
+    assert found["sccs"] == sccs(vectors, labels, "published", seed=3)["sccs"] == pytest.approx(expected, abs=2e-4)
     assert found["null_high"] == -found["null_low"] == pytest.approx(1.96 / math.sqrt(199), rel=1e-4)
     assert found["high"] - found["sccs"] == pytest.approx(1.96 / math.sqrt(199), rel=0.2)
 
@@ -251,7 +186,7 @@ def test_a_difference_is_paired_and_so_known_better_than_its_two_parts():
 
 def test_the_interval_of_a_difference_covers_what_is_there():
     rng, true, covered = np.random.default_rng(0), [], []
-    for seed in range(300):
+    for seed in range(100):
         labels = np.arange(80) % 2
         shared = rng.normal(size=(80, 4)) + 1.0 * np.where(labels, 1, -1)[:, None]
         other = shared + rng.normal(size=(80, 4))  # the same windows, noisier
@@ -259,7 +194,7 @@ def test_the_interval_of_a_difference_covers_what_is_there():
         true.append(found["diff"])
         covered.append((found["diff_low"], found["diff_high"]))
     inside = [low <= np.mean(true) <= high for low, high in covered]
-    assert 0.868 <= np.mean(inside) <= 0.99  # .916 in 900 studies, less three standard errors of 300
+    assert 0.833 <= np.mean(inside) <= 0.99  # .916 in 900 studies, less three standard errors of 100
     assert np.mean(true) < -0.02
 
 
@@ -307,10 +242,3 @@ def test_alignment_uniformity_and_mean_cosine_equal_plain_loops():
     potentials = [math.exp(-2 * sum((x - y) ** 2 for x, y in zip(a, b))) for a, b in pairs]
     assert uniformity(first) == pytest.approx(math.log(sum(potentials) / len(pairs)))
     assert mean_cosine(first) == pytest.approx(sum(float(a @ b) for a, b in pairs) / len(pairs))
-
-
-def test_a_collapsed_encoder_is_seen():
-    same = np.tile([[3.0, 4.0]], (6, 1))
-    assert alignment(same, same) == pytest.approx(0)
-    assert uniformity(same) == pytest.approx(0)
-    assert mean_cosine(same) == pytest.approx(1)

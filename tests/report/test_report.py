@@ -158,7 +158,7 @@ def test_the_page_needs_no_other_file(single):
     assert len(aligned) > 20  # numbers
 
 
-def test_names_in_a_page_are_shown_and_never_run(tmp_path):
+def test_names_in_a_page_are_shown_and_never_run(tmp_path, no_figures):
     name = "<script>alert(1)<b>`[x](javascript:0)|"
     config = pretrained(make_run(tmp_path, name))
     shutil.rmtree(next(config.folder.glob("finetune/last/both/seed0/fold*")))  # so that a warning names the run's arm
@@ -168,8 +168,6 @@ def test_names_in_a_page_are_shown_and_never_run(tmp_path):
         write_report(*configs, out=out)
         page = Page((out / "report.html").read_text())
         assert not {tag for tag, _ in page.tags} & {"script", "b", "a"}
-        images = [attributes["src"] for tag, attributes in page.tags if tag == "img"]
-        assert images and all(source.startswith("data:image/png;base64,") for source in images)
         assert f"{' + '.join(titles)}: comparison of arms" in page.text
         text = (out / "report.md").read_text()
         assert "javascript" in text and not re.search(r"(?<!\\)\]\(javascript", text)
@@ -352,6 +350,7 @@ def test_out_names_the_folder(tmp_path, call, capsys):
     assert (tmp_path / "elsewhere/report.html").is_file() and not (run / "report").exists()
 
 
+@pytest.mark.slow  # umap compiles for ten seconds
 def test_the_layout_keeps_clusters_together_and_is_repeatable():
     planted = np.arange(90) % 3
     states = np.random.default_rng(0).normal(size=(90, 40)) + 8 * np.eye(40)[planted]

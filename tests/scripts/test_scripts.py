@@ -33,7 +33,7 @@ import finetune
 import pretrain
 from simcsp.core.config import ModelConfig
 from simcsp.core.files import read_json, write_json
-from simcsp.metrics.scores import best_threshold, classification_scores, corrected_ttest
+from simcsp.metrics.scores import best_threshold, classification_scores
 from simcsp.model.checkpoint import load_backbone
 from utils.arguments import load_config
 
@@ -157,36 +157,15 @@ def test_before_fine_tuning_baseline_and_fresh_differ_and_folds_of_an_arm_share_
     assert len({tuple(values) for values in before.values()}) == 3
 
 
-def test_the_comparison_table_is_long_paired_and_complete(finished):
+def test_the_comparison_table_has_every_arm_in_every_fold_and_what_was_before_fine_tuning(finished):
     table = pd.read_csv(finished.run / "report/summary.csv")
-    assert list(table.columns) == "arm site dataset metric mean sd n diff low high p n_paired p_holm".split()
     folds = table[(table["dataset"] == "spliceator") & (table["metric"] == "test/auc")].set_index("arm")
-    assert list(folds.index) == ARMS
-    values = {
-        arm: np.array([read_json(f / "summary.json")["metrics"]["test/auc"] for f in folds_of(finished.run, arm)])
-        for arm in ARMS
-    }
-    # Four folds: two parts tested, one trained on. 2 / 7 is the ratio of ten folds and of 70 / 10 / 20 alone.
-    sizes = [read_json(folder / "summary.json")["windows"] for folder in folds_of(finished.run, "pwm")]
-    ratio = np.mean([size["test"] / size["train"] for size in sizes])
+    assert list(folds.index) == ARMS and (folds["n"] == FOLDS).all()
     for arm in ARMS:
-        assert folds.loc[arm, "mean"] == pytest.approx(values[arm].mean(), rel=1e-5)
-        assert folds.loc[arm, "sd"] == pytest.approx(values[arm].std(ddof=1), rel=1e-4)
-        assert folds.loc[arm, "n"] == FOLDS
-        if arm == "baseline":
-            assert folds.loc[arm, ["diff", "low", "high", "p"]].isna().all()
-        else:
-            assert folds.loc[arm, "diff"] == pytest.approx((values[arm] - values["baseline"]).mean(), rel=1e-4)
-            for key, value in corrected_ttest(values[arm] - values["baseline"], ratio).items():
-                assert folds.loc[arm, key] == pytest.approx(value, abs=1e-4)
-    assert set(table.loc[table["metric"] == "val/sccs", "arm"]) == {
-        "baseline",
-        "last",
-        "best_sccs",
-        "one_hot_10",
-        "gc",
-        "fresh",
-    }
+        aucs = [read_json(folder / "summary.json")["metrics"]["test/auc"] for folder in folds_of(finished.run, arm)]
+        assert folds.loc[arm, "mean"] == pytest.approx(np.mean(aucs), rel=1e-5)
+    of_encoders = table.loc[table["metric"] == "val/sccs", "arm"]
+    assert set(of_encoders) == {"baseline", "last", "best_sccs", "one_hot_10", "gc", "fresh"}
 
 
 def test_scripts_end_by_saying_where_the_run_lives_and_its_numbers(finished):
