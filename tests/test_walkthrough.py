@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import other_strand, reseal, tiny_config, write_data, write_windows
+from conftest import other_strand, reseal, skip_figures, tiny_config, write_data, write_windows
 
 import finetune
 import pretrain
@@ -63,6 +63,7 @@ def signal_handlers():
 def run(script, *words):
     """The same as `python SCRIPT.py WORDS`."""
     with pytest.MonkeyPatch.context() as patch:
+        skip_figures(patch)
         patch.setattr(sys, "argv", [script.__name__, *map(str, words)])
         script.main()
 

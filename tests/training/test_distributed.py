@@ -27,7 +27,6 @@ from simcsp.core.config import PretrainConfig
 from simcsp.core.device import dropout_seed, set_seed
 from simcsp.text.alphabet import add_special_tokens, encode
 from simcsp.text.kmers import near_duplicates
-from simcsp.training import step as step_module
 from simcsp.training.masking import IGNORED, choose_random, corrupt
 from simcsp.training.pretraining import Training, freeze_unused, share_gradients
 from simcsp.training.processes import Processes, processes_of
@@ -41,7 +40,6 @@ CLASSES = np.array([0, 1, 2, 3, 0, 1, 2, 0])  # the fourth is alone in its class
 
 RECIPES = {
     "simcse": {},
-    "dcl": {"objective": "dcl"},
     "mlm": {"objective": "mlm"},
     "sum": {"mlm_weight": 0.3},
     "supcon": {"objective": "supcon"},
@@ -192,74 +190,6 @@ def farthest(found, wanted):
     return max(float((found["weights"][name] - value).abs().max()) for name, value in wanted["weights"].items())
 
 
-# -- mistakes ----------------------------------------------------------------------------------------------------------
-
-GATHER = Processes.gather
-
-
-def backwards(self, rows):
-    return torch.cat(GATHER(self, rows).chunk(self.count)[::-1])
-
-
-def without_gradient(self, rows):
-    return GATHER(self, rows.detach()) + 0 * rows.sum()
-
-
-def own_gradient_alone(self, rows):
-    """The gather of many a published code: the gradient of other processes' losses is lost."""
-    parts = list(GATHER(self, rows.detach()).chunk(self.count))
-    parts[self.rank] = rows
-    return torch.cat(parts)
-
-
-def divided_twice(self, rows):
-    rows = rows.detach() + (rows - rows.detach()) / self.count
-    return GATHER(self, rows)
-
-
-def mean_of_shares(self, value):
-    return value  # as if every process had as many masked bases and anchors
-
-
-def rows_of_the_first(ids, k=None):
-    """The mask of near-duplicates of the first process's rows, in all processes."""
-    table = near_duplicates(ids, k)
-    return np.concatenate([table[: len(ids) // 2]] * 2)
-
-
-def draws_of_its_own(self, size):
-    """What every process takes for its share when it draws a batch of its own: the first rows."""
-    return slice(0, size // self.count)
-
-
-MISTAKES = {
-    "gathered in the wrong order": ("all", Processes, "gather", backwards),
-    "no gradient through the gather": ("all", Processes, "gather", without_gradient),
-    "only its own gradient through the gather": ("all", Processes, "gather", own_gradient_alone),
-    "gradients divided twice": ("all", Processes, "gather", divided_twice),
-    "masked bases averaged by share": ("mlm", Processes, "average", mean_of_shares),
-    "anchors averaged by share": ("supcon", Processes, "average", mean_of_shares),
-    "near-duplicates of other rows": ("all", step_module, "near_duplicates", rows_of_the_first),
-    "the same rows in all": ("all", Processes, "share", draws_of_its_own),
-}
-
-
-def gradients_added_up(module, accelerator):
-    """The sum of the processes' gradients, and not their mean."""
-    shared = share_gradients(module, accelerator)
-    sum_of = lambda state, bucket: dist.all_reduce(bucket.buffer(), async_op=True).get_future().then(value_of)  # noqa: E731
-    shared.register_comm_hook(None, sum_of)
-    return shared
-
-
-def value_of(future):
-    return future.value()[0]
-
-
-def not_reduced(module, accelerator):
-    return module
-
-
 # -- what two processes compute ----------------------------------------------------------------------------------------
 
 
@@ -284,13 +214,7 @@ def of_two(rank, port, folder):
     AcceleratorState._reset_state(reset_partial_state=True)  # of the process that this one is a copy of
     accelerator = Accelerator(cpu=True)
     assert (accelerator.num_processes, accelerator.process_index) == (2, rank)
-    said = {"steps": {case: one_step(accelerator, *case) for case in EVERY}, "mistakes": {}, "sizes": {}}
-    for mistake, (recipe, owner, name, wrong) in MISTAKES.items():
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(owner, name, wrong)
-            said["mistakes"][mistake] = recipe, one_step(accelerator, recipe)
-    for mistake, wrap in {"losses added up": gradients_added_up, "gradients not shared": not_reduced}.items():
-        said["mistakes"][mistake] = "simcse", one_step(accelerator, "simcse", wrap=wrap)
+    said = {"steps": {case: one_step(accelerator, *case) for case in EVERY}, "sizes": {}}
     for size in (None, 1):
         said["sizes"][size] = []
         one_step(accelerator, "sum", size, functools.partial(counted, sizes=said["sizes"][size]))
@@ -356,13 +280,6 @@ def test_they_are_those_of_plain_code_on_the_union_of_the_shares(alone, two, cas
     wanted = plain_step(case[0])
     for said in two:
         assert difference(said["steps"][case], wanted) < EQUAL
-
-
-@pytest.mark.parametrize("mistake", [*MISTAKES, "losses added up", "gradients not shared"])
-def test_the_classic_mistakes_would_be_seen(alone, two, mistake):
-    for said in two:
-        recipe, step = said["mistakes"][mistake]
-        assert difference(step, alone["steps"][recipe, None]) > 1e-4
 
 
 def test_every_process_has_dropout_masks_of_its_own(two):

@@ -1,8 +1,8 @@
 """Stages of fine-tuning: supervised contrast, the head on a frozen encoder, everything."""
 
 import dataclasses
+import functools
 import json
-import os
 import signal
 from types import SimpleNamespace
 
@@ -10,11 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import Crash, assert_same_run, metrics_without_clock, no_summary, refusal, tiny_config, write_windows
+from conftest import Crash, assert_same_run, metrics_without_clock, no_summary, tiny_config, write_windows
+from kills import start_until_done
 from safetensors.torch import load_file
 
-import finetune
-from simcsp.core.config import FinetuneConfig
 from simcsp.core.errors import InputError, Interrupted
 from simcsp.core.run_folder import RunFolder
 from simcsp.labels.splits import load_windows
@@ -80,10 +79,6 @@ def test_stages_in_their_order_are_taken(config):
         refuse_faults(find_faults(changed(config, stages=stages.split())))
 
 
-def test_by_default_everything_is_trained():
-    assert FinetuneConfig().stages == ["full"]
-
-
 @pytest.mark.parametrize(
     "changes, words",
     [
@@ -105,11 +100,6 @@ def test_a_contrast_batch_that_no_fold_can_fill_is_refused_before_anything_is_tr
     with pytest.raises(InputError, match="finetune.supcon_batch_size .300. is more than the .* windows of fold 0"):
         fit("large", ["supcon", "full"], supcon_batch_size=300)
     assert no_summary(tmp_path)
-
-
-def test_an_unknown_stage_is_refused_in_one_line(tiny_data, tmp_path, call, capsys):
-    line = refusal(call, capsys, finetune, tiny_config(tmp_path, tiny_data), "--finetune.stages", "[tail]")
-    assert "finetune.stages" in line
 
 
 # -- frozen encoder ----------------------------------------------------------------------------------------------------
@@ -287,39 +277,14 @@ def test_no_validation_test_or_selection_window_reaches_the_contrast(fit, monkey
 # -- resuming ----------------------------------------------------------------------------------------------------------
 
 
-def test_killed_again_and_again_at_ever_later_moments_of_all_stages_equals_a_straight_run(fit, monkeypatch):
+def test_killed_again_and_again_at_ever_later_moments_of_all_stages_equals_a_straight_run(fit, tmp_path, monkeypatch):
     (straight,) = fit("straight", ["supcon", "head", "full"], head_epochs=2)
-    left, starts = 0, 0
-
-    def counted(real):
-        def wrapper(*args, **kwargs):
-            nonlocal left
-            left -= 1
-            if left < 0:
-                raise Crash
-            return real(*args, **kwargs)
-
-        return wrapper
-
+    places = [(fold, "train_epoch"), (fold, "enter_stage"), (finetuning, "score_fold"), (RunFolder, "record")]
+    places.append((RunFolder, "save_state"))
     with monkeypatch.context() as patch:
-        for owner, name in [
-            (fold, "train_epoch"),
-            (fold, "enter_stage"),
-            (finetuning, "score_fold"),
-            (RunFolder, "record"),
-            (RunFolder, "save_state"),
-            (os, "rename"),
-        ]:
-            patch.setattr(owner, name, counted(getattr(owner, name)))
-        while True:
-            starts += 1
-            left = starts
-            try:
-                (killed,) = fit("killed", ["supcon", "head", "full"], head_epochs=2)
-                break
-            except Crash:
-                assert starts < 40
-    assert starts > 6
+        run = functools.partial(fit, "killed", ["supcon", "head", "full"], head_epochs=2)
+        assert start_until_done(patch, tmp_path / "killed", places, run) > 6
+    (killed,) = run()  # finished: what is there is given
     assert_same_run(killed, straight)
 
 
