@@ -36,6 +36,7 @@ from simcsp.model.checkpoint import load_backbone  # noqa: E402
 from simcsp.model.classifier import Classifier  # noqa: E402
 from simcsp.text.alphabet import A, T, add_special_tokens  # noqa: E402
 from simcsp.training.cost import Step  # noqa: E402
+from simcsp.training.half import in_number_format  # noqa: E402
 from simcsp.training.optimizer import build_optimizer, prepare_optimizer, take_step  # noqa: E402
 from simcsp.training.pretraining import Training  # noqa: E402
 
@@ -179,7 +180,7 @@ def finetuning_rate(size: str, device: str, steps: int) -> dict[str, float]:
     """Milliseconds of a step of fine-tuning at batch 16, and windows a second."""
     sizes, accelerator = SIZES[size], build_accelerator(device, "auto")
     model = Classifier(load_backbone(sizes.model)[0].bert, "cls", 0.1).to(accelerator.device).train()
-    learner = accelerator.prepare(model)
+    learner = in_number_format(model, accelerator)
     groups = [{"params": list(model.parameters())}]
     plain, scheduler = build_optimizer(groups, 1e-5, 0.0, "constant_with_warmup", 0, 1000, fused=True)
     optimizer = prepare_optimizer(accelerator, plain)

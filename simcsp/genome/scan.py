@@ -8,9 +8,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
+from simcsp.core.ahead import one_ahead
 from simcsp.genome.journal import Journal
 from simcsp.genome.regions import Span, spans_after
 from simcsp.model.bases import TYPES, Labeller
@@ -95,6 +97,15 @@ def _unpacked(content: bytes, count: int) -> Scored:
     return Scored(Sites(record.astype(np.intp), boundary, kind.astype(np.intp)), score)
 
 
+class Part(NamedTuple):
+    """What one pass is for: chunks, the first and last position wanted of each, its sites, and the chunks to score."""
+
+    chunks: Sequence[int]
+    ends: list[tuple[int, int]]
+    sites: list[Sites]
+    wanted: list[int]
+
+
 def passes(store: TokenStore, spans: Sequence[Span], labeller: Labeller) -> Iterator[list[Span]]:
     """The spans in groups: those on short records that fit in one pass of the model together, those of one longer
     record together. So a genome of many contigs costs its bases, not a pass a contig."""
@@ -142,22 +153,33 @@ def _label_short_records(
 def _label_record(
     store: TokenStore, spans: Sequence[Span], labeller: Labeller, types: Sequence[str], every: bool
 ) -> Iterator[tuple[Scored, int]]:
-    known: dict[int, np.ndarray] = {}  # chances of the chunks of one pass: short regions share them
+    """Of one record, some chunks a pass; a GPU is at the next one while sites of this one are scored and written."""
     size, record = labeller.chunk, store.records[spans[0][0]]
-    for number, first, last in spans:
-        chunks = range((first - 1) // size, (last - 1) // size + 1)
-        for some in (chunks[i : i + labeller.at_once] for i in range(0, len(chunks), labeller.at_once)):
-            ends = [(max(first, chunk * size + 1), min(last, (chunk + 1) * size)) for chunk in some]
-            sites = [_sites_between(store, (number, low, high), types, every) for low, high in ends]
-            wanted = [chunk for chunk, of_chunk in zip(some, sites) if len(of_chunk) and chunk not in known]
-            if wanted:
-                odds = labeller.chunks_odds(store, record, wanted)
-                known = {chunk: known[chunk] for chunk in some if chunk in known}
-                known |= dict(zip(wanted, map(labeller.probabilities, odds)))
-                for chunk, (low, high) in zip(some, ends):
-                    check_numbers(known.get(chunk, np.zeros(0)), f"{record.name}:{low}-{high}")
-            for chunk, of_chunk, (low, high) in zip(some, sites, ends):
-                yield _scored(of_chunk, known.get(chunk), chunk * size), high - low + 1
+
+    def parts() -> Iterator[Part]:
+        scored: set[int] = set()  # the chunks of the pass before: short regions share them
+        for number, first, last in spans:
+            chunks = range((first - 1) // size, (last - 1) // size + 1)
+            for some in (chunks[i : i + labeller.at_once] for i in range(0, len(chunks), labeller.at_once)):
+                ends = [(max(first, chunk * size + 1), min(last, (chunk + 1) * size)) for chunk in some]
+                sites = [_sites_between(store, (number, low, high), types, every) for low, high in ends]
+                wanted = [chunk for chunk, of_chunk in zip(some, sites) if len(of_chunk) and chunk not in scored]
+                if wanted:
+                    scored = scored.intersection(some) | set(wanted)
+                yield Part(some, ends, sites, wanted)
+
+    def with_odds(part: Part) -> tuple[Part, list[np.ndarray]]:
+        return part, labeller.chunks_odds(store, record, part.wanted) if part.wanted else []
+
+    known: dict[int, np.ndarray] = {}  # chances of these chunks
+    for part, odds in one_ahead(with_odds, parts(), thread=labeller.device.type == "cuda"):
+        if part.wanted:
+            known = {chunk: known[chunk] for chunk in part.chunks if chunk in known}
+            known |= dict(zip(part.wanted, map(labeller.probabilities, odds)))
+            for chunk, (low, high) in zip(part.chunks, part.ends):
+                check_numbers(known.get(chunk, np.zeros(0)), f"{record.name}:{low}-{high}")
+        for chunk, of_chunk, (low, high) in zip(part.chunks, part.sites, part.ends):
+            yield _scored(of_chunk, known.get(chunk), chunk * size), high - low + 1
 
 
 def _scored(sites: Sites, chances: np.ndarray | None, start: int) -> Scored:

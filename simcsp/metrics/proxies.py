@@ -15,6 +15,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from simcsp.core.config import EvaluateConfig
+from simcsp.core.device import CPU
 from simcsp.core.errors import InputError
 from simcsp.labels.floors import gc_content
 from simcsp.labels.motifs import NMI_CLUSTERS, Motifs
@@ -79,7 +80,9 @@ def score_vectors(
     if groups is None:
         scores = sccs(vectors, labels, settings.sccs_pairs, seed)
     else:
-        band = sccs_interval(vectors, labels, settings.sccs_pairs, seed, groups=groups, resamples=BAND_RESAMPLES)
+        band = sccs_interval(
+            vectors, labels, settings.sccs_pairs, seed, groups=groups, resamples=BAND_RESAMPLES, null=False
+        )
         scores = {"sccs": band["sccs"], "pair_auc": band["pair_auc"]}
         scores |= {"sccs_low": band["low"], "sccs_high": band["high"]}
     return scores | spread_of_vectors(encoder, ids, vectors, seed)
@@ -131,7 +134,7 @@ def sccs_floor_bands(
     """SCCS of each floor, and its 95 % interval, of few resamples, as NAME_low and NAME_high."""
 
     def band(values: np.ndarray, similarity: Similarity) -> dict[str, float]:
-        return sccs_interval(values, labels, settings.sccs_pairs, seed, similarity, groups, BAND_RESAMPLES)
+        return sccs_interval(values, labels, settings.sccs_pairs, seed, similarity, groups, BAND_RESAMPLES, null=False)
 
     bands: dict[str, float] = {}
     for name, row in of_floors(ids, settings, band).items():
@@ -147,10 +150,10 @@ def measure_nmi(encoder: Encoder, motifs: Motifs, layer: int | None, seed: int) 
     return nmi(leiden(encoder.embed_centre(motifs.ids, layer), seed=seed), motifs.labels)
 
 
-def score_states(states: np.ndarray, motifs: Motifs, seed: int) -> dict[str, float]:
+def score_states(states: np.ndarray, motifs: Motifs, seed: int, device: torch.device = CPU) -> dict[str, float]:
     """The same from the sites' states [n, 2 hidden], and nmi_sd, over other seeds of Leiden, below which a difference
-    means nothing."""
-    graph = neighbour_graph(states)
+    means nothing. device: where neighbours are looked for."""
+    graph = neighbour_graph(states, device=device)
     return nmi(leiden_of(graph, seed=seed), motifs.labels) | _nmi_spread(graph, motifs, seed)
 
 

@@ -83,8 +83,10 @@ def sccs_interval(
     similarity: Similarity = cosine_pairs,
     groups: np.ndarray | None = None,
     resamples: int = 1000,
+    null: bool = True,
 ) -> dict[str, float]:
-    """`sccs` with its error: sccs, low and high (95 %), null_low and null_high (95 % under permuted labels), pair_auc.
+    """`sccs` with its error: sccs, low and high (95 %), pair_auc, and unless null is False null_low and null_high (95 %
+    under permuted labels).
 
     groups: int [n], windows of one group (near-duplicates) are drawn together; None: every window by itself.
 
@@ -108,23 +110,17 @@ def sccs_interval(
         order, starts = _sorted_ties(values)
         counts = (rng.multinomial(len(same), np.full(len(same), 1 / len(same))) for _ in range(resamples))
         error = np.std([weighted_spearman(same[order], drawn, starts) for drawn in counts])
-        null_high = Z_95 / np.sqrt(len(same) - 1)
-        null_low = -null_high
+        bounds = np.array([-1, 1]) * Z_95 / np.sqrt(len(same) - 1)
     else:
         groups = np.arange(n) if groups is None else groups
         by_pair = 4 * auc * (1 - auc)
         error = _window_error(vectors, labels, similarity, groups, by_pair, resamples, rng)
         if len(values) < n * (n - 1) // 2:  # chance in the pairs that were taken is more than in all
             error = np.hypot(error, np.sqrt(by_pair / len(values)))
-        null_low, null_high = np.quantile(_permuted_sccs(values, labels, left, right, resamples, rng), (0.025, 0.975))
-    return {
-        "sccs": rho,
-        "low": float(rho - Z_95 * error),
-        "high": float(rho + Z_95 * error),
-        "null_low": float(null_low),
-        "null_high": float(null_high),
-        "pair_auc": auc,
-    }
+        if null:
+            bounds = np.quantile(_permuted_sccs(values, labels, left, right, resamples, rng), (0.025, 0.975))
+    band = {"sccs": rho, "low": float(rho - Z_95 * error), "high": float(rho + Z_95 * error)}
+    return band | ({"null_low": float(bounds[0]), "null_high": float(bounds[1])} if null else {}) | {"pair_auc": auc}
 
 
 def sccs_difference(

@@ -311,7 +311,8 @@ def start_fit(
     settings = config.bases
     model = build_model(settings, arm.source, arm.name == "fresh", seed, fold).to(accelerator.device)
     trained = [{**g, "params": [p for p in g["params"] if p.requires_grad]} for g in decay_groups(model, _WEIGHT_DECAY)]
-    optimizer = torch.optim.AdamW(trained, lr=settings.lr, weight_decay=_WEIGHT_DECAY)
+    fused = accelerator.device.type == "cuda"
+    optimizer = torch.optim.AdamW(trained, lr=settings.lr, weight_decay=_WEIGHT_DECAY, fused=fused)
     warmup, decay = min(_WARMUP, settings.steps // 10), round(settings.decay_share * settings.steps)
     scheduler = get_wsd_schedule(optimizer, warmup, min(decay, settings.steps - warmup), settings.steps)
     average = None

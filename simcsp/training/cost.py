@@ -50,6 +50,9 @@ def windows_in_an_epoch(settings: FinetuneConfig, whole: float) -> float:
 MARGIN = 1.15
 """By which an estimate of memory may be off: what is refused is more than the device has by more than that."""
 
+PER_KEPT, PER_WEIGHT = 4.0, 50.0
+"""Bytes moved for each that the backward pass keeps, and for each weight: its copy, its gradient, AdamW."""
+
 
 @dataclass(frozen=True)
 class Step:
@@ -84,22 +87,25 @@ class Step:
     def kept(self) -> float:
         """Bytes that the backward pass keeps of a window in all its views and its masked copy, and holds in passing.
 
-        Counted operation by operation of transformers' BERT under autocast, which keeps the residual stream and layer
-        norms in float32; tests/pretend_cuda holds it to what is counted there.
+        Counted operation by operation of transformers' BERT; tests/pretend_cuda holds it to what is counted there. In
+        half precision the states between blocks are float32 under autocast, on a CPU, where each that reads them keeps
+        a copy; on a GPU they are half (`OnHalfCopies`).
         """
         hidden, inner, heads = self.model.hidden_size, self.model.intermediate_size, self.model.num_attention_heads
-        half = self.precision != "fp32"
-        size, cast = (2, 2) if half else (4, 0)  # of an activation; of its copy where a layer norm's output is read
-        matrix = 4 * heads * (self.window + 2) if self.device == "cpu" else 0  # attention's weights, with dropout
+        on_cpu, size = self.device == "cpu", 4 if self.precision == "fp32" else 2  # of an activation
+        copies = on_cpu and size == 2
+        state = 4 if on_cpu else size
+        matrix = 4 * heads * (self.window + 2) if on_cpu else 0  # attention's weights, with dropout
         # query, key, value and what each reads; attention's output; dropout's mask; the two sums that layer norms read
-        attention = hidden * (3 * size + (3 * cast or 4) + size + 1 + 4) + 4 * heads + matrix
-        feed_forward = hidden * ((cast or 4) + 1 + 4) + 2 * size * inner
+        attention = hidden * (3 * size + (3 * size if copies else size) + size + 1 + state) + 4 * heads + matrix
+        feed_forward = hidden * (size + 1 + state) + 2 * size * inner
         of_block, of_embedding = attention + feed_forward, 5 * hidden
-        of_last = hidden * (2 * size + (2 * cast or 4))  # keys and values alone
-        of_head = hidden * ((cast or 4) + size + 4 + size) + 12 * self.model.vocab_size
+        of_last = hidden * (2 * size + (2 * size if copies else size))  # keys and values alone
+        of_head = hidden * (size + size + state + size) + 12 * self.model.vocab_size
         whole, at_places = self._blocks
         pooled, masked = self._passes
-        in_passing = 2 * size * inner + 6 * hidden  # of the block whose gradients are made; its own are freed by then
+        # of the block whose gradients are made; its own are freed by then
+        in_passing = 2 * size * inner + (2 + state) * hidden
         last = max(in_passing, at_places * of_last)
         kept = pooled * (of_embedding + whole * of_block + last)
         kept += masked * (of_embedding + self.model.num_hidden_layers * of_block + of_head)
@@ -118,6 +124,11 @@ class Step:
         weights = block_weights(self.model) + rows * self.model.hidden_size
         each = 16 if self.precision == "fp32" else 18  # weight, gradient, two moments; in half precision a copy
         return each * weights + at_once * self.kept() + outputs + similarities
+
+    def moved(self) -> float:
+        """Bytes that a step reads and writes on a GPU, but for matrix products and attention, without what gradient
+        caching repeats; as counted by tests/pretend_cuda."""
+        return PER_KEPT * self.stage.batch_size * self.kept() + PER_WEIGHT * block_weights(self.model)
 
     def operations(self) -> float:
         """Floating-point operations of the matrix products of a step of the whole batch, forward and backward, without

@@ -36,6 +36,7 @@ from simcsp.model.encoder import window_vectors
 from simcsp.text.kmers import similar_to_training
 from simcsp.training.cost import SUPCON_EPOCHS
 from simcsp.training.fold_setup import Fold, FoldSetup, Start, copy_encoder, encode, training_tokens
+from simcsp.training.half import in_number_format
 from simcsp.training.objectives import sup_con
 from simcsp.training.optimizer import build_optimizer, pack_state, prepare_optimizer, take_step, unpack_state
 from simcsp.training.stopping import stop_if_asked
@@ -71,7 +72,7 @@ def begin_fit(setup: FoldSetup, fold: Fold, start: Start) -> Fit:
     accelerator = setup.accelerator
     model = Classifier(copy_encoder(setup, fold.job, start), start.pooling, setup.settings.dropout)
     model = model.to(accelerator.device)
-    fit = Fit(model, accelerator.prepare(model))
+    fit = Fit(model, in_number_format(model, accelerator))
     fold.run.begin()
     state = fold.run.load_state(accelerator.device)
     if state is None:

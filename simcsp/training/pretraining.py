@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from transformers import BertConfig, BertForMaskedLM
 
+from simcsp.core.ahead import one_ahead
 from simcsp.core.config import Config, ModelConfig, PretrainConfig
 from simcsp.core.device import build_accelerator, check_memory, dropout_seed, free_memory, product_rate, set_seed
 from simcsp.core.errors import Interrupted
@@ -27,6 +27,7 @@ from simcsp.text.annotated import OTHER, SiteSampler, class_names
 from simcsp.text.corpora import Corpus, build_sampler
 from simcsp.text.sampler import WindowSampler
 from simcsp.training.cost import MARGIN, Step
+from simcsp.training.half import in_number_format
 from simcsp.training.masking import Chooser, build_chooser
 from simcsp.training.objectives import inapplicable_fields
 from simcsp.training.optimizer import (
@@ -139,7 +140,7 @@ class Training:
             fused=accelerator.device.type == "cuda",  # on a CPU it is no faster, and moves the last digits
         )
         self.optimizer, self.processes = prepare_optimizer(accelerator, optimizer), processes_of(accelerator)
-        learner = accelerator.prepare_model(learner, evaluation_mode=True)  # its number format; gradients come next
+        learner = in_number_format(learner, accelerator)
         self.learner = share_gradients(MiniBatches(learner, stage.mini_batch_size), accelerator)
         self.step = 0
         self.best: dict[str, dict[str, float]] = {}
@@ -313,8 +314,7 @@ def train(run: PretrainingRun | SilentRun, path: Path, training: Training, share
 
 
 def batches(training: Training, text: WindowSampler | SiteSampler, seed: int) -> Iterator[Batch]:
-    """The batches of the steps that are left, each a function of seed and step alone. For a GPU the next one is drawn
-    in a thread while it works on this one; a CPU has no time to spare."""
+    """The batches of the steps that are left, each a function of seed and step alone."""
     size = training.stage.batch_size
 
     def draw(step: int) -> Batch:
@@ -322,16 +322,7 @@ def batches(training: Training, text: WindowSampler | SiteSampler, seed: int) ->
         return training.draw(text.batch(step, size), np.random.default_rng([seed, 3, step]), classes)
 
     steps = range(training.step, training.stage.steps)
-    if training.accelerator.device.type != "cuda":
-        yield from map(draw, steps)
-        return
-    with ThreadPoolExecutor(1) as thread:
-        following = thread.submit(draw, steps[0]) if steps else None
-        for step in steps:
-            batch = following.result()
-            if step + 1 in steps:
-                following = thread.submit(draw, step + 1)
-            yield batch
+    return one_ahead(draw, steps, thread=training.accelerator.device.type == "cuda")
 
 
 def cost_of_step(shared: Pretraining, model: BertConfig, pooling: str, stage: PretrainConfig, window: int) -> Step:

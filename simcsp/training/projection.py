@@ -13,7 +13,7 @@ from simcsp.core.config import Config, ModelConfig, PretrainConfig
 from simcsp.core.errors import InputError
 from simcsp.labels.splits import load_windows
 from simcsp.model.encoder import DEFAULT_POOLING, fresh_config
-from simcsp.training.cost import MARGIN, Step, expected_epochs, fits_in_a_fold, windows_in_an_epoch
+from simcsp.training.cost import MARGIN, Step, block_weights, expected_epochs, fits_in_a_fold, windows_in_an_epoch
 from simcsp.training.pretraining import stages
 
 
@@ -34,9 +34,10 @@ GPUS = {
     "h200": Gpu(141e9, 989e12, 67e12, 4.8e12),
 }
 REACHED = 0.8  # of either rate, by matrix products and by pointwise operations
-TRAFFIC = 6.1  # bytes that pointwise operations read and write per byte that the backward pass keeps
-LAUNCH, KERNELS = 1e-5, 85  # seconds from one kernel to the next, at least; kernels of a step for each block
+KERNELS = 54  # of a step of fine-tuning, for each block, as tests/pretend_cuda counts them
+LAUNCH, SHORTEST = 1e-5, 2e-6  # seconds of the host from one kernel to the next; of the device, beside its work
 VALIDATION = 9.0  # seconds of a processor for SCCS and NMI of 20,000 sites
+DISK = 1e9  # bytes a second
 LABELLED = 44_152  # Spliceator's windows, where data.spliceator is not there to be counted
 Row = tuple[str, str]
 
@@ -64,9 +65,10 @@ def project(config: Config) -> str:
     rows.append(("time", "{} h: pre-training {}, fine-tuning {}".format(*hours)))
     rows.append((
         "assumed",
-        f"{REACHED:.0%} of the data sheet's rates, pointwise operations after products, {TRAFFIC} bytes moved per "
-        f"byte kept, {1e6 * LAUNCH:.0f} microseconds at least for each of a step's {KERNELS} kernels a block, "
-        f"{VALIDATION:.0f} s a validation; floors, states on disk and reports left out; no GPU was measured",
+        f"{REACHED:.0%} of the data sheet's rates, pointwise operations after products, bytes and {KERNELS} kernels a "
+        f"block as counted, {1e6 * LAUNCH:.0f} microseconds of a host and {1e6 * SHORTEST:.0f} of the GPU for each "
+        f"kernel, a core for each worker; {VALIDATION:.1f} s a validation, the GPU idle; states by {DISK / 1e9:.0f} "
+        "GB/s; floors and reports left out; no GPU was measured",
     ))  # fmt: skip
     return "\n".join(f"{name:<10} {text}" for name, text in rows)
 
@@ -101,15 +103,16 @@ def _stage(config: Config, gpu: Gpu, name: str, stage: PretrainConfig, step: Ste
     return total, f"{work}: {total / 3600:.1f} h; {held}"
 
 
-def _step_seconds(gpu: Gpu, step: Step) -> float:
+def _step_seconds(gpu: Gpu, step: Step, processes: int = 1) -> float:
+    """processes: that launch kernels side by side, each a step of its own; the mean of their steps."""
     rate = gpu.single if step.precision == "fp32" else gpu.half
-    moved = TRAFFIC * step.kept() * step.stage.batch_size
-    work = (step.operations() / rate + moved / gpu.bandwidth) / REACHED
-    return max(work, LAUNCH * KERNELS * step.model.num_hidden_layers)
+    kernels = KERNELS * step.model.num_hidden_layers
+    work = (step.operations() / rate + step.moved() / gpu.bandwidth) / REACHED
+    return max(work + SHORTEST * kernels, LAUNCH * kernels / processes)
 
 
 def _fine_tuning(config: Config, gpu: Gpu, model: BertConfig, pooling: str, precision: str) -> tuple[float, str]:
-    """Seconds of fine-tuning, folds one after the other, and its row."""
+    """Seconds of fine-tuning, as many folds side by side as there are workers, and its row."""
     settings, data = config.finetune, config.data
     arms = [arm for arm in settings.arms if arm not in FLOORS]
     windows, source = LABELLED, "windows assumed"
@@ -119,8 +122,16 @@ def _fine_tuning(config: Config, gpu: Gpu, model: BertConfig, pooling: str, prec
     folds = len(settings.folds or range(data.fold_count))
     fits = folds * sum(fits_in_a_fold(config, arm) for arm in arms)
     epochs = expected_epochs(settings)
-    steps = windows_in_an_epoch(settings, 0.7 * windows / len(settings.sites)) / settings.batch_size
+    whole = windows / len(settings.sites)
+    steps = windows_in_an_epoch(settings, 0.7 * whole) / settings.batch_size
     stage = PretrainConfig(objective="classify", batch_size=settings.batch_size)
-    of_step = _step_seconds(gpu, Step(model, stage, data.context, pooling, precision))
+    step = Step(model, stage, data.context, pooling, precision)
+    of_step = _step_seconds(gpu, step, config.processes)
+    # a forward pass is a third of a step: of the validation windows each epoch, of the test windows before and after
+    scored = whole * (0.1 * epochs + 3 * 0.2) / settings.batch_size / 3
+    state = epochs * 2 * 18 * block_weights(model) / DISK / config.processes  # written, and read by another epoch
+    nmi = (data.motif_bed is not None) * 2 * settings.nmi_folds / len(settings.folds or range(data.fold_count))
+    of_fit = (epochs * steps + scored) * of_step + state + nmi * VALIDATION / config.processes
+    beside = f", {config.processes} folds side by side" if config.processes > 1 else ""
     what = f"{fits} fits of {epochs} epochs, {windows:,} {source}"
-    return fits * epochs * steps * of_step, f"{what}, {1000 * of_step:.1f} ms a step of {settings.batch_size}"
+    return fits * of_fit, f"{what}, {1000 * of_step:.1f} ms a step of {settings.batch_size}{beside}"

@@ -63,7 +63,7 @@ class Validation:
             scores |= score_vectors(encoder, self.ids, vectors, self.labels, settings, self.seed, self.groups)
         if self.motifs is not None:
             states = encoder.embed_centre(self.motifs.ids, settings.nmi_layer)
-            scores |= score_states(states, self.motifs, self.seed)
+            scores |= score_states(states, self.motifs, self.seed, model.device)
         if self.with_probe and vectors is not None:
             scores["probe_auc"] = probe_auc(vectors, self.labels, self.seed, self.groups)
         return scores, Embedded(vectors, states)

@@ -13,6 +13,8 @@ from test_vcf import GTF, vcf_file
 import evaluate
 import simcsp.genome.vcf
 import simcsp.model.bases
+from simcsp.core.ahead import one_ahead
+from simcsp.genome import scan
 from simcsp.genome.journal import Journal
 from simcsp.genome.regions import find_spans, gene_spans, spans_after
 from simcsp.model.bases import Labeller
@@ -70,22 +72,28 @@ def stopped_and_resumed(call, capsys, monkeypatch, owner, name, words, folder):
 
 
 @pytest.mark.parametrize(
-    "name, words",
+    "name, words, ahead",
     [
-        pytest.param("s.tsv", [], marks=pytest.mark.slow),
-        ("s.bed.gz", ["--min_score", "0.3"]),
-        ("s.bed", ["--sites", "all", "--region", "chr1:100-800"]),
-        pytest.param("s.bedgraph", [], marks=pytest.mark.slow),
-        ("s.bw", []),
+        pytest.param("s.tsv", [], False, marks=pytest.mark.slow),
+        ("s.bed.gz", ["--min_score", "0.3"], True),
+        ("s.bed", ["--sites", "all", "--region", "chr1:100-800"], False),
+        ("s.tsv", ["--region", "chr1:10-12", "--region", "chr1:20-700"], True),
+        pytest.param("s.bedgraph", [], False, marks=pytest.mark.slow),
+        ("s.bw", [], False),
     ],
 )
-def test_a_scan_of_bases_goes_on_to_the_same_bytes(name, words, model, fasta, call, capsys, tmp_path, monkeypatch):
+def test_a_scan_of_bases_goes_on_to_the_same_bytes(
+    name, words, ahead, model, fasta, call, capsys, tmp_path, monkeypatch
+):
+    """ahead: passes are made in a thread, as for a GPU, where the scan is stopped."""
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     for folder in (whole, parts):
         folder.mkdir()
     call(evaluate, "predict", model, fasta, "--out", whole / name, *FP32, *words)
     said = capsys.readouterr().out.splitlines()[-1]
     command = [model, fasta, "--out", parts / name, *FP32, *words]
+    if ahead:
+        monkeypatch.setattr(scan, "one_ahead", lambda work, items, thread: one_ahead(work, items, not thread))
     stops = stopped_and_resumed(call, capsys, monkeypatch, Labeller, "chunks_odds", command, parts)
     assert stops >= 2
     names = sorted(path.name for path in whole.iterdir())

@@ -203,6 +203,8 @@ def test_an_interval_is_repeatable_and_its_point_is_sccs():
     found = sccs_interval(vectors, labels, resamples=50)
     assert found == sccs_interval(vectors, labels, resamples=50) != sccs_interval(vectors, labels, seed=1, resamples=50)
     assert {key: found[key] for key in ("sccs", "pair_auc")} == sccs(vectors, labels)
+    without = sccs_interval(vectors, labels, resamples=50, null=False)
+    assert without == {key: value for key, value in found.items() if not key.startswith("null")}
 
 
 def test_vectors_that_are_all_equal_have_an_interval_about_nought():

@@ -27,15 +27,18 @@ ROOT = Path(__file__).resolve().parents[2]
 CUDA = torch.device("cuda", 0)
 aten = torch.ops.aten
 SIZE_DEPENDS_ON_NUMBERS = (aten.nonzero.default, aten.masked_select.default, aten._unique2.default)
+NO_KERNEL = ("empty", "detach", "_unsafe_view", "alias", "lift_fresh")  # besides views
 INDEXING = (aten.index.Tensor, aten.index_put.default, aten.index_put_.default, aten._index_put_impl_.default)
 
 
 class Counts:
-    """refused, waits, copies: Counter of lines; operations: of their names; alive, peak: bytes."""
+    """refused, waits, copies: Counter of lines; operations: of their names, and moved: bytes that those of them that
+    are kernels read and write; alive, peak: bytes."""
 
     def __init__(self) -> None:
         self.refused, self.waits, self.copies, self.operations = Counter(), Counter(), Counter(), Counter()
-        self.alive = self.peak = 0
+        self.moved: Counter[str] = Counter()
+        self.alive = self.peak = self.kernels = 0
         self.storages: Counter[int] = Counter()
         self.generator = torch.Generator().manual_seed(1).get_state()
         self.like = "cpu"
@@ -118,7 +121,7 @@ def dispatch(func, args, kwargs):
     _note(func, args, tensors, device)
     if func is aten.copy_.default:
         func(*on_host(args), **on_host(kwargs))
-        return args[0]
+        return _kernel(func, tensors[1:], args[0])
     to_host = device is not None and device.type != "cuda"
     host_args, host_kwargs = on_host((args, kwargs))
     if func is aten._local_scalar_dense.default:
@@ -132,7 +135,17 @@ def dispatch(func, args, kwargs):
     if func is aten._to_copy.default and out is host_args[0]:
         out = out.clone()
     out = tree_map_only(torch.Tensor, lambda tensor: tensor if isinstance(tensor, OnCuda) else OnCuda(tensor), out)
+    if not func.is_view and not any(word in str(func) for word in NO_KERNEL):
+        _kernel(func, tensors, args[0] if func._schema.is_mutable else out)
     return return_and_correct_aliasing(func, args, kwargs, out)
+
+
+def _kernel(func, read, written):
+    """Count a kernel, which reads and writes these tensors; returns what it writes."""
+    moved = [*read, *(leaf for leaf in tree_leaves(written) if isinstance(leaf, torch.Tensor))]
+    counts.kernels += 1
+    counts.moved[str(func)] += sum(tensor.numel() * tensor.element_size() for tensor in moved)
+    return written
 
 
 def _note(func, args, tensors, device) -> None:
@@ -198,6 +211,7 @@ def install(bf16: bool = True, like: str = "cpu") -> None:
     cuda.synchronize, cuda.max_memory_allocated = wait, lambda *_: counts.peak
     cuda.device = lambda *_: contextlib.nullcontext()
     cuda.amp.common.amp_definitely_not_available = lambda: False
+    torch.utils._foreach_utils._foreach_supported_types.append(OnCuda)  # as plain tensors are
     torch.Tensor.pin_memory = lambda tensor, *_: tensor.clone()
     if like == "meta":  # the kernels that CUDA takes; the host can compute the plain one alone
         torch.nn.functional.scaled_dot_product_attention = fused_attention
@@ -250,7 +264,7 @@ def main() -> None:
     try:
         runpy.run_path(str(ROOT / f"{script}.py"), run_name="__main__")
     finally:
-        told = {name: getattr(counts, name) for name in ("refused", "waits", "copies", "operations", "peak")}
+        told = {name: getattr(counts, name) for name in ("refused", "waits", "copies", "operations", "kernels", "peak")}
         Path(out).write_text(json.dumps(told, indent=1), encoding="utf-8")
 
 

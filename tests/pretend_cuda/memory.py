@@ -1,6 +1,7 @@
-"""Peak bytes of two steps of pre-training, counted on tensors of the device that have no numbers, and as estimated.
+"""Peak bytes of a step of pre-training, counted on tensors of the device that have no numbers, and as estimated; its
+kernels, and the bytes that they move, matrix products and attention apart.
 
-LD_PRELOAD=guard.so python memory.py     one JSON line a case: counted, estimated and what it is
+LD_PRELOAD=guard.so python memory.py     one JSON line a case: the numbers and what it is
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ CASES = [
     (SPLICEBERT, 510, "mean", "bf16", {"batch_size": 64, "mlm_weight": 0.1}),
     (MINIATURE, 254, "centre", "bf16", {"batch_size": 64, "objective": "mlm"}),
     (TINY, 126, "centre", "fp32", {"batch_size": 64, "objective": "supcon", "max_shift": 45}),
+    (SPLICEBERT, 400, "cls", "bf16", {"batch_size": 16, "objective": "classify"}),  # fine-tuning
 ]
+PRODUCTS = ("aten.mm.", "aten.addmm.", "aten.bmm.", "_attention")
 
 
 def main() -> None:
@@ -47,11 +50,14 @@ def main() -> None:
         training = Training(model, pooling, stage, accelerator)
         ids = np.full((stage.batch_size, window + 2 * stage.max_shift), 6, dtype=np.uint8)
         for _ in range(2):  # the second one has AdamW's moments from the start
-            counts.peak = counts.alive
+            counts.peak, counts.kernels = counts.alive, 0
+            counts.moved.clear()
             training.advance(training.draw(ids, np.random.default_rng(0), np.arange(len(ids)) % 4))
-        estimated = Step(model.config, stage, window, pooling, precision).memory(stage.mini_batch_size)
-        numbers = {"counted": counts.peak, "estimated": estimated}
-        print(json.dumps(numbers | {"case": [sizes, pooling, precision, settings]}))
+        step = Step(model.config, stage, window, pooling, precision)
+        moved = sum(count for name, count in counts.moved.items() if not any(word in name for word in PRODUCTS))
+        numbers = {"counted": counts.peak, "estimated": step.memory(stage.mini_batch_size), "kernels": counts.kernels}
+        numbers |= {"moved": moved, "moved_estimated": step.moved()}
+        print(json.dumps(numbers | {"case": [sizes, pooling, precision, settings]}), flush=True)
         accelerator.free_memory()
         del model, training, accelerator
         gc.collect()
