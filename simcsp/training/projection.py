@@ -130,7 +130,7 @@ def _fine_tuning(config: Config, gpu: Gpu, model: BertConfig, pooling: str, prec
     # a forward pass is a third of a step: of the validation windows each epoch, of the test windows before and after
     scored = whole * (0.1 * epochs + 3 * 0.2) / settings.batch_size / 3
     state = epochs * 2 * 18 * block_weights(model) / DISK / config.processes  # written, and read by another epoch
-    nmi = (data.motif_bed is not None) * 2 * settings.nmi_folds / len(settings.folds or range(data.fold_count))
+    nmi = (data.motif_bed is not None) * 2 / folds  # before and after, in the first fold
     of_fit = (epochs * steps + scored) * of_step + state + nmi * VALIDATION / config.processes
     beside = f", {config.processes} folds side by side" if config.processes > 1 else ""
     what = f"{fits} fits of {epochs} epochs, {windows:,} {source}"
