@@ -29,7 +29,6 @@ BOOKKEEPING += ("finetune.arms", "finetune.sites", "finetune.seeds", "finetune.f
 _OF_A_JOB = (*BOOKKEEPING, "finetune.train_windows", "finetune.draws")
 _FILES = {
     "text": ("data.fasta", "data.dataset"),
-    "repeats": ("data.fasta",),
     "intervals": ("data.fasta", "data.annotation"),
     "classes": ("data.annotation",),
     "annotation": ("data.annotation", "bases.annotation"),
