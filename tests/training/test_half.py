@@ -15,7 +15,7 @@ from simcsp.core.config import ModelConfig, PretrainConfig
 from simcsp.metrics.sccs import sccs
 from simcsp.model.checkpoint import load_backbone
 from simcsp.model.classifier import Classifier
-from simcsp.model.embedding import embed
+from simcsp.model.embedding import Encoder
 from simcsp.text.alphabet import A, T, encode
 from simcsp.training import pretraining
 from simcsp.training.half import OnHalfCopies
@@ -107,7 +107,7 @@ def train(number_format, monkeypatch):
         training.advance(training.draw(ids, np.random.default_rng(step), labels))
         losses.append(training.means()["train/loss"])
     ids, labels = labelled(400, np.random.default_rng(9))
-    return np.mean(losses[-20:]), sccs(embed(model.bert, ids, "centre", 64), labels)["sccs"], losses
+    return np.mean(losses[-20:]), sccs(Encoder(model.bert, "centre", 64).embed(ids), labels)["sccs"], losses
 
 
 def test_training_on_bf16_copies_stays_near_float32(bf16, monkeypatch):  # noqa: F811
