@@ -76,7 +76,8 @@ def shown(store: TokenStore, places: list[Place], site: str) -> np.ndarray:
 
 def masked(store: TokenStore, chrom: str, starts: np.ndarray) -> np.ndarray:
     """bool [n]: one of the two bases from each start is soft-masked."""
-    return store.repeats(store.by_name[chrom].offset + starts, 2) > 0
+    first = store.by_name[chrom].offset
+    return np.array([store.lower(first + start, 2).any() for start in starts.tolist()], dtype=bool)
 
 
 def unannotated(store: TokenStore, body: GeneBody, site: str, taken: np.ndarray) -> np.ndarray:
