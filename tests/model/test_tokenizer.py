@@ -91,7 +91,7 @@ def test_a_padded_batch_gives_each_window_its_own_vectors(tokenizer):
 
 def test_longer_input_is_cut_to_the_model_s_positions(tokenizer):
     ids = tokenizer("A" * 300, truncation=True)["input_ids"]
-    assert len(ids) == 128 and ids[-1] == SEP
+    assert len(ids) == 256 and ids[-1] == SEP
 
 
 def test_decoding_gives_the_bases_back(tokenizer):
