@@ -4,6 +4,11 @@
 # NAME is, how long it takes and what to compare. What is finished already is not run again.
 set -euo pipefail
 CDPATH= cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
+names="default simcse benchmark shallow species answer answer-miniature tiny miniature bases splicebert"
+if [[ " $names " != *" ${1-} "* ]]; then
+    echo "error: scripts/reproduce.sh ${1-}: give one of $names" >&2
+    exit 2
+fi
 source scripts/env.sh requirements.txt
 export PYTHON OMP_NUM_THREADS=1
 
@@ -15,9 +20,9 @@ floors() { # NAME WINDOWS NEGATIVES CONTEXT FOLDS: weight matrix and linear mode
     "$PYTHON" evaluate.py benchmark "runs/$1"
 }
 
-experiment() { # CONFIG
-    "$PYTHON" pretrain.py "$1"
-    "$PYTHON" finetune.py "$1"
+experiment() { # CONFIG OPTIONS
+    "$PYTHON" pretrain.py "$@"
+    "$PYTHON" finetune.py "$@"
 }
 
 case ${1-} in
@@ -47,9 +52,13 @@ case ${1-} in
         bash scripts/data.sh chr19 chr3
         experiment configs/answer.yaml
         ;;
-    tiny)
+    answer-miniature)
+        bash scripts/data.sh chr19 chr3
+        experiment configs/answer.yaml --name answer-miniature --model.source models/simcsp-small --pretrain.seeds "[0,1,2]"
+        ;;
+    tiny | miniature)
         "$PYTHON" data/fetch.py chr19
-        "$PYTHON" pretrain.py configs/tiny.yaml
+        "$PYTHON" pretrain.py "configs/$1.yaml"
         ;;
     bases)
         "$PYTHON" data/fetch.py chr19 genes introns
@@ -58,10 +67,6 @@ case ${1-} in
     splicebert)
         "$PYTHON" data/fetch.py chr19 genes mfass mfass-peers vexseq conservation branchpoints attention
         bash scripts/data.sh genes
-        "$PYTHON" evaluate.py splicebert models/simcsp-tiny models/simcsp-small-bases
-        ;;
-    *)
-        echo "error: scripts/reproduce.sh ${1-}: default, simcse, benchmark, shallow, species, answer, tiny, bases or splicebert" >&2
-        exit 2
+        "$PYTHON" evaluate.py splicebert models/simcsp-small models/simcsp-tiny models/simcsp-small-bases
         ;;
 esac
