@@ -13,7 +13,7 @@
     python evaluate.py explain   SOURCE GENOME.fa [--help]   bases that site scores depend on: logo and heat map
     python evaluate.py push      CHECKPOINT OWNER/NAME [--public]    upload a checkpoint and its model card to the hub
     python evaluate.py status    [RUNS]   every run in a folder (runs): stage, progress, running or not, disk
-    python evaluate.py report    RUN [RUN ...] [--out FOLDER]   the comparison of arms: RUN/report, runs/A+B/report
+    python evaluate.py report    RUN [RUN ...] [--out FOLDER] [--compare ARM REFERENCE]   arms and their differences
 
 SOURCE is a run folder (runs/demo), a fold or checkpoint inside one, or any other checkpoint folder. The config is that
 of the run; a checkpoint outside a run needs one on the command line.

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from commands.flags import FlagParser
 from commands.sources import config_of, enclosing_run, names_config
 from simcsp.core.config import Config, FinetuneConfig
 from simcsp.core.device import build_accelerator
@@ -92,27 +93,23 @@ def relate_config(run: Path, words: list[str]) -> Config:
 
 def show_report(runs: list[Path], words: list[str]) -> None:
     """Write the comparison of arms again from what is finished, of one run or of several together."""
-    words, out = _take_out(words)
     if words and not words[0].startswith("-") and not Path(words[0]).exists():
         raise InputError(f"{words[0]} does not exist: report takes run folders, such as runs/demo")
+    parser = FlagParser("report", "The comparison of the arms of one run, or of several of the same windows and folds.")
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--compare", nargs=2, action="append", default=[], metavar=("ARM", "REFERENCE"))
+    asked, words = parser.read(words)
     configs = [_run_config(run, words) for run in runs]
     tasks = [{fit_key(folder).site == BASES for folder in finished_fits(run)} for run in runs]
     of_bases = [run for run, task in zip(runs, tasks) if True in task]
     if len(runs) > 1 and of_bases:
         raise InputError(f"{of_bases[0]} is of finetune.task bases, which report shows one run at a time")
     if tasks[0] != {True}:
-        print(write_report(*configs, out=out), flush=True)
+        print(write_report(*configs, out=asked.out, described=asked.compare), flush=True)
+    elif asked.compare:
+        raise InputError("--compare: every base has one table of arms, without pairs that are asked for")
     if of_bases:
-        print(write_bases_report(configs[0], out=out), flush=True)
-
-
-def _take_out(words: list[str]) -> tuple[list[str], Path | None]:
-    if "--out" not in words:
-        return words, None
-    at = words.index("--out")
-    if at + 1 == len(words):
-        raise InputError("--out needs a folder")
-    return [*words[:at], *words[at + 2 :]], Path(words[at + 1])
+        print(write_bases_report(configs[0], out=asked.out), flush=True)
 
 
 def _run_config(run: Path, words: list[str]) -> Config:

@@ -17,7 +17,7 @@ which says nothing about other seeds.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -25,6 +25,7 @@ import numpy as np
 import pandas as pd
 
 from simcsp.core.arms import BASELINE, CONTROL, FLOORS, OF_CONTROL, OF_PRETRAINING
+from simcsp.core.errors import InputError
 from simcsp.metrics.distance import Distance
 from simcsp.metrics.scores import chance_auc, corrected_ttest, equivalence_test, holm, smallest_difference
 from simcsp.report.collect import CROSS_VALIDATION, FIT, Comparison, main_size, objective_of, proxy_values
@@ -185,10 +186,17 @@ def difference_test(differences: np.ndarray, ratio: float, margin: float) -> Pai
     )
 
 
-def find_contrasts(comparison: Comparison) -> list[Contrast]:
-    """Every comparison of F1 and AUC: the primary ones first, then the secondary, adjusted (Holm 1979), then others."""
+def find_contrasts(comparison: Comparison, described: Sequence[tuple[str, str]] = ()) -> list[Contrast]:
+    """Every comparison of F1 and AUC: the primary ones first, then the secondary, adjusted (Holm 1979), then others.
+
+    described: (arm, reference) of more of the others."""
     scores, primary, margin = comparison.scores, _primary_pair(comparison), smallest_effect(comparison)
     pairs, main_cut = _pairs(comparison, primary), (_endpoint_site(scores), main_size(scores))
+    if unknown := {name for pair in described for name in pair} - {*scores["arm"]}:
+        raise InputError(
+            f"{', '.join(sorted(unknown))}: no arm of these runs; there are {', '.join(scores['arm'].unique())}"
+        )
+    pairs += [(*pair, False) for pair in described if tuple(pair) not in {of_report[:2] for of_report in pairs}]
     contrasts: list[Contrast] = []
     for (site, windows), of_site in scores.groupby(["site", "train_windows"], sort=False):
         metrics = [metric for metric in ENDPOINTS if (of_site["metric"] == metric).any()]
@@ -197,8 +205,8 @@ def find_contrasts(comparison: Comparison) -> list[Contrast]:
             for metric in metrics:
                 tests = paired_tests(scores, arm, reference, site, metric, windows, margin)
                 contrasts.append(Contrast(arm, reference, site, windows, metric, tests, control, is_primary))
-    described = {name for (_, arm), name in comparison.names.items() if arm in (*FLOORS, "fresh", *OF_CONTROL)}
-    of_rank = [[one for one in contrasts if _rank(one, described) == rank] for rank in range(3)]
+    not_adjusted = {name for (_, arm), name in comparison.names.items() if arm in (*FLOORS, "fresh", *OF_CONTROL)}
+    of_rank = [[one for one in contrasts if _rank(one, not_adjusted) == rank] for rank in range(3)]
     return [*of_rank[0], *_adjusted(of_rank[1]), *of_rank[2]]
 
 

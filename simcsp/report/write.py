@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -70,11 +70,14 @@ PROXY_KEYS = {f"val/{proxy}" for proxy in PROXIES}
 _LONGEST_NAME = 120  # of a folder that joins the names of several runs
 
 
-def write_report(config: Config, *more: Config, out: Path | None = None) -> str:
+def write_report(
+    config: Config, *more: Config, out: Path | None = None, described: Sequence[tuple[str, str]] = ()
+) -> str:
     """Compare the arms of a run, or of several, from the folds that are finished; returns the text for the terminal.
 
-    out: where to; by default RUN/report, and runs/<a>+<b>/report for several.
-    Raises InputError where no fold is finished and where the runs' folds cannot be paired.
+    out: where to; by default RUN/report, and runs/<a>+<b>/report for several. described: (arm, reference), by their
+    names in the report, of comparisons beside those that it makes by itself.
+    Raises InputError where no fold is finished, where the runs' folds cannot be paired, and for an unknown arm.
     """
     runs = label_runs([config, *more])
     if out is None:
@@ -83,7 +86,7 @@ def write_report(config: Config, *more: Config, out: Path | None = None) -> str:
                 show_arm(one.folder, arm)
     out = out or default_folder([config, *more])
     comparison = merge(runs)
-    contrasts = find_contrasts(comparison)
+    contrasts = find_contrasts(comparison, described)
     scores, by_type = compare(comparison.scores, smallest_effect(comparison)), scores_by_type(comparison)
     tables = [scores, type_rows(by_type), pool_predictions(comparison), proxy_rows(comparison)]
     tables.append(benchmark_rows(comparison))

@@ -337,7 +337,9 @@ def test_wrong_words_are_refused_in_one_line(tmp_path, call, capsys):
     for words, part in (
         ((run, run), "given twice"),
         ((run, tmp_path / "tpyo"), "tpyo does not exist"),
-        ((run, "--out"), "--out needs a folder"),
+        ((run, "--out"), "--out"),
+        ((run, "--compare", "last"), "--compare"),
+        ((run, "--compare", "last", "tpyo"), "tpyo"),
         ((run / "finetune",), "report takes run folders"),
     ):
         assert part in refusal(call, capsys, evaluate, "report", *words)

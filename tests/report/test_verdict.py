@@ -9,6 +9,7 @@ import pytest
 
 from benchmarks.simulate_verdict import operating_characteristics
 from simcsp.core.arms import OF_PRETRAINING
+from simcsp.core.errors import InputError
 from simcsp.metrics.distance import Distance
 from simcsp.metrics.scores import corrected_ttest, holm, smallest_difference
 from simcsp.report.collect import Comparison
@@ -113,6 +114,18 @@ def test_last_of_another_run_is_described_beside_the_primary_arm(tmp_path):
     assert [(c.arm, c.metric, c.p_holm, c.primary) for c in found] == [
         ("last", metric, None, False) for metric in ("test/f1", "test/auc")
     ]
+
+
+def test_pairs_that_are_asked_for_are_described_and_change_no_other(tmp_path):
+    made = study(tmp_path, dict.fromkeys(("baseline", "last", "control_last", "best_sccs"), 0.0))
+    before, pairs = find_contrasts(made), [("best_sccs", "control_last"), ("last", "control_last")]
+    *others, f1, auc = find_contrasts(made, pairs)
+    assert others == before
+    assert [(c.arm, c.reference, c.metric, c.p_holm) for c in (f1, auc)] == [
+        (*pairs[0], metric, None) for metric in ("test/f1", "test/auc")
+    ]
+    with pytest.raises(InputError, match="tpyo.*best_sccs"):
+        find_contrasts(made, [("tpyo", "last")])
 
 
 def test_without_a_control_the_primary_contrast_is_against_the_baseline(tmp_path):
