@@ -38,11 +38,24 @@ class Journal:
         self.lock = path.with_name(f"{path.name}{LOCK}")
         with naming(path):
             take_lock(self.lock, path)
-        self.file: BinaryIO = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666), "r+b")
+        try:
+            with naming(path):
+                handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except OSError:
+            release_lock(self.lock)
+            raise
+        self.file: BinaryIO = os.fdopen(handle, "r+b")
+        try:
+            self._go_on(job)
+        except BaseException:
+            self.close()
+            raise
+
+    def _go_on(self, job: dict[str, Any]) -> None:
+        """Read what is there as far as its first entry, which must be this job; begin where nothing is."""
         start = self.file.read(len(_MAGIC))
         if not _MAGIC.startswith(start):
-            self.close()
-            raise InputError(f"{path} is no journal of this command: move it elsewhere, or give another --out")
+            raise InputError(f"{self.path} is no journal of this command: move it elsewhere, or give another --out")
         begun = self._read() if start == _MAGIC else None
         if begun is None:
             self._begin(job)
@@ -55,9 +68,8 @@ class Journal:
         if self._read() is None:  # nothing is done yet, so nothing would be lost
             self._begin(job)
             return
-        self.close()
         raise InputError(
-            f"{path} holds the beginning of this work with another "
+            f"{self.path} holds the beginning of this work with another "
             f"{' and another '.join(key + files.get(key, '') for key in changed)}: give the same command to resume, or "
             "delete that file to begin anew"
         )
@@ -75,9 +87,12 @@ class Journal:
         self.close()
 
     def close(self) -> None:
-        """Let another process have it."""
-        self.file.close()
-        release_lock(self.lock)
+        """Let another process have it. What an entry could not write is tried once more here, and may fail again."""
+        try:
+            with naming(self.path):
+                self.file.close()
+        finally:
+            release_lock(self.lock)
 
     def entries(self) -> Iterator[bytes]:
         """What was added before, in its order; then `add` goes on after it."""

@@ -1,6 +1,7 @@
 """The journal of a long command: whatever a kill left of it, what was whole is read back and the rest is done again."""
 
 import fcntl
+import resource
 
 import pytest
 
@@ -82,3 +83,18 @@ def test_two_processes_do_not_share_one(tmp_path):
     with Journal(path, JOB) as journal:
         journal.remove()
     assert not path.exists()
+
+
+@pytest.mark.parametrize("room", [20, 500])  # for the beginning, for the first entry
+def test_a_full_disk_names_the_file_and_leaves_no_lock(tmp_path, room):
+    path = tmp_path / "x.partial"
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
+    try:
+        with pytest.raises(OSError) as refused, Journal(path, JOB) as journal:
+            journal.add(b"x" * 1000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert refused.value.filename == str(path)
+    assert list(tmp_path.iterdir()) == [path]
+    written(path)
