@@ -19,6 +19,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from simcsp.core.bgzf import BgzfWriter
 from simcsp.core.errors import InputError
 from simcsp.core.locks import LOCK, lock_holder, release_lock, take_lock
 
@@ -177,12 +178,12 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
 
 
 @contextmanager
-def written_aside(path: Path) -> Iterator[TextIO]:
-    """A text file that appears under its name only if the block succeeds; gzipped if the name ends in .gz."""
+def written_aside(path: Path, errors: str = "strict") -> Iterator[TextIO]:
+    """A text file that appears under its name only if the block succeeds; gzipped in blocks (BGZF) if the name ends in
+    .gz. errors: as of `open`."""
     with replacing(path) as aside, open(aside, "wb") as raw:
-        # without time and name in the header: the same text gives the same bytes
-        binary = gzip.GzipFile("", "wb", fileobj=raw, mtime=0) if path.suffix == ".gz" else raw
-        with io.TextIOWrapper(binary, encoding="utf-8", newline="\n") as handle:
+        binary = BgzfWriter(raw) if path.suffix == ".gz" else raw
+        with io.TextIOWrapper(binary, encoding="utf-8", errors=errors, newline="\n") as handle:
             yield handle
 
 

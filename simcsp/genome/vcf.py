@@ -20,7 +20,7 @@ import pysam
 import pysam.bcftools
 
 from simcsp.core.errors import InputError
-from simcsp.core.files import replacing
+from simcsp.core.files import replacing, written_aside
 from simcsp.genome.effects import COUNTED, Effects, Row
 from simcsp.genome.journal import Journal
 from simcsp.text.reading import is_whole_number, open_binary, unzipped
@@ -196,19 +196,16 @@ def _writer(
         yield lambda line: sys.stdout.buffer.write(line.encode(**_TEXT))
         sys.stdout.buffer.flush()
         return
-    with replacing(out) as aside:
-        if out.suffix == ".gz":
-            with pysam.BGZFile(str(aside), "w") as blocks:
-                blocks.write(text.encode(**_TEXT))
-                yield lambda line: blocks.write(line.encode(**_TEXT))
-            return
-        body = aside.with_name(f"{aside.name}.body") if out.suffix == ".bcf" else aside
-        with open(body, "w", newline="\n", **_TEXT) as handle:
-            if body == aside:
-                handle.write(text)
+    if out.suffix != ".bcf":
+        with written_aside(out, _TEXT["errors"]) as handle:
+            handle.write(text)
             yield handle.write
-        if body != aside:
-            _write_bcf([*header[:-1], *contig_lines(), header[-1]], body, aside)
+        return
+    with replacing(out) as aside:
+        body = aside.with_name(f"{aside.name}.body")
+        with open(body, "w", newline="\n", **_TEXT) as handle:
+            yield handle.write
+        _write_bcf([*header[:-1], *contig_lines(), header[-1]], body, aside)
 
 
 def _write_bcf(header: list[str], body: Path, out: Path) -> None:

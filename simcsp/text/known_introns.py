@@ -26,7 +26,7 @@ def read_truth(
     with file and line for what is malformed, lies beyond its record or has names that the FASTA has not.
     """
     lengths = {record.name: record.length for record in store.records}
-    if _is_annotation(path):
+    if is_annotation(path):
         rows = [
             (intron.chrom, intron.start, intron.end, intron.strand)
             for intron in introns(read_annotation(path, lengths, transcripts))
@@ -40,7 +40,7 @@ def read_truth(
     return {key: np.array(sorted(found), dtype=np.int64) for key, found in ends.items()}
 
 
-def _is_annotation(path: str | Path) -> bool:
+def is_annotation(path: str | Path) -> bool:
     """Whether the first row is a GTF's or GFF3's: of nine columns, with start and end in the fourth and fifth."""
     with open_text(path) as lines:
         row = next((line for line in lines if line.strip() and not is_comment(line)), "")

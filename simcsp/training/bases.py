@@ -35,7 +35,9 @@ from simcsp.model.checkpoint import load_backbone, resolve_source
 from simcsp.model.checksums import sha256_folder
 from simcsp.model.encoder import fresh_like
 from simcsp.text.alphabet import N, reverse_complement
-from simcsp.text.store import content_hashes
+from simcsp.text.annotation import gene_bodies, read_annotation
+from simcsp.text.known_introns import is_annotation
+from simcsp.text.store import TokenStore, content_hashes
 from simcsp.training.arms import Arm, resolve_arms
 from simcsp.training.optimizer import decay_groups, pack_state, prepare_optimizer, take_step, unpack_state
 from simcsp.training.stopping import StopSignal, stop_if_asked
@@ -49,6 +51,7 @@ _WARMUP = 100  # steps
 _SAVE_STEPS = 100  # between states, where no validation comes before
 _MAX_N_SHARE = 0.05  # of a stretch
 _GRAFT_SHARE = 0.5  # of stretches about a site
+_BARE_SHARE = 0.5  # of stretches about a site, where held-out records are genes without what surrounds them
 _WEIGHT_DECAY = 0.01
 MAX_GRAD_NORM = 1.0
 CONFIG_SECTIONS = ("name", "precision", "model", "bases")
@@ -59,8 +62,8 @@ class Text:
     """What one fold trains on: uint8 stretches are cut from `genome`; hidden bases are not learnt from.
 
     records: names; sizes: nt of each; sites: int64 [n, 4] of record, minus, exon's base, label; exons [n]: nt of their
-    exons. grafts: record, and the exon's bases at donor and acceptor, of introns from elsewhere that share nothing with
-    what is held out.
+    exons; genes: int64 [n, 2] of start and end of their genes, None where text is not cut there. grafts: record, and
+    the exon's bases at donor and acceptor, of introns from elsewhere that share nothing with what is held out.
     """
 
     genome: Genome
@@ -69,6 +72,7 @@ class Text:
     sites: np.ndarray
     hidden: dict[str, np.ndarray]
     exons: np.ndarray
+    genes: np.ndarray | None
     grafts: list[tuple[str, int, int]]
 
 
@@ -136,7 +140,8 @@ def build_text(config: Config, genome: Genome, fold: int) -> Text:
         ends = {label: base for _, base, label in genome.sites[name].tolist()}
         if len(ends) == len(TYPES) and not hidden[name].any():
             grafts.append((name, ends[LABEL["donor"]], ends[LABEL["acceptor"]]))
-    return Text(genome, train, sizes, rows, hidden, exon_lengths(rows), grafts)
+    genes = gene_ends(settings, genome.store, train, rows) if settings.forward else None
+    return Text(genome, train, sizes, rows, hidden, exon_lengths(rows), genes, grafts)
 
 
 def exon_lengths(sites: np.ndarray) -> np.ndarray:
@@ -157,11 +162,28 @@ def exon_lengths(sites: np.ndarray) -> np.ndarray:
     return lengths
 
 
+def gene_ends(settings: BasesConfig, store: TokenStore, records: list[str], sites: np.ndarray) -> np.ndarray:
+    """Start and end int64 [n, 2] of a gene that each site [n, 4] lies in; of its record where the file has no genes."""
+    ends = np.array([[0, store.by_name[records[number]].length] for number in sites[:, 0]], dtype=np.int64)
+    numbers = {name: number for number, name in enumerate(records)}
+    for source, path in enumerate(settings.annotation):
+        lengths = {name: store.by_name[name].length for name in records if store.by_name[name].source == source}
+        if not lengths or not is_annotation(path):
+            continue
+        transcripts = read_annotation(path, lengths, "ccds" if path in settings.ccds else "all")
+        for gene in gene_bodies(transcripts):
+            of_strand = (sites[:, 0] == numbers[gene.chrom]) & (sites[:, 1] == (gene.strand == "-"))
+            ends[of_strand & (sites[:, 2] >= gene.start) & (sites[:, 2] < gene.end)] = gene.start, gene.end
+    return ends
+
+
 def draw_stretches(text: Text, settings: BasesConfig, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """ids uint8 [stretches, tiles x tile] and labels int64 alike, as their strand is read; outer tiles are unlabelled.
 
     Under a margin those that are not drawn about a site lie near one, on either strand. Half of the stretches lose
-    up to a tile of text at either end, so that scores do not hang on the widest context.
+    up to a tile of text at either end, so that scores do not hang on the widest context. Where held-out records are
+    genes (`forward`), half of those about a site are N beyond the gene, as these are: its ends tell the first and the
+    last exon.
     """
     tile, length = settings.tile, settings.tiles * settings.tile
     drawn = []
@@ -183,8 +205,11 @@ def _draw_stretch(text: Text, settings: BasesConfig, rng: np.random.Generator) -
     if rng.random() < settings.site_share:
         if text.grafts and rng.random() < _GRAFT_SHARE:
             return draw_graft(text, tile, length, rng)
-        number, minus, base, _ = text.sites[rng.integers(len(text.sites))].tolist()
+        drawn = int(rng.integers(len(text.sites)))
+        number, minus, base, _ = text.sites[drawn].tolist()
         start = base - tile - int(rng.integers(length - 2 * tile))
+        if text.genes is not None and rng.random() < _BARE_SHARE:
+            return _stretch(text, text.records[number], start, length, minus, text.genes[drawn])
     elif settings.margin is not None:
         number, _, base, _ = text.sites[rng.integers(len(text.sites))].tolist()
         minus = int(rng.integers(2))
@@ -206,27 +231,34 @@ def draw_graft(text: Text, tile: int, length: int, rng: np.random.Generator) -> 
     after = int(rng.choice(np.flatnonzero(text.sites[:, 3] == LABEL["acceptor"])))
     left_end = min(donor + 1, int(text.exons[before]) // 2)
     right_end = min(text.genome.store.by_name[name].length - acceptor, int(text.exons[after]) // 2)
+    is_bare = text.genes is not None and rng.random() < _BARE_SHARE
+    genes = dict(zip((before, after), text.genes[[before, after]])) if is_bare else {}
     number, minus, base, _ = text.sites[before].tolist()
     start = base + left_end if minus else base + 1 - left_end - length
-    upstream = _stretch(text, text.records[number], start, length, minus)
+    upstream = _stretch(text, text.records[number], start, length, minus, genes.get(before))
     first, last = donor + 1 - left_end, acceptor + right_end
     intron = _stretch(text, name, first, last - first, 0)
     number, minus, base, _ = text.sites[after].tolist()
     start = base - right_end - length + 1 if minus else base + right_end
-    downstream = _stretch(text, text.records[number], start, length, minus)
+    downstream = _stretch(text, text.records[number], start, length, minus, genes.get(after))
     ids, labels = (np.concatenate(parts) for parts in zip(upstream, intron, downstream))
     place = length + (left_end - 1 if rng.random() < 0.5 else acceptor - first)
     cut = place - tile - int(rng.integers(length - 2 * tile))
     return ids[cut : cut + length].copy(), labels[cut : cut + length].copy()
 
 
-def _stretch(text: Text, name: str, start: int, length: int, minus: int) -> tuple[np.ndarray, np.ndarray]:
-    """ids and labels [length] from `start` on (forward strand), as the strand is read; N beyond the record."""
+def _stretch(
+    text: Text, name: str, start: int, length: int, minus: int, gene: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """ids and labels [length] from `start` on (forward strand), as the strand is read; N beyond the record, or beyond
+    start and end of a gene."""
     genome, record = text.genome, text.genome.store.by_name[name]
     ids = padded(genome.store, record, start, start + length)
     labels = np.full(length, UNLABELLED)
-    first = max(start, 0)
-    last = max(min(start + length, record.length), first)  # beyond the record there is nothing but N
+    low, high = (0, record.length) if gene is None else gene.tolist()
+    first = min(max(start, low), start + length)
+    last = max(min(start + length, high), first)
+    ids[: first - start], ids[last - start :] = N, N
     labels[first - start : last - start] = genome.labels(name, first, last, 0)
     if minus:
         labels[first - start : last - start] = genome.labels(name, first, last, 1)[::-1]

@@ -1,6 +1,7 @@
 """Files: written whole or not at all, damage named, one process a folder."""
 
 import errno
+import gzip
 import json
 import os
 import resource
@@ -11,6 +12,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pysam
 import pytest
 import torch
 from conftest import ROOT
@@ -19,7 +21,16 @@ from safetensors.torch import save_file
 from simcsp.core import files, locks
 from simcsp.core.config import Config
 from simcsp.core.errors import InputError
-from simcsp.core.files import copy_files, read_json, read_table, replace_folder, replacing, write_json, write_text
+from simcsp.core.files import (
+    copy_files,
+    read_json,
+    read_table,
+    replace_folder,
+    replacing,
+    write_json,
+    write_text,
+    written_aside,
+)
 from simcsp.core.run_folder import FORMAT, RunFolder, read_metrics
 from simcsp.core.run_layout import PREVIOUS_STATE
 from simcsp.text.reading import is_whole_number
@@ -504,3 +515,21 @@ def test_plain_names_are_taken(name):
 @pytest.mark.parametrize("text, whole", [("0", True), ("272", True), ("272²", False), ("٣", False), ("-1", False)])
 def test_a_number_is_of_ascii_digits(text, whole):
     assert is_whole_number(text) == whole
+
+
+def test_gz_is_written_in_blocks_that_tabix_seeks_in(tmp_path):
+    noise = np.random.default_rng(0).integers(33, 127, (20_000, 20)).astype(np.uint8)  # hardly compressible
+    rows = [f"chr1\t{10 * i}\t{10 * i + 1}\t{name.tobytes().decode()}" for i, name in enumerate(noise)]
+    for name in ("one.bed.gz", "two.bed.gz"):
+        with written_aside(tmp_path / name) as handle:
+            handle.writelines(f"{row}\n" for row in rows)
+    packed = (tmp_path / "one.bed.gz").read_bytes()
+    assert packed == (tmp_path / "two.bed.gz").read_bytes()
+    assert gzip.decompress(packed).decode().splitlines() == rows
+    pysam.tabix_index(str(tmp_path / "one.bed.gz"), preset="bed", force=True)
+    with pysam.TabixFile(str(tmp_path / "one.bed.gz")) as table:
+        assert list(table.fetch("chr1", 123_450, 123_480)) == rows[12_345:12_348]
+    empty = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")  # SAM specification, 4.1.2
+    with written_aside(tmp_path / "none.gz"):
+        pass
+    assert packed.endswith(empty) and (tmp_path / "none.gz").read_bytes() == empty

@@ -120,6 +120,39 @@ def test_a_stretch_has_the_labels_of_its_strand_and_hidden_bases_none(annotated,
     assert (training.draw_stretches(text, config.bases, rng)[1] == UNLABELLED).all()
 
 
+def test_half_of_the_stretches_about_sites_are_n_beyond_their_gene_where_genes_are_held_out(annotated, tmp_path):
+    fasta, _, records = annotated
+    spans = {"a": (300, 900, "+"), "b": (300, 900, "-"), "c": (1500, 2000, "+"), "d": (1500, 2000, "-")}
+    rows = [
+        f'{name}\tx\texon\t{first + 1}\t{last}\t.\t{strand}\t.\tgene_id "{name}"; transcript_id "{name}";\n'
+        for name, (start, end, strand) in spans.items()
+        for first, last in ((start, start + 60), (start + 200, start + 260), (end - 60, end))
+    ]
+    (tmp_path / "genes.gtf").write_text("".join(rows))
+    changes = {"forward": True, "site_share": 1.0, "annotation": [str(tmp_path / "genes.gtf")]}
+    config = load_config([str(config_file(tmp_path, annotated, **changes))])
+    text = training.build_text(config, read_genome(config.bases, tmp_path), 0)
+    assert {tuple(ends) for ends in text.genes.tolist()} == {(1500, 2000)}
+    strands = {"c": encode(records["c"]), "d": reverse_complement(encode(records["d"]))}
+    beyond = {True: 0, False: 0}
+    for seed in range(40):
+        for ids, labels in zip(*training.draw_stretches(text, config.bases, np.random.default_rng(seed))):
+            known = np.flatnonzero(ids != N)
+            run = ids[known[0] : known[-1] + 1]
+            name, at = next(
+                (name, at)
+                for name, bases in strands.items()
+                for at in range(len(bases) - len(run) + 1)
+                if np.array_equal(bases[at : at + len(run)], run)
+            )
+            start, end = (1500, 2000) if name == "c" else (1000, 1500)
+            reaches = at + len(ids) - known[0] > end + 30 or at - known[0] < start - 30
+            if reaches:  # by more than the tile that any stretch may lose
+                beyond[at < start or at + len(run) > end] += 1
+            assert (labels[ids == N] == UNLABELLED).all()
+    assert min(beyond.values()) > 0.35 * sum(beyond.values()) > 10
+
+
 def test_what_a_held_out_record_has_too_is_not_learnt_from(annotated, tmp_path):
     fasta, table, records = annotated
     twin = write_fasta(tmp_path / "twin.fa", records | {"c": records["c"][:1000] + other_strand(records["a"][500:700])})
