@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
+import os
 import re
 import shutil
 import sys
@@ -214,11 +216,24 @@ def _write_bcf(header: list[str], body: Path, out: Path) -> None:
         with open(whole, "wb") as joined, open(body, "rb") as rows:
             joined.write(("\n".join(header) + "\n").encode(**_TEXT))
             shutil.copyfileobj(rows, joined)
-        pysam.bcftools.view("--no-version", "-Ob", "-o", str(out), str(whole), catch_stdout=False)
-    except pysam.SamtoolsError:
-        raise InputError(
-            f"{out.name}: BCF cannot hold a row, such as one with a tag that the header does not declare: write .vcf.gz"
-        ) from None
+        if not _to_bcf(whole, out):
+            if not _to_bcf(whole, Path(os.devnull)):
+                raise InputError(
+                    f"{out.name}: BCF cannot hold a row, such as one with a tag that the header does not declare: "
+                    "write .vcf.gz"
+                )
+            shutil.copyfile(whole, out)  # what refused the library's bytes says why
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(out))
     finally:
         for path in (body, whole):
             path.unlink(missing_ok=True)
+
+
+def _to_bcf(text: Path, out: Path) -> bool:
+    """Whether a VCF could be written as BCF; the library does not tell a bad row from a full disk."""
+    pysam.set_verbosity(0)
+    try:
+        pysam.bcftools.view("--no-version", "-Ob", "-o", str(out), str(text), catch_stdout=False)
+    except pysam.SamtoolsError:
+        return False
+    return True

@@ -1,10 +1,12 @@
 """predict with a model of bases: one score a base whatever the chunk or region, tracks, and VCF in and out."""
 
+import errno
 import gzip
 import io
 import json
 import sys
 from collections import Counter
+from pathlib import Path
 from urllib.parse import quote, unquote
 
 import numpy as np
@@ -16,6 +18,8 @@ from test_predict import FP32, each_config_is_parsed_once, save_random  # noqa: 
 
 import evaluate
 import simcsp.model.bases
+from simcsp.core.errors import InputError
+from simcsp.genome import vcf
 from simcsp.genome.effects import Effects, Row, read_genes
 from simcsp.genome.vcf import count_alleles
 from simcsp.model.bases import Labeller, load_bases
@@ -559,3 +563,14 @@ def test_without_a_source_the_boxed_model_scores_and_finds_a_strong_site(call, t
 def test_the_boxed_model_is_small():
     folder = ROOT / "models/simcsp-small-bases"
     assert sum(path.stat().st_size for path in folder.iterdir()) < 4 << 20
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_full_disk_is_not_taken_for_a_row_that_bcf_cannot_hold(tmp_path):
+    header = ["##fileformat=VCFv4.2", "##contig=<ID=x>", "#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO"]
+    body = tmp_path / "body"
+    for rows, wrong in (("x\t1\t.\tA\tC\t.\t.\t.\n", OSError), ("x\t1\t.\tA\tC\t.\t.\tTAG=1\n", InputError)):
+        body.write_text(rows)
+        with pytest.raises(wrong) as refused:
+            vcf._write_bcf(header, body, Path("/dev/full"))
+        assert getattr(refused.value, "errno", None) == (errno.ENOSPC if wrong is OSError else None)
