@@ -18,6 +18,7 @@ from simcsp.labels.splits import read_windows, selection_windows
 from simcsp.metrics.offsets import measure_offsets
 from simcsp.metrics.proxies import (
     LEIDEN_SEEDS,
+    VIEWS,
     layer_floors,
     measure_layers,
     nmi_details,
@@ -62,7 +63,7 @@ def show_sccs(source: Path, config: Config) -> None:
         start = measured[0] if has_start and measured else None  # the baseline comes first
         measured.append(vectors)
         rows = sccs_by_task(vectors, chosen, settings, seed, start=start)
-        rows["both"] |= spread_of_vectors(encoder, ids, vectors, seed)
+        rows["both"] |= spread_of_vectors(vectors, encoder.embed_twice(ids[:VIEWS], seed))
         return rows
 
     by_name = measure_encoders(source, config, ("context",), measure)

@@ -13,7 +13,6 @@ from scipy.sparse import csr_matrix, triu
 from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_mutual_info_score, adjusted_rand_score, normalized_mutual_info_score
 
-from simcsp.core.device import CPU
 from simcsp.text.sites import motif_half
 
 if TYPE_CHECKING:
@@ -36,11 +35,11 @@ def principal_components(features: np.ndarray) -> np.ndarray:
     return centred @ components[:, ::-1]
 
 
-def neighbour_graph(features: np.ndarray, neighbours: int = 15, device: torch.device = CPU) -> igraph.Graph:
+def neighbour_graph(features: np.ndarray, neighbours: int = 15) -> igraph.Graph:
     """The graph of `neighbour_weights`, for Leiden."""
     import igraph
 
-    edges = triu(neighbour_weights(features, neighbours, device), k=1).tocoo()
+    edges = triu(neighbour_weights(features, neighbours), k=1).tocoo()
     return igraph.Graph(
         len(features),
         edges=list(zip(edges.row.tolist(), edges.col.tolist())),
@@ -48,13 +47,13 @@ def neighbour_graph(features: np.ndarray, neighbours: int = 15, device: torch.de
     )
 
 
-def neighbour_weights(features: np.ndarray, neighbours: int = 15, device: torch.device = CPU) -> csr_matrix:
+def neighbour_weights(features: np.ndarray, neighbours: int = 15) -> csr_matrix:
     """PCA 128, exact nearest neighbours, UMAP's fuzzy edge weights: sparse [n, n] of features [n, d].
 
-    Each point counts as its own first neighbour, as in scanpy. device: where all distances are made.
+    Each point counts as its own first neighbour, as in scanpy.
     """
     points = principal_components(features)
-    indices, distances = nearest_neighbours(points, min(neighbours, len(features) - 1), device)
+    indices, distances = nearest_neighbours(points, min(neighbours, len(features) - 1))
     return fuzzy_weights(indices, distances)
 
 
@@ -87,9 +86,7 @@ def lay_out(states: np.ndarray, seed: int) -> np.ndarray:
     return points
 
 
-def nearest_neighbours(
-    points: np.ndarray, neighbours: int, device: torch.device = CPU
-) -> tuple[np.ndarray, np.ndarray]:
+def nearest_neighbours(points: np.ndarray, neighbours: int) -> tuple[np.ndarray, np.ndarray]:
     """(indices, distances) [n, neighbours] of the nearest of points [n, d], each point first among its own.
 
     Exact: all distances, by matrix products in float32 some rows at a time. The k smallest of a row lie in the k groups
@@ -99,10 +96,10 @@ def nearest_neighbours(
     """
     n, d = points.shape
     columns = -(-n // _GROUP) * _GROUP
-    points_f32 = torch.from_numpy(points.astype(np.float32)).to(device)
-    left = torch.cat([points_f32, torch.ones(n, 1, device=device)], dim=1)
+    points_f32 = torch.from_numpy(points.astype(np.float32))
+    left = torch.cat([points_f32, torch.ones(n, 1)], dim=1)
     # left @ right is |other|^2 - 2 row other: |row|^2 would change no order
-    right = torch.zeros(d + 1, columns, device=device)
+    right = torch.zeros(d + 1, columns)
     right[:d, :n] = -2 * points_f32.T
     right[d] = torch.inf
     right[d, :n] = points_f32.square().sum(dim=1)
@@ -114,10 +111,10 @@ def nearest_neighbours(
         squared.diagonal(start).fill_(-torch.inf)  # itself comes first
         slices = squared.view(len(squared), _GROUP, groups)
         nearest = slices.amin(dim=1).topk(min(spare, groups), largest=False, sorted=False).indices
-        candidates = (nearest[:, None] + groups * torch.arange(_GROUP, device=device)[:, None]).flatten(1)
+        candidates = (nearest[:, None] + groups * torch.arange(_GROUP)[:, None]).flatten(1)
         chosen = squared.gather(1, candidates).topk(spare, largest=False).indices
         closest.append(candidates.gather(1, chosen))
-    indices = torch.cat(closest).cpu().numpy()
+    indices = torch.cat(closest).numpy()
     differences = (points - points[column] for column in indices.T)
     distances = np.sqrt(np.stack([np.einsum("ij,ij->i", each, each) for each in differences], axis=1))
     distances[:, 0] = -1.0  # itself, before its copies

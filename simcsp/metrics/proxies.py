@@ -15,7 +15,6 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from simcsp.core.config import EvaluateConfig
-from simcsp.core.device import CPU
 from simcsp.core.errors import InputError
 from simcsp.labels.floors import gc_content
 from simcsp.labels.motifs import NMI_CLUSTERS, Motifs
@@ -64,18 +63,17 @@ def of_floors(
 
 
 def score_vectors(
-    encoder: Encoder,
-    ids: np.ndarray,
     vectors: np.ndarray,
+    views: tuple[np.ndarray, np.ndarray],
     labels: np.ndarray,
     settings: EvaluateConfig,
     seed: int,
     groups: np.ndarray | None = None,
 ) -> dict[str, float]:
-    """sccs, pair_auc, mean_cosine, alignment, uniformity of an encoder's vectors [n, hidden] of windows uint8
-    [n, length], labels [n].
+    """sccs, pair_auc, mean_cosine, alignment, uniformity of an encoder's vectors [n, hidden] of windows, labels [n].
 
-    groups: int [n], near-duplicates, where sccs_low and sccs_high (95 %, of few resamples) are wanted as well.
+    views: as of `spread_of_vectors`. groups: int [n], near-duplicates, where sccs_low and sccs_high (95 %, of few
+    resamples) are wanted as well.
     """
     if groups is None:
         scores = sccs(vectors, labels, settings.sccs_pairs, seed)
@@ -85,14 +83,14 @@ def score_vectors(
         )
         scores = {"sccs": band["sccs"], "pair_auc": band["pair_auc"]}
         scores |= {"sccs_low": band["low"], "sccs_high": band["high"]}
-    return scores | spread_of_vectors(encoder, ids, vectors, seed)
+    return scores | spread_of_vectors(vectors, views)
 
 
-def spread_of_vectors(encoder: Encoder, ids: np.ndarray, vectors: np.ndarray, seed: int) -> dict[str, float]:
-    """mean_cosine, alignment and uniformity of an encoder's vectors of windows."""
+def spread_of_vectors(vectors: np.ndarray, views: tuple[np.ndarray, np.ndarray]) -> dict[str, float]:
+    """mean_cosine, alignment and uniformity of vectors [n, hidden]; views: two of the first VIEWS, under dropout."""
     return {
         "mean_cosine": mean_cosine(vectors[:VIEWS]),
-        "alignment": alignment(*encoder.embed_twice(ids[:VIEWS], seed)),
+        "alignment": alignment(*views),
         "uniformity": uniformity(vectors[:VIEWS]),
     }
 
@@ -150,10 +148,10 @@ def measure_nmi(encoder: Encoder, motifs: Motifs, layer: int | None, seed: int) 
     return nmi(leiden(encoder.embed_centre(motifs.ids, layer), seed=seed), motifs.labels)
 
 
-def score_states(states: np.ndarray, motifs: Motifs, seed: int, device: torch.device = CPU) -> dict[str, float]:
+def score_states(states: np.ndarray, motifs: Motifs, seed: int) -> dict[str, float]:
     """The same from the sites' states [n, 2 hidden], and nmi_sd, over other seeds of Leiden, below which a difference
-    means nothing. device: where neighbours are looked for."""
-    graph = neighbour_graph(states, device=device)
+    means nothing."""
+    graph = neighbour_graph(states)
     return nmi(leiden_of(graph, seed=seed), motifs.labels) | _nmi_spread(graph, motifs, seed)
 
 

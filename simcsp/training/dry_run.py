@@ -220,7 +220,7 @@ def _validation_seconds(trial: Trial) -> float:
     if not parts:
         return 0.0
     encoding = sum(_encoding_seconds(trial, ids) for ids in parts)
-    return encoding if encoding > LONGEST else _timed(lambda _: validation.measure(trial.model, trial.pooling), 2)
+    return encoding if encoding > LONGEST else _timed(lambda _: validation(trial.model, trial.pooling), 2)
 
 
 def _encoding_seconds(trial: Trial, ids: np.ndarray) -> float:

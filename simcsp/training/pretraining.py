@@ -309,6 +309,7 @@ def train(run: PretrainingRun | SilentRun, path: Path, training: Training, share
         if number := processes.most(shared.stop.number):  # a signal to one process stops all of them here
             if not validated:
                 run.save_state(training)
+            run.settle(training)
             processes.wait()  # until the state is written: what started them may kill the others when one ends
             raise Interrupted(f"stopped at step {step} of {stage.steps}, state saved in {path}", number)
 

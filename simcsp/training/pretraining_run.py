@@ -6,16 +6,24 @@ import dataclasses
 import hashlib
 import sys
 from collections.abc import Callable
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from torch import nn
+from torch.utils._pytree import tree_map_only
 from tqdm import tqdm
 
 from simcsp.core import run_layout as layout
+from simcsp.core.ahead import in_background
 from simcsp.core.arms import PROXIES
 from simcsp.core.config import Config, DataConfig, MlmConfig, ModelConfig, PretrainConfig, to_dict
+from simcsp.core.errors import InputError
 from simcsp.core.files import copy_files, read_json, remove_folder, replace_folder
 from simcsp.core.run_folder import RunFolder
 from simcsp.model.card import write_card
@@ -26,9 +34,9 @@ from simcsp.text.sampler import WindowSampler
 from simcsp.text.store import content_hashes
 from simcsp.training.log_lines import floors_in_words, headline, progress, with_errors
 from simcsp.training.pretraining_text import REMEASURE
-from simcsp.training.tensorboard import show_floors, show_layout, show_validation, stage_settings
+from simcsp.training.tensorboard import draw_validation, show_floors, show_layout, stage_settings
 from simcsp.training.training_warnings import base_entropy, batch_for_gpu, collapse, stuck, unmoved
-from simcsp.training.validation import Validation
+from simcsp.training.validation import Embedded, Validation
 
 if TYPE_CHECKING:
     from simcsp.training.pretraining import Training
@@ -81,11 +89,27 @@ class SilentRun:
     def record(self, training: Training, row: dict[str, float]) -> None: ...
     def validate(self, training: Training) -> None: ...
     def save_state(self, training: Training) -> None: ...
+    def settle(self, training: Training) -> None: ...
     def finish(self, training: Training) -> None: ...
+
+
+@dataclass
+class Pending:
+    """A validation that is being scored beside the training. state: of the training at its step, once it is asked for;
+    rows: (step, means) recorded since."""
+
+    step: int
+    measured: Future
+    state: dict[str, Any] | None
+    rows: list[tuple[int, dict[str, float]]]
 
 
 class PretrainingRun:
     """The run of a stage in the first process, or in the only one.
+
+    On a GPU validations are scored in another process while the training goes on. All that depends on the scores waits
+    for them, and so does what is written after them: rows of metrics, and the state, which is hence on disk only with
+    its scores. So each file is as if the training had waited.
 
     folder: opened. config: that of the stage, with its seed. name: mlm, pretrain or control. text: the windows that it
     reads. tell: told step and scores of each validation, for a search.
@@ -106,6 +130,7 @@ class PretrainingRun:
         self.text = text
         self.validation, self.tell = validation, tell
         self.bar = tqdm(disable=True)
+        self.pending: Pending | None = None
         if folder.finished:
             folder.log(f"{folder.path}: already done ({headline(folder.summary)})")
 
@@ -174,7 +199,14 @@ class PretrainingRun:
 
     def record(self, training: Training, row: dict[str, float]) -> None:
         """Keep means of the last steps, and show every tenth of the training."""
-        step, stage = training.step, training.stage
+        if self.pending is not None and self.pending.measured.done():
+            self.settle(training)
+        if self.pending is None:
+            self._record(training.step, training.stage, row)
+        else:
+            self.pending.rows.append((training.step, row))
+
+    def _record(self, step: int, stage: PretrainConfig, row: dict[str, float]) -> None:
         self.folder.record(step, row)
         told_by_bar = not self.bar.disable and sys.stdout.isatty()  # else stdout is a log, which has lines
         tenth = step % max(stage.steps // 10, stage.logging_steps) == 0 or step == stage.steps
@@ -182,37 +214,61 @@ class PretrainingRun:
         self.bar.set_postfix_str(f"loss {row['train/loss']:.3f}")
 
     def validate(self, training: Training) -> None:
-        """Measure the proxies, keep this checkpoint and the best ones, and warn once of what is wrong."""
-        step, scores = training.step, self._measure(training)
+        """Save this checkpoint and measure the proxies; on a GPU `settle` has them later, by the next validation at the
+        latest."""
+        self.settle(training)
+        step, embedded = training.step, self.validation.embed(training.model, training.pooling)
+        if step:
+            self.save(training, layout.step_name(step))
+        if has_idle_host(training.accelerator.device):
+            sent = dataclasses.replace(self.validation, autocast=nullcontext)  # the accelerator stays here
+            self.pending = Pending(step, in_background(measure, sent, embedded, step), None, [])
+        else:
+            self._take(training, step, *measure(self.validation, embedded, step))
+
+    def settle(self, training: Training) -> None:
+        """Wait for the scores of a validation that have not come yet, and write what waits for them."""
+        if self.pending is None:
+            return
+        pending, self.pending = self.pending, None
+        try:
+            measured = pending.measured.result()
+        except BrokenProcessPool:
+            raise InputError(
+                f"{self.folder.path}: the process that scored the validation of step {pending.step} was killed, as the "
+                "system does for want of memory: rerun the same command to resume"
+            ) from None
+        self._take(training, pending.step, *measured)
+        if pending.state is not None:
+            self.folder.save_state(pending.state | {"best": training.best, "warned": training.warned})
+        for step, row in pending.rows:
+            self._record(step, training.stage, row)
+
+    def _take(self, training: Training, step: int, scores: dict[str, float], picture: tuple) -> None:
+        """Record the scores of a step and its picture, keep its checkpoint if it is the best, and warn once of what is
+        wrong."""
+        if scores:
+            self.folder.record(step, {f"val/{key}": value for key, value in scores.items()})
+            self.folder.view.picture(step, *picture)
+        else:
+            self.folder.log("nothing to validate on: data.spliceator and data.motif_bed are not set", show=step == 0)
+        self.folder.log(f"validation at step {step}: {with_errors(scores)}")
         if step == 0:  # the start is the baseline arm; the best_* arms are checkpoints that this stage trained
             return
         if self.tell is not None:
             self.tell(step, scores)
-        self._keep(training, scores)
+        self._keep(training, step, scores)
         for kind, sentence in self._warnings(training).items():
             if kind not in training.warned:
                 training.warned.append(kind)
                 self.folder.log(f"warning: {self.folder.path}: {sentence}")
 
-    def _measure(self, training: Training) -> dict[str, float]:
-        step = training.step
-        folder = self.folder
-        validation = self.validation
-        scores, embedded = validation.measure(training.model, training.pooling)
-        if scores:
-            folder.record(step, {f"val/{key}": value for key, value in scores.items()})
-            show_validation(folder, step, validation, embedded)
-        else:
-            folder.log("nothing to validate on: data.spliceator and data.motif_bed are not set", show=step == 0)
-        folder.log(f"validation at step {step}: {with_errors(scores)}")
-        return scores
-
-    def _keep(self, training: Training, scores: dict[str, float]) -> None:
-        saved = self.save(training, layout.step_name(training.step))
+    def _keep(self, training: Training, step: int, scores: dict[str, float]) -> None:
+        saved = layout.checkpoint_path(self.folder.path, layout.step_name(step))
         for proxy in PROXIES:
             if proxy in scores and scores[proxy] > training.best.get(proxy, {"value": -np.inf})["value"]:
                 ends = {end: scores[f"{proxy}_{end}"] for end in ("low", "high") if f"{proxy}_{end}" in scores}
-                training.best[proxy] = {"value": scores[proxy], "step": training.step, **ends}
+                training.best[proxy] = {"value": scores[proxy], "step": step, **ends}
                 with replace_folder(layout.checkpoint_path(self.folder.path, layout.best_of(proxy))) as aside:
                     copy_files(saved, aside)
         kept = list(layout.step_checkpoints(self.folder.path).values())
@@ -227,10 +283,17 @@ class PretrainingRun:
         return target
 
     def save_state(self, training: Training) -> None:
-        self.folder.save_state(training.state())
+        """Write the state, or keep it until its validation has its scores."""
+        if self.pending is not None and self.pending.step == training.step:
+            state = training.state()
+            self.pending.state = tree_map_only(torch.Tensor, lambda tensor: tensor.to("cpu", copy=True), state)
+        else:
+            self.settle(training)
+            self.folder.save_state(training.state())
 
     def finish(self, training: Training) -> None:
         """Keep the last weights, write the summary, say where everything lives."""
+        self.settle(training)
         self.bar.close()
         self.save(training, layout.LAST)
         rows = self.folder.metrics()
@@ -245,6 +308,16 @@ class PretrainingRun:
         stage = training.stage
         composition = base_entropy(self.text.batch(0, stage.batch_size))
         return warnings_of(self.folder.metrics(), stage, composition, len(class_names(self.config.data)))
+
+
+def has_idle_host(device: torch.device) -> bool:
+    """Whether a validation is scored while the training goes on: a CPU would do the one and the other in turns."""
+    return device.type == "cuda"
+
+
+def measure(validation: Validation, embedded: Embedded, step: int) -> tuple[dict[str, float], tuple]:
+    """Scores, and what `Curves.picture` shows beside the step."""
+    return validation.score(embedded), draw_validation(step, validation, embedded)
 
 
 def warnings_of(rows: list[dict[str, Any]], stage: PretrainConfig, composition: float, classes: int) -> dict[str, str]:

@@ -131,9 +131,11 @@ def show_hyperparameters(writer: SummaryWriter, values: dict[str, Any], tags: li
 # -- pictures of a validation ------------------------------------------------------------------------------------------
 
 
-def show_validation(run: RunFolder, step: int, validation: Validation, embedded: Embedded) -> None:
-    """Histograms of cosines within and between the classes, and in UMAP's plane the motif sites, or without any the
-    selection windows."""
+def draw_validation(
+    step: int, validation: Validation, embedded: Embedded
+) -> tuple[dict[str, np.ndarray], Figure | None]:
+    """What `Curves.picture` shows: histograms of cosines within and between the classes, and in UMAP's plane the motif
+    sites, or without any the selection windows."""
     distributions, figure = {}, None
     if embedded.vectors is not None:
         same, other = class_cosines(embedded.vectors, validation.labels, validation.seed)
@@ -143,7 +145,7 @@ def show_validation(run: RunFolder, step: int, validation: Validation, embedded:
         points, labels = embedded.vectors, np.where(validation.labels == 1, "site", "no site")
     if points is not None and len(points) >= LEAST_SITES:
         figure = draw_points(points, labels, MOST_SITES, validation.seed, f"step {step}")
-    run.view.picture(step, distributions, figure)
+    return distributions, figure
 
 
 def class_cosines(vectors: np.ndarray, labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -12,7 +12,7 @@ from simcsp.core.config import Config, EvaluateConfig
 from simcsp.core.device import forked_rng, set_seed
 from simcsp.labels.motifs import Motifs, sites_of_run
 from simcsp.labels.splits import load_windows, selection_windows
-from simcsp.metrics.proxies import nmi_floors, probe_auc, sccs_floor_bands, score_states, score_vectors
+from simcsp.metrics.proxies import VIEWS, nmi_floors, probe_auc, sccs_floor_bands, score_states, score_vectors
 from simcsp.model.embedding import Autocast, Encoder
 from simcsp.model.encoder import check_length, fresh_like
 from simcsp.text.kmers import near_duplicate_groups
@@ -20,9 +20,11 @@ from simcsp.text.kmers import near_duplicate_groups
 
 @dataclass(frozen=True)
 class Embedded:
-    """vectors [windows, hidden] of the selection windows, states [sites, 2 hidden] of the motif sites; None without."""
+    """vectors [windows, hidden] of the selection windows, views, two of the first of them under dropout, states
+    [sites, 2 hidden] of the motif sites; None without."""
 
     vectors: np.ndarray | None
+    views: tuple[np.ndarray, np.ndarray] | None
     states: np.ndarray | None
 
 
@@ -51,22 +53,29 @@ class Validation:
 
     def __call__(self, model: BertForMaskedLM, pooling: str) -> dict[str, float]:
         """SCCS, NMI and related scores, where there are windows or sites to measure them on."""
-        return self.measure(model, pooling)[0]
+        return self.score(self.embed(model, pooling))
 
-    def measure(self, model: BertForMaskedLM, pooling: str) -> tuple[dict[str, float], Embedded]:
-        settings = self.settings
-        encoder = Encoder(model.bert, pooling, settings.batch_size, self.autocast)
-        scores: dict[str, float] = {}
-        vectors = states = None
+    def embed(self, model: BertForMaskedLM, pooling: str) -> Embedded:
+        """The part that needs the model, and its device."""
+        encoder = Encoder(model.bert, pooling, self.settings.batch_size, self.autocast)
+        vectors = views = states = None
         if self.ids is not None:
-            vectors = encoder.embed(self.ids)
-            scores |= score_vectors(encoder, self.ids, vectors, self.labels, settings, self.seed, self.groups)
+            vectors, views = encoder.embed(self.ids), encoder.embed_twice(self.ids[:VIEWS], self.seed)
         if self.motifs is not None:
-            states = encoder.embed_centre(self.motifs.ids, settings.nmi_layer)
-            scores |= score_states(states, self.motifs, self.seed, model.device)
+            states = encoder.embed_centre(self.motifs.ids, self.settings.nmi_layer)
+        return Embedded(vectors, views, states)
+
+    def score(self, embedded: Embedded) -> dict[str, float]:
+        """The part that needs a processor alone."""
+        scores: dict[str, float] = {}
+        vectors, labels, settings = embedded.vectors, self.labels, self.settings
+        if vectors is not None:
+            scores |= score_vectors(vectors, embedded.views, labels, settings, self.seed, self.groups)
+        if embedded.states is not None:
+            scores |= score_states(embedded.states, self.motifs, self.seed)
         if self.with_probe and vectors is not None:
-            scores["probe_auc"] = probe_auc(vectors, self.labels, self.seed, self.groups)
-        return scores, Embedded(vectors, states)
+            scores["probe_auc"] = probe_auc(vectors, labels, self.seed, self.groups)
+        return scores
 
     def floors(self, model: BertForMaskedLM, pooling: str) -> dict[str, dict[str, float]]:
         """{'sccs': {...}, 'nmi': {...}} of one-hot bases, GC content and an encoder of fresh weights; SCCS with the

@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import json
 import os
+import pickle
 import shutil
 import signal
 from types import SimpleNamespace
@@ -36,7 +37,7 @@ from simcsp.core.config import flatten, to_dict
 from simcsp.core.errors import Interrupted
 from simcsp.core.run_folder import RunFolder, read_metrics
 from simcsp.report import write
-from simcsp.training import finetuning, fold, fold_setup, pretraining
+from simcsp.training import finetuning, fold, fold_setup, pretraining, pretraining_run
 from simcsp.training.optimizer import prepare_optimizer, take_step
 from simcsp.training.pretraining_run import PretrainingRun
 from simcsp.training.stopping import StopSignal
@@ -69,8 +70,29 @@ def parse_once(monkeypatch, script, path):
     monkeypatch.setattr(script, "load_config", lambda *args, **kwargs: config)
 
 
+@pytest.fixture
+def scores_come(request, monkeypatch):
+    """Scores of a validation come at once, as on a CPU, or while the training goes on: with the next row that is logged,
+    or late, when they are waited for."""
+    if request.param == "at once":
+        return
+
+    def in_background(*work):
+        sent = pickle.dumps(work)
+
+        def result():
+            measure, *inputs = pickle.loads(sent)
+            return measure(*inputs)
+
+        return SimpleNamespace(done=lambda: request.param != "late", result=result)
+
+    monkeypatch.setattr(pretraining_run, "in_background", in_background)
+    monkeypatch.setattr(pretraining_run, "has_idle_host", lambda device: True)
+
+
+@pytest.mark.parametrize("scores_come", ["at once", "late"], indirect=True)
 def test_pretraining_killed_again_and_again_at_ever_later_moments_equals_a_straight_run(
-    finished, tiny_data, tmp_path, call, monkeypatch
+    finished, tiny_data, tmp_path, call, monkeypatch, scores_come
 ):
     config = tiny_config(tmp_path, tiny_data)
     with monkeypatch.context() as patch:
@@ -86,9 +108,11 @@ def test_pretraining_killed_again_and_again_at_ever_later_moments_equals_a_strai
         assert_same_run(tmp_path / "runs/tiny" / stage, finished.run / stage)
 
 
-@pytest.mark.parametrize("step", [2, 12], ids=lambda step: f"in step {step}")
+@pytest.mark.parametrize(
+    "step, scores_come", [(2, "at once"), (12, "with the next row"), (12, "late")], indirect=["scores_come"]
+)
 def test_pretraining_asked_to_stop_saves_that_very_step_and_goes_on_from_it(
-    finished, tiny_data, tmp_path, call, monkeypatch, step
+    finished, tiny_data, tmp_path, call, monkeypatch, step, scores_come
 ):
     config = tiny_config(tmp_path, tiny_data)
     stage, within = (STAGES[0], step) if step <= 4 else (STAGES[1], step - 4)
