@@ -66,7 +66,7 @@ def test_sccs_of_both_sites_is_that_of_training_and_each_site_type_its_own(tiny,
 
     def logged(windows):
         ids = windows.crop(config.data.context)
-        return score_vectors(encoder, ids, encoder.embed(ids), windows.labels, settings, seed)
+        return score_vectors(encoder.embed(ids), encoder.embed_twice(ids, seed), windows.labels, settings, seed)
 
     vectors = encoder.embed(chosen.crop(config.data.context))
     rows = sccs_by_task(vectors, chosen, settings, seed)

@@ -7,6 +7,7 @@ import os
 import pickle
 import shutil
 import signal
+from concurrent.futures.process import BrokenProcessPool
 from types import SimpleNamespace
 
 import numpy as np
@@ -23,6 +24,7 @@ from conftest import (
     crash,
     metrics_without_clock,
     motif_settings,
+    refusal,
     run_here,
     start_script,
     tiny_config,
@@ -72,8 +74,8 @@ def parse_once(monkeypatch, script, path):
 
 @pytest.fixture
 def scores_come(request, monkeypatch):
-    """Scores of a validation come at once, as on a CPU, or while the training goes on: with the next row that is logged,
-    or late, when they are waited for."""
+    """Scores of a validation come at once, as on a CPU, or while the training goes on: with the next logged row, or
+    late, when they are waited for."""
     if request.param == "at once":
         return
 
@@ -134,6 +136,24 @@ def test_pretraining_asked_to_stop_saves_that_very_step_and_goes_on_from_it(
         patch.setattr(pretraining.Training, "advance", advance)
         call(pretrain, config)
     assert steps.taken == 12 - step  # nothing is done twice
+    for stage in STAGES:
+        assert_same_run(tmp_path / "runs/tiny" / stage, finished.run / stage)
+
+
+def test_a_killed_process_of_scores_is_told_in_one_line_and_the_run_goes_on(
+    finished, tiny_data, tmp_path, call, capsys, monkeypatch
+):
+    config = tiny_config(tmp_path, tiny_data)
+
+    def killed():
+        raise BrokenProcessPool
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pretraining_run, "has_idle_host", lambda device: True)
+        patch.setattr(pretraining_run, "in_background", lambda *_: SimpleNamespace(done=lambda: False, result=killed))
+        line = refusal(call, capsys, pretrain, config)
+    assert str(tmp_path / "runs/tiny/mlm") in line and "step 0" in line
+    call(pretrain, config)
     for stage in STAGES:
         assert_same_run(tmp_path / "runs/tiny" / stage, finished.run / stage)
 
