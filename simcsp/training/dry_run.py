@@ -31,6 +31,7 @@ from simcsp.text.sampler import wanted_spans
 from simcsp.training.cost import expected_epochs, fits_in_a_fold, windows_in_an_epoch
 from simcsp.training.masking import build_chooser
 from simcsp.training.pretraining import Pretraining, Training, check_step, cost_of_step, open_pretraining, stages
+from simcsp.training.pretraining_run import has_idle_host
 from simcsp.training.stopping import StopSignal
 from simcsp.training.training_warnings import batch_for_gpu
 
@@ -213,14 +214,15 @@ def _step_seconds(trial: Trial, stage: PretrainConfig) -> tuple[float, str]:
 
 
 def _validation_seconds(trial: Trial) -> float:
-    """Seconds of a validation; where that would take long, those of encoding its windows alone."""
+    """Seconds for which a validation keeps the training; where that would take long, those of encoding its windows."""
     validation = trial.shared.validation
     parts = [validation.ids, None if validation.motifs is None else validation.motifs.ids]
     parts = [ids for ids in parts if ids is not None]
     if not parts:
         return 0.0
     encoding = sum(_encoding_seconds(trial, ids) for ids in parts)
-    return encoding if encoding > LONGEST else _timed(lambda _: validation(trial.model, trial.pooling), 2)
+    work = validation.embed if has_idle_host(trial.model.device) else validation
+    return encoding if encoding > LONGEST else _timed(lambda _: work(trial.model, trial.pooling), 2)
 
 
 def _encoding_seconds(trial: Trial, ids: np.ndarray) -> float:

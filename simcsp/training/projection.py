@@ -36,7 +36,9 @@ GPUS = {
 REACHED = 0.8  # of either rate, by matrix products and by pointwise operations
 KERNELS = 54  # of a step of fine-tuning, for each block, as tests/pretend_cuda counts them
 LAUNCH, SHORTEST = 1e-5, 2e-6  # seconds of the host from one kernel to the next; of the device, beside its work
-VALIDATION = 9.0  # seconds of a processor for SCCS and NMI of 20,000 sites
+VALIDATION = 9.0  # seconds of a processor for SCCS and NMI of 20,000 sites, beside the training
+SITES, AUTOCAST = 20_000, 1.75  # sites that a validation encodes; bytes moved, which are float32 between blocks there
+KEPT = 20  # bytes a weight that are written at a validation: a checkpoint, the best one's copy, the state
 DISK = 1e9  # bytes a second
 LABELLED = 44_152  # Spliceator's windows, where data.spliceator is not there to be counted
 Row = tuple[str, str]
@@ -67,8 +69,8 @@ def project(config: Config) -> str:
         "assumed",
         f"{REACHED:.0%} of the data sheet's rates, pointwise operations after products, bytes and {KERNELS} kernels a "
         f"block as counted, {1e6 * LAUNCH:.0f} microseconds of a host and {1e6 * SHORTEST:.0f} of the GPU for each "
-        f"kernel, a core for each worker; {VALIDATION:.1f} s a validation, the GPU idle; states by {DISK / 1e9:.0f} "
-        "GB/s; floors and reports left out; no GPU was measured",
+        f"kernel, a core for each worker; sites encoded under autocast, {VALIDATION:.0f} s of one more core to score "
+        f"them; states by {DISK / 1e9:.0f} GB/s; floors and reports left out; no GPU was measured",
     ))  # fmt: skip
     return "\n".join(f"{name:<10} {text}" for name, text in rows)
 
@@ -98,9 +100,22 @@ def _stage(config: Config, gpu: Gpu, name: str, stage: PretrainConfig, step: Ste
     seconds = _step_seconds(gpu, step) * (1 if mini is None else 4 / 3)  # one more forward pass
     repeats = 1 if name == "mlm" else len(config.pretrain_seeds)
     validations = (2 + -(-stage.steps // stage.eval_steps)) * (config.data.motif_bed is not None)
-    total = repeats * (stage.steps * seconds + validations * VALIDATION)
-    work = f"{stage.objective}, {stage.steps:,} steps of {seconds:.3f} s, {validations} validations"
+    of_validation = _validation_seconds(gpu, step, config.data.motif_window, stage.eval_steps * seconds)
+    waited = 2 * VALIDATION * (validations > 0)  # for the floors, and at the end
+    total = repeats * (stage.steps * seconds + validations * of_validation + waited)
+    work = f"{stage.objective}, {stage.steps:,} steps of {seconds:.3f} s"
+    if validations:
+        work += f", {validations} validations of {of_validation:.1f} s"
     return total, f"{work}: {total / 3600:.1f} h; {held}"
+
+
+def _validation_seconds(gpu: Gpu, step: Step, window: int, interval: float) -> float:
+    """For which a validation keeps the training. interval: seconds from one to the next, within which it is scored."""
+    sites = PretrainConfig(objective="classify", batch_size=SITES)
+    whole = Step(step.model, sites, window, "mean", step.precision)
+    rate = gpu.single if step.precision == "fp32" else gpu.half
+    encoding = (whole.operations() / rate + AUTOCAST * whole.moved() / gpu.bandwidth) / REACHED / 3  # of a step
+    return encoding + KEPT * block_weights(step.model) / DISK + max(0.0, VALIDATION - interval)
 
 
 def _step_seconds(gpu: Gpu, step: Step, processes: int = 1) -> float:
