@@ -352,7 +352,8 @@ class BasesConfig:
     """FASTA files, of `fasta`, of records that are one intron each with some bases of both exons, which stands in the
     place of the genome's own in half of the stretches about a site."""
     forward: bool = False
-    """Held-out records are genes on their strand: measure and calibrate on that strand alone."""
+    """Held-out records are genes on their strand: measure and calibrate on that strand alone, and let half of the
+    stretches about a site end where their gene does, as these records do."""
     val_every: PositiveInt = 1
     """Validate on every n-th held-out record while training; all of them calibrate."""
 

@@ -140,6 +140,8 @@ class RunFolder:
         self.finished = layout.is_finished(path)
         self._inputs, self._device, self._start = inputs, device, start
         self._check_same()
+        if self.finished:
+            mend_folder(path)
         if self.finished and any((path / name).exists() for name in (*STATES, LOCK)):
             with suppress(InputError, PermissionError):  # its process is at it; another user's
                 take_lock(path / LOCK)

@@ -119,12 +119,14 @@ def test_what_a_kill_after_the_summary_left_is_removed_unless_its_process_is_sti
     run.finish({"metrics": {}})
     for name in ("state.pt", "state.previous.pt", ".lock"):
         (run.path / name).write_text("")
+    (run.path / "summary.json.x.tmp").mkdir()
+    (run.path / "summary.json.x.tmp/.lock").write_text("")
     with open(run.path / ".lock", "wb") as other:
         if held:
             fcntl.flock(other, fcntl.LOCK_EX)
         assert RunFolder(run.path, CONFIG, INPUTS, "cpu").finished
     left = {"state.pt", "state.previous.pt", ".lock"} & {path.name for path in run.path.iterdir()}
-    assert len(left) == (3 if held else 0)
+    assert len(left) == (3 if held else 0) and not (run.path / "summary.json.x.tmp").exists()
 
 
 @pytest.mark.parametrize(
