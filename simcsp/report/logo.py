@@ -59,5 +59,5 @@ def mutagenesis_plot(panels: dict[str, Mutagenesis], title: str) -> Figure:
     axes[0, 0].set_ylabel("mean drop of the logit")
     axes[1, 0].set_ylabel("changed to")
     figure.colorbar(image, ax=axes[1], label="mean drop of the logit")
-    figure.suptitle(title)
+    figure.suptitle(title, wrap=True)
     return figure

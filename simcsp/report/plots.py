@@ -60,7 +60,7 @@ def bar_plot(scores: pd.DataFrame, metric: str, label: str, floors: Collection[s
         axis.set_yticks(range(len(of_arms)), of_arms.index)
         axis.set(xlabel=label, title="" if len(sites) == 1 else site)
         axis.grid(axis="x", alpha=0.3)
-    figure.suptitle(title)
+    figure.suptitle(title, wrap=True)
     return figure
 
 
@@ -93,7 +93,7 @@ def score_plot(scores: pd.DataFrame, metric: str, label: str, floors: Collection
         axis.set_title("" if len(sites) == 1 else site, fontsize=10)
         axis.grid(axis="y", alpha=0.3)
     figure.supylabel(f"{label} (one dot a fold)", fontsize=10)
-    figure.suptitle(title)
+    figure.suptitle(title, wrap=True)
     return figure
 
 
@@ -120,7 +120,7 @@ def curve_plot(predictions: pd.DataFrame, arms: Collection[str], floors: Collect
     right.legend(fontsize=8, loc="lower left")
     for axis in (left, right):
         axis.grid(alpha=0.3)
-    figure.suptitle(title)
+    figure.suptitle(title, wrap=True)
     return figure
 
 
@@ -151,7 +151,7 @@ def label_curves(scores: pd.DataFrame, arms: Collection[str], floors: Collection
         axis.set(xlabel="labelled windows to train on", ylabel=label)
         axis.grid(alpha=0.3)
     figure.legend(*axes[0].get_legend_handles_labels(), fontsize=8, loc="outside lower center", ncols=4)
-    figure.suptitle(title)
+    figure.suptitle(title, wrap=True)
     return figure
 
 
@@ -172,7 +172,7 @@ def difference_plot(contrasts: pd.DataFrame, title: str, score: str = "F1") -> F
     axis.set_ylim(len(names) - 0.5, -0.5)
     axis.set_xlabel(f"difference in {score} on the test folds (95 % interval)")
     axis.grid(axis="x", alpha=0.3)
-    figure.suptitle(title)
+    figure.suptitle(title, wrap=True)
     return figure
 
 
@@ -203,7 +203,7 @@ def proxy_curves(
         axis.set(xlabel="optimiser step", ylabel=label, title=f"{proxy.upper()} (can reach {ceilings[proxy]:.2f})")
         axis.grid(alpha=0.3)
         axis.legend(fontsize=8)
-    figure.suptitle(title)
+    figure.suptitle(title, wrap=True)
     return figure
 
 
@@ -228,7 +228,7 @@ def umap_panels(rows: list[tuple[str, dict[str, np.ndarray], np.ndarray]], title
             axis.set_title(f"{arm}, {when} fine-tuning", fontsize=10)
     handles, names = next(axis for axis in axes.flat if axis.collections).get_legend_handles_labels()
     figure.legend(handles, names, loc="outside right upper", fontsize=8, markerscale=2)
-    figure.suptitle(title)
+    figure.suptitle(title, wrap=True)
     return figure
 
 
@@ -275,7 +275,7 @@ def reliability_plot(
     axes[0, 0].set_ylim(-0.02, 1.02)
     axes[0, 0].set_ylabel("share that are sites")
     axes[1, 0].set_ylabel("share of\nwindows")
-    figure.suptitle(title)
+    figure.suptitle(title, wrap=True)
     return figure
 
 
@@ -306,7 +306,7 @@ def proxy_scatter(table: pd.DataFrame, proxies: dict[str, str], outcomes: dict[s
         axes[0].set_ylabel(f"{outcome_label} on the test folds (± sd)")
     grid[0, 0].legend(fontsize=8)
     figure.colorbar(plt.cm.ScalarMappable(norm, "viridis"), ax=grid, label="optimiser step")
-    figure.suptitle(title)
+    figure.suptitle(title, wrap=True)
     return figure
 
 

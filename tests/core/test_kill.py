@@ -185,7 +185,7 @@ def test_a_second_pretraining_of_the_same_folder_is_told_who_is_there_and_the_fi
     assert second.wait() == 2
     first.send_signal(signal.SIGCONT)
     assert first.wait() == 0
-    said = [line for line in (tmp_path / "script.log").read_text().splitlines() if "error" in line]
+    said = [line for line in (tmp_path / "script.log").read_text().splitlines() if ": error: " in line]
     assert len(said) == 1 and f"runs/tiny/pretrain is in use by process {first.pid} on " in said[0]
     for stage in ("mlm", "pretrain"):
         assert_same_run(tmp_path / "runs/tiny" / stage, finished.run / stage)
