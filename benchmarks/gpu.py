@@ -134,7 +134,7 @@ def peers(device: str, size: str, until: float) -> dict[str, Any]:
     words = ["--device", device, "--size", size, "--pairs", 3, "--windows", windows]
     words += ["--only", "contrast", "finetune"]
     rows = [line.strip("| ").split(" | ") for line in run(until, "benchmarks/run.py", *words).splitlines()]
-    return {row[0]: row[4:] for row in rows if len(row) > 5 and "_" in row[0] + "_" and row[0] != "row"}
+    return {row[0]: row[4:] for row in rows if len(row) > 5 and row[0] not in ("row", "---")}
 
 
 # -- rates -------------------------------------------------------------------------------------------------------------

@@ -8,7 +8,8 @@ import time
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, crash, metrics_without_clock, tiny_config
+from accelerate.state import AcceleratorState
+from conftest import ROOT, Crash, crash, metrics_without_clock, tiny_config
 
 import finetune
 import pretrain
@@ -28,25 +29,36 @@ def config_of(folder, data, changes):
     return tiny_config(folder, data, {"mlm.steps": 0, "device": "cuda", "pretrain.logging_steps": 1} | changes)
 
 
+def train(call, script, config):
+    """Run a script in this process, on a device and in a format of its own: accelerate would keep those before."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    call(script, config)
+
+
+def device_of(run):
+    return json.loads((run / "env.json").read_text())["device"]
+
+
 @pytest.mark.parametrize("precision, bound", [("fp32", 1e-3), ("bf16", 0.05), ("fp16", 0.05)])
 def test_losses_are_those_of_a_cpu_where_nothing_is_drawn_on_the_device(tiny_data, tmp_path, call, precision, bound):
     runs = []
     for device, number_format in (("cpu", "fp32"), ("cuda", precision)):
         changes = WITHOUT_DROPOUT | {"device": device, "precision": number_format}
-        call(pretrain, config_of(tmp_path / device, tiny_data, changes))
+        train(call, pretrain, config_of(tmp_path / device, tiny_data, changes))
         runs.append(losses(tmp_path / device / "runs/tiny/pretrain"))
+        assert device_of(tmp_path / device / "runs/tiny/pretrain").startswith(device)
     assert runs[0] == pytest.approx(runs[1], rel=bound)
 
 
 def test_a_resumed_run_is_a_straight_one_within_rounding(tiny_data, tmp_path, call, monkeypatch):
     configs = [config_of(tmp_path / name, tiny_data, {}) for name in ("straight", "stopped")]
-    call(pretrain, configs[0])
+    train(call, pretrain, configs[0])
     advance = Training.advance
     with monkeypatch.context() as patch:
         patch.setattr(Training, "advance", lambda self, batch: crash() if self.step == 7 else advance(self, batch))
-        with pytest.raises(Exception, match=""):
-            call(pretrain, configs[1])
-    call(pretrain, configs[1])
+        with pytest.raises(Crash):
+            train(call, pretrain, configs[1])
+    train(call, pretrain, configs[1])
     found, wanted = (losses(tmp_path / name / "runs/tiny/pretrain") for name in ("stopped", "straight"))
     assert found == pytest.approx(wanted, rel=1e-3)
 
@@ -55,17 +67,17 @@ def test_fp16_skips_steps_that_overflow_and_goes_on(tiny_data, tmp_path, call):
     """torch's scale begins at 65,536, which gradients of a sharp contrast overflow."""
     changes = {"precision": "fp16", "pretrain.temperature": 1e-3, "pretrain.steps": 30, "finetune.folds": [0]}
     config = config_of(tmp_path, tiny_data, changes | {"finetune.arms": ["last"], "finetune.max_epochs": 1})
-    call(pretrain, config)
+    train(call, pretrain, config)
     rows = [row for row in metrics_without_clock(tmp_path / "runs/tiny/pretrain") if "train/loss" in row]
     assert len(rows) == 30 and all(np.isfinite(row["train/loss"]) for row in rows)
     assert sum("train/grad_norm" in row for row in rows) > 15
-    call(finetune, config)
+    train(call, finetune, config)
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="fewer than two GPUs")
 def test_two_processes_with_nccl_are_one_within_rounding(tiny_data, tmp_path, call):
     one = config_of(tmp_path / "one", tiny_data, WITHOUT_DROPOUT | {"precision": "fp32"})
-    call(pretrain, one)
+    train(call, pretrain, one)
     two = config_of(tmp_path / "two", tiny_data, WITHOUT_DROPOUT | {"precision": "fp32"})
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", ROOT / "pretrain.py", two]
     subprocess.run([*map(str, command)], check=True, timeout=300)
@@ -74,6 +86,7 @@ def test_two_processes_with_nccl_are_one_within_rounding(tiny_data, tmp_path, ca
 
 
 def test_a_contrastive_step_uses_a_sixth_of_the_product_rate():
+    AcceleratorState._reset_state(reset_partial_state=True)
     rate = training_rate("splicebert", PretrainConfig(batch_size=128), "cuda", steps=10)
     print(json.dumps(rate), time.strftime("%Y-%m-%d"))
     assert rate["mfu"] > 1 / 6 and rate["peak_gb"] == pytest.approx(rate["estimated_gb"], rel=0.25)
