@@ -135,7 +135,7 @@ def test_half_of_the_stretches_about_sites_are_n_beyond_their_gene_where_genes_a
     assert {tuple(ends) for ends in text.genes.tolist()} == {(1500, 2000)}
     strands = {"c": encode(records["c"]), "d": reverse_complement(encode(records["d"]))}
     beyond = {True: 0, False: 0}
-    for seed in range(12):
+    for seed in range(40):
         for ids, labels in zip(*training.draw_stretches(text, config.bases, np.random.default_rng(seed))):
             known = np.flatnonzero(ids != N)
             run = ids[known[0] : known[-1] + 1]
