@@ -155,7 +155,7 @@ class PretrainingRun:
             self.folder.log(f"{self.folder.path}: resumed at step {training.step} of {steps}")
         else:
             self.folder.rewind(-1)
-            self._describe(training, remarks)
+            describe_start(self.folder, self.config, self.name, self.text, training, remarks)
             floors = self._measure_start(training)
             if (
                 self.name != layout.CONTROL_STAGE and self.config.seed == self.config.pretrain_seeds[0]
@@ -166,23 +166,6 @@ class PretrainingRun:
         self.bar = tqdm(
             total=steps, initial=training.step, desc=self.name, unit="step", disable=not shown, dynamic_ncols=True
         )
-
-    def _describe(self, training: Training, remarks: list[str]) -> None:
-        stage, log = training.stage, self.folder.log
-        size = sum(p.numel() for p in training.model.parameters()) / 1e6
-        sources = ", ".join(self.text.store.manifest["sources"])
-        windows = f"{stage.batch_size} windows of {self.config.data.window} nt from {sources}"
-        count = training.processes.count
-        shared = f", shared by {count} processes" if count > 1 else ""
-        log(f"{self.name}: {stage.objective}, {stage.steps} steps of {windows}{shared}")
-        log(f"encoder: {size:.2f} M parameters, pooling {training.pooling}; {'; '.join(remarks)}")
-        remark = batch_for_gpu(self.name, stage.batch_size, training.accelerator.device.type)
-        if remark is not None and self.name != layout.CONTROL_STAGE:  # whose batch is that of pretrain
-            log(f"warning: {self.folder.path}: {remark}")
-        for part in read_json(self.config.folder / layout.OVERLAP, REMEASURE)["parts"]:
-            log(f"overlap: {part['sentence']}", show=bool(part["shared"]))
-        if self.config.data.selection_share == 0:
-            log("data.selection_share is 0: SCCS is measured on the training part of fold 0, as published")
 
     def _measure_start(self, training: Training) -> dict[str, dict[str, float]]:
         """Save the start model (the baseline arm) and measure it, before any step; returns the floors."""
@@ -257,23 +240,11 @@ class PretrainingRun:
             return
         if self.tell is not None:
             self.tell(step, scores)
-        self._keep(training, step, scores)
+        keep_checkpoints(self.folder.path, training, step, scores)
         for kind, sentence in self._warnings(training).items():
             if kind not in training.warned:
                 training.warned.append(kind)
                 self.folder.log(f"warning: {self.folder.path}: {sentence}")
-
-    def _keep(self, training: Training, step: int, scores: dict[str, float]) -> None:
-        saved = layout.checkpoint_path(self.folder.path, layout.step_name(step))
-        for proxy in PROXIES:
-            if proxy in scores and scores[proxy] > training.best.get(proxy, {"value": -np.inf})["value"]:
-                ends = {end: scores[f"{proxy}_{end}"] for end in ("low", "high") if f"{proxy}_{end}" in scores}
-                training.best[proxy] = {"value": scores[proxy], "step": step, **ends}
-                with replace_folder(layout.checkpoint_path(self.folder.path, layout.best_of(proxy))) as aside:
-                    copy_files(saved, aside)
-        kept = list(layout.step_checkpoints(self.folder.path).values())
-        for old in kept[: max(0, len(kept) - training.stage.save_total_limit)]:
-            remove_folder(old)
 
     def save(self, training: Training, name: str) -> Path:
         """Write a checkpoint of that name; returns its folder."""
@@ -308,6 +279,46 @@ class PretrainingRun:
         stage = training.stage
         composition = base_entropy(self.text.batch(0, stage.batch_size))
         return warnings_of(self.folder.metrics(), stage, composition, len(class_names(self.config.data)))
+
+
+def describe_start(
+    folder: RunFolder,
+    config: Config,
+    name: str,
+    text: WindowSampler | SiteSampler,
+    training: Training,
+    remarks: list[str],
+) -> None:
+    """Log what a new stage trains, on which text, and what of it overlaps the evaluation."""
+    stage, log = training.stage, folder.log
+    size = sum(p.numel() for p in training.model.parameters()) / 1e6
+    sources = ", ".join(text.store.manifest["sources"])
+    windows = f"{stage.batch_size} windows of {config.data.window} nt from {sources}"
+    count = training.processes.count
+    shared = f", shared by {count} processes" if count > 1 else ""
+    log(f"{name}: {stage.objective}, {stage.steps} steps of {windows}{shared}")
+    log(f"encoder: {size:.2f} M parameters, pooling {training.pooling}; {'; '.join(remarks)}")
+    remark = batch_for_gpu(name, stage.batch_size, training.accelerator.device.type)
+    if remark is not None and name != layout.CONTROL_STAGE:  # whose batch is that of pretrain
+        log(f"warning: {folder.path}: {remark}")
+    for part in read_json(config.folder / layout.OVERLAP, REMEASURE)["parts"]:
+        log(f"overlap: {part['sentence']}", show=bool(part["shared"]))
+    if config.data.selection_share == 0:
+        log("data.selection_share is 0: SCCS is measured on the training part of fold 0, as published")
+
+
+def keep_checkpoints(path: Path, training: Training, step: int, scores: dict[str, float]) -> None:
+    """Copy a step's checkpoint in a stage's folder to `best_*` where its scores are, and remove the oldest ones."""
+    saved = layout.checkpoint_path(path, layout.step_name(step))
+    for proxy in PROXIES:
+        if proxy in scores and scores[proxy] > training.best.get(proxy, {"value": -np.inf})["value"]:
+            ends = {end: scores[f"{proxy}_{end}"] for end in ("low", "high") if f"{proxy}_{end}" in scores}
+            training.best[proxy] = {"value": scores[proxy], "step": step, **ends}
+            with replace_folder(layout.checkpoint_path(path, layout.best_of(proxy))) as aside:
+                copy_files(saved, aside)
+    kept = list(layout.step_checkpoints(path).values())
+    for old in kept[: max(0, len(kept) - training.stage.save_total_limit)]:
+        remove_folder(old)
 
 
 def has_idle_host(device: torch.device) -> bool:
