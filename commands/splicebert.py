@@ -10,13 +10,14 @@ from typing import Any
 from commands.flags import FlagParser, number_between
 from commands.sources import config_of, enclosing_run, encoders
 from simcsp.core.config import DEFAULT_CONFIG, Config, to_dict
-from simcsp.core.device import build_accelerator
+from simcsp.core.device import build_accelerator, set_seed
 from simcsp.core.errors import InputError
 from simcsp.core.files import read_json, sha256_file, write_json
 from simcsp.core.run_layout import SPLICEBERT
 from simcsp.model.bases import BASES_CONFIG, Labeller, load_bases
 from simcsp.model.checkpoint import load_backbone
 from simcsp.model.checksums import sha256_folder
+from simcsp.model.encoder import fresh_like
 from simcsp.report.splicebert import write_results
 from simcsp.report.splicebert_results import PUBLISHED_WINDOW, RESULTS, Subject, measure
 from utils.arguments import load_config
@@ -26,7 +27,9 @@ SpliceBERT's published results on one or several checkpoints, each beside its fl
 the data are here; what is missing is said with the command that fetches it. Writes results.csv and index.html. A
 finished result is not measured again. SOURCE as elsewhere, or a model of every base, which has results of its own; a
 checkpoint from elsewhere needs no config."""
-FORMAT = 2  # of what is kept of a result
+FORMAT = 3  # of what is kept of a result
+FRESH = "fresh weights"
+_HASHED = 64 * 2**20  # bytes: larger files are told apart by their size
 
 
 def show_splicebert(words: list[str]) -> None:
@@ -37,6 +40,7 @@ def show_splicebert(words: list[str]) -> None:
     parser.add_argument("--data", type=Path, default=Path("data"), help="folder that data/fetch.py fills (data)")
     parser.add_argument("--out", type=Path, help="folder of the results (splicebert in the run of the first SOURCE)")
     amount = "windows, constructs, pairs of a group, mutated bases (2000)"
+    parser.add_argument("--fresh", action="store_true", help="also random weights of the first encoder's sizes")
     parser.add_argument("--windows", type=number_between(int, 10, 10**6), default=2000, help=amount)
     asked, others = parser.read(words)
     sources, files = _split_inputs(asked.inputs)
@@ -46,8 +50,15 @@ def show_splicebert(words: list[str]) -> None:
     measured: dict[str, dict[str, Any]] = {}
     missing: dict[str, str] = {}
     chosen = asked.only or list(RESULTS)
-    for (source, name), folder in _checkpoints(sources).items():
-        subject = _subject(name, folder, enclosing_run(source), configs[source], asked)
+    checkpoints = [(source, name, folder, False) for (source, name), folder in _checkpoints(sources).items()]
+    if asked.fresh:
+        of_encoders = [row for row in checkpoints if not (row[2] / BASES_CONFIG).is_file()]
+        if not of_encoders:
+            raise InputError("--fresh: no encoder among the sources, whose sizes it could take")
+        source, _, folder, _ = of_encoders[0]
+        checkpoints.append((source, FRESH, folder, True))
+    for source, name, folder, fresh in checkpoints:
+        subject = _subject(name, folder, enclosing_run(source), configs[source], asked, fresh)
         measured[name], why = _measure_all(subject, folder, asked, out, chosen)
         missing |= why
     missing = {result: why for result, why in missing.items() if not any(result in one for one in measured.values())}
@@ -94,14 +105,19 @@ def _label(source: Path) -> str:
     return " ".join(parts[-2:])
 
 
-def _subject(name: str, folder: Path, run: Path | None, config: Config, asked: Any) -> Subject:
-    """The checkpoint on its device: a model of every base, or one of masked bases."""
+def _subject(name: str, folder: Path, run: Path | None, config: Config, asked: Any, fresh: bool) -> Subject:
+    """The checkpoint on its device: a model of every base, or one of masked bases. fresh: random weights of its sizes,
+    seeded by config.seed."""
     accelerator = build_accelerator(config.device, config.precision)
     if (folder / BASES_CONFIG).is_file():
         classifier, calibration = load_bases(folder)
         model = Labeller(classifier.to(accelerator.device), calibration, accelerator.device, accelerator.autocast)
     else:
-        model = load_backbone(config.model.saved_as(folder), need_mlm_head=True)[0].to(accelerator.device)
+        model = load_backbone(config.model.saved_as(folder), need_mlm_head=True)[0]
+        if fresh:
+            set_seed(config.seed)
+            model = fresh_like(model.config).eval()
+        model = model.to(accelerator.device)
     return Subject(name, model, run, accelerator, config, asked.data, asked.windows)
 
 
@@ -124,7 +140,7 @@ def _measure_all(
             print(f"{name}, {result}: {missing[result]}")
             continue
         path = out / "measured" / re.sub(r"[^\w.-]+", "-", name) / f"{result}.json"
-        inputs = _inputs(subject, result, folder, needs)
+        inputs = _inputs(subject, result, folder, asked.data)
         if path.is_file() and (kept := read_json(path, "delete it, it is measured again"))["inputs"] == inputs:
             results[result] = kept["result"]
             continue
@@ -144,9 +160,15 @@ def _measure_all(
     return results, missing
 
 
-def _inputs(subject: Subject, result: str, folder: Path, files: list[Path]) -> dict[str, Any]:
+def _inputs(subject: Subject, result: str, folder: Path, data: Path) -> dict[str, Any]:
     """What a result depends on: it is measured again where this differs from what is kept."""
+    reads = [path for pattern in (*RESULTS[result].needs, *RESULTS[result].also) for path in sorted(data.glob(pattern))]
     inputs = {"format": FORMAT, "checkpoint": sha256_folder(folder, card=False), "windows": subject.windows}
-    inputs |= {"files": {file.name: sha256_file(file) for file in files}, "seed": subject.config.seed}
-    inputs |= {"precision": subject.accelerator.mixed_precision}
+    inputs |= {"files": {str(path.relative_to(data)): _content(path) for path in reads}, "seed": subject.config.seed}
+    inputs |= {"precision": subject.accelerator.mixed_precision, "fresh": subject.name == FRESH}
     return inputs | {section: to_dict(subject.config)[section] for section in RESULTS[result].sections}
+
+
+def _content(path: Path) -> str | int:
+    size = path.stat().st_size
+    return sha256_file(path) if size <= _HASHED else size

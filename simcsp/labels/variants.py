@@ -106,6 +106,11 @@ def _read(path: Path, name: str, group: str, effect: str, threshold: float, need
                 f"{at} (offset0) of the wild type: the columns do not belong together"
             )
     positive = (rows[effect] < threshold).to_numpy()
+    if positive.all() or not positive.any():
+        raise InputError(
+            f"{path}, column {effect}: {'all' if positive.all() else 'none'} of {len(rows)} variants lie below "
+            f"{threshold:g}, so nothing is to be told apart: is it in another unit, or cut to few exons?"
+        )
     exon = np.stack([start, end], axis=1)
     return Variants(
         sequences, of_sequence, offset, alt, exon, positive, rows[group].to_numpy(str), rows, skipped

@@ -14,6 +14,7 @@ from sklearn.metrics import average_precision_score
 from sklearn.model_selection import GroupKFold
 from transformers import BertForMaskedLM
 
+from simcsp.core.errors import InputError
 from simcsp.labels.variants import Variants
 from simcsp.metrics.proxies import fit_logistic
 from simcsp.metrics.scores import ap_interval
@@ -273,9 +274,17 @@ def place_features(variants: Variants) -> np.ndarray:
 
 def probe(features: np.ndarray, positive: np.ndarray, group: np.ndarray) -> np.ndarray:
     """Log-odds [n] of a logistic regression on standardised features, each from the fold in which its exon was held
-    out."""
+    out. Raises InputError where a fold's training exons are too few to have variants of both kinds."""
     odds, labels = np.zeros(len(features)), positive.astype(int)
+    exons, of_positives = (len(np.unique(names)) for names in (group, group[positive]))
+    if exons < FOLDS:
+        raise InputError(f"a probe of variants with {FOLDS} folds by exon: there are {exons} exons")
     for train, test in GroupKFold(FOLDS).split(features, labels, group):
+        if len(np.unique(labels[train])) < 2:
+            raise InputError(
+                f"a probe of variants with {FOLDS} folds by exon: {of_positives} of {exons} exons hold a variant that "
+                "disrupts splicing, too few for every fold"
+            )
         model = fit_logistic(features[train].astype(np.float32), labels[train], 0.001)
         odds[test] = model.decision_function(features[test].astype(np.float32))
     return odds

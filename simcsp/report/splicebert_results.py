@@ -103,12 +103,14 @@ class Subject:
 @dataclass(frozen=True)
 class Result:
     """One result of the paper. needs: files below the data folder, without which `fetch` names what brings them.
-    of_bases: of a model of every base; sections: of the config, that it depends on."""
+    also: patterns of other files there, which are read where they exist. of_bases: of a model of every base.
+    sections: of the config, that it depends on."""
 
     measure: Callable[[Subject], tuple[list[dict], dict[str, Any]]]
     needs: tuple[str, ...]
     fetch: str
     source: str
+    also: tuple[str, ...] = ()
     of_bases: bool = False
     sections: tuple[str, ...] = ("evaluate",)
 
@@ -418,18 +420,38 @@ def _spread(count: int, most: int) -> np.ndarray:
     return np.unique(np.linspace(0, count - 1, min(most, count)).astype(int))
 
 
+_GENOMES = ("genes/*.fa", "genes/genes.tsv", "chr19.fa.gz", "hg19.fa.gz", "hg38.fa.gz")
 RESULTS = {
-    "masked": Result(masked, ("genes/genes.tsv",), "genes", f"{_SPLICEBERT}, notebook 00-conservation"),
-    "variants": Result(variants, ("variants/mfass.tsv.gz",), "mfass mfass-peers vexseq", f"{_SPLICEBERT}, 01-variant"),
-    "wide_variants": Result(
-        wide_variants, ("variants/mfass.tsv.gz",), "mfass vexseq genes chr19", f"{_SPLICEBERT}, 01-variant"
+    "masked": Result(
+        masked,
+        ("genes/genes.tsv",),
+        "genes",
+        f"{_SPLICEBERT}, notebook 00-conservation",
+        also=("genes/*.fa", "genes/*.gtf"),
     ),
-    "effects": Result(effects, ("variants/mfass.tsv.gz",), "mfass vexseq", "", of_bases=True),
+    "variants": Result(
+        variants,
+        ("variants/mfass.tsv.gz",),
+        "mfass mfass-peers vexseq",
+        f"{_SPLICEBERT}, 01-variant",
+        also=("variants/vexseq.tsv.gz", "variants/*.peers.tsv.gz"),
+    ),
+    "wide_variants": Result(
+        wide_variants,
+        ("variants/mfass.tsv.gz",),
+        "mfass vexseq genes chr19",
+        f"{_SPLICEBERT}, 01-variant",
+        also=("variants/vexseq.tsv.gz", *_GENOMES),
+    ),
+    "effects": Result(
+        effects, ("variants/mfass.tsv.gz",), "mfass vexseq", "", also=("variants/vexseq.tsv.gz",), of_bases=True
+    ),
     "conservation": Result(
         conservation,
         ("conservation/mfass.phastcons.tsv.gz", "variants/mfass.tsv.gz"),
         "conservation mfass",
         f"{_SPLICEBERT}, notebook 00-conservation",
+        also=("conservation/chr16.tsv.gz",),
     ),
     "mutagenesis": Result(
         mutagenesis,
@@ -442,12 +464,14 @@ RESULTS = {
         ("attention/hg19.intronic_pair.1000_per_group.bedpe.gz",),
         "attention genes",
         f"{_SPLICEBERT}, notebook 03-attention (SpliceBERT.1024nt, 1,000 nt)",
+        also=("attention/*.bedpe.gz", *_GENOMES),
     ),
     "branch_points": Result(
         branch_points,
         ("branchpoints/mercer_dataset.hg19.bed.gz",),
         "branchpoints genes",
         f"{_SPLICEBERT}, figure only",
+        also=("branchpoints/bpp_human.tsv.gz", *_GENOMES),
         sections=("evaluate", "finetune"),
     ),
     "bases": Result(bases, (), "genes", f"{_SPLICEBERT}, GTEx set, 900 nt, mean of five seeds", of_bases=True),
@@ -456,6 +480,7 @@ RESULTS = {
         (),
         "spliceator hg19",
         f"{_SPLICEBERT}, notebook 02-embedding (layer 4)",
+        also=tuple(file for files in MOTIF_SITES.values() for file in files),
         sections=("data", "evaluate"),
     ),
 }

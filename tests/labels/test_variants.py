@@ -63,6 +63,13 @@ def test_a_table_without_a_column_is_refused_by_name(data, column):
         read_mfass(write(rows.drop(columns=column), folder / "odd.tsv"))
 
 
+@pytest.mark.parametrize(("effect", "told"), [(0.1, "none"), (-0.9, "all")])
+def test_a_table_of_one_kind_of_variant_is_refused(data, effect, told):
+    folder, _, rows = data
+    with pytest.raises(InputError, match=rf"odd\.tsv, column v2_dpsi: {told} of {len(rows)} variants lie below -0\.5"):
+        read_mfass(write(rows.assign(v2_dpsi=effect), folder / "odd.tsv"))
+
+
 def test_a_cut_holds_the_variant_and_is_about_the_exon_where_it_can_be(data):
     measured = read_mfass(data[0] / "variants/mfass.tsv.gz")
     cut = measured.cut(30)

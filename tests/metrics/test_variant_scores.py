@@ -10,6 +10,7 @@ from splicebert_data import write_splicebert_data
 from transformers import AutoTokenizer, BertForMaskedLM
 
 from simcsp.core.config import ModelConfig
+from simcsp.core.errors import InputError
 from simcsp.labels.variants import Variants, read_mfass
 from simcsp.metrics.variants import (
     REACH,
@@ -136,6 +137,13 @@ def test_a_probe_never_learns_from_the_exon_that_it_is_asked_about(tmp_path):
     assert roc_auc_score(positive, odds) < 0.75
     told = np.column_stack([of_exon, positive + rng.normal(size=600) / 4])
     assert roc_auc_score(positive, probe(told, positive, group)) > 0.8
+
+
+@pytest.mark.parametrize("groups", [["a", "a", "b", "c"], ["a", "b", "c", "d", "e", "f"]])
+def test_a_probe_of_too_few_exons_is_refused(groups):
+    positive = np.arange(len(groups)) == 0
+    with pytest.raises(InputError, match="a probe of variants with 5 folds by exon"):
+        probe(np.ones((len(groups), 2)), positive, np.array(groups))
 
 
 def test_the_floor_sees_the_place_and_the_substitution(tmp_path):

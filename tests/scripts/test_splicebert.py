@@ -1,5 +1,6 @@
 """evaluate.py splicebert: its table, its page, what it does twice and what it refuses."""
 
+import dataclasses
 import gzip
 import json
 import shutil
@@ -76,13 +77,35 @@ def test_a_finished_result_is_not_measured_again_and_another_amount_is(measure, 
     def measured_twice(subject):
         raise AssertionError("measured twice")
 
-    fake = splicebert_results.Result(measured_twice, ("genes/genes.tsv",), "", "")
+    fake = dataclasses.replace(splicebert_results.RESULTS["masked"], measure=measured_twice)
     monkeypatch.setitem(splicebert_results.RESULTS, "masked", fake)
-    pd.testing.assert_frame_equal(
-        measure("--only", "masked", "--windows", 30).drop(columns="source"), before.drop(columns="source")
-    )
+    pd.testing.assert_frame_equal(measure("--only", "masked", "--windows", 30), before)
     with pytest.raises(AssertionError, match="measured twice"):
         measure("--only", "masked", "--windows", 31)
+
+
+def test_a_table_that_arrives_is_measured(measure, data):
+    words = ("--only", "effects", "--only", "variants", "--windows", 20)
+    vexseq = data / "variants/vexseq.tsv.gz"
+    assert not measure(*words)["metric"].str.startswith("Vex-seq").any()
+    rows = pd.read_csv(data / "variants/mfass.tsv.gz", sep="\t", dtype=str)
+    rows["dpsi_HepG2"] = rows["v2_dpsi"].astype(float) * 100
+    try:
+        rows.rename(columns={"id": "variant"}).to_csv(vexseq, sep="\t", index=False)
+        assert measure(*words)["metric"].str.startswith("Vex-seq").any()
+    finally:
+        vexseq.unlink()
+    assert not measure(*words)["metric"].str.startswith("Vex-seq").any()
+
+
+def test_fresh_weights_of_the_same_sizes_are_a_column_of_their_own(measure, of_bases, capsys, call, data):
+    words = ("--only", "masked", "--windows", 30, "--fresh")
+    table = measure(*words)
+    assert table["model"].nunique() == 2 and "fresh weights" in set(table["model"])
+    assert table.groupby("metric")["ours"].nunique().max() == 2
+    pd.testing.assert_frame_equal(measure(*words), table)
+    line = refusal(call, capsys, evaluate, "splicebert", of_bases, "--fresh", "--data", data, *WORDS)
+    assert "--fresh" in line and "encoder" in line
 
 
 def test_a_run_of_several_checkpoints_and_a_checkpoint_have_rows_of_each(measure, start, tmp_path):
