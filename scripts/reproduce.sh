@@ -70,7 +70,13 @@ case ${1-} in
         ;;
     splicebert)
         "$PYTHON" data/fetch.py chr19 genes mfass mfass-peers vexseq conservation branchpoints attention
-        bash scripts/data.sh genes
-        "$PYTHON" evaluate.py splicebert models/simcsp-small models/simcsp-tiny models/simcsp-small-bases
+        bash scripts/data.sh chr19 genes chr3
+        "$PYTHON" pretrain.py configs/recommended.yaml --name contrast-mlm --pretrain.seeds "[0]"
+        "$PYTHON" pretrain.py configs/answer.yaml --name contrast --model.source models/simcsp-small --pretrain.seeds "[0]" \
+            --pretrain.control false --finetune.arms "[last]"
+        last=pretrain/checkpoints/last
+        "$PYTHON" evaluate.py splicebert models/simcsp-small runs/contrast-mlm/$last runs/contrast/$last \
+            runs/contrast-mlm/control/checkpoints/last models/simcsp-small-bases configs/chr19.yaml \
+            --data.motif_bed null --data.motif_fasta null --precision fp32 --fresh
         ;;
 esac

@@ -16,10 +16,11 @@ from sklearn.metrics import roc_auc_score
 from tqdm import tqdm
 from transformers import BertForMaskedLM
 
-from simcsp.core.config import Config
+from simcsp.core.config import BasesConfig, Config
 from simcsp.core.errors import InputError
 from simcsp.core.files import read_json, read_table
 from simcsp.core.run_layout import BASES, SUMMARY, finished_fits
+from simcsp.labels.bases import LABEL, read_genome
 from simcsp.labels.motifs import Motifs, load_motifs, load_nmi_sites
 from simcsp.labels.placed import BUILDS, Placed, open_places
 from simcsp.labels.variants import PEERS, Variants, read_mfass, read_vexseq, widen
@@ -47,11 +48,12 @@ from simcsp.metrics.variants import (
     score_variants,
     zero_shot_rows,
 )
-from simcsp.model.bases import Labeller
+from simcsp.model.bases import TYPES, Labeller
 from simcsp.model.embedding import Encoder
 from simcsp.text.alphabet import A, T, encode
 from simcsp.text.annotation import read_annotation
 from simcsp.text.store import open_store
+from simcsp.training.bases import label_records, score_types
 from simcsp.training.branch_points import fine_tuned_chances
 from simcsp.training.masking import IGNORED, choose_random, corrupt
 
@@ -62,6 +64,7 @@ MOTIF_SITES = {
     "chr1's genes": ("windows/genes/motifs.bed.gz", "genes/chr1.fa"),
 }
 """{name: (BED, its FASTA)} below the data folder: the published ones, and what `scripts/data.sh genes` makes."""
+HELD_OUT = "genes/chr3.fa"
 _MASKED_SHARE = 0.15
 _SHOWN_SITES = 1000
 _RESAMPLES = 1000
@@ -357,20 +360,35 @@ def _hg19(subject: Subject) -> Placed:
 
 
 def bases(subject: Subject) -> tuple[list[dict], dict[str, Any]]:
-    """The finished models of every base of the run (finetune.task bases), on the records that each was tested on."""
-    folders = [] if subject.run is None else finished_fits(subject.run, site=BASES)
-    if not folders:
-        raise InputError(
-            f"{subject.name} is in no run with a finished model of bases: python finetune.py CONFIG.yaml "
-            "--finetune.task bases"
-        )
+    """The finished models of every base of the run (finetune.task bases), on the records that each was tested on; of a
+    model that stands alone, HELD_OUT, which the bundled one has not seen."""
     rows = []
-    for folder in folders:
+    for folder in [] if subject.run is None else finished_fits(subject.run, site=BASES):
         summary = read_json(folder / SUMMARY)
-        for kind in ("donor", "acceptor"):
-            metric = f"AP of {kind}s, {summary['arm']} seed {summary['seed']} fold {summary['fold']}"
-            rows.append({"metric": metric, "n": None, "value": summary["metrics"][f"test/ap_{kind}"]})
-    return rows, {}
+        fit = f"{summary['arm']} seed {summary['seed']} fold {summary['fold']}"
+        rows += _rows_of_types(fit, {key.removeprefix("test/"): value for key, value in summary["metrics"].items()})
+    if rows:
+        return rows, {}
+    fasta = subject.data / HELD_OUT
+    if not fasta.is_file():
+        raise InputError(
+            f"{subject.name} is in no run with a finished model of bases (python finetune.py CONFIG.yaml "
+            f"--finetune.task bases), and {fasta} is missing (python data/fetch.py genes)"
+        )
+    settings = BasesConfig(fasta=[str(fasta)], annotation=[str(fasta.with_suffix(".gtf"))])
+    genome = read_genome(settings, subject.config.data.cache)
+    names = [record.name for record in genome.store.records]
+    odds, labels = label_records(subject.model, genome, names, forward=True)
+    counts = {kind: int((labels == LABEL[kind]).sum()) for kind in TYPES}
+    return _rows_of_types("chr3's genes", score_types(odds, labels), counts), {}
+
+
+def _rows_of_types(what: str, scores: dict[str, float], counts: dict[str, int] | None = None) -> list[dict]:
+    return [
+        {"metric": f"{shown} of {kind}s, {what}", "n": counts and counts[kind], "value": scores[f"{key}_{kind}"]}
+        for key, shown in (("ap", "AP"), ("topk", "top-k"))
+        for kind in ("donor", "acceptor")
+    ]
 
 
 def embeddings(subject: Subject) -> tuple[list[dict], dict[str, Any]]:
@@ -474,7 +492,14 @@ RESULTS = {
         also=("branchpoints/bpp_human.tsv.gz", *_GENOMES),
         sections=("evaluate", "finetune"),
     ),
-    "bases": Result(bases, (), "genes", f"{_SPLICEBERT}, GTEx set, 900 nt, mean of five seeds", of_bases=True),
+    "bases": Result(
+        bases,
+        (),
+        "genes",
+        f"{_SPLICEBERT}, GTEx set, 900 nt, mean of five seeds",
+        also=(HELD_OUT, HELD_OUT.replace(".fa", ".gtf")),
+        of_bases=True,
+    ),
     "embeddings": Result(
         embeddings,
         (),

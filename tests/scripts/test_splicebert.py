@@ -1,5 +1,6 @@
 """evaluate.py splicebert: its table, its page, what it does twice and what it refuses."""
 
+import contextlib
 import dataclasses
 import gzip
 import json
@@ -11,17 +12,19 @@ import pytest
 import torch
 from accelerate import Accelerator
 from conftest import refusal
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import average_precision_score, roc_auc_score
 from splicebert_data import EXONS, write_splicebert_data
 from transformers import BertForMaskedLM
 
 import evaluate
-from simcsp.core.config import Config, DataConfig, ModelConfig
-from simcsp.model.bases import IDENTITY, BaseClassifier, Shape, save_bases
+from simcsp.core.config import BasesConfig, Config, DataConfig, ModelConfig
+from simcsp.labels.bases import read_genome
+from simcsp.model.bases import IDENTITY, BaseClassifier, Labeller, Shape, load_bases, save_bases
 from simcsp.model.checkpoint import load_backbone
 from simcsp.report import splicebert_results
 from simcsp.report.splicebert import COLUMNS
 from simcsp.text.alphabet import CLS, SEP, A, T
+from simcsp.training.bases import label_records
 
 ALL = ("masked", "variants", "wide_variants", "conservation", "mutagenesis", "attention")
 WORDS = ("--device", "cpu", "--precision", "fp32")
@@ -170,7 +173,7 @@ def of_bases(tmp_path):
     save_bases(BaseClassifier(None, Shape(tile=20, channels=4, kernel=5, dilations=[1])), IDENTITY, folder)
     fit = folder.parents[1]
     (fit / "config.yaml").write_text("name: labels\n")
-    scores = {"test/ap_donor": 0.4, "test/ap_acceptor": 0.3}
+    scores = {"test/ap_donor": 0.4, "test/ap_acceptor": 0.3, "test/topk_donor": 0.5, "test/topk_acceptor": 0.2}
     summary = {"arm": "cnn", "site": "bases", "seed": 0, "fold": 0, "metrics": scores}
     (fit / "summary.json").write_text(json.dumps(summary))
     return folder
@@ -184,6 +187,33 @@ def test_a_model_of_every_base_has_delta_scores_and_the_scores_of_its_run(measur
     assert rows.loc["AP of acceptors, cnn seed 0 fold 0", ["ours", "published"]].tolist() == [0.3, 0.8458]
     assert rows.loc["MFASS, positives", "n"] == rows.loc["MFASS, AP of delta score", "n"] == 2 * len(EXONS) * 6
     assert 0 < rows.loc["MFASS, AP of a fit on the changes, folds by exon", "ours"] <= 1
+
+
+def test_a_model_of_every_base_in_no_run_is_scored_on_the_genes_of_chr3(
+    measure, of_bases, data, tmp_path, capsys, call
+):
+    alone = shutil.copytree(of_bases, tmp_path / "alone")
+    words = ("splicebert", alone, "--data", data, "--only", "bases", *WORDS)
+    assert "data/fetch.py genes" in refusal(call, capsys, evaluate, *words)
+    genes = data / "genes"
+    held_out = [genes / f"chr3.{kind}" for kind in ("fa", "gtf")]
+    try:
+        for path in held_out:
+            shutil.copy(path.with_stem("chr1"), path)
+        rows = measure("--only", "bases", sources=(alone,)).set_index("metric")
+    finally:
+        for path in held_out:
+            path.unlink()
+    model, calibration = load_bases(alone)
+    labeller = Labeller(model, calibration, torch.device("cpu"), contextlib.nullcontext)
+    settings = BasesConfig(fasta=[str(genes / "chr1.fa")], annotation=[str(genes / "chr1.gtf")])
+    genome = read_genome(settings, str(tmp_path / "cache"))
+    odds, labels = label_records(labeller, genome, ["A", "B"], forward=True)
+    for column, kind in enumerate(("acceptor", "donor"), start=1):
+        row = rows.loc[f"AP of {kind}s, chr3's genes"]
+        assert row["n"] == (labels == column).sum() == 2 * (len(EXONS) - 1)
+        assert row["ours"] == pytest.approx(average_precision_score(labels == column, odds[:, column - 1]), abs=1e-6)
+    assert rows.loc["AP of donors, chr3's genes", "published"] == 0.8547
 
 
 def write_sites(folder, genes):
