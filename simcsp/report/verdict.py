@@ -191,12 +191,7 @@ def find_contrasts(comparison: Comparison, described: Sequence[tuple[str, str]] 
 
     described: (arm, reference) of more of the others."""
     scores, primary, margin = comparison.scores, _primary_pair(comparison), smallest_effect(comparison)
-    pairs, main_cut = _pairs(comparison, primary), (_endpoint_site(scores), main_size(scores))
-    if unknown := {name for pair in described for name in pair} - {*scores["arm"]}:
-        raise InputError(
-            f"{', '.join(sorted(unknown))}: no arm of these runs; there are {', '.join(scores['arm'].unique())}"
-        )
-    pairs += [(*pair, False) for pair in described if tuple(pair) not in {of_report[:2] for of_report in pairs}]
+    pairs, main_cut = _pairs(comparison, primary, described), (_endpoint_site(scores), main_size(scores))
     contrasts: list[Contrast] = []
     for (site, windows), of_site in scores.groupby(["site", "train_windows"], sort=False):
         metrics = [metric for metric in ENDPOINTS if (of_site["metric"] == metric).any()]
@@ -217,12 +212,17 @@ def _rank(one: Contrast, described: set[str]) -> int:
     return 1 if one.control or (one.reference == BASELINE and one.arm not in described) else 2
 
 
-def _pairs(comparison: Comparison, primary: tuple[str, str] | None) -> list[tuple[str, str, bool]]:
-    """(arm, reference, whether that is its control) of all comparisons."""
+def _pairs(
+    comparison: Comparison, primary: tuple[str, str] | None, described: Sequence[tuple[str, str]]
+) -> list[tuple[str, str, bool]]:
+    """(arm, reference, whether that is its control) of all comparisons. Raises InputError for an unknown arm."""
     arms = list(dict.fromkeys(comparison.scores["arm"]))
+    if unknown := {name for pair in described for name in pair}.difference(arms):
+        raise InputError(f"{', '.join(sorted(unknown))}: no arm of these runs; there are {', '.join(arms)}")
     pairs = [(arm, control, True) for arm, control in comparison.pairs()]
     pairs += [(arm, BASELINE, False) for arm in arms if arm != BASELINE and BASELINE in arms]
-    return pairs + _beside(comparison, primary)
+    pairs += _beside(comparison, primary)
+    return pairs + [(*pair, False) for pair in described if tuple(pair) not in {of_report[:2] for of_report in pairs}]
 
 
 def _adjusted(contrasts: list[Contrast]) -> list[Contrast]:

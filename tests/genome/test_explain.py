@@ -8,6 +8,7 @@ from conftest import other_strand, put, random_bases, refusal, write_fasta
 from test_predict import FP32, each_config_is_parsed_once, make_run, save_random  # noqa: F401
 
 import evaluate
+from commands import explain
 from simcsp.genome.explain import annotated_sites, bases_score
 from simcsp.model.bases import Labeller, load_bases
 from simcsp.text.alphabet import encode
@@ -88,8 +89,9 @@ def test_sites_of_both_strands_are_read_as_their_strand_is(places, tmp_path):
         assert not len(annotated_sites(read_truth(introns, store), spans, store, kind, 2 * MARGIN + 2400))
 
 
-def test_the_boxed_model_rests_on_gt_and_ag(places, call, tmp_path):
+def test_the_boxed_model_rests_on_gt_and_ag(places, call, tmp_path, monkeypatch):
     fasta, introns = places
+    monkeypatch.setattr(explain, "PLACES", {"donor": (6, 10), "acceptor": (12, 6)})  # each takes three passes
     out = tmp_path / "x.png"
     call(evaluate, "explain", fasta, "--annotation", introns, "--out", out, "--limit", 1, *FP32)
     table = pd.read_csv(tmp_path / "x.tsv", sep="\t")

@@ -13,6 +13,7 @@ from conftest import FOLDS, ROOT, motif_settings, put, write_fasta
 import finetune
 import pretrain
 from simcsp.core.errors import InputError
+from simcsp.training.arms import resolve_arms
 from utils.arguments import load_config, merge, read_files
 
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
@@ -106,7 +107,7 @@ def toy(path: Path, folder: Path, data: Path) -> Path:
             if "seeds" in values[stage]:
                 values[stage]["seeds"] = values[stage]["seeds"][:2]
     if "finetune" in values:
-        values["finetune"] |= {"max_epochs": 1, "batch_size": 8, "warmup_steps": 0}
+        values["finetune"] |= {"max_epochs": 1, "batch_size": 16, "warmup_steps": 0}
         if values["finetune"].get("select_epoch") == "shared":  # by the mean of all folds
             values["finetune"]["sites"] = values["finetune"]["sites"][:1]
         else:
@@ -148,7 +149,11 @@ def test_a_config_runs_at_toy_size(path, tiny_data, tmp_path, call):
         arms = {fit.relative_to(tmp_path).parts[3] for fit in fits}
         assert arms == set(settings.finetune.arms)
     elif "finetune" in values_of(path):
-        call(finetune, config)
+        arms = settings.finetune.arms
+        if settings.finetune.select_epoch == "shared":  # takes all folds: one encoder stands for the others,
+            resolve_arms(settings)  # which are there
+            arms = ["pwm", "baseline"]
+        call(finetune, config, "--finetune.arms", f"[{','.join(arms)}]")
         assert (tmp_path / "runs" / path.stem / "report/summary.csv").is_file()
     else:
         assert list((tmp_path / "runs" / path.stem).glob("*/checkpoints/last"))

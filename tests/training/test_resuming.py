@@ -192,6 +192,7 @@ def fp16(monkeypatch):
     AcceleratorState._reset_state(reset_partial_state=True)
     for module in (pretraining, fold_setup):
         monkeypatch.setattr(module, "build_accelerator", half_precision)
+    monkeypatch.setattr(pretraining, "product_rate", lambda *_: 1e9)  # of fp16 on a CPU, which takes seconds to measure
     yield
     AcceleratorState._reset_state(reset_partial_state=True)
 

@@ -44,7 +44,8 @@ def tiny(tiny_data, tmp_path_factory):
     """Run folder of a pre-training with motif sites and of a few folds of four arms."""
     folder = tmp_path_factory.mktemp("board")
     patch = pytest.MonkeyPatch()
-    changes = motif_settings(tiny_data) | {"finetune.arms": ARMS, "finetune.folds": [0, 1], "mlm.steps": 0}
+    changes = motif_settings(tiny_data) | {"mlm.steps": 0, "pretrain.steps": 3, "finetune.max_epochs": 1}
+    changes |= {"finetune.arms": ARMS, "finetune.folds": [0, 1]}
     config = tiny_config(folder, tiny_data, changes)
     for module in (pretrain, finetune):
         patch.setattr("sys.argv", ["x", str(config)])
