@@ -326,7 +326,9 @@ def finished(tiny_data, tmp_path_factory) -> SimpleNamespace:
         fcntl.flock(lock, fcntl.LOCK_EX)  # the second worker waits here
         if not said.exists():
             config = tiny_config(folder, tiny_data)
-            pretrained = run_here(pretrain, config)
+            with pytest.MonkeyPatch.context() as patch:
+                skip_figures(patch)
+                pretrained = run_here(pretrain, config)
             gc.freeze()  # what has been imported by now: accelerate collects after each of the dozen fits to come
             scripts = {"pretrain": vars(pretrained), "finetune": vars(run_here(finetune, config))}
             said.write_text(json.dumps(scripts), encoding="utf-8")

@@ -205,13 +205,20 @@ def fit_logistic(vectors: np.ndarray, labels: np.ndarray, c: float) -> Pipeline:
     return make_pipeline(StandardScaler(), LogisticRegression(C=c, max_iter=1000)).fit(vectors, labels)
 
 
-def probe_auc(vectors: np.ndarray, labels: np.ndarray, seed: int, groups: np.ndarray | None = None) -> float:
+def probe_auc(
+    vectors: np.ndarray,
+    labels: np.ndarray,
+    seed: int,
+    groups: np.ndarray | None = None,
+    fitted_on: np.ndarray | None = None,
+) -> float:
     """ROC AUC of a logistic regression on standardised vectors [n, d]: what a frozen encoder's linear head could reach.
 
     Mean over five parts, each scored by a model of the other four. labels: [n] in {0, 1}; groups: [n], windows of one
-    group stay in one part (see `near_duplicate_groups`), None: every window by itself.
-    Raises InputError where a part would lack a class.
+    group stay in one part (see `near_duplicate_groups`), None: every window by itself. fitted_on: other vectors [n, d]
+    of the same windows that the models are fitted on. Raises InputError where a part would lack a class.
     """
+    fitted_on = vectors if fitted_on is None else fitted_on
     groups = np.arange(len(labels)) if groups is None else groups
     everything, scores = np.arange(len(labels)), []
     for part in (fold["val"] for fold in grouped_folds(labels, groups, PROBE_FOLDS, seed)):
@@ -221,7 +228,7 @@ def probe_auc(vectors: np.ndarray, labels: np.ndarray, seed: int, groups: np.nda
                 f"data.selection_share, or give more motif sites ({len(labels)} are too few)"
             )
         rest = np.setdiff1d(everything, part)
-        model = fit_logistic(vectors[rest], labels[rest], PROBE_C)
+        model = fit_logistic(fitted_on[rest], labels[rest], PROBE_C)
         scores.append(roc_auc_score(labels[part], model.decision_function(vectors[part])))
     return float(np.mean(scores))
 

@@ -18,6 +18,7 @@ from simcsp.core.config_file import read_saved
 from simcsp.core.files import read_json, read_table
 from simcsp.core.run_folder import HEADLINES, START_ANEW, RunFolder, read_metrics
 from simcsp.metrics.clustering import lay_out
+from simcsp.metrics.sccs import cosine_pairs
 from simcsp.training.validation import Embedded, Validation
 
 if TYPE_CHECKING:
@@ -153,8 +154,7 @@ def class_cosines(vectors: np.ndarray, labels: np.ndarray, seed: int) -> tuple[n
     rng = np.random.default_rng(seed)
     left, right = rng.integers(0, len(vectors), (2, 8 * MOST_PAIRS))
     left, right = left[left != right], right[left != right]
-    unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-    cosines, same = (unit[left] * unit[right]).sum(axis=1), labels[left] == labels[right]
+    cosines, same = cosine_pairs(vectors, left, right), labels[left] == labels[right]
     return cosines[same][:MOST_PAIRS], cosines[~same][:MOST_PAIRS]
 
 

@@ -20,7 +20,6 @@ class Server(ThreadingHTTPServer):
         self.requests: list[tuple[str, str | None]] = []  # path, Range
         self.sent: dict[str, int] = {}  # bytes of bodies, by path
         self.cut: dict[str, list[int]] = {}  # path: after how many bytes the next answers break off
-        self.hang: set[str] = set()  # paths that are never answered
         self.stall: set[str] = set()  # paths whose answer stops where `cut` says, with the connection open
         self.has_ranges = self.has_lengths = True
         self.redirects: dict[str, str] = {}  # path: where it sends who asks
@@ -56,9 +55,6 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         path, ranges = urlsplit(self.path).path, self.headers["Range"]
         self.server.requests.append((path, ranges))
-        if path in self.server.hang:
-            self.server.released.wait(20)
-            return
         if path in self.server.redirects:
             self.send_response(302)
             self.send_header("Location", self.server.redirects[path])

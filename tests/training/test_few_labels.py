@@ -33,8 +33,8 @@ from utils.arguments import find_faults, load_config
 
 @pytest.fixture(scope="module")
 def config(start, tiny_data, tmp_path_factory):
-    changes = {"finetune.arms": ["pwm", f"mine={start}"], "finetune.folds": [0, 1], "finetune.max_epochs": 2}
-    changes |= {"mlm.steps": 0, "pretrain.steps": 0}
+    changes = {"finetune.arms": ["pwm", f"mine={start}"], "finetune.folds": [0, 1]}
+    changes |= {"mlm.steps": 0, "pretrain.steps": 0, "finetune.max_epochs": 1, "finetune.batch_size": 12}
     return load_config([str(tiny_config(tmp_path_factory.mktemp("config"), tiny_data, changes))])
 
 
