@@ -129,7 +129,7 @@ def recognise(path: Path, name: str, where: str) -> None:
     if start.lstrip().lower().startswith((b"<!doctype html", b"<html")):
         raise InputError(f"{where} is an HTML page (of a login or a proxy?), not {name}")
     if name.endswith(".gz") and not start.startswith(b"\x1f\x8b"):
-        raise InputError(f"{where} is no gzip file, as {name} must be")
+        raise InputError(f"{where} is not a gzip file, as {name} must be")
 
 
 @dataclass
@@ -157,7 +157,7 @@ class ResumingDownloader:
                 if self.size() > before and left:
                     continue
                 here = f"; {self.size()} bytes are here: rerun the same command to resume" if self.size() else ""
-                raise InputError(f"{url} cannot be had ({plain(error)}){here}: {self.advice}") from None
+                raise InputError(f"{url} cannot be downloaded ({plain(error)}){here}: {self.advice}") from None
         try:
             recognise(self.part, self.name, f"what {url} sent")
         except InputError:
@@ -216,7 +216,7 @@ def published_sum(source: Source, options: Options) -> tuple[str | None, str]:
             return f"md5:{md5}", url
         problem = f"{url} lists no MD5 sum of {source.name}"
     except requests.RequestException as error:
-        problem = f"{url} cannot be had ({plain(error)})"
+        problem = f"{url} cannot be downloaded ({plain(error)})"
     if source.md5:
         print(f"{source.name}: {problem}; using the sum kept in data/sources.py")
         return f"md5:{source.md5}", "data/sources.py"
@@ -311,7 +311,7 @@ def download_url(path: Path, source: Source, options: Options, locked: dict | No
     if known and hash_of(part, kind) != expected:
         part.unlink()
         raise InputError(
-            f"{url}: what arrived has not the checksum {known} of {where}, and was removed: fetch again, or use "
+            f"{url}: what arrived does not have the checksum {known} of {where}, and was removed: fetch again, or use "
             "another mirror"
         )
     os.replace(part, path)

@@ -49,7 +49,7 @@ class Model:
         sequences: of any lengths from 2 to max_length; lower case, U and IUPAC letters are accepted. Short ones are
         padded to the longest of their batch and masked, so that a vector does not depend on the batch, but for float
         rounding. batch_size: sequences that go through the encoder at once; lower it where memory is short.
-        Raises InputError for a sequence of another length or with a letter that is no nucleotide code.
+        Raises InputError for a sequence of another length or with a letter that is not a nucleotide code.
         """
         if isinstance(sequences, str):
             raise InputError("embed takes a list of sequences, not one string: write [sequence]")

@@ -295,5 +295,5 @@ def _first_reason(message: str) -> str:
     lines = [line.strip(" -") for line in message.splitlines() if line.strip(" -")]
     reason = "; ".join(lines).replace(":; ", ": ")[:400]
     if unquoted := _NO_TEXT.search(reason):
-        return f"{reason.partition(': ')[0]}: {unquoted[1]} is no text to YAML: quote it, '{unquoted[1]}'"
+        return f"{reason.partition(': ')[0]}: {unquoted[1]} is not text in YAML: quote it, '{unquoted[1]}'"
     return reason

@@ -80,13 +80,13 @@ def read_table(
     return table
 
 
-def refuse_input_as_output(out: Path | None, inputs: Iterable[Path | None], flag: str = "--out") -> None:
+def refuse_input_as_output(out: Path | None, inputs: Iterable[Path | None]) -> None:
     """Raises InputError where `out` is one of the inputs, by whatever name, or a file of a folder among them."""
     if out is None or not out.exists():
         return
     for path in inputs:
         if path is not None and path.exists() and (out.samefile(path) or out.resolve().parent == path.resolve()):
-            raise InputError(f"{flag} {out} would replace what is read, {path}: give another name")
+            raise InputError(f"--out {out} would replace what is read, {path}: give another name")
 
 
 # -- writing -----------------------------------------------------------------------------------------------------------

@@ -116,7 +116,7 @@ def read_fit(folder: Path) -> dict[str, Any]:
         if summary.get(name, value) != value:
             raise InputError(
                 f"{folder / layout.SUMMARY} is of {name} {summary.get(name)}, and its folder is named for {value}: "
-                "folders were moved or exchanged; put them back, or train that fit anew"
+                "folders were moved or exchanged; put them back, or train that fit again"
             )
     return summary
 
@@ -128,7 +128,7 @@ def read_stage(folder: Path, stage: str, seed: int | None) -> dict[str, Any]:
     if found != [stage] + ([] if seed is None else [seed]):
         raise InputError(
             f"{folder / layout.SUMMARY} is of {' seed '.join(map(str, found))}: folders were moved or exchanged; put "
-            "them back, or train that stage anew"
+            "them back, or train that stage again"
         )
     return summary
 
@@ -146,7 +146,7 @@ def check_pooled(folders: Sequence[Path], but: Iterable[str] = ()) -> None:
         if found := differences(first, origin_of(folder), but):
             raise InputError(
                 f"{folders[0]} and {folder} were not made from the same settings and inputs ({'; '.join(found[:4])}) "
-                "and cannot be pooled: delete one of them and train it anew with the other's"
+                "and cannot be pooled: delete one of them and train it again with the other's"
             )
 
 

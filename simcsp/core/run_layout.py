@@ -200,7 +200,7 @@ def fit_key(folder: Path) -> FitKey:
     """The fit whose folder this is. Raises InputError for any other folder."""
     levels = _FIT.search(folder.resolve().as_posix())
     if levels is None:
-        raise InputError(f"{folder} is no folder of a fit: give RUN/finetune/<arm>/<site>/.../seedN/foldNN")
+        raise InputError(f"{folder} is not the folder of a fit: give RUN/finetune/<arm>/<site>/.../seedN/foldNN")
     numbers = ("seed", "fold", "pretrain_seed", "train_windows", "draw")
     known = {name: int(value) for name, value in levels.groupdict().items() if name in numbers and value is not None}
     return FitKey(levels["arm"], levels["site"], **known)

@@ -117,7 +117,7 @@ class Alleles:
         if not alt.isalpha() or not row.ref.isalpha():
             return "allele not written out (<DEL>, *, a breakend)"
         if not (row.ref + alt).isascii() or UNK in ids_of(row.ref + alt):
-            return "allele with letters that are no bases"
+            return "allele with letters that are not bases"
         if N in ids_of(alt):
             return "ALT with an ambiguous base (N, R, ...)"
         if record is None:

@@ -55,7 +55,7 @@ class Journal:
         """Read what is there as far as its first entry, which must be this job; begin where nothing is."""
         start = self.file.read(len(_MAGIC))
         if not _MAGIC.startswith(start):
-            raise InputError(f"{self.path} is no journal of this command: move it elsewhere, or give another --out")
+            raise InputError(f"{self.path} is not a journal of this command: move it elsewhere, or give another --out")
         begun = self._read() if start == _MAGIC else None
         if begun is None:
             self._begin(job)
@@ -71,7 +71,7 @@ class Journal:
         raise InputError(
             f"{self.path} holds the beginning of this work with another "
             f"{' and another '.join(key + files.get(key, '') for key in changed)}: give the same command to resume, or "
-            "delete that file to begin anew"
+            "delete that file to start over"
         )
 
     def _begin(self, job: dict[str, Any]) -> None:

@@ -98,7 +98,7 @@ def _header(path: str, lines: Iterator[tuple[int, str]]) -> list[str]:
         if not line.startswith("##"):
             break
     if not header or header[-1].split("\t")[: len(_COLUMNS)] != _COLUMNS:
-        raise InputError(f"--vcf {path} is no VCF or BCF: it has no line {' '.join(_COLUMNS)}, separated by tabs")
+        raise InputError(f"--vcf {path} is not a VCF or BCF: it has no line {' '.join(_COLUMNS)}, separated by tabs")
     return header
 
 

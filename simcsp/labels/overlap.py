@@ -68,24 +68,23 @@ def overlap_report(
     texts: Iterable[np.ndarray],
     windows: Mapping[str, np.ndarray],
     sites: Mapping[str, np.ndarray] | None = None,
-    k: int = KMER,
 ) -> list[Overlap]:
     """How much of the evaluation lies in the pre-training text, part by part; the text is read once.
 
     texts: uint8 [length] each, see `shared_windows`. windows: {name: uint8 [n, L]}, compared by shared k-mers. sites:
     {name: bool [n]} of `sites_in_text`, where coordinates are known.
     """
-    kmers = kmers_in_text(KmerSet.of(windows.values(), k), texts)
+    kmers = kmers_in_text(KmerSet.of(windows.values(), KMER), texts)
     report = [
         Overlap(name, len(inside), int(np.sum(inside)), "lie in the pre-training text by their coordinates")
         for name, inside in (sites or {}).items()
     ]
     for name, ids in windows.items():
-        if ids.shape[1] < k:
-            how = f"windows of {ids.shape[1]} nt cannot share {k} bases, so their overlap with the text is not known"
+        if ids.shape[1] < KMER:
+            how = f"windows of {ids.shape[1]} nt cannot share {KMER} bases, so their overlap with the text is not known"
             report.append(Overlap(name, len(ids), None, how))
         else:
-            how = f"share {k} bases in a row with the pre-training text"
+            how = f"share {KMER} bases in a row with the pre-training text"
             report.append(Overlap(name, len(ids), int(windows_holding(ids, kmers).sum()), how))
     return report
 

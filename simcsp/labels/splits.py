@@ -282,7 +282,7 @@ def _from_csv(path: Path, windows: Windows) -> tuple[np.ndarray, list[dict[str, 
         index = np.array([position[row[0]] for row in rows])
         table = np.array([row[2:] for row in rows]).reshape(len(rows), len(header) - 2)
     except (ValueError, KeyError, IndexError, csv.Error) as error:
-        raise InputError(f"{path} is no table of these windows and folds ({error!r}): damaged; {REMEDY}") from None
+        raise InputError(f"{path} is not a table of these windows and folds ({error!r}): damaged; {REMEDY}") from None
     folds = [{part: index[table[:, k] == part] for part in ("train", "val", "test")} for k in range(len(header) - 2)]
     return index[table[:, 0] == "selection"], folds
 

@@ -35,11 +35,11 @@ def principal_components(features: np.ndarray) -> np.ndarray:
     return centred @ components[:, ::-1]
 
 
-def neighbour_graph(features: np.ndarray, neighbours: int = 15) -> igraph.Graph:
+def neighbour_graph(features: np.ndarray) -> igraph.Graph:
     """The graph of `neighbour_weights`, for Leiden."""
     import igraph
 
-    edges = triu(neighbour_weights(features, neighbours), k=1).tocoo()
+    edges = triu(neighbour_weights(features), k=1).tocoo()
     return igraph.Graph(
         len(features),
         edges=list(zip(edges.row.tolist(), edges.col.tolist())),

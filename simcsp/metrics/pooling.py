@@ -59,7 +59,7 @@ def check_start(folder: Path, checkpoint: Path | None) -> None:
     if checkpoint is not None and recorded is not None and recorded != sha256_folder(checkpoint):
         raise InputError(
             f"{folder} did not start from {checkpoint} as it is now: pre-training was done again since, or folders "
-            "were exchanged; delete that folder and train it anew"
+            "were exchanged; delete that folder and train it again"
         )
 
 

@@ -185,9 +185,7 @@ def _error_of_mean(differences: np.ndarray, test_to_train: float) -> float:
     return float(np.std(differences, ddof=1) * np.sqrt(1 / len(differences) + test_to_train))
 
 
-def smallest_difference(
-    sd: float, n: int, test_to_train: float = TEST_TO_TRAIN, power: float = 0.8, level: float = 0.05
-) -> float | None:
+def smallest_difference(sd: float, n: int, test_to_train: float = TEST_TO_TRAIN, power: float = 0.8) -> float | None:
     """The smallest true difference that corrected_ttest finds significant with this probability; None where n < 2.
 
     sd: of the paired differences. Solves for the noncentrality d / (sd sqrt(1/n + test/train)) at which noncentral t
@@ -197,7 +195,7 @@ def smallest_difference(
     """
     if n < 2:
         return None
-    critical = float(t.ppf(1 - level / 2, n - 1))
+    critical = float(t.ppf(0.975, n - 1))
 
     def lacking(shift: float) -> float:
         return float(nct.sf(critical, n - 1, shift)) - power

@@ -121,8 +121,8 @@ def resolve_source(source: str) -> Path:
     except Exception as error:  # the hub's client also lets through what its HTTP library raises, which has changed
         reason = " ".join(str(error).split())[:300]
         raise InputError(
-            f"model.source {source} is no folder here and cannot be had from the hub ({reason}): check the name and "
-            "the connection, or download the files by hand and give their folder"
+            f"model.source {source} is not a local folder and cannot be downloaded from the hub ({reason}): check the "
+            "name and the connection, or download the files by hand and give their folder"
         ) from None
 
 

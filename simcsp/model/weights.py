@@ -101,7 +101,7 @@ def _why_unreadable(path: Path, error: Exception) -> str:
                 f"holds Python objects{what} beside weights, which could run code: it is not loaded; "
                 "take the publisher's own file, or one in safetensors"
             )
-        return "is no weight file: neither PyTorch's nor a pickle"
+        return "is not a weight file: neither PyTorch's nor a pickle"
     return f"cannot be read as weights ({str(error)[:200]}): fetch it again"
 
 

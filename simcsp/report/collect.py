@@ -329,7 +329,7 @@ def check_benchmark(run: Path, again: str) -> None:
     check_sealed(out, layout.BENCHMARK_TABLE, remedy=again)
     for name, digest in read_json(out / layout.SUMMARY, again)["fits"].items():
         if layout.is_finished(run / name) and sha256_file(run / name / layout.SUMMARY) != digest:
-            raise InputError(f"{out / layout.BENCHMARK_TABLE} was made before {run / name} was fitted anew: {again}")
+            raise InputError(f"{out / layout.BENCHMARK_TABLE} was made before {run / name} was refitted: {again}")
 
 
 def objective_of(config: Config) -> str | None:

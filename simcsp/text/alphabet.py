@@ -34,7 +34,7 @@ def encode(sequence: str, where: str = "sequence") -> np.ndarray:
     if len(bad):
         at = int(bad[0])
         raise InputError(
-            f"{where}: {chr(raw[at])!r} at base {at + 1} is no nucleotide code (ACGTU, N or IUPAC letters)"
+            f"{where}: {chr(raw[at])!r} at base {at + 1} is not a nucleotide code (ACGTU, N or IUPAC letters)"
         )
     return ids
 

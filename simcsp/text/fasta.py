@@ -81,7 +81,7 @@ def _check_records(path: str | Path, names: set[str], empty: list[str], last: st
 
 def _record_name(header: bytes, path: str | Path, line: int) -> str:
     if b"\r" in header.rstrip(b"\r"):
-        raise InputError(f"{path}: its line ends are CR alone: tr '\\r' '\\n' mends it")
+        raise InputError(f"{path}: its line ends are CR alone: tr '\\r' '\\n' converts them")
     words = header[1:].split()
     if not words:
         raise InputError(f"{path}, line {line}: header without a name")
@@ -114,7 +114,7 @@ def _encode_body(body: bytes, path: str | Path, line: int) -> tuple[np.ndarray, 
     if UNK in ids:
         at = next(i for i, byte in enumerate(body) if ENCODE[byte] == UNK and byte not in b"\r\n")
         raise InputError(
-            f"{path}, line {line + body[:at].count(10)}: {chr(body[at])!r} is no nucleotide code "
+            f"{path}, line {line + body[:at].count(10)}: {chr(body[at])!r} is not a nucleotide code "
             "(ACGTU, N or IUPAC letters)"
         )
     return np.frombuffer(ids, np.uint8), np.frombuffer(body.translate(_LOWER, b"\r\n"), np.uint8)

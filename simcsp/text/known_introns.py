@@ -66,7 +66,7 @@ def _intron_rows(path: str | Path, lengths: dict[str, int]) -> Iterator[tuple[st
                 continue
             if not start < end <= lengths[name]:
                 raise InputError(
-                    f"{path}, line {number}: {start} to {end} is no stretch of {name} ({lengths[name]} nt)"
+                    f"{path}, line {number}: {start} to {end} is not an interval of {name} ({lengths[name]} nt)"
                 )
             yield name, start, end, fields[3]
     if unstranded:

@@ -86,7 +86,7 @@ def _span(store: TokenStore, name: str, field: str) -> Span:
         raise InputError(f"{field}: no record {name!r} in {store.manifest['sources']}: their names are {known}")
     start, end = int(region["start"]) - 1, int(region["end"])
     if not 0 <= start < end <= record.length:
-        raise InputError(f"{field}: {name} is no stretch of {record.name}, which has bases 1 to {record.length}")
+        raise InputError(f"{field}: {name} is not an interval of {record.name}, which has bases 1 to {record.length}")
     return Span(record, start, end)
 
 

@@ -203,7 +203,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         records = tuple(Record(**record) for record in manifest["records"])
         bases = manifest["bases"]
     except (KeyError, TypeError) as error:
-        raise InputError(f"{path.with_suffix('.json')} is no manifest of a store ({error}): {remedy}") from None
+        raise InputError(f"{path.with_suffix('.json')} is not the manifest of a store ({error}): {remedy}") from None
     files = {path: bases, path.with_suffix(".lower"): (bases + 7) // 8}
     for file, size in files.items():
         if not file.is_file() or file.stat().st_size != size:

@@ -208,7 +208,7 @@ class Training:
         *sums, wrong = self.sums.cpu().tolist()
         if wrong:
             raise FloatingPointError(
-                f"the loss is no finite number at step {wrong:.0f}: lower {self.stage.objective} lr or raise warm-up"
+                f"the loss is not finite at step {wrong:.0f}: lower {self.stage.objective} lr or raise warm-up"
             )
         return sums
 

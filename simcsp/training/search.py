@@ -190,7 +190,7 @@ def check_space(config: Config, sections: tuple[str, ...]) -> None:
         raise InputError("search.space is empty: name fields with their ranges, see configs/search.yaml")
     for key, spec in config.search.space.items():
         if key not in known:
-            raise InputError(f"search.space: {key!r} is no field of {', '.join(sections)}")
+            raise InputError(f"search.space: {key!r} is not a field of {', '.join(sections)}")
         if not isinstance(spec, dict) or not ({"low", "high"} <= set(spec) or set(spec) == {"choices"}):
             raise InputError(f"search.space.{key}: expected {{low: ..., high: ..., log: true}} or {{choices: [...]}}")
         if "choices" in spec:

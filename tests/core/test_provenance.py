@@ -183,7 +183,7 @@ def test_a_benchmark_that_was_edited_or_is_older_than_its_fits_is_refused(run):
     changed(out / "benchmark.csv", "digit")
     summary = read_json(run / FITS[0] / "summary.json")
     write_json(run / FITS[0] / "summary.json", summary | {"seconds": 1.0})
-    with pytest.raises(InputError, match="benchmark.csv was made before .*fold00 was fitted anew"):
+    with pytest.raises(InputError, match="benchmark.csv was made before .*fold00 was refitted"):
         benchmark_values(study)
 
 

@@ -68,7 +68,7 @@ def test_a_file_that_is_no_journal_is_left_alone(content, tmp_path):
     if b"SimCSP journal\n".startswith(content):  # what a kill may leave
         Journal(path, JOB).close()
         return
-    with pytest.raises(InputError, match="x.partial is no journal"):
+    with pytest.raises(InputError, match="x.partial is not a journal"):
         Journal(path, JOB)
     assert path.read_bytes() == content
 

@@ -224,7 +224,7 @@ def test_truth_scores_each_record_by_a_table_of_introns_or_a_gtf(call, capsys, t
     "text, part",
     [
         ("record\tstart\tend\tstrand\nchrone\t5\t90\t+\n", "record 'chrone' is 'one' in the FASTA"),
-        ("one\t5\t9000\t+\n", "line 1: 5 to 9000 is no stretch of one (460 nt)"),
+        ("one\t5\t9000\t+\n", "line 1: 5 to 9000 is not an interval of one (460 nt)"),
         ("one\t5\t90\t+\none\t5\t90\t?\n", "line 2: expected record, start, end, strand"),
         ("", "holds no row"),
     ],

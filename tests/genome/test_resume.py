@@ -151,7 +151,7 @@ def test_another_model_genome_region_or_flag_is_refused(model, genome, fasta, ca
         ((model, fasta, "--min_score", "0.2"), "another --min_score"),
     ):
         line = refusal(call, capsys, evaluate, "predict", *words, "--out", out, *FP32)
-        assert part in line and "s.tsv.partial" in line and "delete that file to begin anew" in line
+        assert part in line and "s.tsv.partial" in line and "delete that file to start over" in line
         assert (tmp_path / "s.tsv.partial").read_bytes() == journal and not out.exists()
 
 

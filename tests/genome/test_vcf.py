@@ -511,8 +511,8 @@ ROW = "{}\t5\t.\tA\tC\t.\t.\t.\n"
     [
         (HEADER.replace("#C", "##contig=<ID=chrX>\n#C") + ROW.format("chrX"), OTHERS),
         (HEADER.replace("#C", "##contig=<ID=chr1>\n#C") + ROW.format("chrX"), OTHERS),
-        ("", "is no VCF or BCF"),
-        ("chr1\t5\tA\tC\n", "is no VCF or BCF"),
+        ("", "is not a VCF or BCF"),
+        ("chr1\t5\tA\tC\n", "is not a VCF or BCF"),
         (HEADER + ROW.format("chr1") + "chr1\tfive\t.\tA\n", "a row cannot be read"),
     ],
     ids=["other contigs", "undeclared contig", "empty", "no header", "row"],

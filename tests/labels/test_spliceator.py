@@ -94,7 +94,10 @@ def test_benchmarks_are_read_by_species(tmp_path):
         (lambda path: rewrite(path, lambda s: s[: s.rindex(";")][:-100]), f"line {PER_CLASS}: window of "),
         (lambda path: rewrite(path, lambda s: s[: s.rindex(";")][:-15]), f"line {PER_CLASS}: "),
         (lambda path: rewrite(path, lambda s: s[: s.rindex("_")]), f"line {PER_CLASS}: expected `id;sequence`"),
-        (lambda path: rewrite(path, lambda s: s.replace("A", "E", 1)), "line 1: 'E' at base .* is no nucleotide code"),
+        (
+            lambda path: rewrite(path, lambda s: s.replace("A", "E", 1)),
+            "line 1: 'E' at base .* not a nucleotide code",
+        ),
         (lambda path: rewrite(path, lambda s: s.replace(";", ",")), "line 1: expected `id;sequence`"),
         (lambda path: path.write_bytes(gzip.compress(path.read_bytes())[:-20]), "cut short"),
     ],

@@ -372,7 +372,7 @@ def test_a_file_in_pytorch_s_old_format_is_read_and_its_cut_is_named(tmp_path, l
 @pytest.mark.parametrize(
     "file, content, message",
     [
-        ("pytorch_model.bin", b'{"error": "Repository not found"}', "is no weight file"),
+        ("pytorch_model.bin", b'{"error": "Repository not found"}', "is not a weight file"),
         ("model.safetensors", b'{"error": "Repository not found"}', "cannot be read as weights"),
         ("model.safetensors", (16).to_bytes(8, "little") + b"not json at all!", "cannot be read as weights"),
     ],
@@ -514,12 +514,12 @@ def test_a_snapshot_in_the_cache_needs_no_connection(hub, monkeypatch):
 @pytest.mark.parametrize("source", ["tests/there-is-none", "tests/stand-in@no-such-branch", "a/--b"])
 def test_a_hub_id_that_is_not_there_is_refused(hub, source):
     write_zenodo(hub.folder, splicebert())
-    refused(source, "is no folder here and cannot be had from the hub .*give their folder")
+    refused(source, "is not a local folder and cannot be downloaded from the hub .*give their folder")
 
 
 def test_a_hub_id_without_a_connection_is_refused(hub, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
-    refused("tests/stand-in", "cannot be had from the hub .*onnect")
+    refused("tests/stand-in", "cannot be downloaded from the hub .*onnect")
 
 
 def test_a_local_folder_of_the_same_name_comes_first(hub, tmp_path):

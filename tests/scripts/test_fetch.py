@@ -164,7 +164,7 @@ def test_of_a_part_that_is_no_beginning_the_checksum_decides(get, refused, serve
     part = cut_off(refused, server, data, monkeypatch)
     part.write_bytes(GENOME if whole else GENOME[:-1] + b"!")  # the run ended before it was put in place
     if not whole:
-        assert "has not the checksum" in refused("hg19") and not part.exists()
+        assert "does not have the checksum" in refused("hg19") and not part.exists()
     get("hg19")
     assert (data / "hg19.fa.gz").read_bytes() == GENOME
     assert server.asked(HG19) == [None, f"bytes={len(GENOME)}-", *([] if whole else [None])]
@@ -203,7 +203,7 @@ def test_a_wrong_checksum_leaves_nothing(refused, server, data):
         (b"<!DOCTYPE html><html>Log in</html>", "HTML page"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n", "Git LFS pointer"),
         (b"", "empty"),
-        (b">chr1\nACGT\n", "no gzip file"),
+        (b">chr1\nACGT\n", "not a gzip file"),
     ],
 )
 def test_what_is_plainly_another_thing_is_named(refused, server, data, content, words):
@@ -216,14 +216,14 @@ def test_what_is_plainly_another_thing_is_named(refused, server, data, content, 
 def test_not_found(refused, server, data):
     del server.files[HG19]
     line = refused("hg19")
-    assert f"{HG19} cannot be had (404 Client Error: Not Found)" in line and "downloads/hg19.fa.gz" in line
+    assert f"{HG19} cannot be downloaded (404 Client Error: Not Found)" in line and "downloads/hg19.fa.gz" in line
     assert files_of(data) == {}
 
 
 @pytest.mark.parametrize("target", ["file:///etc/hostname", "ftp://127.0.0.1/x", "/{}"])
 def test_a_redirection_to_a_file_or_in_a_circle_is_refused(refused, server, data, target):
     server.redirects[HG19] = target.format(HG19.lstrip("/"))
-    assert f"{server.url}{HG19} cannot be had (" in refused("hg19")
+    assert f"{server.url}{HG19} cannot be downloaded (" in refused("hg19")
     assert files_of(data) == {}
 
 
@@ -261,7 +261,7 @@ def test_no_network(call, capsys, tmp_path, monkeypatch):
         mirror = closed.url
     for name, file in (("hg19", "hg19.fa.gz"), ("gencode-hg38", "gencode.v45.annotation.gtf.gz")):
         line = refusal(call, capsys, fetch, name, "--data", tmp_path, "--mirror", mirror)
-        assert "cannot be had" in line and "onnection refused" in line and " object at " not in line
+        assert "cannot be downloaded" in line and "onnection refused" in line and " object at " not in line
         assert f"get https://{'ftp.ebi.ac.uk' if 'gtf' in file else 'hgdownload.soe.ucsc.edu'}/" in line
         assert f"put it at {tmp_path / 'downloads' / file}" in line
     assert files_of(tmp_path) == {}

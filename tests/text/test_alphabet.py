@@ -33,7 +33,7 @@ def test_every_other_character_is_an_error():
     good = set("ACGTU" + IUPAC) | set(("ACGTU" + IUPAC).lower())
     for character in map(chr, range(256)):
         if character not in good:
-            with pytest.raises(InputError, match="line 7: .* at base 4 is no nucleotide code"):
+            with pytest.raises(InputError, match="line 7: .* at base 4 is not a nucleotide code"):
                 encode(f"ACG{character}A", "windows.csv, line 7")
     assert sum(ENCODE != UNK) == len(good)
 

@@ -74,10 +74,10 @@ BAD_FASTA = [
     (">a\rACGT\r>b\rAC\r", "line ends are CR alone"),
     (">a\nACGT\n;by hand\nAC\n", "line 3: a comment"),
     (";by hand\n>a\nACGT\n", "line 1: a comment"),
-    (">a\nACGT\nAC-T\n", "line 3: '-' is no nucleotide code"),
-    (">a\nACGT\nAC GT\n", "line 3: ' ' is no nucleotide code"),
-    (">a\nACGT\nAC>b\nGG\n", "line 3: '>' is no nucleotide code"),
-    (">a\nACGT\n>b\nAC\n\nGG\nEQ\n", "line 7: 'E' is no nucleotide code"),
+    (">a\nACGT\nAC-T\n", "line 3: '-' is not a nucleotide code"),
+    (">a\nACGT\nAC GT\n", "line 3: ' ' is not a nucleotide code"),
+    (">a\nACGT\nAC>b\nGG\n", "line 3: '>' is not a nucleotide code"),
+    (">a\nACGT\n>b\nAC\n\nGG\nEQ\n", "line 7: 'E' is not a nucleotide code"),
 ]
 
 

@@ -53,7 +53,7 @@ def test_rows_are_streamed_so_that_those_not_asked_for_are_not_read(tmp_path):
     path = write_table(tmp_path, ".csv", [*ROWS, "no bases"])
     corpus, _ = open_text(from_dataset(path, tmp_path, dataset_rows=3))
     assert [record.name for record in corpus.store.records] == ["row0", "row1", "row2"]
-    refused(from_dataset(path, tmp_path), r"set.csv, row 3: 'o' at base 2 is no nucleotide code")
+    refused(from_dataset(path, tmp_path), r"set.csv, row 3: 'o' at base 2 is not a nucleotide code")
 
 
 def test_datasets_refuse_what_they_cannot_read(tmp_path):
