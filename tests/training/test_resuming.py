@@ -292,18 +292,6 @@ FOLDS_0_1 = {"finetune.arms": ["baseline"], "finetune.folds": [0, 1]}
 SHARED = {"finetune.arms": ["baseline"], "finetune.select_epoch": "shared", "finetune.batch_size": 16}
 
 
-@pytest.mark.slow  # tests/training/test_stages.py has the same of one fold, with all stages
-def test_fine_tuning_killed_again_and_again_at_ever_later_moments_equals_a_straight_run(
-    finished, no_report, tiny_data, tmp_path, call, monkeypatch
-):
-    config = pretrained_copy(tmp_path, finished, tiny_data, FOLDS_0_1)
-    with monkeypatch.context() as patch:
-        places = [(fold, "train_pass"), (finetuning, "score_fold"), (RunFolder, "record")]
-        parse_once(patch, finetune, config)
-        assert start_until_done(patch, tmp_path / "runs/tiny/finetune", places, lambda: call(finetune, config)) > 6
-    assert_same_folds(tmp_path / "runs/tiny", finished.run, folds=2)
-
-
 def test_fine_tuning_asked_to_stop_within_an_epoch_equals_a_straight_run(
     finished, no_report, tiny_data, tmp_path, call, monkeypatch
 ):
@@ -360,16 +348,19 @@ def test_two_workers_share_the_epoch_as_one_does(shared, finished, tiny_data, tm
     assert_same_folds(tmp_path / "runs/tiny", shared, folds=FOLDS)
 
 
-@pytest.mark.slow
-def test_shared_fine_tuning_killed_again_and_again_at_ever_later_moments_equals_a_straight_run(
-    shared, finished, no_report, tiny_data, tmp_path, call, monkeypatch
+@pytest.mark.slow  # tests/training/test_stages.py has the same of one fold, with all stages
+@pytest.mark.parametrize(
+    "changes, kept, folds", [(FOLDS_0_1, "score_fold", 2), (SHARED, "keep_best", FOLDS)], ids=["each", "shared"]
+)
+def test_fine_tuning_killed_again_and_again_at_ever_later_moments_equals_a_straight_run(
+    shared, finished, no_report, tiny_data, tmp_path, call, monkeypatch, changes, kept, folds
 ):
-    config = pretrained_copy(tmp_path, finished, tiny_data, SHARED)
+    config = pretrained_copy(tmp_path, finished, tiny_data, changes)
     with monkeypatch.context() as patch:
-        places = [(fold, "train_pass"), (finetuning, "keep_best"), (RunFolder, "record")]
+        places = [(fold, "train_pass"), (finetuning, kept), (RunFolder, "record")]
         parse_once(patch, finetune, config)
-        start_until_done(patch, tmp_path / "runs/tiny/finetune", places, lambda: call(finetune, config))
-    assert_same_folds(tmp_path / "runs/tiny", shared, folds=FOLDS)
+        assert start_until_done(patch, tmp_path / "runs/tiny/finetune", places, lambda: call(finetune, config)) > 6
+    assert_same_folds(tmp_path / "runs/tiny", shared if changes is SHARED else finished.run, folds)
 
 
 @pytest.mark.parametrize(
