@@ -33,14 +33,7 @@ import numpy as np
 import torch
 import transformers
 from torch import nn
-from transformers import (
-    BertConfig,
-    BertForSequenceClassification,
-    BertModel,
-    PrinterCallback,
-    Trainer,
-    TrainerCallback,
-)
+from transformers import BertConfig, BertForSequenceClassification, BertModel, PrinterCallback, Trainer, TrainerCallback
 from transformers import TrainingArguments as TrainerArguments
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script, it finds utils/ beside its folder

@@ -19,19 +19,8 @@ from simcsp.core.files import sha256_file, write_text
 from simcsp.core.provenance import seal
 from simcsp.labels.spliceator import Windows, benchmark_species, load_benchmark
 from simcsp.labels.splits import has_training_windows, read_windows
-from simcsp.metrics.benchmark import (
-    Curve,
-    Resemblance,
-    missing_folds,
-    resemblance_remarks,
-    score_ensembles,
-)
-from simcsp.metrics.benchmark_predictions import (
-    ask_members,
-    load_scorer,
-    recorded_predictions,
-    score_checkpoint,
-)
+from simcsp.metrics.benchmark import Curve, Resemblance, missing_folds, resemblance_remarks, score_ensembles
+from simcsp.metrics.benchmark_predictions import ask_members, load_scorer, recorded_predictions, score_checkpoint
 from simcsp.metrics.scores import classification_scores
 from simcsp.report.plots import plt, reliability_plot, save_figure
 from simcsp.report.table import score_table

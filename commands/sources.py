@@ -7,13 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from simcsp.core import run_layout as layout
-from simcsp.core.arms import (
-    BASELINE,
-    FLOORS,
-    OF_CONTROL,
-    OF_PRETRAINING,
-    holds_classifier,
-)
+from simcsp.core.arms import BASELINE, FLOORS, OF_CONTROL, OF_PRETRAINING, holds_classifier
 from simcsp.core.config import Config
 from simcsp.core.errors import InputError
 from simcsp.metrics.pooling import check_fits

@@ -11,15 +11,7 @@ import pandas as pd
 from simcsp.core.config import Config
 from simcsp.core.files import write_text
 from simcsp.core.run_layout import CORRELATIONS, RELATE, RELATE_TABLE
-from simcsp.metrics.proxy_correlation import (
-    AFTER,
-    FEWEST_RUNS,
-    MEASURES,
-    OUTCOMES,
-    RESAMPLES,
-    SHOWN_PROXIES,
-    correlate,
-)
+from simcsp.metrics.proxy_correlation import AFTER, FEWEST_RUNS, MEASURES, OUTCOMES, RESAMPLES, SHOWN_PROXIES, correlate
 from simcsp.report.caveats import SYNTHETIC, is_synthetic
 from simcsp.report.plots import plt, proxy_scatter, save_figure
 from simcsp.report.table import markdown_table, plain
