@@ -96,7 +96,7 @@ def test_training_learns_the_classes_and_its_control_reads_the_same_crops(
         return draw(self, ids, rng, classes)
 
     monkeypatch.setattr(Training, "draw", spy)
-    more = {"pretrain.steps": 100, "pretrain.batch_size": 32, "pretrain.eval_steps": 100, "pretrain.lr": 3e-3}
+    more = {"pretrain.steps": 60, "pretrain.batch_size": 32, "pretrain.eval_steps": 60, "pretrain.lr": 5e-3}
     more |= {"pretrain.logging_steps": 20, "pretrain.lr_scheduler_type": "constant_with_warmup"}
     more |= {"model.position_init": "sinusoidal", "model.initializer_range": 0.2}
     config = annotated_config(
