@@ -40,6 +40,13 @@ def f1_of(*configs):
 # -- one run -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def few_figures(monkeypatch):
+    """Reports without the figures of scores and predictions, which `single` has."""
+    for name in ("bar_plot", "score_plot", "curve_plot", "reliability_plot"):
+        monkeypatch.setattr(write, name, lambda *_: None)
+
+
 @pytest.fixture(scope="module")
 def single(tmp_path_factory):
     """(report folder, what the terminal shows) of one run with a control."""
@@ -186,7 +193,7 @@ def test_a_window_of_two_folds_counts_once_a_fold_and_its_two_models_are_an_ense
     assert "ensemble of 2 F1" in (folder / "report.md").read_text()
 
 
-def test_few_labels_have_a_figure_and_colours_stay_with_the_arms(tmp_path, monkeypatch, capsys):
+def test_few_labels_have_a_figure_and_colours_stay_with_the_arms(tmp_path, monkeypatch, capsys, few_figures):
     config = make_run(tmp_path, "one")
     for path in sorted(config.folder.glob("finetune/*/both/seed0/fold*/summary.json")):
         summary = json.loads(path.read_text()) | {"train_windows": 50, "draw": 0}
@@ -266,7 +273,7 @@ def test_report_warns_of_overlap_selection_and_leaks(tmp_path, no_figures):
         assert sum(all(word in line for word in words) for line in warnings) == 1, words
 
 
-def test_proxies_of_several_pretraining_seeds_are_their_mean_with_its_spread(tmp_path):
+def test_proxies_of_several_pretraining_seeds_are_their_mean_with_its_spread(tmp_path, few_figures):
     config = make_run(tmp_path, "seeds")
     for seed, end in ((1, 0.11), (2, 0.13)):
         pretrained(config, seed=seed, end=end)
@@ -281,7 +288,7 @@ def test_proxies_of_several_pretraining_seeds_are_their_mean_with_its_spread(tmp
 # -- several runs ------------------------------------------------------------------------------------------------------
 
 
-def test_runs_are_merged_and_what_they_share_stands_once(tmp_path, call, capsys, figures):
+def test_runs_are_merged_and_what_they_share_stands_once(tmp_path, call, capsys, figures, few_figures):
     one = pretrained(make_run(tmp_path, "one"))
     arms = {"baseline": ARMS["baseline"], "best_sccs": 1.2, "best_nmi": 1.0}
     two = pretrained(make_run(tmp_path, "two", arms, {"pretrain.lr": 5e-4}))
