@@ -40,6 +40,7 @@ from simcsp.labels.bases import LABEL, Genome, read_genome
 from simcsp.labels.spliceator import load_training
 from simcsp.metrics.scores import score_against
 from simcsp.model.bases import IDENTITY, TYPES, Labeller, load_bases, padded
+from simcsp.model.fast_blocks import for_prediction
 from simcsp.text.alphabet import A, N, decode, encode, reverse_complement
 from simcsp.text.sites import motif_boundaries
 from simcsp.text.spliceai import CONTEXT, SpliceAI
@@ -71,7 +72,8 @@ class Ours:
     def __init__(self, folder: Path, precision: str) -> None:
         accelerator = build_accelerator("auto", precision)
         model, calibration = load_bases(folder)
-        self.labeller = Labeller(model.to(accelerator.device), calibration, accelerator.device, accelerator.autocast)
+        fastest = for_prediction(model, accelerator)
+        self.labeller = Labeller(fastest, calibration, accelerator.device, accelerator.autocast)
         self.name, self.context = folder.name, model.shape.reach
         self.parameters = sum(weights.numel() for weights in model.parameters())
 

@@ -26,6 +26,7 @@ from simcsp.genome.truth import Truth, within
 from simcsp.model.bases import BASES_CONFIG, Labeller, load_bases
 from simcsp.model.checksums import sha256_folder
 from simcsp.model.ensemble import load_ensemble
+from simcsp.model.fast_blocks import for_prediction
 from simcsp.report.table import score_table
 from simcsp.text.known_introns import read_truth
 from simcsp.text.sites import SITES
@@ -149,9 +150,8 @@ def model_config(source: Path, given: Path | None, words: list[str]) -> Config:
 
 
 def load_labeller(source: Path, accelerator: Accelerator) -> Labeller:
-    labeller = Labeller(*load_bases(source), accelerator.device, accelerator.autocast)
-    labeller.model.to(accelerator.device)
-    return labeller
+    model, calibration = load_bases(source)
+    return Labeller(for_prediction(model, accelerator), calibration, accelerator.device, accelerator.autocast)
 
 
 def show_predict(words: list[str]) -> None:

@@ -18,6 +18,7 @@ from simcsp.model.bases import BASES_CONFIG, Labeller, load_bases
 from simcsp.model.checkpoint import load_backbone
 from simcsp.model.checksums import sha256_folder
 from simcsp.model.encoder import fresh_like
+from simcsp.model.fast_blocks import for_prediction
 from simcsp.report.splicebert import write_results
 from simcsp.report.splicebert_results import PUBLISHED_WINDOW, RESULTS, Subject, measure
 from utils.arguments import load_config
@@ -111,7 +112,8 @@ def _subject(name: str, folder: Path, run: Path | None, config: Config, asked: A
     accelerator = build_accelerator(config.device, config.precision)
     if (folder / BASES_CONFIG).is_file():
         classifier, calibration = load_bases(folder)
-        model = Labeller(classifier.to(accelerator.device), calibration, accelerator.device, accelerator.autocast)
+        classifier = for_prediction(classifier, accelerator)
+        model = Labeller(classifier, calibration, accelerator.device, accelerator.autocast)
     else:
         model = load_backbone(config.model.saved_as(folder), need_mlm_head=True)[0]
         if fresh:

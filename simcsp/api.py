@@ -24,6 +24,7 @@ from simcsp.model.bases import Labeller, load_bases
 from simcsp.model.checkpoint import load_backbone
 from simcsp.model.embedding import Autocast
 from simcsp.model.encoder import MIX, mix_weights, read_pooling, window_vectors
+from simcsp.model.fast_blocks import for_prediction
 from simcsp.text.alphabet import CLS, PAD, SEP, encode
 from simcsp.text.sites import MINUS, TYPE
 from simcsp.text.store import TokenStore, open_sequence_store, open_store
@@ -152,7 +153,7 @@ def predict(
     """
     accelerator = build_accelerator(device, "fp32")
     model, calibration = load_bases(Path(source))
-    labeller = Labeller(model.to(accelerator.device), calibration, accelerator.device)
+    labeller = Labeller(for_prediction(model, accelerator), calibration, accelerator.device)
     with tempfile.TemporaryDirectory() as cache:
         store = _store_of(sequences, cache)
         scan, parts = Scan(store, labeller, find_spans([], store)), []
