@@ -10,7 +10,7 @@ from typing import Any
 from commands.flags import FlagParser, number_between
 from commands.sources import config_of, enclosing_run, encoders
 from simcsp.core.config import DEFAULT_CONFIG, Config, to_dict
-from simcsp.core.device import build_accelerator, set_seed
+from simcsp.core.device import build_accelerator, give_back_freed_memory, set_seed
 from simcsp.core.errors import InputError
 from simcsp.core.files import read_json, sha256_file, write_json
 from simcsp.core.run_layout import SPLICEBERT
@@ -158,6 +158,7 @@ def _measure_all(
         seconds = round(time.perf_counter() - began, 1)
         write_json(path, {"inputs": inputs, "seconds": seconds, "result": measured})
         results[result] = measured
+        give_back_freed_memory()
         print(f"{name}, {result}: {len(measured['rows'])} numbers in {seconds} s", flush=True)
     return results, missing
 

@@ -8,6 +8,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from simcsp.core.colours import class_colour
@@ -140,15 +141,15 @@ def write_results(measured: dict[str, dict[str, dict[str, Any]]], missing: dict[
 def _wide_table(rows: pd.DataFrame) -> str:
     """A line a metric, a column a model, and one of the floor where it is the same for all; else it is beside ours."""
     models = list(dict.fromkeys(rows["model"]))
-    lines = [["metric", "n", *map(plain, models), "floor", "published"]]
+    lines = [["metric", "n", "published", "floor", *map(plain, models)]]
     for metric in dict.fromkeys(rows["metric"]):
         of_metric = rows[rows["metric"] == metric].set_index("model")
         first = of_metric.iloc[0]
-        cells = [plain(metric), "" if pd.isna(first["n"]) else f"{first['n']:,}"]
         of_each = of_metric["floor"].nunique() > 1
+        cells = [plain(metric), "" if pd.isna(first["n"]) else f"{first['n']:,}", number(first["published"], ".4g")]
+        cells.append("" if of_each else number(first["floor"], ".4f"))
         cells += [_ours(of_metric.loc[model], of_each) if model in of_metric.index else "" for model in models]
-        floor = "" if of_each else number(first["floor"], ".4f")
-        lines.append([*cells, floor, number(first["published"], ".4g")])
+        lines.append(cells)
     return markdown_table(lines)
 
 
@@ -169,9 +170,19 @@ def _figures(result: str, measured: dict[str, dict[str, dict[str, Any]]]) -> dic
     return {"attention": _attention_figure(found)} if result == "attention" else {}
 
 
+def _panels(count: int) -> tuple[Figure, list[Axes]]:
+    """One panel a model, three a row, on one scale."""
+    rows, columns = -(-count // 3), min(count, 3)
+    size = (5 * columns, 3.2 * rows)
+    figure, axes = plt.subplots(rows, columns, figsize=size, sharey=True, squeeze=False, layout="constrained")
+    for axis in axes.flat[count:]:
+        axis.remove()
+    return figure, list(axes.flat[:count])
+
+
 def _distance_figure(name: str, found: dict[str, dict[str, Any]]) -> Figure:
-    figure, axes = plt.subplots(1, len(found), figsize=(5 * len(found), 3.2), squeeze=False, layout="constrained")
-    for axis, (model, one) in zip(axes[0], found.items()):
+    figure, axes = _panels(len(found))
+    for axis, (model, one) in zip(axes, found.items()):
         for label, values in one["curves"].get(name, {}).items():
             known = np.array(values, dtype=float)
             axis.semilogy(np.arange(-REACH, REACH + 1), np.where(known > 0, known, np.nan), label=label, linewidth=1)
@@ -181,8 +192,8 @@ def _distance_figure(name: str, found: dict[str, dict[str, Any]]) -> Figure:
 
 
 def _attention_figure(found: dict[str, dict[str, Any]]) -> Figure:
-    figure, axes = plt.subplots(1, len(found), figsize=(5 * len(found), 3.2), squeeze=False, layout="constrained")
-    for axis, (model, one) in zip(axes[0], found.items()):
+    figure, axes = _panels(len(found))
+    for axis, (model, one) in zip(axes, found.items()):
         for direction in _LAYERS:
             prefix, suffix = "intronic pair, layer ", f", {direction}"
             rows = [r for r in one["rows"] if r["metric"].startswith(prefix) and r["metric"].endswith(suffix)]
