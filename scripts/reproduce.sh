@@ -58,7 +58,10 @@ case ${1-} in
         ;;
     answer-miniature)
         bash scripts/data.sh chr19 chr3
-        experiment configs/answer.yaml --name answer-miniature --model.source models/simcsp-small --pretrain.seeds "[0,1,2]"
+        small=(configs/answer.yaml --model.source models/simcsp-small --pretrain.seeds "[0,1,2]")
+        experiment "${small[@]}" --name answer-miniature
+        experiment "${small[@]}" --name answer-miniature-joint --pretrain.mlm_weight 1.0 --pretrain.control false \
+            --finetune.arms "[last]"
         ;;
     tiny | miniature)
         "$PYTHON" data/fetch.py chr19
@@ -71,9 +74,9 @@ case ${1-} in
     splicebert)
         "$PYTHON" data/fetch.py chr19 genes mfass mfass-peers vexseq conservation branchpoints attention
         bash scripts/data.sh chr19 genes chr3
-        "$PYTHON" pretrain.py configs/recommended.yaml --name contrast-mlm --pretrain.seeds "[0]"
-        "$PYTHON" pretrain.py configs/answer.yaml --name contrast --model.source models/simcsp-small --pretrain.seeds "[0]" \
-            --pretrain.control false --finetune.arms "[last]"
+        small=(configs/answer.yaml --model.source models/simcsp-small --pretrain.seeds "[0]")
+        "$PYTHON" pretrain.py "${small[@]}" --name contrast-mlm --pretrain.mlm_weight 1.0
+        "$PYTHON" pretrain.py "${small[@]}" --name contrast --pretrain.control false --finetune.arms "[last]"
         last=pretrain/checkpoints/last
         "$PYTHON" evaluate.py splicebert models/simcsp-small runs/contrast-mlm/$last runs/contrast/$last \
             runs/contrast-mlm/control/checkpoints/last models/simcsp-small-bases configs/chr19.yaml \

@@ -93,6 +93,7 @@ def toy(path: Path, folder: Path, data: Path) -> Path:
         values["data"]["fasta"] = [str(write_fasta(folder / "annotated.fa", records))]
         (folder / "genes.gtf").write_text(genes)
         values["data"] |= {"annotation": [str(folder / "genes.gtf")], "hide": "nothing", "scorer": "annotation"}
+        values["data"].pop("transcripts", None)
     if "bases" in values:
         values["bases"] |= {"fasta": values["data"]["fasta"], "annotation": values["data"]["annotation"]}
         values["bases"] |= {"parts": [["tiny1"], ["tiny2"]], "ignore": [], "tile": 20, "tiles": 3, "dilations": [1]}
