@@ -41,8 +41,8 @@ def show_splicebert(words: list[str]) -> None:
     parser.add_argument("--data", type=Path, default=Path("data"), help="folder that data/fetch.py fills (data)")
     parser.add_argument("--out", type=Path, help="folder of the results (splicebert in the run of the first SOURCE)")
     amount = "windows, constructs, pairs of a group, mutated bases (2000)"
-    parser.add_argument("--fresh", action="store_true", help="also random weights of the first encoder's sizes")
     parser.add_argument("--windows", type=number_between(int, 10, 10**6), default=2000, help=amount)
+    parser.add_argument("--fresh", action="store_true", help="also random weights of the first encoder's sizes")
     asked, others = parser.read(words)
     sources, files = _split_inputs(asked.inputs)
     configs = {source: _config(source, files, others) for source in sources}
