@@ -56,6 +56,8 @@ def show_splicebert(words: list[str]) -> None:
         of_encoders = [row for row in checkpoints if not (row[2] / BASES_CONFIG).is_file()]
         if not of_encoders:
             raise InputError("--fresh: no encoder among the sources, whose sizes it could take")
+        if any(name == FRESH for _, name, _, _ in checkpoints):
+            raise InputError(f"--fresh: a source is called '{FRESH}' as its column would be: rename its folder")
         source, _, folder, _ = of_encoders[0]
         checkpoints.append((source, FRESH, folder, True))
     for source, name, folder, fresh in checkpoints:

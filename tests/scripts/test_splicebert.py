@@ -101,7 +101,9 @@ def test_a_table_that_arrives_is_measured(measure, data):
     assert not measure(*words)["metric"].str.startswith("Vex-seq").any()
 
 
-def test_fresh_weights_of_the_same_sizes_are_a_column_of_their_own(measure, of_bases, capsys, call, data):
+def test_fresh_weights_of_the_same_sizes_are_a_column_of_their_own(
+    measure, of_bases, capsys, call, data, start, tmp_path
+):
     words = ("--only", "masked", "--windows", 30, "--fresh")
     table = measure(*words)
     assert table["model"].nunique() == 2 and "fresh weights" in set(table["model"])
@@ -109,6 +111,9 @@ def test_fresh_weights_of_the_same_sizes_are_a_column_of_their_own(measure, of_b
     pd.testing.assert_frame_equal(measure(*words), table)
     line = refusal(call, capsys, evaluate, "splicebert", of_bases, "--fresh", "--data", data, *WORDS)
     assert "--fresh" in line and "encoder" in line
+    twin = shutil.copytree(start, tmp_path / "fresh/weights")
+    line = refusal(call, capsys, evaluate, "splicebert", twin, "--fresh", "--data", data, *WORDS)
+    assert "fresh weights" in line and "rename" in line
 
 
 def test_a_run_of_several_checkpoints_and_a_checkpoint_have_rows_of_each(measure, start, tmp_path):
