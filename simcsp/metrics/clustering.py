@@ -13,16 +13,20 @@ from scipy.sparse import csr_matrix, triu
 from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_mutual_info_score, adjusted_rand_score, normalized_mutual_info_score
 
+from simcsp.core.device import CPU
 from simcsp.text.sites import motif_half
 
 if TYPE_CHECKING:
     import igraph
 
+Neighbours = tuple[np.ndarray, np.ndarray]
+"""(indices, distances), each [n, k]."""
+
 _GROUP, _ROWS, _SPARE = 32, 1024, 5  # nearest neighbours: columns of a group, rows at a time, candidates beyond k
 
 
-def principal_components(features: np.ndarray) -> np.ndarray:
-    """The first 128 principal components of features [n, d], as many as there are; float32.
+def principal_components(features: np.ndarray, device: torch.device = CPU) -> np.ndarray:
+    """The first 128 principal components of features [n, d], as many as there are; float32. device: of the products.
 
     Only those of the covariance's eigenvectors are made, which scikit-learn's PCA cannot. The mean goes first: hidden
     states have one far from 0, and taken off their products in float32 it would leave little of the rest.
@@ -31,30 +35,35 @@ def principal_components(features: np.ndarray) -> np.ndarray:
     centred = features - features.mean(axis=0, dtype=np.float64).astype(features.dtype)
     centred = centred.astype(np.float32, copy=False)
     first = d - min(128, n - 1, d)
-    _, components = eigh(centred.T @ centred, subset_by_index=[first, d - 1])
-    return centred @ components[:, ::-1]
+    _, components = eigh(_product(centred.T, centred, device), subset_by_index=[first, d - 1])
+    return _product(centred, components[:, ::-1], device)
 
 
-def neighbour_graph(features: np.ndarray) -> igraph.Graph:
-    """The graph of `neighbour_weights`, for Leiden."""
+def _product(left: np.ndarray, right: np.ndarray, device: torch.device) -> np.ndarray:
+    if device.type == "cpu":
+        return left @ right
+    left, right = (torch.from_numpy(each.copy()).to(device) for each in (left, right))  # no stride may be negative
+    return (left @ right).cpu().numpy()
+
+
+def neighbour_graph(neighbours: Neighbours) -> igraph.Graph:
+    """The graph of neighbours by `fuzzy_weights`, for Leiden."""
     import igraph
 
-    edges = triu(neighbour_weights(features), k=1).tocoo()
+    edges = triu(fuzzy_weights(*neighbours), k=1).tocoo()
     return igraph.Graph(
-        len(features),
+        len(neighbours[0]),
         edges=list(zip(edges.row.tolist(), edges.col.tolist())),
         edge_attrs={"weight": edges.data.tolist()},
     )
 
 
-def neighbour_weights(features: np.ndarray, neighbours: int = 15) -> csr_matrix:
-    """PCA 128, exact nearest neighbours, UMAP's fuzzy edge weights: sparse [n, n] of features [n, d].
+def find_neighbours(features: np.ndarray, device: torch.device = CPU) -> Neighbours:
+    """15 exact nearest neighbours of each of features [n, d] by their first 128 principal components.
 
     Each point counts as its own first neighbour, as in scanpy.
     """
-    points = principal_components(features)
-    indices, distances = nearest_neighbours(points, min(neighbours, len(features) - 1))
-    return fuzzy_weights(indices, distances)
+    return nearest_neighbours(principal_components(features, device), min(15, len(features) - 1), device)
 
 
 def lay_out(states: np.ndarray, seed: int) -> np.ndarray:
@@ -66,7 +75,7 @@ def lay_out(states: np.ndarray, seed: int) -> np.ndarray:
     a, b = find_ab_params(spread=1.0, min_dist=0.1)  # these and the numbers below are UMAP's defaults
     points, _ = simplicial_set_embedding(
         principal_components(states),
-        neighbour_weights(states),
+        fuzzy_weights(*find_neighbours(states)),
         n_components=2,
         initial_alpha=1.0,
         a=a,
@@ -86,7 +95,7 @@ def lay_out(states: np.ndarray, seed: int) -> np.ndarray:
     return points
 
 
-def nearest_neighbours(points: np.ndarray, neighbours: int) -> tuple[np.ndarray, np.ndarray]:
+def nearest_neighbours(points: np.ndarray, neighbours: int, device: torch.device = CPU) -> Neighbours:
     """(indices, distances) [n, neighbours] of the nearest of points [n, d], each point first among its own.
 
     Exact: all distances, by matrix products in float32 some rows at a time. The k smallest of a row lie in the k groups
@@ -96,10 +105,10 @@ def nearest_neighbours(points: np.ndarray, neighbours: int) -> tuple[np.ndarray,
     """
     n, d = points.shape
     columns = -(-n // _GROUP) * _GROUP
-    points_f32 = torch.from_numpy(points.astype(np.float32))
-    left = torch.cat([points_f32, torch.ones(n, 1)], dim=1)
+    points_f32 = torch.from_numpy(points.astype(np.float32)).to(device)
+    left = torch.cat([points_f32, torch.ones(n, 1, device=device)], dim=1)
     # left @ right is |other|^2 - 2 row other: |row|^2 would change no order
-    right = torch.zeros(d + 1, columns)
+    right = torch.zeros(d + 1, columns, device=device)
     right[:d, :n] = -2 * points_f32.T
     right[d] = torch.inf
     right[d, :n] = points_f32.square().sum(dim=1)
@@ -111,10 +120,10 @@ def nearest_neighbours(points: np.ndarray, neighbours: int) -> tuple[np.ndarray,
         squared.diagonal(start).fill_(-torch.inf)  # itself comes first
         slices = squared.view(len(squared), _GROUP, groups)
         nearest = slices.amin(dim=1).topk(min(spare, groups), largest=False, sorted=False).indices
-        candidates = (nearest[:, None] + groups * torch.arange(_GROUP)[:, None]).flatten(1)
+        candidates = (nearest[:, None] + groups * torch.arange(_GROUP, device=device)[:, None]).flatten(1)
         chosen = squared.gather(1, candidates).topk(spare, largest=False).indices
         closest.append(candidates.gather(1, chosen))
-    indices = torch.cat(closest).numpy()
+    indices = torch.cat(closest).cpu().numpy()
     differences = (points - points[column] for column in indices.T)
     distances = np.sqrt(np.stack([np.einsum("ij,ij->i", each, each) for each in differences], axis=1))
     distances[:, 0] = -1.0  # itself, before its copies
@@ -162,9 +171,9 @@ def _neighbourhood_scale(beyond: np.ndarray, target: float) -> np.ndarray:
     return scale
 
 
-def leiden(features: np.ndarray, resolution: float = 1.0, seed: int = 0) -> np.ndarray:
+def leiden(features: np.ndarray, resolution: float = 1.0, seed: int = 0, device: torch.device = CPU) -> np.ndarray:
     """Cluster of each row of features [n, d]: Leiden (Traag et al. 2019) on modularity until it is stable; int [n]."""
-    return leiden_of(neighbour_graph(features), resolution, seed)
+    return leiden_of(neighbour_graph(find_neighbours(features, device)), resolution, seed)
 
 
 def leiden_of(graph: igraph.Graph, resolution: float = 1.0, seed: int = 0) -> np.ndarray:

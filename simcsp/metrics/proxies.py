@@ -20,7 +20,17 @@ from simcsp.labels.floors import gc_content
 from simcsp.labels.motifs import NMI_CLUSTERS, Motifs
 from simcsp.labels.spliceator import Windows
 from simcsp.labels.splits import grouped_folds
-from simcsp.metrics.clustering import adjusted_agreement, by_half, kmeans, leiden, leiden_of, neighbour_graph, nmi
+from simcsp.metrics.clustering import (
+    Neighbours,
+    adjusted_agreement,
+    by_half,
+    find_neighbours,
+    kmeans,
+    leiden,
+    leiden_of,
+    neighbour_graph,
+    nmi,
+)
 from simcsp.metrics.sccs import (
     Similarity,
     alignment,
@@ -145,13 +155,14 @@ def sccs_floor_bands(
 
 def measure_nmi(encoder: Encoder, motifs: Motifs, layer: int | None, seed: int) -> dict[str, float]:
     """nmi, its halves, bounds and the number of clusters, of a hidden layer (evaluate.nmi_layer)."""
-    return nmi(leiden(encoder.embed_centre(motifs.ids, layer), seed=seed), motifs.labels)
+    states = encoder.embed_centre(motifs.ids, layer)
+    return nmi(leiden(states, seed=seed, device=encoder.bert.device), motifs.labels)
 
 
-def score_states(states: np.ndarray, motifs: Motifs, seed: int) -> dict[str, float]:
-    """The same from the sites' states [n, 2 hidden], and nmi_sd, over other seeds of Leiden, below which a difference
-    means nothing."""
-    graph = neighbour_graph(states)
+def score_neighbours(neighbours: Neighbours, motifs: Motifs, seed: int) -> dict[str, float]:
+    """The same from the neighbours of the sites' states, and nmi_sd, over other seeds of Leiden, below which a
+    difference means nothing."""
+    graph = neighbour_graph(neighbours)
     return nmi(leiden_of(graph, seed=seed), motifs.labels) | _nmi_spread(graph, motifs, seed)
 
 
@@ -173,7 +184,7 @@ def nmi_details(states: np.ndarray, sites: Motifs, seed: int) -> dict[str, float
     that share 80 nt kept together.
     """
     k, labels = NMI_CLUSTERS, sites.labels
-    graph = neighbour_graph(states)
+    graph = neighbour_graph(find_neighbours(states))
     clusters = leiden_of(graph, seed=seed)
     groups = near_duplicate_groups(sites.ids, min(KMER, sites.ids.shape[1]))
 

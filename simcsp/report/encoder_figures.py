@@ -22,6 +22,7 @@ from simcsp.model.embedding import Encoder
 from simcsp.report.plots import umap_panels
 from simcsp.report.verdict import PRIMARY_ARM
 from simcsp.training.tensorboard import LEAST_SITES
+from simcsp.training.validation import spread
 
 MOST_SITES = 1000  # that UMAP lays out: it takes seconds an encoder then
 SHOWN = (BASELINE, PRIMARY_ARM, f"{CONTROL}{PRIMARY_ARM}")
@@ -46,7 +47,7 @@ def sites_to_show(config: Config) -> tuple[Motifs, str]:
         what = "selection windows with GT or AG at the site"
     else:
         return Motifs(np.zeros((0, 0), np.uint8), np.zeros(0, str)), ""
-    chosen = np.unique(np.linspace(0, len(sites.labels) - 1, min(MOST_SITES, len(sites.labels))).astype(int))
+    chosen = spread(len(sites.labels), MOST_SITES)
     return Motifs(sites.ids[chosen], sites.labels[chosen]), what
 
 

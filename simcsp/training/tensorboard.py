@@ -19,13 +19,13 @@ from simcsp.core.files import read_json, read_table
 from simcsp.core.run_folder import HEADLINES, START_ANEW, RunFolder, read_metrics
 from simcsp.metrics.clustering import lay_out
 from simcsp.metrics.sccs import cosine_pairs
-from simcsp.training.validation import Embedded, Validation
+from simcsp.training.validation import MOST_SHOWN, Embedded, Validation, spread
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST_PAIRS = 500  # in histograms
-LEAST_SITES, MOST_SITES = 30, 400  # in UMAP's plane
+LEAST_SITES = 30  # in UMAP's plane
 _SCORES = {"val/auc": "val_auc", "val/f1": "val_f1", "train/loss": "loss"}
 
 
@@ -141,11 +141,12 @@ def draw_validation(
     if embedded.vectors is not None:
         same, other = class_cosines(embedded.vectors, validation.labels, validation.seed)
         distributions = {"cosine/same class": same, "cosine/different class": other}
-    points, labels = embedded.states, None if embedded.states is None else validation.motifs.labels
-    if points is None and embedded.vectors is not None:
-        points, labels = embedded.vectors, np.where(validation.labels == 1, "site", "no site")
-    if points is not None and len(points) >= LEAST_SITES:
-        figure = draw_points(points, labels, MOST_SITES, validation.seed, f"step {step}")
+    shown = embedded.shown
+    if shown is None and embedded.vectors is not None:
+        some = spread(len(embedded.vectors), MOST_SHOWN)
+        shown = embedded.vectors[some], np.where(validation.labels[some] == 1, "site", "no site")
+    if shown is not None and len(shown[0]) >= LEAST_SITES:
+        figure = draw_points(*shown, validation.seed, f"step {step}")
     return distributions, figure
 
 
@@ -158,12 +159,11 @@ def class_cosines(vectors: np.ndarray, labels: np.ndarray, seed: int) -> tuple[n
     return cosines[same][:MOST_PAIRS], cosines[~same][:MOST_PAIRS]
 
 
-def draw_points(vectors: np.ndarray, labels: np.ndarray, most: int, seed: int, title: str) -> Figure:
-    """UMAP's layout of at most `most` vectors [n, any], coloured by label [n]."""
+def draw_points(vectors: np.ndarray, labels: np.ndarray, seed: int, title: str) -> Figure:
+    """UMAP's layout of vectors [n, any], coloured by label [n]."""
     from matplotlib.figure import Figure
 
-    chosen = np.linspace(0, len(vectors) - 1, min(most, len(vectors))).astype(int)
-    points, labels = lay_out(vectors[chosen], seed), labels[chosen]
+    points = lay_out(vectors, seed)
     figure = Figure(figsize=(4, 3.4), dpi=90, layout="constrained")
     axis = figure.add_subplot()
     for label in sorted(set(labels)):

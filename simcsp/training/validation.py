@@ -12,20 +12,24 @@ from simcsp.core.config import Config, EvaluateConfig
 from simcsp.core.device import forked_rng, set_seed
 from simcsp.labels.motifs import Motifs, sites_of_run
 from simcsp.labels.splits import load_windows, selection_windows
-from simcsp.metrics.proxies import VIEWS, nmi_floors, probe_auc, sccs_floor_bands, score_states, score_vectors
+from simcsp.metrics.clustering import Neighbours, find_neighbours
+from simcsp.metrics.proxies import VIEWS, nmi_floors, probe_auc, sccs_floor_bands, score_neighbours, score_vectors
 from simcsp.model.embedding import Autocast, Encoder
 from simcsp.model.encoder import check_length, fresh_like
 from simcsp.text.kmers import near_duplicate_groups
 
+MOST_SHOWN = 400  # sites in UMAP's plane
+
 
 @dataclass(frozen=True)
 class Embedded:
-    """vectors [windows, hidden] of the selection windows, views, two of the first of them under dropout, states
-    [sites, 2 hidden] of the motif sites; None without."""
+    """vectors [windows, hidden] of the selection windows, views, two of the first of them under dropout, neighbours of
+    the motif sites' states, and some states [sites, 2 hidden] and labels [sites] for a picture; None without."""
 
     vectors: np.ndarray | None
     views: tuple[np.ndarray, np.ndarray] | None
-    states: np.ndarray | None
+    neighbours: Neighbours | None
+    shown: tuple[np.ndarray, np.ndarray] | None
 
 
 @dataclass(frozen=True)
@@ -58,12 +62,14 @@ class Validation:
     def embed(self, model: BertForMaskedLM, pooling: str) -> Embedded:
         """The part that needs the model, and its device."""
         encoder = Encoder(model.bert, pooling, self.settings.batch_size, self.autocast)
-        vectors = views = states = None
+        vectors = views = neighbours = shown = None
         if self.ids is not None:
             vectors, views = encoder.embed(self.ids), encoder.embed_twice(self.ids[:VIEWS], self.seed)
         if self.motifs is not None:
             states = encoder.embed_centre(self.motifs.ids, self.settings.nmi_layer)
-        return Embedded(vectors, views, states)
+            neighbours, some = find_neighbours(states, model.device), spread(len(states), MOST_SHOWN)
+            shown = states[some], self.motifs.labels[some]
+        return Embedded(vectors, views, neighbours, shown)
 
     def score(self, embedded: Embedded) -> dict[str, float]:
         """The part that needs a processor alone."""
@@ -71,8 +77,8 @@ class Validation:
         vectors, labels, settings = embedded.vectors, self.labels, self.settings
         if vectors is not None:
             scores |= score_vectors(vectors, embedded.views, labels, settings, self.seed, self.groups)
-        if embedded.states is not None:
-            scores |= score_states(embedded.states, self.motifs, self.seed)
+        if embedded.neighbours is not None:
+            scores |= score_neighbours(embedded.neighbours, self.motifs, self.seed)
         if self.with_probe and vectors is not None:
             scores["probe_auc"] = probe_auc(vectors, labels, self.seed, self.groups)
         return scores
@@ -91,6 +97,11 @@ class Validation:
         if self.motifs is not None:
             floors["nmi"] = {**nmi_floors(self.motifs, self.settings, self.seed), "fresh": fresh["nmi"]}
         return floors
+
+
+def spread(count: int, most: int) -> np.ndarray:
+    """At most `most` of `count` rows, evenly."""
+    return np.linspace(0, count - 1, min(most, count)).astype(int)
 
 
 def build_validation(config: Config, autocast: Autocast) -> Validation:

@@ -14,6 +14,7 @@ from sklearn.metrics import normalized_mutual_info_score
 from sklearn.neighbors import NearestNeighbors
 
 from simcsp.metrics.clustering import (
+    find_neighbours,
     fuzzy_weights,
     kmeans,
     leiden,
@@ -24,6 +25,10 @@ from simcsp.metrics.clustering import (
 )
 from simcsp.text.sites import motif_half
 
+DEVICES = [
+    torch.device("cpu"),
+    pytest.param(torch.device("cuda"), marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU")),
+]
 LABELS = np.repeat(["GT(donor)", "GT(non-donor)", "AG(acceptor)", "AG(non-acceptor)"], 4)
 
 
@@ -42,13 +47,14 @@ def test_kmeans_makes_as_many_clusters_as_it_is_asked_for():
     assert np.array_equal(kmeans(points, 7), kmeans(points, 7))
 
 
+@pytest.mark.parametrize("device", DEVICES, ids=str)
 @pytest.mark.parametrize("n", [2, 5, 31, 32, 33, 70, 1100])
 @pytest.mark.parametrize("k", [2, 15])
-def test_nearest_neighbours_are_those_of_all_distances(n, k):
+def test_nearest_neighbours_are_those_of_all_distances(n, k, device):
     k = min(k, n - 1)
     points = np.random.default_rng(n).normal(size=(n, 5)).astype(np.float32) + 10
     points[: n // 3] = points[n // 3 : 2 * (n // 3)]
-    indices, distances = nearest_neighbours(points, k)
+    indices, distances = nearest_neighbours(points, k, device)
     # from |x|^2 + |y|^2 - 2 xy, as scikit-learn has it, many would lie 1e-7 from themselves
     assert np.array_equal(indices[:, 0], np.arange(n)) and not distances[:, 0].any()
     every = cdist(points, points)
@@ -57,10 +63,11 @@ def test_nearest_neighbours_are_those_of_all_distances(n, k):
     assert all(len(set(row)) == k for row in indices)
 
 
-def test_principal_components_are_those_of_scikit_learn_far_from_the_origin():
+@pytest.mark.parametrize("device", DEVICES, ids=str)
+def test_principal_components_are_those_of_scikit_learn_far_from_the_origin(device):
     features = np.random.default_rng(0).normal(size=(300, 200)) * np.geomspace(1, 0.01, 200) + 50
     for states in (features, features.astype(np.float32)):
-        found, expected = principal_components(states), PCA(128).fit_transform(features)
+        found, expected = principal_components(states, device), PCA(128).fit_transform(features)
         assert found.shape == (300, 128)
         assert cdist(found, found) == pytest.approx(cdist(expected, expected), abs=1e-3)
     assert principal_components(features[:10]).shape == (10, 9)
@@ -68,7 +75,7 @@ def test_principal_components_are_those_of_scikit_learn_far_from_the_origin():
 
 def test_the_graph_has_the_weights_of_exact_distances():
     points = np.random.default_rng(0).normal(size=(150, 40)) * np.linspace(1, 30, 40)
-    graph = neighbour_graph(points)
+    graph = neighbour_graph(find_neighbours(points))
     every = cdist(points, points)
     indices = every.argsort(axis=1)[:, :15]
     expected = fuzzy_weights(indices, np.take_along_axis(every, indices, axis=1)).toarray()

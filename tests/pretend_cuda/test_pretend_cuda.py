@@ -83,6 +83,11 @@ def test_the_scripts_ask_for_nothing_that_cuda_refuses_and_seldom_wait(
 
 
 @pytest.mark.slow
+def test_neighbours_found_on_the_device_are_those_found_on_a_cpu(guard):
+    run(guard, "neighbours.py")
+
+
+@pytest.mark.slow
 def test_memory_and_traffic_are_estimated_within_15_percent_of_what_is_counted(guard):
     lines = [json.loads(line) for line in run(guard, "memory.py").splitlines()]
     assert len(lines) == 9
