@@ -210,13 +210,24 @@ def _block_at(block: nn.Module, states: torch.Tensor, places: slice | torch.Tens
     if isinstance(places, slice) and places == slice(None):
         return block(states)
     attention, wanted = block.attention.self, states_at(states, places)
+    context = attended(attention, attention.query(wanted), attention.key(states), attention.value(states))
+    return block.feed_forward_chunk(block.attention.output(context, wanted))
+
+
+def attended(
+    attention: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """What a BertSelfAttention makes of its projected states, each [batch, tokens, hidden]."""
     query, key, value = (
-        project(given).unflatten(-1, (attention.num_attention_heads, -1)).transpose(1, 2)
-        for project, given in ((attention.query, wanted), (attention.key, states), (attention.value, states))
+        states.unflatten(-1, (attention.num_attention_heads, -1)).transpose(1, 2) for states in (query, key, value)
     )
     dropout = attention.dropout.p if attention.training else 0.0
-    context, _ = attend(attention, query, key, value, None, dropout=dropout, scaling=attention.scaling)
-    return block.feed_forward_chunk(block.attention.output(context.flatten(2), wanted))
+    context, _ = attend(attention, query, key, value, mask, dropout=dropout, scaling=attention.scaling)
+    return context.flatten(2)
 
 
 def pool(states: torch.Tensor, kind: str, boundaries: torch.Tensor | None = None) -> torch.Tensor:

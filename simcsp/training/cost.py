@@ -50,8 +50,9 @@ def windows_in_an_epoch(settings: FinetuneConfig, whole: float) -> float:
 MARGIN = 1.15
 """By which an estimate of memory may be off: what is refused is more than the device has by more than that."""
 
-PER_KEPT, PER_WEIGHT = 4.0, 50.0
-"""Bytes moved for each that the backward pass keeps, and for each weight: its copy, its gradient, AdamW."""
+PER_KEPT, PER_KEPT_FP32, PER_WEIGHT = 3.8, 4.3, 52.0
+"""Bytes moved for each that the backward pass keeps, and for each weight: its copy, its gradient, clipping or fp16's
+scaler, AdamW."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ class Step:
         # query, key, value and what each reads; attention's output; dropout's mask; the two sums that layer norms read
         attention = hidden * (3 * size + (3 * size if copies else size) + size + 1 + state) + 4 * heads + matrix
         feed_forward = hidden * (size + 1 + state) + 2 * size * inner
-        of_block, of_embedding = attention + feed_forward, 5 * hidden
+        of_block, of_embedding = attention + feed_forward, hidden * (state + 1)
         of_last = hidden * (2 * size + (2 * size if copies else size))  # keys and values alone
         of_head = hidden * (size + size + state + size) + 12 * self.model.vocab_size
         whole, at_places = self._blocks
@@ -128,20 +129,26 @@ class Step:
     def moved(self) -> float:
         """Bytes that a step reads and writes on a GPU, but for matrix products and attention, without what gradient
         caching repeats; as counted by tests/pretend_cuda."""
-        return PER_KEPT * self.stage.batch_size * self.kept() + PER_WEIGHT * block_weights(self.model)
+        per_kept = PER_KEPT_FP32 if self.precision == "fp32" else PER_KEPT
+        return per_kept * self.stage.batch_size * self.kept() + PER_WEIGHT * block_weights(self.model)
 
     def operations(self) -> float:
         """Floating-point operations of the matrix products of a step of the whole batch, forward and backward, without
         what gradient caching repeats: those of the work, by which MFU is reckoned (Chowdhery et al. 2022, appendix B).
         """
-        hidden, tokens = self.model.hidden_size, self.window + 2
-        blocks = self.model.num_hidden_layers
-        of_block = 2 * block_weights(self.model) / blocks + 4 * tokens * hidden
+        hidden, blocks = self.model.hidden_size, self.model.num_hidden_layers
+        of_block = 2 * block_weights(self.model) / blocks
         whole, at_places = self._blocks
         pooled, masked = self._passes
-        of_token = pooled * (whole * of_block + at_places * 4 * hidden * hidden)
-        of_token += masked * (blocks * of_block + 2 * hidden * hidden)
-        return 3.0 * self.stage.batch_size * of_token
+        of_window = pooled * (whole * of_block + at_places * 4 * hidden * hidden)
+        of_window += masked * (blocks * of_block + 2 * hidden * hidden)
+        return 3.0 * self.stage.batch_size * of_window + self.attention()
+
+    def attention(self) -> float:
+        """Of those, what attention's own two products take."""
+        (whole, _), (pooled, masked) = self._blocks, self._passes
+        tokens = pooled * whole + masked * self.model.num_hidden_layers
+        return 12.0 * self.stage.batch_size * tokens * (self.window + 2) * self.model.hidden_size
 
     def mini_batch_size(self, free: float) -> int | None:
         """Windows at once, None for all of a process's share, that fit into nine tenths of the free bytes: the most

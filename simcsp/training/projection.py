@@ -34,9 +34,11 @@ GPUS = {
     "h200": Gpu(141e9, 989e12, 67e12, 4.8e12),
 }
 REACHED = 0.8  # of either rate, by matrix products and by pointwise operations
-KERNELS = 54  # of a step of fine-tuning, for each block, as tests/pretend_cuda counts them
+ATTENTION = 0.32  # of that of products, at 512 tokens: cuDNN's on an H100 (Shah et al. 2024, figure 5; heads of 128)
+KERNELS = 53  # of a step of fine-tuning, for each block, as tests/pretend_cuda counts them
 LAUNCH, SHORTEST = 1e-5, 2e-6  # seconds of the host from one kernel to the next; of the device, beside its work
-VALIDATION = 9.0  # seconds of a processor for SCCS and NMI of 20,000 sites, beside the training
+VALIDATION = 7.0  # seconds of a processor for SCCS and NMI of 20,000 sites, beside the training
+NEIGHBOURS = 0.2  # of one that the training waits for: what the GPU leaves to it of finding neighbours of these sites
 SITES, AUTOCAST = 20_000, 1.75  # sites that a validation encodes; bytes moved, which are float32 between blocks there
 KEPT = 20  # bytes a weight that are written at a validation: a checkpoint, the best one's copy, the state
 DISK = 1e9  # bytes a second
@@ -59,18 +61,20 @@ def project(config: Config) -> str:
         seconds, row = _stage(config, gpu, name, stage, step)
         total += seconds
         rows.append((name, row))
-    seconds = 0.0
+    seconds = sliced = 0.0
     if config.data.spliceator is not None and config.finetune.task == "windows":
-        seconds, row = _fine_tuning(config, gpu, model, pooling, precision)
+        seconds, sliced, row = _fine_tuning(config, gpu, model, pooling, precision)
         rows.append(("fine-tune", row))
-    hours = [f"{part / 3600:.1f}" for part in (total + seconds, total, seconds)]
-    rows.append(("time", "{} h: pre-training {}, fine-tuning {}".format(*hours)))
+    hours = [f"{part / 3600:.1f}" for part in (total + seconds, total, seconds, total + sliced)]
+    without = f"; without MPS {hours.pop()}" if config.processes > 1 else ""
+    rows.append(("time", "{} h: pre-training {}, fine-tuning {}".format(*hours[:3]) + without))
     rows.append((
         "assumed",
-        f"{REACHED:.0%} of the data sheet's rates, pointwise operations after products, bytes and {KERNELS} kernels a "
-        f"block as counted, {1e6 * LAUNCH:.0f} microseconds of a host and {1e6 * SHORTEST:.0f} of the GPU for each "
-        f"kernel, a core for each worker; sites encoded under autocast, {VALIDATION:.0f} s of one more core to score "
-        f"them; states by {DISK / 1e9:.0f} GB/s; floors and reports left out; no GPU was measured",
+        f"{REACHED:.0%} of the data sheet's rates, {ATTENTION:.0%} in attention, pointwise operations after products, "
+        f"bytes and {KERNELS} kernels a block as counted, {1e6 * LAUNCH:.0f} microseconds of a host and "
+        f"{1e6 * SHORTEST:.0f} of the GPU for each kernel, which other workers' kernels fill under NVIDIA's MPS; the "
+        f"GPU never idle among several workers, a core for each; sites encoded under autocast, {VALIDATION:.0f} s of "
+        f"one more core to score them; states by {DISK / 1e9:.0f} GB/s; floors and reports left out; no GPU measured",
     ))  # fmt: skip
     return "\n".join(f"{name:<10} {text}" for name, text in rows)
 
@@ -97,7 +101,7 @@ def _stage(config: Config, gpu: Gpu, name: str, stage: PretrainConfig, step: Ste
         held += f", {mini} windows at once"
     if needed > gpu.memory / MARGIN:
         held += f": DOES NOT FIT, {name}.mini_batch_size auto takes {step.mini_batch_size(gpu.memory / MARGIN)} at once"
-    seconds = _step_seconds(gpu, step) * (1 if mini is None else 4 / 3)  # one more forward pass
+    seconds = _step_seconds(gpu, step)[1] * (1 if mini is None else 4 / 3)  # one more forward pass
     repeats = 1 if name == "mlm" else len(config.pretrain_seeds)
     validations = (2 + -(-stage.steps // stage.eval_steps)) * (config.data.motif_bed is not None)
     of_validation = _validation_seconds(gpu, step, config.data.motif_window, stage.eval_steps * seconds)
@@ -113,21 +117,27 @@ def _validation_seconds(gpu: Gpu, step: Step, window: int, interval: float) -> f
     """For which a validation keeps the training. interval: seconds from one to the next, within which it is scored."""
     sites = PretrainConfig(objective="classify", batch_size=SITES)
     whole = Step(step.model, sites, window, "mean", step.precision)
-    rate = gpu.single if step.precision == "fp32" else gpu.half
-    encoding = (whole.operations() / rate + AUTOCAST * whole.moved() / gpu.bandwidth) / REACHED / 3  # of a step
-    return encoding + KEPT * block_weights(step.model) / DISK + max(0.0, VALIDATION - interval)
+    encoding = _work(gpu, whole, AUTOCAST) / 3  # of a step
+    return encoding + NEIGHBOURS + KEPT * block_weights(step.model) / DISK + max(0.0, VALIDATION - interval)
 
 
-def _step_seconds(gpu: Gpu, step: Step, processes: int = 1) -> float:
-    """processes: that launch kernels side by side, each a step of its own; the mean of their steps."""
+def _work(gpu: Gpu, step: Step, bytes_moved: float = 1.0) -> float:
+    """Seconds of a step's products and bytes. bytes_moved: as many times those counted."""
     rate = gpu.single if step.precision == "fp32" else gpu.half
+    attention = step.attention()
+    operations = (step.operations() - attention) / REACHED + attention / ATTENTION
+    return operations / rate + bytes_moved * step.moved() / gpu.bandwidth / REACHED
+
+
+def _step_seconds(gpu: Gpu, step: Step) -> tuple[float, float]:
+    """Of a step: of the GPU, and from its beginning to its end in a process by itself."""
     kernels = KERNELS * step.model.num_hidden_layers
-    work = (step.operations() / rate + step.moved() / gpu.bandwidth) / REACHED
-    return max(work + SHORTEST * kernels, LAUNCH * kernels / processes)
+    of_gpu = _work(gpu, step) + SHORTEST * kernels
+    return of_gpu, max(of_gpu, LAUNCH * kernels)
 
 
-def _fine_tuning(config: Config, gpu: Gpu, model: BertConfig, pooling: str, precision: str) -> tuple[float, str]:
-    """Seconds of fine-tuning, as many folds side by side as there are workers, and its row."""
+def _fine_tuning(config: Config, gpu: Gpu, model: BertConfig, pooling: str, precision: str) -> tuple[float, float, str]:
+    """Seconds of fine-tuning, as many folds side by side as there are workers, with and without MPS, and its row."""
     settings, data = config.finetune, config.data
     arms = [arm for arm in settings.arms if arm not in FLOORS]
     windows, source = LABELLED, "windows assumed"
@@ -141,12 +151,16 @@ def _fine_tuning(config: Config, gpu: Gpu, model: BertConfig, pooling: str, prec
     steps = windows_in_an_epoch(settings, 0.7 * whole) / settings.batch_size
     stage = PretrainConfig(objective="classify", batch_size=settings.batch_size)
     step = Step(model, stage, data.context, pooling, precision)
-    of_step = _step_seconds(gpu, step, config.processes)
+    (of_gpu, alone), workers = _step_seconds(gpu, step), config.processes
     # a forward pass is a third of a step: of the validation windows each epoch, of the test windows before and after
-    scored = whole * (0.1 * epochs + 3 * 0.2) / settings.batch_size / 3
-    state = epochs * 2 * 18 * block_weights(model) / DISK / config.processes  # written, and read by another epoch
+    steps = epochs * steps + whole * (0.1 * epochs + 3 * 0.2) / settings.batch_size / 3
+    state = epochs * 2 * 18 * block_weights(model) / DISK  # written, and read by another epoch
     nmi = (data.motif_bed is not None) * 2 / folds  # before and after, in the first fold
-    of_fit = (epochs * steps + scored) * of_step + state + nmi * VALIDATION / config.processes
-    beside = f", {config.processes} folds side by side" if config.processes > 1 else ""
-    what = f"{fits} fits of {epochs} epochs, {windows:,} {source}"
-    return fits * of_fit, f"{what}, {1000 * of_step:.1f} ms a step of {settings.batch_size}{beside}"
+    of_worker = (steps * alone + state + nmi * VALIDATION) / workers
+    side_by_side = _work(gpu, step) if workers > 1 else of_gpu
+    seconds, sliced = (fits * max(steps * each, of_worker) for each in (side_by_side, of_gpu))
+    what = (
+        f"{fits} fits of {epochs} epochs, {windows:,} {source}, {1000 * alone:.1f} ms a step of {settings.batch_size}"
+    )
+    beside = f", {workers} folds side by side: {1000 * side_by_side:.1f}" if workers > 1 else ""
+    return seconds, sliced, what + beside

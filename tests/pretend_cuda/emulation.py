@@ -136,13 +136,19 @@ def dispatch(func, args, kwargs):
         out = out.clone()
     out = tree_map_only(torch.Tensor, lambda tensor: tensor if isinstance(tensor, OnCuda) else OnCuda(tensor), out)
     if not func.is_view and not any(word in str(func) for word in NO_KERNEL):
-        _kernel(func, tensors, args[0] if func._schema.is_mutable else out)
+        changed = args[2:4] if func is aten._fused_adamw_.default else ()  # moments
+        _kernel(func, tensors, (args[0], *changed) if func._schema.is_mutable else out)
     return return_and_correct_aliasing(func, args, kwargs, out)
 
 
 def _kernel(func, read, written):
     """Count a kernel, which reads and writes these tensors; returns what it writes."""
     moved = [*read, *(leaf for leaf in tree_leaves(written) if isinstance(leaf, torch.Tensor))]
+    if func is aten.native_layer_norm_backward.default:  # gradients of the states, and of scale and shift
+        counts.kernels += 1
+        moved += read[:2]
+    if func is aten.addmm_.default:  # besides a product: what it is added to
+        moved = read[:1]
     counts.kernels += 1
     counts.moved[str(func)] += sum(tensor.numel() * tensor.element_size() for tensor in moved)
     return written

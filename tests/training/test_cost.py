@@ -97,11 +97,13 @@ def test_workers_take_the_gpus_in_turn(monkeypatch):
 
 @pytest.mark.parametrize("name, fits", [("h200", True), ("a100", False)])
 def test_a_plan_for_a_gpu_needs_neither_it_nor_the_data(call, capsys, name, fits):
-    words = ["--dry-run", "--device", name, "--pretrain.batch_size", 768]
+    words = ["--dry-run", "--device", name, "--pretrain.batch_size", 768, "--workers", 4]
     call(pretrain, ROOT / "configs/simcsp.yaml", *words)
     rows = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
     assert list(rows) == "device encoder pretrain control fine-tune time assumed".split()
     assert ("DOES NOT FIT" in rows["pretrain"]) != fits and " h: pre-training " in rows["time"]
+    hours, without = float(rows["time"].split()[0]), float(rows["time"].split()[-1])
+    assert hours < without and "without MPS" in rows["time"]  # two workers fill a GPU
 
 
 def test_a_plan_for_a_gpu_counts_the_windows_that_are_there_and_writes_nothing(tiny_data, tmp_path, call, capsys):
