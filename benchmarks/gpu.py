@@ -3,10 +3,11 @@
 
     python benchmarks/gpu.py [--device cuda|cpu] [--size splicebert|small] [--out gpu.json] [--parts smoke tests ...]
 
-smoke: the three scripts on the synthetic demo, some steps each. tests: tests/gpu. rates: windows a second, share of the
-measured product rate (MFU) and peak memory beside its estimate, of contrast, control and fine-tuning; bases a second of
-a scan. peers: benchmarks/run.py, in turns with sentence-transformers and transformers' Trainer. OUT is written after
-each part, so that what is done is kept where time runs out. On a CPU use --size small: it tries the script itself.
+smoke: the three scripts on the synthetic demo, some steps each. tests: tests/gpu. rates: windows a second and share of
+the measured product rate (MFU) of contrast, control and fine-tuning, with peak memory of the first two beside its
+estimate; bases a second and MFU of a scan. peers: benchmarks/run.py, in turns with sentence-transformers and
+transformers' Trainer. OUT is written after each part, so that what is done is kept where time runs out. On a CPU use
+--size small: it tries the script itself.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from accelerate import Accelerator
+from torch.utils.flop_counter import FlopCounterMode
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # run as a script, it finds the packages beside its folder
@@ -157,10 +160,17 @@ def _wait(device: str) -> None:
         torch.cuda.synchronize()
 
 
+def share_of_peak(operations: float, seconds: float, accelerator: Accelerator) -> float:
+    return operations / seconds / product_rate(accelerator.device.type, precision_of(accelerator))
+
+
+def precision_of(accelerator: Accelerator) -> str:
+    return "fp32" if accelerator.mixed_precision == "no" else accelerator.mixed_precision
+
+
 def training_rate(size: str, stage: PretrainConfig, device: str, steps: int) -> dict[str, float]:
     """Windows a second, MFU and peak memory beside its estimate of a step of pre-training on random windows."""
     sizes, accelerator = SIZES[size], build_accelerator(device, "auto")
-    precision = "fp32" if accelerator.mixed_precision == "no" else accelerator.mixed_precision
     training = Training(load_backbone(sizes.model)[0].to(accelerator.device), "cls", stage, accelerator)
     rng = np.random.default_rng(0)
     ids = rng.integers(A, T + 1, (stage.batch_size, sizes.window), dtype=np.uint8)
@@ -168,8 +178,8 @@ def training_rate(size: str, stage: PretrainConfig, device: str, steps: int) -> 
         torch.cuda.reset_peak_memory_stats()
     seconds = timed(lambda: training.advance(training.draw(ids, rng)), steps, device)
     training.means()  # a loss that is no number is no speed
-    step = Step(training.model.config, stage, sizes.window, "cls", precision, device=device)
-    share = step.operations() / seconds / product_rate(device, precision)
+    step = Step(training.model.config, stage, sizes.window, "cls", precision_of(accelerator), device=device)
+    share = share_of_peak(step.operations(), seconds, accelerator)
     found = {"windows_per_s": stage.batch_size / seconds, "mfu": share, "step_s": seconds}
     if device == "cuda":
         found["peak_gb"] = torch.cuda.max_memory_allocated() / 1e9
@@ -177,7 +187,7 @@ def training_rate(size: str, stage: PretrainConfig, device: str, steps: int) -> 
 
 
 def finetuning_rate(size: str, device: str, steps: int) -> dict[str, float]:
-    """Milliseconds of a step of fine-tuning at batch 16, and windows a second."""
+    """Milliseconds of a step of fine-tuning at batch 16, windows a second, and MFU."""
     sizes, accelerator = SIZES[size], build_accelerator(device, "auto")
     model = Classifier(load_backbone(sizes.model)[0].bert, "cls", 0.1).to(accelerator.device).train()
     learner = in_number_format(model, accelerator)
@@ -193,18 +203,24 @@ def finetuning_rate(size: str, device: str, steps: int) -> dict[str, float]:
         take_step(accelerator, optimizer, scheduler)
 
     seconds = timed(step, steps, device)
-    return {"step_ms": 1000 * seconds, "windows_per_s": 16 / seconds}
+    stage = PretrainConfig(objective="classify", batch_size=16)
+    cost = Step(model.bert.config, stage, sizes.context, "cls", precision_of(accelerator), device=device)
+    share = share_of_peak(cost.operations(), seconds, accelerator)
+    return {"step_ms": 1000 * seconds, "windows_per_s": 16 / seconds, "mfu": share}
 
 
 def scan_rate(device: str) -> dict[str, float]:
-    """Bases a second, both strands, of the bundled model of bases on random text."""
+    """Bases a second, both strands, of the bundled model of bases on random text, and MFU."""
     accelerator = build_accelerator(device, "auto")
     model, calibration = load_bases(ROOT / "models/simcsp-small-bases")
     labeller = Labeller(model.to(accelerator.device), calibration, accelerator.device, accelerator.autocast)
     flank = labeller.model.shape.flank
     text = np.random.default_rng(0).integers(A, T + 1, labeller.chunk + 2 * flank, dtype=np.uint8)
     seconds = timed(lambda: labeller.both_strands(text), 20 if device == "cuda" else 2, device)
-    return {"bases_per_s": labeller.chunk / seconds}
+    with FlopCounterMode(display=False) as counter:
+        labeller.both_strands(text)
+    share = share_of_peak(counter.get_total_flops(), seconds, accelerator)
+    return {"bases_per_s": labeller.chunk / seconds, "mfu": share}
 
 
 if __name__ == "__main__":
