@@ -15,6 +15,7 @@ import finetune
 import pretrain
 from benchmarks.gpu import training_rate
 from simcsp.core.config import PretrainConfig
+from simcsp.metrics.clustering import find_neighbours
 from simcsp.training.pretraining import Training
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU")]
@@ -83,6 +84,13 @@ def test_two_processes_with_nccl_are_one_within_rounding(tiny_data, tmp_path, ca
     subprocess.run([*map(str, command)], check=True, timeout=300)
     found, wanted = (losses(tmp_path / name / "runs/tiny/pretrain") for name in ("two", "one"))
     assert found == pytest.approx(wanted, rel=1e-3)
+
+
+def test_neighbours_are_those_of_a_cpu():
+    states = (np.random.default_rng(0).normal(size=(3000, 200)) * np.geomspace(1, 0.01, 200) + 3).astype(np.float32)
+    (found, lengths), (indices, distances) = (find_neighbours(states, torch.device(name)) for name in ("cuda", "cpu"))
+    assert (found == indices).mean() > 0.9999  # but for some that are equally far
+    np.testing.assert_allclose(lengths, distances, atol=1e-4)
 
 
 def test_a_contrastive_step_uses_a_sixth_of_the_product_rate():

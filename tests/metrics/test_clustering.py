@@ -25,10 +25,6 @@ from simcsp.metrics.clustering import (
 )
 from simcsp.text.sites import motif_half
 
-DEVICES = [
-    torch.device("cpu"),
-    pytest.param(torch.device("cuda"), marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU")),
-]
 LABELS = np.repeat(["GT(donor)", "GT(non-donor)", "AG(acceptor)", "AG(non-acceptor)"], 4)
 
 
@@ -47,14 +43,13 @@ def test_kmeans_makes_as_many_clusters_as_it_is_asked_for():
     assert np.array_equal(kmeans(points, 7), kmeans(points, 7))
 
 
-@pytest.mark.parametrize("device", DEVICES, ids=str)
 @pytest.mark.parametrize("n", [2, 5, 31, 32, 33, 70, 1100])
 @pytest.mark.parametrize("k", [2, 15])
-def test_nearest_neighbours_are_those_of_all_distances(n, k, device):
+def test_nearest_neighbours_are_those_of_all_distances(n, k):
     k = min(k, n - 1)
     points = np.random.default_rng(n).normal(size=(n, 5)).astype(np.float32) + 10
     points[: n // 3] = points[n // 3 : 2 * (n // 3)]
-    indices, distances = nearest_neighbours(points, k, device)
+    indices, distances = nearest_neighbours(points, k)
     # from |x|^2 + |y|^2 - 2 xy, as scikit-learn has it, many would lie 1e-7 from themselves
     assert np.array_equal(indices[:, 0], np.arange(n)) and not distances[:, 0].any()
     every = cdist(points, points)
@@ -63,11 +58,10 @@ def test_nearest_neighbours_are_those_of_all_distances(n, k, device):
     assert all(len(set(row)) == k for row in indices)
 
 
-@pytest.mark.parametrize("device", DEVICES, ids=str)
-def test_principal_components_are_those_of_scikit_learn_far_from_the_origin(device):
+def test_principal_components_are_those_of_scikit_learn_far_from_the_origin():
     features = np.random.default_rng(0).normal(size=(300, 200)) * np.geomspace(1, 0.01, 200) + 50
     for states in (features, features.astype(np.float32)):
-        found, expected = principal_components(states, device), PCA(128).fit_transform(features)
+        found, expected = principal_components(states), PCA(128).fit_transform(features)
         assert found.shape == (300, 128)
         assert cdist(found, found) == pytest.approx(cdist(expected, expected), abs=1e-3)
     assert principal_components(features[:10]).shape == (10, 9)
