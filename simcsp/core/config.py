@@ -304,7 +304,7 @@ class BasesConfig:
     """GTF, GFF3 or table of introns of each FASTA, in the same order."""
     parts: list[list[str]] = field(default_factory=list)
     """Records held out together, by name, by a pattern (chr1_*) or as all of a file of `fasta`: fold k is tested on
-    part k, selects and calibrates on part k + 1, and trains on the other parts, and on the records that are in none."""
+    part k, selects and calibrates on part k + 1 (`val_every`), and trains on all other records."""
     ignore: list[str] = field(default_factory=list)
     """Records that are left out altogether (another build of one that is held out), named as in `parts`."""
     tile: PositiveInt = 126
@@ -355,7 +355,10 @@ class BasesConfig:
     """Held-out records are genes on their strand: measure and calibrate on that strand alone, and let half of the
     stretches about a site end where their gene does, as these records do."""
     val_every: PositiveInt = 1
-    """Validate on every n-th held-out record while training; all of them calibrate."""
+    """Every n-th record of part k + 1 selects and calibrates; the others are trained on."""
+    mutations: Share = 0.0
+    """Mean share of bases that are replaced by another in a stretch (from none to twice it), outside the 9 bases of a
+    donor and the 23 of an acceptor."""
 
 
 @dataclass

@@ -104,7 +104,8 @@ def fold_records(settings: BasesConfig, store: TokenStore, fold: int) -> dict[st
         return [name for entry in entries for name in record_names(settings, store, entry, field)]
 
     parts = settings.parts
-    held_out = {"test": names(parts[fold], "parts"), "val": names(parts[(fold + 1) % len(parts)], "parts")}
+    val = names(parts[(fold + 1) % len(parts)], "parts")[:: settings.val_every]
+    held_out = {"test": names(parts[fold], "parts"), "val": val}
     without = {*held_out["test"], *held_out["val"], *names(settings.ignore, "ignore")}
     held_out["grafts"] = [name for name in names(settings.grafts, "grafts") if name not in without]
     without.update(held_out["grafts"])

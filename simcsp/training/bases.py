@@ -34,7 +34,7 @@ from simcsp.model.card import write_card
 from simcsp.model.checkpoint import load_backbone, resolve_source
 from simcsp.model.checksums import sha256_folder
 from simcsp.model.encoder import fresh_like
-from simcsp.text.alphabet import N, reverse_complement
+from simcsp.text.alphabet import A, N, reverse_complement
 from simcsp.text.annotation import gene_bodies, read_annotation
 from simcsp.text.known_introns import is_annotation
 from simcsp.text.store import TokenStore, content_hashes
@@ -52,6 +52,8 @@ _SAVE_STEPS = 100  # between states, where no validation comes before
 _MAX_N_SHARE = 0.05  # of a stretch
 _GRAFT_SHARE = 0.5  # of stretches about a site
 _BARE_SHARE = 0.5  # of stretches about a site, where held-out records are genes without what surrounds them
+_KEPT = {LABEL["donor"]: (2, 6), LABEL["acceptor"]: (20, 2)}
+"""Bases before and after a site's exon base that are not mutated: those that MaxEntScan reads (Yeo & Burge 2004)."""
 _WEIGHT_DECAY = 0.01
 MAX_GRAD_NORM = 1.0
 CONFIG_SECTIONS = ("name", "precision", "model", "bases")
@@ -195,8 +197,20 @@ def draw_stretches(text: Text, settings: BasesConfig, rng: np.random.Generator) 
         if rng.random() < 0.5:
             left, right = rng.integers(0, tile, 2)
             ids[:left], ids[length - right :] = N, N
+        if settings.mutations:
+            ids = mutated(ids, labels, 2 * settings.mutations * rng.random(), rng)
         drawn.append((ids, labels))
     return np.stack([ids for ids, _ in drawn]), np.stack([labels for _, labels in drawn])
+
+
+def mutated(ids: np.ndarray, labels: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
+    """A copy of ids [n] of which a share of the bases, but N and those of a labelled site, is another base each."""
+    hit = (rng.random(len(ids)) < share) & (ids != N)
+    for label, (before, after) in _KEPT.items():
+        for base in np.flatnonzero(labels == label):
+            hit[max(base - before, 0) : base + after + 1] = False
+    others = A + (ids - A + rng.integers(1, 4, len(ids), dtype=np.uint8)) % 4
+    return np.where(hit, others, ids)
 
 
 def _draw_stretch(text: Text, settings: BasesConfig, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -331,8 +345,8 @@ def fit_bases(
     fit.load()
     run.rewind(fit.step)
     records = fold_records(config.bases, text.genome.store, fold)
-    train(fit, records["val"][:: config.bases.val_every], stop)
-    finish(config, fit, records, arm, round(time.perf_counter() - began, 1))
+    train(fit, records["val"], stop)
+    finish(config, fit, records["test"], arm, round(time.perf_counter() - began, 1))
     accelerator.free_memory()
     run.close()
 
@@ -401,16 +415,12 @@ def validate(fit: Fit, names: list[str]) -> None:
             save_bases(labeller.model, calibrate(odds, labels), folder)
 
 
-def finish(config: Config, fit: Fit, records: dict[str, list[str]], arm: Arm, seconds: float) -> None:
-    """Calibrate the best weights on all of validation, score the test records once, and write card and summary."""
+def finish(config: Config, fit: Fit, records: list[str], arm: Arm, seconds: float) -> None:
+    """Score the best weights on the test records, once, and write card and summary."""
     settings, run, best = config.bases, fit.run, checkpoint_path(fit.run.path)
     model, calibration = load_bases(best)
     labeller = Labeller(model.to(fit.accelerator.device), calibration, fit.accelerator.device, fit.accelerator.autocast)
-    if settings.val_every > 1:
-        calibration = calibrate(*label_records(labeller, fit.text.genome, records["val"], settings.forward))
-        with replace_folder(best) as folder:
-            save_bases(model, calibration, folder)
-    scores = score_types(*label_records(labeller, fit.text.genome, records["test"], settings.forward))
+    scores = score_types(*label_records(labeller, fit.text.genome, records, settings.forward))
     metrics = {f"test/{key}": value for key, value in scores.items()} | {"val/ap": fit.best_ap}
     seed, fold = fit.seeds
     sizes = {"arm": arm.name, "site": SITE, "seed": seed, "fold": fold, "best_step": fit.best_step}

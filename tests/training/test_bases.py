@@ -1,5 +1,6 @@
 """Models that label every base: labels from annotation, folds of records, exact resume, checkpoints."""
 
+import dataclasses
 import json
 import signal
 
@@ -14,7 +15,7 @@ from simcsp.core.config import BasesConfig
 from simcsp.core.errors import Interrupted
 from simcsp.core.run_folder import read_metrics
 from simcsp.core.run_layout import finished_fits, fit_key
-from simcsp.labels.bases import UNLABELLED, read_genome
+from simcsp.labels.bases import UNLABELLED, fold_records, read_genome
 from simcsp.model import bases as bases_model
 from simcsp.model.bases import IDENTITY, BaseClassifier, Labeller, Shape, load_bases, save_bases
 from simcsp.text.alphabet import N, encode, reverse_complement
@@ -151,6 +152,31 @@ def test_half_of_the_stretches_about_sites_are_n_beyond_their_gene_where_genes_a
                 beyond[at < start or at + len(run) > end] += 1
             assert (labels[ids == N] == UNLABELLED).all()
     assert min(beyond.values()) > 0.35 * sum(beyond.values()) > 10
+
+
+def test_mutations_replace_a_share_of_the_bases_and_never_those_of_a_site(annotated, tmp_path):
+    config = load_config([str(config_file(tmp_path, annotated, mutations=0.1))])
+    text = training.build_text(config, read_genome(config.bases, tmp_path), 0)
+    plain, shares = dataclasses.replace(config.bases, mutations=0.0), []
+    for seed in range(40):
+        rngs = [np.random.default_rng([seed, 0]) for _ in range(2)]
+        before, labels = (rows[:1] for rows in training.draw_stretches(text, plain, rngs[0]))
+        after, same = (rows[:1] for rows in training.draw_stretches(text, config.bases, rngs[1]))
+        assert np.array_equal(labels, same) and np.array_equal(before == N, after == N)
+        changed = (before != after)[0]
+        for label, first, last in ((2, 2, 6), (1, 20, 2)):
+            for base in np.flatnonzero(labels[0] == label):
+                assert not changed[max(base - first, 0) : base + last + 1].any()
+        shares.append(changed.mean())
+    assert 0.04 < np.mean(shares) < 0.1 and min(shares) < 0.03 < 0.1 < max(shares)
+
+
+def test_every_nth_record_of_the_validation_part_is_held_out_and_the_others_are_learnt(annotated, tmp_path):
+    config = load_config([str(config_file(tmp_path, annotated, parts=[["a"], ["b", "c", "d"]], val_every=2))])
+    genome = read_genome(config.bases, tmp_path)
+    parts = fold_records(config.bases, genome.store, 0)
+    assert parts == {"test": ["a"], "val": ["b", "d"], "train": ["c"], "grafts": []}
+    assert training.build_text(config, genome, 0).records == ["c"]
 
 
 def test_what_a_held_out_record_has_too_is_not_learnt_from(annotated, tmp_path):
