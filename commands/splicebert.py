@@ -30,6 +30,8 @@ finished result is not measured again. SOURCE as elsewhere, or a model of every 
 checkpoint from elsewhere needs no config."""
 FORMAT = 3  # of what is kept of a result
 FRESH = "fresh weights"
+Checkpoint = tuple[Path, str, Path, bool]
+"""Source, name in the table, folder, whether its weights are made anew at random."""
 _HASHED = 64 * 2**20  # bytes: larger files are told apart by their size
 
 
@@ -53,13 +55,7 @@ def show_splicebert(words: list[str]) -> None:
     chosen = asked.only or list(RESULTS)
     checkpoints = [(source, name, folder, False) for (source, name), folder in _checkpoints(sources).items()]
     if asked.fresh:
-        of_encoders = [row for row in checkpoints if not (row[2] / BASES_CONFIG).is_file()]
-        if not of_encoders:
-            raise InputError("--fresh: no encoder among the sources, whose sizes it could take")
-        if any(name == FRESH for _, name, _, _ in checkpoints):
-            raise InputError(f"--fresh: a source is called '{FRESH}' as its column would be: rename its folder")
-        source, _, folder, _ = of_encoders[0]
-        checkpoints.append((source, FRESH, folder, True))
+        checkpoints.append(_fresh_twin(checkpoints))
     for source, name, folder, fresh in checkpoints:
         subject = _subject(name, folder, enclosing_run(source), configs[source], asked, fresh)
         measured[name], why = _measure_all(subject, folder, asked, out, chosen)
@@ -69,6 +65,16 @@ def show_splicebert(words: list[str]) -> None:
         raise InputError(f"nothing could be measured: {'; '.join(missing.values())}")
     table = write_results(measured, missing, out)
     print(f"{len(table)} numbers of {len(measured)} checkpoints: {out}/results.csv, {out}/index.html")
+
+
+def _fresh_twin(checkpoints: list[Checkpoint]) -> Checkpoint:
+    """The row of random weights of the first encoder's sizes. Raises InputError without one, or where its name is taken."""
+    if any(name == FRESH for _, name, _, _ in checkpoints):
+        raise InputError(f"--fresh: a source is called '{FRESH}' as its column would be: rename its folder")
+    for source, _, folder, _ in checkpoints:
+        if not (folder / BASES_CONFIG).is_file():
+            return source, FRESH, folder, True
+    raise InputError("--fresh: no encoder among the sources, whose sizes it could take")
 
 
 def _split_inputs(inputs: list[Path]) -> tuple[list[Path], list[str]]:
