@@ -68,7 +68,7 @@ def show_splicebert(words: list[str]) -> None:
 
 
 def _fresh_twin(checkpoints: list[Checkpoint]) -> Checkpoint:
-    """The row of random weights of the first encoder's sizes. Raises InputError without one, or where its name is taken."""
+    """Random weights of the first encoder's sizes. Raises InputError without one, or where their name is taken."""
     if any(name == FRESH for _, name, _, _ in checkpoints):
         raise InputError(f"--fresh: a source is called '{FRESH}' as its column would be: rename its folder")
     for source, _, folder, _ in checkpoints:
