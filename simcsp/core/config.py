@@ -358,7 +358,7 @@ class BasesConfig:
     """Every n-th record of part k + 1 selects and calibrates; the others are trained on."""
     mutations: Share = 0.0
     """Mean share of bases that are replaced by another in a stretch (from none to twice it), outside the 9 bases of a
-    donor and the 23 of an acceptor."""
+    donor and the 23 of an acceptor whose labels are learnt from."""
 
 
 @dataclass
