@@ -359,6 +359,9 @@ class BasesConfig:
     mutations: Share = 0.0
     """Mean share of bases that are replaced by another in a stretch (from none to twice it), outside the 9 bases of a
     donor and the 23 of an acceptor whose labels are learnt from."""
+    fragments: Share = 0.0
+    """Share of the stretches of which a part alone is kept, of log-uniform length from a tile on, about a site where
+    there is one: for texts that are shorter than the model's context, such as constructs."""
 
 
 @dataclass

@@ -199,8 +199,23 @@ def draw_stretches(text: Text, settings: BasesConfig, rng: np.random.Generator) 
             ids[:left], ids[length - right :] = N, N
         if settings.mutations:
             ids = mutated(ids, labels, 2 * settings.mutations * rng.random(), rng)
+        if settings.fragments and rng.random() < settings.fragments:
+            keep_fragment(ids, labels, tile, rng)
         drawn.append((ids, labels))
     return np.stack([ids for ids, _ in drawn]), np.stack([labels for _, labels in drawn])
+
+
+def keep_fragment(ids: np.ndarray, labels: np.ndarray, shortest: int, rng: np.random.Generator) -> None:
+    """Leave of a stretch [n] a part alone, about one of its sites where it has any; the rest becomes N without a label.
+
+    Its length is log-uniform between `shortest` and n.
+    """
+    size = round(shortest * (len(ids) / shortest) ** rng.random())
+    places = np.flatnonzero(labels > 0)
+    place = int(rng.choice(places)) if len(places) else int(rng.integers(len(ids)))
+    start = min(max(place - int(rng.integers(size)), 0), len(ids) - size)
+    for part in (slice(None, start), slice(start + size, None)):
+        ids[part], labels[part] = N, UNLABELLED
 
 
 def mutated(ids: np.ndarray, labels: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:

@@ -15,10 +15,10 @@ from simcsp.core.config import BasesConfig
 from simcsp.core.errors import Interrupted
 from simcsp.core.run_folder import read_metrics
 from simcsp.core.run_layout import finished_fits, fit_key
-from simcsp.labels.bases import UNLABELLED, fold_records, read_genome
+from simcsp.labels.bases import LABEL, UNLABELLED, fold_records, read_genome
 from simcsp.model import bases as bases_model
 from simcsp.model.bases import IDENTITY, BaseClassifier, Labeller, Shape, load_bases, save_bases
-from simcsp.text.alphabet import N, encode, reverse_complement
+from simcsp.text.alphabet import A, N, T, encode, reverse_complement
 from simcsp.text.store import open_store
 from simcsp.training import bases as training
 from simcsp.training.arms import Arm
@@ -152,6 +152,37 @@ def test_half_of_the_stretches_about_sites_are_n_beyond_their_gene_where_genes_a
                 beyond[at < start or at + len(run) > end] += 1
             assert (labels[ids == N] == UNLABELLED).all()
     assert min(beyond.values()) > 0.35 * sum(beyond.values()) > 10
+
+
+def test_of_a_fragment_the_text_about_a_site_is_left_and_nothing_else_is_learnt_from():
+    rng, sizes = np.random.default_rng(0), []
+    whole = rng.integers(A, T + 1, 512).astype(np.uint8)
+    learnt = np.zeros(512, dtype=np.int64)
+    learnt[[100, 300]] = LABEL["donor"], LABEL["acceptor"]
+    for sites in (True, False):
+        for _ in range(300):
+            ids, labels = whole.copy(), np.where(sites, learnt, 0)
+            training.keep_fragment(ids, labels, 64, rng)
+            kept = np.flatnonzero(ids != N)
+            assert (kept == np.arange(kept[0], kept[-1] + 1)).all() and (ids[kept] == whole[kept]).all()
+            assert (labels[kept] == (learnt[kept] if sites else 0)).all()
+            assert (np.delete(labels, kept) == UNLABELLED).all()
+            assert not sites or (labels > 0).any()
+            sizes.append(len(kept))
+    assert min(sizes) >= 64 and max(sizes) <= 512
+    assert np.median(sizes) == pytest.approx(np.sqrt(64 * 512), rel=0.15)  # log-uniform
+
+
+def test_fragments_are_the_share_asked_for(annotated, tmp_path):
+    config = load_config([str(config_file(tmp_path, annotated, fragments=0.3))])
+    text = training.build_text(config, read_genome(config.bases, tmp_path), 0)
+    without, cut, plain = dataclasses.replace(config.bases, fragments=0.0), 0, 0
+    for seed in range(200):
+        ids, _ = training.draw_stretches(text, config.bases, np.random.default_rng(seed))
+        whole, _ = training.draw_stretches(text, without, np.random.default_rng(seed))
+        cut += int(((ids == N).mean(1) > 0.3).sum())
+        plain += int(((whole == N).mean(1) > 0.3).sum())
+    assert 0.1 < (cut - plain) / (200 * len(ids)) < 0.3  # of log-uniform lengths some are nearly whole
 
 
 def test_mutations_replace_a_share_of_the_bases_and_never_those_of_a_site(annotated, tmp_path):
