@@ -50,15 +50,18 @@ def windows_in_an_epoch(settings: FinetuneConfig, whole: float) -> float:
 MARGIN = 1.15
 """By which an estimate of memory may be off: what is refused is more than the device has by more than that."""
 
-PER_KEPT, PER_KEPT_FP32, PER_WEIGHT = 3.8, 4.3, 52.0
-"""Bytes moved for each that the backward pass keeps, and for each weight: its copy, its gradient, clipping or fp16's
-scaler, AdamW."""
+PER_KEPT, PER_KEPT_OF_FEW, PER_KEPT_FP32 = 3.2, 3.65, 4.3
+"""Bytes moved for each that the backward pass keeps: in half precision, of MANY tokens and of fewer; in float32."""
+MANY = 2**16
+"""Tokens of a step from which on a sum over them costs more than columns of ones (`simcsp.training.half`)."""
+PER_WEIGHT, PER_CLIPPED = 40.0, 12.0
+"""Bytes moved for each weight: its copy, its gradient, AdamW; and clipping or fp16's scaler."""
 
 
 @dataclass(frozen=True)
 class Step:
     """A step of pre-training, of which bytes and operations are counted. window: nt; precision: fp32, bf16 or fp16;
-    processes: that share the batch; device: cpu or cuda."""
+    processes: that share the batch; device: cpu or cuda; clips: gradients, as fine-tuning does not."""
 
     model: BertConfig
     stage: PretrainConfig
@@ -67,6 +70,7 @@ class Step:
     precision: str
     processes: int = 1
     device: str = "cuda"
+    clips: bool = True
 
     @property
     def _passes(self) -> tuple[int, int]:
@@ -129,8 +133,14 @@ class Step:
     def moved(self) -> float:
         """Bytes that a step reads and writes on a GPU, but for matrix products and attention, without what gradient
         caching repeats; as counted by tests/pretend_cuda."""
-        per_kept = PER_KEPT_FP32 if self.precision == "fp32" else PER_KEPT
-        return per_kept * self.stage.batch_size * self.kept() + PER_WEIGHT * block_weights(self.model)
+        per_weight = PER_WEIGHT + PER_CLIPPED * (self.clips or self.precision == "fp16")
+        return self.moved_by_states() + per_weight * block_weights(self.model)
+
+    def moved_by_states(self) -> float:
+        """Of those, what grows with the windows."""
+        size = self.stage.batch_size
+        of_half = PER_KEPT if size * sum(self._passes) >= MANY else PER_KEPT_OF_FEW
+        return (PER_KEPT_FP32 if self.precision == "fp32" else of_half) * size * self.kept()
 
     def operations(self) -> float:
         """Floating-point operations of the matrix products of a step of the whole batch, forward and backward, without

@@ -35,7 +35,7 @@ GPUS = {
 }
 REACHED = 0.8  # of either rate, by matrix products and by pointwise operations
 ATTENTION = 0.32  # of that of products, at 512 tokens: cuDNN's on an H100 (Shah et al. 2024, figure 5; heads of 128)
-KERNELS = 53  # of a step of fine-tuning, for each block, as tests/pretend_cuda counts them
+KERNELS = 54  # of a step of fine-tuning, for each block, as tests/pretend_cuda counts them
 LAUNCH, SHORTEST = 1e-5, 2e-6  # seconds of the host from one kernel to the next; of the device, beside its work
 VALIDATION = 7.0  # seconds of a processor for SCCS and NMI of 20,000 sites, beside the training
 NEIGHBOURS = 0.2  # of one that the training waits for: what the GPU leaves to it of finding neighbours of these sites
@@ -117,16 +117,29 @@ def _validation_seconds(gpu: Gpu, step: Step, window: int, interval: float) -> f
     """For which a validation keeps the training. interval: seconds from one to the next, within which it is scored."""
     sites = PretrainConfig(objective="classify", batch_size=SITES)
     whole = Step(step.model, sites, window, "mean", step.precision)
-    encoding = _work(gpu, whole, AUTOCAST) / 3  # of a step
-    return encoding + NEIGHBOURS + KEPT * block_weights(step.model) / DISK + max(0.0, VALIDATION - interval)
+    return (
+        _forward(gpu, whole, AUTOCAST)
+        + NEIGHBOURS
+        + KEPT * block_weights(step.model) / DISK
+        + max(0.0, VALIDATION - interval)
+    )
 
 
-def _work(gpu: Gpu, step: Step, bytes_moved: float = 1.0) -> float:
-    """Seconds of a step's products and bytes. bytes_moved: as many times those counted."""
+def _work(gpu: Gpu, step: Step) -> float:
+    """Seconds of a step's products and bytes."""
+    return _computing(gpu, step) + step.moved() / gpu.bandwidth / REACHED
+
+
+def _forward(gpu: Gpu, step: Step, bytes_moved: float = 1.0) -> float:
+    """The same of a forward pass, a third of it, beside which weights are nothing. bytes_moved: as many times those
+    counted."""
+    return (_computing(gpu, step) + bytes_moved * step.moved_by_states() / gpu.bandwidth / REACHED) / 3
+
+
+def _computing(gpu: Gpu, step: Step) -> float:
     rate = gpu.single if step.precision == "fp32" else gpu.half
     attention = step.attention()
-    operations = (step.operations() - attention) / REACHED + attention / ATTENTION
-    return operations / rate + bytes_moved * step.moved() / gpu.bandwidth / REACHED
+    return ((step.operations() - attention) / REACHED + attention / ATTENTION) / rate
 
 
 def _step_seconds(gpu: Gpu, step: Step) -> tuple[float, float]:
@@ -150,15 +163,15 @@ def _fine_tuning(config: Config, gpu: Gpu, model: BertConfig, pooling: str, prec
     whole = windows / len(settings.sites)
     steps = windows_in_an_epoch(settings, 0.7 * whole) / settings.batch_size
     stage = PretrainConfig(objective="classify", batch_size=settings.batch_size)
-    step = Step(model, stage, data.context, pooling, precision)
+    step = Step(model, stage, data.context, pooling, precision, clips=False)
     (of_gpu, alone), workers = _step_seconds(gpu, step), config.processes
-    # a forward pass is a third of a step: of the validation windows each epoch, of the test windows before and after
-    steps = epochs * steps + whole * (0.1 * epochs + 3 * 0.2) / settings.batch_size / 3
+    # of the validation windows each epoch, of the test windows before and after; weights are read once for many
+    evaluated = whole * (0.1 * epochs + 3 * 0.2) / settings.batch_size * _forward(gpu, step)
     state = epochs * 2 * 18 * block_weights(model) / DISK  # written, and read by another epoch
     nmi = (data.motif_bed is not None) * 2 / folds  # before and after, in the first fold
-    of_worker = (steps * alone + state + nmi * VALIDATION) / workers
+    of_worker = (epochs * steps * alone + evaluated + state + nmi * VALIDATION) / workers
     side_by_side = _work(gpu, step) if workers > 1 else of_gpu
-    seconds, sliced = (fits * max(steps * each, of_worker) for each in (side_by_side, of_gpu))
+    seconds, sliced = (fits * max(epochs * steps * each + evaluated, of_worker) for each in (side_by_side, of_gpu))
     what = (
         f"{fits} fits of {epochs} epochs, {windows:,} {source}, {1000 * alone:.1f} ms a step of {settings.batch_size}"
     )

@@ -149,6 +149,8 @@ def _kernel(func, read, written):
         moved += read[:2]
     if func is aten.addmm_.default:  # besides a product: what it is added to
         moved = read[:1]
+    if func is aten.bernoulli_.float:  # written alone
+        moved = read[:1]
     counts.kernels += 1
     counts.moved[str(func)] += sum(tensor.numel() * tensor.element_size() for tensor in moved)
     return written

@@ -17,7 +17,7 @@ from simcsp.model.checkpoint import load_backbone
 from simcsp.model.classifier import Classifier
 from simcsp.model.embedding import Encoder
 from simcsp.text.alphabet import A, T, encode
-from simcsp.training import pretraining
+from simcsp.training import half, pretraining
 from simcsp.training.half import OnHalfCopies
 from simcsp.training.pretraining import Training, freeze_unused
 from simcsp.training.step import MiniBatches, draw_batch, step_loss
@@ -43,14 +43,16 @@ def gradients_of(learner, recipe, size, seen):
     return loss.item(), {name: parameter.grad for name, parameter in seen.named_parameters()}
 
 
+@pytest.mark.parametrize("many", [1, half.MANY])
 @pytest.mark.parametrize("size", [None, SIZE])
 @every_recipe
-def test_copies_in_the_format_of_the_weights_change_no_bit(recipe, size):
+def test_copies_in_the_format_of_the_weights_change_no_digit(recipe, size, many, monkeypatch):
+    monkeypatch.setattr(half, "MANY", many)
     plain = build(recipe, dropout=0.1)
     copied = copy.deepcopy(plain)
     wanted_loss, wanted = gradients_of(plain, recipe, size, plain)
     loss, found = gradients_of(OnHalfCopies(copied, torch.float64), recipe, size, copied)
-    assert loss == wanted_loss
+    assert loss == pytest.approx(wanted_loss, rel=1e-13)
     for name, gradient in wanted.items():
         assert (gradient is None) == (found[name] is None), name
         if gradient is not None:
