@@ -324,9 +324,9 @@ class Fit:
 
     @property
     def labeller(self) -> Labeller:
-        """The model as it is, not calibrated."""
+        """The model as it is, not calibrated; in float32, since high scores tie in bfloat16."""
         model = self.model if self.average is None else self.average.module
-        return Labeller(model.eval(), IDENTITY, self.accelerator.device, self.accelerator.autocast)
+        return Labeller(model.eval(), IDENTITY, self.accelerator.device)
 
     def save(self) -> None:
         counts = {name: getattr(self, name) for name in _COUNTS}
@@ -434,7 +434,7 @@ def finish(config: Config, fit: Fit, records: list[str], arm: Arm, seconds: floa
     """Score the best weights on the test records, once, and write card and summary."""
     settings, run, best = config.bases, fit.run, checkpoint_path(fit.run.path)
     model, calibration = load_bases(best)
-    labeller = Labeller(model.to(fit.accelerator.device), calibration, fit.accelerator.device, fit.accelerator.autocast)
+    labeller = Labeller(model.to(fit.accelerator.device), calibration, fit.accelerator.device)
     scores = score_types(*label_records(labeller, fit.text.genome, records, settings.forward))
     metrics = {f"test/{key}": value for key, value in scores.items()} | {"val/ap": fit.best_ap}
     seed, fold = fit.seeds
