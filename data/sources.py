@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
 from data.convert import genes_from_npz, introns_from_iic
+from data.regions import JUNCTIONS, TEXTS, make_regions
 from data.variants import make_conservation, make_mfass, make_peers, make_vexseq
 from simcsp.core.errors import InputError
 
@@ -109,6 +110,11 @@ FRAME_CHECKS = Source(
     sha256="834bfcd769082e3904fcc7e5a507b5764bb700486a5cb0b23baaf269e747774a",
     requirement="frame-alignment-checks==0.0.74",
 )
+CISPLICEAI = Source(
+    "pip:cispliceai-1.2.2-py3-none-any.whl",
+    sha256="def1db5358848a19533fd387e0620fc0df79784b9e6e1cba1a045ad6678e1da7",
+    requirement="cispliceai==1.2.2",
+)
 CHR19 = {
     "Homo_sapiens.Chr19.Ensembl_91.fa.gz": "chr19.fa.gz",
     "Homo_sapiens.Chr19.Ensembl_91.gff3.gz": "chr19.gff3.gz",
@@ -134,7 +140,8 @@ class DataSet:
     """Move what was unpacked (first folder) to the layout under data/ (second); returns what the archive lacks."""
 
     build: Callable[[Path, Path], None] | None = None
-    """Make the last of `places` from the files of the set, once all are there. Given: data/, and where to write it."""
+    """Make the last of `places`, a file or folder, from the files of the set, once all are there. Given: data/, and
+    where to write it."""
 
     def key(self, source: Source) -> str:
         """What the lock calls a file of this set; an archive may serve several sets."""
@@ -260,6 +267,20 @@ def arrange_genes(found: Path, out: Path) -> list[str]:
     return []
 
 
+def is_region_file(member: PurePosixPath) -> bool:
+    return member.name in (TEXTS, JUNCTIONS)
+
+
+def arrange_regions(found: Path, out: Path) -> list[str]:
+    """Of either archive, what it has: make_regions reads both."""
+    files = [path for name in (TEXTS, JUNCTIONS) if (path := find(found, name))]
+    if not files:
+        raise InputError(f"holds neither {TEXTS} nor {JUNCTIONS}: this is another archive")
+    for path in files:
+        take(path, out / "regions-source" / path.name)
+    return []
+
+
 def need(folder: Path, name: str) -> Path:
     """A member that the set cannot do without."""
     path = find(folder, name)
@@ -363,6 +384,16 @@ DATA_SETS = {
         ("genes",),
         is_gene_table,
         arrange_genes,
+    ),
+    "regions": DataSet(
+        "3,183 regions of genes of all chromosomes, sites",
+        "62 MB, 45 of them as genes",
+        "facts; CC BY 4.0, not stated",
+        (CISPLICEAI, FRAME_CHECKS),
+        (f"regions-source/{JUNCTIONS}", f"regions-source/{TEXTS}", "regions"),
+        is_region_file,
+        arrange_regions,
+        make_regions,
     ),
     "attention": single(
         "SpliceBERT's pairs of sites for attention (hg19)",

@@ -348,6 +348,8 @@ class BasesConfig:
     ccds: list[str] = field(default_factory=list)
     """Files of `annotation` of which the transcripts of the Consensus Coding Sequence set are learnt; sites of their
     other transcripts alone are left out of the loss."""
+    doubtful: list[str] = field(default_factory=list)
+    """More annotation of the records, whose sites are left out of the loss where `annotation` has not got them."""
     grafts: list[str] = field(default_factory=list)
     """FASTA files, of `fasta`, of records that are one intron each with some bases of both exons, which stands in the
     place of the genome's own in half of the stretches about a site."""

@@ -53,6 +53,8 @@ def read_genome(settings: BasesConfig, cache: str) -> Genome:
     """
     store = open_store(settings.fasta, cache)
     rows: dict[str, dict[tuple[int, int], int]] = {record.name: {} for record in store.records}
+    for path in settings.doubtful:
+        _add_sites(rows, read_truth(path, store), doubtful=True)
     for path in settings.annotation:
         if path in settings.ccds:
             _add_sites(rows, read_truth(path, store), doubtful=True)

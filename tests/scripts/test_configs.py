@@ -97,7 +97,7 @@ def toy(path: Path, folder: Path, data: Path) -> Path:
     if "bases" in values:
         values["bases"] |= {"fasta": values["data"]["fasta"], "annotation": values["data"]["annotation"]}
         values["bases"] |= {"parts": [["tiny1"], ["tiny2"]], "ignore": [], "tile": 20, "tiles": 3, "dilations": [1]}
-        values["bases"] |= {"steps": 2, "stretches": 4, "ccds": [], "grafts": []}
+        values["bases"] |= {"steps": 2, "stretches": 4, "ccds": [], "grafts": [], "doubtful": []}
         values["data"] |= {"annotation": [], "scorer": "pwm"}
     for stage in ("mlm", "pretrain"):
         if values.get(stage, {"steps": stage == "pretrain"}).get("steps", 12656):

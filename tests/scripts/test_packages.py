@@ -5,6 +5,7 @@ import gzip
 import hashlib
 import io
 import json
+import pickle
 import subprocess
 import sys
 import tarfile
@@ -15,13 +16,14 @@ import numpy as np
 import pytest
 from conftest import ROOT, refusal
 
-from data import convert, fetch, sources, variants
+from data import convert, fetch, regions, sources, variants
 from simcsp.core.errors import InputError
 from simcsp.text.annotation import introns, read_annotation
 from simcsp.text.fasta import fasta_pieces
 from utils.script import run_script
 
 INTRON_ROW = "HomSap-G1@T1-intron_1(4);[i]\t0.0\tACGTC\tGTAAGT/.../TTCAG\tGGCAT\n"
+REGION = {(("chr2", 100, 200, "+"), 2, 4): np.array([0, 1, 2, 3, 0, 0, 2])}
 
 
 def gene(bases, sites):
@@ -47,7 +49,7 @@ def genes_archive(path):
 
 @pytest.fixture
 def index(tmp_path, monkeypatch):
-    """A folder that pip finds packages in, with a wheel of chr19 and a source distribution of genes."""
+    """A folder that pip finds packages in: wheels of chr19 and of junctions, a source distribution of genes."""
     folder = tmp_path / "index"
     folder.mkdir()
     with zipfile.ZipFile(folder / "intronic-3.0.0-py3-none-any.whl", "w") as wheel:
@@ -64,6 +66,7 @@ def index(tmp_path, monkeypatch):
         "setup.py": f"open({str(tmp_path / 'ran')!r}, 'w')\nimport setuptools\nsetuptools.setup()\n".encode(),
         "src/data/relevant_validation_genes.npz": (tmp_path / "genes.npz").read_bytes(),
         "src/data/relevant_validation_genes_transcript_coords.json": places.encode(),
+        f"src/data/{regions.TEXTS}": gzip.compress(pickle.dumps({"gene_sequences": REGION})),
     }
     with tarfile.open(folder / "frame_alignment_checks-0.0.74.tar.gz", "w:gz") as sdist:
         for name, content in files.items():
@@ -73,11 +76,19 @@ def index(tmp_path, monkeypatch):
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
     monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
-    for name in ("chr19", "introns", "genes"):
+    with zipfile.ZipFile(folder / "cispliceai-1.2.2-py3-none-any.whl", "w") as wheel:
+        wheel.writestr(f"x/data/{regions.JUNCTIONS}", "chr,strand,jn_start,jn_end\nchr2,+,102,\n")
+        wheel.writestr(
+            "cispliceai-1.2.2.dist-info/METADATA", "Metadata-Version: 2.1\nName: cispliceai\nVersion: 1.2.2\n"
+        )
+        wheel.writestr("cispliceai-1.2.2.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+        wheel.writestr("cispliceai-1.2.2.dist-info/RECORD", "")
+    for name in ("chr19", "introns", "genes", "regions"):
         data_set = sources.DATA_SETS[name]
-        content = (folder / data_set.sources[0].name).read_bytes()
-        pinned = replace(data_set.sources[0], sha256=hashlib.sha256(content).hexdigest())
-        monkeypatch.setitem(sources.DATA_SETS, name, replace(data_set, sources=(pinned,)))
+        files = [(folder / source.name).read_bytes() for source in data_set.sources]
+        hashes = [hashlib.sha256(content).hexdigest() for content in files]
+        pinned = tuple(replace(source, sha256=sha256) for source, sha256 in zip(data_set.sources, hashes))
+        monkeypatch.setitem(sources.DATA_SETS, name, replace(data_set, sources=pinned))
     return folder
 
 
@@ -88,19 +99,21 @@ def get(call, tmp_path):
 
 def test_members_of_packages_arrive_and_no_code_of_theirs_runs(index, get, tmp_path, capsys):
     data = tmp_path / "data"
-    get("chr19", "introns", "genes")
+    get("chr19", "introns", "genes", "regions")
     assert gzip.decompress((data / "chr19.fa.gz").read_bytes()) == b">19\nACGT\n"
     assert {path.name for path in (data / "introns").iterdir()} == {
         f"{name}.{kind}" for name in ("human", "multispecies") for kind in ("fa", "gtf")
     }
     assert (data / "genes/chr3.fa").read_text().startswith(">TWO\n")
+    assert (data / "regions/human.fa").read_text() == ">chr2:101-107\nNACGTAAGN\n"
+    assert (data / "regions/human.tsv").read_text().splitlines()[1:] == ["chr2:101-107\t3\t8\t+"]
     assert not (tmp_path / "ran").exists()  # setup.py of the source distribution
     assert not [path for path in (data / "downloads").iterdir() if path.name.startswith(".pip-")]
     for path in index.iterdir():
         path.unlink()
     capsys.readouterr()
-    get("chr19", "introns", "genes")
-    assert capsys.readouterr().out.count("already here") == 3
+    get("chr19", "introns", "genes", "regions")
+    assert capsys.readouterr().out.count("already here") == 5
 
 
 def test_check_counts_records_and_introns(index, get, capsys):

@@ -380,6 +380,10 @@ def test_sites_of_transcripts_outside_the_ccds_set_are_not_learnt(annotated, tmp
     config = BasesConfig(fasta=[str(annotated[0])], annotation=[str(gtf)], ccds=[str(gtf)])
     labels = read_genome(config, tmp_path).labels("c", 0, 3000, 0)
     assert [labels[148], labels[399], labels[499]] == [2, 1, UNLABELLED] and (labels != 0).sum() == 3
+    table = tmp_path / "doubtful.tsv"
+    table.write_text("c\t149\t399\t+\nc\t700\t800\t+\n")  # the first is annotated
+    labels = read_genome(dataclasses.replace(config, doubtful=[str(table)]), tmp_path).labels("c", 0, 3000, 0)
+    assert [labels[148], labels[399], labels[699], labels[800]] == [2, 1, UNLABELLED, UNLABELLED]
 
 
 @pytest.mark.parametrize(
