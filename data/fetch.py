@@ -3,7 +3,7 @@
 
     python data/fetch.py list                       # what there is, its size and licence, and whether it is here
     python data/fetch.py list hg19                  # the URLs of one, and where its files go by hand
-    python data/fetch.py chr19 introns genes regions  # real human DNA, through pip; status 3 where it reaches no index
+    python data/fetch.py chr19 introns genes regions   # real human DNA, through pip; status 3 where it reaches no index
     python data/fetch.py splicebert spliceator hg19 hg38
     python data/fetch.py check spliceator           # rows, classes, duplicates of what has arrived
     python data/fetch.py check genes                # records, introns, and how many of these are GT-AG

@@ -68,7 +68,7 @@ case ${1-} in
         "$PYTHON" pretrain.py "configs/$1.yaml"
         ;;
     bases)
-        "$PYTHON" data/fetch.py chr19 genes introns
+        "$PYTHON" data/fetch.py chr19 genes regions introns
         "$PYTHON" finetune.py configs/small-bases.yaml
         ;;
     splicebert)

@@ -111,7 +111,8 @@ def open_job(config: Config, genome: Genome, arm: Arm, seed: int, fold: int, dev
     kept = {key: values[key] for key in CONFIG_SECTIONS}
     kept["finetune"] = {"task": "bases", "arms": [arm.name], "seeds": [seed], "folds": [fold]}
     kept["data"] = {"spliceator": config.data.spliceator}
-    inputs = {"genome": genome.store.sha256, "annotation": content_hashes(config.bases.annotation)}
+    annotation = [*config.bases.annotation, *config.bases.doubtful]
+    inputs = {"genome": genome.store.sha256, "annotation": content_hashes(annotation)}
     start = None if arm.source is None else arm.source.source
     if start is not None:
         inputs["start checkpoint"] = sha256_folder(resolve_source(start))
