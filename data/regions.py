@@ -30,6 +30,17 @@ _SAFE = {
     ("numpy.core.multiarray", "_reconstruct"): _RECONSTRUCT,
     ("numpy._core.multiarray", "_reconstruct"): _RECONSTRUCT,  # as numpy 2 calls it
 }
+_OTHER_FILE = (
+    pickle.UnpicklingError,
+    EOFError,
+    OSError,
+    zlib.error,
+    AttributeError,
+    LookupError,
+    TypeError,
+    ValueError,
+)
+"""What reading something else than the published file can raise."""
 
 
 class Region(NamedTuple):
@@ -117,7 +128,7 @@ def _read_texts(path: Path) -> tuple[list[Region], dict[str, list[Site]]]:
             known = np.flatnonzero(bases < _N)
             regions.append(Region(chrom, start + int(known[0]), bases[known[0] : known[-1] + 1]))
             poison.setdefault(chrom, set()).update([Site(ends[0], strand, False), Site(ends[1], strand, True)])
-    except (pickle.UnpicklingError, EOFError, zlib.error, OSError, LookupError, TypeError, ValueError) as error:
+    except _OTHER_FILE as error:
         raise InputError(f"{path}: not the genes of poison exons that this reads ({error})") from None
     return regions, {chrom: sorted(sites) for chrom, sites in poison.items()}
 

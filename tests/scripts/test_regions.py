@@ -77,6 +77,7 @@ def test_records_apart_stay_apart_and_only_their_own_sites_are_listed(tmp_path):
         (None, SITES.replace("jn_start", "x").replace("54", "5x"), "line 3: '5x' is no list of places"),
         ({"genes": {}}, SITES, "not the genes of poison exons"),
         ({"gene_sequences": {("chr2", 1, 2): np.zeros(3)}}, SITES, "not the genes of poison exons"),
+        ({"gene_sequences": [1]}, SITES, "not the genes of poison exons"),
         ({"gene_sequences": {1: pickle.Unpickler}}, SITES, "it names _pickle.Unpickler"),
     ],
 )
