@@ -449,7 +449,8 @@ def finish(config: Config, fit: Fit, records: list[str], arm: Arm, seconds: floa
     write_card(best, name, start, data, tested, metrics)
     run.finish({**sizes, "parameters": parameters, "seconds": seconds, "metrics": metrics}, sizes)
     shown = "  ".join(f"{kind} AP {scores[f'ap_{kind}']:.4f} top-k {scores[f'topk_{kind}']:.4f}" for kind in TYPES)
-    run.log(f"{sizes['arm']:<10} seed {seed} fold {fold:02d}  {shown}")
+    of_seed = f"  pre-training seed {arm.pretrain_seed}" if arm.several else ""
+    run.log(f"{arm.name:<10} seed {seed} fold {fold:02d}{of_seed}  {shown}")
 
 
 def build_model(settings: BasesConfig, source: ModelConfig | None, fresh: bool, seed: int, fold: int) -> BaseClassifier:

@@ -254,12 +254,14 @@ def test_training_learns_selects_and_resumes_bit_for_bit(arm, annotated, call, t
         assert (one / "checkpoints/best/model.safetensors").is_file()
 
 
-def test_an_arm_of_several_pretraining_seeds_is_a_fit_each(annotated, tmp_path, monkeypatch):
+def test_an_arm_of_several_pretraining_seeds_is_a_fit_each(annotated, tmp_path, monkeypatch, capsys):
     config = load_config([str(config_file(tmp_path, annotated, steps=1, eval_steps=1))])
     monkeypatch.setattr(training, "resolve_arms", lambda _: [Arm("cnn", None, seed, True) for seed in (0, 3)])
     rows = training.run_bases(config, StopSignal())
     assert list(rows) == ["cnn:pretrain0 seed 0 fold 0", "cnn:pretrain3 seed 0 fold 0"]
     assert [fit_key(folder).model for folder in finished_fits(config.folder)] == ["cnn:pretrain0", "cnn:pretrain3"]
+    lines = [line for line in capsys.readouterr().out.splitlines() if "donor AP" in line]
+    assert [line.split("pre-training seed ")[1][0] for line in lines] == ["0", "3"]
 
 
 def test_stretches_keep_to_the_margin(annotated, tmp_path):
