@@ -196,18 +196,18 @@ FAULTS = """
 import resource, torch
 from simcsp.core.device import keep_freed_memory
 keep_freed_memory()
-torch.ones(20_000_000)  # 19,531 pages, which may later find another place once
-before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(10):
+torch.ones(20_000_000)
+faults = []
+for _ in range(10):  # the fewest: a round may find another place, or its pages taken away by the kernel
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     torch.ones(20_000_000)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+    faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+print(min(faults))
 """
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc")
-@pytest.mark.parametrize(
-    "chosen, pages", [({}, (0, 40_000)), ({"MALLOC_MMAP_THRESHOLD_": "1000000"}, (50_000, 400_000))]
-)
+@pytest.mark.parametrize("chosen, pages", [({}, (0, 50)), ({"MALLOC_MMAP_THRESHOLD_": "1000000"}, (1000, 40_000))])
 def test_freed_memory_is_kept_unless_the_environment_says_otherwise(chosen, pages):
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_"))}
     command = [sys.executable, "-c", FAULTS]
