@@ -7,13 +7,13 @@ import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
 from simcsp.core.errors import InputError
 
-_LETTERS = np.frombuffer(b"ACGTN", np.uint8)
+LETTERS = np.frombuffer(b"ACGTN", np.uint8)
 _LINE = 100  # bases per line of FASTA
 _TABLE = "record chrom strand hg19_start hg19_end hg38_start hg38_end transcript length introns".split()
 _GAP = 100 * "N"  # for bases that are left out, as NCBI writes a gap of unknown length
@@ -81,7 +81,7 @@ def introns_from_iic(table: Path, out: Path) -> None:
 
 def _letters(bases: np.ndarray) -> bytes:
     """One-hot [length, 4] -> letters; a row of zeros is N."""
-    return _LETTERS[np.where(bases.any(1), bases.argmax(1), 4)].tobytes()
+    return LETTERS[np.where(bases.any(1), bases.argmax(1), 4)].tobytes()
 
 
 def _exons(labels: np.ndarray, where: str) -> np.ndarray:
@@ -97,12 +97,16 @@ def _exons(labels: np.ndarray, where: str) -> np.ndarray:
     return exons
 
 
+def write_record(fasta: BinaryIO, name: str, letters: bytes) -> None:
+    """A record of a FASTA file."""
+    fasta.write(b">" + name.encode() + b"\n")
+    fasta.writelines(letters[start : start + _LINE] + b"\n" for start in range(0, len(letters), _LINE))
+
+
 def _write(genes: Iterable[Gene], out: Path) -> None:
     with open(f"{out}.fa", "wb") as fasta, open(f"{out}.gtf", "w", encoding="utf-8") as gtf:
         for gene in genes:
-            fasta.write(b">" + gene.name.encode() + b"\n")
-            for start in range(0, len(gene.bases), _LINE):
-                fasta.write(gene.bases[start : start + _LINE] + b"\n")
+            write_record(fasta, gene.name, gene.bases)
             for start, end in gene.exons.tolist():
                 ids = f'gene_id "{gene.gene}"; transcript_id "{gene.transcript}";'
                 gtf.write(f"{gene.name}\tdata\texon\t{start + 1}\t{end}\t.\t+\t.\t{ids}\n")

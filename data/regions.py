@@ -16,13 +16,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from data.convert import LETTERS, write_record
 from simcsp.core.errors import InputError
 
 TEXTS, JUNCTIONS = "poison_exon_genes.pkl.gz", "grch38.csv"
-_LETTERS = np.frombuffer(b"ACGTN", np.uint8)
 _A, _C, _G, _T, _N = range(5)
-_USUAL = 0.9  # share of GT and AG: 99.0 % of the published files, 6 % by chance
-_LINE = 80  # bases per line of FASTA
+_USUAL = 0.9  # share of GT and AG: 99.2 % of the published files, 6 % by chance
 _RECONSTRUCT = np.empty(0).__reduce__()[0]
 _SAFE = {
     ("numpy", "ndarray"): np.ndarray,
@@ -94,9 +93,7 @@ def make_regions(folder: Path, out: Path) -> None:
         sites.write(header)
         poison_sites.write(header)
         for region in regions:
-            letters = b"N" + _LETTERS[region.bases].tobytes() + b"N"
-            fasta.write(b">" + region.name.encode() + b"\n")
-            fasta.writelines(letters[start : start + _LINE] + b"\n" for start in range(0, len(letters), _LINE))
+            write_record(fasta, region.name, b"N" + LETTERS[region.bases].tobytes() + b"N")
             sites.writelines(_row(region, site) for site in _within(region, annotated))
             poison_sites.writelines(_row(region, site) for site in _within(region, poison))
 
