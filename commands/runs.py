@@ -100,16 +100,16 @@ def show_report(runs: list[Path], words: list[str]) -> None:
     parser.add_argument("--compare", nargs=2, action="append", default=[], metavar=("ARM", "REFERENCE"))
     asked, words = parser.read(words)
     configs = [_run_config(run, words) for run in runs]
-    tasks = [{fit_key(folder).site == BASES for folder in finished_fits(run)} for run in runs]
-    of_bases = [run for run, task in zip(runs, tasks) if True in task]
-    if len(runs) > 1 and of_bases:
-        raise InputError(f"{of_bases[0]} is of finetune.task bases, which report shows one run at a time")
-    if tasks[0] != {True}:
-        print(write_report(*configs, out=asked.out, described=asked.compare), flush=True)
+    sites = {config.folder: {fit_key(fit).site for fit in finished_fits(config.folder)} for config in configs}
+    of_bases = [config for config in configs if BASES in sites[config.folder]]
+    of_windows = [config for config in configs if sites[config.folder] != {BASES}]
+    if of_windows:
+        print(write_report(*of_windows, out=asked.out, described=asked.compare), flush=True)
     elif asked.compare:
         raise InputError("--compare: every base has one table of arms, without pairs that are asked for")
     if of_bases:
-        print(write_bases_report(configs[0], out=asked.out), flush=True)
+        out = asked.out / BASES if asked.out is not None and of_windows else asked.out
+        print(write_bases_report(*of_bases, out=out), flush=True)
 
 
 def _run_config(run: Path, words: list[str]) -> Config:

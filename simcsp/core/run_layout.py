@@ -59,7 +59,6 @@ SCORED_CORPUS = "corpus.npz"  # of splice_enriched: every window with its score 
 OVERLAP = "overlap.json"
 FLOOR_CURVES = "floors"
 REPORT = "report"
-BASES_REPORT = "report/bases"  # a run may have fits of windows too
 REPORT_TEXT = "report.md"
 REPORT_TABLE = "summary.csv"
 REPORT_CONTRASTS = "contrasts.csv"

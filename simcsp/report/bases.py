@@ -13,11 +13,11 @@ from simcsp.core.config_file import read_saved
 from simcsp.core.errors import InputError
 from simcsp.core.files import read_json, write_text
 from simcsp.core.provenance import REMEDY, seal
-from simcsp.core.run_layout import BASES_REPORT, CONFIG, ENVIRONMENT, REPORT_CONTRASTS, REPORT_TABLE, REPORT_TEXT
+from simcsp.core.run_layout import BASES, CONFIG, ENVIRONMENT, REPORT_CONTRASTS, REPORT_TABLE, REPORT_TEXT
 from simcsp.labels.bases import fold_records
 from simcsp.metrics.pooling import check_fits
 from simcsp.report.caveats import missing_folds, unbeaten_floors
-from simcsp.report.collect import FIT, Comparison, fit_values, fold_summaries
+from simcsp.report.collect import FIT, Comparison, default_folder, fit_values, fold_summaries, label_runs, name_arms
 from simcsp.report.page import REFERENCES, contrast_table, number, opening, to_html, with_interval, with_sd
 from simcsp.report.plots import difference_plot, plt, save_figure, score_plot
 from simcsp.report.table import aligned, code, markdown_table, plain
@@ -36,6 +36,7 @@ from simcsp.report.verdict import (
 from simcsp.text.store import open_store
 
 DATASET = "genome"
+_NO_PREDICTIONS = pd.DataFrame(columns=["arm", *FIT, "probability"])
 _SCORES = {"topk": "top-k", "recall": "recall at 10 % false discovery"}
 HOW_TO_READ = """\
 Scores over all bases of both strands of the held-out records, except N; mean ± sd over n folds and seeds. AP: average
@@ -46,13 +47,17 @@ folds, and the interval covers both; with one fold only the test over seeds is m
 secondary comparisons [2]; `cnn` (no encoder), fresh weights and controls are described, not tested."""
 
 
-def write_bases_report(config: Config, out: Path | None = None) -> str:
-    """Compare the arms of a run from its finished folds of finetune.task bases; returns the text for the terminal.
+def write_bases_report(config: Config, *more: Config, out: Path | None = None) -> str:
+    """Compare the arms of a run, or of several, from the finished folds of finetune.task bases; returns the text for
+    the terminal.
 
-    Writes summary.csv, contrasts.csv, report.md and report.html to `out`, by default RUN/report/bases.
+    Writes summary.csv, contrasts.csv, report.md and report.html to `out`, by default RUN/report/bases, and
+    runs/<a>+<b>/report/bases for several.
     Raises InputError where no such fold is finished, and where folds cannot be paired.
     """
-    comparison, out = collect_bases(config), out or config.folder / BASES_REPORT
+    runs = label_runs([config, *more])
+    comparison, out = collect_bases(runs), out or default_folder([config, *more]) / BASES
+    title, where = " + ".join(runs), " + ".join(str(one.folder) for one in runs.values())
     contrasts = find_contrasts(comparison)
     table = add_adjusted(compare(comparison.scores, smallest_effect(comparison)), contrasts, 0)
     table = table.assign(dataset=DATASET)[list(COLUMNS)]
@@ -61,42 +66,47 @@ def write_bases_report(config: Config, out: Path | None = None) -> str:
     tested = contrast_rows(contrasts)
     write_text(out / REPORT_TABLE, table.to_csv(index=False, float_format="%.6g"))
     write_text(out / REPORT_CONTRASTS, tested.to_csv(index=False, float_format="%.6g"))
-    figures = draw(comparison, tested.dropna(subset="low"), config.folder.name, out)
-    text = to_markdown(config.folder.name, table, contrasts, verdict, caveats, figures)
+    figures = draw(comparison, tested.dropna(subset="low"), title, out)
+    text = to_markdown(title, table, contrasts, verdict, caveats, figures)
     write_text(out / REPORT_TEXT, text)
-    write_text(out / "report.html", to_html(config.folder.name, text, out, supported=verdict.supported))
+    write_text(out / "report.html", to_html(title, text, out, supported=verdict.supported))
     seal(out, {}, [out / REPORT_TABLE, out / REPORT_CONTRASTS, out / REPORT_TEXT])
-    lines = [f"\n{config.folder}, every base (mean ± sd over folds and seeds)"]
+    lines = [f"\n{where}, every base (mean ± sd over folds and seeds)"]
     lines += aligned([[cell.strip("`") for cell in row[:5]] for row in _cells(table)])
     lines += ["", verdict.headline, *(f"  {sentence}" for sentence in verdict.details)]
     lines += [f"warning: {sentence.replace('`', '')}" for sentence in caveats]
     return "\n".join([*lines, f"report: {out}/report.html, {out}/summary.csv"])
 
 
-def collect_bases(config: Config) -> Comparison:
-    """The finished folds of bases of a run, without predictions, which such folds do not keep."""
-    rows, kept = [], {}
+def collect_bases(runs: dict[str, Config]) -> Comparison:
+    """The finished folds of bases of all runs, without predictions, which such folds do not keep."""
+    tested: dict[Path, tuple[Any, ...]] = {}
+    folds = {run: (_scores_of(config, tested), _NO_PREDICTIONS) for run, config in runs.items()}
+    first = next(iter(tested))
+    if other := next((path for path in tested if tested[path] != tested[first]), None):
+        raise InputError(f"{first} and {other} are of different genomes or bases.parts: they cannot be paired")
+    return name_arms(runs, folds, "bases")
+
+
+def _scores_of(config: Config, tested: dict[Path, tuple[Any, ...]]) -> pd.DataFrame:
+    """The columns of a Comparison's scores, without run; what each fold is tested on is added to `tested`."""
+    rows, fits = [], []
     store = open_store(config.bases.fasta, config.data.cache)
     sizes = {record.name: record.length for record in store.records}
     for path, summary in fold_summaries(config.folder, "bases"):
-        kept[path] = _what_is_tested(path)
+        fits.append(path)
+        tested[path] = _what_is_tested(path)
         parts = fold_records(config.bases, store, summary["fold"])
         bases = {part: sum(sizes[name] for name in names) for part, names in parts.items()}
-        job = {"run": config.folder.name, "arm": summary["arm"], **fit_values(summary), "hit_limit": False}
+        job = {"arm": summary["arm"], **fit_values(summary), "hit_limit": False}
         job |= {"ratio": bases["test"] / bases["train"], "val": bases["val"]}
         rows += [{**job, "metric": key, "value": value} for key, value in summary["metrics"].items()]
     if not rows:
         raise InputError(f"{config.folder}/finetune contains no finished fold of bases: run finetune.sh first")
-    check_fits(config.folder, list(kept))
-    first = next(iter(kept))
-    if other := next((path for path in kept if kept[path] != kept[first]), None):
-        raise InputError(f"{first} and {other} are of different genomes or bases.parts: they cannot be paired")
+    check_fits(config.folder, fits)
     scores = pd.DataFrame(rows)
     position = {arm: i for i, arm in enumerate(dict.fromkeys([*ARMS, *scores["arm"]]))}
-    scores = scores.sort_values("arm", key=lambda arms: arms.map(position), kind="stable", ignore_index=True)
-    predictions = pd.DataFrame(columns=["run", "arm", *FIT, "probability"])
-    names = {(config.folder.name, arm): arm for arm in scores["arm"].unique()}
-    return Comparison({config.folder.name: config}, scores, predictions, names)
+    return scores.sort_values("arm", key=lambda arms: arms.map(position), kind="stable", ignore_index=True)
 
 
 def _what_is_tested(fold: Path) -> tuple[Any, ...]:

@@ -22,6 +22,7 @@ from simcsp.metrics.pooling import check_fits, check_stages
 from simcsp.metrics.scores import TEST_TO_TRAIN
 
 CROSS_VALIDATION = "spliceator"  # the dataset of the test folds
+_LONGEST_NAME = 120  # of a folder that joins the names of several runs
 FIT = ["site", "pretrain_seed", "train_windows", "draw", "seed", "fold"]
 """What tells the fits of an arm apart. pretrain_seed: -1 where an arm comes from no pre-training of several seeds;
 train_windows: 0 for all of a fold, else a stratified draw of so many, the draw-th of them."""
@@ -58,6 +59,16 @@ def label_runs(configs: list[Config]) -> dict[str, Config]:
             raise InputError(f"{config.folder} is given twice: name each run once")
     names = [folder.name for folder in folders]
     return {name if names.count(name) == 1 else str(config.folder): config for name, config in zip(names, configs)}
+
+
+def default_folder(configs: list[Config]) -> Path:
+    """RUN/report, or runs/<a>+<b>/report beside the first of several runs."""
+    if len(configs) == 1:
+        return configs[0].folder / layout.REPORT
+    name = "+".join(config.folder.name for config in configs)
+    if len(name) > _LONGEST_NAME:
+        raise InputError(f"{len(configs)} run names joined are too long for a folder: name one with --out FOLDER")
+    return configs[0].folder.parent / name / layout.REPORT
 
 
 def fold_summaries(folder: Path, task: str = "windows") -> Iterator[tuple[Path, dict[str, Any]]]:
@@ -126,55 +137,59 @@ def _data_hash(fold: Path) -> str:
 def merge(runs: dict[str, Config]) -> Comparison:
     """The folds of all runs, which must be of the same windows and folds.
 
-    An arm keeps its name where no earlier run has one of that name; what differs from it is called run:arm; the same
-    arm again (equal predictions; or other folds of the same checkpoint and settings) is counted once.
     Raises InputError where folds cannot be paired, with the difference named.
+    """
+    folds = {run: collect_folds(config.folder) for run, config in runs.items()}
+    check_pairable(runs, {run: predictions for run, (_, predictions) in folds.items()})
+    return name_arms(runs, folds)
+
+
+def name_arms(
+    runs: dict[str, Config], folds: Mapping[str, tuple[pd.DataFrame, pd.DataFrame]], task: str = "windows"
+) -> Comparison:
+    """The (scores, predictions) of folds that can be paired, under names that tell arms of several runs apart.
+
+    An arm keeps its name where no earlier run has one of that name; what differs from it is called run:arm; the same
+    arm again (equal scores; or other folds of the same checkpoint and settings) is counted once.
     """
     for config in runs.values():
         check_stages(config.folder)
-    folds = {run: collect_folds(config.folder) for run, config in runs.items()}
-    check_pairable(runs, {run: predictions for run, (_, predictions) in folds.items()})
     names: dict[tuple[str, str], str] = {}
     scores: dict[str, list[pd.DataFrame]] = {}
-    predictions: dict[str, list[pd.DataFrame]] = {}
-    for run, (of_run, predicted) in folds.items():
-        for arm in dict.fromkeys(of_run["arm"]):
-            arm_scores = of_run[of_run["arm"] == arm].assign(run=run)
-            arm_predictions = predicted[predicted["arm"] == arm].assign(run=run)
+    predictions: list[pd.DataFrame] = []
+    for run, tables in folds.items():
+        for arm in dict.fromkeys(tables[0]["arm"]):
+            arm_scores, arm_predictions = (table[table["arm"] == arm].assign(run=run) for table in tables)
             name = arm
-            if arm in predictions:
-                before = pd.concat(predictions[arm])
-                if _same_arm(runs, before, arm_predictions, arm):
+            if arm in scores:
+                before = pd.concat(scores[arm])
+                if _same_arm(runs, before, arm_scores, arm, task):
                     arm_scores, arm_predictions = (_new_jobs(table, before) for table in (arm_scores, arm_predictions))
                 else:
                     name = f"{run}:{arm}"
             names[run, arm] = name
             scores.setdefault(name, []).append(arm_scores.assign(arm=name))
-            predictions.setdefault(name, []).append(arm_predictions.assign(arm=name))
-    return Comparison(runs, _joined(scores), _joined(predictions), names)
+            predictions.append(arm_predictions.assign(arm=name))
+    together = pd.concat(sum(scores.values(), []), ignore_index=True)
+    return Comparison(runs, together, pd.concat(predictions, ignore_index=True), names)
 
 
-def _joined(tables: Mapping[str, list[pd.DataFrame]]) -> pd.DataFrame:
-    return pd.concat(sum(tables.values(), []), ignore_index=True)
-
-
-def _same_arm(runs: Mapping[str, Config], before: pd.DataFrame, after: pd.DataFrame, arm: str) -> bool:
-    """Whether two runs' predictions for their folds of `arm` come from the same model."""
-    both = before.merge(after, on=[*FIT, "window"], suffixes=("", "_after"))
+def _same_arm(runs: Mapping[str, Config], before: pd.DataFrame, after: pd.DataFrame, arm: str, task: str) -> bool:
+    """Whether two runs' scores of their folds of `arm` come from the same model."""
+    both = before.merge(after, on=[*FIT, "metric"], suffixes=("", "_after"))
     if len(both):
-        return bool((both["probability"] == both["probability_after"]).all())
+        return bool((both["value"] == both["value_after"]).all())
     folders = [runs[table["run"].iloc[0]].folder for table in (before, after)]
     seeds = [set(table["pretrain_seed"]) for table in (before, after)]
     if not seeds[0] & seeds[1] and min(seeds[0] | seeds[1]) >= 0:  # the same pre-training under other seeds
-        return _settings_of(folders[0], arm) == _settings_of(folders[1], arm)
-    origins = [_origin(folder, arm) for folder in folders]
-    return origins[0] == origins[1]
+        return _settings_of(folders[0], arm, task) == _settings_of(folders[1], arm, task)
+    return _origin(folders[0], arm, task) == _origin(folders[1], arm, task)
 
 
-def _settings_of(run: Path, arm: str) -> tuple[dict[str, Any], ...]:
+def _settings_of(run: Path, arm: str, task: str) -> tuple[dict[str, Any], ...]:
     settings = flatten(_saved_stage(run, layout.checkpoint_of(arm)[0]))
     skipped = (*BOOKKEEPING, "seed", "pretrain.seeds", "model.source")
-    both = _origin(run, arm)[1], settings
+    both = _origin(run, arm, task)[1], settings
     return tuple({key: value for key, value in each.items() if not key.startswith(skipped)} for each in both)
 
 
@@ -189,9 +204,9 @@ def _saved_stage(run: Path, stage: str) -> dict[str, Any]:
     return read_saved(saved[0]) if saved else {}
 
 
-def _origin(run: Path, arm: str) -> tuple[dict[str, str], dict[str, Any]]:
+def _origin(run: Path, arm: str, task: str) -> tuple[dict[str, str], dict[str, Any]]:
     """What an arm's first fold was made from: hashes of its inputs, and its settings."""
-    fold = next(path for path, summary in fold_summaries(run) if summary["arm"] == arm)
+    fold = next(path for path, summary in fold_summaries(run, task) if summary["arm"] == arm)
     settings = flatten(read_saved(fold / layout.CONFIG))
     kept = {key: value for key, value in settings.items() if not key.startswith((*BOOKKEEPING, "model.source"))}
     return read_json(fold / layout.ENVIRONMENT, REMEDY)["inputs"], kept

@@ -16,7 +16,6 @@ from tqdm import tqdm
 from simcsp.core import run_layout as layout
 from simcsp.core.arms import BASELINE, CONTROL, FLOORS, PROXIES
 from simcsp.core.config import Config
-from simcsp.core.errors import InputError
 from simcsp.core.files import read_json, write_text
 from simcsp.core.provenance import seal
 from simcsp.core.run_folder import read_metrics
@@ -30,6 +29,7 @@ from simcsp.report.collect import (
     REMEDY,
     Comparison,
     benchmark_values,
+    default_folder,
     fold_summaries,
     label_runs,
     main_size,
@@ -67,7 +67,6 @@ from simcsp.text.sites import SITES
 from simcsp.training.tensorboard import show_arm, show_file
 
 PROXY_KEYS = {f"val/{proxy}" for proxy in PROXIES}
-_LONGEST_NAME = 120  # of a folder that joins the names of several runs
 
 
 def write_report(
@@ -114,16 +113,6 @@ def write_report(
             writer.add_image(f"report/{name}", plt.imread(out / f"{name}.png"), dataformats="HWC")
     where = " + ".join(str(one.folder) for one in runs.values())
     return f"{to_terminal(where, table, verdict, caveats)}\nreport: {out}/report.html, {out}/summary.csv"
-
-
-def default_folder(configs: list[Config]) -> Path:
-    """RUN/report, or runs/<a>+<b>/report beside the first of several runs."""
-    if len(configs) == 1:
-        return configs[0].folder / layout.REPORT
-    name = "+".join(config.folder.name for config in configs)
-    if len(name) > _LONGEST_NAME:
-        raise InputError(f"{len(configs)} run names joined are too long for a folder: name one with --out FOLDER")
-    return configs[0].folder.parent / name / layout.REPORT
 
 
 def pool_predictions(comparison: Comparison) -> pd.DataFrame:

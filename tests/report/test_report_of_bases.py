@@ -1,12 +1,14 @@
 """The report of finetune.task bases: verdict, table and page from the summaries of its folds."""
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
 from conftest import refusal, write_fasta
+from made_runs import make_run
 
 import evaluate
 from simcsp.core.files import write_json
@@ -20,19 +22,20 @@ KEYS = [f"{key}{kind}" for key in ("ap", "recall", "topk") for kind in ("", "_do
 
 @pytest.fixture
 def run(tmp_path):
-    """A run folder with the summaries of three folds of every arm, and {(arm, pretrain seed, fold): AP of donors}."""
-    rng, fasta = (
-        np.random.default_rng(0),
-        write_fasta(tmp_path / "g.fa", {k: "ACGT" * (n // 4) for k, n in LENGTHS.items()}),
-    )
-    bases, found = (
-        {"fasta": [str(fasta)], "annotation": [str(fasta)], "parts": [["a"], ["b"], ["c"]], "ignore": []},
-        {},
-    )
-    for arm, seeds in ARMS.items():
-        for seed in seeds or [None]:
+    return run_of_bases(tmp_path, "x")
+
+
+def run_of_bases(tmp_path, name, seeds=SEEDS, lr=1e-3):
+    """A run folder with the summaries of three folds of every arm, and {(arm, pretrain seed, fold): AP of donors}.
+    Arms without pre-training do not depend on name, seeds and lr."""
+    fasta = write_fasta(tmp_path / "g.fa", {k: "ACGT" * (n // 4) for k, n in LENGTHS.items()})
+    bases = {"fasta": [str(fasta)], "annotation": [str(fasta)], "parts": [["a"], ["b"], ["c"]], "ignore": []}
+    folder, found = tmp_path / "runs" / name, {}
+    for arm, of_pretraining in ARMS.items():
+        for seed in seeds if of_pretraining else [None]:
+            rng = np.random.default_rng([len(arm), seed or 0])
             for fold in range(FOLDS):
-                path = tmp_path / "runs/x/finetune" / arm / "bases"
+                path = folder / "finetune" / arm / "bases"
                 path = path / ("seed0" if seed is None else f"pretrain{seed}/seed0") / f"fold{fold:02d}"
                 path.mkdir(parents=True)
                 level = {"cnn": 0.3, "baseline": 0.25, "last": 0.1, "control_last": 0.2}[arm] + 0.1 * fold
@@ -41,13 +44,18 @@ def run(tmp_path):
                 job = {"arm": arm, "site": "bases", "seed": 0, "fold": fold, "metrics": metrics}
                 write_json(path / "summary.json", job | ({} if seed is None else {"pretrain_seed": seed}))
                 write_json(path / "env.json", {"inputs": {"genome": "x"}})
-                values = {"name": "x", "bases": bases, "data": {"cache": str(tmp_path / "cache")}}
-                (path / "config.yaml").write_text(yaml.safe_dump(values | {"finetune": {"task": "bases"}}))
+                values = {"name": name, "bases": bases, "data": {"cache": str(tmp_path / "cache")}}
+                (path / "config.yaml").write_text(
+                    yaml.safe_dump(values | {"finetune": {"task": "bases", "arms": [arm]}})
+                )
     for stage in ("pretrain", "control"):
-        for seed in SEEDS:
-            (tmp_path / f"runs/x/{stage}/seed{seed}").mkdir(parents=True)
-            write_json(tmp_path / f"runs/x/{stage}/seed{seed}/summary.json", {"objective": "supcon"})
-    return tmp_path / "runs/x", found
+        for seed in seeds:
+            path = folder / stage / f"seed{seed}"
+            path.mkdir(parents=True)
+            write_json(path / "summary.json", {"objective": "supcon"})
+            write_json(path / "env.json", {"inputs": {}})
+            (path / "config.yaml").write_text(yaml.safe_dump({"seed": seed, "pretrain": {"steps": 8, "lr": lr}}))
+    return folder, found
 
 
 def test_the_verdict_is_of_the_primary_contrast_over_seeds_and_over_folds(run, call, capsys, figures):
@@ -89,6 +97,31 @@ def test_one_fold_and_folds_that_do_not_belong_together_are_named(run, call, cap
     env = folder / "finetune/cnn/bases/seed0/fold00/env.json"
     env.write_text(json.dumps({"inputs": {"genome": "y"}}))
     assert "of different genomes or bases.parts" in refusal(call, capsys, evaluate, "report", folder)
-    other = folder.rename(folder.with_name("z"))
-    (folder / "finetune").mkdir(parents=True)
-    assert "bases, which report shows one run at a time" in refusal(call, capsys, evaluate, "report", other, other)
+
+
+def test_seeds_of_several_runs_are_pooled_and_other_settings_kept_apart(run, tmp_path, call, capsys):
+    folder, found = run
+    more, of_more = run_of_bases(tmp_path, "y", seeds=(3, 4))
+    apart, _ = run_of_bases(tmp_path, "z", seeds=(5, 6), lr=5e-2)
+    call(evaluate, "report", folder, more, apart)
+    assert f"{folder} + {more} + {apart}, every base" in capsys.readouterr().out
+    table = pd.read_csv(tmp_path / "runs/x+y+z/report/bases/summary.csv")
+    donors = table[table["metric"] == "test/ap_donor"].set_index("arm")
+    assert set(donors.index) == {*ARMS, "z:last", "z:control_last"}
+    counts = {"cnn": 3, "baseline": 3, "last": 15, "control_last": 15, "z:last": 6, "z:control_last": 6}
+    assert donors["n"].to_dict() == counts
+    pooled = [value for (arm, *_), value in (found | of_more).items() if arm == "last"]
+    assert donors.loc["last", "mean"] == pytest.approx(np.mean(pooled), rel=1e-4)
+
+
+def test_runs_of_windows_and_of_bases_are_reported_each_in_its_table(run, tmp_path, call, capsys, no_figures):
+    folder, _ = run
+    windows = make_run(tmp_path, "w", arms={"pwm": 1.5}).folder
+    both = make_run(tmp_path, "b", arms={"pwm": 1.5}).folder
+    shutil.copytree(folder / "finetune/cnn", both / "finetune/cnn")
+    out = tmp_path / "out"
+    call(evaluate, "report", windows, both, folder, "--out", out)
+    shown = capsys.readouterr().out
+    assert f"{windows} + {both}" in shown and f"{both} + {folder}, every base" in shown
+    assert set(pd.read_csv(out / "summary.csv")["dataset"]) == {"spliceator"}
+    assert set(pd.read_csv(out / "bases/summary.csv")["dataset"]) == {"genome"}
