@@ -340,8 +340,11 @@ class BasesConfig:
     """Tiles of a stretch of genome; the labels of its outer tiles are not learnt from."""
     stretches: PositiveInt = 8
     """Stretches of genome a step, of either strand."""
+    long_share: ClosedUnitInterval = 0.0
+    """Last share of the steps, in which stretches are twice as long and half as many: short ones have more sites, long
+    ones let the model read its whole context."""
     site_share: ClosedUnitInterval = 0.4
-    """Share of them that are drawn about a site."""
+    """Share of stretches that are drawn about a site."""
     margin: PositiveInt | None = None
     """nt about annotated sites that stretches come from, of either strand: for annotation that lacks genes, whose sites
     would be learnt as neither; null: all of the records."""

@@ -324,6 +324,14 @@ class Fit:
         return parts | ({"average": self.average} if self.average is not None else {})
 
     @property
+    def drawn(self) -> BasesConfig:
+        """The settings by which the next step's stretches are drawn: twice as long in the last `long_share`."""
+        settings = self.settings
+        if self.step < round((1 - settings.long_share) * settings.steps):
+            return settings
+        return dataclasses.replace(settings, tiles=2 * settings.tiles, stretches=settings.stretches // 2)
+
+    @property
     def labeller(self) -> Labeller:
         """The model as it is, not calibrated; in float32, since high scores tie in bfloat16."""
         model = self.model if self.average is None else self.average.module
@@ -403,7 +411,7 @@ def take_bases_step(fit: Fit) -> None:
     """One step of the optimiser and of the average; the text depends on seed, fold and step alone."""
     fit.model.train()
     loss = stretches_loss(
-        fit.model, fit.text, fit.settings, np.random.default_rng([*fit.seeds, fit.step]), fit.accelerator
+        fit.model, fit.text, fit.drawn, np.random.default_rng([*fit.seeds, fit.step]), fit.accelerator
     )
     fit.accelerator.backward(loss)
     fit.accelerator.clip_grad_norm_(fit.model.parameters(), MAX_GRAD_NORM)
