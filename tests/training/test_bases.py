@@ -222,12 +222,14 @@ def test_what_a_held_out_record_has_too_is_not_learnt_from(annotated, tmp_path):
 
 @pytest.mark.parametrize("arm", ["cnn", "fresh"])
 def test_training_learns_selects_and_resumes_bit_for_bit(arm, annotated, call, tmp_path, monkeypatch):
-    path = config_file(tmp_path, annotated, arms=[arm], steps=60 if arm == "cnn" else 20, eval_steps=10, average=0.8)
+    steps, long_share = (60, 0.75) if arm == "cnn" else (20, 0.0)  # 15 steps on short stretches, 45 on long ones
+    changes = {"steps": steps, "eval_steps": 10, "average": 0.8, "long_share": long_share}
+    path = config_file(tmp_path, annotated, arms=[arm], **changes)
     call(finetune, path, "--name", "whole")
     stop, count, loss_of = StopSignal(), [], training.stretches_loss
 
     def stops_at_15(*words):
-        count.append(1)
+        count.append((words[2].tiles, words[2].stretches))
         stop.number = signal.SIGTERM if len(count) == 15 else 0
         return loss_of(*words)
 
@@ -236,12 +238,13 @@ def test_training_learns_selects_and_resumes_bit_for_bit(arm, annotated, call, t
         training.run_bases(load_config([str(path), "--name", "stopped"]), stop)
     state = torch.load(tmp_path / f"runs/stopped/finetune/{arm}/bases/seed0/fold00/state.pt", weights_only=False)
     assert state["step"] == 15  # nothing is lost
-    monkeypatch.setattr(training, "stretches_loss", loss_of)
+    assert set(count) == {(6, 8)} and len(count) == 15
     call(finetune, path, "--name", "stopped", "--report", str(arm == "cnn").lower())
+    assert set(count[15:]) == {(12, 4) if arm == "cnn" else (6, 8)}
     assert (tmp_path / "runs/stopped/report/bases/summary.csv").is_file() == (arm == "cnn")
     one, two = (tmp_path / f"runs/{name}/finetune/{arm}/bases/seed0/fold00" for name in ("whole", "stopped"))
     first, second = (json.loads((folder / "summary.json").read_text()) for folder in (one, two))
-    assert (one / "metrics.jsonl").read_text().count("train/loss") == (60 if arm == "cnn" else 20) // 10
+    assert (one / "metrics.jsonl").read_text().count("train/loss") == steps // 10
     losses = [[row["train/loss"] for row in read_metrics(folder)] for folder in (one, two)]
     assert losses[0] == losses[1]
     assert first["metrics"] == second["metrics"] and first["best_step"] == second["best_step"]
@@ -392,6 +395,7 @@ def test_sites_of_transcripts_outside_the_ccds_set_are_not_learnt(annotated, tmp
     "changes, part",
     [
         ({"stride": 4, "coarse_dilations": [1]}, "bases.stride (4) must divide"),
+        ({"long_share": 0.5, "stretches": 5}, "bases.stretches (5) must be even"),
         ({"grafts": ["x.fa"]}, "x.fa is none of bases.fasta"),
         ({"decay_share": 2.0}, "bases.decay_share"),
         ({"parts": [["a"], ["mars"]]}, "no record 'mars'"),
