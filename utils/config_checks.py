@@ -94,7 +94,7 @@ def training_faults(config: Config, one_job: bool) -> Iterator[str]:
 
 def _finetune_faults(finetune: FinetuneConfig, data: DataConfig, one_job: bool) -> Iterator[str]:
     yield from _list_faults(finetune)
-    yield from _probe_faults(finetune)
+    yield from _probe_faults(finetune, data)
     if finetune.draws > 1 and finetune.train_windows == [None]:
         yield f"finetune.draws ({finetune.draws}): finetune.train_windows is null alone, which leaves nothing to draw"
     if finetune.select_epoch == "shared":
@@ -108,12 +108,18 @@ def _finetune_faults(finetune: FinetuneConfig, data: DataConfig, one_job: bool) 
         yield "finetune.supcon_batch_size must be at least 2: supcon compares the windows of a batch"
 
 
-def _probe_faults(finetune: FinetuneConfig) -> Iterator[str]:
+def _probe_faults(finetune: FinetuneConfig, data: DataConfig) -> Iterator[str]:
     if "probe" in finetune.stages and len(finetune.stages) > 1:
         stages = f"finetune.stages ([{', '.join(finetune.stages)}])"
         yield f"{stages}: probe stands alone, the encoder is that of the arm"
     if finetune.probe_on == "annotation" and (finetune.stages != ["probe"] or finetune.train_windows != [None]):
         yield "finetune.probe_on (annotation) uses no label: set finetune.stages to [probe] and train_windows to [null]"
+    if finetune.probe_flank is not None and finetune.stages != ["probe"]:
+        yield f"finetune.probe_flank ({finetune.probe_flank}) is of the probe: set finetune.stages to [probe]"
+    if finetune.probe_flank is not None and 2 * finetune.probe_flank > data.context:
+        yield f"finetune.probe_flank ({finetune.probe_flank}) is more than half of data.context ({data.context})"
+    if finetune.probe_layer is not None and finetune.probe_flank is None:
+        yield f"finetune.probe_layer ({finetune.probe_layer}) goes with finetune.probe_flank, which is null"
 
 
 def _shared_epoch_faults(finetune: FinetuneConfig, count: int | None) -> Iterator[str]:

@@ -253,6 +253,11 @@ class FinetuneConfig:
     probe_on: Literal["labels", "annotation"] = "labels"
     """probe: it is fitted on the training windows, or on the text's own annotated sites and decoys (data.annotation),
     which is a head that needs no label at all, as the arms annotation and annotation_linear."""
+    probe_flank: PositiveInt | None = None
+    """probe: it reads the hidden states of so many bases on either side of the site, side by side, as a weight matrix
+    reads bases; null: the pooled vector."""
+    probe_layer: NonNegativeInt | Literal["mix"] | None = None
+    """probe_flank: of which layer, 0 = embeddings, 1..n = blocks; null: the last; mix: the mean of all."""
     train_windows: list[PositiveInt | None] = field(default_factory=lambda: [None])
     """Numbers of training windows, null for all: the training part alone is cut, site types and labels at their shares;
     test parts stay whole."""

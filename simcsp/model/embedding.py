@@ -12,7 +12,7 @@ from torch import nn
 from transformers import BertModel
 
 from simcsp.core.device import forked_rng
-from simcsp.model.encoder import all_hidden_states, central_states, hidden_states, window_vectors
+from simcsp.model.encoder import MIX, all_hidden_states, central_states, hidden_states, window_vectors
 from simcsp.text.alphabet import add_special_tokens
 
 Autocast = Callable[[], AbstractContextManager]
@@ -86,11 +86,15 @@ class Encoder:
             )
         return first, second
 
-    def embed_centre(self, ids: np.ndarray, layer: int | None) -> np.ndarray:
-        """Hidden states of the two central bases, joined: float32 [n, 2 hidden]; layer: None for the last."""
+    def embed_centre(self, ids: np.ndarray, layer: int | str | None, flank: int = 1) -> np.ndarray:
+        """Hidden states of the central bases, `flank` on either side of the middle, joined: float32 [n, 2 flank hidden];
+        layer: None for the last, MIX for the mean of all."""
 
         def centres(tokens: torch.Tensor) -> torch.Tensor:
-            return central_states(hidden_states(self.bert, tokens, layer)).flatten(1)
+            if layer == MIX:
+                layers = [central_states(states, flank) for states in all_hidden_states(self.bert, tokens)]
+                return torch.stack(layers).mean(dim=0).flatten(1)
+            return central_states(hidden_states(self.bert, tokens, layer), flank).flatten(1)
 
         return read_batches(self.bert, ids, self.batch_size, centres, self.autocast)
 

@@ -245,9 +245,11 @@ def pool(states: torch.Tensor, kind: str, boundaries: torch.Tensor | None = None
     raise InputError(f"model.pooling {kind!r} is unknown: {', '.join(POOLING_KINDS)}")
 
 
-def central_states(states: torch.Tensor) -> torch.Tensor:
-    """Hidden states [batch, 2, hidden] of the two central bases, from [batch, 1 + bases + 1, hidden]."""
-    return states[:, _centre(states)]
+def central_states(states: torch.Tensor, flank: int = 1) -> torch.Tensor:
+    """Hidden states [batch, 2 flank, hidden] of so many bases on either side of the middle, from [batch, 1 + bases + 1,
+    hidden]."""
+    first = _centre(states).start + 1 - flank
+    return states[:, first : first + 2 * flank]
 
 
 def _centre(rows: torch.Tensor, boundaries: torch.Tensor | None = None) -> slice | torch.Tensor:

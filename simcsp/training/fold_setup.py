@@ -106,14 +106,19 @@ def training_tokens(setup: FoldSetup, index: torch.Tensor) -> torch.Tensor:
 
 
 def encode(setup: FoldSetup, bert: BertModel, pooling: str, ids: np.ndarray) -> np.ndarray:
-    """Pooled vectors float32 [n, hidden] of windows uint8 [n, length], in evaluation mode."""
-    batch_size, vectors = setup.config.evaluate.batch_size, []
+    """Vectors float32 [n, hidden] of windows uint8 [n, length], in evaluation mode: pooled, or those of
+    finetune.probe_flank [n, 2 flank hidden]."""
+    batch_size, vectors, settings = setup.config.evaluate.batch_size, [], setup.settings
     encoder = Encoder(bert, pooling, batch_size, setup.accelerator.autocast)
     part_size = 2 * encoded_at_once(8 * batch_size, bert.device)  # whole batches: cutting changes no vector
     for start in range(0, len(ids), part_size):
         setup.bar.set_postfix_str(f"encoded {start} of {len(ids)} windows")
         setup.stop_if_asked()
-        vectors.append(encoder.embed(ids[start : start + part_size]))
+        part = ids[start : start + part_size]
+        if settings.probe_flank is None:
+            vectors.append(encoder.embed(part))
+        else:
+            vectors.append(encoder.embed_centre(part, settings.probe_layer, settings.probe_flank))
     return np.concatenate(vectors)
 
 
