@@ -197,7 +197,7 @@ def _bases_faults(config: Config) -> Iterator[str]:
     if bases.tiles < 3:
         yield f"bases.tiles ({bases.tiles}) must be at least 3: the outer two are not learnt from"
     if bases.long_share and bases.stretches % 2:
-        yield f"bases.stretches ({bases.stretches}) must be even under bases.long_share, in which half as many are drawn"
+        yield f"bases.stretches ({bases.stretches}) must be even under bases.long_share, which halves them"
 
 
 def _network_faults(bases: BasesConfig) -> Iterator[str]:

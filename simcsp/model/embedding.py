@@ -87,8 +87,8 @@ class Encoder:
         return first, second
 
     def embed_centre(self, ids: np.ndarray, layer: int | str | None, flank: int = 1) -> np.ndarray:
-        """Hidden states of the central bases, `flank` on either side of the middle, joined: float32 [n, 2 flank hidden];
-        layer: None for the last, MIX for the mean of all."""
+        """Hidden states of the central bases, `flank` on either side of the middle, joined: float32 [n, 2 flank
+        hidden]; layer: None for the last, MIX for the mean of all."""
 
         def centres(tokens: torch.Tensor) -> torch.Tensor:
             if layer == MIX:

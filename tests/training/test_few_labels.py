@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from conftest import assert_same_run, tiny_config
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
@@ -25,6 +26,7 @@ from simcsp.metrics.benchmark import Resemblance
 from simcsp.metrics.benchmark_predictions import ask_members
 from simcsp.model.checkpoint import load_backbone
 from simcsp.model.embedding import Encoder
+from simcsp.text.alphabet import add_special_tokens
 from simcsp.training.finetuning import run_jobs
 from simcsp.training.fold import hit_limit
 from simcsp.training.probe import CS
@@ -140,14 +142,28 @@ def test_more_draws_later_leave_the_finished_ones_as_they_are(run):
     assert all((path / "predictions.csv").stat().st_mtime_ns == time for path, time in before.items())
 
 
-@pytest.mark.parametrize("share", [0.0, 0.2])
-def test_the_probe_is_a_logistic_regression_whose_c_validation_picks(run, config, start, share):
-    config = dataclasses.replace(config, finetune=dataclasses.replace(config.finetune, validation_share=share))
-    changes = {"train_windows": [40], "draws": 1, "arms": [f"mine={start}", "fresh"], "validation_share": share}
-    folder = run("probe", stages=["probe"], **changes)
-    windows, splits = load_windows(config.data, folder)
+def probed_vectors(config, start, windows, flank, layer):
+    """What a probe reads of windows: pooled, or the states of `flank` bases on either side of the middle."""
     model, pooling, _ = load_backbone(ModelConfig(source=str(start)))
-    vectors, labels = Encoder(model.bert, pooling, 64).embed(windows.crop(config.data.context)), windows.labels
+    ids = windows.crop(config.data.context)
+    if flank is None:
+        return Encoder(model.bert, pooling, 64).embed(ids)
+    with torch.no_grad():
+        tokens = torch.from_numpy(add_special_tokens(ids)).int()
+        layers = model.bert.eval()(tokens, output_hidden_states=True).hidden_states
+    states = sum(layers) / len(layers) if layer == "mix" else layers[-1 if layer is None else layer]
+    middle = 1 + config.data.context // 2  # after [CLS]
+    return states[:, middle - flank : middle + flank].reshape(len(ids), -1).numpy()
+
+
+@pytest.mark.parametrize(
+    "share, flank, layer", [(0.0, None, None), (0.2, None, None), (0.2, 3, None), (0.2, 3, 1), (0.0, 2, "mix")]
+)
+def test_the_probe_is_a_logistic_regression_whose_c_validation_picks(run, config, start, share, flank, layer):
+    changes = {"train_windows": [40], "draws": 1, "arms": [f"mine={start}", "fresh"], "validation_share": share}
+    folder = run("probe", stages=["probe"], probe_flank=flank, probe_layer=layer, **changes)
+    windows, splits = load_windows(config.data, folder)
+    vectors, labels = probed_vectors(config, start, windows, flank, layer), windows.labels
     for path in finished_fits(folder, "mine"):
         summary = summary_of(path)
         parts = splits.folds["both"][summary["fold"]]
@@ -226,6 +242,9 @@ def test_what_cannot_work_is_refused_in_one_line(run, config):
         return "; ".join(find_faults(dataclasses.replace(config, finetune=settings)))
 
     assert "probe stands alone" in fault(stages=["full", "probe"])
+    assert "probe_flank (5) is of the probe" in fault(probe_flank=5)
+    assert "more than half of data.context" in fault(stages=["probe"], probe_flank=500)
+    assert "goes with finetune.probe_flank" in fault(stages=["probe"], probe_layer=1)
     assert "null alone" in fault(draws=3)
     assert "is empty" in fault(train_windows=[])
     assert "names null more than once" in fault(train_windows=[None, None])

@@ -50,6 +50,7 @@ def test_a_probe_fitted_on_the_annotation_uses_no_label_of_any_fold(
 ):
     changes = annotation | {"finetune.arms": [f"mine={start}", "fresh"], "finetune.folds": [0, 1]}
     changes |= {"mlm.steps": 0, "pretrain.steps": 0, "finetune.stages": ["probe"], "finetune.probe_on": "annotation"}
+    changes["finetune.probe_flank"] = 2
     config = tiny_config(tmp_path, tiny_data, changes)
     assert "uses no label" in refusal(call, capsys, finetune, config, "--finetune.train_windows", "[40]")
     call(finetune, config)
