@@ -100,16 +100,21 @@ def show_report(runs: list[Path], words: list[str]) -> None:
     parser.add_argument("--compare", nargs=2, action="append", default=[], metavar=("ARM", "REFERENCE"))
     asked, words = parser.read(words)
     configs = [_run_config(run, words) for run in runs]
-    sites = {config.folder: {fit_key(fit).site for fit in finished_fits(config.folder)} for config in configs}
-    of_bases = [config for config in configs if BASES in sites[config.folder]]
-    of_windows = [config for config in configs if sites[config.folder] != {BASES}]
+    of_windows, of_bases = _by_task(configs)
+    if asked.compare and not of_windows:
+        raise InputError("--compare: every base has one table of arms, without pairs that are asked for")
     if of_windows:
         print(write_report(*of_windows, out=asked.out, described=asked.compare), flush=True)
-    elif asked.compare:
-        raise InputError("--compare: every base has one table of arms, without pairs that are asked for")
     if of_bases:
-        out = asked.out / BASES if asked.out is not None and of_windows else asked.out
-        print(write_bases_report(*of_bases, out=out), flush=True)
+        beside = asked.out is not None and of_windows
+        print(write_bases_report(*of_bases, out=asked.out / BASES if beside else asked.out), flush=True)
+
+
+def _by_task(configs: list[Config]) -> tuple[list[Config], list[Config]]:
+    """Those with finished fits of windows, or with none at all, and those with fits of every base; some are in both."""
+    sites = [{fit_key(fit).site for fit in finished_fits(config.folder)} for config in configs]
+    of_windows = [config for config, fitted in zip(configs, sites) if fitted != {BASES}]
+    return of_windows, [config for config, fitted in zip(configs, sites) if BASES in fitted]
 
 
 def _run_config(run: Path, words: list[str]) -> Config:

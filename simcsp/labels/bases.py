@@ -63,17 +63,16 @@ def read_genome(settings: BasesConfig, cache: str) -> Genome:
         name: np.array(sorted((*key, label) for key, label in labels.items()), dtype=np.int64).reshape(-1, 3)
         for name, labels in rows.items()
     }
-    genome = Genome(store, sites)
-    for field, entries in [("parts", part) for part in settings.parts] + [("ignore", settings.ignore)]:
-        names = [name for entry in entries for name in record_names(settings, store, entry, field)]
-        kinds = {label for name in names for label in sites[name][:, 2].tolist()}
-        kinds.discard(UNLABELLED)
-        if field == "parts" and kinds != set(LABEL.values()):
+    for entry in settings.ignore:
+        record_names(settings, store, entry, "ignore")
+    for part in settings.parts:
+        names = [name for entry in part for name in record_names(settings, store, entry, "parts")]
+        if not set(LABEL.values()) <= {label for name in names for label in sites[name][:, 2].tolist()}:
             raise InputError(
                 f"bases.parts [{', '.join(names)}]: no annotated sites of both types on these records, so nothing can "
                 "be measured there"
             )
-    return genome
+    return Genome(store, sites)
 
 
 def _add_sites(
