@@ -178,7 +178,7 @@ def _same_arm(runs: Mapping[str, Config], before: pd.DataFrame, after: pd.DataFr
     """Whether two runs' scores of their folds of `arm` come from the same model."""
     both = before.merge(after, on=[*FIT, "metric"], suffixes=("", "_after"))
     if len(both):
-        return bool((both["value"] == both["value_after"]).all())
+        return both["value"].equals(both["value_after"])  # two that are no number are alike
     folders = [runs[table["run"].iloc[0]].folder for table in (before, after)]
     seeds = [set(table["pretrain_seed"]) for table in (before, after)]
     if not seeds[0] & seeds[1] and min(seeds[0] | seeds[1]) >= 0:  # the same pre-training under other seeds
