@@ -15,7 +15,7 @@ from simcsp.core.files import read_json, write_text
 from simcsp.core.provenance import REMEDY, seal
 from simcsp.core.run_layout import BASES, CONFIG, ENVIRONMENT, REPORT_CONTRASTS, REPORT_TABLE, REPORT_TEXT
 from simcsp.labels.bases import fold_records
-from simcsp.metrics.pooling import check_fits
+from simcsp.metrics.pooling import check_fits, check_stages
 from simcsp.report.caveats import missing_folds, unbeaten_floors
 from simcsp.report.collect import FIT, Comparison, default_folder, fit_values, fold_summaries, label_runs, name_arms
 from simcsp.report.page import REFERENCES, contrast_table, number, opening, to_html, with_interval, with_sd
@@ -80,6 +80,8 @@ def write_bases_report(config: Config, *more: Config, out: Path | None = None) -
 
 def collect_bases(runs: dict[str, Config]) -> Comparison:
     """The finished folds of bases of all runs, without predictions, which such folds do not keep."""
+    for config in runs.values():
+        check_stages(config.folder)
     tested: dict[Path, tuple[Any, ...]] = {}
     folds = {run: (_scores_of(config, tested), _NO_PREDICTIONS) for run, config in runs.items()}
     first = next(iter(tested))

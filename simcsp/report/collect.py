@@ -139,6 +139,8 @@ def merge(runs: dict[str, Config]) -> Comparison:
 
     Raises InputError where folds cannot be paired, with the difference named.
     """
+    for config in runs.values():
+        check_stages(config.folder)
     folds = {run: collect_folds(config.folder) for run, config in runs.items()}
     check_pairable(runs, {run: predictions for run, (_, predictions) in folds.items()})
     return name_arms(runs, folds)
@@ -152,8 +154,6 @@ def name_arms(
     An arm keeps its name where no earlier run has one of that name; what differs from it is called run:arm; the same
     arm again (equal scores; or other folds of the same checkpoint and settings) is counted once.
     """
-    for config in runs.values():
-        check_stages(config.folder)
     names: dict[tuple[str, str], str] = {}
     scores: dict[str, list[pd.DataFrame]] = {}
     predictions: list[pd.DataFrame] = []
