@@ -4,7 +4,7 @@
 # NAME is, how long it takes and what to compare. What is finished already is not run again.
 set -euo pipefail
 CDPATH= cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
-names="default simcse benchmark shallow species recommended answer answer-miniature tiny miniature bases splicebert"
+names="default simcse benchmark shallow species recommended wide-probe answer answer-miniature tiny miniature bases splicebert"
 if [[ " $names " != *" ${1-} "* ]]; then
     echo "error: scripts/reproduce.sh ${1-}: give one of $names" >&2
     exit 2
@@ -51,6 +51,10 @@ case ${1-} in
     recommended)
         bash scripts/data.sh chr19 chr3
         experiment configs/recommended.yaml
+        ;;
+    wide-probe)
+        bash scripts/data.sh chr19 chr3
+        "$PYTHON" finetune.py configs/wide-probe.yaml
         ;;
     answer)
         bash scripts/data.sh chr19 chr3
