@@ -346,8 +346,8 @@ class BasesConfig:
     stretches: PositiveInt = 8
     """Stretches of genome a step, of either strand."""
     long_share: ClosedUnitInterval = 0.0
-    """Last share of the steps, in which stretches are twice as long and half as many: short ones have more sites, long
-    ones let the model read its whole context."""
+    """Last share of the steps, in which stretches are twice as long and half as many: short ones hold more sites a
+    base, long ones let the model read its whole context."""
     site_share: ClosedUnitInterval = 0.4
     """Share of stretches that are drawn about a site."""
     margin: PositiveInt | None = None

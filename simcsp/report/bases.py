@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from simcsp.core.arms import ARMS, FLOORS
+from simcsp.core.arms import FLOORS
 from simcsp.core.config import Config
 from simcsp.core.config_file import read_saved
 from simcsp.core.errors import InputError
@@ -106,9 +106,7 @@ def _scores_of(config: Config, tested: dict[Path, tuple[Any, ...]]) -> pd.DataFr
     if not rows:
         raise InputError(f"{config.folder}/finetune contains no finished fold of bases: run finetune.sh first")
     check_fits(config.folder, fits)
-    scores = pd.DataFrame(rows)
-    position = {arm: i for i, arm in enumerate(dict.fromkeys([*ARMS, *scores["arm"]]))}
-    return scores.sort_values("arm", key=lambda arms: arms.map(position), kind="stable", ignore_index=True)
+    return pd.DataFrame(rows)
 
 
 def _what_is_tested(fold: Path) -> tuple[Any, ...]:

@@ -118,8 +118,7 @@ def collect_folds(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     # few training windows overlap little between folds: what folds share is then their test windows, as with all
     drawn = scores["train_windows"] > 0
     scores.loc[drawn, "ratio"] = TEST_TO_TRAIN if drawn.all() else scores.loc[~drawn, "ratio"].mean()
-    position = {arm: i for i, arm in enumerate(dict.fromkeys([*ARMS, *scores["arm"]]))}
-    return scores.sort_values("arm", key=lambda arms: arms.map(position), kind="stable"), pd.concat(tables)
+    return scores, pd.concat(tables)
 
 
 def main_size(scores: pd.DataFrame) -> int:
@@ -158,7 +157,8 @@ def name_arms(
     scores: dict[str, list[pd.DataFrame]] = {}
     predictions: list[pd.DataFrame] = []
     for run, tables in folds.items():
-        for arm in dict.fromkeys(tables[0]["arm"]):
+        fitted = set(tables[0]["arm"])
+        for arm in [arm for arm in dict.fromkeys([*ARMS, *tables[0]["arm"]]) if arm in fitted]:
             arm_scores, arm_predictions = (table[table["arm"] == arm].assign(run=run) for table in tables)
             name = arm
             if arm in scores:
