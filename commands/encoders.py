@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,6 @@ import numpy as np
 import torch
 
 from commands.sources import encoders
-from simcsp.core.arms import BASELINE
 from simcsp.core.config import Config
 from simcsp.core.device import build_accelerator
 from simcsp.labels.motifs import NMI_CLUSTERS, load_motifs, load_nmi_sites
@@ -26,7 +26,7 @@ from simcsp.metrics.proxies import (
     sccs_by_task,
     spread_of_vectors,
 )
-from simcsp.metrics.sccs import SCCS_CEILING
+from simcsp.metrics.sccs import SCCS_CEILING, Similarity, cosine_pairs
 from simcsp.model.checkpoint import load_backbone
 from simcsp.model.embedding import Encoder
 from simcsp.model.encoder import check_length, fresh_like
@@ -56,18 +56,24 @@ def show_sccs(source: Path, config: Config) -> None:
     settings, seed = config.evaluate, config.seed
     chosen = selection_windows(*read_windows(config.data, config.folder))
     ids = chosen.crop(config.data.context)
-    has_start, measured = BASELINE in encoders(source), []
+    flank, measured = config.finetune.probe_flank, []
 
     def measure(encoder: Encoder) -> dict[str, dict[str, float]]:
-        vectors = encoder.embed(ids)
-        start = measured[0] if has_start and measured else None  # the baseline comes first
+        vectors = encoder.embed_probed(ids, config.finetune)
+        rows = sccs_by_task(vectors, chosen, settings, seed, start=measured[0] if measured else None)
         measured.append(vectors)
-        rows = sccs_by_task(vectors, chosen, settings, seed, start=start)
-        rows["both"] |= spread_of_vectors(vectors, encoder.embed_twice(ids[:VIEWS], seed))
+        if flank is None:
+            rows["both"] |= spread_of_vectors(vectors, encoder.embed_twice(ids[:VIEWS], seed))
         return rows
 
+    def measure_floor(values: np.ndarray, likeness: Similarity) -> dict[str, dict[str, float]]:
+        start = measured[0] if likeness is cosine_pairs else None
+        return sccs_by_task(values, chosen, settings, seed, likeness, start)
+
     by_name = measure_encoders(source, config, ("context",), measure)
-    by_name |= of_floors(ids, settings, lambda values, likeness: sccs_by_task(values, chosen, settings, seed, likeness))
+    reference = next(iter(by_name))  # of a run the baseline, which comes first
+    for width in {settings.pwm_flank, flank or settings.pwm_flank}:
+        by_name |= of_floors(ids, dataclasses.replace(settings, pwm_flank=width), measure_floor)
     rows = {
         name if task == "both" else f"{task} {name}": tasks[task]
         for task in ("both", "donor", "acceptor")
@@ -87,10 +93,9 @@ def show_sccs(source: Path, config: Config) -> None:
         f"low, high: 95 % interval, {settings.bootstrap} resamples of {drawn}; null_low, null_high: 95 % of SCCS under "
         f"the null ({null})\nSCCS is at most {SCCS_CEILING}, for a perfect encoder"
     )
-    if has_start:
-        print(
-            f"diff, diff_low, diff_high: SCCS minus that of {BASELINE}, the start; 95 % interval of the same resamples"
-        )
+    print(f"diff, diff_low, diff_high: SCCS minus that of {reference}; 95 % interval of the same resamples")
+    if flank is not None:
+        print(f"vectors: hidden states of {2 * flank} bases about the site side by side (finetune.probe_flank)")
 
 
 def show_nmi(source: Path, config: Config) -> None:

@@ -190,6 +190,8 @@ def _bases_faults(config: Config) -> Iterator[str]:
         yield f"bases.edge ({bases.edge}) leaves nothing of bases.tile ({bases.tile}): twice it must be less"
     if not bases.channels and "cnn" in config.finetune.arms:
         yield "bases.channels is 0, a linear layer on an encoder, but finetune.arms has cnn, which has no encoder"
+    if bases.source is not None and "cnn" not in config.finetune.arms:
+        yield f"bases.source ({bases.source}) is where the arm cnn starts: finetune.arms has no cnn"
     for name in ("ccds", "grafts"):
         files = bases.annotation if name == "ccds" else bases.fasta
         if foreign := [path for path in getattr(bases, name) if path not in files]:

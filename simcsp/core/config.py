@@ -318,6 +318,8 @@ class BasesConfig:
     """nt on either side of a tile whose hidden states are thrown away: tiles overlap by twice as many."""
     freeze_encoder: bool = True
     """Train the convolutions, or the linear layer, alone."""
+    source: str | None = None
+    """Checkpoint of a smaller model of bases that the arm cnn starts as: wider, deeper, at first with the same scores."""
     channels: NonNegativeInt = 32
     """Width of the convolutions; 0: none, a linear layer on the hidden states, which any BertForTokenClassification
     loads."""
@@ -325,6 +327,8 @@ class BasesConfig:
     """Of each residual block of two convolutions of 11 bases: the model sees 10 x their sum on either side."""
     stride: PositiveInt = 1
     """Bases of one position of the coarse path."""
+    coarse_channels: PositiveInt = 64
+    """Width of the coarse path."""
     coarse_dilations: list[PositiveInt] = field(default_factory=list)
     """Of each residual block of the coarse path, which sees far at little cost; []: no such path."""
     final_dilations: list[PositiveInt] = field(default_factory=list)

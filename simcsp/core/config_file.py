@@ -48,7 +48,6 @@ RETIRED = {
     "finetune.supcon_lr": None,
     "finetune.supcon_temperature": 0.1,
     "bases.background": 0,
-    "bases.coarse_channels": 64,
     "bases.coarse_kernel": 7,
     "bases.graft_share": 0.5,
     "bases.kernel": 11,

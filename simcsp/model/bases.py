@@ -198,6 +198,38 @@ class BaseClassifier(nn.Module):
         return self.head(states)[:, :, 0].transpose(1, 2)
 
 
+def grow(model: BaseClassifier, smaller: BaseClassifier) -> None:
+    """Make `model` compute what a smaller one does, to train on from there (as Net2Net: Chen et al., ICLR 2016).
+
+    The smaller one's channels and blocks come first. Further channels have fresh weights, which nothing else reads yet;
+    further blocks add 0. Raises InputError where the model has not all that the smaller one has.
+    """
+    larger, given = dataclasses.asdict(model.shape), dataclasses.asdict(smaller.shape)
+    for name in ("kernel", "stride", "coarse_kernel"):
+        if larger[name] != given[name]:
+            raise InputError(f"bases.source: its {name} is {given[name]}, here {larger[name]}: set both alike")
+    for name in ("channels", "coarse_channels"):
+        if larger[name] < given[name]:
+            raise InputError(f"bases.{name} ({larger[name]}) is less than that of bases.source ({given[name]})")
+    for name in ("dilations", "coarse_dilations", "final_dilations"):
+        if larger[name][: len(given[name])] != given[name] or not given[name] and larger[name]:
+            raise InputError(f"bases.{name} ({larger[name]}) must begin with those of bases.source, {given[name]}")
+    theirs = smaller.state_dict()
+    with torch.no_grad():
+        for key, weights in model.state_dict().items():
+            if key not in theirs:
+                if ".convolutions.1." in key:  # the last of a block
+                    weights.zero_()
+            elif weights.ndim < 2:
+                weights.view(-1)[: theirs[key].numel()] = theirs[key]
+            else:
+                out, into = (1, 0) if key.startswith("up.") else (0, 1)
+                weights.narrow(out, 0, theirs[key].shape[out]).zero_()
+                weights.narrow(out, 0, theirs[key].shape[out]).narrow(into, 0, theirs[key].shape[into]).copy_(
+                    theirs[key]
+                )
+
+
 # -- checkpoints -------------------------------------------------------------------------------------------------------
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from transformers import BertModel
 
+from simcsp.core.config import FinetuneConfig
 from simcsp.core.device import forked_rng
 from simcsp.model.encoder import MIX, all_hidden_states, central_states, hidden_states, window_vectors
 from simcsp.text.alphabet import add_special_tokens
@@ -97,6 +98,12 @@ class Encoder:
             return central_states(hidden_states(self.bert, tokens, layer), flank).flatten(1)
 
         return read_batches(self.bert, ids, self.batch_size, centres, self.autocast)
+
+    def embed_probed(self, ids: np.ndarray, settings: FinetuneConfig) -> np.ndarray:
+        """What the frozen-encoder probe reads: `embed`, or `embed_centre` of finetune.probe_flank."""
+        if settings.probe_flank is None:
+            return self.embed(ids)
+        return self.embed_centre(ids, settings.probe_layer, settings.probe_flank)
 
     def embed_layers(self, ids: np.ndarray, read: Callable[[torch.Tensor], torch.Tensor]) -> np.ndarray:
         """What `read` makes of each layer's hidden states [batch, 1 + bases + 1, hidden], float32 [n, 1 + blocks, ...];

@@ -29,7 +29,7 @@ from simcsp.core.run_folder import RunFolder
 from simcsp.core.run_layout import FitKey, checkpoint_path
 from simcsp.labels.bases import LABEL, UNLABELLED, Genome, fold_records, read_genome, shared_with
 from simcsp.metrics.scores import score_against
-from simcsp.model.bases import IDENTITY, TYPES, BaseClassifier, Labeller, Shape, load_bases, padded, save_bases
+from simcsp.model.bases import IDENTITY, TYPES, BaseClassifier, Labeller, Shape, grow, load_bases, padded, save_bases
 from simcsp.model.card import write_card
 from simcsp.model.checkpoint import load_backbone, resolve_source
 from simcsp.model.checksums import sha256_folder
@@ -114,6 +114,8 @@ def open_job(config: Config, genome: Genome, arm: Arm, seed: int, fold: int, dev
     annotation = [*config.bases.annotation, *config.bases.doubtful]
     inputs = {"genome": genome.store.sha256, "annotation": content_hashes(annotation)}
     start = None if arm.source is None else arm.source.source
+    if start is None and arm.name == CNN:
+        start = config.bases.source
     if start is not None:
         inputs["start checkpoint"] = sha256_folder(resolve_source(start))
     key = FitKey(arm.name, SITE, seed, fold, arm.pretrain_seed if arm.several else None)
@@ -451,7 +453,8 @@ def finish(config: Config, fit: Fit, records: list[str], arm: Arm, seconds: floa
     if arm.several:
         sizes["pretrain_seed"] = arm.pretrain_seed
     parameters = sum(weights.numel() for weights in model.parameters())
-    name, start = f"{config.name}: {arm.name}", arm.source.source if arm.source and arm.name != "fresh" else None
+    start = settings.source if arm.source is None else None if arm.name == "fresh" else arm.source.source
+    name = f"{config.name}: {arm.name}"
     data = {"genome": settings.fasta, "annotation": settings.annotation}
     tested = f"records {', '.join(Path(entry).name for entry in settings.parts[fold])}"
     write_card(best, name, start, data, tested, metrics)
@@ -462,14 +465,18 @@ def finish(config: Config, fit: Fit, records: list[str], arm: Arm, seconds: floa
 
 
 def build_model(settings: BasesConfig, source: ModelConfig | None, fresh: bool, seed: int, fold: int) -> BaseClassifier:
-    """The arm's encoder (None: none) under convolutions of fresh weights, the same for all arms of one width."""
+    """The arm's encoder under convolutions of fresh weights, the same for all arms of one width. source: None is the arm
+    without an encoder, which may grow from bases.source."""
     bert = None
     if source is not None:
         encoder = load_backbone(source)[0]
         torch.manual_seed(seed)
         bert = (fresh_like(encoder.config) if fresh else encoder).bert
     torch.manual_seed(int(np.random.SeedSequence([seed, fold]).generate_state(1)[0]))
-    return BaseClassifier(bert, shape_of(settings), settings.freeze_encoder, settings.dropout)
+    model = BaseClassifier(bert, shape_of(settings), settings.freeze_encoder, settings.dropout)
+    if bert is None and settings.source is not None:
+        grow(model, load_bases(Path(settings.source))[0])
+    return model
 
 
 def shape_of(settings: BasesConfig) -> Shape:

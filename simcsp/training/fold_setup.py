@@ -114,11 +114,7 @@ def encode(setup: FoldSetup, bert: BertModel, pooling: str, ids: np.ndarray) -> 
     for start in range(0, len(ids), part_size):
         setup.bar.set_postfix_str(f"encoded {start} of {len(ids)} windows")
         setup.stop_if_asked()
-        part = ids[start : start + part_size]
-        if settings.probe_flank is None:
-            vectors.append(encoder.embed(part))
-        else:
-            vectors.append(encoder.embed_centre(part, settings.probe_layer, settings.probe_flank))
+        vectors.append(encoder.embed_probed(ids[start : start + part_size], settings))
     return np.concatenate(vectors)
 
 

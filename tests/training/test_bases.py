@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import signal
 
 import numpy as np
@@ -12,12 +13,12 @@ from conftest import other_strand, put, random_bases, refusal, write_fasta
 
 import finetune
 from simcsp.core.config import BasesConfig
-from simcsp.core.errors import Interrupted
+from simcsp.core.errors import InputError, Interrupted
 from simcsp.core.run_folder import read_metrics
 from simcsp.core.run_layout import finished_fits, fit_key
 from simcsp.labels.bases import LABEL, UNLABELLED, fold_records, read_genome
 from simcsp.model import bases as bases_model
-from simcsp.model.bases import IDENTITY, BaseClassifier, Labeller, Shape, load_bases, save_bases
+from simcsp.model.bases import IDENTITY, BaseClassifier, Labeller, Shape, grow, load_bases, save_bases
 from simcsp.text.alphabet import A, N, T, encode, reverse_complement
 from simcsp.text.store import open_store
 from simcsp.training import bases as training
@@ -389,6 +390,71 @@ def test_sites_of_transcripts_outside_the_ccds_set_are_not_learnt(annotated, tmp
     table.write_text("c\t149\t399\t+\nc\t700\t800\t+\n")  # the first is annotated
     labels = read_genome(dataclasses.replace(config, doubtful=[str(table)]), tmp_path).labels("c", 0, 3000, 0)
     assert [labels[148], labels[399], labels[699], labels[800]] == [2, 1, UNLABELLED, UNLABELLED]
+
+
+SMALL = {"channels": 4, "coarse_channels": 4, "dilations": [1], "coarse_dilations": [1, 2], "final_dilations": [1]}
+LARGE = {
+    "channels": 6,
+    "coarse_channels": 7,
+    "dilations": [1, 3],
+    "coarse_dilations": [1, 2, 4],
+    "final_dilations": [1, 1],
+}
+
+
+def test_a_grown_model_computes_what_the_smaller_one_does_and_all_its_weights_can_learn():
+    torch.manual_seed(0)
+    small, large = (BaseClassifier(None, Shape(8, kernel=3, stride=4, **sizes)) for sizes in (SMALL, LARGE))
+    ids = torch.randint(6, 10, (2, 80), dtype=torch.uint8)
+    for _ in range(3):
+        small(ids)  # its norms get means and variances
+    with torch.no_grad():
+        for weights in small.parameters():
+            weights.add_(0.3 * torch.randn_like(weights))
+    grow(large, small)
+    assert torch.allclose(large.eval()(ids), small.eval()(ids), atol=1e-5)
+    optimizer = torch.optim.SGD(large.train().parameters(), lr=0.1)
+    before = {name: weights.clone() for name, weights in large.named_parameters()}
+    for _ in range(3):  # what nothing reads yet moves once its readers have
+        torch.nn.functional.cross_entropy(large(ids).flatten(0, 1), torch.arange(160) % 3).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    moved = {name: (weights != before[name]).float().mean() for name, weights in large.named_parameters()}
+    still = [name for name, share in moved.items() if share < 0.5]
+    assert all(".bias" in name for name in still), still  # batch norm takes most biases off again
+
+
+@pytest.mark.parametrize(
+    "changes, part",
+    [
+        ({"stride": 2}, "its stride is 4, here 2"),
+        ({"coarse_channels": 3}, "bases.coarse_channels (3) is less than that of bases.source (4)"),
+        ({"coarse_dilations": [1, 4]}, "must begin with those of bases.source, [1, 2]"),
+    ],
+)
+def test_a_model_that_lacks_a_part_of_the_smaller_one_cannot_grow_from_it(changes, part):
+    small, large = (Shape(**{"tile": 8, "kernel": 3, "stride": 4} | SMALL | values) for values in ({}, changes))
+    with pytest.raises(InputError, match=re.escape(part)):
+        grow(BaseClassifier(None, large), BaseClassifier(None, small))
+
+
+def test_training_goes_on_from_a_smaller_model_and_its_folder_knows_which(annotated, call, capsys, tmp_path):
+    sizes = {"stride": 2, "tile": 30, "steps": 20, "eval_steps": 20}
+    call(finetune, config_file(tmp_path, annotated, **sizes | SMALL), "--name", "small")
+    start = tmp_path / "runs/small/finetune/cnn/bases/seed0/fold00/checkpoints/best"
+    path = config_file(tmp_path, annotated, source=str(start), **sizes | LARGE)
+    config = load_config([str(path)])
+    grown = training.build_model(config.bases, None, False, 0, 0).eval()
+    ids = torch.randint(6, 10, (1, 60), dtype=torch.uint8)
+    assert torch.allclose(grown(ids), load_bases(start)[0](ids), atol=1e-4)
+    call(finetune, path)
+    fit = tmp_path / "runs/bases/finetune/cnn/bases/seed0/fold00/checkpoints/best"
+    assert load_bases(fit)[0].shape.coarse_dilations == [1, 2, 4]
+    assert "| begun from | best |" in (fit / "README.md").read_text()
+    weights = start / bases_model.BASES_FILE
+    weights.write_bytes(weights.read_bytes()[:-4] + b"\0\0\0\0")
+    assert "start checkpoint" in refusal(call, capsys, finetune, path)
+    assert "finetune.arms has no cnn" in refusal(call, capsys, finetune, path, "--finetune.arms", "[fresh]")
 
 
 @pytest.mark.parametrize(
