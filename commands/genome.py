@@ -38,6 +38,8 @@ MIN_SCORE = 0.01
 """Of sites that a scan writes: four in five of all GT and AG have a P of 0.0000."""
 BUNDLED = PROJECT / "models/simcsp-small-bases"
 """The model of bases that predict uses where no SOURCE is given."""
+FAST = PROJECT / "models/simcsp-small-bases-fast"
+"""The smaller one that --fast uses."""
 PREDICT_HELP = """\
 Scores every GT (donor) and AG (acceptor) of a genome, on both strands; or, with --vcf, what variants change.
 SOURCE: a model of bases (default: models/simcsp-small-bases); for --fasta_windows also classifiers of windows: a run
@@ -73,6 +75,7 @@ def read_flags(words: list[str]) -> tuple[argparse.Namespace, list[str]]:
         help="plain sequences without coordinates",
     )
     add("--regions_file", type=Path, metavar="BED", help="regions, plain or gzipped")
+    add("--fast", action="store_true", help=f"use models/{FAST.name}, where no SOURCE is given")
     add("--arm", help="of a run with several (default: baseline)")
     add("--site", choices=(*SITES, "both"), help="use the models fitted on this")
     add("--truth", type=Path, help="GTF, GFF3 or table of introns: AP and recall on this genome")
@@ -90,6 +93,10 @@ def read_flags(words: list[str]) -> tuple[argparse.Namespace, list[str]]:
     add("--strict", action="store_true", help="--vcf: stop if REF differs from the FASTA")
     asked, others = parser.read(words)
     asked.source, asked.genome, asked.config = split_inputs("predict", asked.inputs)
+    if asked.fast:
+        if asked.source != BUNDLED:
+            raise InputError(f"--fast is the bundled models/{FAST.name}; it does not go with a SOURCE ({asked.source})")
+        asked.source = FAST
     if asked.out is not None and asked.out.is_dir():
         raise InputError(f"--out {asked.out} is a folder: give the name of a file")
     inputs = [asked.source, asked.genome, asked.config, asked.vcf, asked.annotation, asked.truth, asked.regions_file]
