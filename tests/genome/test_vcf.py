@@ -549,20 +549,25 @@ def test_files_that_do_not_belong_together_are_refused(fasta, call, capsys, tmp_
 # -- the bundled model -----------------------------------------------------------------------------------------------
 
 
-def test_without_a_source_the_boxed_model_scores_and_finds_a_strong_site(call, tmp_path):
+def test_without_a_source_the_boxed_models_score_and_find_a_strong_site(call, capsys, tmp_path):
     rng = np.random.default_rng(4)
     bases = put(random_bases(rng, 1500), 700, "TTCTTTCTTTTTTCTGCAG" + random_bases(rng, 120) + "CAGGTAAGTATT")
     fasta = write_fasta(tmp_path / "g.fa", {"x": bases})
-    call(evaluate, "predict", fasta, "--out", tmp_path / "s.tsv", *FP32)
-    table = pd.read_csv(tmp_path / "s.tsv", sep="\t")
-    for kind, position in (("acceptor", 720), ("donor", 842)):
-        rows = table[(table["type"] == kind)]
-        assert rows.loc[rows["score"].idxmax(), ["position", "strand"]].tolist() == [position, "+"]
+    tables = {}
+    for name, words in {"own": [], "fast": ["--fast"], "given": [ROOT / "models/simcsp-small-bases-fast"]}.items():
+        call(evaluate, "predict", *words, fasta, "--out", tmp_path / f"{name}.tsv", *FP32)
+        tables[name] = table = pd.read_csv(tmp_path / f"{name}.tsv", sep="\t")
+        for kind, position in (("acceptor", 720), ("donor", 842)):
+            rows = table[(table["type"] == kind)]
+            assert rows.loc[rows["score"].idxmax(), ["position", "strand"]].tolist() == [position, "+"]
+    assert tables["fast"].equals(tables["given"]) and not tables["fast"].equals(tables["own"])
+    words = ("predict", ROOT / "models/simcsp-tiny", fasta, "--fast", *FP32)
+    assert "it does not go with a SOURCE" in refusal(call, capsys, evaluate, *words)
 
 
-def test_the_boxed_model_is_small():
-    folder = ROOT / "models/simcsp-small-bases"
-    assert sum(path.stat().st_size for path in folder.iterdir()) < 4 << 20
+@pytest.mark.parametrize("name, size", [("simcsp-small-bases", 8 << 20), ("simcsp-small-bases-fast", 4 << 20)])
+def test_the_boxed_models_are_small(name, size):
+    assert sum(path.stat().st_size for path in (ROOT / "models" / name).iterdir()) < size
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")

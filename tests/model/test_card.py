@@ -20,7 +20,7 @@ from simcsp.model.checkpoint import load_backbone, save_checkpoint
 from simcsp.model.checksums import sha256_folder
 from simcsp.model.classifier import Classifier, save_classifier
 
-BOXED = ["simcsp-tiny", "simcsp-small", "simcsp-small-bases"]
+BOXED = ["simcsp-tiny", "simcsp-small", "simcsp-small-bases", "simcsp-small-bases-fast"]
 CHANNELS = {"token-classification": 0, "convolutions": 4}
 POOLING = {"text-classification": "cls", "two bases": "centre"}
 

@@ -85,8 +85,9 @@ def test_no_number_stays_none():
         assert with_fast_blocks(model)(random_ids(1, 100)).isnan().all()
 
 
-def test_the_model_that_ships_has_the_same_chances_in_either_form():
-    model, calibration = load_bases(ROOT / "models/simcsp-small-bases")
+@pytest.mark.parametrize("name", ["simcsp-small-bases", "simcsp-small-bases-fast"])
+def test_the_models_that_ship_have_the_same_chances_in_either_form(name):
+    model, calibration = load_bases(ROOT / "models" / name)
     rng = np.random.default_rng(0)
     ids = rng.integers(A, T + 1, 20_000).astype(np.uint8)
     ids[5000:5400] = N
