@@ -4,7 +4,7 @@
 # NAME is, how long it takes and what to compare. What is finished already is not run again.
 set -euo pipefail
 CDPATH= cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
-names="default simcse benchmark shallow species recommended wide-probe answer answer-miniature tiny miniature bases splicebert"
+names="default simcse benchmark shallow species recommended wide-probe answer answer-miniature tiny miniature bases bases-fast splicebert"
 if [[ " $names " != *" ${1-} "* ]]; then
     echo "error: scripts/reproduce.sh ${1-}: give one of $names" >&2
     exit 2
@@ -71,9 +71,9 @@ case ${1-} in
         "$PYTHON" data/fetch.py chr19
         "$PYTHON" pretrain.py "configs/$1.yaml"
         ;;
-    bases)
+    bases | bases-fast)
         "$PYTHON" data/fetch.py chr19 genes regions introns
-        "$PYTHON" finetune.py configs/small-bases.yaml
+        "$PYTHON" finetune.py "configs/small-$1.yaml"
         ;;
     splicebert)
         "$PYTHON" data/fetch.py chr19 genes mfass mfass-peers vexseq conservation branchpoints attention

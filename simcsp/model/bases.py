@@ -44,7 +44,7 @@ _LATER_SIZES = {"edge", "stride", "coarse_channels", "coarse_kernel", "coarse_di
 """Fields of `Shape` that the first versions did not have."""
 _CHUNK_TILES, _CHUNK_FLANKS = 64, 32
 """Least size of a chunk: in tiles, and in flanks, which are read in vain."""
-_ON_GPU = 32  # chunks in one pass
+_ON_GPU = 2_100_000  # bases in one pass
 
 
 @dataclass(frozen=True)
@@ -346,7 +346,7 @@ class Labeller:
     @property
     def at_once(self) -> int:
         """Chunks in one pass: a GPU is not filled by one, and the host would wait for it after each."""
-        return _ON_GPU if self.device.type == "cuda" else 1
+        return max(_ON_GPU // self.chunk, 1) if self.device.type == "cuda" else 1
 
     def chunk_odds(self, store: TokenStore, record: Record, number: int, forward: bool = False) -> np.ndarray:
         """`both_strands` [2, bases, 2] of the record's chunk of this number; what lies beyond it counts as N."""
