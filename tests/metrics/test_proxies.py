@@ -119,6 +119,25 @@ def test_the_table_of_sccs_has_every_task_with_its_error(tiny, call, capsys):
     assert "pairs: published" in out and "1.96 / sqrt(pairs - 1)" in out
 
 
+def test_the_table_of_sccs_reads_what_a_wide_probe_does_and_every_row_differs_from_the_first(tiny, call, capsys):
+    path, config, checkpoint, model = tiny
+    wide = ("--finetune.stages", "[probe]", "--finetune.probe_flank", 3, "--finetune.probe_layer", 1)
+    call(evaluate, "sccs", checkpoint, path, *wide)
+    out = capsys.readouterr().out
+    (rows,) = rows_of(out)
+    chosen = selection_windows(*load_windows(config.data, config.folder))
+    vectors = Encoder(model.bert, "mean", 64).embed_centre(chosen.crop(config.data.context), 1, 3)
+    own = sccs_by_task(vectors, chosen, config.evaluate, config.seed)
+    for task in ("", "donor ", "acceptor "):
+        first = rows[f"{task}{checkpoint}"]
+        assert first["sccs"] == pytest.approx(own[task.strip() or "both"]["sccs"], abs=1e-4) and "diff" not in first
+        for name in ("fresh", "one_hot_10", "one_hot_3"):
+            row = rows[f"{task}{name}"]
+            assert row["diff"] == pytest.approx(row["sccs"] - first["sccs"], abs=2e-4)
+        assert "diff" not in rows[f"{task}gc"]
+    assert "6 bases about the site" in out and "mean_cosine" not in out
+
+
 # -- Spliceator's windows as motif sites -------------------------------------------------------------------------------
 
 
