@@ -37,11 +37,13 @@ def take_lock(path: Path, what: Path | None = None) -> None:
         return
     tries = 0
     while True:
-        path.parent.mkdir(parents=True, exist_ok=True)
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        except FileNotFoundError:  # its folder was taken for one that a kill left
-            continue
+        except (FileNotFoundError, FileExistsError):
+            if not path.parent.is_dir() and os.path.lexists(path.parent):
+                raise
+            continue  # its folder was taken for one that a kill left, at any moment
         holder = _lock(handle, path, fcntl.LOCK_EX)
         if holder is None and _is_same_file(handle, path):  # not one whose holder removed it while we opened it
             break

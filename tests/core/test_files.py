@@ -96,6 +96,23 @@ def test_what_a_kill_of_an_earlier_version_left_is_mended(tmp_path):
     assert names(checkpoints) == ["best", "start"] and "state.pt.host.12.tmp" not in names(checkpoints.parent)
 
 
+def test_a_lock_is_taken_though_its_folder_goes_at_any_moment_and_a_file_in_its_place_is_named(tmp_path, monkeypatch):
+    lock, mkdir, gone = tmp_path / "x.tmp/.lock", Path.mkdir, [FileExistsError, FileNotFoundError]
+
+    def mkdir_after_another_swept(path, *words, **named):
+        if path == lock.parent and gone:
+            raise gone.pop()  # it stood there, and then it did not
+        mkdir(path, *words, **named)
+
+    monkeypatch.setattr(Path, "mkdir", mkdir_after_another_swept)
+    locks.take_lock(lock)
+    assert not gone and lock.is_file()
+    locks.release_lock(lock)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FileExistsError):
+        locks.take_lock(tmp_path / "file/.lock")
+
+
 def test_a_folder_that_two_processes_replace_at_once_is_one_of_theirs(tmp_path):
     code = (
         "import pathlib, sys\n"

@@ -15,7 +15,7 @@ from simcsp.text.alphabet import encode
 from simcsp.text.known_introns import read_truth
 from simcsp.text.store import open_store
 
-MARGIN = 2100  # nt at either end: what the bundled model sees beyond a site
+MARGIN = 5200  # nt at either end: what the bundled model sees beyond a site
 INTRON = "CAG" + "GTAAGTCT" + "A" * 24 + "TACTAAC" + "A" * 9 + "TTCTTTCTTTTTCAG" + "GT"
 
 
