@@ -72,7 +72,7 @@ def show_sccs(source: Path, config: Config) -> None:
 
     by_name = measure_encoders(source, config, ("context",), measure)
     reference = next(iter(by_name))  # of a run the baseline, which comes first
-    for width in {settings.pwm_flank, flank or settings.pwm_flank}:
+    for width in sorted({settings.pwm_flank, flank or settings.pwm_flank}):
         by_name |= of_floors(ids, dataclasses.replace(settings, pwm_flank=width), measure_floor)
     rows = {
         name if task == "both" else f"{task} {name}": tasks[task]

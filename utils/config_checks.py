@@ -192,6 +192,8 @@ def _bases_faults(config: Config) -> Iterator[str]:
         yield "bases.channels is 0, a linear layer on an encoder, but finetune.arms has cnn, which has no encoder"
     if bases.source is not None and "cnn" not in config.finetune.arms:
         yield f"bases.source ({bases.source}) is where the arm cnn starts: finetune.arms has no cnn"
+    if bases.source is not None and len(config.finetune.folds or bases.parts) > 1:
+        yield f"bases.source ({bases.source}) has read what other folds test on: name one fold in finetune.folds"
     for name in ("ccds", "grafts"):
         files = bases.annotation if name == "ccds" else bases.fasta
         if foreign := [path for path in getattr(bases, name) if path not in files]:

@@ -319,7 +319,8 @@ class BasesConfig:
     freeze_encoder: bool = True
     """Train the convolutions, or the linear layer, alone."""
     source: str | None = None
-    """Checkpoint of a smaller model of bases that the arm cnn starts as: wider, deeper, at first with the same scores."""
+    """Checkpoint of a smaller model of bases that the arm cnn starts as: wider, deeper, at first with the same scores.
+    It must not have read what the fold is tested on: one that was trained with the same parts held out."""
     channels: NonNegativeInt = 32
     """Width of the convolutions; 0: none, a linear layer on the hidden states, which any BertForTokenClassification
     loads."""

@@ -204,6 +204,8 @@ def grow(model: BaseClassifier, smaller: BaseClassifier) -> None:
     The smaller one's channels and blocks come first. Further channels have fresh weights, which nothing else reads yet;
     further blocks add 0. Raises InputError where the model has not all that the smaller one has.
     """
+    if smaller.bert is not None or smaller.shape.is_linear:
+        raise InputError("bases.source: it reads an encoder, which the arm cnn has not: give a model of letters alone")
     larger, given = dataclasses.asdict(model.shape), dataclasses.asdict(smaller.shape)
     for name in ("kernel", "stride", "coarse_kernel"):
         if larger[name] != given[name]:

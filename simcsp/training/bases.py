@@ -465,8 +465,10 @@ def finish(config: Config, fit: Fit, records: list[str], arm: Arm, seconds: floa
 
 
 def build_model(settings: BasesConfig, source: ModelConfig | None, fresh: bool, seed: int, fold: int) -> BaseClassifier:
-    """The arm's encoder under convolutions of fresh weights, the same for all arms of one width. source: None is the arm
-    without an encoder, which may grow from bases.source."""
+    """The arm's encoder under convolutions of fresh weights, the same for all arms of one width.
+
+    source: None is the arm without an encoder, which may grow from bases.source.
+    """
     bert = None
     if source is not None:
         encoder = load_backbone(source)[0]

@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 from conftest import other_strand, put, random_bases, refusal, write_fasta
+from transformers import BertConfig, BertModel
 
 import finetune
 from simcsp.core.config import BasesConfig
@@ -438,6 +439,14 @@ def test_a_model_that_lacks_a_part_of_the_smaller_one_cannot_grow_from_it(change
         grow(BaseClassifier(None, large), BaseClassifier(None, small))
 
 
+@pytest.mark.parametrize("channels", [0, 4])
+def test_a_model_that_reads_an_encoder_is_nothing_to_grow_from(channels):
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+    with_encoder = BaseClassifier(BertModel(BertConfig(vocab_size=10, **sizes)), Shape(8, channels, 3, [1]))
+    with pytest.raises(InputError, match="it reads an encoder"):
+        grow(BaseClassifier(None, Shape(8, 4, 3, [1])), with_encoder)
+
+
 def test_training_goes_on_from_a_smaller_model_and_its_folder_knows_which(annotated, call, capsys, tmp_path):
     sizes = {"stride": 2, "tile": 30, "steps": 20, "eval_steps": 20}
     call(finetune, config_file(tmp_path, annotated, **sizes | SMALL), "--name", "small")
@@ -455,6 +464,8 @@ def test_training_goes_on_from_a_smaller_model_and_its_folder_knows_which(annota
     weights.write_bytes(weights.read_bytes()[:-4] + b"\0\0\0\0")
     assert "start checkpoint" in refusal(call, capsys, finetune, path)
     assert "finetune.arms has no cnn" in refusal(call, capsys, finetune, path, "--finetune.arms", "[fresh]")
+    for folds in ("[0, 1]", "null"):
+        assert "has read what other folds test on" in refusal(call, capsys, finetune, path, "--finetune.folds", folds)
 
 
 @pytest.mark.parametrize(
