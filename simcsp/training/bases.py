@@ -29,7 +29,18 @@ from simcsp.core.run_folder import RunFolder
 from simcsp.core.run_layout import FitKey, checkpoint_path
 from simcsp.labels.bases import LABEL, UNLABELLED, Genome, fold_records, read_genome, shared_with
 from simcsp.metrics.scores import score_against
-from simcsp.model.bases import IDENTITY, TYPES, BaseClassifier, Labeller, Shape, grow, load_bases, padded, save_bases
+from simcsp.model.bases import (
+    BASES_CONFIG,
+    IDENTITY,
+    TYPES,
+    BaseClassifier,
+    Labeller,
+    Shape,
+    grow,
+    load_bases,
+    padded,
+    save_bases,
+)
 from simcsp.model.card import write_card
 from simcsp.model.checkpoint import load_backbone, resolve_source
 from simcsp.model.checksums import sha256_folder
@@ -114,10 +125,13 @@ def open_job(config: Config, genome: Genome, arm: Arm, seed: int, fold: int, dev
     annotation = [*config.bases.annotation, *config.bases.doubtful]
     inputs = {"genome": genome.store.sha256, "annotation": content_hashes(annotation)}
     start = None if arm.source is None else arm.source.source
-    if start is None and arm.name == CNN:
-        start = config.bases.source
-    if start is not None:
-        inputs["start checkpoint"] = sha256_folder(resolve_source(start))
+    folder = None if start is None else resolve_source(start)
+    if arm.name == CNN and config.bases.source is not None:
+        start, folder = config.bases.source, Path(config.bases.source)
+        if not (folder / BASES_CONFIG).is_file():
+            raise InputError(f"bases.source: {folder} is no folder of a model of bases: it has no {BASES_CONFIG}")
+    if folder is not None:
+        inputs["start checkpoint"] = sha256_folder(folder)
     key = FitKey(arm.name, SITE, seed, fold, arm.pretrain_seed if arm.several else None)
     return open_folder(key.folder(config.folder), kept, inputs, device, start=start)
 

@@ -473,6 +473,7 @@ def test_training_goes_on_from_a_smaller_model_and_its_folder_knows_which(annota
     [
         ({"stride": 4, "coarse_dilations": [1]}, "bases.stride (4) must divide"),
         ({"long_share": 0.5, "stretches": 5}, "bases.stretches (5) must be even"),
+        ({"source": "nowhere/m"}, "bases.source: nowhere/m is no folder of a model of bases"),
         ({"grafts": ["x.fa"]}, "x.fa is none of bases.fasta"),
         ({"decay_share": 2.0}, "bases.decay_share"),
         ({"parts": [["a"], ["mars"]]}, "no record 'mars'"),
