@@ -17,12 +17,12 @@ from typing import NamedTuple
 import numpy as np
 
 from simcsp.core.errors import InputError
-from simcsp.model.bases import Labeller, padded
+from simcsp.model.bases import Labeller
 from simcsp.model.embedding import check_numbers
 from simcsp.text.alphabet import ENCODE, UNK, N, reverse_complement
 from simcsp.text.annotation import GeneBody, bare_name, by_bare_name, gene_bodies, read_annotation, symbols
 from simcsp.text.known_introns import foreign_names
-from simcsp.text.store import Record, TokenStore
+from simcsp.text.store import Record, TokenStore, padded
 
 MISMATCHES = 0.05
 """Share of alleles whose REF may differ from the FASTA: more says that the two are of different builds."""
@@ -302,7 +302,7 @@ def percent_encoded(text: str) -> str:
 
 def read_genes(path: Path, store: TokenStore) -> dict[str, list[Gene]]:
     """{record: genes} of a GTF or GFF3, with their symbols."""
-    transcripts = read_annotation(path, {record.name: record.length for record in store.records})
+    transcripts = read_annotation(path, store.lengths)
     symbol_of = symbols(transcripts)
     sites: dict[tuple[str, str, str], tuple[set[int], set[int]]] = {}
     for transcript in transcripts:

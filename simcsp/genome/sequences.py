@@ -7,12 +7,12 @@ from collections.abc import Iterator
 import numpy as np
 
 from simcsp.core.errors import InputError
-from simcsp.model.bases import TYPES, Labeller, padded
+from simcsp.model.bases import TYPES, Labeller
 from simcsp.model.embedding import check_numbers
 from simcsp.model.ensemble import Ensemble
 from simcsp.text.alphabet import N, decode
 from simcsp.text.sites import KINDS, find_sites
-from simcsp.text.store import Record, TokenStore
+from simcsp.text.store import Record, TokenStore, padded, strand_ids
 
 COLUMNS = ("name", "position", "type", "score", "motif")
 WINDOW_COLUMNS = ("name", "type", "score", "sd")
@@ -30,18 +30,17 @@ def label_sequences(
 
     A site's position is that of the exon's base, counted from 1; what lies beyond the sequence counts as N.
     """
-    unit = _STEPS * labeller.model.shape.step
     waiting: list[Record] = []
     for record in store.records:
         waiting.append(record)
-        if sum(len_of(record, unit) for record in waiting) >= _BASES:
+        if record is store.records[-1] or sum(_rounded(record, labeller) for record in waiting) >= _BASES:
             yield _rows(store, waiting, labeller, types, every, min_score), sum(record.length for record in waiting)
             waiting = []
-    if waiting:
-        yield _rows(store, waiting, labeller, types, every, min_score), sum(record.length for record in waiting)
 
 
-def len_of(record: Record, unit: int) -> int:
+def _rounded(record: Record, labeller: Labeller) -> int:
+    """nt that a record is read in."""
+    unit = _STEPS * labeller.model.shape.step
     return -(-record.length // unit) * unit
 
 
@@ -49,7 +48,7 @@ def _rows(
     store: TokenStore, records: list[Record], labeller: Labeller, types: tuple[str, ...], every: bool, min_score: float
 ) -> list[str]:
     shape, chances = labeller.model.shape, {}
-    lengths = np.array([len_of(record, _STEPS * shape.step) for record in records])
+    lengths = np.array([_rounded(record, labeller) for record in records])
     for length in np.unique(lengths):
         alike = [records[i] for i in np.flatnonzero(lengths == length)]
         if length > labeller.chunk:
@@ -62,7 +61,7 @@ def _rows(
         chances |= {record.name: row for record, row in zip(alike, found)}
     rows = []
     for record in records:
-        ids = store.fetch(record.name, 0, record.length)
+        ids = strand_ids(store, record.name, False)
         check_numbers(chances[record.name], record.name)
         for boundary, number in zip(*find_sites(ids, types, every)):
             kind = KINDS[number]

@@ -15,7 +15,7 @@ import numpy as np
 from simcsp.core.errors import InputError
 from simcsp.core.files import replacing
 from simcsp.genome.scan import Scored
-from simcsp.text.alphabet import decode, reverse_complement
+from simcsp.text.alphabet import decode
 from simcsp.text.sites import KINDS, MINUS
 from simcsp.text.store import TokenStore
 
@@ -81,9 +81,7 @@ def _decimals(block: Scored) -> list[str]:
 
 def _tsv_rows(store: TokenStore, block: Scored) -> list[str]:
     sites = block.sites
-    motifs = store.windows(store.offsets[sites.record] + sites.motif_start, 2)
-    minus = MINUS[sites.kind]
-    motifs[minus] = reverse_complement(motifs[minus])
+    motifs = store.windows(store.offsets[sites.record] + sites.motif_start, 2, MINUS[sites.kind])
     letters = decode(motifs.ravel())
     kinds = _of_kind(block, [f"{kind.strand}\t{kind.type}" for kind in KINDS])
     columns = _names(store, block), sites.position.tolist(), kinds, _decimals(block), letters[::2], letters[1::2]
@@ -162,15 +160,15 @@ def write_bigwigs(stem: Path, store: TokenStore, blocks: Iterator[Scored]) -> tu
         for number, parts in values.items():
             of_kind = block.take(block.sites.kind == number)
             parts.append((of_kind.sites.record, of_kind.sites.position, of_kind.score.astype(np.float32)))
-    lengths = {record.name: record.length for record in store.records}
-    names, written = [record.name for record in store.records], []
+    names, written = list(store.lengths), []
     for number, parts in values.items():
         kind = KINDS[number]
         record, position, score = (np.concatenate(column) for column in zip(*parts)) if parts else ((), (), ())
         if len(record):
             path = stem.with_name(f"{stem.name}.{kind.type}.{'plus' if kind.strand == '+' else 'minus'}.bw")
             rows = zip(record.tolist(), position.tolist(), score.tolist())
+            entries = ((names[number], at - 1, at, value) for number, at, value in rows)
             with replacing(path) as aside:
-                pybigtools.open(str(aside), "w").write(lengths, ((names[r], p - 1, p, value) for r, p, value in rows))
+                pybigtools.open(str(aside), "w").write(store.lengths, entries)
             written.append(path)
     return count, written

@@ -17,7 +17,8 @@ from simcsp.core.errors import InputError
 from simcsp.text.alphabet import N
 from simcsp.text.kmers import KmerSet, positions_in_text
 from simcsp.text.known_introns import read_truth
-from simcsp.text.store import TokenStore, open_store
+from simcsp.text.sites import exon_is_left
+from simcsp.text.store import TokenStore, open_store, strand_ids
 
 UNLABELLED = -100
 """What cross-entropy leaves out."""
@@ -81,8 +82,8 @@ def _add_sites(
     """Enter {(record, type): boundary and minus strand [n, 2]} in {record: {(minus, exon's base): label}}."""
     for (name, kind), sites in annotated.items():
         for boundary, minus in sites.tolist():
-            exon_is_left = (kind == "donor") == (not minus)
-            rows[name][minus, boundary - exon_is_left] = UNLABELLED if doubtful else LABEL[kind]
+            exon = boundary - exon_is_left(kind, "-" if minus else "+")
+            rows[name][minus, exon] = UNLABELLED if doubtful else LABEL[kind]
 
 
 def record_names(settings: BasesConfig, store: TokenStore, entry: str, field: str) -> list[str]:
@@ -122,5 +123,5 @@ def shared_with(genome: Genome, names: Sequence[str], held_out: Sequence[str]) -
     Paralogues and overlapping pieces of another build are thus kept apart.
     """
     store = genome.store
-    kmers = KmerSet.of([store.fetch(name, 0, store.by_name[name].length)[None] for name in held_out])
-    return {name: positions_in_text(kmers, store.fetch(name, 0, store.by_name[name].length)) for name in names}
+    kmers = KmerSet.of([strand_ids(store, name, False)[None] for name in held_out])
+    return {name: positions_in_text(kmers, strand_ids(store, name, False)) for name in names}

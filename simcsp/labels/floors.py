@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,18 +63,29 @@ class KmerLogistic:
 MARKOV_ORDER = 5
 
 
+def word_codes(words: np.ndarray, columns: Iterable[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Number of the bases that stand in these columns of each row [n, length], and whether all of them are known."""
+    code, known = np.zeros(len(words), dtype=np.int64), np.ones(len(words), dtype=bool)
+    for column in columns:
+        code = code * 4 + np.maximum(words[:, column].astype(np.int64) - A, 0)
+        known &= words[:, column] >= A
+    return code, known
+
+
 class NeighbourTable:
     """P(base | the `reach` bases on either side), from counts: what a masked-language model has to beat."""
 
     def __init__(self, reach: int = 3) -> None:
         self.reach = reach
+        self.around = (*range(reach), *range(reach + 1, 2 * reach + 1))
         self.counts = np.full((4 ** (2 * reach), 4), PSEUDOCOUNT)
 
     def add(self, ids: np.ndarray) -> None:
         """Count a text, uint8 [length], on both strands; contexts with an N are left out."""
         for strand in (ids, reverse_complement(ids)):
             if len(strand) > 2 * self.reach:
-                context, known = self._contexts(np.lib.stride_tricks.sliding_window_view(strand, 2 * self.reach + 1))
+                words = np.lib.stride_tricks.sliding_window_view(strand, 2 * self.reach + 1)
+                context, known = word_codes(words, self.around)
                 base = strand[self.reach : len(strand) - self.reach].astype(np.int64) - A
                 known &= base >= 0
                 flat = np.bincount(context[known] * 4 + base[known], minlength=self.counts.size)
@@ -83,17 +94,9 @@ class NeighbourTable:
     def predict(self, windows: np.ndarray) -> np.ndarray:
         """P(A, C, G, T) of the central base, float [n, 4], for windows uint8 [n, length]; even odds beside an N."""
         middle = windows.shape[1] // 2
-        context, known = self._contexts(windows[:, middle - self.reach : middle + self.reach + 1])
+        context, known = word_codes(windows[:, middle - self.reach : middle + self.reach + 1], self.around)
         counts = self.counts[np.where(known, context, 0)]
         return np.where(known[:, None], counts / counts.sum(axis=1, keepdims=True), 0.25)
-
-    def _contexts(self, near: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Number of the context of each row [n, 2 reach + 1], and whether all of its bases are known."""
-        context, known = np.zeros(len(near), dtype=np.int64), np.ones(len(near), dtype=bool)
-        for column in (*range(self.reach), *range(self.reach + 1, 2 * self.reach + 1)):
-            context = context * 4 + np.maximum(near[:, column].astype(np.int64) - A, 0)
-            known &= near[:, column] >= A
-        return context, known
 
 
 class MarkovChain:
@@ -107,7 +110,8 @@ class MarkovChain:
     def add(self, ids: np.ndarray) -> None:
         """Count the transitions of a text, uint8 [length]; those with an N are left out."""
         if len(ids) > self.order:
-            code, known = self._codes(np.lib.stride_tricks.sliding_window_view(ids, self.order + 1))
+            words = np.lib.stride_tricks.sliding_window_view(ids, self.order + 1)
+            code, known = word_codes(words, range(self.order + 1))
             self.counts += np.bincount(code[known], minlength=self.counts.size).reshape(self.counts.shape)
 
     def predict(self, windows: np.ndarray) -> np.ndarray:
@@ -120,17 +124,10 @@ class MarkovChain:
             text = windows[:, max(middle - order, 0) : middle + order + 1].copy()
             text[:, min(order, middle)] = base
             for start in range(text.shape[1] - order):
-                code, known = self._codes(text[:, start : start + order + 1])
+                code, known = word_codes(text, range(start, start + order + 1))
                 scores[:, base - A] += np.where(known, logs[np.where(known, code, 0)], -np.log(4))
         likely = np.exp(scores - scores.max(axis=1, keepdims=True))
         return likely / likely.sum(axis=1, keepdims=True)
-
-    def _codes(self, words: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Number of each word [n, order + 1], and whether all of its bases are known."""
-        code = np.zeros(len(words), dtype=np.int64)
-        for column in range(self.order + 1):
-            code = code * 4 + np.maximum(words[:, column].astype(np.int64) - A, 0)
-        return code, (words >= A).all(axis=1)
 
 
 # -- dinucleotides by place, and 3-mers --------------------------------------------------------------------------------
@@ -200,9 +197,7 @@ def annotated_sites(data: DataConfig, seed: int) -> Labelled:
     own = {"corpus": "annotated", "window": data.context, "decoys": DECOYS, "other_bases": 0, "sampling": None}
     data = dataclasses.replace(data, **own)
     corpus = open_corpus(data, seed, hidden_windows(data))
-    ids = corpus.store.windows(corpus.intervals.start, data.context)
-    minus = corpus.intervals.minus
-    ids[minus] = reverse_complement(ids[minus])
+    ids = corpus.store.windows(corpus.intervals.start, data.context, corpus.intervals.minus)
     sites = np.array(SITES)[corpus.classes % len(SITES)]
     return Labelled(ids, (corpus.classes < len(SITES)).astype(np.int64), sites)
 

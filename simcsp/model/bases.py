@@ -32,7 +32,7 @@ from simcsp.model.embedding import Autocast
 from simcsp.model.encoder import DEFAULT_POOLING, MIX_WEIGHTS, check_length, hidden_states, read_pooling
 from simcsp.model.weights import read_json, read_weights, weight_file_of
 from simcsp.text.alphabet import CLS, SEP, A, N, T, reverse_complement
-from simcsp.text.store import Record, TokenStore
+from simcsp.text.store import Record, TokenStore, padded
 
 BASES_FILE, BASES_CONFIG = "bases.safetensors", "bases.json"
 CLASSES = ("neither", "acceptor", "donor")
@@ -395,12 +395,3 @@ class Labeller:
         top = np.maximum(calibrated.max(axis=-1, keepdims=True), 0.0)
         likely = np.exp(calibrated - top)
         return (likely / (np.exp(-top) + likely.sum(axis=-1, keepdims=True))).astype(np.float32)
-
-
-def padded(store: TokenStore, record: Record, start: int, end: int) -> np.ndarray:
-    """Ids uint8 [end - start] of a stretch of a record, N where it has none."""
-    ids = np.full(end - start, N, dtype=np.uint8)
-    first, last = max(start, 0), min(end, record.length)
-    if first < last:
-        ids[first - start : last - start] = store.fetch(record.name, first, last)
-    return ids

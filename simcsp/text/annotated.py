@@ -11,7 +11,6 @@ import numpy as np
 
 from simcsp.core.config import DataConfig
 from simcsp.core.errors import InputError
-from simcsp.text.alphabet import reverse_complement
 from simcsp.text.sampler import Intervals, Span, acceptable
 from simcsp.text.sites import SITES, boundaries, motif_boundaries
 from simcsp.text.species import annotated_introns, by_source, join_intervals, source_shares, spans_of_source
@@ -83,7 +82,7 @@ def _crops_of_source(
     known = annotated_introns(store, data, number)
     spans: dict[int, list[Span]] = {}
     for span in spans_of_source(store, data, number):
-        spans.setdefault(store.records.index(span.record), []).append(span)
+        spans.setdefault(store.numbers[span.record.name], []).append(span)
     sites = boundaries(store, known)
     drawn: list[tuple[int, np.ndarray, Record, bool]] = []  # class, boundaries along the strand, record, reverse
     for i, (site, rows) in enumerate(sites.items()):
@@ -160,10 +159,7 @@ class SiteSampler:
     def batch(self, step: int, batch_size: int) -> np.ndarray:
         """The crops of a training step, uint8 [batch_size, length], on their sense strand."""
         index = self._index(step, batch_size)
-        windows = self.store.windows(self.intervals.start[index], self.length)
-        minus = self.intervals.minus[index]
-        windows[minus] = reverse_complement(windows[minus])
-        return windows
+        return self.store.windows(self.intervals.start[index], self.length, self.intervals.minus[index])
 
     def classes(self, step: int, batch_size: int) -> np.ndarray:
         """Their classes, int64 [batch_size]: index into SITE_CLASSES."""

@@ -102,12 +102,11 @@ def _annotation_scorer(store: TokenStore, known: list[Intron]) -> Scorer:
     """1 at annotated sites and 0 elsewhere, so a window's score is 1 where it holds one."""
     if not known:
         raise InputError("data.annotation has no intron on the records to train on: nothing to enrich (data.scorer)")
-    number = {record.name: i for i, record in enumerate(store.records)}
     rows = np.concatenate(list(boundaries(store, known).values()))
 
     def score(name: str, reverse: bool) -> np.ndarray:
         scores = np.zeros(store.by_name[name].length + 1, dtype=np.float32)
-        scores[rows[(rows[:, 0] == number[name]) & (rows[:, 1] == int(reverse)), 2]] = 1.0
+        scores[rows[(rows[:, 0] == store.numbers[name]) & (rows[:, 1] == int(reverse)), 2]] = 1.0
         return scores
 
     return score

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from simcsp.core.errors import InputError
-from simcsp.text.alphabet import N, reverse_complement
+from simcsp.text.alphabet import N
 from simcsp.text.store import Record, TokenStore
 
 _REGION = re.compile(r"(?P<name>.+):(?P<start>\d+)-(?P<end>\d+)")
@@ -175,14 +175,9 @@ class WindowSampler:
         )
 
     def _read(self, starts: np.ndarray, minus: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        windows = self.store.windows(starts, self.length)
         if self.both_strands:
-            minus = rng.random(len(windows)) < 0.5
-        windows[minus] = reverse_complement(windows[minus])
-        return windows
-
-    def _acceptable(self, starts: np.ndarray) -> np.ndarray:
-        return acceptable(self.store, starts, self.length, self.max_n_share)
+            minus = rng.random(len(starts)) < 0.5
+        return self.store.windows(starts, self.length, minus)
 
     def _random_starts(self, rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Starts [count] of acceptable windows, and whether each lies in an interval of the reverse strand."""
@@ -192,7 +187,7 @@ class WindowSampler:
             which = np.minimum(np.searchsorted(self._cumulative, draws, side="right"), len(self._cumulative) - 1)
             inside = (draws - self._cumulative[which]) / self.intervals.odds[which] + self._counts[which]
             drawn = self.intervals.start[which] + np.clip(inside.astype(np.int64), 0, self._counts[which] - 1)
-            kept = self._acceptable(drawn)
+            kept = acceptable(self.store, drawn, self.length, self.max_n_share)
             starts = np.concatenate([starts, drawn[kept]])
             minus = np.concatenate([minus, self.intervals.minus[which[kept]]])
             if len(starts) >= count:
@@ -207,7 +202,7 @@ class WindowSampler:
         _, first = np.unique(2 * starts + self.intervals.minus[which], return_index=True)  # intervals may overlap
         starts, which = starts[first], which[first]
         parts = np.array_split(starts, max(1, len(starts) // 10_000))
-        kept = np.concatenate([self._acceptable(part) for part in parts])
+        kept = np.concatenate([acceptable(self.store, part, self.length, self.max_n_share) for part in parts])
         if not kept.any():
             raise InputError(self._nothing_left("no"))
         return starts[kept], self.intervals.minus[which[kept]]

@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from simcsp.text.alphabet import A, C, G, N, T, encode, reverse_complement
+from simcsp.text.alphabet import A, C, G, T, encode, reverse_complement
 from simcsp.text.annotation import Intron
-from simcsp.text.store import TokenStore
+from simcsp.text.store import TokenStore, padded
 
 SITES = ("donor", "acceptor")
 MOTIFS = {"donor": "GT", "acceptor": "AG"}
@@ -99,11 +99,10 @@ def cut_windows(store: TokenStore, sites: Sites, length: int) -> np.ndarray:
     records = [store.records[number] for number in sites.record]
     first = sites.boundary - length // 2
     inside = (first >= 0) & (first + length <= np.array([record.length for record in records], dtype=np.int64))
-    windows = np.full((len(sites), length), N, dtype=np.uint8)
+    windows = np.empty((len(sites), length), dtype=np.uint8)
     windows[inside] = store.windows((store.offsets[sites.record] + first)[inside], length)
     for i in np.flatnonzero(~inside):
-        begin, end = max(first[i], 0), min(first[i] + length, records[i].length)
-        windows[i, begin - first[i] : end - first[i]] = store.fetch(records[i].name, begin, end)
+        windows[i] = padded(store, records[i], first[i], first[i] + length)
     minus = MINUS[sites.kind]
     windows[minus] = reverse_complement(windows[minus])
     return windows
@@ -121,12 +120,11 @@ def exon_is_left(site: str, strand: str) -> bool:
 
 def boundaries(store: TokenStore, known: list[Intron]) -> dict[str, np.ndarray]:
     """{'donor', 'acceptor'}: int64 [n, 3] of record number, minus (0 / 1) and boundary counted along the strand."""
-    number = {record.name: i for i, record in enumerate(store.records)}
     rows: dict[str, list[tuple[int, int, int]]] = {"donor": [], "acceptor": []}
     for intron in known:
         length, minus = store.by_name[intron.chrom].length, intron.strand == "-"
         for site, place in zip(SITES, intron_ends(intron.start, intron.end, intron.strand)):
-            rows[site].append((number[intron.chrom], int(minus), length - place if minus else place))
+            rows[site].append((store.numbers[intron.chrom], int(minus), length - place if minus else place))
     return {site: np.array(sorted(set(found)), dtype=np.int64).reshape(-1, 3) for site, found in rows.items()}
 
 

@@ -48,6 +48,16 @@ class TokenStore:
         self._lower = np.memmap(path.with_suffix(".lower"), dtype=np.uint8, mode="r")
 
     @functools.cached_property
+    def numbers(self) -> dict[str, int]:
+        """{name: index} of the records."""
+        return {record.name: number for number, record in enumerate(self.records)}
+
+    @functools.cached_property
+    def lengths(self) -> dict[str, int]:
+        """{name: nt} of the records."""
+        return {record.name: record.length for record in self.records}
+
+    @functools.cached_property
     def offsets(self) -> np.ndarray:
         """Index of each record's first base, int64 [records]."""
         return np.array([record.offset for record in self.records], dtype=np.int64)
@@ -63,9 +73,13 @@ class TokenStore:
         ids = np.asarray(self.ids[record.offset + start : record.offset + end])
         return reverse_complement(ids) if strand == "-" else ids
 
-    def windows(self, starts: np.ndarray, length: int) -> np.ndarray:
-        """Ids uint8 [n, length] from `starts` int64 [n], indices into the store."""
-        return np.lib.stride_tricks.sliding_window_view(self.ids, length)[starts]
+    def windows(self, starts: np.ndarray, length: int, minus: np.ndarray | None = None) -> np.ndarray:
+        """Ids uint8 [n, length] from `starts` int64 [n], indices into the store. minus: bool [n], which of them are
+        read on the reverse strand; None: none is."""
+        windows = np.lib.stride_tricks.sliding_window_view(self.ids, length)[starts]
+        if minus is not None:
+            windows[minus] = reverse_complement(windows[minus])
+        return windows
 
     def lower(self, start: int, length: int) -> np.ndarray:
         """Soft-masked letters, uint8 [length] of 0 and 1, from index `start` of the store."""
@@ -149,12 +163,7 @@ def open_masked_store(store: TokenStore, hide: Callable[[np.ndarray], np.ndarray
     def pieces() -> Iterator[_Piece]:
         for record in store.records:
             ids = store.fetch(record.name, 0, record.length)
-            lower = np.concatenate(
-                [
-                    store.lower(record.offset + at, min(READ_SIZE, record.length - at))
-                    for at in range(0, len(ids), READ_SIZE)
-                ]
-            )
+            lower = store.lower(record.offset, record.length)
             yield record.source, record.name, record.source_name, np.where(hide(ids), np.uint8(N), ids), lower
 
     stem = store.path.stem.rsplit("-", 1)[0]
@@ -217,24 +226,20 @@ def _read_manifest(path: Path) -> dict[str, Any]:
 def _write_store(target: Path, sources: list[str], pieces: Iterable[_Piece]) -> None:
     """NAME.ids: one byte a base. NAME.lower: one bit a base, set where soft-masked. NAME.json: sources, hash, and
     length, share of N and of repeats of each record. Written aside and renamed: no half store is ever left."""
-    digest = hashlib.sha256()
-    records = {}
+    digest, lower_digest = hashlib.sha256(), hashlib.sha256()
+    records: dict[str, dict[str, Any]] = {}
     total = 0
-    lower_digest = hashlib.sha256()
     with replacing(target) as aside, replacing(target.with_suffix(".lower")) as aside_lower:
         with open(aside, "wb") as out, open(aside_lower, "wb") as out_lower:
             waiting = np.array([], dtype=np.uint8)  # bits that do not fill a byte yet
             for source, name, source_name, ids, lower in pieces:
                 if name not in records:
-                    records[name] = {"offset": total, "length": 0, "source": source, "source_name": source_name}
-                    records[name] |= {"n": 0, "lower": 0}
+                    facts = {"name": name, "offset": total, "length": 0, "source": source, "source_name": source_name}
+                    records[name] = facts | {"n_share": 0, "repeat_share": 0}  # numbers of bases until all are read
                     digest.update(b">" + name.encode())
-                for key, count in (
-                    ("length", len(ids)),
-                    ("n", np.count_nonzero(ids == N)),
-                    ("lower", np.count_nonzero(lower)),
-                ):
-                    records[name][key] += count
+                records[name]["length"] += len(ids)
+                records[name]["n_share"] += np.count_nonzero(ids == N)
+                records[name]["repeat_share"] += np.count_nonzero(lower)
                 total += len(ids)
                 digest.update(ids)
                 out.write(ids)
@@ -247,22 +252,18 @@ def _write_store(target: Path, sources: list[str], pieces: Iterable[_Piece]) -> 
             out_lower.write(np.packbits(waiting))
         if not records:
             raise InputError(f"{', '.join(sources)} holds no sequence")
+    shares = {}
+    for share in ("n_share", "repeat_share"):
+        shares[share] = round(sum(record[share] for record in records.values()) / total, 6)
+        for record in records.values():
+            record[share] = round(record[share] / record["length"], 6)
     manifest = {
         "sources": sources,
         "sha256": digest.hexdigest(),
         "lower_sha256": lower_digest.hexdigest(),
         "bases": total,
-        "n_share": round(sum(record["n"] for record in records.values()) / total, 6),
-        "repeat_share": round(sum(record["lower"] for record in records.values()) / total, 6),
-        "records": [
-            {
-                "name": name,
-                **{key: record[key] for key in ("offset", "length", "source", "source_name")},
-                "n_share": round(record["n"] / record["length"], 6),
-                "repeat_share": round(record["lower"] / record["length"], 6),
-            }
-            for name, record in records.items()
-        ],
+        **shares,
+        "records": list(records.values()),
     }
     write_json(target.with_suffix(".json"), manifest)
 
@@ -270,3 +271,12 @@ def _write_store(target: Path, sources: list[str], pieces: Iterable[_Piece]) -> 
 def strand_ids(store: TokenStore, name: str, reverse: bool) -> np.ndarray:
     """All ids of a record, read on one of its strands."""
     return store.fetch(name, 0, store.by_name[name].length, "-" if reverse else "+")
+
+
+def padded(store: TokenStore, record: Record, start: int, end: int) -> np.ndarray:
+    """Ids uint8 [end - start] of a stretch of a record, N where it has none."""
+    ids = np.full(end - start, N, dtype=np.uint8)
+    first, last = max(start, 0), min(end, record.length)
+    if first < last:
+        ids[first - start : last - start] = store.fetch(record.name, first, last)
+    return ids
