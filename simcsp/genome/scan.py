@@ -42,9 +42,81 @@ class Scan:
         return sum(last - first + 1 for _, first, last in self.spans)
 
     def blocks(self, spans: Sequence[Span]) -> Iterator[tuple[Scored, int]]:
-        """(scored sites, positions passed) of some of the spans, ascending; each base is read once."""
-        for spans_of_pass in passes(self.store, spans, self.labeller):
-            yield from label_sites(self.store, spans_of_pass, self.labeller, self.types, self.every)
+        """(scored sites, positions passed) of some of the spans, ascending; each base is read once.
+
+        Chunks lie on a grid of the record, whatever the spans, so a score does not depend on the region that is asked
+        for."""
+        for of_pass in self._passes(spans):
+            if len({number for number, *_ in of_pass}) > 1:
+                yield self._label_short_records(of_pass)
+            else:
+                yield from self._label_record(of_pass)
+
+    def _passes(self, spans: Sequence[Span]) -> Iterator[list[Span]]:
+        """The spans in groups: those on short records that fit in one pass of the model together, those of one longer
+        record together. So a genome of many contigs costs its bases, not a pass a contig."""
+        group: list[Span] = []
+        room = self.labeller.chunk
+        for span in spans:
+            if not group or span[0] != group[-1][0]:
+                needed = self.labeller.room_of(self.store.records[span[0]])
+                if group and needed > room:
+                    yield group
+                    group, room = [], self.labeller.chunk
+                room -= needed
+            group.append(span)
+        if group:
+            yield group
+
+    def _label_short_records(self, spans: Sequence[Span]) -> tuple[Scored, int]:
+        numbers = list(dict.fromkeys(number for number, *_ in spans))
+        records = [self.store.records[number] for number in numbers]
+        sites = [self._sites_between(*span) for span in spans]
+        odds = self.labeller.packed_odds(self.store, records) if any(map(len, sites)) else []
+        chances = {number: self.labeller.probabilities(of_record) for number, of_record in zip(numbers, odds)}
+        for record, number in zip(records, chances):
+            check_numbers(chances[number], record.name)
+        scored = [_scored(of_span, chances.get(span[0]), 0) for span, of_span in zip(spans, sites)]
+        return Scored.joined(scored), sum(last - first + 1 for _, first, last in spans)
+
+    def _label_record(self, spans: Sequence[Span]) -> Iterator[tuple[Scored, int]]:
+        """Of one record, some chunks a pass; a GPU is at the next one while sites of this one are written."""
+        labeller, record = self.labeller, self.store.records[spans[0][0]]
+        size = labeller.chunk
+
+        def parts() -> Iterator[Part]:
+            scored: set[int] = set()  # the chunks of the pass before: short regions share them
+            for number, first, last in spans:
+                chunks = range((first - 1) // size, (last - 1) // size + 1)
+                for some in (chunks[i : i + labeller.at_once] for i in range(0, len(chunks), labeller.at_once)):
+                    ends = [(max(first, chunk * size + 1), min(last, (chunk + 1) * size)) for chunk in some]
+                    sites = [self._sites_between(number, low, high) for low, high in ends]
+                    wanted = [chunk for chunk, of_chunk in zip(some, sites) if len(of_chunk) and chunk not in scored]
+                    if wanted:
+                        scored = scored.intersection(some) | set(wanted)
+                    yield Part(some, ends, sites, wanted)
+
+        def with_odds(part: Part) -> tuple[Part, list[np.ndarray]]:
+            return part, labeller.chunks_odds(self.store, record, part.wanted) if part.wanted else []
+
+        known: dict[int, np.ndarray] = {}  # chances of these chunks
+        for part, odds in one_ahead(with_odds, parts(), thread=labeller.device.type == "cuda"):
+            if part.wanted:
+                known = {chunk: known[chunk] for chunk in part.chunks if chunk in known}
+                known |= dict(zip(part.wanted, map(labeller.probabilities, odds)))
+                for chunk, (low, high) in zip(part.chunks, part.ends):
+                    check_numbers(known.get(chunk, np.zeros(0)), f"{record.name}:{low}-{high}")
+            for chunk, of_chunk, (low, high) in zip(part.chunks, part.sites, part.ends):
+                yield _scored(of_chunk, known.get(chunk), chunk * size), high - low + 1
+
+    def _sites_between(self, number: int, low: int, high: int) -> Sites:
+        record = self.store.records[number]
+        begin, end = max(low - 4, 0), min(high + 4, record.length)
+        ids = self.store.fetch(record.name, begin, end)
+        boundary, kind = find_sites(ids, self.types, self.every)
+        sites = Sites(np.full(len(boundary), number), boundary + begin, kind)
+        sites = sites.take((sites.position >= low) & (sites.position <= high))
+        return sites.take(ids[sites.position - 1 - begin] != N)
 
 
 @dataclass(frozen=True)
@@ -106,82 +178,6 @@ class Part(NamedTuple):
     wanted: list[int]
 
 
-def passes(store: TokenStore, spans: Sequence[Span], labeller: Labeller) -> Iterator[list[Span]]:
-    """The spans in groups: those on short records that fit in one pass of the model together, those of one longer
-    record together. So a genome of many contigs costs its bases, not a pass a contig."""
-    group: list[Span] = []
-    room = labeller.chunk
-    for span in spans:
-        if not group or span[0] != group[-1][0]:
-            needed = labeller.room_of(store.records[span[0]])
-            if group and needed > room:
-                yield group
-                group, room = [], labeller.chunk
-            room -= needed
-        group.append(span)
-    if group:
-        yield group
-
-
-def label_sites(
-    store: TokenStore, spans: Sequence[Span], labeller: Labeller, types: Sequence[str], every: bool
-) -> Iterator[tuple[Scored, int]]:
-    """(scored sites, positions passed) of the spans (record, first, last position) of one group of `passes`, ascending.
-
-    Chunks lie on a grid of the record, whatever the spans, so a score does not depend on the region that is asked for.
-    """
-    if len({number for number, *_ in spans}) > 1:
-        yield _label_short_records(store, spans, labeller, types, every)
-    else:
-        yield from _label_record(store, spans, labeller, types, every)
-
-
-def _label_short_records(
-    store: TokenStore, spans: Sequence[Span], labeller: Labeller, types: Sequence[str], every: bool
-) -> tuple[Scored, int]:
-    numbers = list(dict.fromkeys(number for number, *_ in spans))
-    records = [store.records[number] for number in numbers]
-    sites = [_sites_between(store, span, types, every) for span in spans]
-    odds = labeller.packed_odds(store, records) if any(map(len, sites)) else []
-    chances = {number: labeller.probabilities(of_record) for number, of_record in zip(numbers, odds)}
-    for record, number in zip(records, chances):
-        check_numbers(chances[number], record.name)
-    scored = [_scored(of_span, chances.get(span[0]), 0) for span, of_span in zip(spans, sites)]
-    return Scored.joined(scored), sum(last - first + 1 for _, first, last in spans)
-
-
-def _label_record(
-    store: TokenStore, spans: Sequence[Span], labeller: Labeller, types: Sequence[str], every: bool
-) -> Iterator[tuple[Scored, int]]:
-    """Of one record, some chunks a pass; a GPU is at the next one while sites of this one are scored and written."""
-    size, record = labeller.chunk, store.records[spans[0][0]]
-
-    def parts() -> Iterator[Part]:
-        scored: set[int] = set()  # the chunks of the pass before: short regions share them
-        for number, first, last in spans:
-            chunks = range((first - 1) // size, (last - 1) // size + 1)
-            for some in (chunks[i : i + labeller.at_once] for i in range(0, len(chunks), labeller.at_once)):
-                ends = [(max(first, chunk * size + 1), min(last, (chunk + 1) * size)) for chunk in some]
-                sites = [_sites_between(store, (number, low, high), types, every) for low, high in ends]
-                wanted = [chunk for chunk, of_chunk in zip(some, sites) if len(of_chunk) and chunk not in scored]
-                if wanted:
-                    scored = scored.intersection(some) | set(wanted)
-                yield Part(some, ends, sites, wanted)
-
-    def with_odds(part: Part) -> tuple[Part, list[np.ndarray]]:
-        return part, labeller.chunks_odds(store, record, part.wanted) if part.wanted else []
-
-    known: dict[int, np.ndarray] = {}  # chances of these chunks
-    for part, odds in one_ahead(with_odds, parts(), thread=labeller.device.type == "cuda"):
-        if part.wanted:
-            known = {chunk: known[chunk] for chunk in part.chunks if chunk in known}
-            known |= dict(zip(part.wanted, map(labeller.probabilities, odds)))
-            for chunk, (low, high) in zip(part.chunks, part.ends):
-                check_numbers(known.get(chunk, np.zeros(0)), f"{record.name}:{low}-{high}")
-        for chunk, of_chunk, (low, high) in zip(part.chunks, part.sites, part.ends):
-            yield _scored(of_chunk, known.get(chunk), chunk * size), high - low + 1
-
-
 def _scored(sites: Sites, chances: np.ndarray | None, start: int) -> Scored:
     """Sites of one record with their scores. chances: P [2 strands, bases, 2] of it from base `start` (0-based) on."""
     if not len(sites):
@@ -189,14 +185,3 @@ def _scored(sites: Sites, chances: np.ndarray | None, start: int) -> Scored:
     column = (TYPE[sites.kind] == TYPES[1]).astype(np.intp)
     score = chances[MINUS[sites.kind].astype(np.intp), sites.position - 1 - start, column]
     return Scored(sites, score.astype(np.float64))
-
-
-def _sites_between(store: TokenStore, span: Span, types: Sequence[str], every: bool) -> Sites:
-    number, low, high = span
-    record = store.records[number]
-    begin, end = max(low - 4, 0), min(high + 4, record.length)
-    ids = store.fetch(record.name, begin, end)
-    boundary, kind = find_sites(ids, types, every)
-    sites = Sites(np.full(len(boundary), number), boundary + begin, kind)
-    sites = sites.take((sites.position >= low) & (sites.position <= high))
-    return sites.take(ids[sites.position - 1 - begin] != N)
