@@ -8,8 +8,8 @@ import struct
 import time
 import zlib
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
-from types import TracebackType
 from typing import Any, BinaryIO
 
 from simcsp.core.errors import InputError
@@ -22,7 +22,7 @@ FILES = "files"
 _FLUSH_EVERY = 5.0  # seconds: a power cut costs no more; a kill costs what is not yet an entry
 
 
-class Journal:
+class Journal(AbstractContextManager):
     """Entries of bytes, of which the first says what they are about. One process at a time holds it.
 
     An entry that a kill cut short is dropped, with what follows it. `replaying`: `entries` has not come to its end.
@@ -80,10 +80,7 @@ class Journal:
         self.file.write(_MAGIC)
         self.add(json.dumps(job).encode())
 
-    def __enter__(self) -> Journal:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *raised: object) -> None:
         self.close()
 
     def close(self) -> None:
