@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
 import numpy as np
 
 from simcsp.core.config import DataConfig
@@ -9,6 +12,8 @@ from simcsp.core.errors import InputError
 from simcsp.text.annotation import GeneBody, Intron, Transcript, gene_bodies, introns, read_annotation
 from simcsp.text.sampler import Intervals, Span, as_intervals, wanted_spans
 from simcsp.text.store import TokenStore
+
+Feature = TypeVar("Feature", Intron, GeneBody)
 
 # -- genes and species -------------------------------------------------------------------------------------------------
 
@@ -28,39 +33,31 @@ def spans_of_source(store: TokenStore, data: DataConfig, number: int) -> list[Sp
     return spans
 
 
-def _spans_by_name(store: TokenStore, data: DataConfig, number: int) -> dict[str, list[Span]]:
-    by_name: dict[str, list[Span]] = {}
+def _annotated(
+    store: TokenStore, data: DataConfig, number: int, kind: Callable[[list[Transcript]], list[Feature]]
+) -> list[Feature]:
+    """Introns or gene bodies of the annotation of a source on its wanted records, chrom being the name in the store."""
+    spans: dict[str, list[Span]] = {}
     for span in spans_of_source(store, data, number):
-        by_name.setdefault(span.record.source_name, []).append(span)
-    return by_name
-
-
-def _annotation_of(store: TokenStore, data: DataConfig, number: int) -> list[Transcript]:
-    """Transcripts of a source on all of its records: those that are not wanted must match the FASTA as well."""
+        spans.setdefault(span.record.source_name, []).append(span)
+    # of all records of the source: those that are not wanted must match the FASTA as well
     lengths = {record.source_name: record.length for record in store.records if record.source == number}
-    return read_annotation(data.annotation[number], lengths, data.transcripts)
+    return [
+        feature._replace(chrom=span.record.name)
+        for feature in kind(read_annotation(data.annotation[number], lengths, data.transcripts))
+        for span in spans.get(feature.chrom, [])
+        if span.holds(feature.start, feature.end)
+    ]
 
 
 def annotated_introns(store: TokenStore, data: DataConfig, number: int) -> list[Intron]:
     """Introns of the annotation of a source on its wanted records, chrom being the name in the store."""
-    spans = _spans_by_name(store, data, number)
-    return [
-        intron._replace(chrom=span.record.name)
-        for intron in introns(_annotation_of(store, data, number))
-        for span in spans.get(intron.chrom, [])
-        if span.holds(intron.start, intron.end)
-    ]
+    return _annotated(store, data, number, introns)
 
 
 def gene_intervals(store: TokenStore, data: DataConfig, number: int) -> Intervals:
     """Gene bodies of one source, so that each window that lies in one is there once."""
-    wanted = _spans_by_name(store, data, number)
-    bodies = [
-        body._replace(chrom=span.record.name)
-        for body in gene_bodies(_annotation_of(store, data, number))
-        for span in wanted.get(body.chrom, [])
-        if span.holds(body.start, body.end)
-    ]
+    bodies = _annotated(store, data, number, gene_bodies)
     if not bodies:
         raise InputError(f"data.annotation: {data.annotation[number]} has no gene on the records to train on")
     spans = merge_bodies(bodies, data.window)
