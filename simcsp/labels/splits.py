@@ -101,18 +101,15 @@ def make_splits(windows: Windows, method: str, num_folds: int, selection_share: 
     stratum = np.unique(strata, return_inverse=True)[1]
     _, first = np.unique(np.stack([groups[rest], stratum[rest]]), axis=1, return_index=True)
     _require(strata, rest[first], count, f"data.folds ({method}) after data.selection_share")
+    pooled = grouped_folds(strata[rest], groups[rest], num_folds, seed) if method == "grouped" else []
     folds = {}
-    if method == "grouped":
-        pooled = grouped_folds(strata[rest], groups[rest], num_folds, seed)
-        for site in (*SITES, "both"):
-            of_site = np.zeros(len(windows), dtype=bool)
-            of_site[windows.of_site(site)] = True
-            parts = [{part: rest[index] for part, index in fold.items()} for fold in pooled]
-            folds[site] = [{part: index[of_site[index]] for part, index in fold.items()} for fold in parts]
-    else:
-        cut = published_folds if method == "published" else simcsp_folds
-        for site in (*SITES, "both"):
+    for site in (*SITES, "both"):
+        if method == "grouped":
+            inside = np.isin(rest, windows.of_site(site))
+            folds[site] = [{part: rest[i[inside[i]]] for part, i in fold.items()} for fold in pooled]
+        else:
             index = np.intersect1d(rest, windows.of_site(site))
+            cut = published_folds if method == "published" else simcsp_folds
             folds[site] = [{part: index[i] for part, i in fold.items()} for fold in cut(windows.labels[index], seed)]
     return Splits(selection, folds)
 
