@@ -7,7 +7,7 @@ from pathlib import Path
 
 from simcsp.core.errors import InputError
 from simcsp.text.annotation import gene_bodies, other_spelling, read_annotation, symbols
-from simcsp.text.reading import is_comment, is_whole_number, open_text
+from simcsp.text.reading import is_whole_number, table_rows
 from simcsp.text.store import TokenStore
 
 Span = tuple[int, int, int]
@@ -41,12 +41,11 @@ def find_spans(
 
 def gene_spans(path: Path, store: TokenStore) -> dict[str, list[Span]]:
     """{symbol, or ID of a gene without one: its bodies} of a GTF or GFF3."""
-    numbers = {record.name: number for number, record in enumerate(store.records)}
-    transcripts = read_annotation(path, {record.name: record.length for record in store.records})
+    transcripts = read_annotation(path, store.lengths)
     symbol_of, spans = symbols(transcripts), {}
     for body in gene_bodies(transcripts):
         symbol = symbol_of[body.chrom, body.strand, body.gene]
-        spans.setdefault(symbol, []).append((numbers[body.chrom], body.start + 1, body.end))
+        spans.setdefault(symbol, []).append((store.numbers[body.chrom], body.start + 1, body.end))
     return spans
 
 
@@ -67,43 +66,40 @@ def _parse_region(word: str, store: TokenStore, genes: Mapping[str, list[Span]])
     name, colon, stretch = (word, "", "") if word in store.by_name else word.rpartition(":")
     name = name if colon else word
     if name not in store.by_name:
-        twin = other_spelling(name, store.by_name)
-        hint = f"it is {twin!r} there" if twin else f"its first record is {store.records[0].name!r}"
         gene = f"; nor is it one of the {len(genes):,} genes of --annotation" if genes else ""
-        raise InputError(f"--region {word}: no record {name!r} in {', '.join(store.manifest['sources'])}: {hint}{gene}")
-    record = store.by_name[name]
-    number = store.records.index(record)
+        raise InputError(f"--region {word}: {_no_record(name, store)}{gene}")
+    number, length = store.numbers[name], store.lengths[name]
     if not colon:
-        return [(number, 1, record.length)]
+        return [(number, 1, length)]
     start, dash, end = stretch.replace(",", "").partition("-")
     end = end if dash else start
     if not (is_whole_number(start) and is_whole_number(end)) or not 1 <= int(start) <= int(end):
         raise InputError(f"--region {word}: expected NAME:START-END, counted from 1, both ends included")
-    if int(start) > record.length:
-        raise InputError(f"--region {word}: {name} has {record.length} nt only")
-    return [(number, int(start), min(int(end), record.length))]
+    if int(start) > length:
+        raise InputError(f"--region {word}: {name} has {length} nt only")
+    return [(number, int(start), min(int(end), length))]
+
+
+def _no_record(name: str, store: TokenStore) -> str:
+    twin = other_spelling(name, store.by_name)
+    hint = f"it is {twin!r} there" if twin else f"its first record is {store.records[0].name!r}"
+    return f"no record {name!r} in {', '.join(store.manifest['sources'])}: {hint}"
 
 
 def _bed_spans(path: Path, store: TokenStore) -> Iterator[Span]:
     """Rows of a BED: record, start (from 0), end; more columns or not. A row beyond its record is an error."""
-    numbers = {record.name: number for number, record in enumerate(store.records)}
     empty = True
-    with open_text(path) as lines:
-        for line_number, line in enumerate(lines, start=1):
-            fields = line.split()
-            if not fields or is_comment(line):
-                continue
-            where, empty = f"{path}, line {line_number}", False
-            if len(fields) < 3 or not all(map(is_whole_number, fields[1:3])) or int(fields[1]) >= int(fields[2]):
-                raise InputError(f"{where}: expected a BED's record, start (from 0), end, found {line.strip()[:60]!r}")
-            name, start, end = fields[0], int(fields[1]), int(fields[2])
-            if name not in numbers:
-                twin = other_spelling(name, numbers)
-                hint = f"it is {twin!r} there" if twin else f"its first record is {store.records[0].name!r}"
-                raise InputError(f"{where}: no record {name!r} in {', '.join(store.manifest['sources'])}: {hint}")
-            length = store.records[numbers[name]].length
-            if end > length:
-                raise InputError(f"{where}: {name} has {length} nt only: the FASTA is a piece or another build")
-            yield numbers[name], start + 1, end
+    for where, line in table_rows(path):
+        fields, empty = line.split(), False
+        if len(fields) < 3 or not all(map(is_whole_number, fields[1:3])) or int(fields[1]) >= int(fields[2]):
+            raise InputError(f"{where}: expected a BED's record, start (from 0), end, found {line.strip()[:60]!r}")
+        name, start, end = fields[0], int(fields[1]), int(fields[2])
+        if name not in store.by_name:
+            raise InputError(f"{where}: {_no_record(name, store)}")
+        if end > store.lengths[name]:
+            raise InputError(
+                f"{where}: {name} has {store.lengths[name]} nt only: the FASTA is a piece or another build"
+            )
+        yield store.numbers[name], start + 1, end
     if empty:
         raise InputError(f"{path} holds no row: the file is empty or of another kind")

@@ -8,7 +8,6 @@ import hashlib
 import json
 import zipfile
 import zlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,11 +18,11 @@ from simcsp.core.errors import InputError
 from simcsp.core.files import replacing
 from simcsp.labels.spliceator import Windows
 from simcsp.labels.splits import read_windows, selection_windows
-from simcsp.text.alphabet import N, encode, reverse_complement
+from simcsp.text.alphabet import encode, reverse_complement
 from simcsp.text.annotation import other_spelling
-from simcsp.text.reading import is_comment, is_whole_number, open_text
+from simcsp.text.reading import is_whole_number, table_rows
 from simcsp.text.sites import MOTIFS, motif_half, motif_label
-from simcsp.text.store import TokenStore, open_store
+from simcsp.text.store import TokenStore, open_store, padded
 
 AGREEMENT = 0.95  # share of sites whose bases must be those of their label
 NMI_CLUSTERS = 10  # of the k-means whose NMI stands beside that of Leiden
@@ -64,23 +63,17 @@ class Site:
 def read_bed(path: str | Path) -> list[Site]:
     """Sites of a motif BED, plain or gzipped: chrom, start, end, name, name2, strand; label = last `|` part of name."""
     sites = []
-    with open_text(path) as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip() or is_comment(line):
-                continue
-            where = f"{path}, line {number}"
-            fields = line.rstrip("\r\n").split("\t")
-            if len(fields) < 6 or not all(map(is_whole_number, fields[1:3])) or fields[5] not in ("+", "-"):
-                raise InputError(f"{where}: expected tab-separated chrom, start, end, name, name2, strand")
-            site = Site(fields[0], int(fields[1]), int(fields[2]), fields[5], fields[3].rsplit("|", 1)[-1], where)
-            if site.end - site.start != 2:
-                hint = ": its start is 1-based, BED counts from 0" if site.end - site.start == 1 else ""
-                raise InputError(f"{where}: a motif site spans two bases, this one {site.end - site.start}{hint}")
-            if not site.label.startswith(("GT(", "AG(", "donor(", "acceptor(")):
-                raise InputError(
-                    f"{where}: label {site.label!r} is none of GT(...), AG(...), donor(...), acceptor(...)"
-                )
-            sites.append(site)
+    for where, line in table_rows(path):
+        fields = line.rstrip("\r\n").split("\t")
+        if len(fields) < 6 or not all(map(is_whole_number, fields[1:3])) or fields[5] not in ("+", "-"):
+            raise InputError(f"{where}: expected tab-separated chrom, start, end, name, name2, strand")
+        site = Site(fields[0], int(fields[1]), int(fields[2]), fields[5], fields[3].rsplit("|", 1)[-1], where)
+        if site.end - site.start != 2:
+            hint = ": its start is 1-based, BED counts from 0" if site.end - site.start == 1 else ""
+            raise InputError(f"{where}: a motif site spans two bases, this one {site.end - site.start}{hint}")
+        if not site.label.startswith(("GT(", "AG(", "donor(", "acceptor(")):
+            raise InputError(f"{where}: label {site.label!r} is none of GT(...), AG(...), donor(...), acceptor(...)")
+        sites.append(site)
     if not sites:
         raise InputError(f"{path} holds no site: the file is empty or cut short")
     return sites
@@ -114,10 +107,8 @@ def _window(site: Site, store: TokenStore, window: int) -> np.ndarray:
             f"{', '.join(store.manifest['sources'])}: the BED is of another genome build"
         )
     left = (site.start + site.end) // 2 - window // 2
-    inside = store.fetch(site.chrom, max(left, 0), min(left + window, record.length))
-    padded = np.full(window, N, dtype=np.uint8)
-    padded[max(-left, 0) :][: len(inside)] = inside
-    return reverse_complement(padded) if site.strand == "-" else padded
+    ids = padded(store, record, left, left + window)
+    return reverse_complement(ids) if site.strand == "-" else ids
 
 
 def _check_build(four: np.ndarray, labels: np.ndarray, minus: np.ndarray, store: TokenStore, bed: str | Path) -> None:
@@ -138,7 +129,8 @@ def _check_build(four: np.ndarray, labels: np.ndarray, minus: np.ndarray, store:
     # What all sites have in common is looked for in all; where one strand is fine, in the other.
     one_strand = len(failing) == 1 and len(strands) == 2
     suspects = strands[failing[0]] if one_strand else np.full(len(right), True)
-    cause = _first_cause(lambda *read: agrees(*read)[suspects].mean() >= AGREEMENT)
+    causes = (cause for *read, cause in _CAUSES if agrees(*read)[suspects].mean() >= AGREEMENT)
+    cause = next(causes, "another genome build, or another piece of the genome")
     where = f"on the {failing[0]} strand, " if one_strand else ""
     shares = ", ".join(f"{right[rows].mean():.1%} on the {name} strand" for name, rows in strands.items())
     raise InputError(
@@ -146,11 +138,6 @@ def _check_build(four: np.ndarray, labels: np.ndarray, minus: np.ndarray, store:
         f"{', '.join(store.manifest['sources'])} (at least {AGREEMENT:.0%} must"
         f"{', on either strand; here ' + shares if shares else ''}): {where}{cause}"
     )
-
-
-def _first_cause(explains: Callable[[bool, int], bool]) -> str:
-    causes = (cause for other_strand, moved, cause in _CAUSES if explains(other_strand, moved))
-    return next(causes, "another genome build, or another piece of the genome")
 
 
 # -- windows cut once, so that later runs need no genome ---------------------------------------------------------------

@@ -11,7 +11,7 @@ import numpy as np
 from simcsp.core.errors import InputError
 from simcsp.core.remarks import remark
 from simcsp.text.annotation import bare_name, by_bare_name, introns, read_annotation
-from simcsp.text.reading import is_comment, is_whole_number, open_text
+from simcsp.text.reading import is_whole_number, table_rows
 from simcsp.text.sites import SITES, intron_ends
 from simcsp.text.store import TokenStore
 
@@ -25,14 +25,10 @@ def read_truth(
     a header line may come first. Plain or gzipped. transcripts: of a GTF or GFF3 (data.transcripts). Raises InputError
     with file and line for what is malformed, lies beyond its record or has names that the FASTA has not.
     """
-    lengths = {record.name: record.length for record in store.records}
     if is_annotation(path):
-        rows = [
-            (intron.chrom, intron.start, intron.end, intron.strand)
-            for intron in introns(read_annotation(path, lengths, transcripts))
-        ]
+        rows = [intron[:4] for intron in introns(read_annotation(path, store.lengths, transcripts))]
     else:
-        rows = list(_intron_rows(path, lengths))
+        rows = _intron_rows(path, store.lengths)
     ends: dict[tuple[str, str], set[tuple[int, int]]] = {}
     for name, start, end, strand in rows:
         for kind, boundary in zip(SITES, intron_ends(start, end, strand)):
@@ -42,33 +38,27 @@ def read_truth(
 
 def is_annotation(path: str | Path) -> bool:
     """Whether the first row is a GTF's or GFF3's: of nine columns, with start and end in the fourth and fifth."""
-    with open_text(path) as lines:
-        row = next((line for line in lines if line.strip() and not is_comment(line)), "")
+    _, row = next(table_rows(path), ("", ""))
     fields = row.split("\t")
     return len(fields) == 9 and all(map(is_whole_number, fields[3:5]))
 
 
 def _intron_rows(path: str | Path, lengths: dict[str, int]) -> Iterator[tuple[str, int, int, str]]:
     names, unstranded = set(), 0
-    with open_text(path) as lines:
-        for number, line in enumerate(lines, start=1):
-            fields = line.split()
-            if not fields or is_comment(line) or (not names and fields[1:2] and not is_whole_number(fields[1])):
-                continue  # the header
-            if len(fields) < 4 or not all(map(is_whole_number, fields[1:3])) or fields[3] not in ("+", "-", "."):
-                raise InputError(
-                    f"{path}, line {number}: expected record, start, end, strand of an intron, or a GTF or GFF3"
-                )
-            name, start, end = fields[0], int(fields[1]), int(fields[2])
-            names.add(name)
-            unstranded += fields[3] == "."
-            if name not in lengths or fields[3] == ".":
-                continue
-            if not start < end <= lengths[name]:
-                raise InputError(
-                    f"{path}, line {number}: {start} to {end} is not an interval of {name} ({lengths[name]} nt)"
-                )
-            yield name, start, end, fields[3]
+    for where, line in table_rows(path):
+        fields = line.split()
+        if not names and fields[1:2] and not is_whole_number(fields[1]):
+            continue  # the header
+        if len(fields) < 4 or not all(map(is_whole_number, fields[1:3])) or fields[3] not in ("+", "-", "."):
+            raise InputError(f"{where}: expected record, start, end, strand of an intron, or a GTF or GFF3")
+        name, start, end = fields[0], int(fields[1]), int(fields[2])
+        names.add(name)
+        unstranded += fields[3] == "."
+        if name not in lengths or fields[3] == ".":
+            continue
+        if not start < end <= lengths[name]:
+            raise InputError(f"{where}: {start} to {end} is not an interval of {name} ({lengths[name]} nt)")
+        yield name, start, end, fields[3]
     if unstranded:
         remark(f"{path}: left out: introns without a strand ({unstranded:,})")
     if not names & lengths.keys():

@@ -68,6 +68,14 @@ def open_text(path: str | Path) -> Iterator[TextIO]:
         yield io.TextIOWrapper(handle, encoding="utf-8", errors="replace")
 
 
+def table_rows(path: str | Path) -> Iterator[tuple[str, str]]:
+    """('file, line n', line) of each row of a text file: blank lines, comments and a browser's lines are none."""
+    with open_text(path) as lines:
+        for number, line in enumerate(lines, start=1):
+            if line.strip() and not is_comment(line):
+                yield f"{path}, line {number}", line
+
+
 def is_comment(line: str) -> bool:
     """Whether a line of an annotation or BED is a comment or a browser's line, and no row of a record so called."""
     return line.startswith(("#", "track ", "browser ")) or line.strip() in ("track", "browser")
