@@ -27,8 +27,8 @@ from simcsp.text.kmers import near_duplicate_groups
 PARTS = ("train", "val", "test")
 
 
-def rules(method, num_folds, selection_share, seed):
-    return DataConfig(folds=method, num_folds=num_folds, selection_share=selection_share, split_seed=seed)
+def rules(method="grouped", **changes):
+    return DataConfig(**{"folds": method, "num_folds": 5, "selection_share": 0.1, **changes})
 
 
 @pytest.fixture(scope="module")
@@ -91,9 +91,15 @@ def kmers_of(windows, index):
     return {text[i : i + 80] for text in map(decode, windows.ids[index]) for i in range(len(text) - 79)}
 
 
-def test_grouped_folds_share_no_80_mer_between_parts_nor_with_the_selection():
+@pytest.fixture(scope="module")
+def grouped():
+    """(windows of 40 families, their splits)."""
     windows = make_windows(planted(40, np.random.default_rng(0)))
-    splits = make_splits(windows, "grouped", 5, 0.1, 2020)
+    return windows, make_splits(windows, "grouped", 5, 0.1, 2020)
+
+
+def test_grouped_folds_share_no_80_mer_between_parts_nor_with_the_selection(grouped):
+    windows, splits = grouped
     shared = near_duplicate_groups(windows.ids)
     assert len(np.unique(shared)) == 200  # 40 of the 240 windows have a partner
     assert 16 <= len(splits.selection) <= 34
@@ -108,9 +114,8 @@ def test_grouped_folds_share_no_80_mer_between_parts_nor_with_the_selection():
         assert not train & test
 
 
-def test_grouped_folds_rotate_stratify_and_use_every_window():
-    windows = make_windows(planted(40, np.random.default_rng(0)))
-    splits = make_splits(windows, "grouped", 5, 0.1, 2020)
+def test_grouped_folds_rotate_stratify_and_use_every_window(grouped):
+    windows, splits = grouped
     rest = np.setdiff1d(np.arange(len(windows)), splits.selection)
     for site in ("donor", "acceptor", "both"):
         mine = np.intersect1d(rest, windows.of_site(site))
@@ -196,11 +201,11 @@ def same_splits(first, second):
 @pytest.mark.parametrize("method", ["grouped", "published", "simcsp"])
 def test_splits_are_made_once_and_read_back_the_same(tiny, tmp_path, monkeypatch, method):
     made = make_splits(tiny, method, 5, 0.1, 2020)
-    first = save_or_load_splits(tmp_path, tiny, rules(method, 5, 0.1, 2020))
+    first = save_or_load_splits(tmp_path, tiny, rules(method))
     files = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     assert sorted(files) == ["acceptor.csv", "both.csv", "donor.csv", "splits.json"]
     monkeypatch.setattr("simcsp.labels.splits.make_splits", None)  # would fail if called
-    again = save_or_load_splits(tmp_path, tiny, rules(method, 5, 0.1, 2020))
+    again = save_or_load_splits(tmp_path, tiny, rules(method))
     assert same_splits(first, again)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == files
     assert set(made.selection) == set(first.selection)
@@ -211,45 +216,45 @@ def test_splits_are_made_once_and_read_back_the_same(tiny, tmp_path, monkeypatch
 
 @pytest.mark.parametrize("method", ["grouped", "published", "simcsp"])
 def test_reading_splits_writes_nothing_and_finds_those_that_would_be_saved(tiny, tmp_path, method):
-    read = read_splits(tmp_path / "splits", tiny, rules(method, 5, 0.1, 2020))
+    read = read_splits(tmp_path / "splits", tiny, rules(method))
     assert not list(tmp_path.iterdir())
-    saved = save_or_load_splits(tmp_path / "splits", tiny, rules(method, 5, 0.1, 2020))
+    saved = save_or_load_splits(tmp_path / "splits", tiny, rules(method))
     assert same_splits(read, saved)
-    assert same_splits(read_splits(tmp_path / "splits", tiny, rules(method, 5, 0.1, 2020)), saved)
+    assert same_splits(read_splits(tmp_path / "splits", tiny, rules(method)), saved)
 
 
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"seed": 2021}, "split_seed was 2020, now 2021"),
-        ({"method": "published"}, "folds was grouped, now published"),
+        ({"split_seed": 2021}, "split_seed was 2020, now 2021"),
+        ({"folds": "published"}, "folds was grouped, now published"),
         ({"num_folds": 6}, "num_folds was 5, now 6"),
         ({"selection_share": 0.2}, "selection_share was 0.1, now 0.2"),
+        ({"num_folds": 6, "split_seed": 1}, r"num_folds was 5, now 6; split_seed was 2020, now 1\)"),
     ],
 )
 def test_saved_splits_of_other_settings_are_refused_with_the_difference(tiny, tmp_path, change, message):
-    settings = {"method": "grouped", "num_folds": 5, "selection_share": 0.1, "seed": 2020}
-    save_or_load_splits(tmp_path, tiny, rules(**settings))
+    save_or_load_splits(tmp_path, tiny, rules())
     with pytest.raises(InputError, match=message):
-        save_or_load_splits(tmp_path, tiny, rules(**{**settings, **change}))
+        save_or_load_splits(tmp_path, tiny, rules(**change))
 
 
 def test_saved_splits_of_other_data_are_refused_with_the_difference(tiny, tmp_path):
-    save_or_load_splits(tmp_path, tiny, rules("published", 10, 0.1, 2020))
+    save_or_load_splits(tmp_path, tiny, rules("published"))
     ids = tiny.ids.copy()
     ids[0, 0] = N
     other = Windows(ids, tiny.labels, tiny.sites, tiny.names, tiny.groups)
     with pytest.raises(InputError, match="the windows have changed: data.spliceator"):
-        save_or_load_splits(tmp_path, other, rules("published", 10, 0.1, 2020))
+        save_or_load_splits(tmp_path, other, rules("published"))
     with pytest.raises(InputError, match=f"windows was {len(tiny)}, now {len(tiny) - 1}"):
-        save_or_load_splits(tmp_path, tiny.take(np.arange(len(tiny) - 1)), rules("published", 10, 0.1, 2020))
+        save_or_load_splits(tmp_path, tiny.take(np.arange(len(tiny) - 1)), rules("published"))
 
 
 def test_splits_cut_off_while_being_saved_are_made_again(tiny, tmp_path):
-    first = save_or_load_splits(tmp_path, tiny, rules("grouped", 5, 0.1, 2020))
+    first = save_or_load_splits(tmp_path, tiny, rules())
     (tmp_path / "splits.json").unlink()
     (tmp_path / "both.csv").write_text("window,la")
-    assert same_splits(save_or_load_splits(tmp_path, tiny, rules("grouped", 5, 0.1, 2020)), first)
+    assert same_splits(save_or_load_splits(tmp_path, tiny, rules()), first)
 
 
 def test_identity_of_windows_follows_bases_labels_sites_and_names(tiny, tmp_path):
@@ -267,14 +272,12 @@ def test_every_stratum_has_a_member_among_few_however_rare_it_is():
     assert np.bincount(np.unique(strata[stratified(strata, 60, 0)], return_inverse=True)[1])[0] == 58
 
 
-def test_saved_splits_say_what_their_columns_are_and_all_that_differs(tiny, tmp_path):
-    save_or_load_splits(tmp_path, tiny, rules("grouped", 5, 0.1, 2020))
+def test_saved_splits_say_what_their_columns_are_and_are_refused_where_they_were_cut(tiny, tmp_path):
+    save_or_load_splits(tmp_path, tiny, rules())
     header, first, *_ = (tmp_path / "donor.csv").read_text().splitlines()
     assert header == "window,label,fold00,fold01,fold02,fold03,fold04"
     name, label, *parts = first.split(",")
     assert int(label) == tiny.labels[tiny.names.tolist().index(name)] and set(parts) <= {*PARTS, "selection"}
-    with pytest.raises(InputError, match=r"num_folds was 5, now 6; split_seed was 2020, now 1\)"):
-        save_or_load_splits(tmp_path, tiny, rules("grouped", 6, 0.1, 1))
     (tmp_path / "donor.csv").write_text(f"{header}\n{first}\n")
     with pytest.raises(InputError, match="donor.csv does not match .*; restore it from a copy, or use another"):
-        save_or_load_splits(tmp_path, tiny, rules("grouped", 5, 0.1, 2020))
+        save_or_load_splits(tmp_path, tiny, rules())
