@@ -8,6 +8,7 @@ from conftest import refusal, tiny_config
 import evaluate
 import finetune
 import pretrain
+from simcsp.text.store import open_store
 
 FOLD = "finetune/baseline/both/seed0/fold00"
 
@@ -78,26 +79,15 @@ def test_damaged_splits_are_not_used(own_run, finished, call, capsys, name, dama
 
 
 @pytest.mark.parametrize("suffix, damage", [(".ids", flipped), (".lower", halved), (".json", emptied)])
-def test_a_damaged_store_is_not_used(tiny_data, tmp_path, call, capsys, suffix, damage):
-    from simcsp.text.store import open_store
-
-    config = tiny_config(tmp_path, tiny_data)
+def test_a_damaged_store_is_not_used_whatever_its_times_say(tiny_data, tmp_path, call, capsys, suffix, damage):
     store = open_store([tiny_data / "genome.fa"], tmp_path / "cache")
-    damage(store.path.with_suffix(suffix))
-    line = refusal(call, capsys, pretrain, config)
+    path = store.path.with_suffix(suffix)
+    before = path.stat()
+    damage(path)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    line = refusal(call, capsys, pretrain, tiny_config(tmp_path, tiny_data))
     assert str(store.path.with_suffix("")) in line and "delete " in line
-
-
-def test_a_damaged_store_is_refused_whatever_its_times_say(tiny_data, tmp_path):
-    from simcsp.core.errors import InputError
-    from simcsp.text import store as stores
-
-    store = stores.open_store([tiny_data / "genome.fa"], tmp_path / "cache")
-    before = store.path.stat()
-    flipped(store.path)
-    os.utime(store.path, ns=(before.st_atime_ns, before.st_mtime_ns))
-    with pytest.raises(InputError, match="does not match its"):
-        stores.open_store([tiny_data / "genome.fa"], tmp_path / "cache")
+    assert damage is not flipped or "does not match its" in line
 
 
 def test_a_place_that_cannot_be_written_to_is_named(own_run, call, capsys):
