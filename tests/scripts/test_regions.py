@@ -5,13 +5,13 @@ import pickle
 
 import numpy as np
 import pytest
+from conftest import other_strand
 
 from data.regions import JUNCTIONS, TEXTS, make_regions
 from simcsp.core.errors import InputError
 from simcsp.text.known_introns import read_truth
 from simcsp.text.store import open_store
 
-COMPLEMENT = str.maketrans("ACGTN", "TGCAN")
 EXON = "CCTCCACC"
 # Two introns of a gene of the forward strand, one of the reverse strand
 GENOME = "TTT" + EXON + "GTAAACAG" + EXON + "GTACACAG" + EXON + "TTT" + EXON + "CTGTTTAC" + EXON + "TTTTT"
@@ -25,7 +25,7 @@ def window(gene, acceptor, donor):
     start, end = (first + acceptor, first + donor + 1) if strand == "+" else (last - 1 - donor, last - acceptor)
     padded = "N" * FLANK + GENOME + "N" * FLANK
     text = padded[start : end + 2 * FLANK]
-    text = text if strand == "+" else text.translate(COMPLEMENT)[::-1]
+    text = text if strand == "+" else other_strand(text)
     return np.array(["ACGTN".index(base) if base != "N" else -1 for base in text])
 
 

@@ -188,17 +188,14 @@ def copy(finished, tmp_path):
     return path, tmp_path / "again/runs/tiny"
 
 
-def stamps(folder, *names):
-    return {path: path.stat().st_mtime_ns for name in names for path in folder.rglob(name)}
-
-
 def test_starting_a_finished_experiment_again_does_nothing(copy, call, capsys, no_report):
     config, run = copy
-    before = stamps(run, "summary.json", "metrics.jsonl", "model.safetensors", "predictions.csv", "splits.json")
+    names = ("summary.json", "metrics.jsonl", "model.safetensors", "predictions.csv", "splits.json")
+    before = {path: path.stat().st_mtime_ns for name in names for path in run.rglob(name)}
     call(pretrain, config, "--pretrain.steps", "0")
     assert "already done" in capsys.readouterr().out
     call(finetune, config)
-    assert stamps(run, "summary.json", "metrics.jsonl", "model.safetensors", "predictions.csv", "splits.json") == before
+    assert {path: path.stat().st_mtime_ns for name in names for path in run.rglob(name)} == before
 
 
 def test_starting_again_with_another_config_is_refused_with_the_difference(copy, call, capsys):
@@ -228,16 +225,8 @@ def test_pretraining_needs_no_labels(tiny_data, tmp_path, call):
 
 
 def test_donors_alone_and_acceptors_alone_are_tasks_of_their_own(finished, tmp_path, call, no_report):
-    call(
-        finetune,
-        finished.config,
-        "--runs",
-        tmp_path,
-        "--finetune.arms",
-        "[kmer]",
-        "--finetune.sites",
-        "[donor,acceptor]",
-    )
+    words = ("--finetune.arms", "[kmer]", "--finetune.sites", "[donor,acceptor]")
+    call(finetune, finished.config, "--runs", tmp_path, *words)
     for site in ("donor", "acceptor"):
         folders = sorted((tmp_path / f"tiny/finetune/kmer/{site}/seed0").iterdir())
         assert len(folders) == FOLDS
@@ -391,9 +380,8 @@ def test_a_whole_experiment_with_motif_sites(tiny_data, tmp_path):
     table = pd.read_csv(run / "report/summary.csv")
     assert {"before/nmi", "after/nmi", "val/nmi"} <= set(table["metric"])
     assert (run / "report/umap.png").stat().st_size > 1000
-    assert {"start", "last", "best_sccs", "best_nmi"} <= {
-        path.name for path in (run / "pretrain/checkpoints").iterdir()
-    }
+    names = {path.name for path in (run / "pretrain/checkpoints").iterdir()}
+    assert {"start", "last", "best_sccs", "best_nmi"} <= names
 
 
 @pytest.mark.slow

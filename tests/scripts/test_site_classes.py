@@ -30,14 +30,7 @@ def test_each_site_has_its_class_in_every_group(tmp_path):
     def of(group, minus, base, label):
         return found[group].get(("c", minus, base, label))
 
-    sites = [
-        (0, 99, DONOR),
-        (0, 200, ACCEPTOR),
-        (0, 249, DONOR),
-        (0, 350, ACCEPTOR),
-        (0, 399, DONOR),
-        (0, 500, ACCEPTOR),
-    ]
+    sites = [(0, base, label) for base, label in zip((99, 200, 249, 350, 399, 500), (DONOR, ACCEPTOR) * 3)]
     assert [of("place", *site) for site in sites] == ["first", "first", "internal", "internal", "last", "last"]
     assert [of("region", *site) for site in sites] == ["UTR", "UTR", "coding", "UTR", "UTR", "UTR"]
     uses = ["constitutive", "constitutive", "alternative", "alternative", "constitutive", "constitutive"]

@@ -184,16 +184,8 @@ def test_a_killed_snakemake_goes_on_by_the_same_command_though_its_jobs_still_ru
 def test_under_slurm_a_cancelled_job_and_a_drained_node_cost_nothing(straight, tiny_data, tmp_path, capsys):
     config = project(tmp_path / "project", tiny_data)
     words = ["--profile", "workflow/profiles/slurm", "--slurm-no-account", "--slurm-status-command", "squeue"]
-    words += [
-        "--set-threads",
-        "pretrain=1",
-        "finetune=1",
-        "report=1",
-        "--latency-wait",
-        "5",
-        "--slurm-init-seconds-before-status-checks",
-        "5",
-    ]
+    words += ["--set-threads", "pretrain=1", "finetune=1", "report=1"]
+    words += ["--latency-wait", "5", "--slurm-init-seconds-before-status-checks", "5"]
     fits = config.parent / "runs/tiny/finetune/last"
     with slurm(tmp_path / "slurm") as environment:
         first = start_snakemake(config, environment, *words, "--retries", "0")
@@ -201,10 +193,8 @@ def test_under_slurm_a_cancelled_job_and_a_drained_node_cost_nothing(straight, t
             end = time.monotonic() + 1200
             while first.poll() is None and not any(fits.rglob("state.pt")) and time.monotonic() < end:
                 time.sleep(0.2)
-            running = subprocess.run(
-                ["squeue", "-h", "-t", "R", "-o", "%i"], env=environment, capture_output=True, text=True
-            )
-            cancelled = running.stdout.split()
+            running = ["squeue", "-h", "-t", "R", "-o", "%i"]
+            cancelled = subprocess.run(running, env=environment, capture_output=True, text=True).stdout.split()
             assert cancelled, (config.parent / "snakemake.log").read_text()
             subprocess.run(["scancel", *cancelled], env=environment, check=True)
             assert first.wait(timeout=1200) != 0
