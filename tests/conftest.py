@@ -59,6 +59,13 @@ def other_strand(bases: str) -> str:
     return bases[::-1].translate(PAIRS)
 
 
+def stack(texts) -> np.ndarray:
+    """Ids uint8 [n, length] of strings of one length."""
+    from simcsp.text.alphabet import encode
+
+    return np.stack([encode(text) for text in texts])
+
+
 def write_fasta(path: Path, records: dict[str, str], width: int = 60) -> Path:
     lines = []
     for name, bases in records.items():
@@ -150,13 +157,12 @@ def write_data(folder: Path, seed: int = 0) -> Path:
 def make_windows(sequences, labels=None, sites=None):
     """Windows from strings; without labels and sites, the four strata take turns."""
     from simcsp.labels.spliceator import Windows
-    from simcsp.text.alphabet import encode
 
     n = len(sequences)
     labels = np.arange(n) % 2 if labels is None else np.array(labels)
     sites = np.array(["donor", "acceptor"])[np.arange(n) // 2 % 2] if sites is None else np.array(sites)
     names = np.array([f"{site}_{i:05d}" for i, site in enumerate(sites)])
-    return Windows(np.stack([encode(s) for s in sequences]), labels, sites, names, np.array(["x"] * n))
+    return Windows(stack(sequences), labels, sites, names, np.array(["x"] * n))
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import other_strand, random_bases, write_species
+from conftest import other_strand, random_bases, stack, write_species
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
@@ -16,33 +16,17 @@ from simcsp.core.config import DataConfig, EvaluateConfig
 from simcsp.core.errors import InputError
 from simcsp.labels import floors
 from simcsp.labels.cnn import SmallCnn, build_network, parameter_count, widest
-from simcsp.labels.floors import (
-    LINEAR_CS,
-    Labelled,
-    MarkovChain,
-    NeighbourTable,
-    SiteLinear,
-    annotated_sites,
-    fit_annotation_floor,
-    gc_content,
-    kmer_counts,
-    linear_features,
-)
 from simcsp.text.alphabet import decode, encode
 
 
-def rows(*texts):
-    return np.stack([encode(text) for text in texts])
-
-
 def test_gc_content_is_the_share_among_known_bases():
-    assert gc_content(rows("GCATNNNN", "NNNNNNNN", "GGGCCCGC"))[:, 0].tolist() == [0.5, 0.0, 1.0]
+    assert floors.gc_content(stack(["GCATNNNN", "NNNNNNNN", "GGGCCCGC"]))[:, 0].tolist() == [0.5, 0.0, 1.0]
 
 
 @given(st.lists(st.text("ACGTN", min_size=12, max_size=12), min_size=1, max_size=4), st.integers(1, 4))
 @settings(max_examples=60)
 def test_kmer_counts_equal_a_plain_count(texts, k):
-    found = kmer_counts(rows(*texts), k)
+    found = floors.kmer_counts(stack(texts), k)
     assert found.shape == (len(texts), 2 * 4**k)
     for text, counts in zip(texts, found):
         for half, part in ((text[:6], counts[: 4**k]), (text[6:], counts[4**k :])):
@@ -69,13 +53,13 @@ def planted(count, rng, length=60, hidden="CA"):
             at = centre + 7 if is_donor else centre - 9
             bases[at : at + len(hidden)] = hidden
         texts.append("".join(bases))
-    return rows(*texts), labels, np.where(donor, "donor", "acceptor")
+    return stack(texts), labels, np.where(donor, "donor", "acceptor")
 
 
 def test_linear_features_are_dinucleotides_by_place_and_root_counts_crossed_with_the_type_shown():
-    ids = rows("ACGTACGTAAGTACGNACGT", "ACGTACGTAGCCACGTACGT", "CCCCCCCCCCCCCCCCCCCC")  # GT, AG and neither
+    ids = stack(["ACGTACGTAAGTACGNACGT", "ACGTACGTAGCCACGTACGT", "CCCCCCCCCCCCCCCCCCCC"])  # GT, AG and neither
     ids[0, 10:12] = encode("GT")
-    x = linear_features(ids).toarray()
+    x = floors.linear_features(ids).toarray()
     plain = 19 * 16 + 2 * 64
     assert x.shape == (3, 2 * plain + 2)
     assert x[:, -2:].tolist() == [[1, 0], [0, 1], [0, 0]]
@@ -83,19 +67,19 @@ def test_linear_features_are_dinucleotides_by_place_and_root_counts_crossed_with
     pairs = x[1, plain : plain + 19 * 16].reshape(19, 16)
     assert (pairs.sum(axis=1) == 1).all() and pairs[0, 4 * 0 + 1] == 1  # AC first
     assert (x[0, : 19 * 16].reshape(19, 16).sum(axis=1) == 0).sum() == 2  # the two that hold the N
-    assert np.allclose(x[1, plain + 19 * 16 : 2 * plain], np.sqrt(kmer_counts(ids, 3)[1]))
+    assert np.allclose(x[1, plain + 19 * 16 : 2 * plain], np.sqrt(floors.kmer_counts(ids, 3)[1]))
 
 
 def test_the_linear_model_finds_pairs_off_the_site_and_its_c_is_the_best_on_validation():
     rng = np.random.default_rng(1)
     train, val, test = (planted(count, rng) for count in (400, 200, 200))
-    floor = SiteLinear().fit(train[0], train[1], val[0], val[1])
+    floor = floors.SiteLinear().fit(train[0], train[1], val[0], val[1])
     assert roc_auc_score(test[1], floor.predict(test[0])) > 0.9
     aucs = []
-    for c in LINEAR_CS:
-        fit = LogisticRegression(C=c, max_iter=1000).fit(linear_features(train[0]), train[1])
-        aucs.append(roc_auc_score(val[1], fit.decision_function(linear_features(val[0]))))
-    assert floor.facts == {"C": LINEAR_CS[int(np.argmax(aucs))]}
+    for c in floors.LINEAR_CS:
+        fit = LogisticRegression(C=c, max_iter=1000).fit(floors.linear_features(train[0]), train[1])
+        aucs.append(roc_auc_score(val[1], fit.decision_function(floors.linear_features(val[0]))))
+    assert floor.facts == {"C": floors.LINEAR_CS[int(np.argmax(aucs))]}
 
 
 # -- the network -------------------------------------------------------------------------------------------------------
@@ -139,24 +123,24 @@ def annotated(tmp_path_factory):
 
 
 def test_annotated_sites_are_cut_to_the_context_with_four_decoys_each(annotated):
-    found = annotated_sites(annotated, 0)
+    found = floors.annotated_sites(annotated, 0)
     assert found.ids.shape == (2 * 30 * 5, 40) and found.labels.sum() == 60
     donors = found.ids[(found.labels == 1) & (found.sites == "donor")]
     assert len(donors) == 30 and all(decode(row)[20:26] == "GTAAGT" for row in donors)
 
 
 def test_even_odds_undo_the_share_of_decoys(monkeypatch):
-    sites = Labelled(np.zeros((10, 4), np.uint8), np.array([1, 1] + [0] * 8), np.array(["donor"] * 10))
+    sites = floors.Labelled(np.zeros((10, 4), np.uint8), np.array([1, 1] + [0] * 8), np.array(["donor"] * 10))
     stand_in = SimpleNamespace(fit=lambda *given: SimpleNamespace(predict=lambda ids: np.array([0.2, 0.5, 0.8])))
     monkeypatch.setattr(floors, "WeightMatrix", lambda flank: stand_in)
-    found = fit_annotation_floor("annotation", EvaluateConfig(), sites, 0)(sites.ids)
+    found = floors.fit_annotation_floor("annotation", EvaluateConfig(), sites, 0)(sites.ids)
     assert found == pytest.approx([0.5, 0.8, 16 / 17])
 
 
 def test_an_annotation_floor_without_annotation_is_refused_in_one_line():
     for data in (DataConfig(), DataConfig(fasta=["a.fa"])):
         with pytest.raises(InputError, match="annotation and annotation_linear are fitted on") as error:
-            annotated_sites(data, 0)
+            floors.annotated_sites(data, 0)
         assert "\n" not in str(error.value)
 
 
@@ -175,12 +159,12 @@ def plain_counts(texts, reach):
 def test_neighbour_table_equals_a_plain_count(reach):
     rng = np.random.default_rng(0)
     texts = [random_bases(rng, 400), random_bases(rng, 90) + "N" + random_bases(rng, 90), "ACG"]
-    table = NeighbourTable(reach)
+    table = floors.NeighbourTable(reach)
     for text in texts:
         table.add(encode(text))
     counts = plain_counts(texts, reach)
     windows = [random_bases(rng, 2 * reach + 5) for _ in range(200)]
-    predicted = table.predict(np.stack([encode(window) for window in windows]))
+    predicted = table.predict(stack(windows))
     for window, row in zip(windows, predicted):
         middle = len(window) // 2
         near = window[middle - reach : middle], window[middle + 1 : middle + 1 + reach]
@@ -193,12 +177,12 @@ def test_a_markov_chain_gives_the_base_its_share_of_the_probability_of_the_text(
     """Against the probability of the whole text with each base in the middle, by counts of slices."""
     rng = np.random.default_rng(0)
     texts = [random_bases(rng, 600), random_bases(rng, 90) + "N" + random_bases(rng, 90), "ACGTTACGTTACG"]
-    chain = MarkovChain(order)
+    chain = floors.MarkovChain(order)
     for text in texts:
         chain.add(encode(text))
     counts = Counter(text[i : i + order + 1] for text in texts for i in range(len(text) - order))
     windows = [random_bases(rng, 2 * order + 5) for _ in range(100)]
-    predicted = chain.predict(np.stack([encode(window) for window in windows]))
+    predicted = chain.predict(stack(windows))
 
     def likelihood(text):
         words = [text[i : i + order + 1] for i in range(len(text) - order)]
@@ -211,7 +195,7 @@ def test_a_markov_chain_gives_the_base_its_share_of_the_probability_of_the_text(
 
 
 def test_a_markov_chain_of_order_1_by_hand_and_beside_an_n():
-    chain = MarkovChain(1)
+    chain = floors.MarkovChain(1)
     chain.add(encode("ACACG"))  # A: C C; C: A G; G: nothing
     after = {"A": [1, 3, 1, 1], "C": [2, 1, 2, 1], "G": [1, 1, 1, 1], "T": [1, 1, 1, 1]}
     p = {base: np.array(row) / sum(row) for base, row in after.items()}
@@ -222,7 +206,7 @@ def test_a_markov_chain_of_order_1_by_hand_and_beside_an_n():
 
 
 def test_neighbour_table_gives_even_odds_beside_an_n():
-    table = NeighbourTable()
+    table = floors.NeighbourTable()
     table.add(encode("ACGTACGTACGTACGT"))
     assert table.predict(encode("ACGNTACGA")[None]).tolist() == [[0.25] * 4]
     assert table.predict(encode("NCGTTACGN")[None]).max() > 0  # an N out of reach does not count

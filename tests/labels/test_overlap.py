@@ -4,17 +4,13 @@ import json
 
 import numpy as np
 import pytest
-from conftest import other_strand, random_bases
+from conftest import other_strand, random_bases, stack
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import simcsp.text.kmers
 from simcsp.labels.overlap import overlap_report, sites_in_text
 from simcsp.text.alphabet import encode
-
-
-def stack(texts):
-    return np.stack([encode(text) for text in texts])
 
 
 @pytest.fixture
@@ -58,12 +54,8 @@ def test_the_report_says_each_part_in_a_sentence_and_reads_the_text_once(small_p
         {"Human donor positive": stack(inside + outside[:1]), "Fly": stack(outside), "short": encode(text[:60])[None]},
         {"sites of the BED": np.array([True, False, False])},
     )
-    assert [(part.name, part.count, part.shared) for part in report] == [
-        ("sites of the BED", 3, 1),
-        ("Human donor positive", 4, 3),
-        ("Fly", 5, 0),
-        ("short", 1, None),
-    ]
+    parts = [(part.name, part.count, part.shared) for part in report]
+    assert parts == [("sites of the BED", 3, 1), ("Human donor positive", 4, 3), ("Fly", 5, 0), ("short", 1, None)]
     assert [str(part) for part in report] == [
         "sites of the BED: 1 of 3 (33.3%) lie in the pre-training text by their coordinates.",
         "Human donor positive: 3 of 4 (75.0%) share 80 bases in a row with the pre-training text.",

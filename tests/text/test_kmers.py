@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import other_strand, random_bases, write_fasta
+from conftest import other_strand, random_bases, stack, write_fasta
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -33,10 +33,6 @@ def kmers_of(text, k):
 
 def either_strand(texts, k):
     return {kmer for text in texts for strand in (text, other_strand(text)) for _, kmer in kmers_of(strand, k)}
-
-
-def stack(texts):
-    return np.stack([encode(text) for text in texts])
 
 
 # Few letters, so that short k-mers are often shared.
@@ -115,10 +111,9 @@ def test_80_bases_are_shared_79_are_not_nor_80_across_two_records(tmp_path):
 
 def test_a_long_text_is_read_piece_by_piece_without_a_seam():
     rng = np.random.default_rng(3)
-    text = rng.integers(6, 10, 3 * simcsp.text.kmers._PIECE).astype(np.uint8)
-    starts = np.concatenate(
-        [simcsp.text.kmers._PIECE - np.arange(81), 2 * simcsp.text.kmers._PIECE + np.arange(-40, 41), [0]]
-    )
+    piece = simcsp.text.kmers._PIECE
+    text = rng.integers(6, 10, 3 * piece).astype(np.uint8)
+    starts = np.concatenate([piece - np.arange(81), 2 * piece + np.arange(-40, 41), [0]])
     windows = text[starts[:, None] + np.arange(80)]
     assert shared_windows(windows, [text]).all()
     covered = positions_in_text(KmerSet.of([windows]), text)
@@ -160,7 +155,7 @@ def same_partition(first, second):
 @given(st.lists(st.text("ACGTN", min_size=12, max_size=12), min_size=1, max_size=25), st.integers(3, 13))
 @settings(max_examples=150)
 def test_near_duplicate_groups_agree_with_brute_force(texts, k):
-    found = near_duplicate_groups(np.stack([encode(text) for text in texts]), k)
+    found = near_duplicate_groups(stack(texts), k)
     assert same_partition(found.tolist(), brute_force_groups(texts, k))
 
 
@@ -172,7 +167,7 @@ def test_80_shared_bases_make_a_group_79_do_not_and_chains_count():
     d = bases[121 + 40 : 281]  # shares 79 with c
     e = bases[200:320]  # shares 80 with d
     unknown = "N" * 120
-    groups = near_duplicate_groups(np.stack([encode(s) for s in (a, b, c, d, e, unknown, unknown)]))
+    groups = near_duplicate_groups(stack([a, b, c, d, e, unknown, unknown]))
     assert groups[0] == groups[1] and groups[3] == groups[4]
     assert len(set(groups)) == 5  # stretches of N are no likeness
 
@@ -185,7 +180,7 @@ few_bases = st.lists(st.text("AACGTN", min_size=12, max_size=12), min_size=1, ma
 def test_shared_k_mers_are_those_that_two_windows_hold_and_who_holds_them(texts, k):
     kmers = [canonical_kmers(s, k) for s in texts]
     holders = [tuple(i for i, mine in enumerate(kmers) if kmer in mine) for kmer in set().union(*kmers)]
-    table = shared_kmers(np.stack([encode(text) for text in texts]), k).toarray()
+    table = shared_kmers(stack(texts), k).toarray()
     found = [tuple(np.flatnonzero(column)) for column in table.T]
     assert sorted(found) == sorted(holder for holder in holders if len(holder) > 1)
 
@@ -199,7 +194,7 @@ def test_windows_like_those_trained_on_agree_with_brute_force(texts, k, random):
     train, test = (np.array(part, dtype=np.int64) for part in parts[:2])
     kmers = [canonical_kmers(s, k) for s in texts]
     trained = set().union(*(kmers[i] for i in train))
-    found = similar_to_training(shared_kmers(np.stack([encode(text) for text in texts]), k), train, test)
+    found = similar_to_training(shared_kmers(stack(texts), k), train, test)
     assert found.tolist() == [bool(kmers[i] & trained) for i in test]
 
 
@@ -208,7 +203,7 @@ def test_windows_like_those_trained_on_agree_with_brute_force(texts, k, random):
 
 @given(st.lists(st.text("AACGTN", min_size=12, max_size=12), min_size=1, max_size=7), st.integers(1, 13))
 def test_near_duplicates_equal_a_plain_loop(windows, k):
-    found = near_duplicates(np.stack([encode(window) for window in windows]), k)
+    found = near_duplicates(stack(windows), k)
     for i, one in enumerate(windows):
         for j, other in enumerate(windows):
             assert found[i, j] == (i == j or bool(either_strand([one], k) & either_strand([other], k)))
@@ -218,7 +213,7 @@ def test_near_duplicates_are_moved_windows_and_those_of_the_other_strand():
     rng = np.random.default_rng(0)
     text = random_bases(rng, 1000)
     windows = [text[:510], text[430:940], text[431:941], other_strand(text[400:910]), random_bases(rng, 510), "N" * 510]
-    found = near_duplicates(np.stack([encode(window) for window in windows]))
+    found = near_duplicates(stack(windows))
     expected = np.eye(6, dtype=bool)
     for i, j in [(0, 1), (0, 3), (1, 2), (1, 3), (2, 3)]:  # 0 and 2 share 79
         expected[i, j] = expected[j, i] = True
@@ -227,9 +222,9 @@ def test_near_duplicates_are_moved_windows_and_those_of_the_other_strand():
 
 def test_short_windows_are_near_duplicates_when_they_overlap_by_half():
     text = random_bases(np.random.default_rng(0), 60)
-    found = near_duplicates(np.stack([encode(text[i : i + 40]) for i in (0, 19, 20)]))
+    found = near_duplicates(stack(text[i : i + 40] for i in (0, 19, 20)))
     assert found.tolist() == [[True, True, True]] * 3
-    found = near_duplicates(np.stack([encode(text[i : i + 39]) for i in (0, 21)]))
+    found = near_duplicates(stack(text[i : i + 39] for i in (0, 21)))
     assert found.tolist() == [[True, False], [False, True]]
 
 

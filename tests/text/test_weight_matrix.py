@@ -2,24 +2,21 @@
 
 import numpy as np
 import pytest
+from conftest import stack
 from sklearn.metrics import roc_auc_score
 
 from simcsp.text.alphabet import encode
 from simcsp.text.weight_matrix import WeightMatrix, one_hot
 
 
-def rows(*texts):
-    return np.stack([encode(text) for text in texts])
-
-
 def test_one_hot_of_a_case_done_by_hand():
-    found = one_hot(rows("TTACNT"), 2)  # the two nt on either side of the centre: T A | C N
+    found = one_hot(stack(["TTACNT"]), 2)  # the two nt on either side of the centre: T A | C N
     assert found.tolist() == [[0, 0, 0, 1, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0]]
-    assert one_hot(rows("ACGT"), 50).shape == (1, 16)  # a flank beyond the window is the window
+    assert one_hot(stack(["ACGT"]), 50).shape == (1, 16)  # a flank beyond the window is the window
 
 
 def test_weight_matrix_of_a_case_done_by_hand():
-    ids = rows("AGTA", "CGTA", "AGTC", "ACCA", "GTTA", "CAGT")
+    ids = stack(["AGTA", "CGTA", "AGTC", "ACCA", "GTTA", "CAGT"])
     labels, sites = np.array([1, 1, 1, 0, 0, 0]), np.array(["donor"] * 6)
     matrix = WeightMatrix(flank=1).fit(ids, labels, sites)
     # the base before the centre is G in 3 of 3 sites, and C, T, A once each elsewhere; pseudocount 1
