@@ -140,9 +140,8 @@ def test_a_command_that_is_killed_at_any_file_operation_ends_as_if_it_was_not(
         assert_alike(folder, whole, command)
         shutil.rmtree(folder)
     with capsys.disabled():
-        print(
-            f"\n{command}: {count} operations, killed {killed} times at {min(TRIALS, count)} of them, all ended alike"
-        )
+        tried = min(TRIALS, count)
+        print(f"\n{command}: {count} operations, killed {killed} times at {tried} of them, all ended alike")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

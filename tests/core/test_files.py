@@ -21,16 +21,6 @@ from safetensors.torch import save_file
 from simcsp.core import files, locks
 from simcsp.core.config import Config
 from simcsp.core.errors import InputError
-from simcsp.core.files import (
-    copy_files,
-    read_json,
-    read_table,
-    replace_folder,
-    replacing,
-    write_json,
-    write_text,
-    written_aside,
-)
 from simcsp.core.run_folder import FORMAT, RunFolder, read_metrics
 from simcsp.core.run_layout import PREVIOUS_STATE
 from simcsp.text.reading import is_whole_number
@@ -46,8 +36,8 @@ def names(folder):
 
 def test_a_file_whose_writing_fails_stays_as_it_was_and_leaves_nothing_beside_it(tmp_path):
     path = tmp_path / "a.txt"
-    write_text(path, "old")
-    with pytest.raises(ZeroDivisionError), replacing(path) as aside:
+    files.write_text(path, "old")
+    with pytest.raises(ZeroDivisionError), files.replacing(path) as aside:
         aside.write_text("half")
         raise ZeroDivisionError
     assert path.read_text() == "old" and names(tmp_path) == ["a.txt"]
@@ -55,12 +45,19 @@ def test_a_file_whose_writing_fails_stays_as_it_was_and_leaves_nothing_beside_it
 
 def test_json_refuses_what_is_no_number(tmp_path):
     with pytest.raises(ValueError):
-        write_json(tmp_path / "a.json", {"loss": float("nan")})
+        files.write_json(tmp_path / "a.json", {"loss": float("nan")})
     assert not (tmp_path / "a.json").exists()
 
 
+IMPORTS = "import itertools, os, signal, sys, time\nfrom pathlib import Path\nfrom simcsp.core import files, locks\n"
+
+
+def start_python(code, *words, prefix=(), **options):
+    return subprocess.Popen([*prefix, sys.executable, "-c", IMPORTS + code, *words], cwd=ROOT, text=True, **options)
+
+
 def fill(path, text):
-    with replace_folder(path) as folder:
+    with files.replace_folder(path) as folder:
         (folder / "weights").write_text(text)
 
 
@@ -69,17 +66,15 @@ def fill(path, text):
 def test_what_ends_the_replacing_of_a_checkpoint_leaves_the_old_or_the_new(tmp_path, renames, found, end):
     run = RunFolder(tmp_path / "stage", {}, {}, "cpu")
     code = (
-        "import itertools, os, pathlib, signal, sys\n"
-        "from simcsp.core.files import replace_folder\n"
         "rename, done = os.rename, itertools.count()\n"
         f"os.rename = lambda *a: {end} if next(done) == {renames} else rename(*a)\n"
-        "with replace_folder(pathlib.Path(sys.argv[1])) as folder:\n"
+        "with files.replace_folder(Path(sys.argv[1])) as folder:\n"
         "    (folder / 'weights').write_text('new')\n"
         f"{end}\n"
     )
     fill(run.checkpoints / "best", "old")
-    done = subprocess.run([sys.executable, "-c", code, run.checkpoints / "best"], cwd=ROOT, capture_output=True)
-    assert done.returncode == (-signal.SIGKILL if "kill" in end else 1)
+    killed = start_python(code, run.checkpoints / "best", stderr=subprocess.DEVNULL)
+    assert killed.wait() == (-signal.SIGKILL if "kill" in end else 1)
     RunFolder(tmp_path / "stage", {}, {}, "cpu").begin()
     assert (run.checkpoints / "best/weights").read_text() == found
     assert names(run.checkpoints) == ["best"]
@@ -115,13 +110,11 @@ def test_a_lock_is_taken_though_its_folder_goes_at_any_moment_and_a_file_in_its_
 
 def test_a_folder_that_two_processes_replace_at_once_is_one_of_theirs(tmp_path):
     code = (
-        "import pathlib, sys\n"
-        "from simcsp.core.files import replace_folder\n"
         "for turn in range(200):\n"
-        "    with replace_folder(pathlib.Path(sys.argv[1])) as folder:\n"
+        "    with files.replace_folder(Path(sys.argv[1])) as folder:\n"
         "        (folder / sys.argv[2]).write_text('')\n"
     )
-    processes = [subprocess.Popen([sys.executable, "-c", code, tmp_path / "best", name], cwd=ROOT) for name in "ab"]
+    processes = [start_python(code, tmp_path / "best", name) for name in "ab"]
     assert [process.wait(timeout=60) for process in processes] == [0, 0]
     assert names(tmp_path) == ["best"] and names(tmp_path / "best") in (["a"], ["b"])
 
@@ -143,7 +136,7 @@ def test_file_and_folder_are_flushed_before_and_after_the_rename(tmp_path, monke
         os, "fsync", lambda handle: (order.append(os.readlink(f"/proc/self/fd/{handle}")), fsync(handle))
     )
     monkeypatch.setattr(os, "replace", lambda *paths: (order.append("rename"), replace(*paths)))
-    write_text(tmp_path / "a.txt", "new")
+    files.write_text(tmp_path / "a.txt", "new")
     written, rename, folder = order
     assert written.startswith(f"{tmp_path}/a.txt.") and rename == "rename" and folder == str(tmp_path)
 
@@ -152,11 +145,11 @@ def test_file_and_folder_are_flushed_before_and_after_the_rename(tmp_path, monke
 def test_weights_have_the_mode_of_the_umask_whatever_wrote_them(tmp_path, umask, mode):
     before = os.umask(umask)
     try:
-        with replace_folder(tmp_path / "best") as folder:
+        with files.replace_folder(tmp_path / "best") as folder:
             save_file({"weights": torch.zeros(3)}, folder / "model.safetensors")
             (folder / "more").mkdir()
             save_with_torch(folder / "more/state.pt")
-        with replacing(tmp_path / "a.safetensors") as aside:
+        with files.replacing(tmp_path / "a.safetensors") as aside:
             save_file({"weights": torch.zeros(3)}, aside)
     finally:
         os.umask(before)
@@ -165,9 +158,7 @@ def test_weights_have_the_mode_of_the_umask_whatever_wrote_them(tmp_path, umask,
 
 
 WRITE = (
-    "import os, sys, pathlib\n"
-    "from simcsp.core.files import replacing\n"
-    "with replacing(pathlib.Path(sys.argv[1])) as aside:\n"
+    "with files.replacing(Path(sys.argv[1])) as aside:\n"
     "    aside.write_text('half')\n"
     "    print(os.getpid(), flush=True)\n"
     "    sys.stdin.readline() or os._exit(9)\n"  # a kill of PID 1 of a container does nothing
@@ -179,18 +170,14 @@ SPACE = ["unshare", "--map-root-user", "--pid", "--fork"]  # a PID namespace of 
 def test_what_killed_processes_left_is_removed_and_what_a_live_one_writes_is_not(tmp_path, space):
     if space and (shutil.which("unshare") is None or subprocess.run([*space, "true"], capture_output=True).returncode):
         pytest.skip("no PID namespace can be made here")
-    subprocess.run([*space, sys.executable, "-c", WRITE, tmp_path / "a.txt"], cwd=ROOT, stdin=subprocess.DEVNULL)
+    start_python(WRITE, tmp_path / "a.txt", prefix=space, stdin=subprocess.DEVNULL).wait()
     (left,) = names(tmp_path)
-    live = subprocess.Popen(
-        [*space, sys.executable, "-c", WRITE, tmp_path / "a.txt"],
-        cwd=ROOT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    )
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    live = start_python(WRITE, tmp_path / "a.txt", prefix=space, **pipes)
     live.stdout.readline()
-    write_text(tmp_path / "a.txt", "new")
+    files.write_text(tmp_path / "a.txt", "new")
     assert "a.txt" in names(tmp_path) and left not in names(tmp_path) and len(names(tmp_path)) == 2
-    live.communicate(b"go on\n")
+    live.communicate("go on\n")
     assert names(tmp_path) == ["a.txt"] and (tmp_path / "a.txt").read_text() == "half"
 
 
@@ -198,7 +185,7 @@ def test_a_folder_of_the_user_that_looks_like_a_leftover_stays(tmp_path):
     (tmp_path / "a.txt.mine.tmp").mkdir()
     (tmp_path / "a.txt.mine.tmp/notes").write_text("")
     (tmp_path / "a.txt.old").write_text("")
-    write_text(tmp_path / "a.txt", "new")
+    files.write_text(tmp_path / "a.txt", "new")
     assert names(tmp_path) == ["a.txt", "a.txt.mine.tmp", "a.txt.old"]
 
 
@@ -226,7 +213,7 @@ def weights_of_a_model(folder):
         lambda path: path.write_bytes(bytes(100_000)),
         save_with_torch,
         lambda path: save_file({"weights": torch.zeros(100_000)}, path),
-        lambda path: path.mkdir() or copy_files(weights_of_a_model(path.parent.parent / "start"), path),
+        lambda path: path.mkdir() or files.copy_files(weights_of_a_model(path.parent.parent / "start"), path),
         lambda path: shutil.copytree(weights_of_a_model(path.parent.parent / "start"), path),
     ],
     ids=["text", "torch", "safetensors", "copy", "library's copy"],
@@ -235,7 +222,7 @@ def test_a_disk_that_takes_no_more_is_named_whoever_was_writing(tmp_path, write)
     path, limits = tmp_path / "state.pt", resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
     try:
-        with pytest.raises(OSError, match="File too large") as error, replacing(path) as aside:
+        with pytest.raises(OSError, match="File too large") as error, files.replacing(path) as aside:
             write(aside)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -245,9 +232,12 @@ def test_a_disk_that_takes_no_more_is_named_whoever_was_writing(tmp_path, write)
 @pytest.mark.parametrize(
     "action, line",
     [
-        (lambda: write_text(Path("/proc/x/y"), "a"), "/proc/x: No such file or directory; check the path"),
-        (lambda: write_text(Path("/dev/null/x"), "a"), "/dev/null: File exists; a file is where a folder is needed"),
-        (lambda: write_text(Path("/tmp", "a" * 300), "a"), "File name too long; choose a shorter one"),
+        (lambda: files.write_text(Path("/proc/x/y"), "a"), "/proc/x: No such file or directory; check the path"),
+        (
+            lambda: files.write_text(Path("/dev/null/x"), "a"),
+            "/dev/null: File exists; a file is where a folder is needed",
+        ),
+        (lambda: files.write_text(Path("/tmp", "a" * 300), "a"), "File name too long; choose a shorter one"),
         (lambda: Path("/").write_text("a", encoding="utf-8"), "/: Is a directory; a folder is where a file is needed"),
     ],
     ids=["proc", "file", "long", "folder"],
@@ -262,7 +252,6 @@ def test_what_the_file_system_refuses_is_one_line_with_the_path_and_status_2(cap
 
 def test_sigterm_ends_any_command_with_143_and_what_to_do(tmp_path):
     code = (
-        "import signal, time\n"
         "from utils.script import run_script\n"
         "def main():\n"
         "    print('ready', flush=True)\n"
@@ -273,9 +262,7 @@ def test_sigterm_ends_any_command_with_143_and_what_to_do(tmp_path):
         "run_script(main)\n"
     )
     for number in (signal.SIGTERM, signal.SIGINT):
-        process = subprocess.Popen(
-            [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
+        process = start_python(code, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         assert process.stdout.readline() == "ready\n"
         process.send_signal(number)
         _, said = process.communicate(timeout=30)
@@ -297,8 +284,7 @@ def test_memory_that_torch_is_refused_is_one_line(capsys, raised):
 def test_a_command_typed_in_a_notebook_does_not_look_for_the_notebook_s_backend():
     code = "from utils.script import run_script; run_script(lambda: print(__import__('matplotlib').get_backend()))"
     variables = os.environ | {"MPLBACKEND": "module://of.another.environment"}
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=variables, capture_output=True, text=True)
-    assert done.stdout == "agg\n", done.stderr
+    assert start_python(code, env=variables, stdout=subprocess.PIPE).communicate()[0] == "agg\n"
 
 
 # -- damage ------------------------------------------------------------------------------------------------------------
@@ -313,12 +299,12 @@ def flip(path, bit):
 
 def test_json_comes_back_and_every_flipped_bit_is_found(tmp_path):
     path, value = tmp_path / "a.json", {"loss": 0.1, "arm": "pwm", "folds": [1, 2], "p": None}
-    write_json(path, value)
-    assert read_json(path) == value
+    files.write_json(path, value)
+    assert files.read_json(path) == value
     for bit in range(8 * path.stat().st_size):
         flip(path, bit)
         try:
-            found = read_json(path, "do this")
+            found = files.read_json(path, "do this")
             assert {key: found[key] for key in value} == value  # white space, or the checksum's own name, say
         except InputError as error:
             assert str(path) in str(error) and "do this" in str(error)
@@ -328,11 +314,11 @@ def test_json_comes_back_and_every_flipped_bit_is_found(tmp_path):
 def test_json_without_a_checksum_opens_and_what_is_no_json_is_named(tmp_path):
     path = tmp_path / "old.json"
     path.write_text('{"a": 1}')
-    assert read_json(path) == {"a": 1}
+    assert files.read_json(path) == {"a": 1}
     for text in ("", '{"a": ', "[1]", "\xff", "nul\0"):
         path.write_text(text, encoding="latin-1")
         with pytest.raises(InputError, match="old.json .*: .*do this"):
-            read_json(path, "do this")
+            files.read_json(path, "do this")
 
 
 @pytest.mark.parametrize(
@@ -341,7 +327,7 @@ def test_json_without_a_checksum_opens_and_what_is_no_json_is_named(tmp_path):
 def test_a_damaged_table_is_named(tmp_path, text):
     (tmp_path / "p.csv").write_text(text)
     with pytest.raises(InputError, match="p.csv.*do this"):
-        read_table(tmp_path / "p.csv", ["window", "label", "p"], "do this")
+        files.read_table(tmp_path / "p.csv", ["window", "label", "p"], "do this")
 
 
 # -- a run folder ------------------------------------------------------------------------------------------------------
@@ -410,9 +396,9 @@ def test_a_damaged_middle_line_of_the_metrics_is_refused_by_number(tmp_path):
 
 def test_a_folder_of_a_later_format_is_refused_and_an_earlier_one_opens(tmp_path):
     run = open_run(tmp_path)
-    env = read_json(run.path / "env.json")
+    env = files.read_json(run.path / "env.json")
     assert env["format"] == FORMAT
-    write_json(run.path / "env.json", env | {"format": FORMAT + 1})
+    files.write_json(run.path / "env.json", env | {"format": FORMAT + 1})
     with pytest.raises(InputError, match="made by a later version"):
         open_run(tmp_path)
     del env["format"]
@@ -422,21 +408,12 @@ def test_a_folder_of_a_later_format_is_refused_and_an_earlier_one_opens(tmp_path
 
 # -- one process a folder ----------------------------------------------------------------------------------------------
 
-HOLD = (
-    "import sys, time, pathlib\n"
-    "from simcsp.core.locks import take_lock\n"
-    "take_lock(pathlib.Path(sys.argv[1]))\n"
-    "print('held', flush=True)\n"
-    "time.sleep(60)\n"
-)
-
 
 @pytest.fixture
 def holder(tmp_path):
     """A process that holds the lock of the stage's folder."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", HOLD, tmp_path / "stage/.lock"], cwd=ROOT, stdout=subprocess.PIPE, text=True
-    )
+    code = "locks.take_lock(Path(sys.argv[1])); print('held', flush=True); time.sleep(60)"
+    process = start_python(code, tmp_path / "stage/.lock", stdout=subprocess.PIPE)
     assert process.stdout.readline() == "held\n"
     yield process
     process.kill()
@@ -467,21 +444,18 @@ def test_the_lock_is_gone_when_a_stage_is_done_and_the_folder_cannot_be_begun_ag
 
 def test_many_processes_that_want_one_lock_have_it_one_at_a_time(tmp_path):
     code = (
-        "import os, sys, time, pathlib\n"
-        "from simcsp.core.errors import InputError\n"
-        "from simcsp.core.locks import release_lock, take_lock\n"
-        "folder, turns = pathlib.Path(sys.argv[1]), 0\n"
+        "folder, turns = Path(sys.argv[1]), 0\n"
         "while turns < 15:\n"
         "    try:\n"
-        "        take_lock(folder / '.lock')\n"
-        "    except InputError:\n"
+        "        locks.take_lock(folder / '.lock')\n"
+        "    except locks.InputError:\n"
         "        continue\n"
         "    os.mkdir(folder / 'inside')\n"  # fails where another is inside
         "    os.rmdir(folder / 'inside')\n"
-        "    release_lock(folder / '.lock')\n"
+        "    locks.release_lock(folder / '.lock')\n"
         "    turns += 1\n"
     )
-    processes = [subprocess.Popen([sys.executable, "-c", code, tmp_path], cwd=ROOT) for _ in range(4)]
+    processes = [start_python(code, tmp_path) for _ in range(4)]
     assert [process.wait(timeout=60) for process in processes] == [0, 0, 0, 0]
     assert names(tmp_path) == []
 
@@ -503,7 +477,7 @@ def test_without_locks_a_holder_that_can_be_seen_to_live_is_respected_and_else_a
     holder.kill()
     holder.wait()
     run = open_run(tmp_path)
-    write_text(run.path / "a.txt", "new")
+    files.write_text(run.path / "a.txt", "new")
     assert [record.message.partition(": this")[0] for record in caplog.records] == [f"warning: {run.path}"]
     assert names(run.path) == [".lock", "a.txt", "config.yaml", "env.json"]
 
@@ -538,7 +512,7 @@ def test_gz_is_written_in_blocks_that_tabix_seeks_in(tmp_path):
     noise = np.random.default_rng(0).integers(33, 127, (20_000, 20)).astype(np.uint8)  # hardly compressible
     rows = [f"chr1\t{10 * i}\t{10 * i + 1}\t{name.tobytes().decode()}" for i, name in enumerate(noise)]
     for name in ("one.bed.gz", "two.bed.gz"):
-        with written_aside(tmp_path / name) as handle:
+        with files.written_aside(tmp_path / name) as handle:
             handle.writelines(f"{row}\n" for row in rows)
     packed = (tmp_path / "one.bed.gz").read_bytes()
     assert packed == (tmp_path / "two.bed.gz").read_bytes()
@@ -547,6 +521,6 @@ def test_gz_is_written_in_blocks_that_tabix_seeks_in(tmp_path):
     with pysam.TabixFile(str(tmp_path / "one.bed.gz")) as table:
         assert list(table.fetch("chr1", 123_450, 123_480)) == rows[12_345:12_348]
     empty = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")  # SAM specification, 4.1.2
-    with written_aside(tmp_path / "none.gz"):
+    with files.written_aside(tmp_path / "none.gz"):
         pass
     assert packed.endswith(empty) and (tmp_path / "none.gz").read_bytes() == empty

@@ -113,11 +113,8 @@ def test_arms_of_one_run_that_were_not_made_alike_are_compared_with_a_warning(ru
 def test_folders_that_were_exchanged_are_refused(run, call, capsys, one, other, said):
     for source, target in ((one, "aside"), (other, one), ("aside", other)):
         (run / source).rename(run / target)
-    assert f"summary.json {said}" in refusal(call, capsys, evaluate, "report", run)
-    if one.startswith("finetune"):
-        assert f"summary.json {said}" in refusal(call, capsys, evaluate, "classify", run)
-    else:
-        assert f"summary.json {said}" in refusal(call, capsys, evaluate, "relate", run)
+    for command in ("report", "classify" if one.startswith("finetune") else "relate"):
+        assert f"summary.json {said}" in refusal(call, capsys, evaluate, command, run)
 
 
 def test_a_start_checkpoint_that_pre_training_has_replaced_is_refused(run, call, capsys):
@@ -133,13 +130,8 @@ def changed(path, how):
     content = path.read_bytes()
     lines = content.splitlines(keepends=True)
     digit = next(i for i in reversed(range(len(content))) if content[i : i + 1] in b"12345678")
-    path.write_bytes(
-        {
-            "digit": content[:digit] + bytes([content[digit] ^ 1]) + content[digit + 1 :],
-            "torn": content[:-9],
-            "short": b"".join(lines[:-1]),
-        }[how]
-    )
+    other = content[:digit] + bytes([content[digit] ^ 1]) + content[digit + 1 :]
+    path.write_bytes({"digit": other, "torn": content[:-9], "short": b"".join(lines[:-1])}[how])
 
 
 @sealed

@@ -31,11 +31,8 @@ def open_run(folder, config=CONFIG, inputs=INPUTS):
 def test_a_stage_that_has_not_begun_leaves_nothing(tmp_path):
     RunFolder(tmp_path / "stage", CONFIG, INPUTS, "cpu")
     assert not list(tmp_path.iterdir())
-    assert sorted(path.name for path in open_run(tmp_path, CONFIG | {"seed": 1}).path.iterdir()) == [
-        ".lock",
-        "config.yaml",
-        "env.json",
-    ]
+    run = open_run(tmp_path, CONFIG | {"seed": 1})
+    assert {path.name for path in run.path.iterdir()} == {".lock", "config.yaml", "env.json"}
 
 
 def test_the_environment_names_every_commit_host_and_thread_count_that_worked_on_a_stage(tmp_path, monkeypatch):
