@@ -150,15 +150,15 @@ def test_a_region_holds_the_genes_that_lie_inside(genes, tmp_path):
 
 
 def test_regions_of_a_text_without_annotation_are_read_and_no_base_beyond(genes, tmp_path):
-    data = experiment(tmp_path, [genes[0]], records=["a:11-90", "a:101-160", "b"], sampling="strided", stride=1)
-    corpus, _ = open_text(data)
+    def of(*records):
+        return experiment(tmp_path, [genes[0]], records=[*records], sampling="strided", stride=1)
+
+    corpus, _ = open_text(of("a:11-90", "a:101-160", "b"))
     assert corpus.intervals.start.tolist() == [10, 100, 1000]
     assert corpus.intervals.length.tolist() == [80, 60, 600]
-    refused(
-        experiment(tmp_path, [genes[0]], records=["a:11-90", "a:90-99"]), "data.records: two regions of 'a' overlap"
-    )
-    refused(experiment(tmp_path, [genes[0]], records=["a:11-1001"]), "data.records: a:11-1001 .* bases 1 to 1000")
-    refused(experiment(tmp_path, [genes[0]], records=["a:0-9"]), "data.records: a:0-9")
+    refused(of("a:11-90", "a:90-99"), "data.records: two regions of 'a' overlap")
+    refused(of("a:11-1001"), "data.records: a:11-1001 .* bases 1 to 1000")
+    refused(of("a:0-9"), "data.records: a:0-9")
 
 
 def test_genes_refuse_what_they_cannot_use(genes, tmp_path):

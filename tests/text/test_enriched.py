@@ -97,9 +97,8 @@ def test_the_matrix_fitted_on_annotation_finds_the_sites(spliced, tmp_path):
 
 @pytest.mark.parametrize("enrichment", [1.0, 0.0])
 def test_windows_that_hold_an_annotated_site_are_drawn_as_much_more_often(spliced, tmp_path, enrichment):
-    corpus, sampler = open_text(
-        enriched(spliced, tmp_path, scorer="annotation", enrichment=enrichment, max_n_share=1.0)
-    )
+    settings = {"scorer": "annotation", "enrichment": enrichment, "max_n_share": 1.0}
+    corpus, sampler = open_text(enriched(spliced, tmp_path, **settings))
     held = holds_site(spliced, corpus)
     assert np.array_equal(corpus.scores, held)
     of_window = {}
@@ -166,14 +165,8 @@ def test_odds_that_leave_too_few_windows_for_a_batch_are_named(spliced, tmp_path
 
 
 def test_pretraining_reads_enriched_windows_and_keeps_their_scores(spliced, tiny_data, tmp_path, call, monkeypatch):
-    changes = {
-        "data.corpus": "splice_enriched",
-        "data.fasta": [str(spliced[0])],
-        "data.annotation": [str(spliced[1])],
-        "data.records": ["a"],
-        "mlm.steps": 0,
-        "pretrain.steps": 2,
-    }
+    changes = {"data.corpus": "splice_enriched", "data.records": ["a"], "mlm.steps": 0, "pretrain.steps": 2}
+    changes |= {"data.fasta": [str(spliced[0])], "data.annotation": [str(spliced[1])]}
     config = tiny_config(tmp_path, tiny_data, changes)
     call(pretrain, config)
     run = tmp_path / "runs/tiny"

@@ -105,6 +105,11 @@ def hiding(evaluated, folder, what, **data):
     return experiment(folder, **{"fasta": [evaluated[0] / "text.fa"], **data})
 
 
+def motif_sites(data, window):
+    files = {"motif_bed": str(data / "motifs.bed"), "motif_fasta": str(data / "genome.fa")}
+    return files | {"motif_window": window}
+
+
 @pytest.mark.parametrize(
     "what, hidden",
     [
@@ -146,18 +151,13 @@ def test_hiding_refuses_what_it_cannot_find(evaluated, tiny_data, tmp_path):
     without = str(tiny_data / "spliceator")
     refused(hiding(evaluated, tmp_path, "benchmarks", spliceator=without), r"data.hide \(benchmarks\): .*no Benchmarks")
     refused(hiding(evaluated, tmp_path, "evaluation", spliceator=None), r"data.hide \(evaluation\): neither")
-    motifs = {
-        "motif_bed": str(tiny_data / "motifs.bed"),
-        "motif_fasta": str(tiny_data / "genome.fa"),
-        "motif_window": 60,
-    }
+    motifs = motif_sites(tiny_data, 60)
     refused(hiding(evaluated, tmp_path, "evaluation", **motifs), r"data.hide \(evaluation\): .*motif sites have 60 nt")
 
 
 @pytest.mark.parametrize("records, inside", [(["tiny1", "tiny2"], 0), (["tiny2", "tiny3"], 40), (["tiny3"], 40)])
 def test_motif_sites_of_the_text_s_own_fasta_are_found_by_their_coordinates(tiny_data, tmp_path, records, inside):
-    motifs = {"motif_bed": str(tiny_data / "motifs.bed"), "motif_fasta": str(tiny_data / "genome.fa")}
-    config = experiment(tmp_path, [tiny_data / "genome.fa"], records=records, motif_window=100, **motifs)
+    config = experiment(tmp_path, [tiny_data / "genome.fa"], records=records, **motif_sites(tiny_data, 100))
     (part,) = measure_overlap(config.data, open_text(config)[0])
     assert (part.name, part.count, part.shared) == ("motif sites", 40, inside)
     assert "by their coordinates" in str(part)
@@ -168,8 +168,7 @@ def test_motif_sites_of_the_text_s_own_fasta_are_found_by_their_coordinates(tiny
 
 def test_motif_sites_are_found_in_the_genome_of_several_that_they_are_of(tiny_data, tmp_path):
     other = write_fasta(tmp_path / "other.fa", {"tiny3": random_bases(np.random.default_rng(0), 500)})
-    motifs = {"motif_bed": str(tiny_data / "motifs.bed"), "motif_fasta": str(tiny_data / "genome.fa")}
-    motifs |= {"motif_window": 100, "corpus": "multi_species"}
+    motifs = motif_sites(tiny_data, 100) | {"corpus": "multi_species"}
     for fasta, inside in (([other], 0), ([other, tiny_data / "genome.fa"], 40)):
         config = experiment(tmp_path, fasta, **motifs)
         (part,) = measure_overlap(config.data, open_text(config)[0])

@@ -80,10 +80,8 @@ def test_the_same_record_name_in_two_files_is_refused(tmp_path):
 def test_records_of_different_genomes_are_called_by_their_file_as_well(tmp_path):
     one, two = (write_fasta(tmp_path / name, {"chr1": bases}) for name, bases in (("hg.v1.fa", "AAC"), ("mm.fa", "GG")))
     store = open_store([one, two], tmp_path / "cache", qualify=True)
-    assert [(r.name, r.source, r.source_name) for r in store.records] == [
-        ("hg:chr1", 0, "chr1"),
-        ("mm:chr1", 1, "chr1"),
-    ]
+    records = [(r.name, r.source, r.source_name) for r in store.records]
+    assert records == [("hg:chr1", 0, "chr1"), ("mm:chr1", 1, "chr1")]
     assert decode(store.fetch("mm:chr1", 0, 2)) == "GG"
     plain = open_store([one], tmp_path / "cache")  # the same file, otherwise named
     assert [(r.name, r.source_name) for r in plain.records] == [("chr1", "chr1")]
