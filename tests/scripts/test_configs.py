@@ -71,13 +71,8 @@ def toy(path: Path, folder: Path, data: Path) -> Path:
     values["model"] = {"pooling": "mean"} | {key: values["model"][key] for key in shape if key in values["model"]}
     values["model"] |= {"max_position_embeddings": 64}
     values["model"] |= {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16}
-    values["data"] |= {
-        "window": 40,
-        "context": 20,
-        "motif_window": 20,
-        "cache": str(folder / "cache"),
-        "num_folds": FOLDS,
-    }
+    values["data"] |= {"window": 40, "context": 20, "motif_window": 20, "num_folds": FOLDS}
+    values["data"]["cache"] = str(folder / "cache")
     values["data"] |= {"spliceator": str(data / "spliceator"), "fasta": [str(genome)]}
     values["data"].pop("records", None)  # of the files left out
     values["data"].pop("negatives", None)

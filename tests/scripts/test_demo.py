@@ -1,6 +1,7 @@
 """The synthetic demo data: what it promises to the rest of the project, read back from its files by other code."""
 
 import gzip
+import itertools
 import json
 import re
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import other_strand
 
 from data import demo, grammar
 
@@ -37,10 +39,6 @@ def genome(folder):
     """{record: bases}, case as in the file."""
     records = re.split(r"^>", (folder / "genome.fa").read_text(), flags=re.M)[1:]
     return {record.split()[0]: "".join(record.split("\n")[1:]) for record in records}
-
-
-def reverse_complement(bases):
-    return bases[::-1].translate(str.maketrans("ACGTacgt", "TGCAtgca"))
 
 
 def tree(folder):
@@ -140,15 +138,12 @@ def test_benchmark_windows(folder, site):
 
 def test_labels_text_and_benchmark_are_of_different_records(folder, genome):
     def where(window):
-        either = window, reverse_complement(window)
-        return {name for name, bases in upper.items() if either[0] in bases or either[1] in bases}
+        return {name for name, bases in upper.items() if window in bases or other_strand(window) in bases}
 
     upper = {name: bases.upper() for name, bases in genome.items()}
     for site in SITES:
-        for window in [row[1] for row in positives(folder, site)[:15]] + [
-            row[2] for row in negatives(folder, site)[:15]
-        ]:
-            assert where(window) == {"synthetic_chr3"}
+        assert all(where(row[1]) == {"synthetic_chr3"} for row in positives(folder, site)[:15])
+        assert all(where(row[2]) == {"synthetic_chr3"} for row in negatives(folder, site)[:15])
         for sign in ("positive", "negative"):
             assert all(where(window) == {"synthetic_chr4"} for _, window in benchmark(folder, site, sign)[:15])
     assert {row[0] for row in motif_rows(folder)} == {"synthetic_chr4"}
@@ -180,14 +175,12 @@ def test_bases_of_the_motif_bed_agree_with_labels_and_annotation_on_both_strands
     assert len({row[:3] + row[5:] for row in rows}) == len(rows)
     for (chrom, start, end, _, _, strand), label in zip(rows, labels, strict=True):
         bases = genome[chrom][start:end].upper()
-        assert (bases if strand == "+" else reverse_complement(bases)) == label[:2]
+        assert (bases if strand == "+" else other_strand(bases)) == label[:2]
         kind = "GT(donor)" if label.startswith("GT") else "AG(acceptor)"
         assert ((chrom, start, end, strand, kind) in true_sites) == ("non" not in label)
         left = (start + end) // 2 - 255
         assert left >= 0 and "N" not in genome[chrom][left : left + 510].upper() and left + 510 <= len(genome[chrom])
-    assert {(label, row[5]) for row, label in zip(rows, labels, strict=True)} == {
-        (label, strand) for label in expected for strand in "+-"
-    }
+    assert {(label, row[5]) for row, label in zip(rows, labels)} == set(itertools.product(expected, "+-"))
 
 
 @pytest.mark.parametrize("site, columns, allowed", [("donor", slice(297, 306), 5), ("acceptor", slice(275, 302), 8)])
@@ -205,9 +198,8 @@ def test_donors_compensate_one_mismatch_by_another_match(folder):
 
     def odds_ratio(windows, pair):
         bases = np.array([[window[300 + at] for at in grammar.DONOR_AT] for window in windows])
-        first, second = (
-            bases[:, list(grammar.DONOR_AT).index(at)] != consensus[list(grammar.DONOR_AT).index(at)] for at in pair
-        )
+        columns = [list(grammar.DONOR_AT).index(at) for at in pair]
+        first, second = (bases[:, column] != consensus[column] for column in columns)
         counts = [(first & second).sum(), (~first & ~second).sum(), (first & ~second).sum(), (~first & second).sum()]
         return (counts[0] + 0.5) * (counts[1] + 0.5) / ((counts[2] + 0.5) * (counts[3] + 0.5))
 
@@ -219,9 +211,8 @@ def test_donors_compensate_one_mismatch_by_another_match(folder):
 @pytest.mark.parametrize("site", SITES)
 def test_there_is_signal_out_of_the_matrix_reach_and_gc_is_no_giveaway(folder, site):
     """3-mers on either side, at 20 to 200 nt from the boundary, naive Bayes fitted on one half, scored on the other."""
-    letters = np.array(
-        [list(row[1]) for row in positives(folder, site)] + [list(row[2]) for row in negatives(folder, site)]
-    )
+    windows = [row[1] for row in positives(folder, site)] + [row[2] for row in negatives(folder, site)]
+    letters = np.array([list(window) for window in windows])
     labels = np.repeat([1, 0], 600)
     gc_curve = area_under_curve(labels, np.isin(letters, ["G", "C"]).mean(1))
     assert 0.55 < gc_curve < 0.68

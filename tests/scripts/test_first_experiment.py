@@ -89,8 +89,7 @@ def test_init_writes_it_once_and_takes_where_the_data_are(tmp_path, call, capsys
     assert "python pretrain.py mine.yaml --dry-run" in capsys.readouterr().out
     assert load_config(["mine.yaml"]).data.fasta == ["a b.fa"]
     assert "exists: choose" in refusal(call, capsys, pretrain, *words)
-    assert "set pretrain.lr in the file" in refusal(
-        call, capsys, pretrain, "--init", "other.yaml", "--pretrain.lr", "1"
-    )
+    line = refusal(call, capsys, pretrain, "--init", "other.yaml", "--pretrain.lr", "1")
+    assert "set pretrain.lr in the file" in line
     assert "needs the name of the file" in refusal(call, capsys, pretrain, "--init", "--data.annotation", "[]")
     assert [path.name for path in tmp_path.iterdir()] == ["mine.yaml"]

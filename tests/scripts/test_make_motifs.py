@@ -80,9 +80,8 @@ def real_sites():
 
 def test_all_real_sites_and_as_many_decoys_of_their_genes(genome, make):
     rows, printed = make()
-    assert Counter(row[3].split("|")[1] for row in rows) == dict.fromkeys(
-        ("GT(donor)", "GT(non-donor)", "AG(acceptor)", "AG(non-acceptor)"), 18
-    )
+    labels = ("GT(donor)", "GT(non-donor)", "AG(acceptor)", "AG(non-acceptor)")
+    assert Counter(row[3].split("|")[1] for row in rows) == dict.fromkeys(labels, 18)
     sites = [(int(start), strand, name.split("|")[1]) for _, start, _, name, _, strand in rows]
     assert {site for site in sites if "non" not in site[2]} == real_sites()
     assert len(set(sites)) == 72
@@ -105,9 +104,8 @@ def test_fewer_are_drawn_by_seed_and_the_same_seed_gives_the_same_bytes(genome, 
     assert set(Counter(row[3].split("|")[1] for row in rows).values()) == {5}
     assert "were asked for" not in printed
     content = (tmp_path / "motifs.bed.gz").read_bytes()
-    (tmp_path / "genes.gtf").write_text(
-        "".join(reversed((tmp_path / "genes.gtf").read_text().splitlines(keepends=True)))
-    )
+    genes = tmp_path / "genes.gtf"
+    genes.write_text("".join(reversed(genes.read_text().splitlines(keepends=True))))
     make("--per-label", 5, out="again.bed.gz")
     assert (tmp_path / "again.bed.gz").read_bytes() == content
     assert make("--per-label", 5, "--seed", 1)[0] != rows
@@ -138,11 +136,10 @@ def test_a_site_of_any_transcript_is_no_decoy(genome, make, tmp_path):
     ]
     gtf = tmp_path / "genes.gtf"
     gtf.write_text(gtf.read_text() + "".join(rows))
-    found = {
-        label: {int(row[1]) for row in make()[0] if row[3] == f"g0|GT({label})"} for label in ("donor", "non-donor")
-    }
-    assert len(places) > 15 and found["donor"] <= set(places) and found["non-donor"]
-    assert not found["non-donor"] & set(places)
+    found = make()[0]
+    donors, others = ({int(row[1]) for row in found if row[3] == f"g0|GT({label})"} for label in ("donor", "non-donor"))
+    assert len(places) > 15 and donors <= set(places) and others
+    assert not others & set(places)
 
 
 def test_records_can_be_chosen(genome, make, call, capsys, tmp_path):

@@ -47,19 +47,29 @@ def genes_archive(path):
     return json.dumps({key: dict(zip(fields, row)) for key, row in values.items()})
 
 
+def write_wheel(folder, name, version, files):
+    label = f"{name.lower()}-{version}"
+    with zipfile.ZipFile(folder / f"{label}-py3-none-any.whl", "w") as wheel:
+        for file, content in files.items():
+            wheel.writestr(f"x/data/{file}", content)
+        wheel.writestr(f"{label}.dist-info/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+        wheel.writestr(f"{label}.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+        wheel.writestr(f"{label}.dist-info/RECORD", "")
+
+
 @pytest.fixture
 def index(tmp_path, monkeypatch):
     """A folder that pip finds packages in: wheels of chr19 and of junctions, a source distribution of genes."""
     folder = tmp_path / "index"
     folder.mkdir()
-    with zipfile.ZipFile(folder / "intronic-3.0.0-py3-none-any.whl", "w") as wheel:
-        wheel.writestr("x/data/Homo_sapiens.Chr19.Ensembl_91.fa.gz", gzip.compress(b">19\nACGT\n"))
-        wheel.writestr("x/data/Homo_sapiens.Chr19.Ensembl_91.gff3.gz", gzip.compress(b"##gff-version 3\n"))
-        wheel.writestr("x/data/u2_reference_human.introns.iic.gz", gzip.compress(INTRON_ROW.encode()))
-        wheel.writestr("x/data/u2_reference_multispecies.introns.iic.gz", gzip.compress(INTRON_ROW.encode()))
-        wheel.writestr("intronic-3.0.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: intronIC\nVersion: 3.0.0\n")
-        wheel.writestr("intronic-3.0.0.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
-        wheel.writestr("intronic-3.0.0.dist-info/RECORD", "")
+    files = {
+        "Homo_sapiens.Chr19.Ensembl_91.fa.gz": gzip.compress(b">19\nACGT\n"),
+        "Homo_sapiens.Chr19.Ensembl_91.gff3.gz": gzip.compress(b"##gff-version 3\n"),
+        "u2_reference_human.introns.iic.gz": gzip.compress(INTRON_ROW.encode()),
+        "u2_reference_multispecies.introns.iic.gz": gzip.compress(INTRON_ROW.encode()),
+    }
+    write_wheel(folder, "intronIC", "3.0.0", files)
+    write_wheel(folder, "cispliceai", "1.2.2", {regions.JUNCTIONS: b"chr,strand,jn_start,jn_end\nchr2,+,102,\n"})
     places = genes_archive(tmp_path / "genes.npz")
     files = {
         "PKG-INFO": b"Metadata-Version: 2.1\nName: frame-alignment-checks\nVersion: 0.0.74\n",
@@ -76,13 +86,6 @@ def index(tmp_path, monkeypatch):
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
     monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
-    with zipfile.ZipFile(folder / "cispliceai-1.2.2-py3-none-any.whl", "w") as wheel:
-        wheel.writestr(f"x/data/{regions.JUNCTIONS}", "chr,strand,jn_start,jn_end\nchr2,+,102,\n")
-        wheel.writestr(
-            "cispliceai-1.2.2.dist-info/METADATA", "Metadata-Version: 2.1\nName: cispliceai\nVersion: 1.2.2\n"
-        )
-        wheel.writestr("cispliceai-1.2.2.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
-        wheel.writestr("cispliceai-1.2.2.dist-info/RECORD", "")
     for name in ("chr19", "introns", "genes", "regions"):
         data_set = sources.DATA_SETS[name]
         files = [(folder / source.name).read_bytes() for source in data_set.sources]
@@ -226,10 +229,8 @@ def test_tables_of_variants_are_on_the_transcript_strand(tmp_path):
     (row,) = rows_of(tmp_path / "mfass.tsv.gz")
     assert [row[key] for key in ("offset0", "exon_start0", "exon_end0", "strand", "sdv")] == ["7", "3", "8", "-", "1"]
     others = {"TTGCAGGGAA": "TTGCAGGCAA", "TTGCAGGAAA": "TTGCAGGCAA"}  # neither allele where it should be
-    for path, text in (
-        (raw / "68_97_final_sequences_fixed.tsv", VEXSEQ),
-        (tmp_path / "variants/snv_data_clean.txt", MFASS),
-    ):
+    texts = {raw / "68_97_final_sequences_fixed.tsv": VEXSEQ, tmp_path / "variants/snv_data_clean.txt": MFASS}
+    for path, text in texts.items():
         path.write_text(functools.reduce(lambda text, pair: text.replace(*pair), others.items(), text))
     for make, allele in ((variants.make_vexseq, "alt"), (variants.make_mfass, "ref")):
         with pytest.raises(InputError, match=rf"the allele \({allele}\) of 1 of . variants"):
@@ -257,10 +258,9 @@ def test_conservation_is_in_the_order_of_the_transcript(tmp_path):
     scores = [("E2_pos1", 0.25), ("E1_pos3", 1), ("E1_pos2", 0), ("E1_pos1", 0.0514), ("E1_pos10", 0.1)]
     path.write_text("".join(f"{name}\t1\t1\t{score}\t{score}\t{score}\n" for name, score in scores))
     variants.make_conservation(tmp_path, tmp_path / "out.tsv.gz")
-    assert rows_of(tmp_path / "out.tsv.gz") == [
-        {"exon": "E1", "phastcons100": "0.051,0,1,0.1"},
-        {"exon": "E2", "phastcons100": "0.25"},
-    ]
+    expected = {"E1": "0.051,0,1,0.1", "E2": "0.25"}
+    found = rows_of(tmp_path / "out.tsv.gz")
+    assert found == [{"exon": exon, "phastcons100": scores} for exon, scores in expected.items()]
     path.write_text("chr1\t1\t1\t0\t0\t0\n")
     with pytest.raises(InputError, match="another file"):
         variants.make_conservation(tmp_path, tmp_path / "out.tsv.gz")

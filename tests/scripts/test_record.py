@@ -102,12 +102,9 @@ def test_of_a_report_of_several_runs_only_what_compares_them_is_entered(record, 
     later = summary.assign(arm="other:last")
     pd.concat([summary, later]).to_csv(both / "report/summary.csv", index=False)
     pd.read_csv(one / "report/contrasts.csv").to_csv(both / "report/contrasts.csv", index=False)
-    row = record(both).iloc[0]
-    assert len(record(both)) == 1 and row[["run", "arm", "reference"]].tolist() == [
-        "one+other",
-        "other:last",
-        "baseline",
-    ]
+    record(both)
+    (row,) = record(both).to_dict("records")
+    assert (row["run"], row["arm"], row["reference"]) == ("one+other", "other:last", "baseline")
     assert row["seeds"] == "0 1 2 3 4"
 
 

@@ -14,19 +14,8 @@ from simcsp.core.config import Config, PretrainConfig
 from utils.gpus import main
 
 ROOT = Path(__file__).resolve().parents[2]
-SCRIPTS = [
-    "pretrain.sh",
-    "finetune.sh",
-    "run.sh",
-    "scripts/env.sh",
-    "scripts/default.sh",
-    "scripts/data.sh",
-    "tests/run.sh",
-    ".ci/run",
-    "docker/tensorboard",
-    "docker/install.sh",
-    "workflow/run.sh",
-]
+SCRIPTS = "pretrain.sh finetune.sh run.sh scripts/env.sh scripts/default.sh scripts/data.sh tests/run.sh".split()
+SCRIPTS += [".ci/run", "docker/tensorboard", "docker/install.sh", "workflow/run.sh"]
 TOOLS = "bash cat cmp cp dirname flock grep id mkdir mv nproc rm sleep tail".split()
 
 # Writes down its arguments, one call per line.
@@ -124,14 +113,9 @@ def test_a_script_works_in_its_own_folder_whatever_cdpath_says(project, tmp_path
     first = next(line for line in (project.root / script).read_text().splitlines() if "cd -- " in line)
     (project.root / script).write_text(f"{first}\npwd\n")
     (tmp_path / "other/project").mkdir(parents=True)
-    done = subprocess.run(
-        ["bash", f"project/{script}"],
-        cwd=tmp_path,
-        env=os.environ | {"CDPATH": str(tmp_path / "other")},
-        capture_output=True,
-        text=True,
-    )
-    assert done.stdout == f"{project.root}\n"
+    variables = os.environ | {"CDPATH": str(tmp_path / "other")}
+    said = subprocess.check_output(["bash", f"project/{script}"], cwd=tmp_path, env=variables, text=True)
+    assert said == f"{project.root}\n"
 
 
 # The environment
@@ -294,9 +278,8 @@ def test_as_many_gpus_are_used_as_can_share_the_work(gpus, batches, trials, coun
 def test_an_install_shows_its_large_downloads_and_keeps_all_of_pip_s_lines(project):
     project.stand_in("python3", BARE_PYTHON)
     large = "  Downloading torch-9.whl (187.6 MB)\n"
-    lines = (
-        f"Collecting torch\n  Downloading torch-9.whl.metadata (30 kB)\n{large}Installing collected packages: a, b\n"
-    )
+    lines = f"Collecting torch\n  Downloading torch-9.whl.metadata (30 kB)\n{large}"
+    lines += "Installing collected packages: a, b\n"
     process = project.run("pretrain.sh", "configs/x.yaml", PIP_SAYS=lines)
     assert process.returncode == 0
     assert process.stderr_text.splitlines()[1:3] == ["  Downloading torch-9.whl (187.6 MB)", "  Installing 2 packages"]

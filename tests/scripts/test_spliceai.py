@@ -29,9 +29,8 @@ def place(tmp_path_factory):
     (folder / "introns.tsv").write_text("one\t300\t499\t+\none\t701\t900\t-\n")
     torch.manual_seed(0)
     (folder / "model").mkdir()
-    save_bases(
-        BaseClassifier(None, Shape(tile=20, channels=4, kernel=5, dilations=[1])), np.eye(2)[::-1], folder / "model"
-    )
+    shape = Shape(tile=20, channels=4, kernel=5, dilations=[1])
+    save_bases(BaseClassifier(None, shape), np.eye(2)[::-1], folder / "model")
     return folder
 
 
@@ -80,9 +79,8 @@ def test_without_the_package_one_line_says_what_to_install(place, monkeypatch):
         raise PackageNotFoundError(name)
 
     monkeypatch.setattr("simcsp.text.spliceai.distribution", absent)
-    monkeypatch.setattr(
-        sys, "argv", ["spliceai.py", "variants", *map(str, (place / "genome.fa", place / "introns.tsv"))]
-    )
+    files = [str(place / name) for name in ("genome.fa", "introns.tsv")]
+    monkeypatch.setattr(sys, "argv", ["spliceai.py", "variants", *files])
     with pytest.raises(InputError, match="pip install spliceai keras"):
         spliceai.main()
 

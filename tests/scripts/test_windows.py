@@ -83,10 +83,8 @@ def test_a_number_of_windows_of_each_class(make):
 
 
 def test_a_region_gives_only_genes_inside_it(make, tmp_path):
-    names = {
-        row[0].split(":")[0] for row in rows_of(make("--records", "chr1:700-3000"), "Positive/GS/POS_donor_600.csv")
-    }
-    assert names == {"chr1"}
+    rows = rows_of(make("--records", "chr1:700-3000"), "Positive/GS/POS_donor_600.csv")
+    assert {row[0].split(":")[0] for row in rows} == {"chr1"}
     genes = {group for group, _, _ in read_rows(tmp_path / "made/Training_data/Positive/GS/POS_donor_600.csv")}
     assert genes == {f"gene=chr1{i}" for i in range(3, 14)}  # gene i has bases 200 i + 101 to 200 i + 260
 
@@ -102,10 +100,8 @@ def test_a_benchmark_holds_no_window_that_training_shares(make, tmp_path, capsys
     write_fasta(tmp_path / "two.fa", {"chr1": own[:1000] + other[1000:], "chr2": text.split(">chr")[2][1:]})
     capsys.readouterr()
     make("--benchmark", "Tiny", name="two", out="made")
-    positives = [
-        name for _, _, name in read_rows(folder / "Benchmarks/Tiny/SA_sequences_donor_400_Final_3.positive.txt")
-    ]
-    assert len(positives) == 25  # of chr1's donors, those at 150, 350, 550, 750 and 950 are shared
+    path = folder / "Benchmarks/Tiny/SA_sequences_donor_400_Final_3.positive.txt"
+    assert len(list(read_rows(path))) == 25  # of chr1's donors, those at 150, 350, 550, 750 and 950 are shared
     assert "5 left out that share 80 nt with Training_data" in capsys.readouterr().out
 
 
