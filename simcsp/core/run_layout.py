@@ -96,12 +96,10 @@ def stage_of(checkpoint: Path) -> Path:
 
 
 def best_of(proxy: str) -> str:
-    """The checkpoint that a stage keeps of the best value of a proxy."""
     return f"{BEST}_{proxy}"
 
 
 def step_name(step: int) -> str:
-    """The checkpoint that a stage keeps of a step."""
     return f"{_STEP}{step:06d}"
 
 

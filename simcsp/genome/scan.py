@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 
@@ -20,6 +20,25 @@ from simcsp.model.embedding import check_numbers
 from simcsp.text.alphabet import N
 from simcsp.text.sites import MINUS, SITES, TYPE, Sites, find_sites
 from simcsp.text.store import TokenStore
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Sites with their calibrated P(site), float64 [n]."""
+
+    sites: Sites
+    score: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.score)
+
+    def take(self, index: np.ndarray) -> Self:
+        return Scored(self.sites.take(index), self.score[index])
+
+    @classmethod
+    def joined(cls, parts: Sequence[Self]) -> Self:
+        columns = (np.concatenate([getattr(part.sites, name) for part in parts]) for name in Sites.__dataclass_fields__)
+        return cls(Sites(*columns), np.concatenate([part.score for part in parts]))
 
 
 @dataclass(frozen=True)
@@ -117,25 +136,6 @@ class Scan:
         sites = Sites(np.full(len(boundary), number), boundary + begin, kind)
         sites = sites.take((sites.position >= low) & (sites.position <= high))
         return sites.take(ids[sites.position - 1 - begin] != N)
-
-
-@dataclass(frozen=True)
-class Scored:
-    """Sites with their calibrated P(site), float64 [n]."""
-
-    sites: Sites
-    score: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.score)
-
-    def take(self, index: np.ndarray) -> Scored:
-        return Scored(self.sites.take(index), self.score[index])
-
-    @classmethod
-    def joined(cls, parts: Sequence[Scored]) -> Scored:
-        columns = (np.concatenate([getattr(part.sites, name) for part in parts]) for name in Sites.__dataclass_fields__)
-        return cls(Sites(*columns), np.concatenate([part.score for part in parts]))
 
 
 _COLUMNS = (("record", np.int32), ("boundary", np.int64), ("kind", np.uint8))

@@ -44,9 +44,8 @@ def write_scores(
     if form == "tsv":
         handle.write("\t".join(COLUMNS) + "\n")
     rows = {"tsv": _tsv_rows, "bed": _bed_rows, "spsc": _spsc_rows}[form]
-    return _write_beside(
-        _by_start(blocks) if form == "bed" else blocks, lambda block: handle.writelines(rows(store, block))
-    )
+    blocks = _by_start(blocks) if form == "bed" else blocks
+    return _write_beside(blocks, lambda block: handle.writelines(rows(store, block)))
 
 
 def _write_beside(blocks: Iterator[Scored], write: Callable[[Scored], None]) -> int:

@@ -137,10 +137,9 @@ def measure_overlap(data: DataConfig, corpus: Corpus) -> list[Overlap]:
         inside = {}
         for record in store.records:
             if record.source == source:
-                of_record = stretches[
-                    (stretches[:, 0] >= record.offset) & (stretches[:, 0] < record.offset + record.length)
-                ]
-                inside[record.source_name] = of_record - record.offset
+                on_record = stretches - record.offset
+                starts = on_record[:, 0]
+                inside[record.source_name] = on_record[(starts >= 0) & (starts < record.length)]
         columns = (np.array([getattr(site, name) for site in bed]) for name in ("chrom", "start", "end"))
         sites["motif sites"] = sites_in_text(*columns, data.motif_window, inside)
     return overlap_report(_joined(store.ids[start:end] for start, end in stretches), parts, sites)

@@ -21,8 +21,6 @@ PUBLISHED_WINDOWS = {
     "acceptor negative": 11_000,
 }
 """Windows of each file of the GS / GS_1 set (Scalzitti et al. 2021, BMC Bioinformatics 22:561)."""
-
-
 GENE = "gene="
 """What the group of a window begins with that is a gene."""
 
@@ -94,10 +92,8 @@ def load_benchmark(folder: str | Path, species: str, context: int) -> Windows:
 def benchmark_files(folder: str | Path, species: str) -> list[tuple[Path, str, int]]:
     """(path, site type, label) of the four files of a benchmark species, in the order they are read."""
     root = Path(folder) / "Benchmarks" / species
-    kinds = ((1, "positive"), (0, "negative"))
-    return [
-        (root / f"SA_sequences_{site}_400_Final_3.{kind}.txt", site, label) for label, kind in kinds for site in SITES
-    ]
+    kinds = [(kind, site, label) for label, kind in ((1, "positive"), (0, "negative")) for site in SITES]
+    return [(root / f"SA_sequences_{site}_400_Final_3.{kind}.txt", site, label) for kind, site, label in kinds]
 
 
 def benchmark_species(folder: str | Path) -> list[str]:
@@ -118,9 +114,8 @@ def _load(files: list[tuple[Path, str, int]], context: int) -> Windows:
                 )
             if len(sequence) < context:
                 raise InputError(f"{where}: window of {len(sequence)} nt is shorter than data.context ({context} nt)")
-            rows.append(
-                (encode(sequence, where), label, site, f"{site}_{'pos' if label else 'neg'}_{number:05d}", group)
-            )
+            name = f"{site}_{'pos' if label else 'neg'}_{number:05d}"
+            rows.append((encode(sequence, where), label, site, name, group))
         if len(rows) == before:
             raise InputError(f"{path} holds no window: the file is empty or cut short")
     length = min(len(row[0]) for row in rows)
@@ -145,12 +140,8 @@ def read_rows(path: Path) -> Iterator[tuple[str, str, str]]:
                 raise InputError(
                     f"{where}: expected `id;sequence` or `id;position;sequence`, found {line.strip()[:40]!r}"
                 )
-            yield fields[0].rsplit("_", 1)[-1], _sequence(fields), where
-
-
-def _sequence(fields: list[str]) -> str:
-    first, second = [*fields[1:3], ""][:2]
-    return second if len(first) < min(100, len(second)) else first
+            first, second = [*fields[1:3], ""][:2]
+            yield fields[0].rsplit("_", 1)[-1], second if len(first) < min(100, len(second)) else first, where
 
 
 def numbered(ids: np.ndarray) -> np.ndarray:

@@ -86,11 +86,10 @@ def _read(path: Path, name: str, group: str, effect: str, threshold: float, need
         if column not in rows:
             why = "the sequence that was measured" if column == "wt" else "what was measured"
             raise InputError(f"{path} has no column {column}, {why}: take the table that data/fetch.py makes")
-    lines = np.arange(len(rows)) + 2
     is_snv = (rows["ref"].str.fullmatch("[ACGT]") & rows["alt"].str.fullmatch("[ACGT]")).to_numpy()
     is_measured = rows[[effect, *needed]].notna().all(axis=1).to_numpy()
     skipped = {"indels or no plain base": int((~is_snv).sum()), "not measured": int((is_snv & ~is_measured).sum())}
-    rows, lines = rows[is_snv & is_measured], lines[is_snv & is_measured]
+    rows = rows[is_snv & is_measured]
     if rows.empty:
         raise InputError(f"{path} holds no measured SNV: {', '.join(f'{n} {why}' for why, n in skipped.items())}")
     texts, of_sequence = np.unique(rows["wt"].to_numpy(str), return_inverse=True)
@@ -101,9 +100,10 @@ def _read(path: Path, name: str, group: str, effect: str, threshold: float, need
     ref, alt = np.where(minus, COMPLEMENT[ref], ref), np.where(minus, COMPLEMENT[alt], alt)
     for i, (number, at, base) in enumerate(zip(of_sequence, offset, ref)):
         if not 0 <= at < len(sequences[number]) or sequences[number][at] != base:
+            row = rows.iloc[i]
             raise InputError(
-                f"{path}, line {lines[i]}: REF {rows['ref'].iloc[i]} on strand {rows['strand'].iloc[i]} is not base "
-                f"{at} (offset0) of the wild type: the columns do not belong together"
+                f"{path}, line {rows.index[i] + 2}: REF {row['ref']} on strand {row['strand']} is not base {at} "
+                "(offset0) of the wild type: the columns do not belong together"
             )
     positive = (rows[effect] < threshold).to_numpy()
     if positive.all() or not positive.any():
@@ -112,9 +112,7 @@ def _read(path: Path, name: str, group: str, effect: str, threshold: float, need
             f"{threshold:g}, so nothing is to be told apart: is it in another unit, or cut to few exons?"
         )
     exon = np.stack([start, end], axis=1)
-    return Variants(
-        sequences, of_sequence, offset, alt, exon, positive, rows[group].to_numpy(str), rows, skipped
-    )  # fmt: skip
+    return Variants(sequences, of_sequence, offset, alt, exon, positive, rows[group].to_numpy(str), rows, skipped)
 
 
 def widen(variants: Variants, places: dict[str, Placed], length: int) -> Variants:

@@ -38,16 +38,11 @@ def annotated_crops(
     decoys and other bases, data.decoys and data.other_bases for each site, drawn from the strands and records that have
     sites.
     """
-    parts, classes, sources, left_out = [], [], [], 0
-    for number in range(len(data.fasta)):
-        part, of_part, lost = _crops_of_source(data, store, number, seed, data.window + 2 * max_shift)
-        parts.append(part)
-        classes.append(of_part)
-        sources.append(np.full(len(of_part), number))
-        left_out += lost
+    numbers, length = range(len(data.fasta)), data.window + 2 * max_shift
+    parts, classes, left_out = zip(*(_crops_of_source(data, store, number, seed, length) for number in numbers))
     joined = join_intervals(parts)
     cls = np.concatenate(classes)
-    source = np.concatenate(sources)
+    source = np.repeat(numbers, [len(part) for part in parts])
     names = class_names(data)
     for number, name in enumerate(names):
         if (count := int((cls == number).sum())) < FEWEST_SITES:
@@ -57,22 +52,18 @@ def annotated_crops(
             )
     counts = np.array([[((source == i) & (cls == j)).sum() for j in range(len(names))] for i in range(len(parts))])
     shares = source_shares(counts[:, :2].sum(axis=1).astype(float))
-    _check_counts(data, counts, shares)
+    for number, class_number in np.argwhere((counts == 0) & (shares[:, None] > 0)).tolist():
+        raise InputError(
+            f"data.annotation: {data.annotation[number]} gives no {names[class_number]} with a whole crop of "
+            f"{data.window} nt: leave that FASTA out"
+        )
     odds = (shares[:, None] / len(names) / np.maximum(counts, 1))[source, cls]
     facts = {
         "shares": by_source(store, shares),
         "classes": {name: counts[:, number].tolist() for number, name in enumerate(names)},  # by source
-        "annotated_sites_left_out": left_out,
+        "annotated_sites_left_out": sum(left_out),
     }
     return Intervals(joined.start, joined.length, joined.minus, odds), cls, facts
-
-
-def _check_counts(data: DataConfig, counts: np.ndarray, shares: np.ndarray) -> None:
-    for number, class_number in np.argwhere((counts == 0) & (shares[:, None] > 0)).tolist():
-        raise InputError(
-            f"data.annotation: {data.annotation[number]} gives no {SITE_CLASSES[class_number]} with a whole crop of "
-            f"{data.window} nt: leave that FASTA out"
-        )
 
 
 def _crops_of_source(

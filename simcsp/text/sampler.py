@@ -6,7 +6,7 @@ import hashlib
 import re
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 
@@ -41,7 +41,7 @@ class Intervals:
             digest.update(np.ascontiguousarray(getattr(self, name)))
         return digest.hexdigest()
 
-    def take(self, index: np.ndarray) -> Intervals:
+    def take(self, index: np.ndarray) -> Self:
         return Intervals(*(getattr(self, name)[index] for name in self.__dataclass_fields__))
 
 
@@ -66,9 +66,8 @@ def wanted_spans(store: TokenStore, names: list[str] | None = None, field: str =
         return [Span(record, 0, record.length) for record in store.records]
     if not names:
         raise InputError(f"{field} is empty: name the records to train on, or null for all")
-    spans = sorted(
-        (_span(store, name, field) for name in set(names)), key=lambda span: (span.record.offset, span.start)
-    )
+    spans = [_span(store, name, field) for name in set(names)]
+    spans.sort(key=lambda span: (span.record.offset, span.start))
     for before, after in pairwise(spans):
         if before.record == after.record and after.start < before.end:
             raise InputError(f"{field}: two regions of {before.record.name!r} overlap: name one that holds both")
@@ -229,9 +228,6 @@ def first_of_each(windows: np.ndarray) -> np.ndarray:
     """Indices, ascending, of the first of each group of equal rows of uint8 [n, length]."""
     rows = np.ascontiguousarray(windows).view(np.dtype((np.void, windows.shape[1]))).ravel()
     return np.sort(np.unique(rows, return_index=True)[1])
-
-
-# -- overlap with the evaluation ---------------------------------------------------------------------------------------
 
 
 def covered(intervals: Intervals) -> np.ndarray:

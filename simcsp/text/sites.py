@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 
@@ -60,7 +60,7 @@ class Sites:
     def __len__(self) -> int:
         return len(self.boundary)
 
-    def take(self, index: np.ndarray) -> Sites:
+    def take(self, index: np.ndarray) -> Self:
         return Sites(self.record[index], self.boundary[index], self.kind[index])
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -14,8 +14,6 @@ from simcsp.text.sampler import Intervals, Span, as_intervals, wanted_spans
 from simcsp.text.store import TokenStore
 
 Feature = TypeVar("Feature", Intron, GeneBody)
-
-# -- genes and species -------------------------------------------------------------------------------------------------
 
 
 def need_annotation(data: DataConfig) -> None:
@@ -82,7 +80,7 @@ def merge_bodies(bodies: list[GeneBody], window: int) -> list[tuple[str, str, in
     return spans
 
 
-def join_intervals(parts: list[Intervals]) -> Intervals:
+def join_intervals(parts: Sequence[Intervals]) -> Intervals:
     return Intervals(*(np.concatenate([getattr(part, name) for part in parts]) for name in Intervals.__annotations__))
 
 
@@ -111,12 +109,10 @@ def by_source(store: TokenStore, shares: np.ndarray) -> dict[str, float]:
 
 def species_intervals(store: TokenStore, data: DataConfig) -> tuple[Intervals, dict[str, float]]:
     """Intervals of all sources with the odds that give each its share, and {source: share}."""
-    parts = []
-    for number in range(len(data.fasta)):
-        if data.annotation:
-            parts.append(gene_intervals(store, data, number))
-        else:
-            parts.append(as_intervals(spans_of_source(store, data, number)))
+    parts = [
+        gene_intervals(store, data, number) if data.annotation else as_intervals(spans_of_source(store, data, number))
+        for number in range(len(data.fasta))
+    ]
     starts = np.array([np.maximum(part.length - data.window + 1, 0).sum() for part in parts], dtype=float)
     if not starts.all():
         raise InputError(

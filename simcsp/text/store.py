@@ -118,7 +118,6 @@ def content_hash(path: Path) -> str:
 
 
 def content_hashes(paths: Iterable[str | Path]) -> str:
-    """One hash of several files."""
     return hashlib.sha256("".join(content_hash(Path(path)) for path in paths).encode()).hexdigest()
 
 
