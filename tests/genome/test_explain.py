@@ -3,14 +3,12 @@
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from conftest import other_strand, put, random_bases, refusal, write_fasta
-from test_predict import FP32, each_config_is_parsed_once, make_run, save_random  # noqa: F401
+from test_predict import FP32, each_config_is_parsed_once, labeller_of, make_run, save_random  # noqa: F401
 
 import evaluate
 from commands import explain
 from simcsp.genome.explain import annotated_sites, bases_score
-from simcsp.model.bases import Labeller, load_bases
 from simcsp.text.alphabet import encode
 from simcsp.text.known_introns import read_truth
 from simcsp.text.store import open_store
@@ -34,9 +32,8 @@ def places(tmp_path_factory, genome):
     folder = tmp_path_factory.mktemp("explain")
     size = len(INTRON)
     rows = [(503, 500 + size - 2, "+"), (903, 900 + size - 2, "+"), (1502, 1500 + size - 3, "-")]
-    (folder / "introns.tsv").write_text(
-        "".join(f"x\t{MARGIN + start}\t{MARGIN + end}\t{strand}\n" for start, end, strand in rows)
-    )
+    rows = [f"x\t{MARGIN + start}\t{MARGIN + end}\t{strand}\n" for start, end, strand in rows]
+    (folder / "introns.tsv").write_text("".join(rows))
     return write_fasta(folder / "g.fa", {"x": genome}), folder / "introns.tsv"
 
 
@@ -44,22 +41,11 @@ def test_drops_are_those_of_bases_changed_by_hand(places, genome, call, capsys, 
     fasta, introns = places
     model = save_random(tmp_path / "m", encoder=False)
     out = tmp_path / "picture.svg"
-    call(
-        evaluate,
-        "explain",
-        model,
-        fasta,
-        "--annotation",
-        introns,
-        "--out",
-        out,
-        "--region",
-        f"x:1-{MARGIN + 850}",
-        *FP32,
-    )
+    words = ("--annotation", introns, "--out", out, "--region", f"x:1-{MARGIN + 850}")
+    call(evaluate, "explain", model, fasta, *words, *FP32)
     assert "donor: 1 of 1 sites" in capsys.readouterr().out and out.read_text().lstrip().startswith("<?xml")
     table = pd.read_csv(tmp_path / "picture.tsv", sep="\t").set_index(["type", "position", "base"])
-    labeller = Labeller(*load_bases(model), torch.device("cpu"))
+    labeller = labeller_of(model)
     for kind, boundary in (("donor", MARGIN + 503), ("acceptor", MARGIN + 500 + len(INTRON) - 2)):
         score, length = bases_score(labeller, kind)
         window = genome[boundary - length // 2 : boundary + length // 2]

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import put, random_bases, refusal, tiny_config, write_fasta
+from conftest import put, random_bases, refusal, stack, tiny_config, write_fasta
 from torch import nn
 
 import commands.genome
@@ -16,10 +16,10 @@ import evaluate
 from simcsp.core.config import ModelConfig, to_yaml
 from simcsp.core.errors import InputError
 from simcsp.metrics.scores import score_against
-from simcsp.model.bases import BaseClassifier, Labeller, Shape, save_bases
+from simcsp.model.bases import BaseClassifier, Labeller, Shape, load_bases, save_bases
 from simcsp.model.checkpoint import load_backbone
 from simcsp.model.classifier import Classifier, load_classifier, predict, save_classifier
-from simcsp.text.alphabet import decode, encode
+from simcsp.text.alphabet import decode
 from simcsp.text.known_introns import read_truth
 from simcsp.text.sites import Sites, cut_windows
 from simcsp.text.store import open_store
@@ -46,6 +46,10 @@ def save_random(folder, encoder, linear=False):
     folder.mkdir()
     save_bases(model, np.array([[0.8, -0.5], [1.2, 0.3]]), folder)
     return folder
+
+
+def labeller_of(model: Path) -> Labeller:
+    return Labeller(*load_bases(model), torch.device("cpu"))
 
 
 def make_run(folder: Path, data: Path, jobs: dict[str, int], changes: dict[str, object] | None = None) -> Path:
@@ -124,7 +128,7 @@ def scored(call, source: Path, windows: Path, out: Path, *words: object) -> pd.D
 def plain_scores(run: Path, windows: list[str], kinds: list[str]) -> np.ndarray:
     """[folds, n] of the baseline."""
     config = load_config([str(run / "finetune/baseline/donor/seed0/fold00/config.yaml")])
-    ids, kinds = np.stack([encode(window) for window in windows]), np.array(kinds)
+    ids, kinds = stack(windows), np.array(kinds)
     scores = np.empty((3, len(ids)), np.float32)
     for kind in ("donor", "acceptor"):
         folds = sorted(run.glob(f"finetune/baseline/{kind}/seed0/*/checkpoints/best"))
@@ -278,6 +282,12 @@ def test_truth_without_a_candidate_is_said(model, fasta, call, capsys, tmp_path)
         (["--vcf", "v", "--sites", "all"], "--sites all does not go with --vcf"),
         (["--vcf", "nowhere.vcf"], "nowhere.vcf does not exist"),
         (["--device", "abacus"], "abacus"),
+        (["--mask", "--vcf", "v"], "--mask needs --annotation"),
+        (["--annotation", "g.gtf"], "g.gtf does not exist"),
+        (["--format", "bigwig"], "give --out NAME.bw"),
+        (["--fasta_windows", "--vcf", "v.vcf"], "--vcf needs a genome"),
+        (["--fasta_windows", "--region", "x"], "--region needs a genome"),
+        (["--fasta_windows", "--format", "bed"], "bed has coordinates"),
     ],
 )
 def test_wrong_flags_are_refused_in_one_line(words, part, model, fasta, call, capsys, tmp_path, monkeypatch):
@@ -346,17 +356,8 @@ def test_the_model_of_bases_is_held_against_annotation_to_the_ends_of_a_record(c
     text = "AGGTAAGT" + text[8:-4] + "CAGG"  # GT and AG nearer to the ends than any window
     fasta = write_fasta(tmp_path / "one.fa", {"a": text, "b": random_bases(rng, 500)})
     (tmp_path / "introns.tsv").write_text("a\t2\t2999\t+\n")
-    call(
-        evaluate,
-        "predict",
-        fasta,
-        "--truth",
-        tmp_path / "introns.tsv",
-        "--out",
-        tmp_path / "s.bed",
-        "--precision",
-        "fp32",
-    )
+    words = ("--truth", tmp_path / "introns.tsv", "--out", tmp_path / "s.bed", "--precision", "fp32")
+    call(evaluate, "predict", fasta, *words)
     row = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("a donor")).split()
     assert row[2] == "1"
 

@@ -8,19 +8,16 @@ import pytest
 import torch
 from conftest import put, random_bases, refusal, write_fasta
 from test_predict import FP32, each_config_is_parsed_once, save_random  # noqa: F401
-from test_vcf import GTF, vcf_file
+from test_vcf import GTF, small_chunks, snv, vcf_file  # noqa: F401
 
 import evaluate
 import simcsp.genome.vcf
-import simcsp.model.bases
 from simcsp.core.ahead import one_ahead
 from simcsp.genome import scan
 from simcsp.genome.journal import Journal
 from simcsp.genome.regions import find_spans, gene_spans, spans_after
 from simcsp.model.bases import Labeller
 from simcsp.text.store import open_store
-
-OTHER = {"A": "C", "C": "G", "G": "T", "T": "A"}
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +38,6 @@ def fasta(tmp_path_factory, genome):
 
 @pytest.fixture(autouse=True)
 def small_pieces(monkeypatch):
-    monkeypatch.setattr(simcsp.model.bases, "_CHUNK_TILES", 8)
-    monkeypatch.setattr(simcsp.model.bases, "_CHUNK_FLANKS", 0)
     monkeypatch.setattr(simcsp.genome.vcf, "_ROWS", 2)
 
 
@@ -110,8 +105,8 @@ def test_variants_go_on_to_the_same_bytes(name, model, genome, fasta, call, caps
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     for folder in (whole, parts):
         folder.mkdir()
-    bases = genome["chr1"]
-    rows = [("chr1", p, f"rs{p}", bases[p - 1], f"{OTHER[bases[p - 1]]},<DEL>") for p in range(400, 880, 40)]
+    snvs = [snv(genome, pos, f"rs{pos}") for pos in range(400, 880, 40)]
+    rows = [(*row[:4], f"{row[4]},<DEL>") for row in snvs]
     vcf = vcf_file(tmp_path / "in.vcf", rows)
     call(evaluate, "predict", model, fasta, "--vcf", vcf, "--out", whole / name, *FP32)
     said = capsys.readouterr().out
@@ -162,7 +157,7 @@ def test_a_vcf_annotation_or_bed_that_has_changed_is_refused_by_name(
     out, path = tmp_path / "out.tsv", tmp_path / "changes"
     if flag == "--vcf":
         out = tmp_path / "out.vcf"
-        vcf_file(path, [("chr1", p, ".", genome["chr1"][p - 1], OTHER[genome["chr1"][p - 1]]) for p in range(400, 412)])
+        vcf_file(path, [snv(genome, pos) for pos in range(400, 412)])
     elif flag == "--annotation":
         path.write_text("".join(GTF.format(at, at + 50, "+", "G", "G", "ONE") for at in (1, 840)))
     else:

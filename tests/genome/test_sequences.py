@@ -8,15 +8,13 @@ import subprocess
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from conftest import put, random_bases, refusal, write_fasta
-from test_predict import CONTEXT, FP32, each_config_is_parsed_once, make_run, plain_scores, save_random  # noqa: F401
+from test_predict import CONTEXT, FP32, each_config_is_parsed_once, labeller_of, make_run, plain_scores, save_random  # noqa: F401
 
 import evaluate
 import simcsp.model.bases
 from simcsp.genome import sequences
 from simcsp.genome.tracks import SITE_SHARE
-from simcsp.model.bases import Labeller, load_bases
 from simcsp.text.alphabet import encode
 
 
@@ -37,7 +35,7 @@ def test_sequences_are_scored_each_by_itself_whatever_lies_beside_them(linear, t
     call(evaluate, "predict", model, fasta, "--fasta_windows", "--out", tmp_path / "s.tsv", *FP32)
     table = pd.read_csv(tmp_path / "s.tsv", sep="\t")
     assert list(table) == ["name", "position", "type", "score", "motif"]
-    labeller = Labeller(*load_bases(model), torch.device("cpu"))
+    labeller = labeller_of(model)
     shape = labeller.model.shape
     seen = 0
     for name, bases in texts.items():
@@ -79,19 +77,6 @@ def test_models_of_windows_score_the_centre(call, capsys, tmp_path):
     write_fasta(tmp_path / "short.fa", {"w": "ACGT"})
     line = refusal(call, capsys, evaluate, "predict", run, tmp_path / "short.fa", "--fasta_windows", *FP32)
     assert f"w has 4 nt, these models read the central {CONTEXT} nt" in line
-
-
-@pytest.mark.parametrize(
-    "words, part",
-    [
-        (["--vcf", "v.vcf"], "--vcf needs a genome"),
-        (["--region", "x"], "--region needs a genome"),
-        (["--format", "bed"], "bed has coordinates"),
-    ],
-)
-def test_what_needs_coordinates_is_refused(words, part, call, capsys, tmp_path):
-    fasta = write_fasta(tmp_path / "s.fa", {"s": "ACGT"})
-    assert part in refusal(call, capsys, evaluate, "predict", fasta, "--fasta_windows", *FP32, *words)
 
 
 def test_the_table_of_minisplice_says_boundary_strand_type_and_half_bits(call, capsys, tmp_path):

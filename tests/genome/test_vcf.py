@@ -12,9 +12,8 @@ from urllib.parse import quote, unquote
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from conftest import ROOT, other_strand, put, random_bases, refusal, write_fasta
-from test_predict import FP32, each_config_is_parsed_once, save_random  # noqa: F401
+from test_predict import FP32, each_config_is_parsed_once, labeller_of, save_random  # noqa: F401
 
 import evaluate
 import simcsp.model.bases
@@ -22,7 +21,7 @@ from simcsp.core.errors import InputError
 from simcsp.genome import vcf
 from simcsp.genome.effects import Effects, Row, read_genes
 from simcsp.genome.vcf import count_alleles
-from simcsp.model.bases import Labeller, load_bases
+from simcsp.model.bases import Labeller
 from simcsp.text.alphabet import encode
 from simcsp.text.store import open_store
 
@@ -63,17 +62,22 @@ OTHER = {"A": "C", "C": "G", "G": "T", "T": "A"}
 
 def scores(call, model, fasta, out, *words):
     call(evaluate, "predict", model, fasta, "--out", out, *FP32, *(words if "--min_score" in words else (*words, *ALL)))
-    return pd.read_csv(out, sep="\t", dtype={"chrom": str})
+    return pd.read_csv(out, sep="\t")
 
 
 def whole_record(model, bases):
     """P [2 strands, length, 2] in one pass over a record, between N that fill whole tiles."""
-    network, calibration = load_bases(model)
-    labeller = Labeller(network, calibration, torch.device("cpu"))
-    before = 2 * network.shape.flank
-    after = before + -len(bases) % network.shape.step
+    labeller = labeller_of(model)
+    before = 2 * labeller.model.shape.flank
+    after = before + -len(bases) % labeller.model.shape.step
     text = encode("N" * before + bases + "N" * after)
     return labeller.probabilities(labeller.both_strands(text))[:, before : before + len(bases)]
+
+
+def at_sites(chances, rows):
+    """Those of `whole_record` at the sites of a table."""
+    strand, column = (rows["strand"] == "-").astype(int), (rows["type"] == "donor").astype(int)
+    return chances[strand, rows["position"] - 1, column]
 
 
 @pytest.mark.parametrize("sites", ["motifs", "all"])
@@ -86,8 +90,7 @@ def test_scores_are_those_of_one_pass_over_the_record(sites, model, genome, fast
         rows = table[table["chrom"] == name]
         seen += len(rows)
         assert rows["position"].is_monotonic_increasing
-        strand, column = (rows["strand"] == "-").astype(int), (rows["type"] == "donor").astype(int)
-        assert rows["score"].to_numpy() == pytest.approx(expected[strand, rows["position"] - 1, column], abs=6e-5)
+        assert rows["score"].to_numpy() == pytest.approx(at_sites(expected, rows), abs=6e-5)
         if sites == "motifs" and name != "chr3":
             for strand, read in (("+", bases), ("-", other_strand(bases))):
                 places = {("donor", i) for i in range(1, len(read) - 1) if read[i : i + 2] == "GT"}
@@ -111,8 +114,7 @@ def test_short_records_share_a_pass_and_each_is_scored_as_by_itself(model, call,
     monkeypatch.undo()
     assert set(table["chrom"]) > {"c6", "c7", "c8"} and table["chrom"].drop_duplicates().is_unique
     for name, rows in table.groupby("chrom"):
-        strand, column = (rows["strand"] == "-").astype(int), (rows["type"] == "donor").astype(int)
-        expected = whole_record(model, records[name])[strand, rows["position"] - 1, column]
+        expected = at_sites(whole_record(model, records[name]), rows)
         assert rows["score"].to_numpy() == pytest.approx(expected, abs=6e-5)
 
 
@@ -124,7 +126,6 @@ def test_regions_and_chunks_change_no_score(model, fasta, call, tmp_path, monkey
     inside |= (whole["chrom"] == "chr2") & (whole["position"] == 161)
     pd.testing.assert_frame_equal(part, whole[inside].reset_index(drop=True))
     monkeypatch.setattr(simcsp.model.bases, "_CHUNK_TILES", 3)
-    monkeypatch.setattr(simcsp.model.bases, "_CHUNK_FLANKS", 0)
     for at_once in (1, 3):  # chunks in one pass, as a GPU takes them
         monkeypatch.setattr(Labeller, "at_once", at_once)
         other = scores(call, model, fasta, tmp_path / f"{at_once}.tsv")
@@ -141,11 +142,9 @@ def test_sites_below_a_hundredth_are_not_written_unless_asked_for(fasta, call, t
     (model / "bases.json").write_text(json.dumps(values))
     every = scores(call, model, fasta, tmp_path / "all.tsv")
     call(evaluate, "predict", model, fasta, "--out", tmp_path / "some.tsv", *FP32)
-    some = pd.read_csv(tmp_path / "some.tsv", sep="\t", dtype={"chrom": str})
-    assert some["score"].min() >= 0.01
-    assert (every["score"] > 0.0101).sum() <= len(some) <= (every["score"] > 0.0098).sum() and 0 < len(some) < len(
-        every
-    )
+    some = pd.read_csv(tmp_path / "some.tsv", sep="\t")
+    assert some["score"].min() >= 0.01 and 0 < len(some) < len(every)
+    assert (every["score"] > 0.0101).sum() <= len(some) <= (every["score"] > 0.0098).sum()
     call(evaluate, "predict", model, fasta, "--out", tmp_path / "all.spsc", *FP32)  # which charges for sites it lacks
     assert len((tmp_path / "all.spsc").read_text().splitlines()) == len(every)
 
@@ -180,10 +179,15 @@ def vcf_file(path, rows, contig="chr1"):
     return path
 
 
+def snv(genome, pos, name=".", chrom="chr1"):
+    """Of a base of chr1, under whichever name the VCF has for it."""
+    base = genome["chr1"][pos - 1]
+    return chrom, pos, name, base, OTHER[base]
+
+
 def test_alleles_are_counted_for_the_time_that_is_left(tmp_path):
-    assert (
-        count_alleles(str(vcf_file(tmp_path / "in.vcf", [("1", 5, "a", "A", "C,<DEL>"), ("1", 6, "b", "A", ".")]))) == 2
-    )
+    path = vcf_file(tmp_path / "in.vcf", [("1", 5, "a", "A", "C,<DEL>"), ("1", 6, "b", "A", ".")])
+    assert count_alleles(str(path)) == 2
 
 
 def info_of(text):
@@ -249,7 +253,7 @@ def test_changes_are_those_of_spliceais_definition(linear, pos, width, alt, geno
     model = save_random(tmp_path / "m", linear, linear)
     ref = bases[pos - 1 : pos - 1 + width]
     alt = OTHER[ref] if alt == "other" else alt.format(ref[0])
-    effects = Effects(open_store([fasta], tmp_path), Labeller(*load_bases(model), torch.device("cpu")), flank)
+    effects = Effects(open_store([fasta], tmp_path), labeller_of(model), flank)
     ((entry,),) = effects.entries([Row("chr1", pos, ref, (alt,))], Counter())
     numbers = list(map(float, entry.split("|")[2:]))
     scores, _, change = delta_scores(model, bases, pos, ref, alt, flank)
@@ -264,7 +268,7 @@ def test_changes_are_those_of_spliceais_definition(linear, pos, width, alt, geno
 
 def test_a_padded_ref_changes_nothing_but_where_it_is_counted_from(cnn, genome, fasta, tmp_path):
     bases = genome["chr1"]
-    effects = Effects(open_store([fasta], tmp_path), Labeller(*load_bases(cnn), torch.device("cpu")), 15)
+    effects = Effects(open_store([fasta], tmp_path), labeller_of(cnn), 15)
     alt = OTHER[bases[500]]
     rows = [Row("chr1", 501, bases[500], (alt,)), Row("chr1", 501, bases[500:540], (alt + bases[501:540],))]
     ((plain,), (padded,)) = effects.entries(rows, Counter())
@@ -273,7 +277,7 @@ def test_a_padded_ref_changes_nothing_but_where_it_is_counted_from(cnn, genome, 
 
 def test_all_else_in_the_vcf_is_kept_and_order_and_splits_change_nothing(model, genome, fasta, call, capsys, tmp_path):
     bases = genome["chr1"]
-    rows = [("chr1", p, f"rs{p}", bases[p - 1], OTHER[bases[p - 1]]) for p in (3, 150, 161, 500, 699)]
+    rows = [snv(genome, pos, f"rs{pos}") for pos in (3, 150, 161, 500, 699)]
     rows += [("chr1", 520, "del", bases[519:523], bases[519]), ("chr1", 530, "two", bases[529], f"{bases[529]}A,<DEL>")]
     vcf_file(tmp_path / "in.vcf", rows)
     call(evaluate, "predict", model, fasta, "--vcf", tmp_path / "in.vcf", "--out", tmp_path / "out.vcf", *FP32)
@@ -305,9 +309,7 @@ def test_all_else_in_the_vcf_is_kept_and_order_and_splits_change_nothing(model, 
 
 
 def test_a_bcf_cannot_hold_a_tag_that_is_not_declared(cnn, genome, fasta, call, capsys, tmp_path):
-    base = genome["chr1"][499]
-    row = f"chr1\t500\t.\t{base}\t{'ACGT'.replace(base, '')[0]}\t.\t.\tXX=3\n"
-    (tmp_path / "v.vcf").write_text(HEAD.format("chr1") + row)
+    (tmp_path / "v.vcf").write_text(HEAD.format("chr1") + row_of(genome, ".", ".", "XX=3"))
     call(evaluate, "predict", cnn, fasta, "--vcf", tmp_path / "v.vcf", "--out", tmp_path / "o.vcf", *FP32)
     assert "XX=3;SimCSP=" in (tmp_path / "o.vcf").read_text()
     words = ("predict", cnn, fasta, "--vcf", tmp_path / "v.vcf", "--out", tmp_path / "o.bcf", *FP32)
@@ -315,8 +317,7 @@ def test_a_bcf_cannot_hold_a_tag_that_is_not_declared(cnn, genome, fasta, call, 
 
 
 def test_a_vcf_comes_from_stdin_and_goes_to_stdout(cnn, genome, fasta, call, capsys, monkeypatch, tmp_path):
-    base = genome["chr1"][499]
-    rows = vcf_file(tmp_path / "in.vcf", [("1", 500, ".", base, "ACGT".replace(base, "")[0])], "1").read_bytes()
+    rows = vcf_file(tmp_path / "in.vcf", [snv(genome, 500, chrom="1")], "1").read_bytes()
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(io.BytesIO(rows)), encoding="utf-8"))
     call(evaluate, "predict", cnn, fasta, "--vcf", "-", *FP32)
     out, err = capsys.readouterr()
@@ -342,7 +343,7 @@ def test_genes_name_and_strand_the_effects_and_a_mask_zeroes_what_is_largest(cnn
     gtf = tmp_path / "g.gtf"
     exons = [(401, 450, "+", "G1", "G1", "FIRST"), (495, 600, "+", "G1", "G1", "FIRST")]
     gtf.write_text("".join(GTF.format(*exon) for exon in [*exons, (460, 640, "-", "G2", "G2", "TWO")]))
-    store, labeller = open_store([fasta], tmp_path), Labeller(*load_bases(cnn), torch.device("cpu"))
+    store, labeller = open_store([fasta], tmp_path), labeller_of(cnn)
     genes = read_genes(gtf, store)
     assert [(gene.symbol, gene.body.strand) for gene in genes["chr1"]] == [("FIRST", "+"), ("TWO", "-")]
     assert genes["chr1"][0].sites[0].tolist() == [494] and genes["chr1"][0].sites[1].tolist() == [449]
@@ -351,13 +352,10 @@ def test_genes_name_and_strand_the_effects_and_a_mask_zeroes_what_is_largest(cnn
     for mask in (False, True):
         entries = Effects(store, labeller, 15, genes, mask).entries(rows, skipped)
         for row, (first, second) in zip(rows, entries):
-            for entry, symbol, strand, sites in (
-                (first, "FIRST", 0, ({494}, {449})),
-                (second, "TWO", 1, (set(), set())),
-            ):
-                scores, places, _ = delta_scores(
-                    cnn, bases, row.pos, row.ref, row.alts[0], 15, [strand], sites if mask else None
-                )
+            of_genes = (first, "FIRST", 0, ({494}, {449})), (second, "TWO", 1, (set(), set()))
+            for entry, symbol, strand, sites in of_genes:
+                known = sites if mask else None
+                scores, *_ = delta_scores(cnn, bases, row.pos, row.ref, row.alts[0], 15, [strand], known)
                 assert entry.split("|")[:2] == [row.alts[0], symbol]
                 assert list(map(float, entry.split("|")[2:6])) == pytest.approx(scores, abs=6e-5)
                 masked += mask and scores.count(0.0)
@@ -383,8 +381,7 @@ def annotated(cnn, fasta, call, capsys, tmp_path):
 
 
 def row_of(genome, *more, pos=500, chrom="chr1"):
-    base = genome["chr1"][pos - 1]
-    return "\t".join([chrom, str(pos), ".", base, OTHER[base], *(more or (".", ".", "."))]) + "\n"
+    return "\t".join([*map(str, snv(genome, pos, chrom=chrom)), *(more or (".", ".", "."))]) + "\n"
 
 
 HEADER = "##fileformat=VCFv4.3\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n"
@@ -468,29 +465,21 @@ def test_ref_at_an_ambiguous_base_may_be_any_that_it_stands_for(genome, annotate
     bases = genome["chr1"]
     fasta = write_fasta(tmp_path / "iupac.fa", {"chr1": put(put(bases, 499, "R"), 549, "MY")})
     rows = [("A", 500, "G"), ("N", 500, "T"), ("R", 500, "C"), ("AC", 550, "A"), (bases[519], 520, OTHER[bases[519]])]
-    rows += [
-        ("G", 320, "A"),
-        ("N", 320, "A"),
-        (bases[529], 530, "R"),
-        (bases[529], 530, "N"),
-        (OTHER[bases[539]], 540, "T"),
-    ]
+    rows += [("G", 320, "A"), ("N", 320, "A"), (bases[529], 530, "R"), (bases[529], 530, "N")]
+    rows += [(OTHER[bases[539]], 540, "T")]
     text = HEADER + "".join(f"chr1\t{pos}\t.\t{ref}\t{alt}\t.\t.\t.\n" for ref, pos, alt in rows)
     written, said = annotated(text, fasta=fasta)
     assert ["SimCSP=" in line for line in written.splitlines()[3:]] == [True] * 5 + [False] * 5
-    for reason in (
-        "2 left out: in a run of N",
-        "2 left out: ALT with an ambiguous base",
-        "1 left out: REF is not what",
-    ):
-        assert reason in said.out
+    reasons = ("2 left out: in a run of N", "2 left out: ALT with an ambiguous base", "1 left out: REF is not what")
+    assert all(reason in said.out for reason in reasons)
     known = {line.split("\t")[3]: line for line in written.splitlines()[3:6]}
     assert known["A"].split("|")[2:] != known["N"].split("|")[2:]  # REF is the text that was there
 
 
 def test_a_vcf_of_another_build_is_refused_and_leaves_nothing(cnn, genome, fasta, call, capsys, tmp_path):
-    wrong = [("chr1", p, ".", OTHER[genome["chr1"][p - 1]], genome["chr1"][p - 1]) for p in range(100, 104)]
-    right = [("chr1", p, ".", genome["chr1"][p - 1], OTHER[genome["chr1"][p - 1]]) for p in range(110, 120)]
+    right = [snv(genome, pos) for pos in range(110, 120)]
+    others = [snv(genome, pos) for pos in range(100, 104)]
+    wrong = [(chrom, pos, name, alt, ref) for chrom, pos, name, ref, alt in others]
     vcf_file(tmp_path / "v.vcf", right + wrong)
     words = ("predict", cnn, fasta, "--vcf", tmp_path / "v.vcf", "--out", tmp_path / "o.vcf", *FP32)
     line = refusal(call, capsys, evaluate, *words)
@@ -523,18 +512,6 @@ def test_a_vcf_that_cannot_be_scored_is_refused_and_leaves_nothing(cnn, text, pa
     line = refusal(call, capsys, evaluate, *words)
     assert "v.vcf" in line and part in line
     assert not list(tmp_path.glob("o.vcf*"))
-
-
-@pytest.mark.parametrize(
-    "words, part",
-    [
-        (["--mask", "--vcf", "v"], "--mask needs --annotation"),
-        (["--annotation", "g.gtf"], "g.gtf does not exist"),
-        (["--format", "bigwig"], "give --out NAME.bw"),
-    ],
-)
-def test_flags_that_do_not_fit_are_refused(cnn, words, part, fasta, call, capsys, tmp_path):
-    assert part in refusal(call, capsys, evaluate, "predict", cnn, fasta, *FP32, *words)
 
 
 def test_files_that_do_not_belong_together_are_refused(fasta, call, capsys, tmp_path):
