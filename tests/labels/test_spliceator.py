@@ -55,10 +55,8 @@ def test_windows_of_any_length_are_told_from_the_fields_beside_them(own_data, le
     kept = tiny.crop(length)
     for path, site, label in training_files(own_data / "spliceator", "GS_1"):
         of_file = kept[(tiny.sites == site) & (tiny.labels == label)]
-        rows = [
-            f"x_HUMAN;{decode(ids)};True" if label else f"x_HUMAN;{i};{decode(ids)};FP" for i, ids in enumerate(of_file)
-        ]
-        path.write_text("\n".join(rows))
+        form = "x_HUMAN;{1};True" if label else "x_HUMAN;{0};{1};FP"
+        path.write_text("\n".join(form.format(i, decode(ids)) for i, ids in enumerate(of_file)))
     assert np.array_equal(load_training(own_data / "spliceator", "GS_1", 40).ids, kept)
 
 
@@ -108,11 +106,13 @@ def test_bad_windows_are_refused_with_file_and_line(own_data, damage, message):
         load_training(own_data / "spliceator", "GS_1", 40)
 
 
-def test_a_window_shorter_than_the_context_is_refused_with_its_line(own_data):
-    with pytest.raises(InputError, match=r"POS_donor_600.csv, line 1: window of 120 nt .* data.context \(400 nt\)"):
-        load_training(own_data / "spliceator", "GS_1", 400)
-
-
-def test_a_missing_negative_set_is_named(own_data):
-    with pytest.raises(InputError, match="GS/GS_2/NEG_600_donor.csv does not exist"):
-        load_training(own_data / "spliceator", "GS_2", 40)
+@pytest.mark.parametrize(
+    "negatives, context, message",
+    [
+        ("GS_1", 400, r"POS_donor_600.csv, line 1: window of 120 nt .* data.context \(400 nt\)"),
+        ("GS_2", 40, "GS/GS_2/NEG_600_donor.csv does not exist"),
+    ],
+)
+def test_settings_that_do_not_fit_the_files_are_refused(tiny_data, negatives, context, message):
+    with pytest.raises(InputError, match=message):
+        load_training(tiny_data / "spliceator", negatives, context)
