@@ -31,11 +31,13 @@ def label_sequences(
     A site's position is that of the exon's base, counted from 1; what lies beyond the sequence counts as N.
     """
     waiting: list[Record] = []
+    bases = 0
     for record in store.records:
         waiting.append(record)
-        if record is store.records[-1] or sum(_rounded(record, labeller) for record in waiting) >= _BASES:
+        bases += _rounded(record, labeller)
+        if bases >= _BASES or record is store.records[-1]:
             yield _rows(store, waiting, labeller, types, every, min_score), sum(record.length for record in waiting)
-            waiting = []
+            waiting, bases = [], 0
 
 
 def _rounded(record: Record, labeller: Labeller) -> int:
