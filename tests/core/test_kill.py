@@ -18,6 +18,8 @@ from forked import import_all, run_forked
 
 TRIALS = int(os.environ.get("KILL_TRIALS", 60))
 pytestmark = pytest.mark.slow
+SPACE = {"finetune.lr": {"low": 1e-3, "high": 1e-2, "log": True}}
+SEARCH = {"finetune.arms": ["fresh"], "search.trials": 3, "search.space": SPACE}
 
 
 class Started:
@@ -26,7 +28,7 @@ class Started:
     A fork of this process, which has imported what the script will: what is killed is work, not seconds of imports.
     """
 
-    def __init__(self, folder, script, words):
+    def __init__(self, folder, script, *words):
         import_all()
         self.status, self.pid = None, os.fork()
         if self.pid == 0:
@@ -49,13 +51,9 @@ class Started:
             os.kill(self.pid, number)
 
 
-def start(folder, script, *words):
-    return Started(folder, script, words)
-
-
 def finish(folder, script, *words):
     """Run a script to its end, which must be a good one."""
-    assert start(folder, script, *words).wait() == 0, (folder / "script.log").read_text()[-2000:]
+    assert Started(folder, script, *words).wait() == 0, (folder / "script.log").read_text()[-2000:]
 
 
 def processes_of(folder):
@@ -77,18 +75,6 @@ def wait_for(condition, seconds):
     return condition()
 
 
-def kill_at_random(folder, words, kills, longest, rng):
-    """Start a script and kill it `longest` seconds later or earlier, again and again; number of kills."""
-    killed = 0
-    for _ in range(kills):
-        process = start(folder, *words)
-        time.sleep(rng.uniform(0, longest))
-        process.send_signal(signal.SIGKILL)
-        killed += process.wait() == -signal.SIGKILL
-        assert wait_for(lambda: not processes_of(folder), 20), f"orphans: {processes_of(folder)}"
-    return killed
-
-
 def stages_of(run):
     """Folders of the stages and fits of a run."""
     found = sorted(path.parent.relative_to(run) for path in run.rglob("summary.json"))
@@ -106,11 +92,11 @@ def straight(tiny_data, tmp_path_factory):
     return folder, changes
 
 
-def survives(folder, script, words, until_killed, left):
+def survives(folder, script, config, until_killed, left):
     """Kill a script at random moments after it has `left` a mark, then run it to its end; the number of kills."""
     killed = 0
     for pause in until_killed:
-        process = start(folder, script, *words)
+        process = Started(folder, script, config)
         wait_for(lambda process=process: left() or process.poll() is not None, 300)
         time.sleep(pause)
         if process.poll() is not None:
@@ -118,7 +104,7 @@ def survives(folder, script, words, until_killed, left):
         process.send_signal(signal.SIGKILL)
         killed += process.wait() == -signal.SIGKILL
         assert wait_for(lambda: not processes_of(folder), 60), f"orphans: {processes_of(folder)}"
-    finish(folder, script, *words)
+    finish(folder, script, config)
     return killed
 
 
@@ -148,9 +134,7 @@ def test_pretraining_and_fine_tuning_with_two_workers_killed_at_random_end_bit_f
             for name in stages:
                 shutil.rmtree(run / name, ignore_errors=True)
             pauses = rng.exponential(mean, size=part - tried[script])
-            tried[script] += survives(
-                tmp_path, script, [config], pauses, lambda pattern=pattern: any(run.glob(pattern))
-            )
+            tried[script] += survives(tmp_path, script, config, pauses, lambda pattern=pattern: any(run.glob(pattern)))
             assert not list(run.rglob("*.tmp")) and not list(run.rglob("*.old")) and not list(run.rglob(".lock"))
             assert_ends_alike(run, reference / "runs/tiny", stages)
     with capsys.disabled():
@@ -158,17 +142,10 @@ def test_pretraining_and_fine_tuning_with_two_workers_killed_at_random_end_bit_f
 
 
 def test_a_search_killed_at_random_goes_on_to_its_number_of_trials(tiny_data, tmp_path, capsys):
-    changes = {
-        "mlm.steps": 0,
-        "pretrain.steps": 0,
-        "finetune.arms": ["fresh"],
-        "finetune.folds": [0],
-        "finetune.max_epochs": 2,
-    }
-    space = {"finetune.lr": {"low": 1e-3, "high": 1e-2, "log": True}}
-    config = tiny_config(tmp_path, tiny_data, changes | {"search.trials": 3, "search.space": space})
-    killed = kill_at_random(tmp_path, ["finetune.py", config], max(3, TRIALS // 6), 3, np.random.default_rng())
-    finish(tmp_path, "finetune.py", config)
+    changes = {"mlm.steps": 0, "pretrain.steps": 0, "finetune.folds": [0], "finetune.max_epochs": 2}
+    config = tiny_config(tmp_path, tiny_data, changes | SEARCH)
+    pauses = np.random.default_rng().uniform(0, 3, size=max(3, TRIALS // 6))
+    killed = survives(tmp_path, "finetune.py", config, pauses, lambda: True)
     assert (tmp_path / "runs/tiny/search/best.yaml").is_file()
     with capsys.disabled():
         print(f"\nkill -9 of search: {killed}, went on to its end")
@@ -178,10 +155,10 @@ def test_a_second_pretraining_of_the_same_folder_is_told_who_is_there_and_the_fi
     finished, tiny_data, tmp_path
 ):
     config = tiny_config(tmp_path, tiny_data)
-    first = start(tmp_path, "pretrain.py", config)
+    first = Started(tmp_path, "pretrain.py", config)
     assert wait_for(lambda: (tmp_path / "runs/tiny/pretrain/.lock").is_file(), 120)
     first.send_signal(signal.SIGSTOP)  # for as long as the second takes to come there
-    second = start(tmp_path, "pretrain.py", config)
+    second = Started(tmp_path, "pretrain.py", config)
     assert second.wait() == 2
     first.send_signal(signal.SIGCONT)
     assert first.wait() == 0
@@ -194,7 +171,7 @@ def test_a_second_pretraining_of_the_same_folder_is_told_who_is_there_and_the_fi
 def test_a_killed_worker_ends_the_rest_in_one_line(straight, tiny_data, tmp_path):
     reference, changes = straight
     config = without_folds(reference, tmp_path, tiny_data, changes)
-    process = start(tmp_path, "finetune.py", config)
+    process = Started(tmp_path, "finetune.py", config)
     assert wait_for(lambda: any(tmp_path.glob("runs/tiny/finetune/*/*/*/*/.lock")), 120)
     holder = json.loads(next(tmp_path.glob("runs/tiny/finetune/*/*/*/*/.lock")).read_text())["pid"]
     assert holder != process.pid
@@ -213,13 +190,6 @@ def without_folds(reference, folder, data, changes):
     return tiny_config(folder, data, changes)
 
 
-SPACE = {
-    "finetune.arms": ["fresh"],
-    "search.trials": 3,
-    "search.space": {"finetune.lr": {"low": 1e-3, "high": 1e-2, "log": True}},
-}
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["TERM", "INT"])
 @pytest.mark.parametrize("what", ["pretrain", "finetune", "search", "report", "classify", "predict"])
 def test_a_stop_says_what_to_do_and_leaves_no_process(straight, tiny_data, tmp_path, what, number):
@@ -228,7 +198,7 @@ def test_a_stop_says_what_to_do_and_leaves_no_process(straight, tiny_data, tmp_p
     if what == "pretrain":
         words = ["pretrain.py", tiny_config(tmp_path, tiny_data, changes | {"pretrain.steps": 5000})]
     elif what in ("finetune", "search"):
-        longer = {"finetune.max_epochs": 60, "finetune.patience": 60} | (SPACE if what == "search" else {})
+        longer = {"finetune.max_epochs": 60, "finetune.patience": 60} | (SEARCH if what == "search" else {})
         words = ["finetune.py", without_folds(reference, tmp_path, tiny_data, changes | longer)]
     elif what == "predict":
         fasta = write_fasta(tmp_path / "g.fa", {"x": random_bases(np.random.default_rng(0), 4_000_000)})
@@ -236,7 +206,7 @@ def test_a_stop_says_what_to_do_and_leaves_no_process(straight, tiny_data, tmp_p
     else:
         shutil.copytree(reference / "runs", tmp_path / "runs")
         words = ["evaluate.py", what, run]
-    process = start(tmp_path, *words)
+    process = Started(tmp_path, *words)
     began = {"pretrain": "pretrain/env.json", "finetune": "finetune/fresh/*/*/*/env.json", "search": "search/*/*/*"}
     wait_for(lambda: what in began and any(run.glob(began[what])), 120 if what in began else 0.2)
     process.send_signal(number)

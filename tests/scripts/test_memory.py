@@ -72,16 +72,6 @@ def write_long_fasta(path, bases):
     path.write_bytes(b">tiny\n" + lines.tobytes())
 
 
-def pretrained(folder, data, call, **changes):
-    settings = {
-        "mlm.steps": 0,
-        "pretrain.eval_steps": 1000,
-        **{key.replace("__", "."): v for key, v in changes.items()},
-    }
-    config = tiny_config(folder, data, settings)
-    return functools.partial(call, pretrain, config)
-
-
 def test_peak_memory_of_pretraining_is_flat_in_genome_size(tiny_data, tmp_path, call):
     """The genome lies in a file that is mapped: its pages may be resident, and the system takes them back at will."""
     found, size = {}, 20_000_000
@@ -89,8 +79,9 @@ def test_peak_memory_of_pretraining_is_flat_in_genome_size(tiny_data, tmp_path, 
         folder = tmp_path / f"{len(found)}-{bases}"
         folder.mkdir()
         write_long_fasta(folder / "long.fa", bases)
-        text = {"data__fasta": [str(folder / "long.fa")], "data__records": None, "pretrain__steps": 20}
-        found[bases] = peak(pretrained(folder, tiny_data, call, **text))
+        changes = {"mlm.steps": 0, "pretrain.steps": 20, "pretrain.eval_steps": 1000}
+        changes |= {"data.fasta": [str(folder / "long.fa")], "data.records": None}
+        found[bases] = peak(functools.partial(call, pretrain, tiny_config(folder, tiny_data, changes)))
     print({bases: f"{mib:.0f} MiB" for bases, mib in found.items()})
     mapped = size * 9 / 8 / 2**20  # a byte and a bit for every base
     assert found[size] < found[1_000_000] + mapped + NOISE
