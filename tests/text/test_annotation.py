@@ -89,9 +89,13 @@ def test_gzip_line_ends_and_a_mark_of_utf8_change_nothing(read, text, change):
     assert keyed(read(change(text.encode()))) == keyed(read(text))
 
 
-@pytest.mark.parametrize("end", ["##FASTA\n", ""])
-def test_the_sequence_at_the_end_of_a_gff3_is_not_read(read, end):
-    assert keyed(read(GFF3 + end + ">chr1\nACGT\nACGT\n")) == keyed(read(GFF3))
+SEQUENCE = ">chr1\nACGT\nACGT\n"
+ELSEWHERE = gtf(1, 50_000, "t9", chrom="chr9")  # of a record that the FASTA lacks, beyond any other
+
+
+@pytest.mark.parametrize("end", ["##FASTA\n" + SEQUENCE, SEQUENCE, ELSEWHERE], ids=["FASTA", "sequence", "elsewhere"])
+def test_the_sequence_at_the_end_and_rows_of_records_that_the_fasta_lacks_are_not_read(read, end):
+    assert keyed(read(GFF3 + end)) == keyed(read(GFF3))
 
 
 def test_a_gff3_transcript_belongs_to_the_gene_at_the_top(read):
@@ -275,11 +279,6 @@ def test_harmless_rows_are_left_out_counted_and_said(read, extra, what, caplog):
 
 
 # -- record names ------------------------------------------------------------------------------------------------------
-
-
-def test_records_that_the_fasta_lacks_are_left_out(read):
-    elsewhere = gtf(1, 50_000, "t9", chrom="chr9")  # beyond any record: not looked at
-    assert keyed(read(GTF + elsewhere)) == keyed(read(GTF))
 
 
 @pytest.mark.parametrize(
