@@ -82,6 +82,8 @@ def put(bases: str, at: int, motif: str) -> str:
 # -- the tiny data set -------------------------------------------------------------------------------------------------
 
 LENGTH, PER_CLASS, FOLDS = 120, 100, 4
+SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+SIZES |= {"max_position_embeddings": 64}
 
 
 def write_windows(folder: Path, rng: np.random.Generator, per_class: int = PER_CLASS) -> None:
@@ -182,43 +184,22 @@ def tiny_config(folder: Path, data: Path, changes: dict[str, object] | None = No
 
     changes: {'pretrain.steps': 0, ...}.
     """
+    files = {"fasta": [str(data / "genome.fa")], "spliceator": str(data / "spliceator"), "cache": str(folder / "cache")}
+    windows = {"window": 40, "context": 20, "motif_window": 40, "num_folds": FOLDS, "selection_share": 0.1}
+    training = {"batch_size": 8, "lr": 1e-3, "warmup_steps": 1, "eval_steps": 3, "logging_steps": 2}
+    arms = ["pwm", "kmer", "fresh", "baseline", "best_sccs"]
     values = {
         "name": "tiny",
         "runs": str(folder / "runs"),
         "device": "cpu",
         "precision": "fp32",
-        "model": {
-            "hidden_size": 16,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 2,
-            "intermediate_size": 32,
-            "max_position_embeddings": 64,
-            "pooling": "mean",
-        },
-        "data": {
-            "fasta": [str(data / "genome.fa")],
-            "records": ["tiny1", "tiny2"],
-            "window": 40,
-            "cache": str(folder / "cache"),
-            "spliceator": str(data / "spliceator"),
-            "context": 20,
-            "num_folds": FOLDS,
-            "selection_share": 0.1,
-            "motif_window": 40,
-        },
-        "mlm": {"steps": 4, "batch_size": 8, "lr": 1e-3, "warmup_steps": 1},
-        "pretrain": {"steps": 8, "batch_size": 8, "lr": 1e-3, "warmup_steps": 1},
-        "finetune": {
-            "arms": ["pwm", "kmer", "fresh", "baseline", "best_sccs"],
-            "lr": 3e-3,
-            "batch_size": 4,
-            "max_epochs": 3,
-            "patience": 2,
-        },
+        "model": SIZES | {"pooling": "mean"},
+        "data": files | windows | {"records": ["tiny1", "tiny2"]},
+        "mlm": training | {"steps": 4},
+        "pretrain": training | {"steps": 8},
+        "finetune": {"arms": arms, "lr": 3e-3, "batch_size": 4, "max_epochs": 3, "patience": 2},
         "evaluate": {"kmer": 2, "pwm_flank": 10},
     }
-    for stage in ("mlm", "pretrain"):
-        values[stage] |= {"eval_steps": 3, "logging_steps": 2}
     for key, value in (changes or {}).items():
         section, _, field = key.rpartition(".")
         (values.setdefault(section, {}) if section else values)[field] = value
@@ -377,9 +358,8 @@ def start(tmp_path_factory) -> Path:
     from simcsp.core.config import ModelConfig
     from simcsp.model.checkpoint import load_backbone, save_checkpoint
 
-    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
     torch.manual_seed(7)
-    model, _, _ = load_backbone(ModelConfig(max_position_embeddings=64, initializer_range=0.2, **sizes))
+    model, _, _ = load_backbone(ModelConfig(initializer_range=0.2, **SIZES))
     folder = tmp_path_factory.mktemp("start")
     save_checkpoint(model, folder, "mean")
     return folder
