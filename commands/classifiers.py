@@ -22,7 +22,7 @@ from simcsp.labels.splits import has_training_windows, read_windows
 from simcsp.metrics.benchmark import Curve, Resemblance, missing_folds, resemblance_remarks, score_ensembles
 from simcsp.metrics.benchmark_predictions import ask_members, load_scorer, recorded_predictions, score_checkpoint
 from simcsp.metrics.scores import classification_scores
-from simcsp.report.plots import plt, reliability_plot, save_figure
+from simcsp.report.plots import reliability_plot, save_figure
 from simcsp.report.table import score_table
 
 
@@ -123,7 +123,6 @@ def write_benchmark(
         title = f"{config.name}: calibration on {name}, mean ensemble of the folds{suffix}"
         figure = reliability_plot(panels, FLOORS, title)
         save_figure(figure, out / f"reliability_{name}.png")
-        plt.close(figure)
     names = {path.resolve().relative_to(config.folder.resolve()).as_posix(): path for path in folders}
     fits = {name: sha256_file(path / layout.SUMMARY) for name, path in names.items()}
     seal(out, {"fits": fits}, [out / layout.BENCHMARK_TABLE, out / "notes.txt"])

@@ -11,28 +11,17 @@ from simcsp.core.arms import FLOORS
 from simcsp.core.config import Config
 from simcsp.core.config_file import read_saved
 from simcsp.core.errors import InputError
-from simcsp.core.files import read_json, write_text
-from simcsp.core.provenance import REMEDY, seal
-from simcsp.core.run_layout import BASES, CONFIG, ENVIRONMENT, REPORT_CONTRASTS, REPORT_TABLE, REPORT_TEXT
+from simcsp.core.files import read_json
+from simcsp.core.provenance import REMEDY
+from simcsp.core.run_layout import BASES, CONFIG, ENVIRONMENT
 from simcsp.labels.bases import fold_records
 from simcsp.metrics.pooling import check_fits, check_stages
+from simcsp.report import verdict
 from simcsp.report.caveats import missing_folds, unbeaten_floors
 from simcsp.report.collect import FIT, Comparison, default_folder, fit_values, fold_summaries, label_runs, name_arms
-from simcsp.report.page import REFERENCES, contrast_table, number, opening, to_html, with_interval, with_sd
-from simcsp.report.plots import difference_plot, plt, save_figure, score_plot
+from simcsp.report.page import REFERENCES, contrast_table, number, opening, with_interval, with_sd, write_pages
+from simcsp.report.plots import difference_plot, save_figure, score_plot
 from simcsp.report.table import aligned, code, markdown_table, plain
-from simcsp.report.verdict import (
-    COLUMNS,
-    ENDPOINTS,
-    Contrast,
-    Verdict,
-    add_adjusted,
-    compare,
-    contrast_rows,
-    find_contrasts,
-    judge,
-    smallest_effect,
-)
 from simcsp.text.store import open_store
 
 DATASET = "genome"
@@ -58,22 +47,18 @@ def write_bases_report(config: Config, *more: Config, out: Path | None = None) -
     runs = label_runs([config, *more])
     comparison, out = collect_bases(runs), out or default_folder([config, *more]) / BASES
     title, where = " + ".join(runs), " + ".join(str(one.folder) for one in runs.values())
-    contrasts = find_contrasts(comparison)
-    table = add_adjusted(compare(comparison.scores, smallest_effect(comparison)), contrasts, 0)
-    table = table.assign(dataset=DATASET)[list(COLUMNS)]
-    verdict, caveats = judge(comparison, contrasts), find_bases_caveats(comparison)
+    contrasts = verdict.find_contrasts(comparison)
+    table = verdict.add_adjusted(verdict.compare(comparison.scores, verdict.smallest_effect(comparison)), contrasts, 0)
+    table = table.assign(dataset=DATASET)[list(verdict.COLUMNS)]
+    judged, caveats = verdict.judge(comparison, contrasts), find_bases_caveats(comparison)
     out.mkdir(parents=True, exist_ok=True)
-    tested = contrast_rows(contrasts)
-    write_text(out / REPORT_TABLE, table.to_csv(index=False, float_format="%.6g"))
-    write_text(out / REPORT_CONTRASTS, tested.to_csv(index=False, float_format="%.6g"))
+    tested = verdict.contrast_rows(contrasts)
     figures = draw(comparison, tested.dropna(subset="low"), title, out)
-    text = to_markdown(title, table, contrasts, verdict, caveats, figures)
-    write_text(out / REPORT_TEXT, text)
-    write_text(out / "report.html", to_html(title, text, out, supported=verdict.supported))
-    seal(out, {}, [out / REPORT_TABLE, out / REPORT_CONTRASTS, out / REPORT_TEXT])
+    text = to_markdown(title, table, contrasts, judged, caveats, figures)
+    write_pages(out, title, text, judged, table, tested)
     lines = [f"\n{where}, every base (mean ± sd over folds and seeds)"]
     lines += aligned([[cell.strip("`") for cell in row[:5]] for row in _cells(table)])
-    lines += ["", verdict.headline, *(f"  {sentence}" for sentence in verdict.details)]
+    lines += ["", judged.headline, *(f"  {sentence}" for sentence in judged.details)]
     lines += [f"warning: {sentence.replace('`', '')}" for sentence in caveats]
     return "\n".join([*lines, f"report: {out}/report.html, {out}/summary.csv"])
 
@@ -116,7 +101,7 @@ def _what_is_tested(fold: Path) -> tuple[Any, ...]:
 
 
 def find_bases_caveats(comparison: Comparison) -> list[str]:
-    caveats = [line for metric in list(ENDPOINTS)[2:] for line in unbeaten_floors(comparison, metric)]
+    caveats = [line for metric in list(verdict.ENDPOINTS)[2:] for line in unbeaten_floors(comparison, metric)]
     folds = sorted(set(comparison.scores["fold"]))
     if len(folds) == 1:
         config = next(iter(comparison.runs.values()))
@@ -129,11 +114,11 @@ def find_bases_caveats(comparison: Comparison) -> list[str]:
 
 
 def to_markdown(
-    title: str, table: pd.DataFrame, contrasts: list[Contrast], verdict: Verdict, caveats: list[str],
+    title: str, table: pd.DataFrame, contrasts: list[verdict.Contrast], judged: verdict.Verdict, caveats: list[str],
     figures: dict[str, str],
 ) -> str:  # fmt: skip
     """The report in Markdown; figures: {name of a PNG beside it: caption}."""
-    parts = opening(f"{plain(title)}: comparison of arms, every base", verdict, caveats)
+    parts = opening(f"{plain(title)}: comparison of arms, every base", judged, caveats)
     parts += ["## Splice sites among all bases, donors / acceptors", markdown_table(_cells(table)), HOW_TO_READ]
     parts += [f"![{name}]({name}.png)\n\n*{caption}*" for name, caption in figures.items()]
     if others := [contrast for contrast in contrasts if not contrast.primary]:
@@ -142,7 +127,7 @@ def to_markdown(
 
 
 def _cells(table: pd.DataFrame) -> list[list[str]]:
-    differences = [f"{name} - baseline [95 %]" for name in list(ENDPOINTS.values())[2:]]
+    differences = [f"{name} - baseline [95 %]" for name in list(verdict.ENDPOINTS.values())[2:]]
     lines = [["arm", "AP", *_SCORES.values(), "n", *differences, "p Holm"]]
     for arm in dict.fromkeys(table["arm"]):
         of_arm = table[table["arm"] == arm].set_index("metric")
@@ -158,7 +143,7 @@ def _cells(table: pd.DataFrame) -> list[list[str]]:
 def draw(comparison: Comparison, contrasts: pd.DataFrame, title: str, out: Path) -> dict[str, str]:
     """Write the PNGs of either type of site; returns {name: caption}. contrasts: those with an interval."""
     floors, captions = set(comparison.scores["arm"]) & set(FLOORS), {}
-    for metric, label in list(ENDPOINTS.items())[2:]:
+    for metric, label in list(verdict.ENDPOINTS.items())[2:]:
         name = metric.removeprefix("test/")
         figures = {name: score_plot(comparison.scores, metric, label, floors, f"{title}: {label}")}
         captions[name] = f"{label}, one dot a fit; boxes (median, quartiles) from five fits on."
@@ -169,5 +154,4 @@ def draw(comparison: Comparison, contrasts: pd.DataFrame, title: str, out: Path)
             )
         for stem, figure in figures.items():
             save_figure(figure, out / f"{stem}.png")
-            plt.close(figure)
     return captions

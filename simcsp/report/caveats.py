@@ -13,7 +13,7 @@ from simcsp.core.config_file import read_saved
 from simcsp.core.files import read_json
 from simcsp.core.provenance import REMEDY
 from simcsp.metrics.pooling import arm_differences
-from simcsp.report.collect import FIT, Comparison, fold_summaries, main_size, near_duplicate_share
+from simcsp.report.collect import FIT, Comparison, fold_summaries, main_size, near_duplicate_share, rows_where
 from simcsp.report.table import code, plain
 from simcsp.report.verdict import ENDPOINT, ENDPOINTS
 
@@ -49,8 +49,8 @@ def _list(items: list[str]) -> str:
 
 def unbeaten_floors(comparison: Comparison, metric: str) -> list[str]:
     """Encoders whose score, on the folds they share, is not above that of the best floor. metric: of ENDPOINTS."""
-    scores, caveats = comparison.scores[comparison.scores["metric"] == metric], []
-    scores = scores[scores["train_windows"] == main_size(scores)]
+    scores, caveats = rows_where(comparison.scores, metric=metric), []
+    scores = rows_where(scores, train_windows=main_size(scores))
     for site, of_site in scores.groupby("site", sort=False):
         values = of_site.pivot_table(index=FIT[2:], columns="arm", values="value")  # the mean over pre-training seeds
         floors = values.columns.intersection(list(FLOORS))

@@ -51,6 +51,13 @@ class Comparison:
         return list(dict.fromkeys((arm, control) for arm, control in controls if control is not None))
 
 
+def rows_where(table: pd.DataFrame, **values: object) -> pd.DataFrame:
+    """The rows in which columns have the values that are given by their names."""
+    for column, value in values.items():
+        table = table[table[column] == value]
+    return table
+
+
 def label_runs(configs: list[Config]) -> dict[str, Config]:
     """{label: config}: the name of each run, its path where two have the same name. Refuses a run given twice."""
     folders = [config.folder.resolve() for config in configs]
@@ -159,7 +166,7 @@ def name_arms(
     for run, tables in folds.items():
         fitted = set(tables[0]["arm"])
         for arm in [arm for arm in dict.fromkeys([*ARMS, *tables[0]["arm"]]) if arm in fitted]:
-            arm_scores, arm_predictions = (table[table["arm"] == arm].assign(run=run) for table in tables)
+            arm_scores, arm_predictions = (rows_where(table, arm=arm).assign(run=run) for table in tables)
             name = arm
             if arm in scores:
                 before = pd.concat(scores[arm])
@@ -196,12 +203,9 @@ def _settings_of(run: Path, arm: str, task: str) -> tuple[dict[str, Any], ...]:
 def _saved_stage(run: Path, stage: str) -> dict[str, Any]:
     """The config of a stage of pre-training, of the first of several seeds, which differ in the seed alone; {} without
     one."""
-    saved = [
-        folder / layout.CONFIG
-        for folder in layout.stage_folders(run, stage).values()
-        if (folder / layout.CONFIG).is_file()
-    ]
-    return read_saved(saved[0]) if saved else {}
+    configs = (folder / layout.CONFIG for folder in layout.stage_folders(run, stage).values())
+    saved = next((path for path in configs if path.is_file()), None)
+    return {} if saved is None else read_saved(saved)
 
 
 def _origin(run: Path, arm: str, task: str) -> tuple[dict[str, str], dict[str, Any]]:
@@ -309,18 +313,17 @@ def _proxies_of_stage(path: Path, prefix: str) -> Iterator[tuple[tuple[str, str,
     steps |= {f"{prefix}{layout.best_of(proxy)}": best["step"] for proxy, best in summary["best"].items()}
     if missing := sorted(set(steps.values()) - set(validations)):
         raise InputError(f"{path / layout.METRICS} has no validation of step {missing[0]}: damaged; {REMEDY}")
-    floors = {} if prefix else summary["floors"]  # both stages measure the same ones
+    floors = {} if prefix else floor_values(summary["floors"])  # both stages measure the same ones
     for proxy, dataset in (("sccs", "selection"), ("nmi", "motifs")):
         values = {arm: validations[step].get(f"val/{proxy}") for arm, step in steps.items()}
-        values |= _floors_of(proxy, floors)
+        start = f"{proxy}_"
+        values |= {key.removeprefix(start): value for key, value in floors.items() if key.startswith(start)}
         yield from (((arm, dataset, f"val/{proxy}"), value) for arm, value in values.items() if value is not None)
 
 
-def _floors_of(proxy: str, floors: Mapping[str, float]) -> dict[str, float]:
-    """{floor: value} of one proxy, without the ends of null bands."""
-    start = f"floor/{proxy}_"
-    values = {name: value for name, value in floors.items() if not name.endswith(("_low", "_high"))}
-    return {name.removeprefix(start): value for name, value in values.items() if name.startswith(start)}
+def floor_values(floors: Mapping[str, float]) -> dict[str, float]:
+    """{'sccs_gc': value} of the floors that a stage recorded, without the ends of null bands."""
+    return {key.removeprefix("floor/"): value for key, value in floors.items() if not key.endswith(("_low", "_high"))}
 
 
 def benchmark_values(comparison: Comparison) -> pd.DataFrame:

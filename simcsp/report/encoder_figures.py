@@ -34,7 +34,7 @@ def draw_umap(config: Config, suffix: str) -> Figure | None:
     if len(sites.labels) < LEAST_SITES:
         return None
     panels = umap_of_arms(config, sites, build_accelerator(config.device, config.precision))
-    return umap_panels(panels, f"{config.name}: {what}{suffix}") if panels else None
+    return umap_panels(panels, sites.labels, f"{config.name}: {what}{suffix}") if panels else None
 
 
 def sites_to_show(config: Config) -> tuple[Motifs, str]:
@@ -51,22 +51,20 @@ def sites_to_show(config: Config) -> tuple[Motifs, str]:
     return Motifs(sites.ids[chosen], sites.labels[chosen]), what
 
 
-def umap_of_arms(
-    config: Config, sites: Motifs, accelerator: Accelerator
-) -> list[tuple[str, dict[str, np.ndarray], np.ndarray]]:
-    """(arm, {'before', 'after': points [n, 2]}, labels [n]): the start, the end of contrast and that of its control.
+def umap_of_arms(config: Config, sites: Motifs, accelerator: Accelerator) -> dict[str, dict[str, np.ndarray]]:
+    """{arm: {'before', 'after': points [n, 2]}}: the start, the end of contrast and that of its control.
 
     Before: the checkpoint of pre-training, of the first of several seeds; after: that of the arm's first fit on the
     most training windows that has kept one.
     """
-    rows = []
+    rows = {}
     for arm in SHOWN:
         folders = {"before": start} if (start := next(iter(arm_checkpoints(config.folder, arm).values()), None)) else {}
         fits = [fit for fit in finished_fits(config.folder, arm) if holds_classifier(checkpoint_path(fit))]
         if fits:
             folders["after"] = checkpoint_path(max(fits, key=_training_windows))
-        points = {when: _points(folder, sites, config, accelerator) for when, folder in folders.items()}
-        rows += [(arm, points, sites.labels)] if points else []
+        if folders:
+            rows[arm] = {when: _points(folder, sites, config, accelerator) for when, folder in folders.items()}
     return rows
 
 

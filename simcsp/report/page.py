@@ -11,11 +11,12 @@ from pathlib import Path
 import pandas as pd
 from markdown import Markdown
 
-from simcsp.core.files import read_json
-from simcsp.core.run_layout import OVERLAP
+from simcsp.core.files import read_json, write_text
+from simcsp.core.provenance import seal
+from simcsp.core.run_layout import OVERLAP, REPORT_CONTRASTS, REPORT_TABLE, REPORT_TEXT
 from simcsp.metrics.sccs import SCCS_CEILING
 from simcsp.report.caveats import SYNTHETIC
-from simcsp.report.collect import CROSS_VALIDATION, Comparison, differing_settings
+from simcsp.report.collect import CROSS_VALIDATION, Comparison, differing_settings, rows_where
 from simcsp.report.table import aligned, code, markdown_table, plain, prose
 from simcsp.report.verdict import ENDPOINTS, Contrast, Verdict
 from simcsp.text.sites import SITES
@@ -89,7 +90,7 @@ def to_markdown(
     """The report in Markdown; figures: names of PNGs beside it."""
     parts = opening(f"{plain(title)}: comparison of arms", verdict, caveats)
     parts += _figures(figures, "bars")
-    of_sites = {site: _cells(table, site) for site in dict.fromkeys(_cross_validated(table)["site"])}
+    of_sites = _cells_of_sites(table)
     for site, cells in of_sites.items():
         parts += [f"## Splice-site classification, site: {site}", markdown_table(_columns(cells, _IN_PAGE))]
     parts += [HOW_TO_READ, *_figures(figures, "labels", "f1", "curves", "calibration")]
@@ -114,10 +115,6 @@ def to_markdown(
     return "\n\n".join([*parts, "## References", REFERENCES]) + "\n"
 
 
-def _cross_validated(table: pd.DataFrame) -> pd.DataFrame:
-    return table[table["dataset"] == CROSS_VALIDATION]
-
-
 def _columns(cells: list[list[str]], names: Sequence[str]) -> list[list[str]]:
     chosen = [cells[0].index(name) for name in names if name in cells[0]]
     return [[line[i] for i in chosen] for line in cells]
@@ -139,18 +136,20 @@ def number(value: float | None, form: str) -> str:
     return "" if pd.isna(value) else format(value, form)
 
 
-def _cells(table: pd.DataFrame, site: str) -> list[list[str]]:
+def _cells_of_sites(table: pd.DataFrame) -> dict[str, list[list[str]]]:
+    of_folds = rows_where(table, dataset=CROSS_VALIDATION).groupby("site", sort=False)
+    return {site: _cells(of_site) for site, of_site in of_folds}
+
+
+def _cells(of_site: pd.DataFrame) -> list[list[str]]:
     """The header, then a line an arm: scores over folds, and the paired difference in F1 to the baseline."""
-    of_site = table[(table["site"] == site) & (table["dataset"] == CROSS_VALIDATION)]
     metrics = set(of_site["metric"])
     shown = {metric: name for metric, name in _METRICS.items() if metric in metrics}
     shown |= {metric: metric.replace("/f1", " F1") for metric in sorted(metrics) if re.match(r"ensemble.*/f1$", metric)}
     lines = [[*_HEADER, *shown.values()]]
     for arm in dict.fromkeys(of_site["arm"]):
         of_arm = of_site[of_site["arm"] == arm].set_index("metric")
-        if (
-            "test/f1" not in of_arm.index
-        ):  # fitted at other numbers of labels alone: in the contrasts and in their figure
+        if "test/f1" not in of_arm.index:  # fitted at other numbers of labels alone: in the contrasts and their figure
             continue
         f1 = of_arm.loc["test/f1"]
         folds = f1["n"] if pd.isna(f1["n_paired"]) else f1["n_paired"]  # of the baseline alone nothing is paired
@@ -334,14 +333,25 @@ def _data_uri(stem: Path) -> str:
     return f"data:image/png;base64,{image}"
 
 
+def write_pages(
+    out: Path, title: str, text: str, verdict: Verdict, table: pd.DataFrame, contrasts: pd.DataFrame
+) -> None:
+    """summary.csv, contrasts.csv, report.md (`text`) and report.html in `out`, and the seal of the first three."""
+    for name, rows in ((REPORT_TABLE, table), (REPORT_CONTRASTS, contrasts)):
+        write_text(out / name, rows.to_csv(index=False, float_format="%.6g"))
+    write_text(out / REPORT_TEXT, text)
+    write_text(out / "report.html", to_html(title, text, out, supported=verdict.supported))
+    seal(out, {}, [out / REPORT_TABLE, out / REPORT_CONTRASTS, out / REPORT_TEXT])
+
+
 # -- terminal ----------------------------------------------------------------------------------------------------------
 
 
 def to_terminal(where: str, table: pd.DataFrame, verdict: Verdict, caveats: list[str]) -> str:
     """The comparison in aligned columns: mean F1 and AUC, difference to the baseline; then the verdict."""
     lines = []
-    for site in dict.fromkeys(_cross_validated(table)["site"]):
-        cells = [[cell.strip("`") for cell in line] for line in _columns(_cells(table, site), _IN_TERMINAL)]
+    for site, of_site in _cells_of_sites(table).items():
+        cells = [[cell.strip("`") for cell in line] for line in _columns(of_site, _IN_TERMINAL)]
         lines.append(f"\n{where}, site: {site} (mean ± sd over folds and seeds)")
         lines += aligned(cells)
     lines += ["", verdict.headline, *(f"  {sentence}" for sentence in verdict.details)]

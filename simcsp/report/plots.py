@@ -207,15 +207,15 @@ def proxy_curves(
     return figure
 
 
-def umap_panels(rows: list[tuple[str, dict[str, np.ndarray], np.ndarray]], title: str) -> Figure:
-    """A row an arm: UMAP of the sites before and after fine-tuning, coloured by label.
+def umap_panels(rows: dict[str, dict[str, np.ndarray]], labels: np.ndarray, title: str) -> Figure:
+    """A row an arm: UMAP of the sites, of labels [n], before and after fine-tuning, coloured by label.
 
-    rows: (arm, {'before', 'after': points [n, 2]; either may be missing}, labels [n]).
+    rows: {arm: {'before', 'after': points [n, 2]; either may be missing}}.
     """
-    whens = [when for when in ("before", "after") if any(when in points for _, points, _ in rows)]
+    whens = [when for when in ("before", "after") if any(when in points for points in rows.values())]
     size = (4.0 * len(whens) + 1.8, 3.0 * len(rows) + 0.4)
     figure, axes = plt.subplots(len(rows), len(whens), figsize=size, squeeze=False, layout="constrained")
-    for (arm, points, labels), line in zip(rows, axes):
+    for (arm, points), line in zip(rows.items(), axes):
         for when, axis in zip(whens, line):
             axis.set_xticks([])
             axis.set_yticks([])
@@ -240,15 +240,10 @@ def reliability_plot(
     panels: {title: {arm: (labels [n], P(site) [n])}}; the legend gives each arm's calibration error. floors: arms drawn
     with dashes. The grey band holds 95 % of the bins of a perfectly calibrated model.
     """
+    columns = len(panels)
+    size = (max(4.4 * columns, 5.5), 6.2)
     figure, axes = plt.subplots(
-        2,
-        len(panels),
-        figsize=(max(4.4 * len(panels), 5.5), 6.2),
-        squeeze=False,
-        sharex=True,
-        sharey="row",
-        height_ratios=(4, 1),
-        layout="constrained",
+        2, columns, figsize=size, squeeze=False, sharex=True, sharey="row", height_ratios=(4, 1), layout="constrained"
     )
     arms = list(dict.fromkeys(arm for panel in panels.values() for arm in panel))
     even, styles = _GRID, arm_styles(arms, floors)
@@ -311,7 +306,8 @@ def proxy_scatter(table: pd.DataFrame, proxies: dict[str, str], outcomes: dict[s
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a PNG and an SVG beside it, aside and renamed; the same figure in the same bytes."""
+    """Write a PNG and an SVG beside it, aside and renamed, and close the figure; the same figure in the same bytes."""
     for ending, settings in ((".png", {"dpi": 120}), (".svg", {"metadata": {"Date": None}})):
         with replacing(path.with_suffix(ending)) as aside, plt.rc_context({"svg.hashsalt": path.stem}):
             figure.savefig(aside, format=ending[1:], **settings)
+    plt.close(figure)

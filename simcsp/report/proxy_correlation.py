@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from simcsp.core.config import Config
@@ -13,7 +12,8 @@ from simcsp.core.files import write_text
 from simcsp.core.run_layout import CORRELATIONS, RELATE, RELATE_TABLE
 from simcsp.metrics.proxy_correlation import AFTER, FEWEST_RUNS, MEASURES, OUTCOMES, RESAMPLES, SHOWN_PROXIES, correlate
 from simcsp.report.caveats import SYNTHETIC, is_synthetic
-from simcsp.report.plots import plt, proxy_scatter, save_figure
+from simcsp.report.page import number
+from simcsp.report.plots import proxy_scatter, save_figure
 from simcsp.report.table import markdown_table, plain
 
 
@@ -30,7 +30,6 @@ def write_relation(table: pd.DataFrame, config: Config, run: Path) -> str:
     measured = {proxy: label for proxy, label in SHOWN_PROXIES.items() if table[proxy].notna().any()}
     figure = proxy_scatter(table, measured, OUTCOMES, f"Scores after fine-tuning against proxies before it{suffix}")
     save_figure(figure, out / "relate.png")
-    plt.close(figure)
     verdict = plain_sentence(correlations)
     parts = [
         f"# {plain(run.name)}: do the proxies predict F1 and AUC?",
@@ -122,8 +121,8 @@ def _checkpoint_table(table: pd.DataFrame) -> str:
     ]
     for row in table.to_dict("records"):
         f1 = f"{row['f1']:.4f}" + (f" ± {row['f1_sd']:.4f}" if row["n"] > 1 else "")
-        proxies = [_number(row[proxy]) for proxy in SHOWN_PROXIES]
-        after = [_number(row[metric]) for metric in AFTER]
+        proxies = [number(row[proxy], ".3f") for proxy in SHOWN_PROXIES]
+        after = [number(row[metric], ".3f") for metric in AFTER]
         seed = "" if pd.isna(row["seed"]) else str(int(row["seed"]))
         start = [plain(row["run"]), row["stage"], seed, str(row["step"]), row["objective"]]
         rows.append([*start, *proxies, f1, f"{row['auc']:.4f}", *after])
@@ -134,9 +133,5 @@ def _interval(row: dict[str, Any], name: str) -> str:
     return f"{row[name]:+.2f} [{row[f'{name}_low']:+.2f}, {row[f'{name}_high']:+.2f}]"
 
 
-def _number(value: float) -> str:
-    return "" if np.isnan(value) else f"{value:.3f}"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" + ("" if number == 1 else "s")
+def _count(count: int, noun: str) -> str:
+    return f"{count} {noun}" + ("" if count == 1 else "s")

@@ -28,7 +28,7 @@ from simcsp.core.arms import BASELINE, CONTROL, FLOORS, OF_CONTROL, OF_PRETRAINI
 from simcsp.core.errors import InputError
 from simcsp.metrics.distance import Distance
 from simcsp.metrics.scores import chance_auc, corrected_ttest, equivalence_test, holm, smallest_difference
-from simcsp.report.collect import CROSS_VALIDATION, FIT, Comparison, main_size, objective_of, proxy_values
+from simcsp.report.collect import CROSS_VALIDATION, FIT, Comparison, main_size, objective_of, proxy_values, rows_where
 
 COLUMNS = ("arm", "site", "dataset", "metric", "mean", "sd", "n", "diff", "low", "high", "p", "n_paired", "p_holm")
 ENDPOINT, TUNED = "test/f1", "test/f1_tuned"
@@ -73,11 +73,10 @@ class PairedTests:
         if self.seeds is None:
             return self.folds
         tests = [test for test in (self.seeds, self.folds) if test.low is not None]
-
-        def largest(name: str) -> float | None:
-            return max((getattr(test, name) for test in tests if getattr(test, name) is not None), default=None)
-
-        larger = {name: largest(name) for name in ("p", "smallest", "equivalent", "high")}
+        larger = {}
+        for name in ("p", "smallest", "equivalent", "high"):
+            values = [getattr(test, name) for test in tests]
+            larger[name] = max((value for value in values if value is not None), default=None)
         return dataclasses.replace(self.seeds, low=min(test.low for test in tests), **larger)
 
 
@@ -114,10 +113,8 @@ class Contrast:
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         tests: PairedTests = values.pop("tests")
         flags = {name: values.pop(name) for name in ("control", "primary", "p_holm")}
-        spread = dict.fromkeys(("seed_low", "seed_high", "fold_low", "fold_high"))
-        if tests.seeds is not None:
-            spread |= {"seed_low": tests.seeds.low, "seed_high": tests.seeds.high}
-            spread |= {"fold_low": tests.folds.low, "fold_high": tests.folds.high}
+        units = {"seed": tests.seeds, "fold": None if tests.seeds is None else tests.folds}
+        spread = {f"{unit}_{end}": getattr(test, end, None) for unit, test in units.items() for end in ("low", "high")}
         return values | {"unit": tests.unit} | dataclasses.asdict(tests.both) | spread | flags
 
 
@@ -149,15 +146,14 @@ def paired_differences(
 
     An arm without a pre-training seed of its own, such as the baseline, is paired with every seed of the other.
     """
-    of_site = scores[(scores["site"] == site) & (scores["metric"] == metric) & (scores["train_windows"] == windows)]
-    one, other = (
-        of_site[of_site["arm"] == name][["pretrain_seed", *_UNIT, "ratio", "value"]] for name in (arm, reference)
-    )
+    of_site = rows_where(scores, site=site, metric=metric, train_windows=windows)
+    columns = ["pretrain_seed", *_UNIT, "ratio", "value"]
+    one, other = (rows_where(of_site, arm=name)[columns] for name in (arm, reference))
     seeded = (one["pretrain_seed"] >= 0).any() and (other["pretrain_seed"] >= 0).any()
     both = one.merge(other, on=["pretrain_seed", *_UNIT] if seeded else _UNIT, suffixes=("", "_other"))
     if not seeded and (other["pretrain_seed"] >= 0).any():
         both["pretrain_seed"] = both["pretrain_seed_other"]
-    return both.assign(value=both["value"] - both["value_other"])[["pretrain_seed", *_UNIT, "ratio", "value"]]
+    return both.assign(value=both["value"] - both["value_other"])[columns]
 
 
 def paired_tests(
@@ -331,12 +327,12 @@ def judge(
         return Verdict("undecided", _undecided(first), moved, primary)
     outcome = outcomes[0] if len(set(outcomes)) == 1 else "mixed"
     above_floors = above_best_floor(comparison, first)
-    details = [
-        _numbers(primary),
-        _meaning(outcome, primary, contrasts),
-        _proxy_disagreement(comparison, contrasts, first),
-    ]
-    details += [_tuned(comparison, first), _null(comparison, primary), _power(primary), _seeds(first), *moved]
+    details = [_numbers(primary), _meaning(outcome, primary, contrasts)]
+    details += [_proxy_disagreement(comparison, contrasts, first), _tuned(comparison, first)]
+    details += [_null(comparison, primary), _power(primary)]
+    if first.tests.seeds is None:
+        details.append("One pre-training seed: the interval does not include the variation of pre-training.")
+    details += moved
     supported = outcome == "higher" and above_floors is not None and above_floors.difference > 0
     headline = _headline(outcome, primary, above_floors)
     return Verdict(outcome, headline, [line for line in details if line], primary, supported)
@@ -366,10 +362,8 @@ class FloorGap(NamedTuple):
 
 def above_best_floor(comparison: Comparison, first: Contrast) -> FloorGap | None:
     """Where the primary arm stands against the best floor of its site and labels; None without floors."""
-    scores = comparison.scores[
-        (comparison.scores["site"] == first.site) & (comparison.scores["metric"] == first.metric)
-    ]
-    means = scores[scores["train_windows"] == first.windows].groupby("arm")["value"].mean()
+    scores = rows_where(comparison.scores, site=first.site, metric=first.metric, train_windows=first.windows)
+    means = scores.groupby("arm")["value"].mean()
     floors = {name for (_, arm), name in comparison.names.items() if arm in FLOORS} & set(means.index)
     if not floors or first.arm not in means.index:
         return None
@@ -382,16 +376,13 @@ def above_best_floor(comparison: Comparison, first: Contrast) -> FloorGap | None
 def not_learned(comparison: Comparison, arm: str, contrast: Contrast) -> list[str]:
     """Why an arm's scores are not interpretable: validation AUC at chance (`chance_auc`, with as many windows of either
     class), or one class called throughout; empty if it learned."""
-    scores = comparison.scores[(comparison.scores["arm"] == arm) & (comparison.scores["site"] == contrast.site)]
-    scores = scores[scores["train_windows"] == contrast.windows]
-    validation = scores[scores["metric"] == "val/auc"]
+    of_arm = {"arm": arm, "site": contrast.site, "train_windows": contrast.windows}
+    validation = rows_where(comparison.scores, metric="val/auc", **of_arm)
     if len(validation):
         half, auc = validation["val"].mean() / 2, validation["value"].mean()
         if auc <= chance_auc(half, half):
             return [f"{arm} did not learn (validation AUC {auc:.2f}, chance)"]
-    predictions = comparison.predictions[comparison.predictions["arm"] == arm]
-    predictions = predictions[predictions["site"] == contrast.site]
-    predictions = predictions[predictions["train_windows"] == contrast.windows]
+    predictions = rows_where(comparison.predictions, **of_arm)
     called = (predictions["probability"] > 0.5).groupby([predictions[column] for column in FIT]).mean()
     constant = called.isin([0.0, 1.0])
     return [f"{arm} did not learn (all one class in {constant.sum()} folds)"] if constant.mean() > 0.5 else []
@@ -450,10 +441,7 @@ def _meaning(outcome: str, primary: list[Contrast], contrasts: list[Contrast]) -
             "No control was run (pretrain.control), so contrast cannot be separated from additional text, which the "
             "baseline has not seen."
         )
-    same_metric = [
-        one for one in contrasts if (one.site, one.windows, one.metric) == (first.site, first.windows, first.metric)
-    ]
-    to_baseline = {one.arm: one for one in same_metric if one.reference == BASELINE and one.test.diff is not None}
+    to_baseline = _to_baseline(contrasts, first)
     contrastive, control = to_baseline.get(first.arm), to_baseline.get(first.reference)
     if contrastive is None:
         return ""
@@ -466,6 +454,13 @@ def _meaning(outcome: str, primary: list[Contrast], contrasts: list[Contrast]) -
     if outcome == "no difference" and versus == "higher":
         return f"{against} The additional text, which the control has seen too, may explain that."
     return against
+
+
+def _to_baseline(contrasts: list[Contrast], first: Contrast) -> dict[str, Contrast]:
+    """{arm: its difference to the baseline} in the score, on the site and the labels of another contrast."""
+    score = (BASELINE, first.site, first.windows, first.metric)
+    alike = [one for one in contrasts if (one.reference, one.site, one.windows, one.metric) == score]
+    return {one.arm: one for one in alike if one.test.diff is not None}
 
 
 _SEEN = {
@@ -481,9 +476,8 @@ def _proxy_disagreement(comparison: Comparison, contrasts: list[Contrast], first
         return ""
     proxies = proxy_values(comparison)
     sccs = proxies[proxies["metric"] == "val/sccs"].set_index("arm")["value"]
-    key = (first.arm, BASELINE, first.site, first.windows, first.metric)
-    moved = next((one for one in contrasts if (one.arm, one.reference, one.site, one.windows, one.metric) == key), None)
-    if moved is None or moved.test.diff is None or not {first.arm, BASELINE} <= set(sccs.index):
+    moved = _to_baseline(contrasts, first).get(first.arm)
+    if moved is None or not {first.arm, BASELINE} <= set(sccs.index):
         return ""
     change = sccs[first.arm] - sccs[BASELINE]
     if change * moved.test.diff >= 0 or min(abs(change), abs(moved.test.diff)) < smallest_effect(comparison):
@@ -519,12 +513,6 @@ def _power(primary: list[Contrast]) -> str:
     tests = {ENDPOINTS[one.metric]: one.test for one in primary if one.test.smallest is not None}
     effects = ", ".join(f"{test.smallest:.4f} {name}" for name, test in tests.items())
     return f"Minimum detectable effect at 80 % power: {effects}."
-
-
-def _seeds(first: Contrast) -> str:
-    if first.tests.seeds is not None:
-        return ""
-    return "One pre-training seed: the interval does not include the variation of pre-training."
 
 
 def _travelled(distances: Mapping[str, list[Distance]]) -> list[str]:

@@ -68,9 +68,8 @@ def test_the_verdict_is_of_the_primary_contrast_over_seeds_and_over_folds(run, c
     tests = [corrected_ttest(differences.mean(axis=1), 0.0), corrected_ttest(differences.mean(axis=0), ratio)]
     contrast = pd.read_csv(out / "contrasts.csv").iloc[0]
     assert (contrast["arm"], contrast["reference"], contrast["metric"]) == ("last", "control_last", "test/ap_donor")
-    assert (
-        contrast["primary"] and contrast["n"] == 3 and contrast["diff"] == pytest.approx(differences.mean(), rel=1e-4)
-    )
+    assert contrast["primary"] and contrast["n"] == 3
+    assert contrast["diff"] == pytest.approx(differences.mean(), rel=1e-4)
     assert contrast["low"] == pytest.approx(min(test["low"] for test in tests), rel=1e-4)
     assert contrast["high"] == pytest.approx(max(test["high"] for test in tests), rel=1e-4)
     assert contrast["p"] == pytest.approx(max(test["p"] for test in tests), rel=1e-4)
