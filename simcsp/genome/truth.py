@@ -75,5 +75,5 @@ class Truth:
                 row["sites"] = int(labels.sum())
                 if row["sites"]:
                     row |= score_against(labels, score)
-                    row |= dict(zip(("ap_low", "ap_high"), ap_interval(labels, score, place, seed=0) or ()))
+                    row |= {f"ap_{end}": value for end, value in ap_interval(labels, score, place, seed=0).items()}
         return rows

@@ -15,6 +15,7 @@ from transformers import BertModel
 
 from simcsp.core.errors import InputError
 from simcsp.labels.placed import Placed
+from simcsp.metrics.scores import interval_of
 from simcsp.model.embedding import Autocast, token_batches
 from simcsp.text.alphabet import N, decode
 from simcsp.text.reading import open_binary
@@ -200,9 +201,8 @@ def attention_rows(group: str, pairs: Pairs, attention: np.ndarray, resamples: i
     rows = []
     for name, values in metrics.items():
         summary = np.mean if name.startswith("share") else np.median
-        resampled = [summary(values[index, 0]) for index in draws]
-        low, high = np.quantile(resampled, [0.025, 0.975])
+        interval = interval_of([summary(values[index, 0]) for index in draws])
         row = {"metric": f"{group}, {name}" if name else group, "n": len(values), "value": float(summary(values[:, 0]))}
         floor = 0.5 if name.startswith("share") else float(np.median(values[:, 1]))
-        rows.append(row | {"low": float(low), "high": float(high), "floor": floor})
+        rows.append(row | {"floor": floor} | interval)
     return rows

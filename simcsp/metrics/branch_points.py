@@ -7,12 +7,13 @@ fine-tuned (simcsp/training/branch_points.py), as in the paper.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from scipy.special import expit
-from sklearn.metrics import f1_score, roc_auc_score
+from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 from sklearn.model_selection import GroupKFold
 
 from simcsp.core.errors import InputError
@@ -20,7 +21,7 @@ from simcsp.core.files import read_table
 from simcsp.labels.placed import Placed
 from simcsp.metrics.conservation import one_hot_bases
 from simcsp.metrics.proxies import fit_logistic
-from simcsp.metrics.scores import ap_interval, score_against
+from simcsp.metrics.scores import ap_interval
 from simcsp.text.alphabet import A, N, encode
 from simcsp.text.kmers import shared_windows
 from simcsp.text.reading import open_binary
@@ -156,10 +157,7 @@ def weight_matrix_chances(
             log_odds = log_odds + sign * (asked @ np.log(np.concatenate(shares)) + np.log(len(members)))
         return expit(log_odds)
 
-    chances = np.zeros(labels.shape)
-    for number in range(FOLDS):
-        chances[fold == number] = predict(fold != number, features[fold == number])
-    return chances, predict(fold >= 0, outside)
+    return _held_out(predict, features, fold, outside)
 
 
 def logistic_chances(
@@ -168,16 +166,24 @@ def logistic_chances(
     """P(branch point) [n, 27] of a logistic regression on features [n, 27, any] from the fold that held each region
     out, and of the regions outside from all."""
 
-    def fit(rows: np.ndarray, asked: np.ndarray) -> np.ndarray:
+    def predict(rows: np.ndarray, asked: np.ndarray) -> np.ndarray:
         known = labels[rows] != IGNORED
         model = fit_logistic(features[rows][known].astype(np.float32), labels[rows][known], 0.01)
         flat = asked.reshape(-1, asked.shape[-1]).astype(np.float32)
-        return model.predict_proba(flat)[:, 1].reshape(-1, WIDTH) if len(flat) else np.zeros((0, WIDTH))
+        return model.predict_proba(flat)[:, 1].reshape(-1, WIDTH)
 
-    chances = np.zeros(labels.shape)
+    return _held_out(predict, features, fold, outside)
+
+
+def _held_out(
+    predict: Callable[[np.ndarray, np.ndarray], np.ndarray], features: np.ndarray, fold: np.ndarray, outside: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """What `predict`, of the regions to learn from (bool [n]) and the features to ask about, gives for each region by
+    the other folds, and for those outside by all."""
+    chances = np.zeros((len(fold), WIDTH))
     for number in range(FOLDS):
-        chances[fold == number] = fit(fold != number, features[fold == number])
-    return chances, fit(fold >= 0, outside) if len(outside) else np.zeros((0, WIDTH))
+        chances[fold == number] = predict(fold != number, features[fold == number])
+    return chances, predict(fold >= 0, outside) if len(outside) else np.zeros((0, WIDTH))
 
 
 # -- rows of the table -------------------------------------------------------------------------------------------------
@@ -194,14 +200,11 @@ def branch_point_rows(
     labels, n = regions.labels[asked], int(asked.sum())
     gene = np.repeat(regions.gene, WIDTH).reshape(asked.shape)[asked]
     rows = [{"metric": "branch points", "n": n, "value": int(labels.sum())}]
-    of_floor = floor[asked]
+    scores = {"AP": average_precision_score, "AUC": roc_auc_score, "F1": lambda truth, p: f1_score(truth, p > 0.5)}
     for name, values in chances.items():
-        own = values[asked]
-        low, high = ap_interval(labels, own, gene, seed) or (None, None)
-        ap, floor_ap = (score_against(labels, one)["ap"] for one in (own, of_floor))
-        rows.append({"metric": f"AP, {name}", "n": n, "value": ap, "low": low, "high": high, "floor": floor_ap})
-        auc, floor_auc = (float(roc_auc_score(labels, one)) for one in (own, of_floor))
-        rows.append({"metric": f"AUC, {name}", "n": n, "value": auc, "floor": floor_auc})
-        f1, floor_f1 = (float(f1_score(labels, one > 0.5)) for one in (own, of_floor))
-        rows.append({"metric": f"F1, {name}", "n": n, "value": f1, "floor": floor_f1})
+        intervals = {"AP": ap_interval(labels, values[asked], gene, seed)}
+        for metric, score in scores.items():
+            value, of_floor = (float(score(labels, one[asked])) for one in (values, floor))
+            row = {"metric": f"{metric}, {name}", "n": n, "value": value, "floor": of_floor}
+            rows.append(row | intervals.get(metric, {}))
     return rows

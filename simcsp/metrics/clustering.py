@@ -171,17 +171,17 @@ def _neighbourhood_scale(beyond: np.ndarray, target: float) -> np.ndarray:
     return scale
 
 
-def leiden(features: np.ndarray, resolution: float = 1.0, seed: int = 0, device: torch.device = CPU) -> np.ndarray:
+def leiden(features: np.ndarray, seed: int = 0, device: torch.device = CPU) -> np.ndarray:
     """Cluster of each row of features [n, d]: Leiden (Traag et al. 2019) on modularity until it is stable; int [n]."""
-    return leiden_of(neighbour_graph(find_neighbours(features, device)), resolution, seed)
+    return leiden_of(neighbour_graph(find_neighbours(features, device)), seed)
 
 
-def leiden_of(graph: igraph.Graph, resolution: float = 1.0, seed: int = 0) -> np.ndarray:
+def leiden_of(graph: igraph.Graph, seed: int = 0) -> np.ndarray:
     """Cluster of each point of a `neighbour_graph`; int [n]. Seeds end in different, about equally good, optima."""
     import igraph
 
     igraph.set_random_number_generator(random.Random(seed))
-    clusters = graph.community_leiden("modularity", weights="weight", resolution=resolution, n_iterations=-1)
+    clusters = graph.community_leiden("modularity", weights="weight", resolution=1.0, n_iterations=-1)
     return np.array(clusters.membership)
 
 

@@ -49,13 +49,9 @@ def conservation_rows(features: dict[str, np.ndarray], conserved: np.ndarray, se
             model = fit_logistic(flat[~test].astype(np.float32), labels[~test], 1.0)
             odds[name] = model.decision_function(flat[test].astype(np.float32))
         truth = labels[test]
-        low, high = ap_interval(truth, odds["ours"], window[test], seed) or (None, None)
+        intervals = {"AP": ap_interval(truth, odds["ours"], window[test], seed)}
         for metric, score in (("AUC", roc_auc_score), ("AP", average_precision_score)):
-            row = {
-                "metric": f"{metric}, split by {split}",
-                "n": int(test.sum()),
-                "value": float(score(truth, odds["ours"])),
-            }
-            row |= {"low": low, "high": high} if metric == "AP" else {}
-            rows.append(row | {"floor": float(score(truth, odds["floor"]))})
+            value, floor = (float(score(truth, odds[name])) for name in ("ours", "floor"))
+            row = {"metric": f"{metric}, split by {split}", "n": len(truth), "value": value, "floor": floor}
+            rows.append(row | intervals.get(metric, {}))
     return rows

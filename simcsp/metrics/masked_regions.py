@@ -18,6 +18,7 @@ from transformers import BertForMaskedLM
 
 from simcsp.core.errors import InputError
 from simcsp.labels.floors import MarkovChain, NeighbourTable
+from simcsp.metrics.scores import interval_of
 from simcsp.model.embedding import Autocast, read_batches
 from simcsp.text.alphabet import A, N, T
 from simcsp.text.annotation import Transcript
@@ -211,21 +212,14 @@ def region_rows(windows: RegionWindows, asked: np.ndarray, called: np.ndarray, r
         counts = np.zeros((gene.max() + 1, 2, 4))  # right, all
         np.add.at(counts, (gene[row_of], 1, truth - A), 1)
         np.add.at(counts, (gene[row_of], 0, truth - A), truth == own)
-        drawn = rng.multinomial(len(counts), np.full(len(counts), 1 / len(counts)), size=resamples) @ counts.reshape(
-            len(counts), -1
-        )
-        right, there = drawn.reshape(resamples, 2, 4).transpose(1, 0, 2)
+        drawn = rng.multinomial(len(counts), np.full(len(counts), 1 / len(counts)), size=resamples)
+        right, there = np.tensordot(drawn, counts, axes=1).transpose(1, 0, 2)
         there = np.where(there > 0, there, np.nan)
         drawn_any = np.isfinite(there).any(axis=1)
         balanced = np.nanmean((right / there)[drawn_any], axis=1)
         plain = right.sum(axis=1)[drawn_any] / np.nansum(there[drawn_any], axis=1)
         of = {"n": len(truth), "value": balanced_accuracy(truth, own), "floor": balanced_accuracy(truth, floor)}
-        rows.append({"metric": f"balanced accuracy, {name}", **of, **_interval(balanced)})
+        rows.append({"metric": f"balanced accuracy, {name}", **of, **interval_of(balanced)})
         of = {"n": len(truth), "value": float((truth == own).mean()), "floor": float((truth == floor).mean())}
-        rows.append({"metric": f"accuracy, {name}", **of, **_interval(plain)})
+        rows.append({"metric": f"accuracy, {name}", **of, **interval_of(plain)})
     return rows
-
-
-def _interval(values: np.ndarray) -> dict[str, float]:
-    low, high = np.nanquantile(values, [0.025, 0.975])
-    return {"low": float(low), "high": float(high)}

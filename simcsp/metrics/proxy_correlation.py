@@ -191,11 +191,7 @@ def proxy_columns(scores: dict[str, Any], nmi_layer: int | None) -> dict[str, An
         raise InputError(f"evaluate.nmi_layer: layer {nmi_layer} does not exist: the encoder has {last} blocks")
     own = MIX if layer == MIX else f"layer {last if layer is None else layer}"
     of_nmi = f"layer {last if nmi_layer is None else nmi_layer}"
-    wanted = {
-        "sccs": (kind, "sccs", own),
-        "nmi": ("centre", "nmi", of_nmi),
-        "probe": (kind, "probe_auc", own),
-    }
+    wanted = {"sccs": (kind, "sccs", own), "nmi": ("centre", "nmi", of_nmi), "probe": (kind, "probe_auc", own)}
 
     def read(name: str, kind: str, score: str) -> float:
         return rows.get(f"{name} {kind}", {}).get(score, np.nan)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 from scipy.sparse import csr_matrix
 from scipy.stats import rankdata
+
+from simcsp.metrics.scores import draw_blocks
 
 Similarity = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]  # (vectors, left, right) -> [pairs]
 SCCS_CEILING = 0.866  # sqrt(12 p (1 - p)) / 2 at p = .5: same-class labels are binary, so their ranks are tied
@@ -34,7 +36,7 @@ def pair_indices(n: int, pairs: str, seed: int = 0) -> tuple[np.ndarray, np.ndar
 
 def cosine_pairs(vectors: np.ndarray, left: np.ndarray, right: np.ndarray) -> np.ndarray:
     """Cosine similarity of the paired rows of vectors [n, hidden]; float32 [pairs]."""
-    unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    unit = _unit(vectors)
     if len(left) > len(unit) ** 2 // 4:  # most pairs: one matrix product beats gathering rows
         return (unit @ unit.T)[left, right]
     parts = [slice(start, start + _GATHERED) for start in range(0, max(1, len(left)), _GATHERED)]
@@ -108,7 +110,7 @@ def sccs_interval(
     rho, auc = spearman_binary(same, values)
     if pairs == "published":
         order, starts = _sorted_ties(values)
-        counts = (rng.multinomial(len(same), np.full(len(same), 1 / len(same))) for _ in range(resamples))
+        counts = draw_blocks(np.arange(len(same)), resamples, rng)
         error = np.std([weighted_spearman(same[order], drawn, starts) for drawn in counts])
         bounds = np.array([-1, 1]) * Z_95 / np.sqrt(len(same) - 1)
     else:
@@ -144,14 +146,14 @@ def sccs_difference(
     before, after = (spearman_binary(same, cosine_pairs(vectors, left, right))[0] for vectors in (start, now))
     scale = 1.0
     if pairs == "published":
-        weights = (rng.multinomial(len(same), np.full(len(same), 1 / len(same))) for _ in range(resamples))
+        weights = draw_blocks(np.arange(len(same)), resamples, rng)
     else:
         chosen, groups = _bootstrap_windows(np.arange(n) if groups is None else groups, rng)
         start, now, labels = start[chosen], now[chosen], labels[chosen]
         scale = np.sqrt(len(chosen) / n)
         left, right = pair_indices(len(chosen), "all")
-        same, counts = labels[left] == labels[right], _draw_windows(groups, resamples, rng)
-        weights = (drawn[left] * drawn[right] for drawn in counts)
+        same = labels[left] == labels[right]
+        weights = (drawn[left] * drawn[right] for drawn in draw_blocks(groups, resamples, rng))
     ties = [_sorted_ties(cosine_pairs(vectors, left, right)) for vectors in (start, now)]
     same, differences = same.astype(np.float64), []
     for drawn in weights:
@@ -199,28 +201,20 @@ def _window_error(
     order, starts = _sorted_ties(similarity(vectors[chosen], left, right))
     left, right = left[order], right[order]
     same = (labels[chosen][left] == labels[chosen][right]).astype(np.float64)
-    resampled = []
-    for counts in _draw_windows(groups, resamples, rng):
-        resampled.append(weighted_spearman(same, counts[left] * counts[right], starts))
+    drawn = draw_blocks(groups, resamples, rng)
+    resampled = [weighted_spearman(same, counts[left] * counts[right], starts) for counts in drawn]
     variance = max(np.var(resampled) - by_pair / len(same), by_pair / len(same))
     return float(np.sqrt(variance * len(chosen) / len(labels)))
 
 
 def _bootstrap_windows(groups: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """(indices of the windows to resample, their groups as 0, 1, ...); of more than BOOTSTRAP_WINDOWS, whole groups."""
+    """(indices of the windows to resample, their groups); of more than BOOTSTRAP_WINDOWS, whole groups."""
     _, groups = np.unique(groups, return_inverse=True)
     place = rng.permutation(groups.max() + 1)[groups]
     chosen = np.argsort(place, kind="stable")
     if len(chosen) > BOOTSTRAP_WINDOWS:
         chosen = chosen[place[chosen] <= place[chosen[BOOTSTRAP_WINDOWS - 1]]]
-    return chosen, np.unique(groups[chosen], return_inverse=True)[1]
-
-
-def _draw_windows(groups: np.ndarray, resamples: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
-    """How often each window is drawn, float64 [windows], groups as wholes."""
-    units = groups.max() + 1
-    for drawn in rng.multinomial(units, np.full(units, 1 / units), size=resamples):
-        yield drawn.astype(np.float64)[groups]
+    return chosen, groups[chosen]
 
 
 def _permuted_sccs(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from scipy.optimize import brentq
@@ -62,28 +63,36 @@ def score_against(labels: np.ndarray, scores: np.ndarray, discovery: float = 0.1
 
 def ap_interval(
     labels: np.ndarray, scores: np.ndarray, blocks: np.ndarray, seed: int, samples: int = 1000
-) -> tuple[float, float] | None:
-    """95 % percentile interval of the average precision of `score_against`, from resampled blocks of neighbours.
+) -> dict[str, float]:
+    """low and high of the average precision of `score_against`, from resampled blocks of neighbours.
 
     blocks: int [n], the stretch of a record that each candidate lies in: sites of a gene come and go together. Samples
-    without a site are left out; None where all sites lie in one block, which says nothing of other stretches.
+    without a site are left out; {} where all sites lie in one block, which says nothing of other stretches.
     """
     if len(np.unique(blocks[labels == 1])) < 2:
-        return None
+        return {}
     order = np.argsort(-scores, kind="stable")
-    sites, block = labels[order].astype(float), np.unique(blocks, return_inverse=True)[1][order]
+    sites, resampled = labels[order].astype(float), []
     ends = np.flatnonzero(np.diff(scores[order], append=np.nan) != 0)  # candidates of one score are called together
-    count = block.max() + 1
-    rng = np.random.default_rng(seed)
-    resampled = []
-    for _ in range(samples):
-        weights = rng.multinomial(count, np.full(count, 1 / count))[block]
+    for weights in draw_blocks(blocks[order], samples, np.random.default_rng(seed)):
         hits, called = (weights * sites).cumsum()[ends], weights.cumsum()[ends]
         if hits[-1]:
             gained = np.diff(hits, prepend=0) / hits[-1]
             resampled.append((gained * hits / np.maximum(called, 1)).sum())
+    return interval_of(resampled)
+
+
+def draw_blocks(blocks: np.ndarray, samples: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
+    """How often each item is in a bootstrap sample, float64 [n], where items of one block [n] are drawn together."""
+    names, block = np.unique(blocks, return_inverse=True)
+    for _ in range(samples):
+        yield rng.multinomial(len(names), np.full(len(names), 1 / len(names))).astype(float)[block]
+
+
+def interval_of(resampled: Sequence[float] | np.ndarray) -> dict[str, float]:
+    """low and high: the 95 % percentile interval of a resampled number."""
     low, high = np.quantile(resampled, [0.025, 0.975])
-    return float(low), float(high)
+    return {"low": float(low), "high": float(high)}
 
 
 def called_rates(labels: np.ndarray, probabilities: np.ndarray, threshold: float = 0.5) -> dict[str, float]:

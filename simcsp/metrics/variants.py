@@ -73,10 +73,7 @@ def distance_score(near_kl: np.ndarray) -> np.ndarray:
 
 @torch.no_grad()
 def score_variants(
-    model: BertForMaskedLM,
-    variants: Variants,
-    batch_size: int,
-    advance: Callable[[int], object] = lambda count: None,
+    model: BertForMaskedLM, variants: Variants, batch_size: int, advance: Callable[[int], object] = lambda count: None
 ) -> VariantScores:
     """All scores from one pass a mutant, one a wild type and one a masked base: the two last are shared by variants.
 
@@ -89,9 +86,7 @@ def score_variants(
     dp, site_kl = np.zeros(n), np.zeros(n)
     near_kl = np.full((n, 2 * REACH + 1), np.nan, dtype=np.float32)
     vectors = np.zeros((n, 6 * hidden), dtype=np.float16)
-    for numbers, index in _groups(variants):
-        row_of = np.searchsorted(numbers, variants.of_sequence[index])
-        wild = np.stack([variants.sequences[number] for number in numbers])
+    for index, row_of, wild, mutants in _groups(variants):
         probabilities, states, _ = _encode(model, wild, batch_size)
         offset, exon = variants.offset[index], variants.exon[index]
         places, of_place = np.unique(np.stack([row_of, offset], axis=1), axis=0, return_inverse=True)
@@ -100,8 +95,6 @@ def score_variants(
         vocabulary = _encode(model, masked, batch_size, places[:, 1])[2][of_place.ravel()]
         rows, ref = np.arange(len(index)), wild[row_of, offset]
         dp[index] = vocabulary[rows, variants.alt[index]] - vocabulary[rows, ref]
-        mutants = wild[row_of]
-        mutants[rows, offset] = variants.alt[index]
         for at in range(0, len(index), batch_size):
             some = slice(at, at + batch_size)
             mutated, mutated_states, _ = _encode(model, mutants[some], batch_size)
@@ -117,14 +110,20 @@ def score_variants(
     return VariantScores(dp, site_kl, near_kl, vectors)
 
 
-def _groups(variants: Variants) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _groups(variants: Variants) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
+    """Of some sequences of one length at a time: indices of their variants [m], the row of each in the wild types
+    uint8 [k, length], these, and the mutants uint8 [m, length]."""
     lengths = np.array([len(ids) for ids in variants.sequences])
     for length in np.unique(lengths):
         alike = np.flatnonzero(lengths == length)
         for at in range(0, len(alike), _CONSTRUCTS):
             numbers = alike[at : at + _CONSTRUCTS]
             if len(index := np.flatnonzero(np.isin(variants.of_sequence, numbers))):
-                yield numbers, index
+                row_of = np.searchsorted(numbers, variants.of_sequence[index])
+                wild = np.stack([variants.sequences[number] for number in numbers])
+                mutants = wild[row_of]
+                mutants[np.arange(len(index)), variants.offset[index]] = variants.alt[index]
+                yield index, row_of, wild, mutants
 
 
 def _encode(
@@ -148,21 +147,14 @@ def _encode(
 
 @torch.no_grad()
 def label_changes(
-    labeller: Labeller,
-    variants: Variants,
-    batch_size: int,
-    advance: Callable[[int], object] = lambda count: None,
+    labeller: Labeller, variants: Variants, batch_size: int, advance: Callable[[int], object] = lambda count: None
 ) -> np.ndarray:
     """What a model of every base says of n variants in their sequences, N about them: float32 [n, 6], the largest gain
     and loss of P of an acceptor, and of a donor, at any base (SpliceAI's four delta scores), and the change of the
     log-odds of the exon's own acceptor and donor (0 where they lie outside)."""
     out = np.zeros((len(variants), 6), dtype=np.float32)
-    for numbers, index in _groups(variants):
-        row_of = np.searchsorted(numbers, variants.of_sequence[index])
-        wild = np.stack([variants.sequences[number] for number in numbers])
+    for index, row_of, wild, mutants in _groups(variants):
         before = _log_odds(labeller, wild, batch_size)
-        mutants = wild[row_of]
-        mutants[np.arange(len(index)), variants.offset[index]] = variants.alt[index]
         for at in range(0, len(index), batch_size):
             some = slice(at, at + batch_size)
             pair = before[row_of[some]], _log_odds(labeller, mutants[some], batch_size)
@@ -208,11 +200,10 @@ def _about(kl: np.ndarray, offset: np.ndarray) -> np.ndarray:
 
 def precision_row(metric: str, variants: Variants, scores: np.ndarray, seed: int, floor: float | None = None) -> dict:
     """Average precision of scores [n] with its bootstrap over exons; floor: the prevalence unless another is given."""
-    interval = ap_interval(variants.positive, scores, variants.group, seed) or (None, None)
     floor = variants.positive.mean() if floor is None else floor
     value = float(average_precision_score(variants.positive, scores))
-    row = {"metric": metric, "n": len(scores), "value": value, "low": interval[0], "high": interval[1]}
-    return row | {"floor": float(floor)}
+    row = {"metric": metric, "n": len(scores), "value": value, "floor": float(floor)}
+    return row | ap_interval(variants.positive, scores, variants.group, seed)
 
 
 def zero_shot_rows(variants: Variants, scores: dict[str, np.ndarray], seed: int) -> list[dict]:
@@ -230,10 +221,9 @@ def zero_shot_rows(variants: Variants, scores: dict[str, np.ndarray], seed: int)
             rows.append(precision_row(f"AP of {name}{suffix}", some, values[chosen], seed, floor))
     if (by_distance := scores.get("KL by distance")) is not None:
         ranks = rankdata(by_distance) / len(variants)
-        of_others = float(ranks[~variants.positive].mean())
-        mean = float(ranks[variants.positive].mean())
-        row = {"metric": "mean rank of positives by KL by distance", "n": len(variants), "value": mean}
-        rows.append(row | {"floor": of_others})
+        mean, of_others = (float(ranks[chosen].mean()) for chosen in (variants.positive, ~variants.positive))
+        what = "mean rank of positives by KL by distance"
+        rows.append({"metric": what, "n": len(variants), "value": mean, "floor": of_others})
     return rows
 
 

@@ -112,9 +112,9 @@ def result_table(measured: dict[str, dict[str, dict[str, Any]]]) -> pd.DataFrame
             for row in found["rows"]:
                 metric = row["metric"].partition(",")[0] if result == "bases" else row["metric"]
                 published = PUBLISHED.get((result, metric))
-                source = row["source"] or (RESULTS[result].source if published is not None else "")
-                rows.append((model, result, row["metric"], row["n"], row["value"], row["low"], row["high"]))
-                rows[-1] += (row["floor"], published, source)
+                paper = "" if published is None else f"Chen et al. 2024, {RESULTS[result].source}"
+                own = [row[name] for name in ("metric", "n", "value", "low", "high", "floor")]
+                rows.append((model, result, *own, published, row["source"] or paper))
     return pd.DataFrame(rows, columns=COLUMNS).astype({"n": "Int64"})
 
 
@@ -127,7 +127,6 @@ def write_results(measured: dict[str, dict[str, dict[str, Any]]], missing: dict[
         parts += [f"## {TITLES[result]}", NOTES[result]]
         for name, figure in _figures(result, measured).items():
             save_figure(figure, out / f"{name}.png")
-            plt.close(figure)
             parts.append(f"![{name}]({name}.png)")
         parts.append(_wide_table(table[table["result"] == result]))
     if missing:

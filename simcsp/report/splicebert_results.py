@@ -37,6 +37,7 @@ from simcsp.metrics.clustering import lay_out
 from simcsp.metrics.conservation import CONSERVED, base_states, conservation_rows, one_hot_bases
 from simcsp.metrics.masked_regions import predict_masked, region_rows, region_windows
 from simcsp.metrics.proxies import nmi_details, of_floors
+from simcsp.metrics.scores import draw_blocks, interval_of
 from simcsp.metrics.variants import (
     REACH,
     distance_score,
@@ -56,6 +57,7 @@ from simcsp.text.store import open_store
 from simcsp.training.bases import label_records, score_types
 from simcsp.training.branch_points import fine_tuned_chances
 from simcsp.training.masking import IGNORED, choose_random, corrupt
+from simcsp.training.validation import spread
 
 PUBLISHED_WINDOW = 510
 MOTIF_SITES = {
@@ -65,10 +67,10 @@ MOTIF_SITES = {
 }
 """{name: (BED, its FASTA)} below the data folder: the published ones, and what `scripts/data.sh genes` makes."""
 HELD_OUT = "genes/chr3.fa"
+MFASS, VEXSEQ, PHASTCONS = "variants/mfass.tsv.gz", "variants/vexseq.tsv.gz", "conservation/mfass.phastcons.tsv.gz"
 _MASKED_SHARE = 0.15
 _SHOWN_SITES = 1000
 _RESAMPLES = 1000
-_SPLICEBERT = "Chen et al. 2024"
 CHR16_SPECIES = 6
 """chr16 has no phastCons here: a base counts as conserved where six of seven vertebrates have the same, 4.6 % of it; in
 the paper's windows 5.8 % are."""
@@ -106,13 +108,14 @@ class Subject:
 @dataclass(frozen=True)
 class Result:
     """One result of the paper. needs: files below the data folder, without which `fetch` names what brings them.
-    also: patterns of other files there, which are read where they exist. of_bases: of a model of every base.
+    source: where in the paper the published numbers stand. also: patterns of other files there, which are read where
+    they exist. of_bases: of a model of every base.
     sections: of the config, that it depends on."""
 
     measure: Callable[[Subject], tuple[list[dict], dict[str, Any]]]
     needs: tuple[str, ...]
     fetch: str
-    source: str
+    source: str = ""
     also: tuple[str, ...] = ()
     of_bases: bool = False
     sections: tuple[str, ...] = ("evaluate",)
@@ -170,8 +173,8 @@ def wide_variants(subject: Subject) -> tuple[list[dict], dict[str, Any]]:
 
 
 def _tables(subject: Subject) -> Iterator[tuple[str, Variants, Path]]:
-    for name, file, read in (("MFASS", "mfass.tsv.gz", read_mfass), ("Vex-seq", "vexseq.tsv.gz", read_vexseq)):
-        if (path := subject.data / "variants" / file).is_file():
+    for name, file, read in (("MFASS", MFASS, read_mfass), ("Vex-seq", VEXSEQ, read_vexseq)):
+        if (path := subject.data / file).is_file():
             yield name, read(path), path
 
 
@@ -227,9 +230,9 @@ def conservation(subject: Subject) -> tuple[list[dict], dict[str, Any]]:
 
 def _phastcons(subject: Subject) -> tuple[np.ndarray, np.ndarray]:
     """ids uint8 and phastCons float, both [n, length], of MFASS' exons about their middle, as the model takes them."""
-    path = subject.data / "conservation/mfass.phastcons.tsv.gz"
+    path = subject.data / PHASTCONS
     of_exon = read_table(path, ["exon", "phastcons100"], sep="\t").set_index("exon")["phastcons100"]
-    measured = read_mfass(subject.data / "variants/mfass.tsv.gz")
+    measured = read_mfass(subject.data / MFASS)
     _, first = np.unique(measured.group, return_index=True)
     longest = max(map(len, measured.sequences))
     ids, scores = [], []
@@ -257,44 +260,32 @@ def mutagenesis(subject: Subject) -> tuple[list[dict], dict[str, Any]]:
     n = len(row)
     changed = Variants(
         list(ids), row, offset, others.ravel().astype(np.uint8), np.full((n, 2), -10), np.zeros(n, bool),
-        row.astype(str), read_table(subject.data / "variants/mfass.tsv.gz", [], sep="\t").iloc[np.zeros(n, int)], {},
+        row.astype(str), read_table(subject.data / MFASS, [], sep="\t").iloc[np.zeros(n, int)], {},
     )  # fmt: skip
     with _bar("saturation mutagenesis", n) as bar:
         scores = score_variants(subject.model, changed, subject.config.evaluate.batch_size, bar.update)
     near = scores.near_kl.reshape(len(places), 3, -1).max(axis=1)
     conserved = phastcons.ravel()[places] >= CONSERVED
     felt = distance_score(near)
-    rows = [
-        {
-            "metric": "mean ln KL within 100 nt, conserved",
-            "n": int(conserved.sum()),
-            "value": felt[conserved].mean() / REACH,
-        },
-        {
-            "metric": "mean ln KL within 100 nt, other",
-            "n": int((~conserved).sum()),
-            "value": felt[~conserved].mean() / REACH,
-        },
-    ]
-    interval = _auc_interval(conserved, felt, row[::3], seed)
-    row_of_auc = {"metric": "AUC of KL by distance for conserved bases", "n": len(felt)}
-    rows.append(row_of_auc | {"value": float(roc_auc_score(conserved, felt)), **interval, "floor": 0.5})
-    curves = {"conserved": _finite_means(near[conserved]), "other": _finite_means(near[~conserved])}
-    return [row | {"value": float(row["value"])} for row in rows], {"mutagenesis": curves}
+    rows, curves = [], {}
+    for name, some in {"conserved": conserved, "other": ~conserved}.items():
+        mean = float(felt[some].mean() / REACH)
+        rows.append({"metric": f"mean ln KL within 100 nt, {name}", "n": int(some.sum()), "value": mean})
+        curves[name] = _finite_means(near[some])
+    auc = {"value": float(roc_auc_score(conserved, felt)), **_auc_interval(conserved, felt, row[::3], seed)}
+    rows.append({"metric": "AUC of KL by distance for conserved bases", "n": len(felt), **auc, "floor": 0.5})
+    return rows, {"mutagenesis": curves}
 
 
 def _auc_interval(labels: np.ndarray, scores: np.ndarray, blocks: np.ndarray, seed: int) -> dict[str, float]:
     """95 % interval of the AUC over resampled blocks; scores differ from one another."""
     order = np.argsort(scores)
-    positive, block = labels[order].astype(float), np.unique(blocks, return_inverse=True)[1][order]
-    count, rng, values = block.max() + 1, np.random.default_rng(seed), []
-    for _ in range(_RESAMPLES):
-        weights = rng.multinomial(count, np.full(count, 1 / count))[block]
+    positive, values = labels[order].astype(float), []
+    for weights in draw_blocks(blocks[order], _RESAMPLES, np.random.default_rng(seed)):
         right, wrong = weights * positive, weights * (1 - positive)
         if right.any() and wrong.any():
             values.append((right * wrong.cumsum()).sum() / (right.sum() * wrong.sum()))
-    low, high = np.quantile(values, [0.025, 0.975])
-    return {"low": float(low), "high": float(high)}
+    return interval_of(values)
 
 
 def attention(subject: Subject) -> tuple[list[dict], dict[str, Any]]:
@@ -406,7 +397,7 @@ def embeddings(subject: Subject) -> tuple[list[dict], dict[str, Any]]:
             best = max(scores[f"nmi_{half}"] for scores in floors.values())
             row = {"metric": f"{name}, NMI, {half.upper()} half", "n": len(sites.labels), "value": own[f"nmi_{half}"]}
             rows.append(row | {"floor": best})
-        few = _spread(len(sites.labels), _SHOWN_SITES)
+        few = spread(len(sites.labels), _SHOWN_SITES)
         points = lay_out(states[few], config.seed).round(4).tolist()
         curves[name] = {"points": points, "labels": sites.labels[few].tolist()}
     return rows, curves
@@ -430,65 +421,37 @@ def _sites(subject: Subject) -> dict[str, Motifs]:
             f"no labelled GT / AG sites in {subject.data}: python data/fetch.py spliceator hg19, or "
             "bash scripts/data.sh genes"
         )
-    chosen = {name: _spread(len(sites.labels), subject.windows) for name, sites in sets.items()}
+    chosen = {name: spread(len(sites.labels), subject.windows) for name, sites in sets.items()}
     return {name: Motifs(sites.ids[chosen[name]], sites.labels[chosen[name]]) for name, sites in sets.items()}
 
 
-def _spread(count: int, most: int) -> np.ndarray:
-    return np.unique(np.linspace(0, count - 1, min(most, count)).astype(int))
-
-
 _GENOMES = ("genes/*.fa", "genes/genes.tsv", "chr19.fa.gz", "hg19.fa.gz", "hg38.fa.gz")
+_CONSERVATION = "notebook 00-conservation"
 RESULTS = {
-    "masked": Result(
-        masked,
-        ("genes/genes.tsv",),
-        "genes",
-        f"{_SPLICEBERT}, notebook 00-conservation",
-        also=("genes/*.fa", "genes/*.gtf"),
-    ),
+    "masked": Result(masked, ("genes/genes.tsv",), "genes", _CONSERVATION, also=("genes/*.fa", "genes/*.gtf")),
     "variants": Result(
-        variants,
-        ("variants/mfass.tsv.gz",),
-        "mfass mfass-peers vexseq",
-        f"{_SPLICEBERT}, 01-variant",
-        also=("variants/vexseq.tsv.gz", "variants/*.peers.tsv.gz"),
+        variants, (MFASS,), "mfass mfass-peers vexseq", "01-variant", also=(VEXSEQ, "variants/*.peers.tsv.gz")
     ),
     "wide_variants": Result(
-        wide_variants,
-        ("variants/mfass.tsv.gz",),
-        "mfass vexseq genes chr19",
-        f"{_SPLICEBERT}, 01-variant",
-        also=("variants/vexseq.tsv.gz", *_GENOMES),
+        wide_variants, (MFASS,), "mfass vexseq genes chr19", "01-variant", also=(VEXSEQ, *_GENOMES)
     ),
-    "effects": Result(
-        effects, ("variants/mfass.tsv.gz",), "mfass vexseq", "", also=("variants/vexseq.tsv.gz",), of_bases=True
-    ),
+    "effects": Result(effects, (MFASS,), "mfass vexseq", also=(VEXSEQ,), of_bases=True),
     "conservation": Result(
-        conservation,
-        ("conservation/mfass.phastcons.tsv.gz", "variants/mfass.tsv.gz"),
-        "conservation mfass",
-        f"{_SPLICEBERT}, notebook 00-conservation",
-        also=("conservation/chr16.tsv.gz",),
+        conservation, (PHASTCONS, MFASS), "conservation mfass", _CONSERVATION, also=("conservation/chr16.tsv.gz",)
     ),
-    "mutagenesis": Result(
-        mutagenesis,
-        ("conservation/mfass.phastcons.tsv.gz", "variants/mfass.tsv.gz"),
-        "conservation mfass",
-        f"{_SPLICEBERT}, figure only",
-    ),
+    "mutagenesis": Result(mutagenesis, (PHASTCONS, MFASS), "conservation mfass", "figure only"),
     "attention": Result(
         attention,
         ("attention/hg19.intronic_pair.1000_per_group.bedpe.gz",),
         "attention genes",
-        f"{_SPLICEBERT}, notebook 03-attention (SpliceBERT.1024nt, 1,000 nt)",
+        "notebook 03-attention (SpliceBERT.1024nt, 1,000 nt)",
         also=("attention/*.bedpe.gz", *_GENOMES),
     ),
     "branch_points": Result(
         branch_points,
         ("branchpoints/mercer_dataset.hg19.bed.gz",),
         "branchpoints genes",
-        f"{_SPLICEBERT}, figure only",
+        "figure only",
         also=("branchpoints/bpp_human.tsv.gz", *_GENOMES),
         sections=("evaluate", "finetune"),
     ),
@@ -496,7 +459,7 @@ RESULTS = {
         bases,
         (),
         "genes",
-        f"{_SPLICEBERT}, GTEx set, 900 nt, mean of five seeds",
+        "GTEx set, 900 nt, mean of five seeds",
         also=(HELD_OUT, HELD_OUT.replace(".fa", ".gtf")),
         of_bases=True,
     ),
@@ -504,7 +467,7 @@ RESULTS = {
         embeddings,
         (),
         "spliceator hg19",
-        f"{_SPLICEBERT}, notebook 02-embedding (layer 4)",
+        "notebook 02-embedding (layer 4)",
         also=tuple(file for files in MOTIF_SITES.values() for file in files),
         sections=("data", "evaluate"),
     ),

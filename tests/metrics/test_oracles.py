@@ -139,7 +139,8 @@ def test_differences_that_are_all_equal_have_an_interval_of_no_width_and_no_p(n)
     for value in (0.0, 0.3):
         found = s.corrected_ttest(np.full(n, value))
         assert found["p"] is None and found["low"] == found["high"] == found["diff"] == pytest.approx(value)
-    assert s.equivalence_test(np.full(n, 0.01), 0.01) == 1.0  # on the margin is not within it
+    found = [s.equivalence_test(np.full(n, value), 0.01) for value in (0.005, 0.01, 0.02)]
+    assert found == [0.0, 1.0, 1.0]  # on the margin is not within it
 
 
 @given(st.lists(st.one_of(st.floats(0, 1), st.sampled_from([0.0, 0.01, 0.01, 1.0])), max_size=8))
