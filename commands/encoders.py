@@ -15,17 +15,8 @@ from simcsp.core.config import Config
 from simcsp.core.device import build_accelerator
 from simcsp.labels.motifs import NMI_CLUSTERS, load_motifs, load_nmi_sites
 from simcsp.labels.splits import read_windows, selection_windows
+from simcsp.metrics import proxies
 from simcsp.metrics.offsets import measure_offsets
-from simcsp.metrics.proxies import (
-    LEIDEN_SEEDS,
-    VIEWS,
-    layer_floors,
-    measure_layers,
-    nmi_details,
-    of_floors,
-    sccs_by_task,
-    spread_of_vectors,
-)
 from simcsp.metrics.sccs import SCCS_CEILING, Similarity, cosine_pairs
 from simcsp.model.checkpoint import load_backbone
 from simcsp.model.embedding import Encoder
@@ -60,20 +51,20 @@ def show_sccs(source: Path, config: Config) -> None:
 
     def measure(encoder: Encoder) -> dict[str, dict[str, float]]:
         vectors = encoder.embed_probed(ids, config.finetune)
-        rows = sccs_by_task(vectors, chosen, settings, seed, start=measured[0] if measured else None)
+        rows = proxies.sccs_by_task(vectors, chosen, settings, seed, start=measured[0] if measured else None)
         measured.append(vectors)
         if flank is None:
-            rows["both"] |= spread_of_vectors(vectors, encoder.embed_twice(ids[:VIEWS], seed))
+            rows["both"] |= proxies.spread_of_vectors(vectors, encoder.embed_twice(ids[: proxies.VIEWS], seed))
         return rows
 
     def measure_floor(values: np.ndarray, likeness: Similarity) -> dict[str, dict[str, float]]:
         start = measured[0] if likeness is cosine_pairs else None
-        return sccs_by_task(values, chosen, settings, seed, likeness, start)
+        return proxies.sccs_by_task(values, chosen, settings, seed, likeness, start)
 
     by_name = measure_encoders(source, config, ("context",), measure)
     reference = next(iter(by_name))  # of a run the baseline, which comes first
     for width in sorted({settings.pwm_flank, flank or settings.pwm_flank}):
-        by_name |= of_floors(ids, dataclasses.replace(settings, pwm_flank=width), measure_floor)
+        by_name |= proxies.of_floors(ids, dataclasses.replace(settings, pwm_flank=width), measure_floor)
     rows = {
         name if task == "both" else f"{task} {name}": tasks[task]
         for task in ("both", "donor", "acceptor")
@@ -105,12 +96,12 @@ def show_nmi(source: Path, config: Config) -> None:
     used = ("motif_window",) if settings.nmi_sites == "motifs" else ("context",)
 
     def measure(states: np.ndarray, *_: Any) -> dict[str, float]:
-        return nmi_details(states, sites, config.seed)
+        return proxies.nmi_details(states, sites, config.seed)
 
     by_name = measure_encoders(
         source, config, used, lambda encoder: measure(encoder.embed_centre(sites.ids, settings.nmi_layer))
     )
-    by_name |= of_floors(sites.ids, settings, measure)
+    by_name |= proxies.of_floors(sites.ids, settings, measure)
     layer = "last layer" if settings.nmi_layer is None else f"layer {settings.nmi_layer}"
     print(f"NMI of {phrase}, windows of {sites.ids.shape[1]} nt, {layer}; mean of the GT half and the AG half")
     of_half = {f"{half} {name}": half_scores(scores, half) for half in ("gt", "ag") for name, scores in by_name.items()}
@@ -127,7 +118,7 @@ def show_nmi(source: Path, config: Config) -> None:
     print(
         "nmi, ami, ari: Leiden clusters (Traag et al. 2019) of the graph of 15 nearest neighbours with UMAP weights "
         "(McInnes et al. 2018), PCA 128, resolution 1\n"
-        f"nmi_sd: over {LEIDEN_SEEDS} other seeds of Leiden; nmi_bound: the maximum for so many clusters\n"
+        f"nmi_sd: over {proxies.LEIDEN_SEEDS} other seeds of Leiden; nmi_bound: the maximum for so many clusters\n"
         f"nmi_k{NMI_CLUSTERS}: k-means with that many clusters for every row; "
         "probe_auc: logistic regression, five parts, near-duplicates together"
     )
@@ -150,7 +141,7 @@ def show_layers(source: Path, config: Config) -> None:
     used = ("context",) if motifs is None else ("context", "motif_window")
     context, settings, seed = config.data.context, config.evaluate, config.seed
     by_name = measure_encoders(
-        source, config, used, lambda encoder: measure_layers(encoder, chosen, context, motifs, settings, seed)
+        source, config, used, lambda encoder: proxies.measure_layers(encoder, chosen, context, motifs, settings, seed)
     )
     alone = len(by_name) == 2  # and fresh weights
     rows = {
@@ -158,7 +149,7 @@ def show_layers(source: Path, config: Config) -> None:
         for name, table in by_name.items()
         for row, scores in table.items()
     }
-    rows |= layer_floors(chosen, context, motifs, settings, seed)
+    rows |= proxies.layer_floors(chosen, context, motifs, settings, seed)
     sites = "no motif sites" if motifs is None else f"NMI of {len(motifs.labels)} motif sites"
     print(f"{source}: {len(chosen.labels)} selection windows of {context} nt, {sites}")
     print(score_table(rows))

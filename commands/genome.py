@@ -68,12 +68,7 @@ def read_flags(words: list[str]) -> tuple[argparse.Namespace, list[str]]:
     add("--sites", choices=("motifs", "all"), default="motifs", help="GT and AG, or any position")
     add("--min_score", type=share, help=f"minimum score to write (default: {MIN_SCORE}; of spsc and sequences 0)")
     add("--region", action="append", default=[], metavar="CHROM[:START-END]", help="or a gene of --annotation")
-    add(
-        "--fasta_windows",
-        "--fasta-windows",
-        action="store_true",
-        help="plain sequences without coordinates",
-    )
+    add("--fasta_windows", "--fasta-windows", action="store_true", help="plain sequences without coordinates")
     add("--regions_file", type=Path, metavar="BED", help="regions, plain or gzipped")
     add("--fast", action="store_true", help=f"use models/{FAST.name}, where no SOURCE is given")
     add("--arm", help="of a run with several (default: baseline)")

@@ -16,16 +16,7 @@ from simcsp.core.errors import InputError
 from simcsp.core.run_layout import BASES, CONFIG, RELATE, begun_fits, finished_fits, fit_key
 from simcsp.labels.motifs import load_motifs
 from simcsp.labels.splits import load_windows, selection_windows
-from simcsp.metrics.proxy_correlation import (
-    SHOWN_PROXIES,
-    drop_weights,
-    find_checkpoints,
-    measure_proxies,
-    proxy_columns,
-    relate_table,
-    require_same_data,
-    share_splits,
-)
+from simcsp.metrics import proxy_correlation
 from simcsp.report.bases import write_bases_report
 from simcsp.report.proxy_correlation import write_relation
 from simcsp.report.write import write_report
@@ -40,27 +31,29 @@ def show_relate(runs: list[Path], words: list[str]) -> None:
     Each run's part is kept in RUN/relate, so that the same command goes on where it was stopped, and a run that is
     related alone and then beside others is fine-tuned once. The outcome is written to the first run's.
     """
-    checkpoints = find_checkpoints(runs)
+    checkpoints = proxy_correlation.find_checkpoints(runs)
     configs = {run: relate_config(run, words) for run in runs}
-    require_same_data(configs)
+    proxy_correlation.require_same_data(configs)
     for run in runs:
-        share_splits(run)
+        proxy_correlation.share_splits(run)
     stop, first = StopSignal(), configs[runs[0]]
     chosen, motifs = selection_windows(*load_windows(first.data, first.folder)), load_motifs(first.data)
     accelerator = build_accelerator(first.device, first.precision)
     proxies = []
     for checkpoint in tqdm(checkpoints, desc="proxies", unit="checkpoint", disable=not sys.stderr.isatty()):
         stop_if_asked(stop, f"in {checkpoint.run}/relate, what has been measured is kept")
-        scores = measure_proxies(checkpoint, chosen, motifs, configs[checkpoint.run], accelerator)
-        proxies.append(proxy_columns(scores, first.evaluate.nmi_layer))
-        shown = "  ".join(f"{label} {proxies[-1][proxy]:.4f}" for proxy, label in SHOWN_PROXIES.items())
+        scores = proxy_correlation.measure_proxies(checkpoint, chosen, motifs, configs[checkpoint.run], accelerator)
+        proxies.append(proxy_correlation.proxy_columns(scores, first.evaluate.nmi_layer))
+        shown = "  ".join(
+            f"{label} {proxies[-1][proxy]:.4f}" for proxy, label in proxy_correlation.SHOWN_PROXIES.items()
+        )
         tqdm.write(f"{checkpoint.run} {checkpoint.arm}  {shown}")
     for run in dict.fromkeys(checkpoint.run for checkpoint in checkpoints):
         arms = [f"{checkpoint.arm}={checkpoint.folder}" for checkpoint in checkpoints if checkpoint.run == run]
         config = dataclasses.replace(configs[run], finetune=dataclasses.replace(configs[run].finetune, arms=arms))
         run_folds(config, stop)
-        drop_weights(run)
-    print(write_relation(relate_table(checkpoints, proxies, configs), first, runs[0]), flush=True)
+        proxy_correlation.drop_weights(run)
+    print(write_relation(proxy_correlation.relate_table(checkpoints, proxies, configs), first, runs[0]), flush=True)
 
 
 def relate_config(run: Path, words: list[str]) -> Config:

@@ -20,16 +20,7 @@ from simcsp.core.run_folder import PREDICTION_COLUMNS
 from simcsp.core.run_layout import ENVIRONMENT, PREDICTIONS, SUMMARY, checkpoint_path, fit_key, is_finished
 from simcsp.labels.spliceator import Windows
 from simcsp.labels.splits import Splits, draw_parts
-from simcsp.metrics.benchmark import (
-    EnsembleKey,
-    Member,
-    Resemblance,
-    Scorer,
-    parts_of,
-    refit_annotation_floor,
-    refit_floor,
-    score_windows,
-)
+from simcsp.metrics import benchmark
 from simcsp.model.classifier import load_classifier, predict
 from simcsp.model.encoder import check_length
 
@@ -62,7 +53,7 @@ def recorded_predictions(folder: Path, names: np.ndarray) -> pd.DataFrame:
     return recorded
 
 
-def load_scorer(folder: Path, config: Config, accelerator: Accelerator) -> Scorer:
+def load_scorer(folder: Path, config: Config, accelerator: Accelerator) -> benchmark.Scorer:
     """P(site) of windows by one classifier checkpoint."""
     model = load_classifier(folder, config.model, config.finetune.dropout).to(accelerator.device)
     check_length(model.bert, config.data.context, "data.context")
@@ -78,18 +69,18 @@ def ask_members(
     windows: Windows,
     splits: Splits,
     sets: dict[str, Windows],
-    resemblance: Resemblance,
-) -> tuple[dict[EnsembleKey, list[Member]], list[str]]:
+    resemblance: benchmark.Resemblance,
+) -> tuple[dict[benchmark.EnsembleKey, list[benchmark.Member]], list[str]]:
     """What each finished fold says of its validation windows and of every species, floors first and refitted.
 
     Returns {(arm, site, seed): its folds} and a sentence for each floor that is no longer what the run recorded.
     """
     fits = sorted(((fit_key(folder), folder) for folder in folders), key=lambda item: item[0].arm not in FLOORS)
     counts = [len(splits.folds[fit.site][fit.fold]["val"]) for fit, _ in fits]
-    counts += [len(benchmark.of_site(fit.site)) for fit, _ in fits for benchmark in sets.values()]
+    counts += [len(species.of_site(fit.site)) for fit, _ in fits for species in sets.values()]
     arms = {fit.arm for fit, _ in fits}
-    of_annotation = {arm: refit_annotation_floor(arm, config) for arm in OF_ANNOTATION if arm in arms}
-    ensembles: dict[EnsembleKey, list[Member]] = {}
+    of_annotation = {arm: benchmark.refit_annotation_floor(arm, config) for arm in OF_ANNOTATION if arm in arms}
+    ensembles: dict[benchmark.EnsembleKey, list[benchmark.Member]] = {}
     changed: dict[str, float] = {}
     with tqdm(
         desc="benchmark", unit="window", total=sum(counts), unit_scale=True, disable=not sys.stderr.isatty()
@@ -100,7 +91,7 @@ def ask_members(
             check_windows(folder, windows, parts["test"])
             if arm in FLOORS:
                 recorded = recorded_predictions(folder, windows.names[parts["test"]])
-                scorer = of_annotation.get(arm) or refit_floor(
+                scorer = of_annotation.get(arm) or benchmark.refit_floor(
                     arm,
                     config.evaluate,
                     windows.take(parts["train"]),
@@ -113,11 +104,11 @@ def ask_members(
             else:
                 scorer = load_scorer(checkpoint_path(folder), config, accelerator)
             validation = windows.take(parts["val"])
-            member = Member(fit.fold, validation.labels, scorer(validation))
+            member = benchmark.Member(fit.fold, validation.labels, scorer(validation))
             bar.update(len(validation))
-            for name, benchmark in sets.items():
-                index = benchmark.of_site(fit.site)
-                member.species[name] = scorer(benchmark.take(index))
+            for name, species in sets.items():
+                index = species.of_site(fit.site)
+                member.species[name] = scorer(species.take(index))
                 similar = resemblance.of(name, parts["train"])
                 member.similar[name] = None if similar is None else similar[index]
                 bar.update(len(index))
@@ -138,7 +129,7 @@ def score_checkpoint(
     scorer, table = load_scorer(folder, config, accelerator), {}
     for name, windows in sets.items():
         probabilities = scorer(windows)
-        for part, index in parts_of(windows, "both").items():
-            scores = score_windows(windows.labels[index], probabilities[index], None, None)
+        for part, index in benchmark.parts_of(windows, "both").items():
+            scores = benchmark.score_windows(windows.labels[index], probabilities[index], None, None)
             table[f"{name} {part}"] = scores
     return table
