@@ -13,7 +13,7 @@ import json
 import math
 import re
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +93,8 @@ def _read_layers(
     faults: dict[str, str] = {}
     for name, values in files:
         faults |= {key: f"config {name}: {reason}" for key, reason in _value_faults(parser, values).items()}
-    return functools.reduce(merge, (_without(values, faults) for _, values in files)), faults
+    sound = (_in_sections(field for field in _fields(values) if field[0] not in faults) for _, values in files)
+    return functools.reduce(merge, sound), faults
 
 
 def _new_faults(config: Config, one_job: bool, faults: dict[str, str]) -> list[str]:
@@ -233,12 +234,8 @@ def _value_faults(parser: jsonargparse.ArgumentParser, values: dict[str, Any]) -
 
 def _type_faults(parser: jsonargparse.ArgumentParser, fields: list[tuple[str, Any]]) -> dict[str, str]:
     """{field: what is wrong with its value} of known fields. The parser names one fault alone, so halves are tried."""
-    values: dict[str, Any] = {}
-    for key, value in fields:
-        section, _, name = key.rpartition(".")
-        (values.setdefault(section, {}) if section else values)[name] = value
     try:
-        parser.parse_object(values, defaults=False)
+        parser.parse_object(_in_sections(fields), defaults=False)
         return {}
     except REFUSED as error:
         if len(fields) == 1:
@@ -271,13 +268,13 @@ def _fields(values: dict[str, Any]) -> Iterator[tuple[str, Any]]:
             yield str(name), value
 
 
-def _without(values: dict[str, Any], keys: dict[str, str]) -> dict[str, Any]:
-    kept: dict[str, Any] = {}
-    for key, value in _fields(values):
+def _in_sections(fields: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """The values of a file again, from its `_fields`."""
+    values: dict[str, Any] = {}
+    for key, value in fields:
         section, _, name = key.rpartition(".")
-        if key not in keys:
-            (kept.setdefault(section, {}) if section else kept)[name] = value
-    return kept
+        (values.setdefault(section, {}) if section else values)[name] = value
+    return values
 
 
 def _from_given(values: dict[str, Any]) -> Config:

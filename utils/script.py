@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 from simcsp.core.errors import InputError, Interrupted, Stopped, describe_os_error, started_together
 
@@ -37,36 +37,32 @@ def run_script(main: Callable[[], None], together: bool = False) -> None:
             )
         check_address_space()
         main()
-    except InputError as error:
-        message = " ".join(str(error).split())
+    except (InputError, FloatingPointError) as error:
         _let_the_first_speak()
-        sys.exit(_say(f"{sys.argv[0]}: error: {message}", 2))
-    except FloatingPointError as error:
-        _let_the_first_speak()
-        sys.exit(_say(f"{sys.argv[0]}: error: {error}", 1))
+        _end(f"error: {' '.join(str(error).split())}", 2 if isinstance(error, InputError) else 1)
     except BrokenPipeError:  # `... | head` has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the flush at exit must not fail as well
         sys.exit(141)
     except OSError as error:
         if error.errno is None:  # raised by hand: what it means is not known here
             raise
-        sys.exit(_say(f"{sys.argv[0]}: error: {describe_os_error(error)}", 2))
+        _end(f"error: {describe_os_error(error)}", 2)
     except MemoryError:
         remedy = "take smaller batches, models or files, or a machine with more"
-        sys.exit(_say(f"{sys.argv[0]}: error: the memory of this machine does not suffice: {remedy}", 2))
+        _end(f"error: the memory of this machine does not suffice: {remedy}", 2)
     except RuntimeError as error:
         if not _is_out_of_memory(error):
             raise
         _let_the_first_speak()
         reason = " ".join(str(error).split(". ")[0].split())
         remedy = "lower pretrain.mini_batch_size, finetune.batch_size or evaluate.batch_size, whichever is in use"
-        sys.exit(_say(f"{sys.argv[0]}: error: {reason}: {remedy}", 2))
+        _end(f"error: {reason}: {remedy}", 2)
     except (KeyboardInterrupt, Interrupted) as error:
         detail, number = str(error) or "stopped", getattr(error, "number", signal.SIGINT)
         if _is_another_first():  # all stop together, and it says where
             time.sleep(2)
             sys.exit(128 + number)
-        sys.exit(_say(f"{sys.argv[0]}: {detail}; rerun the same command to resume", 128 + number))
+        _end(f"{detail}; rerun the same command to resume", 128 + number)
     finally:
         signal.signal(signal.SIGTERM, before)
 
@@ -103,6 +99,6 @@ def _stop(number: int, frame: Any) -> None:
     raise Stopped(number)
 
 
-def _say(line: str, status: int) -> int:
-    print(line, file=sys.stderr, flush=True)
-    return status
+def _end(line: str, status: int) -> NoReturn:
+    print(f"{sys.argv[0]}: {line}", file=sys.stderr, flush=True)
+    sys.exit(status)
