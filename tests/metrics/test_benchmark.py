@@ -7,30 +7,21 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import FOLDS, LENGTH, NEGATIVE, POSITIVE, random_bases, refusal, run_here, tiny_config
+from conftest import FOLDS, LENGTH, NEGATIVE, POSITIVE, make_windows, random_bases, refusal, run_here, tiny_config
 from sklearn.metrics import f1_score
 
 import evaluate
 from commands import classifiers
 from simcsp.core.files import read_json, sha256_file, write_json
-from simcsp.labels.spliceator import Windows
 from simcsp.labels.splits import load_windows
 from simcsp.metrics.benchmark import Member, Resemblance, ensemble_of, missing_folds, score_ensembles, score_windows
 from simcsp.metrics.scores import best_threshold, calibration_error, classification_scores
 from simcsp.report.plots import plt, reliability_plot
 from simcsp.report.write import write_report
-from simcsp.text.alphabet import encode
 from utils.arguments import load_config
 
 TINY_SPECIES = ("Danio", "Human")
 PER_FILE = 20
-
-
-def windows_of(sequences, labels, sites="donor", groups="DANRE"):
-    n = len(sequences)
-    ids = np.stack([encode(sequence, "here") for sequence in sequences])
-    sites, groups = (np.full(n, value) if isinstance(value, str) else np.array(value) for value in (sites, groups))
-    return Windows(ids, np.array(labels), sites, np.array([f"w{i}" for i in range(n)]), groups)
 
 
 # -- calibration -------------------------------------------------------------------------------------------------------
@@ -56,9 +47,9 @@ def test_the_reliability_plot_has_a_line_an_arm_and_its_error_in_the_legend():
 def test_windows_that_share_80_bases_with_a_training_window_of_the_fold_are_found():
     rng = np.random.default_rng(0)
     first, second, new = (random_bases(rng, 120) for _ in range(3))
-    training = windows_of([first, second, random_bases(rng, 120)], [1, 0, 1], groups="HUMAN")
+    training = make_windows([first, second, random_bases(rng, 120)], [1, 0, 1])
     shorter = [new[:100], random_bases(rng, 20) + first[:80], random_bases(rng, 21) + second[:79]]
-    resemblance = Resemblance(training, {"Fly": windows_of(shorter, [1, 0, 1]), "Worm": windows_of([second], [1])})
+    resemblance = Resemblance(training, {"Fly": make_windows(shorter, [1, 0, 1]), "Worm": make_windows([second], [1])})
     assert resemblance.of("Fly", np.array([0, 1])).tolist() == [False, True, False]  # 79 shared bases are not enough
     assert resemblance.of("Fly", np.array([1, 2])).tolist() == [False, False, False]
     assert resemblance.of("Worm", np.array([1])).tolist() == [True]
@@ -67,8 +58,8 @@ def test_windows_that_share_80_bases_with_a_training_window_of_the_fold_are_foun
 
 def test_short_windows_cannot_be_compared():
     rng = np.random.default_rng(0)
-    training = windows_of([random_bases(rng, 120)], [1])
-    short = windows_of([random_bases(rng, 70)], [1])
+    training = make_windows([random_bases(rng, 120)], [1])
+    short = make_windows([random_bases(rng, 70)], [1])
     assert Resemblance(training, {"Fly": short}).of("Fly", np.array([0])) is None
 
 
@@ -94,7 +85,7 @@ def test_distinct_scores_leave_the_similar_windows_out():
 
 
 def test_the_ensemble_is_the_mean_and_its_threshold_comes_from_all_validation_windows():
-    benchmark = windows_of(["ACGT" * 30] * 4, [0, 1, 0, 1], sites=["donor", "donor", "acceptor", "acceptor"])
+    benchmark = make_windows(["ACGT" * 30] * 4, [0, 1, 0, 1], sites=["donor", "donor", "acceptor", "acceptor"])
     labels = np.array([0, 1, 1])
     members = [
         Member(

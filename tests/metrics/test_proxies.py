@@ -6,7 +6,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from conftest import motif_settings, refusal, tiny_config
+from conftest import make_windows, motif_settings, refusal, tiny_config
 
 import evaluate
 from simcsp.core.errors import InputError
@@ -18,7 +18,7 @@ from simcsp.metrics.proxies import measure_nmi, nmi_details, of_floors, sccs_by_
 from simcsp.metrics.sccs import sccs
 from simcsp.model.checkpoint import load_backbone, save_checkpoint
 from simcsp.model.embedding import Encoder
-from simcsp.text.alphabet import decode, encode
+from simcsp.text.alphabet import decode
 from utils.arguments import load_config
 
 
@@ -141,22 +141,16 @@ def test_the_table_of_sccs_reads_what_a_wide_probe_does_and_every_row_differs_fr
 # -- Spliceator's windows as motif sites -------------------------------------------------------------------------------
 
 
-def windows_of(*rows):
-    """Windows of (bases, site type, label)."""
-    texts, sites, labels = zip(*rows)
-    ids, names = np.stack([encode(text) for text in texts]), np.array([f"w{i}" for i in range(len(rows))])
-    return Windows(ids, np.array(labels), np.array(sites), names, names)
-
-
 def test_spliceator_windows_are_cut_with_their_motif_at_the_centre():
-    windows = windows_of(
-        ("AACCCGTAAC", "donor", 1),  # GT follows the boundary
-        ("AACAGCCAAC", "acceptor", 1),  # AG precedes it
-        ("AACCCGTAAA", "donor", 0),
-        ("AACAGCCAAA", "acceptor", 0),
-        ("AACCCGCAAC", "donor", 1),  # GC
-        ("AACCCCCAAC", "acceptor", 0),
-    )
+    rows = [
+        ("AACCCGTAAC", 1, "donor"),  # GT follows the boundary
+        ("AACAGCCAAC", 1, "acceptor"),  # AG precedes it
+        ("AACCCGTAAA", 0, "donor"),
+        ("AACAGCCAAA", 0, "acceptor"),
+        ("AACCCGCAAC", 1, "donor"),  # GC
+        ("AACCCCCAAC", 0, "acceptor"),
+    ]
+    windows = make_windows(*zip(*rows))
     sites = spliceator_sites(windows, 6)
     assert [decode(row) for row in sites.ids] == ["CCGTAA", "ACAGCC", "CCGTAA", "ACAGCC"]
     assert sites.labels.tolist() == ["GT(donor)", "AG(acceptor)", "GT(non-donor)", "AG(non-acceptor)"]

@@ -29,6 +29,12 @@ from simcsp.model.checkpoint import load_backbone
 from simcsp.text.alphabet import A, N, decode, encode
 
 
+@pytest.fixture
+def measured(tmp_path):
+    write_splicebert_data(tmp_path / "data")
+    return read_mfass(tmp_path / "data/variants/mfass.tsv.gz")
+
+
 def test_kl_of_two_distributions_by_hand():
     ref, alt = np.array([0.5, 0.25, 0.125, 0.125]), np.array([0.25, 0.25, 0.25, 0.25])
     expected = 0.25 * (math.log(0.5) + math.log(1) + math.log(2) + math.log(2))
@@ -104,9 +110,7 @@ def test_a_site_outside_its_sequence_has_no_part(start):
     assert kept["none"] == 0 and kept["both"] == pytest.approx(kept["donor"] + kept["acceptor"], abs=1e-12)
 
 
-def test_rows_count_and_rank_as_the_paper_does(tmp_path):
-    write_splicebert_data(tmp_path / "data")
-    measured = read_mfass(tmp_path / "data/variants/mfass.tsv.gz")
+def test_rows_count_and_rank_as_the_paper_does(measured):
     perfect = measured.positive.astype(float) + 0.01 * np.arange(len(measured)) / len(measured)
     rows = {row["metric"]: row for row in zero_shot_rows(measured, {"KL by distance": perfect}, seed=0)}
     n, positives = len(measured), int(measured.positive.sum())
@@ -128,7 +132,7 @@ def test_nearness_by_hand():
     assert six.in_dinucleotide.tolist() == [False, True, True, False, True, True]
 
 
-def test_a_probe_never_learns_from_the_exon_that_it_is_asked_about(tmp_path):
+def test_a_probe_never_learns_from_the_exon_that_it_is_asked_about():
     rng = np.random.default_rng(0)
     group = np.repeat(np.arange(60), 10)
     positive = (group % 2).astype(bool)
@@ -146,19 +150,15 @@ def test_a_probe_of_too_few_exons_is_refused(groups):
         probe(np.ones((len(groups), 2)), positive, np.array(groups))
 
 
-def test_the_floor_sees_the_place_and_the_substitution(tmp_path):
-    write_splicebert_data(tmp_path / "data")
-    measured = read_mfass(tmp_path / "data/variants/mfass.tsv.gz")
+def test_the_floor_sees_the_place_and_the_substitution(measured):
     features = place_features(measured)
     assert (features.sum(axis=1) == 3 + ((measured.offset >= 20) & (measured.offset < 32))).all()
     by_place = probe(features, measured.positive, measured.group)
     assert by_place[measured.positive].min() > by_place[~measured.positive].max()
 
 
-def test_label_changes_are_spliceais_delta_scores_of_each_variant_alone(tmp_path):
-    write_splicebert_data(tmp_path / "data")
-    variants = read_mfass(tmp_path / "data/variants/mfass.tsv.gz")
-    variants = variants.take(np.arange(0, len(variants), 7))
+def test_label_changes_are_spliceais_delta_scores_of_each_variant_alone(measured):
+    variants = measured.take(np.arange(0, len(measured), 7))
     torch.manual_seed(0)
     model = BaseClassifier(None, Shape(tile=20, channels=4, kernel=5, dilations=[1, 2])).eval()
     torch.nn.init.normal_(model.head.weight, std=2.0)
@@ -184,11 +184,9 @@ def test_label_changes_are_spliceais_delta_scores_of_each_variant_alone(tmp_path
     assert found[:, :4].max() > 0.01
 
 
-def test_rows_of_delta_scores_rank_by_the_largest(tmp_path):
-    write_splicebert_data(tmp_path / "data")
-    variants = read_mfass(tmp_path / "data/variants/mfass.tsv.gz")
-    changes = np.zeros((len(variants), 6))
-    changes[variants.positive, 2] = 1.0
-    rows = {row["metric"]: row["value"] for row in label_rows(variants, changes, 0)}
+def test_rows_of_delta_scores_rank_by_the_largest(measured):
+    changes = np.zeros((len(measured), 6))
+    changes[measured.positive, 2] = 1.0
+    rows = {row["metric"]: row["value"] for row in label_rows(measured, changes, 0)}
     assert rows["AP of delta score"] == rows["AP of a fit on the changes, folds by exon"] == 1
     assert "AP of delta score, without splice dinucleotides" not in rows  # all positives are in them

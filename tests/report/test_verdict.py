@@ -59,6 +59,12 @@ def changed(made, scores=None, predictions=None):
     return Comparison(made.runs, scores, made.predictions if predictions is None else predictions, made.names)
 
 
+def with_auc(made, auc, *arms):
+    """The study with another validation AUC of some arms."""
+    theirs = made.scores["arm"].isin(arms) & (made.scores["metric"] == "val/auc")
+    return changed(made, made.scores.assign(value=made.scores["value"].where(~theirs, auc)))
+
+
 def words(made, distances=None):
     """Outcome, headline, and the sentences below it as one text."""
     verdict = judge(made, find_contrasts(made), distances)
@@ -106,12 +112,8 @@ def test_the_primary_contrast_is_last_against_its_control_and_floors_are_not_adj
 def test_last_of_another_run_is_described_beside_the_primary_arm(tmp_path):
     made = study(tmp_path, {"baseline": 0.0, "last": 0.0, "control_last": 0.0, "y/last": 0.0})
     names = {("x", arm): arm for arm in ("baseline", "last", "control_last")} | {("y", "last"): "y/last"}
-    found = [
-        c
-        for c in find_contrasts(Comparison(made.runs, made.scores, made.predictions, names))
-        if c.reference == "y/last"
-    ]
-    assert [(c.arm, c.metric, c.p_holm, c.primary) for c in found] == [
+    contrasts = find_contrasts(Comparison(made.runs, made.scores, made.predictions, names))
+    assert [(c.arm, c.metric, c.p_holm, c.primary) for c in contrasts if c.reference == "y/last"] == [
         ("last", metric, None, False) for metric in ("test/f1", "test/auc")
     ]
 
@@ -164,9 +166,7 @@ def test_several_pretraining_seeds_are_the_unit_and_folds_stand_beside_them(tmp_
         assert (test.low, test.high) == pytest.approx((expected["low"], expected["high"]))
     assert primary.test.low == pytest.approx(min(seeds["low"], folds["low"]))
     assert primary.test.high == pytest.approx(max(seeds["high"], folds["high"]))
-    assert primary.test.p == pytest.approx(
-        max(seeds["p"], folds["p"])
-    )  # must hold for other seeds and for other windows
+    assert primary.test.p == pytest.approx(max(seeds["p"], folds["p"]))  # for other seeds and for other windows
     outcome, headline, below = words(made)
     assert "3 pre-training seeds" in below and "F1 over seeds alone" in below and "One pre-training seed" not in below
     assert outcome == "no difference" and folds["p"] < 0.05 < seeds["p"]  # three seeds are few
@@ -308,14 +308,10 @@ def test_the_distance_from_the_start_is_said(tmp_path):
 @pytest.mark.parametrize("arm", ["last", "control_last"])
 def test_an_arm_at_chance_makes_the_verdict_not_interpretable(tmp_path, arm):
     made = study(tmp_path, {"baseline": BASE, "control_last": BASE, "last": SPREAD})
-    mine = (made.scores["arm"] == arm) & (made.scores["metric"] == "val/auc")
-    outcome, headline, _ = words(changed(made, made.scores.assign(value=made.scores["value"].where(~mine, 0.51))))
+    outcome, headline, _ = words(with_auc(made, 0.51, arm))
     assert outcome == "not interpretable"
     assert headline == f"Not interpretable: {arm} did not learn (validation AUC 0.51, chance)"
-    other = (made.scores["arm"] == "baseline") & (made.scores["metric"] == "val/auc")
-    assert (
-        words(changed(made, made.scores.assign(value=made.scores["value"].where(~other, 0.51))))[0] == "no difference"
-    )
+    assert words(with_auc(made, 0.51, "baseline"))[0] == "no difference"
 
 
 def test_an_arm_that_calls_one_class_makes_the_verdict_not_interpretable(tmp_path):
@@ -414,6 +410,5 @@ def test_an_arm_that_equals_the_baseline_has_no_test_against_it(tmp_path):
 
 def test_both_arms_at_chance_are_both_named(tmp_path):
     made = study(tmp_path, {"control_last": BASE, "last": SPREAD})
-    at_chance = made.scores["metric"] == "val/auc"
-    headline = words(changed(made, made.scores.assign(value=made.scores["value"].where(~at_chance, 0.5))))[1]
+    headline = words(with_auc(made, 0.5, "control_last", "last"))[1]
     assert headline.count("did not learn (validation AUC 0.50, chance)") == 2 and "; control_last did" in headline

@@ -267,7 +267,6 @@ def test_what_cannot_be_measured_is_refused_in_a_line(call, start, data, tmp_pat
     weights = {k: v for k, v in load_file(headless / "model.safetensors").items() if not k.startswith("cls.")}
     save_file(weights, headless / "model.safetensors", {"format": "pt"})
     (headless / "checksums.json").unlink()
-    assert torch.is_tensor(next(iter(weights.values())))
     line = refusal(call, capsys, evaluate, "splicebert", headless, "--data", data, "--only", "masked", *WORDS)
     assert "masked-LM head" in line
     damaged = shutil.copytree(data, tmp_path / "damaged")
