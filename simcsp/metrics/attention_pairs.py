@@ -65,10 +65,8 @@ def read_pairs(path: Path, places: Placed, length: int, seed: int, most: int) ->
         rows = [rows[i] for i in np.sort(rng.choice(len(rows), most, replace=False))]
     controls = [_control(at, length, rng) for _, at, _, _ in rows]
     rows = [(*row, control) for row, control in zip(rows, controls) if control is not None]
-    if not rows:
-        return Pairs(np.zeros((0, length), np.uint8), *(np.zeros((0, 2)),) * 2, np.zeros(0), np.zeros((0, 2)))
-    ids, at, kinds, gene, controls = zip(*rows)
-    return Pairs(np.stack(ids), np.stack(at), np.array(kinds), np.array(gene), np.stack(controls))
+    columns = zip(*rows) if rows else [[]] * 5
+    return Pairs(*map(np.array, columns))
 
 
 @dataclass(frozen=True)

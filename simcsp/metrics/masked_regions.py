@@ -95,9 +95,8 @@ def region_windows(
     if not chosen:
         raise InputError(f"no transcript of the annotation is {length} nt long: nothing to mask")
     coding_genes = {one.gene for one in longest if one.name in coding_of}
-    rng, rows, lower, genes = np.random.default_rng(seed), [], [], []
+    rng, rows, regions, lower, genes = np.random.default_rng(seed), [], [], [], []
     spans = np.array([_span(one) for one in chosen], dtype=float)
-    regions: dict[str, list[tuple[int, np.ndarray]]] = {}
     for number in rng.choice(len(chosen), count, p=spans / spans.sum()).tolist():
         one = chosen[number]
         start = int(one.exons[0, 0] + rng.integers(spans[number] - length + 1))
@@ -106,8 +105,7 @@ def region_windows(
             continue
         noncoding = bool(coding_of) and one.gene not in coding_genes
         own = coding_of.get(one.name)
-        for name, here in transcript_regions(one.exons, own, one.strand, start, start + length, noncoding).items():
-            regions.setdefault(name, []).append((len(rows), here))
+        regions.append(transcript_regions(one.exons, own, one.strand, start, start + length, noncoding))
         soft = store.lower(store.by_name[one.chrom].offset + start, length).astype(bool)
         lower.append(soft if one.strand == "+" else soft[::-1])
         rows.append(ids)
@@ -130,13 +128,11 @@ def _longest_of_genes(transcripts: Iterable[Transcript], coding_of: dict[str, np
     return list(longest.values())
 
 
-def _masks(regions: dict[str, list[tuple[int, np.ndarray]]], repeat: np.ndarray) -> dict[str, np.ndarray]:
-    """{region: bool [n, length]} of {region: its (row, bool [length])}; some apart in repeats, bool [n, length]."""
-    masks = {"all": np.ones(repeat.shape, dtype=bool)}
-    for name, parts in regions.items():
-        masks[name] = np.zeros(repeat.shape, dtype=bool)
-        for row, here in parts:
-            masks[name][row] = here
+def _masks(regions: list[dict[str, np.ndarray]], repeat: np.ndarray) -> dict[str, np.ndarray]:
+    """{region: bool [n, length]} of {region: bool [length]} of each window; some apart in repeats, bool [n, length]."""
+    masks, nowhere = {"all": np.ones(repeat.shape, dtype=bool)}, np.zeros(repeat.shape[1], dtype=bool)
+    for name in dict.fromkeys(name for of_window in regions for name in of_window):
+        masks[name] = np.stack([of_window.get(name, nowhere) for of_window in regions])
     if repeat.any():
         for name in set(_OF_REPEATS) & set(masks):
             masks[f"{name}, repeats"], masks[f"{name}, outside repeats"] = masks[name] & repeat, masks[name] & ~repeat

@@ -20,13 +20,12 @@ Score = Callable[[np.ndarray], np.ndarray]
 """Logits [n] of windows uint8 [n, length]. Of an ensemble: the mean logit."""
 
 
-def substitution_drops(score: Score, windows: np.ndarray, places: np.ndarray | None = None) -> np.ndarray:
+def substitution_drops(score: Score, windows: np.ndarray, places: np.ndarray) -> np.ndarray:
     """float32 [n, places, 4]: the logit of each window less its logit with that place made A, C, G or T.
 
-    windows: uint8 [n, length]; places: indices into a window, None for all. Positive where the base that was there
+    windows: uint8 [n, length]; places: indices into a window. Positive where the base that was there
     supports the call; 0 at the base that was there. Each window costs 3 x places + 1 scores.
     """
-    places = np.arange(windows.shape[1]) if places is None else np.asarray(places)
     drops = np.zeros((len(windows), len(places), len(_IDS)), dtype=np.float32)
     for window, drop in zip(windows, drops):
         place, letter = np.nonzero(window[places, None] != _IDS)

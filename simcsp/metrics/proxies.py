@@ -78,21 +78,13 @@ def score_vectors(
     labels: np.ndarray,
     settings: EvaluateConfig,
     seed: int,
-    groups: np.ndarray | None = None,
+    groups: np.ndarray,
 ) -> dict[str, float]:
-    """sccs, pair_auc, mean_cosine, alignment, uniformity of an encoder's vectors [n, hidden] of windows, labels [n].
-
-    views: as of `spread_of_vectors`. groups: int [n], near-duplicates, where sccs_low and sccs_high (95 %, of few
-    resamples) are wanted as well.
-    """
-    if groups is None:
-        scores = sccs(vectors, labels, settings.sccs_pairs, seed)
-    else:
-        band = sccs_interval(
-            vectors, labels, settings.sccs_pairs, seed, groups=groups, resamples=BAND_RESAMPLES, null=False
-        )
-        scores = {"sccs": band["sccs"], "pair_auc": band["pair_auc"]}
-        scores |= {"sccs_low": band["low"], "sccs_high": band["high"]}
+    """sccs, pair_auc, sccs_low and sccs_high (95 %, of few resamples), mean_cosine, alignment, uniformity of vectors
+    [n, hidden] of windows, labels [n], groups int [n] (near-duplicates). views: as of `spread_of_vectors`."""
+    pairs = settings.sccs_pairs
+    band = sccs_interval(vectors, labels, pairs, seed, groups=groups, resamples=BAND_RESAMPLES, null=False)
+    scores = {"sccs": band["sccs"], "pair_auc": band["pair_auc"], "sccs_low": band["low"], "sccs_high": band["high"]}
     return scores | spread_of_vectors(vectors, views)
 
 

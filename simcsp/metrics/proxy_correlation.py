@@ -89,13 +89,11 @@ def find_checkpoints(runs: Sequence[Path]) -> list[Checkpoint]:
 
 
 def _steps(stage: Path, summary: dict[str, Any]) -> list[tuple[Path, int]]:
-    steps = {layout.checkpoint_path(stage, layout.START): 0} | {
-        folder: step for step, folder in layout.step_checkpoints(stage).items()
-    }
-    steps |= {
-        layout.checkpoint_path(stage, layout.best_of(proxy)): best["step"] for proxy, best in summary["best"].items()
-    }
-    steps |= {layout.checkpoint_path(stage, layout.LAST): summary["steps"]}
+    names = {layout.best_of(proxy): best["step"] for proxy, best in summary["best"].items()}
+    names |= {layout.LAST: summary["steps"]}
+    steps = {layout.checkpoint_path(stage, layout.START): 0}
+    steps |= {folder: step for step, folder in layout.step_checkpoints(stage).items()}
+    steps |= {layout.checkpoint_path(stage, name): step for name, step in names.items()}
     return sorted(((folder, step) for folder, step in steps.items() if folder.is_dir()), key=lambda pair: pair[1])
 
 

@@ -16,16 +16,11 @@ USELESS_AUC = 0.55  # of validation: below it a classifier is of no use, however
 CALIBRATION_BINS = 15  # as many as Guo et al. 2017 took
 
 
-def classification_scores(labels: np.ndarray, probabilities: np.ndarray, threshold: float = 0.5) -> dict[str, float]:
-    """F1, ROC AUC, average precision, accuracy and MCC of P(site) [n] against labels [n] in {0, 1}."""
-    at_threshold = threshold_scores(labels, probabilities, threshold)
-    return {
-        "f1": at_threshold["f1"],
-        "auc": float(roc_auc_score(labels, probabilities)),
-        "ap": float(average_precision_score(labels, probabilities)),
-        "accuracy": at_threshold["accuracy"],
-        "mcc": at_threshold["mcc"],
-    }
+def classification_scores(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
+    """F1, ROC AUC, average precision, accuracy and MCC of P(site) [n], at .5, against labels [n] in {0, 1}."""
+    at_half = threshold_scores(labels, probabilities, 0.5)
+    auc, ap = (float(score(labels, probabilities)) for score in (roc_auc_score, average_precision_score))
+    return {"f1": at_half.pop("f1"), "auc": auc, "ap": ap, **at_half}
 
 
 def threshold_scores(labels: np.ndarray, probabilities: np.ndarray, threshold: float) -> dict[str, float]:
@@ -162,28 +157,24 @@ def chance_auc(positives: float, negatives: float) -> float:
 def corrected_ttest(differences: np.ndarray, test_to_train: float = TEST_TO_TRAIN) -> dict[str, float | None]:
     """Corrected resampled t-test of paired differences over folds x seeds (Nadeau and Bengio 2003, section 4).
 
-    The variance of the mean is s^2 (1/n + test/train), since folds share training windows. Returns diff (the mean),
-    low and high (95 % interval) and p (two-sided); these are None where n < 2, or p where all differences are equal.
-    With test_to_train 0 it is the paired t-test, for differences that are independent.
+    The variance of the mean is s^2 (1/n + test/train), since folds share training windows. Returns, for differences
+    [n > 1], diff (the mean), low and high (95 % interval) and p (two-sided), which is None where all are equal. With
+    test_to_train 0 it is the paired t-test, for differences that are independent.
     """
     n, mean = len(differences), float(np.mean(differences))
-    if n < 2:
-        return {"diff": mean, "low": None, "high": None, "p": None}
     error = _error_of_mean(differences, test_to_train)
     half = float(t.ppf(0.975, n - 1)) * error
     p = float(2 * t.sf(abs(mean) / error, n - 1)) if error > ROUNDING else None
     return {"diff": mean, "low": mean - half, "high": mean + half, "p": p}
 
 
-def equivalence_test(differences: np.ndarray, margin: float, test_to_train: float = TEST_TO_TRAIN) -> float | None:
-    """p of two one-sided tests (Schuirmann 1987) that the true difference lies within +-margin; None where n < 2.
+def equivalence_test(differences: np.ndarray, margin: float, test_to_train: float = TEST_TO_TRAIN) -> float:
+    """p of two one-sided tests (Schuirmann 1987) that the true difference lies within +-margin.
 
     The larger of the two, each with the error of corrected_ttest: p < .05 just where the 90 % interval lies inside.
-    Where all differences are equal it is 0 inside the margin and 1 outside.
+    Where all differences [n > 1] are equal it is 0 inside the margin and 1 outside.
     """
     n, mean = len(differences), float(np.mean(differences))
-    if n < 2:
-        return None
     error = _error_of_mean(differences, test_to_train)
     if error <= ROUNDING:
         return 0.0 if abs(mean) < margin else 1.0
@@ -194,16 +185,14 @@ def _error_of_mean(differences: np.ndarray, test_to_train: float) -> float:
     return float(np.std(differences, ddof=1) * np.sqrt(1 / len(differences) + test_to_train))
 
 
-def smallest_difference(sd: float, n: int, test_to_train: float = TEST_TO_TRAIN, power: float = 0.8) -> float | None:
-    """The smallest true difference that corrected_ttest finds significant with this probability; None where n < 2.
+def smallest_difference(sd: float, n: int, test_to_train: float = TEST_TO_TRAIN, power: float = 0.8) -> float:
+    """The smallest true difference that corrected_ttest finds significant with this probability; n: two or more.
 
     sd: of the paired differences. Solves for the noncentrality d / (sd sqrt(1/n + test/train)) at which noncentral t
     with n - 1 degrees of freedom exceeds the two-sided critical value with probability `power` (Johnson and Welch
     1940; with test_to_train 0 it is the paired t-test of Cohen 1988, chapter 2). A finding of the wrong sign, which is
     next to impossible at such a power, does not count.
     """
-    if n < 2:
-        return None
     critical = float(t.ppf(0.975, n - 1))
 
     def lacking(shift: float) -> float:

@@ -51,7 +51,6 @@ def write_bases_report(config: Config, *more: Config, out: Path | None = None) -
     table = verdict.add_adjusted(verdict.compare(comparison.scores, verdict.smallest_effect(comparison)), contrasts, 0)
     table = table.assign(dataset=DATASET)[list(verdict.COLUMNS)]
     judged, caveats = verdict.judge(comparison, contrasts), find_bases_caveats(comparison)
-    out.mkdir(parents=True, exist_ok=True)
     tested = verdict.contrast_rows(contrasts)
     figures = draw(comparison, tested.dropna(subset="low"), title, out)
     text = to_markdown(title, table, contrasts, judged, caveats, figures)

@@ -35,8 +35,8 @@ class Comparison:
     """Finished folds of one or several runs.
 
     runs: {label: config}. scores: run, arm, FIT, metric, value, ratio (of test to training windows), val (their
-    number), hit_limit. predictions: run, arm, FIT, window, label, probability. names: {(run, arm there): arm in the
-    report}.
+    number; of windows also train), hit_limit. predictions: run, arm, FIT, window, label, probability. names: {(run, arm
+    there): arm in the report}.
     """
 
     runs: dict[str, Config]
@@ -109,7 +109,7 @@ def collect_folds(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     check_fits(folder, [path for path, _ in finished])
     for path, summary in finished:
         job, windows = {"arm": summary["arm"], **fit_values(summary)}, summary["windows"]
-        more = {"ratio": windows["test"] / windows["train"], "val": windows["val"]}
+        more = {"ratio": windows["test"] / windows["train"], "train": windows["train"], "val": windows["val"]}
         more["hit_limit"] = bool(summary.get("hit_limit"))
         rows += [{**job, "metric": key, "value": value, **more} for key, value in summary["metrics"].items()]
         predictions = path / layout.PREDICTIONS

@@ -62,14 +62,11 @@ def umap_of_arms(config: Config, sites: Motifs, accelerator: Accelerator) -> dic
         folders = {"before": start} if (start := next(iter(arm_checkpoints(config.folder, arm).values()), None)) else {}
         fits = [fit for fit in finished_fits(config.folder, arm) if holds_classifier(checkpoint_path(fit))]
         if fits:
-            folders["after"] = checkpoint_path(max(fits, key=_training_windows))
+            largest = max(fits, key=lambda fit: read_json(fit / SUMMARY, REMEDY)["windows"]["train"])
+            folders["after"] = checkpoint_path(largest)
         if folders:
             rows[arm] = {when: _points(folder, sites, config, accelerator) for when, folder in folders.items()}
     return rows
-
-
-def _training_windows(fit: Path) -> int:
-    return read_json(fit / SUMMARY, REMEDY)["windows"]["train"]
 
 
 def _points(folder: Path, sites: Motifs, config: Config, accelerator: Accelerator) -> np.ndarray:

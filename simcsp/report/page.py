@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 from markdown import Markdown
 
+from simcsp.core.arms import PROXIES
 from simcsp.core.files import read_json, write_text
 from simcsp.core.provenance import seal
 from simcsp.core.run_layout import OVERLAP, REPORT_CONTRASTS, REPORT_TABLE, REPORT_TEXT
@@ -209,18 +210,16 @@ def _proxy_tables(table: pd.DataFrame) -> str:
         values = pretraining.set_index(["arm", "metric"])["mean"]
         rows = [["arm or floor", "SCCS, selection windows", "NMI, motif sites"]]
         for arm in dict.fromkeys(pretraining["arm"]):
-            keys = [(arm, metric) for metric in ("val/sccs", "val/nmi")]
-            rows.append([code(arm), *(f"{values[key]:.3f}" if key in values else "" for key in keys)])
+            rows.append([code(arm), *(number(values.get((arm, f"val/{proxy}")), ".3f") for proxy in PROXIES)])
         parts += ["Before fine-tuning:", markdown_table(rows)]
     rows = [["arm", "site", "SCCS before", "SCCS after", "folds", "NMI before", "NMI after", "folds"]]
     tuned = table[table["metric"].isin(["before/sccs", "after/sccs", "before/nmi", "after/nmi"])]
     for (arm, site), of_arm in tuned.groupby(["arm", "site"], sort=False):
         values = of_arm.set_index("metric")
         cells = []
-        for proxy in ("sccs", "nmi"):
-            for metric in (f"before/{proxy}", f"after/{proxy}"):
-                cells.append(f"{values.loc[metric, 'mean']:.3f}" if metric in values.index else "")
-            cells.append(str(values.loc[metric, "n"]) if metric in values.index else "")  # of the value after
+        for proxy in PROXIES:
+            cells += [number(values["mean"].get(f"{when}/{proxy}"), ".3f") for when in ("before", "after")]
+            cells.append(number(values["n"].get(f"after/{proxy}"), "d"))
         rows.append([code(arm), site, *cells])
     if len(rows) > 1:
         parts += [

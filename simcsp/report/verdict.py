@@ -170,16 +170,11 @@ def paired_tests(
 def difference_test(differences: np.ndarray, ratio: float, margin: float) -> PairedTest:
     """The test of paired differences [n]. ratio: of test to training windows, 0 for independent differences."""
     n = len(differences)
-    if n == 0:
-        return PairedTest(0)
-    sd = float(np.std(differences, ddof=1)) if n > 1 else None
-    return PairedTest(
-        n,
-        sd,
-        **corrected_ttest(differences, ratio),
-        smallest=None if sd is None else smallest_difference(sd, n, ratio),
-        equivalent=equivalence_test(differences, margin, ratio),
-    )
+    if n < 2:
+        return PairedTest(n, diff=float(differences[0]) if n else None)
+    sd = float(np.std(differences, ddof=1))
+    smallest, equivalent = smallest_difference(sd, n, ratio), equivalence_test(differences, margin, ratio)
+    return PairedTest(n, sd, **corrected_ttest(differences, ratio), smallest=smallest, equivalent=equivalent)
 
 
 def find_contrasts(comparison: Comparison, described: Sequence[tuple[str, str]] = ()) -> list[Contrast]:
@@ -329,10 +324,7 @@ def judge(
     above_floors = above_best_floor(comparison, first)
     details = [_numbers(primary), _meaning(outcome, primary, contrasts)]
     details += [_proxy_disagreement(comparison, contrasts, first), _tuned(comparison, first)]
-    details += [_null(comparison, primary), _power(primary)]
-    if first.tests.seeds is None:
-        details.append("One pre-training seed: the interval does not include the variation of pre-training.")
-    details += moved
+    details += [_null(comparison, primary), _power(primary), _seeds(first), *moved]
     supported = outcome == "higher" and above_floors is not None and above_floors.difference > 0
     headline = _headline(outcome, primary, above_floors)
     return Verdict(outcome, headline, [line for line in details if line], primary, supported)
@@ -513,6 +505,12 @@ def _power(primary: list[Contrast]) -> str:
     tests = {ENDPOINTS[one.metric]: one.test for one in primary if one.test.smallest is not None}
     effects = ", ".join(f"{test.smallest:.4f} {name}" for name, test in tests.items())
     return f"Minimum detectable effect at 80 % power: {effects}."
+
+
+def _seeds(first: Contrast) -> str:
+    if first.tests.seeds is not None:
+        return ""
+    return "One pre-training seed: the interval does not include the variation of pre-training."
 
 
 def _travelled(distances: Mapping[str, list[Distance]]) -> list[str]:

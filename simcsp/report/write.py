@@ -57,7 +57,6 @@ def write_report(
     table = pd.concat(tables, ignore_index=True)
     table = verdict.add_adjusted(table, contrasts, main_size(comparison.scores))[list(verdict.COLUMNS)]
     title = " + ".join(runs)
-    out.mkdir(parents=True, exist_ok=True)
     judged = verdict.judge(comparison, contrasts, measure_distances(comparison, out / "distances.json"))
     caveats = find_caveats(comparison, table)
     tested = verdict.contrast_rows(contrasts)
@@ -217,14 +216,8 @@ def draw_predictions(
 
 def label_counts(comparison: Comparison) -> pd.Series:
     """The training windows of each row of the scores: as drawn, else all of a fold's."""
-    whole = {}
-    for config in comparison.runs.values():
-        whole |= {
-            (summary["site"], summary["fold"]): summary["windows"]["train"]
-            for _, summary in collect.fold_summaries(config.folder)
-            if not summary.get("train_windows")
-        }
-    mean = round(sum(whole.values()) / len(whole)) if whole else 0
+    whole = rows_where(comparison.scores, train_windows=0).drop_duplicates(["site", "fold"])["train"]
+    mean = round(whole.mean()) if len(whole) else 0
     return comparison.scores["train_windows"].where(comparison.scores["train_windows"] > 0, mean)
 
 

@@ -39,7 +39,7 @@ def test_of_a_weight_matrix_drops_are_differences_of_its_weights(matrix):
 def test_a_base_that_all_windows_have_has_no_drop_and_an_n_has_no_letter(matrix):
     windows = np.full((4, LENGTH), A, dtype=np.uint8)
     windows[:, 5] = N
-    drops = substitution_drops(score_by(matrix), windows)
+    drops = substitution_drops(score_by(matrix), windows, np.arange(LENGTH))
     means, heights = mean_drops(windows, drops), logo_heights(windows, drops)
     assert np.isnan(means[0, 0]) and np.isfinite(means[0, 1:]).all() and not drops[:, 0, 0].any()
     assert (heights[5] == 0).all() and heights[0, 0] != 0

@@ -6,19 +6,19 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from conftest import make_windows, motif_settings, refusal, tiny_config
+from conftest import make_windows, motif_settings, random_bases, refusal, tiny_config
 
 import evaluate
 from simcsp.core.errors import InputError
 from simcsp.labels.motifs import Motifs, load_nmi_sites, spliceator_sites
-from simcsp.labels.spliceator import Windows
 from simcsp.labels.splits import load_windows, selection_windows
 from simcsp.metrics.clustering import kmeans, nmi
-from simcsp.metrics.proxies import measure_nmi, nmi_details, of_floors, sccs_by_task, score_vectors
+from simcsp.metrics.proxies import measure_nmi, nmi_details, sccs_by_task, score_vectors
 from simcsp.metrics.sccs import sccs
 from simcsp.model.checkpoint import load_backbone, save_checkpoint
 from simcsp.model.embedding import Encoder
 from simcsp.text.alphabet import decode
+from simcsp.text.kmers import near_duplicate_groups
 from utils.arguments import load_config
 
 
@@ -66,7 +66,8 @@ def test_sccs_of_both_sites_is_that_of_training_and_each_site_type_its_own(tiny,
 
     def logged(windows):
         ids = windows.crop(config.data.context)
-        return score_vectors(encoder.embed(ids), encoder.embed_twice(ids, seed), windows.labels, settings, seed)
+        views, groups = encoder.embed_twice(ids, seed), near_duplicate_groups(windows.ids)
+        return score_vectors(encoder.embed(ids), views, windows.labels, settings, seed, groups)
 
     vectors = encoder.embed(chosen.crop(config.data.context))
     rows = sccs_by_task(vectors, chosen, settings, seed)
@@ -83,24 +84,12 @@ def test_sccs_of_both_sites_is_that_of_training_and_each_site_type_its_own(tiny,
     assert all(row["low"] < row["sccs"] < row["high"] and row["null_low"] < row["null_high"] for row in rows.values())
 
 
-def floors_by_task(chosen, config):
-    return of_floors(
-        chosen.crop(config.data.context),
-        config.evaluate,
-        lambda values, similarity: sccs_by_task(values, chosen, config.evaluate, config.seed, similarity),
-    )
-
-
 def test_a_site_type_with_too_few_windows_to_pair_is_refused(tiny):
-    _, config, _, _ = tiny
-    windows, _ = load_windows(config.data, config.folder)
-    two = windows.take(np.array([0, 100, 200, 201, 300, 301]))  # of donors, one site and one other
-    two = two.take(np.argsort(two.sites))
-    few = Windows(
-        two.ids, np.array([1, 1, 0, 0, 1, 0]), np.array(["acceptor"] * 4 + ["donor"] * 2), two.names, two.groups
-    )
+    config, rng = tiny[1], np.random.default_rng(0)
+    texts = [random_bases(rng, 100) for _ in range(6)]
+    few = make_windows(texts, [1, 1, 0, 0, 1, 0], ["acceptor"] * 4 + ["donor"] * 2)  # of donors, one site and one other
     with pytest.raises(InputError, match="SCCS of donor: .*raise data.selection_share"):
-        floors_by_task(few, config)
+        sccs_by_task(np.eye(6), few, config.evaluate, config.seed)
 
 
 def test_the_table_of_sccs_has_every_task_with_its_error(tiny, call, capsys):

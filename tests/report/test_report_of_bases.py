@@ -11,7 +11,8 @@ from conftest import refusal, write_fasta
 from made_runs import make_run
 
 import evaluate
-from simcsp.core.files import write_json
+from simcsp.core.files import write_json, write_text
+from simcsp.core.run_layout import FitKey, stage_name
 from simcsp.metrics.scores import corrected_ttest
 from simcsp.report.bases import HOW_TO_READ
 
@@ -35,27 +36,25 @@ def run_of_bases(tmp_path, name, seeds=SEEDS, lr=1e-3):
         for seed in seeds if of_pretraining else [None]:
             rng = np.random.default_rng([len(arm), seed or 0])
             for fold in range(FOLDS):
-                path = folder / "finetune" / arm / "bases"
-                path = path / ("seed0" if seed is None else f"pretrain{seed}/seed0") / f"fold{fold:02d}"
-                path.mkdir(parents=True)
                 level = {"cnn": 0.3, "baseline": 0.25, "last": 0.1, "control_last": 0.2}[arm] + 0.1 * fold
                 metrics = {f"test/{key}": level + rng.normal(scale=0.01) for key in KEYS} | {"val/ap": 0.2}
                 found[arm, seed, fold] = metrics["test/ap_donor"]
                 job = {"arm": arm, "site": "bases", "seed": 0, "fold": fold, "metrics": metrics}
-                write_json(path / "summary.json", job | ({} if seed is None else {"pretrain_seed": seed}))
-                write_json(path / "env.json", {"inputs": {"genome": "x"}})
-                values = {"name": name, "bases": bases, "data": {"cache": str(tmp_path / "cache")}}
-                (path / "config.yaml").write_text(
-                    yaml.safe_dump(values | {"finetune": {"task": "bases", "arms": [arm]}})
-                )
+                job |= {} if seed is None else {"pretrain_seed": seed}
+                config = {"name": name, "bases": bases, "data": {"cache": str(tmp_path / "cache")}}
+                config["finetune"] = {"task": "bases", "arms": [arm]}
+                write_finished(FitKey(arm, "bases", 0, fold, seed).folder(folder), job, {"genome": "x"}, config)
     for stage in ("pretrain", "control"):
         for seed in seeds:
-            path = folder / stage / f"seed{seed}"
-            path.mkdir(parents=True)
-            write_json(path / "summary.json", {"objective": "supcon"})
-            write_json(path / "env.json", {"inputs": {}})
-            (path / "config.yaml").write_text(yaml.safe_dump({"seed": seed, "pretrain": {"steps": 8, "lr": lr}}))
+            config = {"seed": seed, "pretrain": {"steps": 8, "lr": lr}}
+            write_finished(folder / stage_name(stage, seed), {"objective": "supcon"}, {}, config)
     return folder, found
+
+
+def write_finished(path, summary, inputs, config):
+    write_json(path / "summary.json", summary)
+    write_json(path / "env.json", {"inputs": inputs})
+    write_text(path / "config.yaml", yaml.safe_dump(config))
 
 
 def test_the_verdict_is_of_the_primary_contrast_over_seeds_and_over_folds(run, call, capsys, figures):
