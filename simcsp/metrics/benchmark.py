@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from simcsp.core.config import Config, EvaluateConfig
+from simcsp.core.config import Config
 from simcsp.labels.floors import Labelled, annotated_sites, fit_annotation_floor, fit_floor
 from simcsp.labels.spliceator import Windows
 from simcsp.metrics.scores import (
@@ -43,10 +43,11 @@ Curve = tuple[np.ndarray, np.ndarray]
 """Labels [n] and P(site) [n], for a reliability plot."""
 
 
-def refit_floor(arm: str, settings: EvaluateConfig, train: Windows, val: Windows, context: int, seed: int) -> Scorer:
+def refit_floor(arm: str, config: Config, train: Windows, val: Windows, seed: int) -> Scorer:
     """A floor fitted on the training windows of a fold as finetune.py fits it. seed: of that fit (`fit_seed`)."""
+    context = config.data.context
     to_fit, to_stop = (Labelled(part.crop(context), part.labels, part.sites) for part in (train, val))
-    predict, _ = fit_floor(arm, settings, to_fit, to_stop, seed)
+    predict, _ = fit_floor(arm, config.evaluate, to_fit, to_stop, seed)
     return lambda windows: predict(windows.crop(context))
 
 

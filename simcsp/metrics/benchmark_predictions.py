@@ -89,23 +89,17 @@ def ask_members(
             arm = fit.model
             parts = parts_used(folder, splits.folds[fit.site][fit.fold], windows, config)
             check_windows(folder, windows, parts["test"])
+            train, val, test = (windows.take(parts[part]) for part in ("train", "val", "test"))
             if arm in FLOORS:
-                recorded = recorded_predictions(folder, windows.names[parts["test"]])
-                scorer = of_annotation.get(arm) or benchmark.refit_floor(
-                    arm,
-                    config.evaluate,
-                    windows.take(parts["train"]),
-                    windows.take(parts["val"]),
-                    config.data.context,
-                    fit_seed(fit.seed, fit.fold),
-                )
-                again = scorer(windows.take(parts["test"]))
+                recorded = recorded_predictions(folder, test.names)
+                seed = fit_seed(fit.seed, fit.fold)
+                scorer = of_annotation.get(arm) or benchmark.refit_floor(arm, config, train, val, seed)
+                again = scorer(test)
                 changed[arm] = max(changed.get(arm, 0.0), float(np.abs(again - recorded["probability"]).max()))
             else:
                 scorer = load_scorer(checkpoint_path(folder), config, accelerator)
-            validation = windows.take(parts["val"])
-            member = benchmark.Member(fit.fold, validation.labels, scorer(validation))
-            bar.update(len(validation))
+            member = benchmark.Member(fit.fold, val.labels, scorer(val))
+            bar.update(len(val))
             for name, species in sets.items():
                 index = species.of_site(fit.site)
                 member.species[name] = scorer(species.take(index))
