@@ -89,13 +89,10 @@ def _data_rows(large: bool, paths: Paths) -> list[tuple[str, str]]:
 def _training_rows(large: bool, machine: Machine, annotated: bool) -> list[tuple[str, str]]:
     steps, batch = (2000, 256) if machine.gpu else (400, 64)
     lr = 1e-4 if large or not annotated else 2e-3
-    floors = "annotation, annotation_linear, " if annotated else ""
+    objective, floors = ("supcon", "annotation, annotation_linear, ") if annotated else ("simcse", "")
     return [
         ("pretrain:", ""),
-        (
-            f"  objective: {'supcon' if annotated else 'simcse'}",
-            "supcon: contrast of sites and decoys; simcse: of views of a window",
-        ),
+        (f"  objective: {objective}", "supcon: contrast of sites and decoys; simcse: of views of a window"),
         ("  control: true", "masked-LM on the same windows, the comparison of contrast"),
         (f"  steps: {steps}", ""),
         (f"  batch_size: {batch}", "windows a step; for a GPU 256, for a CPU 64"),

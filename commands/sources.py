@@ -30,11 +30,8 @@ def config_of(source: Path, words: list[str]) -> Config:
     if not given:
         path = next(stage_configs(run))
         # a fold's config leaves out the stages before it, which need a text by default
-        words = [
-            str(path),
-            *(["--pretrain.steps", "0"] if "\npretrain:" not in path.read_text(encoding="utf-8") else []),
-            *words,
-        ]
+        untrained = [] if "\npretrain:" in path.read_text(encoding="utf-8") else ["--pretrain.steps", "0"]
+        words = [str(path), *untrained, *words]
     config = load_config(words)
     return config if run is None else dataclasses.replace(config, runs=str(run.parent), name=run.name)
 
@@ -52,10 +49,8 @@ def enclosing_run(source: Path) -> Path | None:
 
 def stage_configs(run: Path) -> Iterator[Path]:
     """Resolved configs of the stages of a run folder, fine-tuning first: it holds every section but pre-training's."""
-    yield from (fit / layout.CONFIG for fit in layout.begun_fits(run))
-    yield from (
-        stage / layout.CONFIG for stage in sorted(layout.begun_stages(run), key=lambda stage: stage == run / layout.MLM)
-    )
+    stages = sorted(layout.begun_stages(run), key=lambda stage: stage == run / layout.MLM)
+    yield from (folder / layout.CONFIG for folder in (*layout.begun_fits(run), *stages))
 
 
 def encoders(source: Path) -> dict[str, Path]:

@@ -180,10 +180,8 @@ def score_ensembles(
                         f1.setdefault((name, part), []).append(scores["f1"])
                         continue
                     task = site if part == site else f"{site}/{part}"
-                    table[f"{name} {task} {arm} seed {seed} (mean of {len(members)})"] = {
-                        **scores,
-                        "f1_folds": float(np.mean(f1[name, part])),
-                    }
+                    what = f"{name} {task} {arm} seed {seed} (mean of {len(members)})"
+                    table[what] = scores | {"f1_folds": float(np.mean(f1[name, part]))}
                     panel = curves[name].setdefault(part if part == site else f"{part}, fitted on {site}", {})
                     before = panel.get(arm, (labels[:0], probabilities[:0]))
                     panel[arm] = (np.append(before[0], labels), np.append(before[1], probabilities))
@@ -202,11 +200,9 @@ def resemblance_remarks(resemblance: Resemblance, train: np.ndarray, sets: dict[
             f"{name}: {similar.sum():,} of {len(windows):,} windows share {KMER} bases in a row with a training window"
         )
         if similar.any():
-            shares = (
-                f"{similar[windows.strata == stratum].mean():.1%} of {stratum}"
-                for stratum in dict.fromkeys(windows.strata)
-            )
-            remark += f" ({', '.join(shares)}); *_distinct leaves them out"
+            strata = dict.fromkeys(windows.strata)
+            shares = ", ".join(f"{similar[windows.strata == one].mean():.1%} of {one}" for one in strata)
+            remark += f" ({shares}); *_distinct leaves them out"
         remarks.append(remark)
     return remarks
 

@@ -112,19 +112,17 @@ def sccs_by_task(
     pair.
     """
     groups = near_duplicate_groups(chosen.ids)
-    pairs = settings.sccs_pairs
+    pairs, resamples = settings.sccs_pairs, settings.bootstrap
     rows = {}
     for task in (*SITES, "both"):
         of_task = chosen.of_site(task)
         labels, alike = chosen.labels[of_task], groups[of_task]
         try:
-            rows[task] = sccs_interval(vectors[of_task], labels, pairs, seed, similarity, alike, settings.bootstrap)
+            rows[task] = sccs_interval(vectors[of_task], labels, pairs, seed, similarity, alike, resamples)
         except ValueError as error:
             raise InputError(f"SCCS of {task}: {error}; raise data.selection_share") from None
         if start is not None:
-            rows[task] |= sccs_difference(
-                start[of_task], vectors[of_task], labels, pairs, seed, alike, settings.bootstrap
-            )
+            rows[task] |= sccs_difference(start[of_task], vectors[of_task], labels, pairs, seed, alike, resamples)
     return rows
 
 

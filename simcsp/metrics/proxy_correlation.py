@@ -167,10 +167,8 @@ def measure_proxies(
         check_length(model, config.data.motif_window, "data.motif_window")
     model.to(accelerator.device)
     encoder = Encoder(model.bert, pooling, config.evaluate.batch_size, accelerator.autocast)
-    scores = {
-        "pooling": pooling,
-        "layers": measure_layers(encoder, chosen, config.data.context, motifs, config.evaluate, config.seed),
-    }
+    layers = measure_layers(encoder, chosen, config.data.context, motifs, config.evaluate, config.seed)
+    scores = {"pooling": pooling, "layers": layers}
     write_json(path, {"inputs": inputs, "scores": scores})
     return scores
 

@@ -24,12 +24,8 @@ _MODELS = (BASELINE, *OF_PRETRAINING, *OF_CONTROL)
 def find_caveats(comparison: Comparison, table: pd.DataFrame) -> list[str]:
     """Sentences, the gravest first. table: the rows of summary.csv."""
     caveats = [SYNTHETIC] if any(is_synthetic(config.folder) for config in comparison.runs.values()) else []
-    caveats += [
-        *unbeaten_floors(comparison, ENDPOINT),
-        *unbeaten_proxies(table),
-        *missing_folds(comparison),
-        *epoch_limits(comparison),
-    ]
+    caveats += unbeaten_floors(comparison, ENDPOINT) + unbeaten_proxies(table)
+    caveats += missing_folds(comparison) + epoch_limits(comparison)
     for run, config in comparison.runs.items():
         where = f"{plain(run)}: " if len(comparison.runs) > 1 else ""
         fits = [path for path, _ in fold_summaries(config.folder)]

@@ -87,15 +87,8 @@ def fold_summaries(folder: Path, task: str = "windows") -> Iterator[tuple[Path, 
 
 def fit_values(summary: dict[str, Any]) -> dict[str, Any]:
     """The FIT columns of a fold's summary; those that older folds lack have the values of a plain fit."""
-    pretrain_seed = summary.get("pretrain_seed")
-    return {
-        "site": summary["site"],
-        "pretrain_seed": -1 if pretrain_seed is None else pretrain_seed,
-        "train_windows": summary.get("train_windows") or 0,
-        "draw": summary.get("draw") or 0,
-        "seed": summary["seed"],
-        "fold": summary["fold"],
-    }
+    plain = {"pretrain_seed": -1, "train_windows": 0, "draw": 0}
+    return {key: plain[key] if summary.get(key) is None else summary[key] for key in FIT}
 
 
 def collect_folds(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -26,21 +26,17 @@ def write_relation(table: pd.DataFrame, config: Config, run: Path) -> str:
     correlations = correlate(table, config.seed)
     write_text(out / RELATE_TABLE, table.to_csv(index=False, float_format="%.6g"))
     write_text(out / CORRELATIONS, correlations.to_csv(index=False, float_format="%.6g"))
-    suffix = " (synthetic data)" if is_synthetic(run) else ""
+    suffix, made_up = (" (synthetic data)", [SYNTHETIC]) if is_synthetic(run) else ("", [])
     measured = {proxy: label for proxy, label in SHOWN_PROXIES.items() if table[proxy].notna().any()}
     figure = proxy_scatter(table, measured, OUTCOMES, f"Scores after fine-tuning against proxies before it{suffix}")
     save_figure(figure, out / "relate.png")
     verdict = plain_sentence(correlations)
-    parts = [
-        f"# {plain(run.name)}: do the proxies predict F1 and AUC?",
-        *([f"> {SYNTHETIC}"] if suffix else []),
-        f"**{verdict}**",
-    ]
-    parts += [spread_sentence(table), _caveat(table["unit"].nunique())]
+    parts = [f"# {plain(run.name)}: do the proxies predict F1 and AUC?", *(f"> {line}" for line in made_up)]
+    parts += [f"**{verdict}**", spread_sentence(table), _caveat(table["unit"].nunique())]
     parts += ["## Rank correlations", _correlation_table(correlations), _how(config)]
     parts += ["![F1 and AUC against each proxy](relate.png)", "## Checkpoints", _checkpoint_table(table)]
     write_text(out / "relate.md", "\n\n".join(parts) + "\n")
-    lines = [verdict, spread_sentence(table), *([SYNTHETIC] if suffix else [])]
+    lines = [verdict, spread_sentence(table), *made_up]
     return "\n".join([*lines, f"relate: {out}/relate.md, relate.csv, correlations.csv, relate.png"])
 
 
@@ -61,10 +57,8 @@ def plain_sentence(correlations: pd.DataFrame) -> str:
             verb = "correlates with" if row["spearman"] > 0 else "is anticorrelated with"
         said.append(f"{name} {verb} {outcome} (Spearman {_interval(row, 'spearman')})")
     kind = "exploratory: fewer than three runs" if runs < FEWEST_RUNS else "intervals over runs"
-    return (
-        f"Over {_count(checkpoints, 'checkpoint')} of {_count(runs, 'run')}, before fine-tuning "
-        f"{', '.join(said)}; {kind}."
-    )
+    counts = f"{_count(checkpoints, 'checkpoint')} of {_count(runs, 'run')}"
+    return f"Over {counts}, before fine-tuning {', '.join(said)}; {kind}."
 
 
 def spread_sentence(table: pd.DataFrame) -> str:

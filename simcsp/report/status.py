@@ -71,11 +71,8 @@ def status_of(run: Path) -> Status:
     waiting = len(fits) - len(done)
     if trials := layout.trial_folders(run):
         best = run / layout.BEST_SETTINGS
-        said = (
-            "search",
-            f"{len(trials)} trials",
-            best.read_text(encoding="utf-8").splitlines()[0].lstrip("# ") if best.is_file() else _NO_SIGN,
-        )
+        sign = best.read_text(encoding="utf-8").splitlines()[0].lstrip("# ") if best.is_file() else _NO_SIGN
+        said = ("search", f"{len(trials)} trials", sign)
     elif unfinished or not fits:
         stage = unfinished[0] if unfinished else begun[-1]
         said = (str(stage.relative_to(run)), *_pretraining(stage))
