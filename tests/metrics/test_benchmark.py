@@ -87,14 +87,9 @@ def test_distinct_scores_leave_the_similar_windows_out():
 def test_the_ensemble_is_the_mean_and_its_threshold_comes_from_all_validation_windows():
     benchmark = make_windows(["ACGT" * 30] * 4, [0, 1, 0, 1], sites=["donor", "donor", "acceptor", "acceptor"])
     labels = np.array([0, 1, 1])
-    members = [
-        Member(
-            0, labels, np.array([0.2, 0.4, 0.9]), {"Fly": np.array([0.1, 0.3, 0.4, 0.9])}, {"Fly": np.arange(4) == 0}
-        ),
-        Member(
-            2, labels, np.array([0.5, 0.7, 0.8]), {"Fly": np.array([0.3, 0.5, 0.6, 0.7])}, {"Fly": np.arange(4) == 3}
-        ),
-    ]
+    members, of_fly = [], ([0.1, 0.3, 0.4, 0.9], [0.3, 0.5, 0.6, 0.7])
+    for fold, own, fly, alike in zip((0, 2), ([0.2, 0.4, 0.9], [0.5, 0.7, 0.8]), of_fly, (0, 3)):
+        members.append(Member(fold, labels, np.array(own), {"Fly": np.array(fly)}, {"Fly": np.arange(4) == alike}))
     together = ensemble_of(members)
     assert together.species["Fly"] == pytest.approx([0.2, 0.4, 0.5, 0.8])
     assert together.similar["Fly"].tolist() == [True, False, False, True]  # in any fold
@@ -206,9 +201,8 @@ def test_validation_and_near_duplicates_are_those_of_each_fold(scored):
 
 
 def test_a_floor_under_other_settings_than_the_run_s_is_said_to_differ(own_run, benchmarks, call, capsys):
-    call(
-        evaluate, "benchmark", own_run / "finetune/pwm", "--evaluate.benchmarks", benchmarks, "--evaluate.pwm_flank", 2
-    )
+    words = ("--evaluate.benchmarks", benchmarks, "--evaluate.pwm_flank", 2)
+    call(evaluate, "benchmark", own_run / "finetune/pwm", *words)
     assert "pwm refitted differs" in capsys.readouterr().out
 
 

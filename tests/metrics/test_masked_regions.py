@@ -55,9 +55,8 @@ def test_on_the_minus_strand_regions_are_those_of_the_mirrored_transcript():
 def test_a_long_noncoding_transcript_and_one_without_coding_parts_have_exons():
     noncoding = as_ranges(transcript_regions(EXONS, None, "+", 0, 430, noncoding=True), 0)
     assert set(noncoding) == {"lncRNA exon", "lncRNA intron"} and noncoding["lncRNA exon"][:10] == [*range(10, 20)]
-    assert "exon" in transcript_regions(EXONS, None, "+", 0, 430) and "CDS" not in transcript_regions(
-        EXONS, None, "+", 0, 9
-    )
+    assert "exon" in transcript_regions(EXONS, None, "+", 0, 430)
+    assert "CDS" not in transcript_regions(EXONS, None, "+", 0, 9)
 
 
 def test_balanced_accuracy_of_five_bases_by_hand_and_as_scikit_learn_has_it():
@@ -106,14 +105,12 @@ def test_rows_count_the_masked_bases_of_each_region():
     asked[0, 0] = False
     called = ids.copy()
     called[1, 0] = G
-    windows = RegionWindows(
-        ids, {"all": np.ones_like(region), "left": region, "none": ~np.ones_like(region)}, np.array(["x", "y"])
-    )
+    regions = {"all": np.ones_like(region), "left": region, "none": ~np.ones_like(region)}
+    windows = RegionWindows(ids, regions, np.array(["x", "y"]))
     rows = {row["metric"]: row for row in region_rows(windows, asked, called, 200, 0)}
     expected = {f"{kind}, {name}" for kind in ("balanced accuracy", "accuracy") for name in ("all", "left")}
-    shallow = {
-        f"balanced accuracy of {name}, all": rows[f"balanced accuracy of {name}, all"]["value"] for name in FLOORS
-    }
+    of_floors = [f"balanced accuracy of {name}, all" for name in FLOORS]
+    shallow = {metric: rows[metric]["value"] for metric in of_floors}
     assert set(rows) == expected | set(shallow)
     assert rows["balanced accuracy, all"]["floor"] == max(shallow.values())
     assert (rows["accuracy, left"]["n"], rows["accuracy, left"]["value"]) == (7, pytest.approx(6 / 7))
@@ -130,10 +127,8 @@ def test_windows_lie_in_the_longest_transcript_and_know_repeats(tmp_path):
     store = open_store([write_fasta(tmp_path / "a.fa", {"chr": bases})], tmp_path / "cache")
     lines = [GTF.format("chr", "exon", 51, 150, "+", "g", "t"), GTF.format("chr", "exon", 301, 500, "+", "g", "t")]
     lines += [GTF.format("chr", "CDS", 101, 150, "+", "g", "t"), GTF.format("chr", "CDS", 301, 400, "+", "g", "t")]
-    lines += [
-        GTF.format("chr", "exon", 51, 90, "+", "g", "short"),
-        GTF.format("chr", "exon", 701, 720, "-", "rna", "r"),
-    ]
+    lines.append(GTF.format("chr", "exon", 51, 90, "+", "g", "short"))
+    lines.append(GTF.format("chr", "exon", 701, 720, "-", "rna", "r"))
     (tmp_path / "a.gtf").write_text("".join(lines))
     lengths = {"chr": 900}
     exons, coding = (read_annotation(tmp_path / "a.gtf", lengths, feature=kind) for kind in ("exon", "CDS"))
@@ -145,9 +140,8 @@ def test_windows_lie_in_the_longest_transcript_and_know_repeats(tmp_path):
         start = next(i for i in range(841) if np.array_equal(text[i : i + 60], windows.ids[row]))
         assert 50 <= start <= 440
         places = np.arange(start, start + 60)
-        assert np.array_equal(
-            windows.regions["CDS"][row], (places >= 100) & (places < 150) | (places >= 300) & (places < 400)
-        )
+        translated = (places >= 100) & (places < 150) | (places >= 300) & (places < 400)
+        assert np.array_equal(windows.regions["CDS"][row], translated)
         repeat = (places >= 100) & (places < 200)
         assert np.array_equal(windows.regions["intron, repeats"][row], repeat & (places >= 150))
     with pytest.raises(InputError, match="700 nt"):

@@ -92,12 +92,9 @@ def test_intervals_hold_zero_for_what_is_unrelated_and_leave_it_out_for_what_is_
         assert row["kendall_low"] <= row["kendall"] <= row["kendall_high"]
         assert row["spearman"] == pytest.approx(spearmanr(table[proxy], table["f1"])[0])
     text = plain_sentence(found)
-    assert text.startswith(
-        "Over 40 checkpoints of 1 run, before fine-tuning SCCS shows no correlation with F1 (Spearman "
-    )
-    assert "probe AUC correlates with F1 (Spearman +0.9" in text and text.endswith(
-        "exploratory: fewer than three runs."
-    )
+    start = "Over 40 checkpoints of 1 run, before fine-tuning SCCS shows no correlation with F1 (Spearman "
+    assert text.startswith(start) and text.endswith("exploratory: fewer than three runs.")
+    assert "probe AUC correlates with F1 (Spearman +0.9" in text
     found.loc[2, ["spearman", "spearman_low", "spearman_high"]] *= -1
     assert "probe AUC is anticorrelated with F1 (Spearman -0.9" in plain_sentence(found)
 
@@ -115,12 +112,10 @@ def test_too_few_checkpoints_and_a_constant_have_no_correlation_and_the_sentence
     assert rows[["spearman", "kendall", "spearman_low", "kendall_high"]].isna().all(axis=None)
     assert plain_sentence(rows).count("no correlation with F1 (fewer than 4 checkpoints)") == 3
     table = made_up(1, 6).assign(sccs=0.5)
-    assert "SCCS has no correlation with F1 (the proxy is the same for all), NMI shows" in plain_sentence(
-        correlate(table, seed=0)
-    )
-    assert "probe AUC has no correlation with F1 (F1 is the same for all)" in plain_sentence(
-        correlate(table.assign(f1=0.9), seed=0)
-    )
+    text = plain_sentence(correlate(table, seed=0))
+    assert "SCCS has no correlation with F1 (the proxy is the same for all), NMI shows" in text
+    text = plain_sentence(correlate(table.assign(f1=0.9), seed=0))
+    assert "probe AUC has no correlation with F1 (F1 is the same for all)" in text
     table.loc[:3, "nmi"] = np.nan  # two are left
     assert (correlate(table, seed=0).set_index("proxy").loc["nmi", "remark"] == "fewer than 4 checkpoints").all()
 

@@ -76,9 +76,8 @@ def test_the_verdict_is_of_the_primary_contrast_over_seeds_and_over_folds(run, c
     assert "Floor not beaten in AP of donors (site: bases)" in shown and "`" not in shown
 
     table = pd.read_csv(out / "summary.csv").set_index(["arm", "metric"])
-    assert set(table["dataset"]) == {"genome"} and {f"test/{key}" for key in KEYS} < set(
-        table.index.get_level_values(1)
-    )
+    assert set(table["dataset"]) == {"genome"}
+    assert {f"test/{key}" for key in KEYS} < set(table.index.get_level_values(1))
     mine = [value for (arm, *_), value in found.items() if arm == "control_last"]
     assert table.loc[("control_last", "test/ap_donor"), "mean"] == pytest.approx(np.mean(mine), rel=1e-4)
     assert table.loc[("control_last", "test/ap_donor"), "n"] == 9
