@@ -32,7 +32,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # run as a script, it finds the packages beside its folder
 
 from benchmarks.bench import SIZES  # noqa: E402
-from simcsp.core.config import PretrainConfig  # noqa: E402
+from simcsp.core.config import FinetuneConfig, PretrainConfig  # noqa: E402
 from simcsp.core.device import build_accelerator, product_rate  # noqa: E402
 from simcsp.model.bases import Labeller, load_bases  # noqa: E402
 from simcsp.model.checkpoint import load_backbone  # noqa: E402
@@ -191,8 +191,8 @@ def finetuning_rate(size: str, device: str, steps: int) -> dict[str, float]:
     sizes, accelerator = SIZES[size], build_accelerator(device, "auto")
     model = Classifier(load_backbone(sizes.model)[0].bert, "cls", 0.1).to(accelerator.device).train()
     learner = in_number_format(model, accelerator)
-    groups = [{"params": list(model.parameters())}]
-    plain, scheduler = build_optimizer(groups, 1e-5, 0.0, "constant_with_warmup", 0, 1000, fused=True)
+    groups, settings = [{"params": list(model.parameters())}], FinetuneConfig(weight_decay=0.0)
+    plain, scheduler = build_optimizer(groups, settings, 0, 1000, fused=True)
     optimizer = prepare_optimizer(accelerator, plain)
     ids = np.random.default_rng(0).integers(A, T + 1, (16, sizes.context), dtype=np.uint8)
     labels = torch.arange(16, device=accelerator.device).remainder(2).float()

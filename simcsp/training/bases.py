@@ -396,7 +396,7 @@ def start_fit(
 ) -> Fit:
     settings = config.bases
     model = build_model(settings, arm.source, arm.name == "fresh", seed, fold).to(accelerator.device)
-    trained = [{**g, "params": [p for p in g["params"] if p.requires_grad]} for g in decay_groups(model, _WEIGHT_DECAY)]
+    trained = [{**g, "params": [p for p in g["params"] if p.requires_grad]} for g in decay_groups(model)]
     fused = accelerator.device.type == "cuda"
     optimizer = torch.optim.AdamW(trained, lr=settings.lr, weight_decay=_WEIGHT_DECAY, fused=fused)
     warmup, decay = min(_WARMUP, settings.steps // 10), round(settings.decay_share * settings.steps)
@@ -426,9 +426,7 @@ def train(fit: Fit, val: list[str], stop: StopSignal) -> None:
 def take_bases_step(fit: Fit) -> None:
     """One step of the optimiser and of the average; the text depends on seed, fold and step alone."""
     fit.model.train()
-    loss = stretches_loss(
-        fit.model, fit.text, fit.drawn, np.random.default_rng([*fit.seeds, fit.step]), fit.accelerator
-    )
+    loss = stretches_loss(fit, np.random.default_rng([*fit.seeds, fit.step]))
     fit.accelerator.backward(loss)
     fit.accelerator.clip_grad_norm_(fit.model.parameters(), MAX_GRAD_NORM)
     take_step(fit.accelerator, fit.optimizer, fit.scheduler)
@@ -489,23 +487,18 @@ def build_model(settings: BasesConfig, source: ModelConfig | None, fresh: bool, 
         torch.manual_seed(seed)
         bert = (fresh_like(encoder.config) if fresh else encoder).bert
     torch.manual_seed(int(np.random.SeedSequence([seed, fold]).generate_state(1)[0]))
-    model = BaseClassifier(bert, shape_of(settings), settings.freeze_encoder, settings.dropout)
+    sizes = [item.name for item in dataclasses.fields(Shape) if hasattr(settings, item.name)]
+    shape = Shape(**{name: getattr(settings, name) for name in sizes})
+    model = BaseClassifier(bert, shape, settings.freeze_encoder, settings.dropout)
     if bert is None and settings.source is not None:
         grow(model, load_bases(Path(settings.source))[0])
     return model
 
 
-def shape_of(settings: BasesConfig) -> Shape:
-    own = [item.name for item in dataclasses.fields(Shape) if hasattr(settings, item.name)]
-    return Shape(**{name: getattr(settings, name) for name in own})
-
-
-def stretches_loss(
-    learner: torch.nn.Module, text: Text, settings: BasesConfig, rng: np.random.Generator, accelerator: Accelerator
-) -> torch.Tensor:
+def stretches_loss(fit: Fit, rng: np.random.Generator) -> torch.Tensor:
     """Cross-entropy of all labelled bases of a step's stretches, summed, per stretch."""
-    ids, labels = draw_stretches(text, settings, rng)
-    return labels_loss(learner, ids, labels, accelerator) / len(ids)
+    ids, labels = draw_stretches(fit.text, fit.drawn, rng)
+    return labels_loss(fit.model, ids, labels, fit.accelerator) / len(ids)
 
 
 def labels_loss(

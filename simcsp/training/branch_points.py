@@ -66,14 +66,8 @@ def fit_fold(
     labels[:, regions.inside] = regions.labels
     rows, size = np.flatnonzero(train), min(settings.batch_size, int(train.sum()))
     steps = len(rows) // size
-    optimizer, scheduler = build_optimizer(
-        decay_groups(model, settings.weight_decay),
-        settings.lr,
-        settings.weight_decay,
-        settings.lr_scheduler_type,
-        settings.warmup_steps,
-        steps * settings.max_epochs,
-    )
+    last = steps * settings.max_epochs
+    optimizer, scheduler = build_optimizer(decay_groups(model), settings, settings.warmup_steps, last)
     optimizer = prepare_optimizer(accelerator, optimizer)
     asked = regions.labels[val] != IGNORED
     best, best_epoch, kept = -1.0, 0, copy.deepcopy(model.state_dict())

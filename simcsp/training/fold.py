@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -103,15 +102,9 @@ def enter_stage(setup: FoldSetup, fold: Fold, fit: Fit, stage: str, start: Start
         "full": (settings.max_epochs, settings.batch_size, fit.model),
     }[stage]
     fit.features = encode_parts(setup, fold, fit.model.bert, start, "train", "val") if stage == "head" else None
-    optimizer, fit.scheduler = build_optimizer(
-        [{"params": list(trained.parameters())}],
-        settings.lr,
-        settings.weight_decay,
-        settings.lr_scheduler_type,
-        settings.warmup_steps,
-        fit.max_epochs * (len(fold.parts["train"]) // fit.batch_size),
-        fused=True,
-    )
+    steps = fit.max_epochs * (len(fold.parts["train"]) // fit.batch_size)
+    groups = [{"params": list(trained.parameters())}]
+    optimizer, fit.scheduler = build_optimizer(groups, settings, settings.warmup_steps, steps, fused=True)
     fit.optimizer = prepare_optimizer(setup.accelerator, optimizer)
 
 
@@ -185,13 +178,19 @@ def train_epoch(setup: FoldSetup, fold: Fold, fit: Fit) -> float | None:
         setup.bar.set_postfix_str(f"{progress} loss {loss:.4f}")
         return None
     validation = fold.parts["val"]
-    scores = classification_scores(setup.windows.labels[validation], predict_part(setup, fit, validation))
-    fold.run.record(fit.epoch, row | {f"val/{key}": scores[key] for key in ("auc", "f1", "ap")})
-    sign = at_chance(scores["auc"], setup.windows.labels[validation])
+    scores = validation_scores(setup, fold, predict_part(setup, fit, validation))
+    fold.run.record(fit.epoch, row | scores)
+    sign = at_chance(scores["val/auc"], setup.windows.labels[validation])
     if sign is not None and fit.epoch == fit.stage_began + 1:
         fold.run.log(f"warning: {fold.run.path}, after the first epoch of {stage}: {sign}")
-    setup.bar.set_postfix_str(f"{progress} AUC {scores['auc']:.4f}")
-    return scores["auc"]
+    setup.bar.set_postfix_str(f"{progress} AUC {scores['val/auc']:.4f}")
+    return scores["val/auc"]
+
+
+def validation_scores(setup: FoldSetup, fold: Fold, probabilities: np.ndarray) -> dict[str, float]:
+    """AUC, F1 and AP of the validation windows' P(site): {'val/auc': ...}."""
+    scores = classification_scores(setup.windows.labels[fold.parts["val"]], probabilities)
+    return {f"val/{key}": scores[key] for key in ("auc", "f1", "ap")}
 
 
 def train_pass(setup: FoldSetup, fold: Fold, fit: Fit) -> tuple[float, int]:
@@ -329,24 +328,24 @@ def motif_nmi(setup: FoldSetup, bert: BertModel) -> float:
 def score_floor(setup: FoldSetup, fold: Fold, predict_site: Predict | None) -> None:
     """Score validation and test windows by a floor fitted on the fold's training windows, or by `predict_site`."""
     began = time.perf_counter()
-    job = fold.job
-    facts = {}
+    job, windows, facts = fold.job, setup.windows, {}
     if predict_site is None:
-        train, val = (labelled(setup, fold.parts[part]) for part in ("train", "val"))
+        indices = (fold.parts[part] for part in ("train", "val"))
+        train, val = (Labelled(setup.ids[index], windows.labels[index], windows.sites[index]) for index in indices)
         seed, device = fit_seed(job.seed, job.fold), setup.accelerator.device
         predict_site, facts = fit_floor(job.arm.name, setup.config.evaluate, train, val, seed, device)
-    val, test = fold.parts["val"], fold.parts["test"]
-    on_validation = predict_site(setup.ids[val])
-    scores = classification_scores(setup.windows.labels[val], on_validation)
+    on_validation = predict_site(setup.ids[fold.parts["val"]])
+    summarise_at_once(setup, fold, predict_site(setup.ids[fold.parts["test"]]), on_validation, began, facts)
+
+
+def summarise_at_once(
+    setup: FoldSetup, fold: Fold, on_test: np.ndarray, on_validation: np.ndarray, began: float, facts: dict[str, float]
+) -> None:
+    """Take the fold's folder and write what a model that is fitted in one go has predicted; began: by perf_counter."""
+    scores = validation_scores(setup, fold, on_validation)
     fold.run.begin()
     fold.run.rewind(-1)
-    seconds = time.perf_counter() - began
-    validation = {f"val/{key}": scores[key] for key in ("auc", "f1", "ap")}
-    summarise(setup, fold, predict_site(setup.ids[test]), on_validation, validation, seconds, facts)
-
-
-def labelled(setup: FoldSetup, index: np.ndarray) -> Labelled:
-    return Labelled(setup.ids[index], setup.windows.labels[index], setup.windows.sites[index])
+    summarise(setup, fold, on_test, on_validation, scores, time.perf_counter() - began, facts)
 
 
 def summarise(
@@ -363,12 +362,10 @@ def summarise(
     more: scores besides those of the test windows; facts: of the fit. test/f1_tuned is F1 at the threshold that is best
     on validation; test/f1_distinct leaves out test windows that resemble training windows, at the prevalence of all.
     """
-    test = fold.parts["test"]
-    val = fold.parts["val"]
-    job = fold.job
-    labels = setup.windows.labels
-    files = [write_predictions(setup, fold, PREDICTIONS, test, probabilities)]
-    files.append(write_predictions(setup, fold, VALIDATION, val, on_validation))
+    test, val = fold.parts["test"], fold.parts["val"]
+    job, arm, labels = fold.job, fold.job.arm, setup.windows.labels
+    write_predictions(setup, fold, PREDICTIONS, test, probabilities)
+    write_predictions(setup, fold, VALIDATION, val, on_validation)
     threshold = best_threshold(labels[val], on_validation)
     scores = classification_scores(labels[test], probabilities) | called_rates(labels[test], probabilities)
     scores |= {"threshold": threshold, "f1_tuned": threshold_scores(labels[test], probabilities, threshold)["f1"]}
@@ -379,25 +376,23 @@ def summarise(
         scores |= {f"{key}_distinct": value for key, value in rates.items()}
     scores = {f"test/{key}": value for key, value in scores.items()}
     sizes = {part: len(index) for part, index in fold.parts.items()} | {"test_distinct": int(distinct.sum())}
-    said = {"arm": job.arm.name, "site": job.site, "seed": job.seed, "fold": job.fold}
-    said |= {"pretrain_seed": job.arm.pretrain_seed, "train_windows": job.train_windows, "draw": job.draw}
-    result = {**said, "windows": sizes, **facts, "seconds": round(seconds, 1), "metrics": scores | more}
+    said = {"arm": arm.name, "site": job.site, "seed": job.seed, "fold": job.fold}
+    result = said | {"pretrain_seed": arm.pretrain_seed, "train_windows": job.train_windows, "draw": job.draw}
+    result |= {"windows": sizes, **facts, "seconds": round(seconds, 1), "metrics": scores | more}
     signs = [at_chance(more["val/auc"], labels[val]), one_class(probabilities)]
     result["warnings"] = [sign for sign in signs if sign is not None]
     for sign in result["warnings"]:
         fold.run.log(f"warning: {fold.run.path}: {sign}")
     best = checkpoint_path(fold.run.path)
     if best.is_dir():  # floors have none
-        data = {"arm": job.arm.name, "sites": job.site, "fold": job.fold, "training windows": sizes["train"]}
-        source = job.arm.source.source if job.arm.source else None
-        write_card(
-            best, f"{setup.config.folder.name}: {job.arm.name}", source, data, "the test windows of its fold", scores
-        )
-    fold.run.finish(result, {"arm": job.arm.name, "site": job.site, "seed": job.seed, "fold": job.fold})
+        data = {"arm": arm.name, "sites": job.site, "fold": job.fold, "training windows": sizes["train"]}
+        name = f"{setup.config.folder.name}: {arm.name}"
+        write_card(best, name, arm.source and arm.source.source, data, "the test windows of its fold", scores)
+    fold.run.finish(result, said)
     setup.bar.update()
-    line = f"{job.arm.name:<10} {job.site:<8} seed {job.seed} fold {job.fold:02d}  "
-    if job.arm.several:
-        line += f"pre-training seed {job.arm.pretrain_seed}  "
+    line = f"{arm.name:<10} {job.site:<8} seed {job.seed} fold {job.fold:02d}  "
+    if arm.several:
+        line += f"pre-training seed {arm.pretrain_seed}  "
     if job.train_windows is not None:
         line += f"{job.train_windows} windows, draw {job.draw}  "
     line += f"F1 {scores['test/f1']:.4f}  AUC {scores['test/auc']:.4f}  val AUC {more['val/auc']:.4f}  "
@@ -405,10 +400,8 @@ def summarise(
     fold.run.log(line + ending.format(**facts))
 
 
-def write_predictions(setup: FoldSetup, fold: Fold, name: str, index: np.ndarray, probabilities: np.ndarray) -> Path:
-    """P(site) of the windows of an index as a table of the fold's folder; returns where it is."""
+def write_predictions(setup: FoldSetup, fold: Fold, name: str, index: np.ndarray, probabilities: np.ndarray) -> None:
+    """P(site) of the windows of an index as a table of the fold's folder."""
     columns = {"window": setup.windows.names[index], "fold": fold.job.fold}
     table = pd.DataFrame(columns | {"label": setup.windows.labels[index], "probability": probabilities})
-    path = fold.run.path / name
-    write_text(path, table.to_csv(index=False, float_format="%.9g"))
-    return path
+    write_text(fold.run.path / name, table.to_csv(index=False, float_format="%.9g"))

@@ -11,26 +11,26 @@ from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 from transformers import get_scheduler
 
+from simcsp.core.config import FinetuneConfig, MlmConfig
+
 
 def build_optimizer(
     groups: list[dict[str, Any]],
-    lr: float,
-    weight_decay: float,
-    schedule: str,
-    warmup_steps: int,
+    settings: MlmConfig | FinetuneConfig,
+    warmup: int,
     steps: int,
     fused: bool = False,
 ) -> tuple[torch.optim.Optimizer, LRScheduler]:
-    """AdamW over parameter groups, and its schedule as transformers names it; a group's own settings come first."""
-    optimizer = torch.optim.AdamW(groups, lr=lr, weight_decay=weight_decay, fused=fused)
-    return optimizer, get_scheduler(schedule, optimizer, num_warmup_steps=warmup_steps, num_training_steps=steps)
+    """AdamW over parameter groups, and the schedule of so many steps, `warmup` of them of warm-up; a group's own
+    settings come first."""
+    optimizer = torch.optim.AdamW(groups, lr=settings.lr, weight_decay=settings.weight_decay, fused=fused)
+    return optimizer, get_scheduler(settings.lr_scheduler_type, optimizer, warmup, steps)
 
 
-def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Parameter groups whose decay spares biases and layer norms."""
-    matrices = [p for p in model.parameters() if p.ndim > 1]
+def decay_groups(model: nn.Module) -> list[dict[str, Any]]:
+    """Parameter groups of which the optimiser's decay spares biases and layer norms."""
     vectors = [p for p in model.parameters() if p.ndim <= 1]
-    return [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    return [{"params": [p for p in model.parameters() if p.ndim > 1]}, {"params": vectors, "weight_decay": 0.0}]
 
 
 def prepare_optimizer(accelerator: Accelerator, optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:

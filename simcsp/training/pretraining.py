@@ -110,35 +110,25 @@ def stages(config: Config) -> dict[str, PretrainConfig]:
     return {name: stage for name, stage in settings.items() if stage.steps}
 
 
+@dataclass(eq=False)
 class Training:
     """Model, optimiser, schedule and progress of a stage: all that its state.pt holds, the same in every process."""
 
-    def __init__(
-        self,
-        model: BertForMaskedLM,
-        pooling: str,
-        stage: PretrainConfig,
-        accelerator: Accelerator,
-        choose: Chooser | None = None,
-        classes: int = OTHER,
-    ) -> None:
-        self.model = model
-        self.pooling = pooling
-        self.stage = stage
-        self.accelerator = accelerator
-        self.choose = choose
-        learner = Learner(model, pooling, stage.objective, stage.projection_head, classes).to(accelerator.device)
+    model: BertForMaskedLM
+    pooling: str
+    stage: PretrainConfig
+    accelerator: Accelerator
+    choose: Chooser | None = None
+    classes: int = OTHER
+
+    def __post_init__(self) -> None:
+        stage, accelerator = self.stage, self.accelerator
+        learner = Learner(self.model, self.pooling, stage.objective, stage.projection_head, self.classes)
+        learner.to(accelerator.device)
         self.head = learner.head
         freeze_unused(learner, stage)
-        optimizer, self.scheduler = build_optimizer(
-            decay_groups(learner, stage.weight_decay),
-            stage.lr,
-            stage.weight_decay,
-            stage.lr_scheduler_type,
-            stage.warmup,
-            stage.steps,
-            fused=accelerator.device.type == "cuda",  # on a CPU it is no faster, and moves the last digits
-        )
+        fused = accelerator.device.type == "cuda"  # on a CPU it is no faster, and moves the last digits
+        optimizer, self.scheduler = build_optimizer(decay_groups(learner), stage, stage.warmup, stage.steps, fused)
         self.optimizer, self.processes = prepare_optimizer(accelerator, optimizer), processes_of(accelerator)
         learner = in_number_format(learner, accelerator)
         self.learner = share_gradients(MiniBatches(learner, stage.mini_batch_size), accelerator)
@@ -200,8 +190,7 @@ class Training:
         row["train/lr"] = self.scheduler.get_last_lr()[0]
         row |= {"train/skipped_steps": self.skipped} if self.accelerator.scaler is not None else {}
         self.sums.zero_()
-        self.count = 0
-        self.skipped = 0
+        self.count = self.skipped = 0
         return row
 
     def _read_sums(self) -> list[float]:

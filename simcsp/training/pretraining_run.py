@@ -104,6 +104,7 @@ class Pending:
     rows: list[tuple[int, dict[str, float]]]
 
 
+@dataclass(eq=False)
 class PretrainingRun:
     """The run of a stage in the first process, or in the only one.
 
@@ -115,24 +116,18 @@ class PretrainingRun:
     reads. tell: told step and scores of each validation, for a search.
     """
 
-    def __init__(
-        self,
-        folder: RunFolder,
-        config: Config,
-        name: str,
-        text: WindowSampler | SiteSampler,
-        validation: Validation,
-        tell: Tell | None,
-    ) -> None:
-        self.folder = folder
-        self.config = config
-        self.name = name
-        self.text = text
-        self.validation, self.tell = validation, tell
+    folder: RunFolder
+    config: Config
+    name: str
+    text: WindowSampler | SiteSampler
+    validation: Validation
+    tell: Tell | None
+    pending: Pending | None = None
+
+    def __post_init__(self) -> None:
         self.bar = tqdm(disable=True)
-        self.pending: Pending | None = None
-        if folder.finished:
-            folder.log(f"{folder.path}: already done ({headline(folder.summary)})")
+        if self.finished:
+            self.folder.log(f"{self.folder.path}: already done ({headline(self.folder.summary)})")
 
     @property
     def finished(self) -> bool:
@@ -157,15 +152,12 @@ class PretrainingRun:
             self.folder.rewind(-1)
             describe_start(self.folder, self.config, self.name, self.text, training, remarks)
             floors = self._measure_start(training)
-            if (
-                self.name != layout.CONTROL_STAGE and self.config.seed == self.config.pretrain_seeds[0]
-            ):  # the same for all
+            is_first = self.config.seed == self.config.pretrain_seeds[0]
+            if is_first and self.name != layout.CONTROL_STAGE:  # the same for all
                 show_floors(self.config.folder, floors, steps)
         show_layout(self.folder.view.writer)
-        shown = sys.stderr.isatty()
-        self.bar = tqdm(
-            total=steps, initial=training.step, desc=self.name, unit="step", disable=not shown, dynamic_ncols=True
-        )
+        options = {"desc": self.name, "unit": "step", "disable": not sys.stderr.isatty(), "dynamic_ncols": True}
+        self.bar = tqdm(total=steps, initial=training.step, **options)
 
     def _measure_start(self, training: Training) -> dict[str, dict[str, float]]:
         """Save the start model (the baseline arm) and measure it, before any step; returns the floors."""
@@ -271,14 +263,23 @@ class PretrainingRun:
         summary = {"stage": self.name, **summary_of(training, rows)}
         summary["warnings"] = list(self._warnings(training).values())
         write_cards(self.folder, self.config, self.name, training, rows)
-        self.folder.finish(summary, settings_shown(self.config, self.name, training.stage))
+        # TensorBoard shows five columns of HPARAMS at first: what every run has, then what is not as by default
+        settings = stage_settings(dataclasses.asdict(training.stage))
+        self.folder.finish(summary, {"arm": self.name, **settings, "seed": self.config.seed})
         self.folder.log(f"{self.folder.path}: {headline(summary)}")
 
     def _warnings(self, training: Training) -> dict[str, str]:
         """{kind: sentence} of what is wrong with the training by now."""
         stage = training.stage
-        composition = base_entropy(self.text.batch(0, stage.batch_size))
-        return warnings_of(self.folder.metrics(), stage, composition, len(class_names(self.config.data)))
+        rows, composition = self.folder.metrics(), base_entropy(self.text.batch(0, stage.batch_size))
+        cosines = [{"mean_cosine": row["val/mean_cosine"]} for row in rows if "val/mean_cosine" in row]
+        first, last = (cosines[0], cosines[-1]) if cosines else ({}, {})
+        warnings = {
+            "collapse": collapse(last, first, stage.objective),
+            "unmoved": unmoved(last, first),
+            "stuck": stuck(rows, stage, composition, len(class_names(self.config.data))),
+        }
+        return {kind: sentence for kind, sentence in warnings.items() if sentence is not None}
 
 
 def describe_start(
@@ -331,20 +332,6 @@ def measure(validation: Validation, embedded: Embedded, step: int) -> tuple[dict
     return validation.score(embedded), draw_validation(step, validation, embedded)
 
 
-def warnings_of(rows: list[dict[str, Any]], stage: PretrainConfig, composition: float, classes: int) -> dict[str, str]:
-    """{kind: sentence} of the signs of failed training in rows of metrics. composition, classes: as of `stuck`."""
-    validations = [
-        {key.removeprefix("val/"): value for key, value in row.items()} for row in rows if "val/mean_cosine" in row
-    ]
-    first, last = (validations[0], validations[-1]) if validations else ({}, {})
-    warnings = {
-        "collapse": collapse(last, first, stage.objective),
-        "unmoved": unmoved(last, first),
-        "stuck": stuck(rows, stage, composition, classes),
-    }
-    return {kind: sentence for kind, sentence in warnings.items() if sentence is not None}
-
-
 def summary_of(training: Training, rows: list[dict[str, Any]]) -> dict[str, Any]:
     """What summary.json says of a stage that has come to its end. rows: of its metrics."""
     validations = [{key: value for key, value in row.items() if key.startswith("val/")} for row in rows]
@@ -376,9 +363,3 @@ def write_cards(run: RunFolder, config: Config, name: str, training: Training, r
         facts, scores = data | {"corpus": config.data.corpus, "step": step}, validations.get(step, {})
         title = f"{config.name}: {name}, {folder.name}"
         write_card(folder, title, config.model.source, facts, "the selection windows and motif sites", scores)
-
-
-def settings_shown(config: Config, name: str, stage: PretrainConfig) -> dict[str, object]:
-    """The columns of a stage in TensorBoard's HPARAMS, which shows five at first: what every run has, and of the rest
-    what is not as it is by default."""
-    return {"arm": name, **stage_settings(dataclasses.asdict(stage)), "seed": config.seed}

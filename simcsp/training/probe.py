@@ -9,9 +9,8 @@ from sklearn.metrics import roc_auc_score
 
 from simcsp.labels.floors import Labelled, Predict
 from simcsp.metrics.proxies import fit_logistic
-from simcsp.metrics.scores import classification_scores
 from simcsp.text.sites import SITES
-from simcsp.training.fold import summarise
+from simcsp.training.fold import summarise_at_once
 from simcsp.training.fold_setup import Fold, FoldJob, FoldSetup, Start, copy_encoder, encode
 
 ANNOTATED, ANNOTATED_C = 8000, 0.1  # sites and decoys that a probe without labels is fitted on, and its C
@@ -50,10 +49,5 @@ def fit_probe(setup: FoldSetup, fold: Fold, start: Start) -> None:
     auc = {c: roc_auc_score(labels[val], fit.decision_function(vectors[val])) for c, fit in fits.items()}
     chosen = max(auc, key=auc.get)  # the first of equals
     on_validation, on_test = (fits[chosen].predict_proba(vectors[fold.parts[part]])[:, 1] for part in ("val", "test"))
-    scores = classification_scores(labels[val], on_validation)
     setup.stop_if_asked()
-    fold.run.begin()
-    fold.run.rewind(-1)
-    validation = {f"val/{key}": scores[key] for key in ("auc", "f1", "ap")}
-    seconds = time.perf_counter() - began
-    summarise(setup, fold, on_test, on_validation, validation, seconds, {"C": chosen})
+    summarise_at_once(setup, fold, on_test, on_validation, began, {"C": chosen})

@@ -73,14 +73,14 @@ class Processes:
         self.most(0)
 
 
+@dataclass(frozen=True)
 class DrawsOfRows:
     """Of the arrays [count, ...] that a generator draws, the rows `own`: asked for [own, ...], it gives those, and
     moves the generator as far as one process alone would."""
 
-    def __init__(self, rng: np.random.Generator, own: slice, count: int) -> None:
-        self.rng = rng
-        self.own = own
-        self.count = count
+    rng: np.random.Generator
+    own: slice
+    count: int
 
     def random(self, size: tuple[int, ...]) -> np.ndarray:
         """float64 [own, ...]."""

@@ -230,10 +230,10 @@ def test_training_learns_selects_and_resumes_bit_for_bit(arm, annotated, call, t
     call(finetune, path, "--name", "whole")
     stop, count, loss_of = StopSignal(), [], training.stretches_loss
 
-    def stops_at_15(*words):
-        count.append((words[2].tiles, words[2].stretches))
+    def stops_at_15(fit, rng):
+        count.append((fit.drawn.tiles, fit.drawn.stretches))
         stop.number = signal.SIGTERM if len(count) == 15 else 0
-        return loss_of(*words)
+        return loss_of(fit, rng)
 
     monkeypatch.setattr(training, "stretches_loss", stops_at_15)
     with pytest.raises(Interrupted):

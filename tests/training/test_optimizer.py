@@ -2,7 +2,7 @@
 
 import pytest
 
-from simcsp.core.config import ModelConfig
+from simcsp.core.config import FinetuneConfig, ModelConfig
 from simcsp.model.checkpoint import load_backbone
 from simcsp.training.optimizer import build_optimizer, decay_groups
 from simcsp.training.step import Learner
@@ -16,7 +16,7 @@ def learner():
 
 def test_weight_decay_spares_biases_and_layer_norms():
     model = learner()
-    optimizer, _ = build_optimizer(decay_groups(model, 0.5), 1e-3, 0.5, "linear", 0, 10)
+    optimizer, _ = build_optimizer(decay_groups(model), FinetuneConfig(weight_decay=0.5), 0, 10)
     decayed = {id(p) for group in optimizer.param_groups if group["weight_decay"] for p in group["params"]}
     spared = {id(p) for group in optimizer.param_groups if not group["weight_decay"] for p in group["params"]}
     names = {id(p): name for name, p in model.named_parameters()}
@@ -27,7 +27,8 @@ def test_weight_decay_spares_biases_and_layer_norms():
 
 @pytest.mark.parametrize("kind, last", [("linear", 0.0), ("cosine", 0.0), ("constant_with_warmup", 1e-3)])
 def test_learning_rate_warms_up_then_decays(kind, last):
-    optimizer, scheduler = build_optimizer(decay_groups(learner(), 0.0), 1e-3, 0.0, kind, 4, 10)
+    settings = FinetuneConfig(lr=1e-3, lr_scheduler_type=kind)
+    optimizer, scheduler = build_optimizer(decay_groups(learner()), settings, 4, 10)
     rates = []
     for _ in range(10):
         optimizer.step()
