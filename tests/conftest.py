@@ -82,8 +82,6 @@ def put(bases: str, at: int, motif: str) -> str:
 # -- the tiny data set -------------------------------------------------------------------------------------------------
 
 LENGTH, PER_CLASS, FOLDS = 120, 100, 4
-SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
-SIZES |= {"max_position_embeddings": 64}
 
 
 def write_windows(folder: Path, rng: np.random.Generator, per_class: int = PER_CLASS) -> None:
@@ -179,6 +177,21 @@ def own_data(tiny_data, tmp_path) -> Path:
     return Path(shutil.copytree(tiny_data, tmp_path / "data"))
 
 
+SMALL = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+SMALL |= {"max_position_embeddings": 64}
+
+
+def fresh(seed: int = 0, **changes: object):
+    """(model, pooling, remarks) of an encoder of fresh weights. changes: of the section model, from SMALL."""
+    import torch
+
+    from simcsp.core.config import ModelConfig
+    from simcsp.model.checkpoint import load_backbone
+
+    torch.manual_seed(seed)
+    return load_backbone(ModelConfig(**SMALL | changes))
+
+
 def tiny_config(folder: Path, data: Path, changes: dict[str, object] | None = None) -> Path:
     """Write folder/tiny.yaml: MLM, then SimCSE, then a few arms, run folder folder/runs/tiny; no motif sites.
 
@@ -193,7 +206,7 @@ def tiny_config(folder: Path, data: Path, changes: dict[str, object] | None = No
         "runs": str(folder / "runs"),
         "device": "cpu",
         "precision": "fp32",
-        "model": SIZES | {"pooling": "mean"},
+        "model": SMALL | {"pooling": "mean"},
         "data": files | windows | {"records": ["tiny1", "tiny2"]},
         "mlm": training | {"steps": 4},
         "pretrain": training | {"steps": 8},
@@ -337,6 +350,10 @@ def no_report(monkeypatch) -> None:
     monkeypatch.setattr(write, "write_report", lambda config: "")
 
 
+def summary_of(folder: Path) -> dict:
+    return json.loads((folder / "summary.json").read_text())
+
+
 def no_summary(folder: Path) -> bool:
     """Nothing under `folder` looks finished."""
     return not list(folder.rglob("summary.json"))
@@ -353,15 +370,10 @@ def crash(*args: object, **kwargs: object) -> None:
 @pytest.fixture(scope="session")
 def start(tmp_path_factory) -> Path:
     """A checkpoint to fine-tune. Never change it."""
-    import torch
+    from simcsp.model.checkpoint import save_checkpoint
 
-    from simcsp.core.config import ModelConfig
-    from simcsp.model.checkpoint import load_backbone, save_checkpoint
-
-    torch.manual_seed(7)
-    model, _, _ = load_backbone(ModelConfig(initializer_range=0.2, **SIZES))
     folder = tmp_path_factory.mktemp("start")
-    save_checkpoint(model, folder, "mean")
+    save_checkpoint(fresh(7, initializer_range=0.2)[0], folder, "mean")
     return folder
 
 
@@ -369,32 +381,25 @@ def start(tmp_path_factory) -> Path:
 
 
 def metrics_without_clock(stage: Path) -> list[dict[str, float]]:
-    from simcsp.core.run_folder import CLOCK_FIELDS
+    from simcsp.core.run_folder import CLOCK_FIELDS, read_metrics
 
-    rows = [json.loads(line) for line in (stage / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in row.items() if key not in CLOCK_FIELDS} for row in rows]
+    return [{key: value for key, value in row.items() if key not in CLOCK_FIELDS} for row in read_metrics(stage)]
 
 
 def weights(stage: Path) -> dict[str, bytes]:
     """{checkpoint/file: bytes} of every weight file of a stage; safetensors holds no names or dates of the run."""
-    return {
-        path.relative_to(stage).as_posix(): path.read_bytes()
-        for path in sorted(stage.rglob("checkpoints/**/*.safetensors"))
-    }
+    files = sorted(stage.rglob("checkpoints/**/*.safetensors"))
+    return {path.relative_to(stage).as_posix(): path.read_bytes() for path in files}
 
 
 def assert_same_run(stage: Path, other: Path) -> None:
     """Losses, metrics, weights of every checkpoint, predictions and summary are equal bit for bit, the clock apart."""
-    from simcsp.core.files import read_json
-
     assert metrics_without_clock(stage) == metrics_without_clock(other)
     assert weights(stage) == weights(other) != {}
-    summaries = [read_json(folder / "summary.json") for folder in (stage, other)]  # less the checksum of all of it
-    for summary in summaries:
-        summary.pop("seconds", None)
-        summary.pop("sha256", None)  # of files with clocks too
-        summary.pop("identity", None)  # of the config, which has the run's name
-    assert summaries[0] == summaries[1]
+    # sha256 and checksum are of files with clocks too, identity of the config, which has the run's name
+    apart = ("seconds", "sha256", "identity", "checksum")
+    one, two = (summary_of(folder) for folder in (stage, other))
+    assert {key: one[key] for key in one if key not in apart} == {key: two[key] for key in two if key not in apart}
     predictions = [folder / "predictions.csv" for folder in (stage, other)]
     if predictions[0].exists():
         assert predictions[0].read_bytes() == predictions[1].read_bytes()

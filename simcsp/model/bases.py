@@ -97,9 +97,8 @@ class Block(nn.Module):
         self.dropout = nn.Dropout2d(dropout)
         reach = kernel // 2 * dilation
         self.norms = nn.ModuleList(nn.BatchNorm2d(channels) for _ in range(2))
-        self.convolutions = nn.ModuleList(
-            nn.Conv2d(channels, channels, (1, kernel), padding=(0, reach), dilation=(1, dilation)) for _ in range(2)
-        )
+        spread = {"padding": (0, reach), "dilation": (1, dilation)}
+        self.convolutions = nn.ModuleList(nn.Conv2d(channels, channels, (1, kernel), **spread) for _ in range(2))
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         changed = states
@@ -112,8 +111,7 @@ class BaseClassifier(nn.Module):
     """Logits of CLASSES, or of as many others, for every base of a text; the first is the frequent one.
 
     bert: None is the arm without an encoder. It reads tiles side by side, so that each base is encoded once; frozen:
-    it is not trained. Convolutions run in two dimensions, one of size 1: channels-last memory, four times as fast on a
-    CPU, serves those alone.
+    it is not trained. Convolutions are of two dimensions, as channels-last memory, four times as fast on a CPU, asks.
     """
 
     def __init__(
@@ -226,10 +224,8 @@ def grow(model: BaseClassifier, smaller: BaseClassifier) -> None:
                 weights.view(-1)[: theirs[key].numel()] = theirs[key]
             else:
                 out, into = (1, 0) if key.startswith("up.") else (0, 1)
-                weights.narrow(out, 0, theirs[key].shape[out]).zero_()
-                weights.narrow(out, 0, theirs[key].shape[out]).narrow(into, 0, theirs[key].shape[into]).copy_(
-                    theirs[key]
-                )
+                rows = weights.narrow(out, 0, theirs[key].shape[out]).zero_()
+                rows.narrow(into, 0, theirs[key].shape[into]).copy_(theirs[key])
 
 
 # -- checkpoints -------------------------------------------------------------------------------------------------------
@@ -246,11 +242,8 @@ def save_bases(model: BaseClassifier, calibration: np.ndarray, folder: Path) -> 
     if not model.shape.is_linear:
         save_file(own, folder / BASES_FILE)
     rows = {kind: {"slope": float(a), "offset": float(b)} for kind, (a, b) in zip(TYPES, calibration)}
-    encoder = model.bert is not None
-    write_json(
-        folder / BASES_CONFIG,
-        {"classes": CLASSES, "encoder": encoder, **dataclasses.asdict(model.shape), "calibration": rows},
-    )
+    values = {"classes": CLASSES, "encoder": model.bert is not None, **dataclasses.asdict(model.shape)}
+    write_json(folder / BASES_CONFIG, values | {"calibration": rows})
 
 
 def _save_linear(model: BaseClassifier, calibration: np.ndarray, folder: Path) -> None:

@@ -43,8 +43,7 @@ UNKNOWN_LICENSE = "other"
 
 
 class Kind(NamedTuple):
-    """What a checkpoint is: the hub's task, a sentence, when another model serves better, how it is loaded, and the
-    library that the hub is to name."""
+    """What a checkpoint is: the hub's task, a sentence, when another model serves better, how and by what it loads."""
 
     task: str
     about: str
@@ -54,7 +53,8 @@ class Kind(NamedTuple):
 
 
 def kind_of(folder: Path) -> Kind:
-    name, config = folder.name, _text(folder / "config.json")
+    name, path = folder.name, folder / "config.json"
+    config = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
     if (folder / BASES_CONFIG).is_file():
         task, instead, plain = "token-classification", _INSTEAD_OF_BASES, "BertForTokenClassification"
         about = "Labels every base of both strands as neither, acceptor or donor, at the exon's base of the boundary."
@@ -80,10 +80,6 @@ def kind_of(folder: Path) -> Kind:
     return Kind(task, about, instead, use)
 
 
-def _text(path: Path) -> str:
-    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
-
-
 def license_of(source: str | None) -> str:
     """The licence that a model has from the one it was begun with; mit, this project's, for fresh weights."""
     if source is None:
@@ -105,9 +101,8 @@ def write_card(
 ) -> None:
     """Put README.md into a checkpoint folder.
 
-    source: what training began from, None for fresh weights. data: {what: file or value} of the training, of which
-    folders are left out; measured_on: on what the scores, {'test/f1': value}, were measured. Scores that METRICS
-    does not know, and such as are no number, are left out.
+    source: what training began from, None for fresh weights. data: {what: file or value} of the training, without
+    folders; measured_on: on what the scores, {'test/f1': value}, were measured; those that METRICS has are shown.
     """
     kind = kind_of(folder)
     known = {key: float(scores[key]) for key in METRICS if _is_number(scores.get(key))}

@@ -129,14 +129,10 @@ def resolve_source(source: str) -> Path:
 @functools.cache
 def _snapshot(repo: str, revision: str | None) -> Path:
     preferred, second = WEIGHT_FILES
-    folder = Path(
-        huggingface_hub.snapshot_download(
-            repo, revision=revision, allow_patterns=[*_CONFIG_FILES, *_SENTENCE_FILES, preferred]
-        )
-    )
+    wanted = [*_CONFIG_FILES, *_SENTENCE_FILES, preferred]
+    folder = Path(huggingface_hub.snapshot_download(repo, revision=revision, allow_patterns=wanted))
     if not (folder / preferred).is_file():
-        commit = folder.name
-        huggingface_hub.snapshot_download(repo, revision=commit, allow_patterns=[*_CONFIG_FILES, second])
+        huggingface_hub.snapshot_download(repo, revision=folder.name, allow_patterns=[*_CONFIG_FILES, second])
     return folder
 
 
@@ -166,7 +162,10 @@ def _load(config: ModelConfig, need_mlm_head: bool) -> tuple[BertForMaskedLM, li
     make_cheap(model)
     if model.cls.predictions.decoder.weight is not model.bert.embeddings.word_embeddings.weight:
         remarks.append("the masked-LM head's decoder differs from the word embedding: both are kept, as they are")
-    return model, remarks + _changed_dropout(settings, config)
+    for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
+        if name in settings and settings[name] != getattr(config, name):
+            remarks.append(f"{name} changed from the checkpoint's {settings[name]} to {getattr(config, name)}")
+    return model, remarks
 
 
 def _sentence_pooling(folder: Path, wanted: str | None) -> tuple[str | None, list[str]]:
@@ -260,16 +259,8 @@ def _build(
     except InputError:
         raise
     except (StrictDataclassError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        raise InputError(f"{config_file} describes no BERT that can be built ({str(error)[:200]})") from None
-
-
-def _changed_dropout(settings: dict[str, Any], config: ModelConfig) -> list[str]:
-    names = ("hidden_dropout_prob", "attention_probs_dropout_prob")
-    return [
-        f"{name} changed from the checkpoint's {settings[name]} to {getattr(config, name)}"
-        for name in names
-        if name in settings and settings[name] != getattr(config, name)
-    ]
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{config_file} describes no BERT that can be built ({reason})") from None
 
 
 def _check_tokens(folder: Path, vocabulary: tuple[str, ...], values: dict[str, Any]) -> None:

@@ -48,8 +48,7 @@ def write_checksums(folder: Path) -> None:
 
 
 def check_folder(folder: Path) -> None:
-    """Refuse a folder of which a file is not what its stage or fit ended with, or `write_checksums` recorded; without a
-    record it is taken as it is."""
+    """Refuse a folder with a file other than its stage or fit ended with, or `write_checksums` recorded, if any did."""
     if check_sealed_checkpoint(folder) or not (folder / CHECKSUMS).is_file():
         return
     remedy = f"train it again or restore a copy; if you changed it on purpose, delete {folder / CHECKSUMS}"

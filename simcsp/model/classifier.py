@@ -73,27 +73,19 @@ def _plain(model: Classifier) -> BertForSequenceClassification:
     with torch.random.fork_rng(devices=[]):  # its fresh weights must not move the numbers that training draws
         plain = BertForSequenceClassification(BertConfig.from_dict(settings))
     plain.config.label2id = {name: number for number, name in names.items()}
-    plain.bert.load_state_dict(model.bert.state_dict() | _named(model.head[0], "pooler.dense"))
+    pooler = {f"pooler.dense.{key}": value for key, value in model.head[0].state_dict().items()}
+    plain.bert.load_state_dict(model.bert.state_dict() | pooler)
     with torch.no_grad():
         plain.classifier.weight.zero_()[1] = model.head[3].weight[0]
         plain.classifier.bias.zero_()[1] = model.head[3].bias[0]
     return plain
 
 
-def _named(layer: nn.Linear, name: str) -> dict[str, torch.Tensor]:
-    return {f"{name}.{key}": value for key, value in layer.state_dict().items()}
-
-
 def load_classifier(folder: Path, config: ModelConfig, dropout: float) -> Classifier:
     """A classifier from its checkpoint folder. Raises InputError for a folder that holds an encoder alone."""
     if not holds_classifier(folder):
         raise InputError(f"{folder} has no {HEAD_FILE}: it is an encoder, not a classifier; fine-tune it first")
-    encoder = ModelConfig(
-        source=str(folder),
-        hidden_dropout_prob=config.hidden_dropout_prob,
-        attention_probs_dropout_prob=config.attention_probs_dropout_prob,
-    )
-    masked_lm, pooling, _ = load_backbone(encoder)
+    masked_lm, pooling, _ = load_backbone(config.saved_as(folder))
     model = Classifier(masked_lm.bert, pooling, dropout)
     weights, expected = read_head(folder), model.head.state_dict()
     if {key: value.shape for key, value in weights.items()} != {key: value.shape for key, value in expected.items()}:

@@ -64,28 +64,20 @@ class Encoder:
     batch_size: int
     autocast: Autocast = nullcontext
 
-    def embed(self, ids: np.ndarray, boundary: int | None = None) -> np.ndarray:
-        """Pooled vectors float32 [n, hidden]. boundary: the base that the site's boundary precedes, where pooling
-        centre reads; None: half the window."""
+    def embed(self, ids: np.ndarray, boundary: int | None = None, dropout: bool = False) -> np.ndarray:
+        """Pooled vectors float32 [n, hidden], under dropout or not. boundary: the base after a site; None: half-way."""
 
         def vectors(tokens: torch.Tensor) -> torch.Tensor:
             at = None if boundary is None else torch.full((len(tokens),), boundary, device=tokens.device)
             return window_vectors(self.bert, tokens, self.pooling, boundaries=at)
 
-        return read_batches(self.bert, ids, self.batch_size, vectors, self.autocast)
+        return read_batches(self.bert, ids, self.batch_size, vectors, self.autocast, dropout)
 
     def embed_twice(self, ids: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """Two views of each window under the dropout of training; the generators are left as they were."""
-
-        def view(tokens: torch.Tensor) -> torch.Tensor:
-            return window_vectors(self.bert, tokens, self.pooling)
-
         with forked_rng(self.bert.device):
             torch.manual_seed(seed)
-            first, second = (
-                read_batches(self.bert, ids, self.batch_size, view, self.autocast, dropout=True) for _ in range(2)
-            )
-        return first, second
+            return self.embed(ids, dropout=True), self.embed(ids, dropout=True)
 
     def embed_centre(self, ids: np.ndarray, layer: int | str | None, flank: int = 1) -> np.ndarray:
         """Hidden states of the central bases, `flank` on either side of the middle, joined: float32 [n, 2 flank
@@ -106,8 +98,7 @@ class Encoder:
         return self.embed_centre(ids, settings.probe_layer, settings.probe_flank)
 
     def embed_layers(self, ids: np.ndarray, read: Callable[[torch.Tensor], torch.Tensor]) -> np.ndarray:
-        """What `read` makes of each layer's hidden states [batch, 1 + bases + 1, hidden], float32 [n, 1 + blocks, ...];
-        each window is encoded once."""
+        """What `read` makes of each layer's states [batch, 1 + bases + 1, hidden], float32 [n, 1 + blocks, ...]."""
 
         def layers(tokens: torch.Tensor) -> torch.Tensor:
             return torch.stack([read(states) for states in all_hidden_states(self.bert, tokens)], dim=1)

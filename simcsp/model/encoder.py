@@ -7,6 +7,7 @@ that knows no layers refuses such a word.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import NamedTuple
 
 import torch
@@ -39,14 +40,11 @@ def fresh_like(bert_config: BertConfig) -> BertForMaskedLM:
 
 
 def drop_layers(model: BertForMaskedLM, count: int) -> None:
-    """Remove the last blocks of an encoder, in place; a learned mix keeps the weights of the others. Raises InputError
-    where none would be left."""
+    """Remove the last blocks of an encoder, in place, and their weights in a learned mix. Raises InputError if all."""
     blocks = model.bert.encoder.layer
     if count >= len(blocks):
-        raise InputError(
-            f"model.drop_layers ({count}) leaves none of the encoder's {len(blocks)} blocks: give at most "
-            f"{len(blocks) - 1}"
-        )
+        fault = f"model.drop_layers ({count}) leaves none of the encoder's {len(blocks)} blocks"
+        raise InputError(f"{fault}: give at most {len(blocks) - 1}")
     model.bert.encoder.layer = blocks[:-count]
     model.config.num_hidden_layers = len(blocks) - count
     if hasattr(model.bert, MIX_WEIGHTS):
@@ -77,19 +75,10 @@ def check_size(config: BertConfig, what: str) -> None:
 
 
 def fresh_config(config: ModelConfig) -> BertConfig:
-    return BertConfig(
-        vocab_size=len(VOCAB),
-        hidden_size=config.hidden_size,
-        num_hidden_layers=config.num_hidden_layers,
-        num_attention_heads=config.num_attention_heads,
-        intermediate_size=config.intermediate_size,
-        max_position_embeddings=config.max_position_embeddings,
-        hidden_dropout_prob=config.hidden_dropout_prob,
-        attention_probs_dropout_prob=config.attention_probs_dropout_prob,
-        initializer_range=config.initializer_range,
-        pad_token_id=0,
-        position_init=config.position_init,  # recorded, so that the fresh arm starts alike
-    )
+    elsewhere = ("source", "pooling", "pooling_layer", "drop_layers")
+    # position_init is recorded, so that the fresh arm starts alike
+    fields = {name: value for name, value in dataclasses.asdict(config).items() if name not in elsewhere}
+    return BertConfig(vocab_size=len(VOCAB), pad_token_id=0, **fields)
 
 
 # -- vectors -----------------------------------------------------------------------------------------------------------
@@ -222,9 +211,8 @@ def attended(
     mask: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """What a BertSelfAttention makes of its projected states, each [batch, tokens, hidden]."""
-    query, key, value = (
-        states.unflatten(-1, (attention.num_attention_heads, -1)).transpose(1, 2) for states in (query, key, value)
-    )
+    heads = attention.num_attention_heads, -1
+    query, key, value = (states.unflatten(-1, heads).transpose(1, 2) for states in (query, key, value))
     dropout = attention.dropout.p if attention.training else 0.0
     context, _ = attend(attention, query, key, value, mask, dropout=dropout, scaling=attention.scaling)
     return context.flatten(2)
@@ -233,21 +221,18 @@ def attended(
 def pool(states: torch.Tensor, kind: str, boundaries: torch.Tensor | None = None) -> torch.Tensor:
     """One vector a window, [batch, hidden], from one layer's hidden states [batch, 1 + bases + 1, hidden].
 
-    centre is the mean of the two central bases: joined, as NMI has them, they would be twice as wide as what every
-    other pooling gives, and a classifier of another size. boundaries: as of `window_vectors`.
+    kind: of POOLING_KINDS. centre is the mean of the two central bases: joined, as NMI has them, they would be twice as
+    wide as what every other pooling gives, and a classifier of another size. boundaries: as of `window_vectors`.
     """
     if kind == "cls":
         return states[:, 0]
     if kind == "mean":
         return states[:, 1:-1].mean(dim=1)  # the bases, without [CLS] and [SEP]
-    if kind == "centre":
-        return states_at(states, _centre(states, boundaries)).mean(dim=1)
-    raise InputError(f"model.pooling {kind!r} is unknown: {', '.join(POOLING_KINDS)}")
+    return states_at(states, _centre(states, boundaries)).mean(dim=1)
 
 
 def central_states(states: torch.Tensor, flank: int = 1) -> torch.Tensor:
-    """Hidden states [batch, 2 flank, hidden] of so many bases on either side of the middle, from [batch, 1 + bases + 1,
-    hidden]."""
+    """[batch, 2 flank, hidden] of so many bases on either side of the middle, from [batch, 1 + bases + 1, hidden]."""
     first = _centre(states).start + 1 - flank
     return states[:, first : first + 2 * flank]
 

@@ -29,8 +29,7 @@ class Ensemble:
     typed: bool = True
 
     def score(self, windows: np.ndarray, kind: str) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and standard deviation over the models of P(site of this type), float64 [n] each, of windows uint8
-        [n, length]; sd is NaN for a single model."""
+        """Mean and sd (NaN for one) over models of P(site of this type), float64 [n], of windows uint8 [n, length]."""
         models = self.groups[kind]
         scores = np.stack([predict(model, windows, self.batch_size, self.autocast) for model in models])
         check_numbers(scores, f"windows of {kind}s")

@@ -17,14 +17,9 @@ _WORD_EMBEDDING = "embeddings.word_embeddings.weight"
 MULTIMOLECULE_VOCAB = ("<pad>", "<cls>", "<eos>", "<unk>", "<mask>", "<null>", "A", "C", "G", "U", "N")
 _SAME_TOKEN = {"[PAD]": "<pad>", "[UNK]": "<unk>", "[CLS]": "<cls>", "[SEP]": "<eos>", "[MASK]": "<mask>", "T": "U"}
 MULTIMOLECULE_ROWS = [MULTIMOLECULE_VOCAB.index(_SAME_TOKEN.get(token, token)) for token in VOCAB]  # in our order
-MULTIMOLECULE_IDS = {  # fields of its config.json -> the token whose id they give
-    "pad_token_id": "<pad>",
-    "bos_token_id": "<cls>",
-    "eos_token_id": "<eos>",
-    "unk_token_id": "<unk>",
-    "mask_token_id": "<mask>",
-    "null_token_id": "<null>",
-}
+# fields of its config.json -> the token whose id they give
+MULTIMOLECULE_IDS = {f"{role}_token_id": f"<{role}>" for role in ("pad", "eos", "unk", "mask", "null")}
+MULTIMOLECULE_IDS["bos_token_id"] = "<cls>"
 _MULTIMOLECULE_DROPOUT = {"hidden_dropout": "hidden_dropout_prob", "attention_dropout": "attention_probs_dropout_prob"}
 _MULTIMOLECULE_SIZES = (  # fields that mean what they mean in BertConfig
     *("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "max_position_embeddings"),
@@ -64,8 +59,7 @@ def convert_multimolecule(weights: dict[str, torch.Tensor], prefix: str, weight_
     """Weights of multimolecule's SpliceBERT under the names, and in the row order, of a plain `BertForMaskedLM`.
 
     prefix: of its encoder, `model.` (newer) or `splicebert.` (older). What has no counterpart keeps its name, for the
-    caller to refuse; the rows of tokens that SpliceBERT does not have are dropped. weight_file: for the error, where
-    the head has other rows than the word embedding.
+    caller to refuse; rows of tokens that SpliceBERT lacks are dropped. weight_file: for the error of a head's rows.
     """
     rows = len(weights[prefix + _WORD_EMBEDDING])
     converted = {}

@@ -14,13 +14,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 from simcsp.text.alphabet import CLS, ENCODE, SEP, VOCAB, N
 
 _SPECIAL, _BASES = VOCAB[:N], VOCAB[N:]
-_ROLES = {
-    "pad_token": "[PAD]",
-    "unk_token": "[UNK]",
-    "cls_token": "[CLS]",
-    "sep_token": "[SEP]",
-    "mask_token": "[MASK]",
-}
+_ROLES = {f"{role}_token": f"[{role.upper()}]" for role in ("pad", "unk", "cls", "sep", "mask")}
 
 
 def build_tokenizer() -> Tokenizer:

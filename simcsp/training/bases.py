@@ -21,12 +21,12 @@ from tqdm import tqdm
 from transformers.optimization import get_wsd_schedule
 
 from simcsp.core.arms import FLOORS
-from simcsp.core.config import BasesConfig, Config, ModelConfig, to_dict
-from simcsp.core.device import build_accelerator
+from simcsp.core.config import BasesConfig, Config, to_dict
+from simcsp.core.device import build_accelerator, fit_seed
 from simcsp.core.errors import InputError
 from simcsp.core.files import replace_folder
 from simcsp.core.run_folder import RunFolder
-from simcsp.core.run_layout import FitKey, checkpoint_path
+from simcsp.core.run_layout import checkpoint_path
 from simcsp.labels.bases import LABEL, UNLABELLED, Genome, fold_records, read_genome, shared_with
 from simcsp.metrics.scores import score_against
 from simcsp.model.bases import (
@@ -49,7 +49,7 @@ from simcsp.text.alphabet import A, N, reverse_complement
 from simcsp.text.annotation import gene_bodies, read_annotation
 from simcsp.text.known_introns import is_annotation
 from simcsp.text.store import TokenStore, content_hashes
-from simcsp.training.arms import Arm, resolve_arms
+from simcsp.training.arms import FoldJob, resolve_arms
 from simcsp.training.optimizer import decay_groups, pack_state, prepare_optimizer, take_step, unpack_state
 from simcsp.training.stopping import StopSignal, stop_if_asked
 from simcsp.training.tensorboard import open_folder
@@ -104,23 +104,23 @@ def run_bases(config: Config, stop: StopSignal) -> dict[str, dict[str, float]]:
         for fold in folds:
             text = None
             for arm in arms:
-                run = open_job(config, genome, arm, seed, fold, str(accelerator.device))
+                job = FoldJob(arm, SITE, seed, fold)
+                run = open_job(config, genome, job, str(accelerator.device))
                 if not run.finished:
                     text = text or build_text(config, genome, fold)
-                    fit_bases(config, text, run, accelerator, arm, seed, fold, stop)
+                    fit_bases(config, text, run, accelerator, job, stop)
                 metrics = run.summary["metrics"]
-                of_seed = f":pretrain{arm.pretrain_seed}" if arm.several else ""
-                row = rows[f"{arm.name}{of_seed} seed {seed} fold {fold}"] = {}
+                row = rows[f"{job.key.model} seed {seed} fold {fold}"] = {}
                 for kind in TYPES:
                     row |= {f"{kind} {key}": metrics[f"test/{key}_{kind}"] for key in ("ap", "recall", "topk")}
     return rows
 
 
-def open_job(config: Config, genome: Genome, arm: Arm, seed: int, fold: int, device: str) -> RunFolder:
+def open_job(config: Config, genome: Genome, job: FoldJob, device: str) -> RunFolder:
     """The folder of one fit, runs/<name>/finetune/<arm>/bases/[pretrainN/]seedN/foldNN."""
-    values = to_dict(config)
+    arm, values = job.arm, to_dict(config)
     kept = {key: values[key] for key in CONFIG_SECTIONS}
-    kept["finetune"] = {"task": "bases", "arms": [arm.name], "seeds": [seed], "folds": [fold]}
+    kept["finetune"] = {"task": "bases", "arms": [arm.name], "seeds": [job.seed], "folds": [job.fold]}
     kept["data"] = {"spliceator": config.data.spliceator}
     annotation = [*config.bases.annotation, *config.bases.doubtful]
     inputs = {"genome": genome.store.sha256, "annotation": content_hashes(annotation)}
@@ -132,8 +132,7 @@ def open_job(config: Config, genome: Genome, arm: Arm, seed: int, fold: int, dev
             raise InputError(f"bases.source: {folder} is no folder of a model of bases: it has no {BASES_CONFIG}")
     if folder is not None:
         inputs["start checkpoint"] = sha256_folder(folder)
-    key = FitKey(arm.name, SITE, seed, fold, arm.pretrain_seed if arm.several else None)
-    return open_folder(key.folder(config.folder), kept, inputs, device, start=start)
+    return open_folder(job.key.folder(config.folder), kept, inputs, device, start=start)
 
 
 # -- the text of a fold ------------------------------------------------------------------------------------------------
@@ -144,11 +143,8 @@ def build_text(config: Config, genome: Genome, fold: int) -> Text:
     settings = config.bases
     records = fold_records(settings, genome.store, fold)
     train, held_out = records["train"], records["val"] + records["test"]
-    sites = [
-        np.column_stack([np.full(len(genome.sites[name]), number), genome.sites[name]])
-        for number, name in enumerate(train)
-    ]
-    rows = np.concatenate(sites)
+    of_records = [genome.sites[name] for name in train]
+    rows = np.concatenate([np.insert(sites, 0, number, axis=1) for number, sites in enumerate(of_records)])
     rows = rows[rows[:, 3] != UNLABELLED]
     if not len(rows):
         raise InputError("bases.parts: the records that are left to train on have no annotated site")
@@ -201,8 +197,7 @@ def draw_stretches(text: Text, settings: BasesConfig, rng: np.random.Generator) 
 
     Under a margin those that are not drawn about a site lie near one, on either strand. Half of the stretches lose
     up to a tile of text at either end, so that scores do not hang on the widest context. Where held-out records are
-    genes (`forward`), half of those about a site are N beyond the gene, as these are: its ends tell the first and the
-    last exon.
+    genes (`forward`), half of those about a site are N beyond the gene, as these are: its ends tell the outer exons.
     """
     tile, length = settings.tile, settings.tiles * settings.tile
     drawn = []
@@ -296,8 +291,7 @@ def draw_graft(text: Text, tile: int, length: int, rng: np.random.Generator) -> 
 def _stretch(
     text: Text, name: str, start: int, length: int, minus: int, gene: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """ids and labels [length] from `start` on (forward strand), as the strand is read; N beyond the record, or beyond
-    start and end of a gene."""
+    """ids and labels [length] from `start` on (forward strand), as the strand is read; N beyond the record or gene."""
     genome, record = text.genome, text.genome.store.by_name[name]
     ids = padded(genome.store, record, start, start + length)
     labels = np.full(length, UNLABELLED)
@@ -323,7 +317,7 @@ class Fit:
     text: Text
     run: RunFolder
     accelerator: Accelerator
-    seeds: tuple[int, int]
+    job: FoldJob
     model: BaseClassifier
     average: AveragedModel | None
     optimizer: torch.optim.Optimizer
@@ -369,33 +363,23 @@ _COUNTS = ("step", "best_step", "best_ap", "loss")
 
 
 def fit_bases(
-    config: Config,
-    text: Text,
-    run: RunFolder,
-    accelerator: Accelerator,
-    arm: Arm,
-    seed: int,
-    fold: int,
-    stop: StopSignal,
+    config: Config, text: Text, run: RunFolder, accelerator: Accelerator, job: FoldJob, stop: StopSignal
 ) -> None:
     """Train, keep the weights of the best validation, calibrate them, score the test records once."""
     began = time.perf_counter()
     run.begin()
-    fit = start_fit(config, text, run, accelerator, arm, seed, fold)
+    fit = start_fit(config.bases, text, run, accelerator, job)
     fit.load()
     run.rewind(fit.step)
-    records = fold_records(config.bases, text.genome.store, fold)
+    records = fold_records(config.bases, text.genome.store, job.fold)
     train(fit, records["val"], stop)
-    finish(config, fit, records["test"], arm, round(time.perf_counter() - began, 1))
+    finish(config, fit, records["test"], round(time.perf_counter() - began, 1))
     accelerator.free_memory()
     run.close()
 
 
-def start_fit(
-    config: Config, text: Text, run: RunFolder, accelerator: Accelerator, arm: Arm, seed: int, fold: int
-) -> Fit:
-    settings = config.bases
-    model = build_model(settings, arm.source, arm.name == "fresh", seed, fold).to(accelerator.device)
+def start_fit(settings: BasesConfig, text: Text, run: RunFolder, accelerator: Accelerator, job: FoldJob) -> Fit:
+    model = build_model(settings, job).to(accelerator.device)
     trained = [{**g, "params": [p for p in g["params"] if p.requires_grad]} for g in decay_groups(model)]
     fused = accelerator.device.type == "cuda"
     optimizer = torch.optim.AdamW(trained, lr=settings.lr, weight_decay=_WEIGHT_DECAY, fused=fused)
@@ -405,7 +389,7 @@ def start_fit(
     if settings.average:
         average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(settings.average), use_buffers=True)
     model, optimizer = accelerator.prepare(model), prepare_optimizer(accelerator, optimizer)
-    return Fit(settings, text, run, accelerator, (seed, fold), model, average, optimizer, scheduler)
+    return Fit(settings, text, run, accelerator, job, model, average, optimizer, scheduler)
 
 
 def train(fit: Fit, val: list[str], stop: StopSignal) -> None:
@@ -426,7 +410,7 @@ def train(fit: Fit, val: list[str], stop: StopSignal) -> None:
 def take_bases_step(fit: Fit) -> None:
     """One step of the optimiser and of the average; the text depends on seed, fold and step alone."""
     fit.model.train()
-    loss = stretches_loss(fit, np.random.default_rng([*fit.seeds, fit.step]))
+    loss = stretches_loss(fit, np.random.default_rng([fit.job.seed, fit.job.fold, fit.step]))
     fit.accelerator.backward(loss)
     fit.accelerator.clip_grad_norm_(fit.model.parameters(), MAX_GRAD_NORM)
     take_step(fit.accelerator, fit.optimizer, fit.scheduler)
@@ -453,40 +437,37 @@ def validate(fit: Fit, names: list[str]) -> None:
             save_bases(labeller.model, calibrate(odds, labels), folder)
 
 
-def finish(config: Config, fit: Fit, records: list[str], arm: Arm, seconds: float) -> None:
+def finish(config: Config, fit: Fit, records: list[str], seconds: float) -> None:
     """Score the best weights on the test records, once, and write card and summary."""
     settings, run, best = config.bases, fit.run, checkpoint_path(fit.run.path)
+    job, arm = fit.job, fit.job.arm
     model, calibration = load_bases(best)
     labeller = Labeller(model.to(fit.accelerator.device), calibration, fit.accelerator.device)
     scores = score_types(*label_records(labeller, fit.text.genome, records, settings.forward))
     metrics = {f"test/{key}": value for key, value in scores.items()} | {"val/ap": fit.best_ap}
-    seed, fold = fit.seeds
-    sizes = {"arm": arm.name, "site": SITE, "seed": seed, "fold": fold, "best_step": fit.best_step}
+    sizes = {"arm": arm.name, "site": SITE, "seed": job.seed, "fold": job.fold, "best_step": fit.best_step}
     if arm.several:
         sizes["pretrain_seed"] = arm.pretrain_seed
     parameters = sum(weights.numel() for weights in model.parameters())
     start = settings.source if arm.source is None else None if arm.name == "fresh" else arm.source.source
     name = f"{config.name}: {arm.name}"
     data = {"genome": settings.fasta, "annotation": settings.annotation}
-    tested = f"records {', '.join(Path(entry).name for entry in settings.parts[fold])}"
+    tested = f"records {', '.join(Path(entry).name for entry in settings.parts[job.fold])}"
     write_card(best, name, start, data, tested, metrics)
     run.finish({**sizes, "parameters": parameters, "seconds": seconds, "metrics": metrics}, sizes)
     shown = "  ".join(f"{kind} AP {scores[f'ap_{kind}']:.4f} top-k {scores[f'topk_{kind}']:.4f}" for kind in TYPES)
     of_seed = f"  pre-training seed {arm.pretrain_seed}" if arm.several else ""
-    run.log(f"{arm.name:<10} seed {seed} fold {fold:02d}{of_seed}  {shown}")
+    run.log(f"{arm.name:<10} seed {job.seed} fold {job.fold:02d}{of_seed}  {shown}")
 
 
-def build_model(settings: BasesConfig, source: ModelConfig | None, fresh: bool, seed: int, fold: int) -> BaseClassifier:
-    """The arm's encoder under convolutions of fresh weights, the same for all arms of one width.
-
-    source: None is the arm without an encoder, which may grow from bases.source.
-    """
+def build_model(settings: BasesConfig, job: FoldJob) -> BaseClassifier:
+    """The arm's encoder, if any, under convolutions of fresh weights, the same in each arm, or of bases.source."""
     bert = None
-    if source is not None:
-        encoder = load_backbone(source)[0]
-        torch.manual_seed(seed)
-        bert = (fresh_like(encoder.config) if fresh else encoder).bert
-    torch.manual_seed(int(np.random.SeedSequence([seed, fold]).generate_state(1)[0]))
+    if job.arm.source is not None:
+        encoder = load_backbone(job.arm.source)[0]
+        torch.manual_seed(job.seed)
+        bert = (fresh_like(encoder.config) if job.arm.name == "fresh" else encoder).bert
+    torch.manual_seed(fit_seed(job.seed, job.fold))
     sizes = [item.name for item in dataclasses.fields(Shape) if hasattr(settings, item.name)]
     shape = Shape(**{name: getattr(settings, name) for name in sizes})
     model = BaseClassifier(bert, shape, settings.freeze_encoder, settings.dropout)
@@ -504,8 +485,7 @@ def stretches_loss(fit: Fit, rng: np.random.Generator) -> torch.Tensor:
 def labels_loss(
     learner: torch.nn.Module, ids: np.ndarray, labels: np.ndarray, accelerator: Accelerator
 ) -> torch.Tensor:
-    """Cross-entropy, summed, of the bases of texts uint8 [n, length] that have a label, int64 alike; UNLABELLED ones
-    are left out."""
+    """Cross-entropy, summed, of the bases of texts uint8 [n, length]; labels: int64 alike, but for UNLABELLED ones."""
     with accelerator.autocast():
         logits = learner(torch.from_numpy(ids).to(accelerator.device)).float()
     targets = torch.from_numpy(labels).to(accelerator.device)
@@ -518,8 +498,7 @@ def labels_loss(
 def label_records(
     labeller: Labeller, genome: Genome, names: list[str], forward: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(raw log-odds float32 [n, 2], labels int64 [n]) of all bases of both strands, or of the forward one alone, that
-    are not N."""
+    """(raw log-odds float32 [n, 2], labels int64 [n]) of all bases but N, of both strands or of the forward one."""
     odds, labels = [], []
     for name in names:
         record = genome.store.by_name[name]
@@ -552,8 +531,7 @@ def calibrate(odds: np.ndarray, labels: np.ndarray) -> np.ndarray:
     for column in range(len(TYPES)):
         mine = (labels == 0) | (labels == column + 1)
         # The mean loss of millions of bases is tiny, and the default solver takes its first steps for the end.
-        fit = LogisticRegression(C=np.inf, solver="newton-cholesky", tol=1e-10).fit(
-            odds[mine, column : column + 1].astype(np.float64), labels[mine] > 0
-        )
+        fit = LogisticRegression(C=np.inf, solver="newton-cholesky", tol=1e-10)
+        fit.fit(odds[mine, column : column + 1].astype(np.float64), labels[mine] > 0)
         rows.append([fit.coef_[0, 0], fit.intercept_[0]])
     return np.array(rows)

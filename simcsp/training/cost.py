@@ -22,8 +22,7 @@ def block_weights(model: ModelConfig | BertConfig) -> int:
 
 
 def fits_in_a_fold(config: Config, arm: str) -> int:
-    """Fits of an entry of finetune.arms in one fold: sites x seeds x draws of training windows x the start models that
-    it has."""
+    """Fits of an entry of finetune.arms in one fold: sites x seeds x draws of training windows x its start models."""
     settings = config.finetune
     starts = starts_of(arm, len(config.pretrain_seeds))
     return len(settings.sites) * len(settings.seeds) * len(settings.cuts) * starts
@@ -31,12 +30,7 @@ def fits_in_a_fold(config: Config, arm: str) -> int:
 
 def expected_epochs(settings: FinetuneConfig) -> int:
     """Epochs of a fit that stops early: twice its patience, at most. On stored vectors, one pass over the windows."""
-    epochs = {
-        "full": min(settings.max_epochs, 2 * settings.patience),
-        "supcon": SUPCON_EPOCHS,
-        "head": 1,
-        "probe": 1,
-    }
+    epochs = {"full": min(settings.max_epochs, 2 * settings.patience), "supcon": SUPCON_EPOCHS, "head": 1, "probe": 1}
     return sum(epochs[stage] for stage in settings.stages)
 
 
@@ -118,8 +112,7 @@ class Step:
         return float(kept)
 
     def memory(self, mini_batch_size: int | None) -> float:
-        """Peak bytes: weights, gradients and AdamW's moments; what is kept of the windows that go through the encoder
-        at once; the outputs of all."""
+        """Peak bytes: weights, gradients, AdamW's moments; what is kept of the windows at once; the outputs of all."""
         pooled, masked = self._passes
         share = self.stage.batch_size // self.processes
         at_once = min(mini_batch_size or share, share)
@@ -131,8 +124,7 @@ class Step:
         return each * weights + at_once * self.kept() + outputs + similarities
 
     def moved(self) -> float:
-        """Bytes that a step reads and writes on a GPU, but for matrix products and attention, without what gradient
-        caching repeats; as counted by tests/pretend_cuda."""
+        """Bytes that a step reads and writes on a GPU but for products and attention, as tests/pretend_cuda counts."""
         per_weight = PER_WEIGHT + PER_CLIPPED * (self.clips or self.precision == "fp16")
         return self.moved_by_states() + per_weight * block_weights(self.model)
 

@@ -19,8 +19,7 @@ from simcsp.core.arms import FLOORS
 from simcsp.core.config import Config, PretrainConfig
 from simcsp.core.device import set_seed, total_memory
 from simcsp.core.run_layout import begun_stages, is_finished
-from simcsp.labels.spliceator import Windows
-from simcsp.labels.splits import Splits, load_windows
+from simcsp.labels.splits import load_windows
 from simcsp.model.checkpoint import load_backbone
 from simcsp.model.classifier import Classifier
 from simcsp.model.embedding import Encoder
@@ -49,11 +48,6 @@ class Trial:
     model: BertForMaskedLM
     pooling: str
 
-    def encode(self, ids: np.ndarray) -> np.ndarray:
-        """Pooled vectors of windows."""
-        settings, autocast = self.config.evaluate, self.shared.accelerator.autocast
-        return Encoder(self.model.bert, self.pooling, settings.batch_size, autocast).embed(ids)
-
 
 def make_plan(config: Config) -> str:
     """The plan of a config, in lines of `what  ...`. Raises InputError for whatever would refuse the start.
@@ -81,20 +75,15 @@ def make_plan(config: Config) -> str:
 
 def plan_without_data(config: Config, absent: list[str]) -> str:
     """What can be said of a config before its data are there. absent: a line for each file that is not."""
-    data, settings = config.data, config.finetune
+    data, model, settings = config.data, config.model, config.finetune
+    source, arms = ", ".join(data.fasta) or data.dataset, ", ".join(settings.arms)
     rows = [("run", str(config.folder)), *(("missing", line) for line in absent)]
-    rows.append(
-        ("text", f"corpus {data.corpus}, windows of {data.window} nt of {', '.join(data.fasta) or data.dataset}")
-    )
-    rows.append(
-        ("encoder", f"{config.model.source or 'fresh weights'}, pooling {config.model.pooling or 'as recorded'}")
-    )
+    rows.append(("text", f"corpus {data.corpus}, windows of {data.window} nt of {source}"))
+    rows.append(("encoder", f"{model.source or 'fresh weights'}, pooling {model.pooling or 'as recorded'}"))
     for name, stage in stages(config).items():
         rows.append((name, f"{stage.objective}, {stage.steps:,} steps of {stage.batch_size} windows, lr {stage.lr:g}"))
-    labels = ["all" if count is None else f"{count:,}" for count in settings.train_windows]
-    rows.append(
-        ("fine-tune", f"{settings.task}, arms {', '.join(settings.arms)}; training windows: {', '.join(labels)}")
-    )
+    labels = ", ".join("all" if count is None else f"{count:,}" for count in settings.train_windows)
+    rows.append(("fine-tune", f"{settings.task}, arms {arms}; training windows: {labels}"))
     rows.append(("time", "measured once the data are there"))
     return "\n".join(f"{name:<10} {text}" for name, text in rows)
 
@@ -110,9 +99,7 @@ def _run_rows(trial: Trial) -> list[Row]:
 
 
 def _data_rows(trial: Trial) -> list[Row]:
-    data = trial.config.data
-    corpus = trial.shared.corpus
-    text = trial.shared.text
+    data, corpus, text = trial.config.data, trial.shared.corpus, trial.shared.text
     sources = ", ".join(corpus.manifest["sources"])
     bases = sum(span.end - span.start for span in wanted_spans(corpus.store, data.records))
     rows = [
@@ -121,21 +108,16 @@ def _data_rows(trial: Trial) -> list[Row]:
     if data.spliceator is None:
         rows.append(("labels", "none (data.spliceator): no SCCS, and nothing to fine-tune on"))
     else:
-        windows, splits = _labels(trial)
+        windows, splits = load_windows(data, trial.shared.config.folder)
         kinds = ", ".join(f"{count:,} {kind}" for kind, count in zip(*np.unique(windows.strata, return_counts=True)))
         rows.append(("labels", f"{len(windows):,} windows, {data.context} nt about their centre ({kinds})"))
         folds, first = splits.folds["both"], splits.folds["both"][0]
         parts = ", ".join(f"{len(first[part]):,} {part}" for part in ("train", "val", "test"))
-        rows.append(
-            ("folds", f"{len(folds)} ({data.folds}), the first {parts}; {len(splits.selection):,} kept for SCCS")
-        )
+        kept = f"{len(splits.selection):,} kept for SCCS"
+        rows.append(("folds", f"{len(folds)} ({data.folds}), the first {parts}; {kept}"))
     motifs = trial.shared.validation.motifs
     none = "none (data.motif_bed): no NMI"
     return [*rows, ("sites", none if motifs is None else f"{len(motifs.labels):,} of {data.motif_window} nt, for NMI")]
-
-
-def _labels(trial: Trial) -> tuple[Windows, Splits]:
-    return load_windows(trial.config.data, trial.shared.config.folder)
 
 
 def _encoder_row(trial: Trial, remarks: list[str]) -> Row:
@@ -147,11 +129,10 @@ def _encoder_row(trial: Trial, remarks: list[str]) -> Row:
 
 def _memory_row(trial: Trial) -> Row:
     """What the largest step takes, beside the most that the trials have taken and what there is."""
-    device, window = trial.shared.accelerator.device, trial.config.data.window
-    needed = 0.0
+    device, needed = trial.shared.accelerator.device, 0.0
     for name, stage in stages(trial.config).items():
-        stage = check_step(trial.shared, trial.model.config, trial.pooling, name, stage, window)
-        step = cost_of_step(trial.shared, trial.model.config, trial.pooling, stage, window)
+        stage = check_step(trial.shared, trial.model.config, trial.pooling, name, stage)
+        step = cost_of_step(trial.shared, trial.model.config, trial.pooling, stage)
         needed = max(needed, step.memory(stage.mini_batch_size))
     if device.type == "cuda":
         most = torch.cuda.max_memory_allocated(device)
@@ -171,7 +152,7 @@ def _stage_rows(trial: Trial) -> tuple[float, list[Row]]:
     total = 0.0
     rows = []
     for name, stage in stages(config).items():
-        stage = check_step(shared, trial.model.config, trial.pooling, name, stage, config.data.window)
+        stage = check_step(shared, trial.model.config, trial.pooling, name, stage)
         seconds, measured = _step_seconds(trial, stage)
         repeats = 1 if name == "mlm" else len(config.pretrain_seeds)
         validations = 2 + -(-stage.steps // stage.eval_steps)  # that of the start, and of fresh weights for the floors
@@ -216,8 +197,8 @@ def _step_seconds(trial: Trial, stage: PretrainConfig) -> tuple[float, str]:
 def _validation_seconds(trial: Trial) -> float:
     """Seconds for which a validation keeps the training; where that would take long, those of encoding its windows."""
     validation = trial.shared.validation
-    parts = [validation.ids, None if validation.motifs is None else validation.motifs.ids]
-    parts = [ids for ids in parts if ids is not None]
+    parts = [] if validation.ids is None else [validation.ids]
+    parts += [] if validation.motifs is None else [validation.motifs.ids]
     if not parts:
         return 0.0
     encoding = sum(_encoding_seconds(trial, ids) for ids in parts)
@@ -227,15 +208,16 @@ def _validation_seconds(trial: Trial) -> float:
 
 def _encoding_seconds(trial: Trial, ids: np.ndarray) -> float:
     """Seconds of encoding windows, from some of them."""
-    some = ids[:FEW]
-    return _timed(lambda _: trial.encode(some), 3) * len(ids) / len(some)
+    some, batch_size = ids[:FEW], trial.config.evaluate.batch_size
+    encoder = Encoder(trial.model.bert, trial.pooling, batch_size, trial.shared.accelerator.autocast)
+    return _timed(lambda _: encoder.embed(some), 3) * len(ids) / len(some)
 
 
 def _finetuning_rows(trial: Trial) -> list[Row]:
     config, settings = trial.config, trial.config.finetune
     if config.data.spliceator is None or settings.task != "windows":
         return []
-    windows, splits = _labels(trial)
+    windows, splits = load_windows(config.data, trial.shared.config.folder)
     arms = [arm.partition("=")[0] for arm in settings.arms]
     folds = len(settings.folds or splits.folds[settings.sites[0]])
     fits = folds * sum(fits_in_a_fold(config, arm) for arm in settings.arms if arm not in FLOORS)

@@ -25,9 +25,9 @@ from simcsp.core.run_layout import SUMMARY, checkpoint_path, is_finished
 from simcsp.labels.floors import annotated_sites, fit_annotation_floor
 from simcsp.labels.motifs import sites_of_run
 from simcsp.labels.splits import Splits, load_windows
-from simcsp.training.arms import Arm, resolve_arms
+from simcsp.training.arms import Arm, FoldJob, resolve_arms
 from simcsp.training.fold import begin_fit, end_fit, fit_fold, keep_best, pack, score_floor, score_fold, train_epoch
-from simcsp.training.fold_setup import Fold, FoldJob, FoldSetup, Start, arm_inputs, load_start, open_fold, open_setup
+from simcsp.training.fold_setup import Fold, FoldSetup, Start, arm_inputs, load_start, open_fold, open_setup
 from simcsp.training.probe import fit_on_annotation, fit_probe
 from simcsp.training.search import Load, Report, run_search
 from simcsp.training.stopping import StopSignal, stop_if_asked

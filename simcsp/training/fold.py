@@ -261,9 +261,7 @@ def keep_best(fold: Fold, fit: Fit) -> None:
 
 def score_fold(setup: FoldSetup, fold: Fold, start: Start, best_epoch: int, seconds: float) -> None:
     """Score the test windows once, with the chosen weights read back from disk, and write the summary."""
-    val = fold.parts["val"]
-    test = fold.parts["test"]
-    stages = setup.settings.stages
+    val, test, stages = fold.parts["val"], fold.parts["test"], setup.settings.stages
     model = load_classifier(checkpoint_path(fold.run.path), setup.config.model, setup.settings.dropout)
     model = model.to(setup.accelerator.device)
     if stages == ["head"]:  # the encoder is the start's still: before is after
@@ -278,10 +276,8 @@ def score_fold(setup: FoldSetup, fold: Fold, start: Start, best_epoch: int, seco
         before = measure(setup, fold, vectors, lambda: start_nmi(setup, start, bert))
         vectors = encode(setup, model.bert, start.pooling, setup.ids[test])
         after = measure(setup, fold, vectors, lambda: motif_nmi(setup, model.bert))
-        probabilities, validation = (
-            predict(model, setup.ids[part], setup.config.evaluate.batch_size, setup.accelerator.autocast)
-            for part in (test, val)
-        )
+        how = setup.config.evaluate.batch_size, setup.accelerator.autocast
+        probabilities, validation = (predict(model, setup.ids[part], *how) for part in (test, val))
     rows = fold.run.metrics()
     chosen = next(row for row in rows if row["step"] == best_epoch)
     scores = {key: value for key, value in chosen.items() if key.startswith("val/")}

@@ -17,7 +17,6 @@ from simcsp.core.config import Config, FinetuneConfig, ModelConfig
 from simcsp.core.device import build_accelerator, fit_seed
 from simcsp.core.errors import InputError
 from simcsp.core.run_folder import RunFolder
-from simcsp.core.run_layout import FitKey
 from simcsp.labels.motifs import Motifs
 from simcsp.labels.spliceator import Windows
 from simcsp.labels.splits import Splits, draw_parts
@@ -28,26 +27,9 @@ from simcsp.model.encoder import check_length, fresh_like
 from simcsp.text.alphabet import add_special_tokens
 from simcsp.text.kmers import shared_kmers
 from simcsp.text.store import content_hashes
-from simcsp.training.arms import Arm
+from simcsp.training.arms import Arm, FoldJob
 from simcsp.training.stopping import StopSignal, stop_if_asked
 from simcsp.training.tensorboard import open_folder
-
-
-@dataclass(frozen=True)
-class FoldJob:
-    """One fit. fold: its number. train_windows: how many of its training windows, None for all; draw: which."""
-
-    arm: Arm
-    site: str
-    seed: int
-    fold: int
-    train_windows: int | None = None
-    draw: int = 0
-
-    @property
-    def key(self) -> FitKey:
-        pretrain_seed = self.arm.pretrain_seed if self.arm.several else None
-        return FitKey(self.arm.name, self.site, self.seed, self.fold, pretrain_seed, self.train_windows, self.draw)
 
 
 @dataclass(frozen=True)

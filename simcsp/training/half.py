@@ -153,8 +153,7 @@ def _embedded(
     position_ids: torch.Tensor | None = None,
     **_: Any,
 ) -> torch.Tensor:
-    """What BertEmbeddings make of tokens [batch, tokens], all of type 0, at the same places [1, tokens] in each window;
-    sums are of float32 and rounded then."""
+    """What BertEmbeddings make of tokens [batch, tokens], all of type 0, at places [1, tokens]; sums are of float32."""
     count = input_ids.shape[1]
     if position_ids is None:
         position_ids = embeddings.position_ids[:, :count]

@@ -18,20 +18,19 @@ def progress(step: int, steps: int, row: dict[str, float]) -> str:
 
 def with_errors(scores: dict[str, float]) -> str:
     """The proxies as text: SCCS with its 95 % interval, NMI with its sd over seeds of Leiden."""
-    parts = [f"{key} {scores[key]:.4f}" for key in ("sccs", "nmi", "mean_cosine", "uniformity") if key in scores]
+    errors = {}
     if "sccs_low" in scores:
-        parts[0] += f" [{scores['sccs_low']:.3f}, {scores['sccs_high']:.3f}]"
+        errors["sccs"] = f" [{scores['sccs_low']:.3f}, {scores['sccs_high']:.3f}]"
     if "nmi_sd" in scores:
-        at = next(i for i, part in enumerate(parts) if part.startswith("nmi "))
-        parts[at] += f" ± {scores['nmi_sd']:.4f}"
-    return "  ".join(parts)
+        errors["nmi"] = f" ± {scores['nmi_sd']:.4f}"
+    shown = [key for key in ("sccs", "nmi", "mean_cosine", "uniformity") if key in scores]
+    return "  ".join(f"{key} {scores[key]:.4f}{errors.get(key, '')}" for key in shown)
 
 
 def headline(summary: dict[str, object]) -> str:
     """A finished stage in one line: loss and proxies at its end, SCCS with its 95 % interval.
 
-    A proxy rose or fell where that interval (NMI: 1.96 sd over seeds of Leiden) leaves out the start; `best` is only
-    what is above the start.
+    A proxy rose or fell where that interval (NMI: 1.96 sd over seeds of Leiden) leaves out the start.
     """
     metrics, begun = summary["metrics"], summary["start"]
     parts = [f"{summary['objective']} {summary['steps']} steps", f"loss {metrics['train/loss']:.4f}"]
@@ -39,9 +38,7 @@ def headline(summary: dict[str, object]) -> str:
         key = f"val/{proxy}"
         if key not in metrics:
             continue
-        first = begun[key]
-        final = metrics[key]
-        best = summary["best"][proxy]
+        first, final, best = begun[key], metrics[key], summary["best"][proxy]
         error = 1.96 * metrics.get(f"{key}_sd", 0.0)
         low, high = metrics.get(f"{key}_low", final - error), metrics.get(f"{key}_high", final + error)
         verb = "rose" if low > first else "fell" if high < first else "stayed within its error"
@@ -58,10 +55,9 @@ def headline(summary: dict[str, object]) -> str:
 
 def with_interval(value: float, ends: Mapping[str, float], prefix: str = "") -> str:
     """A value as text, with its interval where `ends` has one."""
-    within = ""
-    if f"{prefix}low" in ends:
-        within = f" [{ends[f'{prefix}low']:.2f}, {ends[f'{prefix}high']:.2f}]"
-    return f"{value:.3f}{within}"
+    if f"{prefix}low" not in ends:
+        return f"{value:.3f}"
+    return f"{value:.3f} [{ends[f'{prefix}low']:.2f}, {ends[f'{prefix}high']:.2f}]"
 
 
 def floors_in_words(values: Mapping[str, float]) -> str:

@@ -56,9 +56,8 @@ class Objective:
     chance: (stage, entropy of the text's base composition, number of classes) -> the loss, in nats, of an encoder that
     makes the same of every window, from which the warning "nothing learned" is given; None: there is no such value.
     fields: those of pretrain that apply; a value other than the default is refused for the rest. Those of mlm always
-    apply. views: how many of each window the encoder reads. with_classes: needs data.corpus annotated. head: hidden
-    size, number of classes -> the module between encoder and loss, for training only; None: that of
-    pretrain.projection_head.
+    apply. views: how many of each window the encoder reads. with_classes: needs data.corpus annotated. head: (hidden
+    size, number of classes) -> the module before the loss, for training only; None: as pretrain.projection_head says.
     """
 
     loss: Callable[[Outputs, PretrainConfig], torch.Tensor] | None
@@ -182,8 +181,7 @@ def sup_con(
 
 
 def _refuse_none(count: torch.Tensor, fault: str) -> None:
-    """Raise InputError where `count` is 0. A GPU would have to be waited for: there the loss becomes NaN, which ends
-    the training too."""
+    """Raise InputError where `count` is 0. A GPU would be waited for: there the loss is NaN, which ends a training."""
     if count.device.type != "cuda" and not count:
         raise InputError(fault)
 

@@ -21,8 +21,7 @@ def build_optimizer(
     steps: int,
     fused: bool = False,
 ) -> tuple[torch.optim.Optimizer, LRScheduler]:
-    """AdamW over parameter groups, and the schedule of so many steps, `warmup` of them of warm-up; a group's own
-    settings come first."""
+    """AdamW over parameter groups, whose own settings come first, and the schedule of so many steps."""
     optimizer = torch.optim.AdamW(groups, lr=settings.lr, weight_decay=settings.weight_decay, fused=fused)
     return optimizer, get_scheduler(settings.lr_scheduler_type, optimizer, warmup, steps)
 

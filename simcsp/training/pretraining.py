@@ -80,8 +80,7 @@ def open_pretraining(config: Config, stop: StopSignal) -> Pretraining:
 def run_stages(shared: Pretraining, config: Config, report: Report | None = None) -> None:
     """Every stage of a config, one after the other: that of `shared`, or a trial of its search.
 
-    The first stage runs once, the others, or those of `only`, once for each seed: all start from it. report: told the
-    proxy at the pretrain stage's validations."""
+    The first runs once, the others, or those of `only`, once for each seed. report: told the proxy at validations."""
     model, settings = config.model, stages(config)
     if config.only == ["data"]:  # opened by now
         return
@@ -158,8 +157,7 @@ class Training:
         unpack_state(state, self.accelerator, **self.parts)
 
     def draw(self, ids: np.ndarray, rng: np.random.Generator, classes: np.ndarray | None = None) -> Batch:
-        """What this process computes of a step on windows uint8 [batch, length], of classes [batch] if they have any;
-        every process is given the whole batch."""
+        """This process's share of a step on all windows uint8 [batch, length], of classes [batch] if they have any."""
         return draw_batch(self.stage, ids, rng, self.choose, classes, self.processes)
 
     def advance(self, batch: Batch) -> None:
@@ -203,8 +201,7 @@ class Training:
 
 
 def share_gradients(module: nn.Module, accelerator: Accelerator) -> nn.Module:
-    """The module, whose gradients become those of the mean of all processes' losses, where there are several; all start
-    from the first one's weights."""
+    """The module, whose gradients become those of the mean of all processes' losses, begun from the first's weights."""
     if accelerator.num_processes == 1:
         return module
     devices = [accelerator.device] if accelerator.device.type == "cuda" else None
@@ -243,7 +240,7 @@ def run_stage(
     accelerator, processes = shared.accelerator, shared.processes
     run: PretrainingRun | SilentRun = SilentRun()
     if processes.first:
-        inputs = stage_inputs(config.data, stage, source, shared.text, shared.validation)
+        inputs = stage_inputs(shared, stage, source)
         folder = open_folder(path, stage_config(config, name, stage, source), inputs, str(accelerator.device))
         tell = None if report is None else lambda step, scores: report(step, scores[shared.config.search.metric])
         run = PretrainingRun(folder, config, name, shared.text, shared.validation, tell)
@@ -252,8 +249,9 @@ def run_stage(
     set_seed(config.seed)
     model, pooling, remarks = load_backbone(source, need_mlm_head=stage.objective == "mlm")
     check_length(model, config.data.window, "data.window")
-    run.check(model)
-    stage = check_step(shared, model.config, pooling, name, stage, config.data.window)
+    if processes.first:
+        shared.validation.check(model)
+    stage = check_step(shared, model.config, pooling, name, stage)
     model.to(accelerator.device)
     choose = build_chooser(stage, config.data, shared.corpus, config.seed)
     state = processes.told(run.begin())
@@ -274,7 +272,7 @@ def train(run: PretrainingRun | SilentRun, path: Path, training: Training, share
 
     Processes meet in every step, so that the others wait while the first one validates."""
     stage, processes, seed = training.stage, shared.processes, config.seed
-    step_cost = cost_of_step(shared, training.model.config, training.pooling, stage, config.data.window)
+    step_cost = cost_of_step(shared, training.model.config, training.pooling, stage)
     most = product_rate(shared.accelerator.device.type, step_cost.precision) * processes.count
     since, windows = time.perf_counter(), 0
     for batch in batches(training, shared.text, seed):
@@ -315,18 +313,17 @@ def batches(training: Training, text: WindowSampler | SiteSampler, seed: int) ->
     return one_ahead(draw, steps, thread=training.accelerator.device.type == "cuda")
 
 
-def cost_of_step(shared: Pretraining, model: BertConfig, pooling: str, stage: PretrainConfig, window: int) -> Step:
-    accelerator, count = shared.accelerator, shared.processes.count
+def cost_of_step(shared: Pretraining, model: BertConfig, pooling: str, stage: PretrainConfig) -> Step:
+    accelerator, count, window = shared.accelerator, shared.processes.count, shared.config.data.window
     precision = "fp32" if accelerator.mixed_precision == "no" else accelerator.mixed_precision
     return Step(model, stage, window, pooling, precision, count, accelerator.device.type)
 
 
 def check_step(
-    shared: Pretraining, model: BertConfig, pooling: str, name: str, stage: PretrainConfig, window: int
+    shared: Pretraining, model: BertConfig, pooling: str, name: str, stage: PretrainConfig
 ) -> PretrainConfig:
-    """The stage with a mini_batch_size of auto settled. Refuses a batch that cannot fit into memory, or that the text
-    does not fill, before the stage has a folder."""
-    device, step = shared.accelerator.device, cost_of_step(shared, model, pooling, stage, window)
+    """The stage with a mini_batch_size of auto settled. Refuses a batch too large for memory, or for the text."""
+    device, step = shared.accelerator.device, cost_of_step(shared, model, pooling, stage)
     if stage.mini_batch_size == "auto":
         stage = dataclasses.replace(stage, mini_batch_size=step.mini_batch_size(free_memory(device)))
     at_once = stage.mini_batch_size or stage.batch_size // shared.processes.count
@@ -347,5 +344,5 @@ def search_pretraining(shared: Pretraining, load: Load) -> str:
         run_stages(shared, trial, report)
         return read_json(trial.folder / PRETRAIN / SUMMARY)["metrics"][metric]
 
-    inputs = stage_inputs(config.data, config.pretrain, config.model, shared.text, shared.validation)
+    inputs = stage_inputs(shared, config.pretrain, config.model)
     return run_search(config, metric, ("model", "mlm", "pretrain"), objective, shared.stop, load, inputs)

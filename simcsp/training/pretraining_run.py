@@ -15,14 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import nn
 from torch.utils._pytree import tree_map_only
 from tqdm import tqdm
 
 from simcsp.core import run_layout as layout
 from simcsp.core.ahead import in_background
 from simcsp.core.arms import PROXIES
-from simcsp.core.config import Config, DataConfig, MlmConfig, ModelConfig, PretrainConfig, to_dict
+from simcsp.core.config import Config, MlmConfig, ModelConfig, PretrainConfig, to_dict
 from simcsp.core.errors import InputError
 from simcsp.core.files import copy_files, read_json, remove_folder, replace_folder
 from simcsp.core.run_folder import RunFolder
@@ -39,7 +38,7 @@ from simcsp.training.training_warnings import base_entropy, batch_for_gpu, colla
 from simcsp.training.validation import Embedded, Validation
 
 if TYPE_CHECKING:
-    from simcsp.training.pretraining import Training
+    from simcsp.training.pretraining import Pretraining, Training
 
 Tell = Callable[[int, dict[str, float]], None]
 """(step, scores) of a validation."""
@@ -59,17 +58,12 @@ def stage_config(config: Config, name: str, stage: PretrainConfig, source: Model
     return kept | {"mlm": of_mlm, "pretrain": {"steps": 0, "max_shift": stage.max_shift}}
 
 
-def stage_inputs(
-    data: DataConfig,
-    stage: PretrainConfig,
-    source: ModelConfig,
-    text: WindowSampler | SiteSampler,
-    validation: Validation,
-) -> dict[str, str]:
+def stage_inputs(shared: Pretraining, stage: PretrainConfig, source: ModelConfig) -> dict[str, str]:
     """Hashes of all that a stage reads."""
-    inputs = {"text": text.store.sha256, "intervals": text.intervals.sha256, **validation.inputs}
+    text = shared.text
+    inputs = {"text": text.store.sha256, "intervals": text.intervals.sha256, **shared.validation.inputs}
     if stage.masking == "sites":
-        inputs["annotation"] = content_hashes(data.annotation)
+        inputs["annotation"] = content_hashes(shared.config.data.annotation)
     if isinstance(text, SiteSampler):
         inputs["classes"] = hashlib.sha256(np.ascontiguousarray(text.classes_of, dtype=np.int64)).hexdigest()
     if source.source is not None:
@@ -82,7 +76,6 @@ class SilentRun:
 
     finished = False
 
-    def check(self, model: nn.Module) -> None: ...
     def begin(self) -> None: ...
     def start(self, training: Training, remarks: list[str], resumed: bool) -> None: ...
     def count_step(self) -> None: ...
@@ -95,8 +88,7 @@ class SilentRun:
 
 @dataclass
 class Pending:
-    """A validation that is being scored beside the training. state: of the training at its step, once it is asked for;
-    rows: (step, means) recorded since."""
+    """A validation that is being scored. state: of the training then, once asked for; rows: (step, means) since."""
 
     step: int
     measured: Future
@@ -133,10 +125,6 @@ class PretrainingRun:
     def finished(self) -> bool:
         return self.folder.finished
 
-    def check(self, model: nn.Module) -> None:
-        """Refuse windows of the validation that the encoder cannot take."""
-        self.validation.check(model)
-
     def begin(self) -> dict[str, Any] | None:
         """Take the folder for this process; returns the state to resume from."""
         self.folder.begin()
@@ -150,7 +138,7 @@ class PretrainingRun:
             self.folder.log(f"{self.folder.path}: resumed at step {training.step} of {steps}")
         else:
             self.folder.rewind(-1)
-            describe_start(self.folder, self.config, self.name, self.text, training, remarks)
+            self._describe_start(training, remarks)
             floors = self._measure_start(training)
             is_first = self.config.seed == self.config.pretrain_seeds[0]
             if is_first and self.name != layout.CONTROL_STAGE:  # the same for all
@@ -158,6 +146,24 @@ class PretrainingRun:
         show_layout(self.folder.view.writer)
         options = {"desc": self.name, "unit": "step", "disable": not sys.stderr.isatty(), "dynamic_ncols": True}
         self.bar = tqdm(total=steps, initial=training.step, **options)
+
+    def _describe_start(self, training: Training, remarks: list[str]) -> None:
+        """Log what a new stage trains, on which text, and what of it overlaps the evaluation."""
+        stage, data, log = training.stage, self.config.data, self.folder.log
+        size = sum(p.numel() for p in training.model.parameters()) / 1e6
+        sources = ", ".join(self.text.store.manifest["sources"])
+        windows = f"{stage.batch_size} windows of {data.window} nt from {sources}"
+        count = training.processes.count
+        shared = f", shared by {count} processes" if count > 1 else ""
+        log(f"{self.name}: {stage.objective}, {stage.steps} steps of {windows}{shared}")
+        log(f"encoder: {size:.2f} M parameters, pooling {training.pooling}; {'; '.join(remarks)}")
+        remark = batch_for_gpu(self.name, stage.batch_size, training.accelerator.device.type)
+        if remark is not None and self.name != layout.CONTROL_STAGE:  # whose batch is that of pretrain
+            log(f"warning: {self.folder.path}: {remark}")
+        for part in read_json(self.config.folder / layout.OVERLAP, REMEASURE)["parts"]:
+            log(f"overlap: {part['sentence']}", show=bool(part["shared"]))
+        if data.selection_share == 0:
+            log("data.selection_share is 0: SCCS is measured on the training part of fold 0, as published")
 
     def _measure_start(self, training: Training) -> dict[str, dict[str, float]]:
         """Save the start model (the baseline arm) and measure it, before any step; returns the floors."""
@@ -189,8 +195,7 @@ class PretrainingRun:
         self.bar.set_postfix_str(f"loss {row['train/loss']:.3f}")
 
     def validate(self, training: Training) -> None:
-        """Save this checkpoint and measure the proxies; on a GPU `settle` has them later, by the next validation at the
-        latest."""
+        """Save this checkpoint and measure the proxies; on a GPU `settle` has them by the next validation."""
         self.settle(training)
         step, embedded = training.step, self.validation.embed(training.model, training.pooling)
         if step:
@@ -220,8 +225,7 @@ class PretrainingRun:
             self._record(step, training.stage, row)
 
     def _take(self, training: Training, step: int, scores: dict[str, float], picture: tuple) -> None:
-        """Record the scores of a step and its picture, keep its checkpoint if it is the best, and warn once of what is
-        wrong."""
+        """Record scores and picture of a step, keep its checkpoint if it is the best, warn once of what is wrong."""
         if scores:
             self.folder.record(step, {f"val/{key}": value for key, value in scores.items()})
             self.folder.view.picture(step, *picture)
@@ -238,12 +242,10 @@ class PretrainingRun:
                 training.warned.append(kind)
                 self.folder.log(f"warning: {self.folder.path}: {sentence}")
 
-    def save(self, training: Training, name: str) -> Path:
-        """Write a checkpoint of that name; returns its folder."""
-        target = layout.checkpoint_path(self.folder.path, name)
-        with replace_folder(target) as aside:
+    def save(self, training: Training, name: str) -> None:
+        """Write a checkpoint of that name."""
+        with replace_folder(layout.checkpoint_path(self.folder.path, name)) as aside:
             save_checkpoint(training.model, aside, training.pooling)
-        return target
 
     def save_state(self, training: Training) -> None:
         """Write the state, or keep it until its validation has its scores."""
@@ -280,32 +282,6 @@ class PretrainingRun:
             "stuck": stuck(rows, stage, composition, len(class_names(self.config.data))),
         }
         return {kind: sentence for kind, sentence in warnings.items() if sentence is not None}
-
-
-def describe_start(
-    folder: RunFolder,
-    config: Config,
-    name: str,
-    text: WindowSampler | SiteSampler,
-    training: Training,
-    remarks: list[str],
-) -> None:
-    """Log what a new stage trains, on which text, and what of it overlaps the evaluation."""
-    stage, log = training.stage, folder.log
-    size = sum(p.numel() for p in training.model.parameters()) / 1e6
-    sources = ", ".join(text.store.manifest["sources"])
-    windows = f"{stage.batch_size} windows of {config.data.window} nt from {sources}"
-    count = training.processes.count
-    shared = f", shared by {count} processes" if count > 1 else ""
-    log(f"{name}: {stage.objective}, {stage.steps} steps of {windows}{shared}")
-    log(f"encoder: {size:.2f} M parameters, pooling {training.pooling}; {'; '.join(remarks)}")
-    remark = batch_for_gpu(name, stage.batch_size, training.accelerator.device.type)
-    if remark is not None and name != layout.CONTROL_STAGE:  # whose batch is that of pretrain
-        log(f"warning: {folder.path}: {remark}")
-    for part in read_json(config.folder / layout.OVERLAP, REMEASURE)["parts"]:
-        log(f"overlap: {part['sentence']}", show=bool(part["shared"]))
-    if config.data.selection_share == 0:
-        log("data.selection_share is 0: SCCS is measured on the training part of fold 0, as published")
 
 
 def keep_checkpoints(path: Path, training: Training, step: int, scores: dict[str, float]) -> None:

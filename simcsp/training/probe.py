@@ -10,8 +10,9 @@ from sklearn.metrics import roc_auc_score
 from simcsp.labels.floors import Labelled, Predict
 from simcsp.metrics.proxies import fit_logistic
 from simcsp.text.sites import SITES
+from simcsp.training.arms import FoldJob
 from simcsp.training.fold import summarise_at_once
-from simcsp.training.fold_setup import Fold, FoldJob, FoldSetup, Start, copy_encoder, encode
+from simcsp.training.fold_setup import Fold, FoldSetup, Start, copy_encoder, encode
 
 ANNOTATED, ANNOTATED_C = 8000, 0.1  # sites and decoys that a probe without labels is fitted on, and its C
 CS = (0.001, 0.01, 0.1, 1.0)  # inverse strengths of L2 on standardised vectors that are tried

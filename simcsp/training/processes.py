@@ -1,5 +1,4 @@
-"""The processes of one training, as torchrun or `accelerate launch` starts them: what each computes, and what they say
-to one another."""
+"""The processes of one training, as torchrun or `accelerate launch` starts them: their shares, and what they say."""
 
 from __future__ import annotations
 
@@ -75,8 +74,7 @@ class Processes:
 
 @dataclass(frozen=True)
 class DrawsOfRows:
-    """Of the arrays [count, ...] that a generator draws, the rows `own`: asked for [own, ...], it gives those, and
-    moves the generator as far as one process alone would."""
+    """The rows `own` of the arrays [count, ...] that a generator draws, which it moves as one process alone would."""
 
     rng: np.random.Generator
     own: slice

@@ -117,12 +117,8 @@ def _validation_seconds(gpu: Gpu, step: Step, window: int, interval: float) -> f
     """For which a validation keeps the training. interval: seconds from one to the next, within which it is scored."""
     sites = PretrainConfig(objective="classify", batch_size=SITES)
     whole = Step(step.model, sites, window, "mean", step.precision)
-    return (
-        _forward(gpu, whole, AUTOCAST)
-        + NEIGHBOURS
-        + KEPT * block_weights(step.model) / DISK
-        + max(0.0, VALIDATION - interval)
-    )
+    waiting = NEIGHBOURS + max(0.0, VALIDATION - interval)
+    return _forward(gpu, whole, AUTOCAST) + KEPT * block_weights(step.model) / DISK + waiting
 
 
 def _work(gpu: Gpu, step: Step) -> float:
@@ -131,8 +127,7 @@ def _work(gpu: Gpu, step: Step) -> float:
 
 
 def _forward(gpu: Gpu, step: Step, bytes_moved: float = 1.0) -> float:
-    """The same of a forward pass, a third of it, beside which weights are nothing. bytes_moved: as many times those
-    counted."""
+    """The same of a forward pass, a third of it, beside which weights are nothing. bytes_moved: in those counted."""
     return (_computing(gpu, step) + bytes_moved * step.moved_by_states() / gpu.bandwidth / REACHED) / 3
 
 

@@ -71,7 +71,9 @@ def run_search(
             release_lock(lock)
 
     def run_locked(trial: optuna.Trial, number: int) -> float:
-        own_config = trial_config(config, number, suggest(trial, config), load)
+        path = config.folder / f"{trial_name(number)}.yaml"
+        write_text(path, with_values(config, suggest(trial, config), path.stem, str(path.parent)))
+        own_config = load([str(path)])  # impossible values are refused with the field
 
         def report(step: int, value: float) -> None:
             trial.report(value, step)
@@ -208,14 +210,10 @@ def suggest(trial: optuna.Trial, config: Config) -> dict[str, Any]:
     for key, spec in config.search.space.items():
         if "choices" in spec:
             values[key] = trial.suggest_categorical(key, spec["choices"])
-        elif isinstance(spec["low"], int) and isinstance(spec["high"], int):
-            values[key] = trial.suggest_int(
-                key, spec["low"], spec["high"], log=spec.get("log", False), step=spec.get("step", 1)
-            )
         else:
-            values[key] = trial.suggest_float(
-                key, spec["low"], spec["high"], log=spec.get("log", False), step=spec.get("step")
-            )
+            whole = isinstance(spec["low"], int) and isinstance(spec["high"], int)
+            draw, step = (trial.suggest_int, 1) if whole else (trial.suggest_float, None)
+            values[key] = draw(key, spec["low"], spec["high"], log=spec.get("log", False), step=spec.get("step", step))
     return values
 
 
@@ -227,13 +225,6 @@ def with_values(config: Config, values: dict[str, Any], name: str, runs: str) ->
         section, field = key.split(".")
         plain[section][field] = value
     return yaml.safe_dump(plain, sort_keys=False)
-
-
-def trial_config(config: Config, number: int, values: dict[str, Any], load: Load) -> Config:
-    """The config of a trial, which is also written to disk; impossible values are refused with the field."""
-    path = config.folder / f"{trial_name(number)}.yaml"
-    write_text(path, with_values(config, values, path.stem, str(path.parent)))
-    return load([str(path)])
 
 
 def describe(config: Config, metric: str, study: optuna.Study) -> str:

@@ -88,8 +88,7 @@ class MiniBatches(nn.Module):
     def forward(
         self, views: torch.Tensor, boundaries: torch.Tensor | None, *masked: torch.Tensor, place: float = 0.0
     ) -> tuple[torch.Tensor, ...]:
-        """What the learner makes of views [views, batch, length], as [views, batch, ...], and of a masked copy;
-        boundaries [views, batch] and place: as of the learner."""
+        """What the learner makes of views [views, batch, length] (boundaries: [views, batch]), and of a masked copy."""
         if self.size is None:
             return self._pass(place, views, boundaries, *masked)
         windows = views.split(self.size, dim=1)
@@ -103,9 +102,8 @@ class MiniBatches(nn.Module):
     ) -> tuple[torch.Tensor, ...]:
         if self.size is not None:
             give_back_freed_memory()  # of the mini-batch before: here memory matters more than a tenth of the time
-        out = self.learner(
-            views.flatten(0, 1), None if boundaries is None else boundaries.flatten(), *masked, place=place
-        )
+        at = None if boundaries is None else boundaries.flatten()
+        out = self.learner(views.flatten(0, 1), at, *masked, place=place)
         of_views, *others = out if masked else (out,)
         return of_views.unflatten(0, views.shape[:2]), *others
 
@@ -196,13 +194,8 @@ def step_loss(
         return masked_loss(logits, targets, processes.average), right / processes.average((targets != IGNORED).sum())
     vectors, *logits = learner(batch.views.int(), batch.boundaries, *masked, place=batch.place)
     vectors = vectors.to(torch.promote_types(vectors.dtype, torch.float32))
-    outputs = Outputs(
-        processes.gather(vectors.transpose(0, 1)).transpose(0, 1),
-        classes=batch.classes,
-        negatives=batch.negatives,
-        own=batch.own,
-        average=processes.average,
-    )
+    of_all = processes.gather(vectors.transpose(0, 1)).transpose(0, 1)
+    outputs = Outputs(of_all, batch.classes, batch.negatives, batch.own, processes.average)
     loss = objective.loss(outputs, stage)
     with torch.no_grad():
         accuracy = objective.accuracy(outputs)

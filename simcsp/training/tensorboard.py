@@ -193,8 +193,7 @@ def show_layout(writer: SummaryWriter) -> None:
 
 
 def show_floors(folder: Path, floors: dict[str, dict[str, float]], steps: int) -> None:
-    """A TensorBoard run for each floor, in `folder`/floors/<name>: level lines under the names of the curves that they
-    are floors of, without a band: their intervals are in the log.
+    """A TensorBoard run for each floor, in `folder`/floors/<name>: level lines, without a band, under curves' names.
 
     floors: {'sccs': {'gc': value, 'gc_low': ..., 'gc_high': ...}, 'nmi': ...}. folder: of the run.
     """
@@ -284,9 +283,8 @@ def _show_scores(writer: SummaryWriter, prefix: str, folds: list[tuple[Path, dic
     """Mean, least and most of the folds' F1 and AUC, a histogram of each, and precision against recall."""
     scores = pd.DataFrame([summary["metrics"] for _, summary in folds])
     for tag in ("test/f1", "test/auc"):
-        for name, value in ((tag, scores[tag].mean()), (f"{tag}_least", scores[tag].min())):
-            writer.add_scalar(f"{prefix}{name}", value)
-        writer.add_scalar(f"{prefix}{tag}_most", scores[tag].max())
+        for end, value in (("", scores[tag].mean()), ("_least", scores[tag].min()), ("_most", scores[tag].max())):
+            writer.add_scalar(f"{prefix}{tag}{end}", value)
         writer.add_histogram(f"{prefix}{tag} of the folds", scores[tag].to_numpy(), bins=np.linspace(0, 1, 101))
     columns = ["label", "probability"]
     table = pd.concat([read_table(path / layout.PREDICTIONS, columns, START_ANEW) for path, _ in folds])

@@ -84,8 +84,7 @@ class Validation:
         return scores
 
     def floors(self, model: BertForMaskedLM, pooling: str) -> dict[str, dict[str, float]]:
-        """{'sccs': {...}, 'nmi': {...}} of one-hot bases, GC content and an encoder of fresh weights; SCCS with the
-        interval of each (gc, gc_low, gc_high)."""
+        """{'sccs': {'gc', 'gc_low', 'gc_high', ...}, 'nmi': {...}} of one-hot bases, GC content and fresh weights."""
         with forked_rng(model.device):
             set_seed(self.seed)
             fresh = self(fresh_like(model.config).to(model.device), pooling)

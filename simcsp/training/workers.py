@@ -20,19 +20,16 @@ def worker_context(count: int) -> ForkServerContext:
     cores = len(os.sched_getaffinity(0))
     # Read when numpy, torch and OpenMP are loaded; the server does not take over sys.path.
     own = {"OMP_NUM_THREADS": str(max(1, cores // count)), "PYTHONPATH": os.pathsep.join(sys.path)}
-    own["PYTORCH_NVML_BASED_CUDA_CHECK"] = (
-        "1"  # to see whether there is a GPU must not begin work on it before the fork
-    )
-    before = {name: os.environ.get(name) for name in own}
+    # to see whether there is a GPU must not begin work on it before the fork
+    own["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
+    before = {name: os.environ[name] for name in own if name in os.environ}
     os.environ.update(own)
     try:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload([HEAVY])
         forkserver.ensure_running()
     finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+        for name in own:
+            del os.environ[name]
+        os.environ.update(before)
     return context

@@ -3,21 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from standins import fresh, windows
+from conftest import fresh
+from standins import windows
 
 from simcsp.core.errors import InputError
 from simcsp.model.embedding import Encoder
-from simcsp.model.encoder import check_length, hidden_states, pool
+from simcsp.model.encoder import check_length, hidden_states
 from simcsp.text.alphabet import add_special_tokens
-
-
-def test_pooling_against_hand_written_vectors():
-    states = torch.tensor([[[1.0, 10.0], [2.0, 20.0], [4.0, 40.0], [100.0, 1000.0]]])  # [CLS], two bases, [SEP]
-    assert pool(states, "cls").tolist() == [[1.0, 10.0]]
-    assert pool(states, "mean").tolist() == [[3.0, 30.0]]
-    assert pool(torch.cat([states, states[:, :1]], dim=1)[:, [0, 1, 3, 4, 2, 0]], "centre").tolist() == [[50.5, 505.0]]
-    with pytest.raises(InputError, match="model.pooling 'max' is unknown"):
-        pool(states, "max")
 
 
 def test_windows_longer_than_the_positions_are_refused_with_the_field():

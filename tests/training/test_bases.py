@@ -1,7 +1,6 @@
 """Models that label every base: labels from annotation, folds of records, exact resume, checkpoints."""
 
 import dataclasses
-import json
 import re
 import signal
 
@@ -9,8 +8,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import other_strand, put, random_bases, refusal, write_fasta
-from transformers import BertConfig, BertModel
+from conftest import SMALL, fresh, other_strand, put, random_bases, refusal, summary_of, write_fasta
 
 import finetune
 from simcsp.core.config import BasesConfig
@@ -23,10 +21,11 @@ from simcsp.model.bases import IDENTITY, BaseClassifier, Labeller, Shape, grow, 
 from simcsp.text.alphabet import A, N, T, encode, reverse_complement
 from simcsp.text.store import open_store
 from simcsp.training import bases as training
-from simcsp.training.arms import Arm
+from simcsp.training.arms import Arm, FoldJob
 from simcsp.training.stopping import StopSignal
 from utils.arguments import load_config
 
+TINY = {"hidden_size": 8, "num_hidden_layers": 1, "intermediate_size": 8}
 LEFT, RIGHT = "CAGGTAAGT", "TTCTTTCTTTTCAGG"  # a donor's exon ends after its 3rd base, an acceptor's begins at its 15th
 
 
@@ -57,13 +56,7 @@ def config_file(folder, annotated, **changes):
         "runs": str(folder / "runs"),
         "device": "cpu",
         "precision": "fp32",
-        "model": {
-            "hidden_size": 8,
-            "num_hidden_layers": 1,
-            "num_attention_heads": 2,
-            "intermediate_size": 8,
-            "max_position_embeddings": 32,
-        },
+        "model": SMALL | TINY | {"max_position_embeddings": 32},
         "data": {"cache": str(folder / "cache"), "context": 20},
         "pretrain": {"steps": 0},
         "mlm": {"steps": 0},
@@ -88,6 +81,12 @@ def config_file(folder, annotated, **changes):
     return path
 
 
+def text_of(folder, annotated, **changes):
+    """The section bases of a config, and what its first fold trains on."""
+    config = load_config([str(config_file(folder, annotated, **changes))])
+    return config.bases, training.build_text(config, read_genome(config.bases, folder), 0)
+
+
 def test_labels_are_at_the_exons_bases_of_both_strands(annotated, tmp_path):
     fasta, table, records = annotated
     genome = read_genome(BasesConfig(fasta=[str(fasta)], annotation=[str(table)], parts=[["a"], ["b"]]), tmp_path)
@@ -105,14 +104,12 @@ def test_labels_are_at_the_exons_bases_of_both_strands(annotated, tmp_path):
 
 
 def test_a_stretch_has_the_labels_of_its_strand_and_hidden_bases_none(annotated, tmp_path):
-    config = load_config([str(config_file(tmp_path, annotated))])
-    genome = read_genome(config.bases, tmp_path)
-    text = training.build_text(config, genome, 0)
+    settings, text = text_of(tmp_path, annotated)
     assert text.records == ["c", "d"]
     text.hidden["c"][:] = True
     rng, seen = np.random.default_rng(0), set()
     for _ in range(20):
-        for ids, labels in zip(*training.draw_stretches(text, config.bases, rng)):
+        for ids, labels in zip(*training.draw_stretches(text, settings, rng)):
             assert (labels[:30] == UNLABELLED).all() and (labels[-30:] == UNLABELLED).all()
             for place in np.flatnonzero(labels > 0):
                 motif = ids[place + 1 : place + 3] if labels[place] == 2 else ids[place - 2 : place]
@@ -120,7 +117,7 @@ def test_a_stretch_has_the_labels_of_its_strand_and_hidden_bases_none(annotated,
                 seen.add(int(labels[place]))
     assert seen == {1, 2}
     text.hidden["d"][:] = True
-    assert (training.draw_stretches(text, config.bases, rng)[1] == UNLABELLED).all()
+    assert (training.draw_stretches(text, settings, rng)[1] == UNLABELLED).all()
 
 
 def test_half_of_the_stretches_about_sites_are_n_beyond_their_gene_where_genes_are_held_out(annotated, tmp_path):
@@ -133,13 +130,12 @@ def test_half_of_the_stretches_about_sites_are_n_beyond_their_gene_where_genes_a
     ]
     (tmp_path / "genes.gtf").write_text("".join(rows))
     changes = {"forward": True, "site_share": 1.0, "annotation": [str(tmp_path / "genes.gtf")]}
-    config = load_config([str(config_file(tmp_path, annotated, **changes))])
-    text = training.build_text(config, read_genome(config.bases, tmp_path), 0)
+    settings, text = text_of(tmp_path, annotated, **changes)
     assert {tuple(ends) for ends in text.genes.tolist()} == {(1500, 2000)}
     strands = {"c": encode(records["c"]), "d": reverse_complement(encode(records["d"]))}
     beyond = {True: 0, False: 0}
     for seed in range(40):
-        for ids, labels in zip(*training.draw_stretches(text, config.bases, np.random.default_rng(seed))):
+        for ids, labels in zip(*training.draw_stretches(text, settings, np.random.default_rng(seed))):
             known = np.flatnonzero(ids != N)
             run = ids[known[0] : known[-1] + 1]
             name, at = next(
@@ -176,11 +172,10 @@ def test_of_a_fragment_the_text_about_a_site_is_left_and_nothing_else_is_learnt_
 
 
 def test_fragments_are_the_share_asked_for(annotated, tmp_path):
-    config = load_config([str(config_file(tmp_path, annotated, fragments=0.3))])
-    text = training.build_text(config, read_genome(config.bases, tmp_path), 0)
-    without, cut, plain = dataclasses.replace(config.bases, fragments=0.0), 0, 0
+    settings, text = text_of(tmp_path, annotated, fragments=0.3)
+    without, cut, plain = dataclasses.replace(settings, fragments=0.0), 0, 0
     for seed in range(200):
-        ids, _ = training.draw_stretches(text, config.bases, np.random.default_rng(seed))
+        ids, _ = training.draw_stretches(text, settings, np.random.default_rng(seed))
         whole, _ = training.draw_stretches(text, without, np.random.default_rng(seed))
         cut += int(((ids == N).mean(1) > 0.3).sum())
         plain += int(((whole == N).mean(1) > 0.3).sum())
@@ -188,13 +183,12 @@ def test_fragments_are_the_share_asked_for(annotated, tmp_path):
 
 
 def test_mutations_replace_a_share_of_the_bases_and_never_those_of_a_site(annotated, tmp_path):
-    config = load_config([str(config_file(tmp_path, annotated, mutations=0.1))])
-    text = training.build_text(config, read_genome(config.bases, tmp_path), 0)
-    plain, shares = dataclasses.replace(config.bases, mutations=0.0), []
+    settings, text = text_of(tmp_path, annotated, mutations=0.1)
+    plain, shares = dataclasses.replace(settings, mutations=0.0), []
     for seed in range(40):
         rngs = [np.random.default_rng([seed, 0]) for _ in range(2)]
         before, labels = (rows[:1] for rows in training.draw_stretches(text, plain, rngs[0]))
-        after, same = (rows[:1] for rows in training.draw_stretches(text, config.bases, rngs[1]))
+        after, same = (rows[:1] for rows in training.draw_stretches(text, settings, rngs[1]))
         assert np.array_equal(labels, same) and np.array_equal(before == N, after == N)
         changed = (before != after)[0]
         for label, first, last in ((2, 2, 6), (1, 20, 2)):
@@ -217,8 +211,7 @@ def test_what_a_held_out_record_has_too_is_not_learnt_from(annotated, tmp_path):
     twin = write_fasta(tmp_path / "twin.fa", records | {"c": records["c"][:1000] + other_strand(records["a"][500:700])})
     rows = [line for line in table.read_text().splitlines() if not line.startswith("c") or int(line.split()[2]) < 900]
     (tmp_path / "t.tsv").write_text("\n".join(rows) + "\n")
-    config = load_config([str(config_file(tmp_path, (twin, tmp_path / "t.tsv")))])
-    text = training.build_text(config, read_genome(config.bases, tmp_path), 0)
+    _, text = text_of(tmp_path, (twin, tmp_path / "t.tsv"))
     assert text.hidden["c"][1000:].all() and not text.hidden["c"][:990].any() and not text.hidden["d"].any()
 
 
@@ -245,7 +238,7 @@ def test_training_learns_selects_and_resumes_bit_for_bit(arm, annotated, call, t
     assert set(count[15:]) == {(12, 4) if arm == "cnn" else (6, 8)}
     assert (tmp_path / "runs/stopped/report/bases/summary.csv").is_file() == (arm == "cnn")
     one, two = (tmp_path / f"runs/{name}/finetune/{arm}/bases/seed0/fold00" for name in ("whole", "stopped"))
-    first, second = (json.loads((folder / "summary.json").read_text()) for folder in (one, two))
+    first, second = (summary_of(folder) for folder in (one, two))
     assert (one / "metrics.jsonl").read_text().count("train/loss") == steps // 10
     losses = [[row["train/loss"] for row in read_metrics(folder)] for folder in (one, two)]
     assert losses[0] == losses[1]
@@ -270,18 +263,17 @@ def test_an_arm_of_several_pretraining_seeds_is_a_fit_each(annotated, tmp_path, 
 
 
 def test_stretches_keep_to_the_margin(annotated, tmp_path):
-    config = load_config([str(config_file(tmp_path, annotated, margin=40, site_share=0.0))])
-    text = training.build_text(config, read_genome(config.bases, tmp_path), 0)
+    settings, text = text_of(tmp_path, annotated, margin=40, site_share=0.0)
     text.sites[:, 2] = 1500  # all at one base
     first = encode(annotated[2]["c"] + annotated[2]["d"])
-    for row, known in zip(*training.draw_stretches(text, config.bases, np.random.default_rng(0))):
+    for row, known in zip(*training.draw_stretches(text, settings, np.random.default_rng(0))):
         middle = row[(known != UNLABELLED)][15:-15]
         both = [bytes(middle), bytes(reverse_complement(middle))]
         at = max(bytes(first).find(piece) for piece in both) % 3000
         assert at >= 0 and abs(at + len(middle) / 2 - 1500) <= 40 + len(middle) and any(p in bytes(first) for p in both)
-    text.sites[:, 2], config.bases.margin = 2990, 2000  # of 3000: half of what is drawn lies beyond the record
+    text.sites[:, 2], settings.margin = 2990, 2000  # of 3000: half of what is drawn lies beyond the record
     for seed in range(5):
-        _, labels = training.draw_stretches(text, config.bases, np.random.default_rng(seed))
+        _, labels = training.draw_stretches(text, settings, np.random.default_rng(seed))
         assert (labels != UNLABELLED).any(axis=1).all()
 
 
@@ -350,25 +342,21 @@ def test_an_intron_from_elsewhere_is_grafted_between_two_exons(annotated, tmp_pa
     monkeypatch.setattr(training, "_GRAFT_SHARE", 1.0)
     fasta, table, records = annotated
     rng = np.random.default_rng(7)
-    introns = {
-        f"i{k}": random_bases(rng, 17) + LEFT + random_bases(rng, 90) + RIGHT + random_bases(rng, 19) for k in range(3)
-    }
+    ends = [(random_bases(rng, 17), random_bases(rng, 90), random_bases(rng, 19)) for _ in range(3)]
+    introns = {f"i{k}": before + LEFT + middle + RIGHT + after for k, (before, middle, after) in enumerate(ends)}
     introns["i2"] = records["a"][:100] + introns["i2"][100:]  # shares 80 nt with what is tested on
     elsewhere = write_fasta(tmp_path / "introns.fa", introns)
     (tmp_path / "i.tsv").write_text("".join(f"{name}\t20\t130\t+\n" for name in introns))
     files = {"fasta": [str(fasta), str(elsewhere)], "annotation": [str(table), str(tmp_path / "i.tsv")]}
     changes = {"site_share": 1.0, "ignore": ["i1*"], "grafts": [str(elsewhere)]}
-    config = load_config([str(config_file(tmp_path, annotated, **files, **changes))])
-    text = training.build_text(config, read_genome(config.bases, tmp_path), 0)
+    settings, text = text_of(tmp_path, annotated, **files, **changes)
     assert text.grafts == [("i0", 19, 130)] and text.records == ["c", "d"]
     donor, acceptor = encode(introns["i0"][19:29]), encode(introns["i0"][120:131])
     seen = set()
-    for ids, labels in zip(*training.draw_stretches(text, config.bases, np.random.default_rng(0))):
+    for ids, labels in zip(*training.draw_stretches(text, settings, np.random.default_rng(0))):
         for label, motif, back in ((2, donor, 0), (1, acceptor, 10)):
-            places = [
-                p for p in np.flatnonzero(labels == label) if np.array_equal(ids[p - back :][: len(motif)], motif)
-            ]
-            seen.update([label] * len(places))
+            places = np.flatnonzero(labels == label)
+            seen |= {label for place in places if np.array_equal(ids[place - back :][: len(motif)], motif)}
         for place in np.flatnonzero(labels == 2):
             assert np.array_equal(ids[place + 1 : place + 3], encode("GT"))
         for place in np.flatnonzero(labels == 1):
@@ -393,19 +381,14 @@ def test_sites_of_transcripts_outside_the_ccds_set_are_not_learnt(annotated, tmp
     assert [labels[148], labels[399], labels[699], labels[800]] == [2, 1, UNLABELLED, UNLABELLED]
 
 
-SMALL = {"channels": 4, "coarse_channels": 4, "dilations": [1], "coarse_dilations": [1, 2], "final_dilations": [1]}
-LARGE = {
-    "channels": 6,
-    "coarse_channels": 7,
-    "dilations": [1, 3],
-    "coarse_dilations": [1, 2, 4],
-    "final_dilations": [1, 1],
-}
+NARROW = {"channels": 4, "coarse_channels": 4, "dilations": [1], "coarse_dilations": [1, 2], "final_dilations": [1]}
+LARGE = {"channels": 6, "coarse_channels": 7, "dilations": [1, 3]}
+LARGE |= {"coarse_dilations": [1, 2, 4], "final_dilations": [1, 1]}
 
 
 def test_a_grown_model_computes_what_the_smaller_one_does_and_all_its_weights_can_learn():
     torch.manual_seed(0)
-    small, large = (BaseClassifier(None, Shape(8, kernel=3, stride=4, **sizes)) for sizes in (SMALL, LARGE))
+    small, large = (BaseClassifier(None, Shape(8, kernel=3, stride=4, **sizes)) for sizes in (NARROW, LARGE))
     ids = torch.randint(6, 10, (2, 80), dtype=torch.uint8)
     for _ in range(3):
         small(ids)  # its norms get means and variances
@@ -434,26 +417,25 @@ def test_a_grown_model_computes_what_the_smaller_one_does_and_all_its_weights_ca
     ],
 )
 def test_a_model_that_lacks_a_part_of_the_smaller_one_cannot_grow_from_it(changes, part):
-    small, large = (Shape(**{"tile": 8, "kernel": 3, "stride": 4} | SMALL | values) for values in ({}, changes))
+    small, large = (Shape(**{"tile": 8, "kernel": 3, "stride": 4} | NARROW | values) for values in ({}, changes))
     with pytest.raises(InputError, match=re.escape(part)):
         grow(BaseClassifier(None, large), BaseClassifier(None, small))
 
 
 @pytest.mark.parametrize("channels", [0, 4])
 def test_a_model_that_reads_an_encoder_is_nothing_to_grow_from(channels):
-    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
-    with_encoder = BaseClassifier(BertModel(BertConfig(vocab_size=10, **sizes)), Shape(8, channels, 3, [1]))
+    with_encoder = BaseClassifier(fresh(**TINY)[0].bert, Shape(8, channels, 3, [1]))
     with pytest.raises(InputError, match="it reads an encoder"):
         grow(BaseClassifier(None, Shape(8, 4, 3, [1])), with_encoder)
 
 
 def test_training_goes_on_from_a_smaller_model_and_its_folder_knows_which(annotated, call, capsys, tmp_path):
     sizes = {"stride": 2, "tile": 30, "steps": 20, "eval_steps": 20}
-    call(finetune, config_file(tmp_path, annotated, **sizes | SMALL), "--name", "small")
+    call(finetune, config_file(tmp_path, annotated, **sizes | NARROW), "--name", "small")
     start = tmp_path / "runs/small/finetune/cnn/bases/seed0/fold00/checkpoints/best"
     path = config_file(tmp_path, annotated, source=str(start), **sizes | LARGE)
     config = load_config([str(path)])
-    grown = training.build_model(config.bases, None, False, 0, 0).eval()
+    grown = training.build_model(config.bases, FoldJob(Arm("cnn", None), "bases", 0, 0)).eval()
     ids = torch.randint(6, 10, (1, 60), dtype=torch.uint8)
     assert torch.allclose(grown(ids), load_bases(start)[0](ids), atol=1e-4)
     call(finetune, path)
