@@ -6,8 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import torch
-from conftest import ROOT
+from conftest import ROOT, fresh
 
 import evaluate
 import simcsp
@@ -19,7 +18,6 @@ from simcsp.model.embedding import Encoder
 from simcsp.text.alphabet import encode
 
 BASES = "models/simcsp-small-bases"
-SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
 
 
 def sequences(lengths, seed=0):
@@ -32,9 +30,7 @@ def checkpoint(tmp_path):
     """checkpoint('mean', 1) is a folder of fresh weights that pools so."""
 
     def save(pooling, layer=None):
-        torch.manual_seed(0)
-        config = ModelConfig(**SIZES, max_position_embeddings=64, pooling=pooling, pooling_layer=layer)
-        model, word, _ = load_backbone(config)
+        model, word, _ = fresh(pooling=pooling, pooling_layer=layer)
         save_checkpoint(model, tmp_path / "model", word)
         return tmp_path / "model"
 
@@ -101,7 +97,7 @@ def test_predict_gives_the_sites_of_evaluate_predict(call, tmp_path):
 
 def test_the_quickstart_runs_from_its_first_cell_to_its_last(monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
-    cells = [cell for cell in json.loads(Path("docs/quickstart.ipynb").read_text(encoding="utf-8"))["cells"]]
+    cells = json.loads(Path("docs/quickstart.ipynb").read_text(encoding="utf-8"))["cells"]
     code = [cell for cell in cells if cell["cell_type"] == "code"]
     assert len(code) >= 6 and all(cell["execution_count"] == number for number, cell in enumerate(code, 1))
     names: dict[str, object] = {}

@@ -1,26 +1,25 @@
-"""Encoders that the tests of this folder share: tiny fresh ones, and SpliceBERT's published folders.
+"""SpliceBERT's published folders, as the tests of this folder share them, and how they are refused.
 
-The latter carry the true names, config fields and token orders; their weights are random.
+They carry the true names, config fields and token orders; their weights are random.
 """
 
+import contextlib
 import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import huggingface_hub.constants
 import numpy as np
+import pytest
 import torch
-from conftest import random_bases
+from conftest import SMALL, random_bases
 from transformers import BertConfig, BertForMaskedLM
 
 from simcsp.core.config import ModelConfig
+from simcsp.core.errors import InputError
 from simcsp.model.checkpoint import load_backbone
 from simcsp.text.alphabet import VOCAB, encode
 
-SMALL = {
-    "hidden_size": 16,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 32,
-    "max_position_embeddings": 64,
-}
 SHARED = {
     "hidden_act": "gelu",
     "initializer_range": 0.02,
@@ -43,9 +42,21 @@ ZENODO_CONFIG = SHARED | {
 }
 
 
-def fresh(seed=0, **changes):
-    torch.manual_seed(seed)
-    return load_backbone(ModelConfig(**SMALL | changes))
+def refused(source, message, need_mlm_head=False):
+    with pytest.raises(InputError, match=message) as error:
+        load_backbone(ModelConfig(source=str(source)), need_mlm_head)
+    assert str(source) in str(error.value)
+    assert len(str(error.value).splitlines()) == 1
+
+
+def without(key):
+    """A change of weights: they lack this one."""
+    return lambda weights: weights.pop(key)
+
+
+def zeros(key, *shape):
+    """A change of weights: this one, new or not, is zeros of a shape."""
+    return lambda weights: weights.update({key: torch.zeros(shape)})
 
 
 def windows(n=6, length=40):
@@ -72,6 +83,35 @@ def write_zenodo(folder, model, **changes):
     (folder / "config.json").write_text(json.dumps(ZENODO_CONFIG | sizes | changes))
     (folder / "vocab.txt").write_text("\n".join(VOCAB) + "\n")
     return folder
+
+
+class Answering(BaseHTTPRequestHandler):
+    """Answers as a stand-in of the hub gives them."""
+
+    def answer(self, body, headers=None, status=200):
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            with contextlib.suppress(BrokenPipeError):
+                self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+
+@contextlib.contextmanager
+def serving(handler, monkeypatch):
+    """A server, whose `address` huggingface_hub takes for the hub's."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server.address = f"http://127.0.0.1:{server.server_port}"
+    threading.Thread(target=server.serve_forever, args=[0.01], daemon=True).start()
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", server.address)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    yield server
+    server.shutdown()
+    server.server_close()
 
 
 def change_weights(folder, change):

@@ -4,8 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from conftest import fresh
 from torch import nn
-from transformers import BertConfig
 
 from simcsp.core.config import ModelConfig
 from simcsp.model.attention import ATTENTION, Dropout, attend
@@ -148,10 +148,7 @@ def test_every_dropout_of_an_encoder_is_cheap(bert, tmp_path):
 
 @pytest.fixture
 def bert():
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 32}
-    config = BertConfig(vocab_size=10, max_position_embeddings=64, initializer_range=0.3, **sizes)
-    return fresh_like(config).bert
+    return fresh(num_hidden_layers=3, initializer_range=0.3)[0].bert
 
 
 @pytest.mark.parametrize("layer", range(4))

@@ -2,21 +2,19 @@
 
 import base64
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from conftest import ROOT, refusal
+from conftest import ROOT, refusal, summary_of
 from huggingface_hub import ModelCard
-from test_plain import LENGTH, SIZES, encoder
+from standins import Answering, serving
+from test_plain import LENGTH, encoder, masked_lm
 
 import evaluate
-from simcsp.core.config import ModelConfig
 from simcsp.model.bases import BaseClassifier, Shape, save_bases
 from simcsp.model.card import license_of, write_card
-from simcsp.model.checkpoint import load_backbone, save_checkpoint
+from simcsp.model.checkpoint import save_checkpoint
 from simcsp.model.checksums import sha256_folder
 from simcsp.model.classifier import Classifier, save_classifier
 
@@ -28,8 +26,7 @@ POOLING = {"text-classification": "cls", "two bases": "centre"}
 def saved(kind, folder):
     folder.mkdir()
     if kind == "fill-mask":
-        model = load_backbone(ModelConfig(**SIZES, max_position_embeddings=LENGTH + 2))[0]
-        save_checkpoint(model, folder, "mean")
+        save_checkpoint(masked_lm(LENGTH + 2), folder, "mean")
     elif kind in CHANNELS:
         save_bases(BaseClassifier(encoder(LENGTH + 2), Shape(LENGTH, CHANNELS[kind], 11, [])), np.eye(2), folder)
     else:
@@ -85,7 +82,7 @@ def test_cards_of_a_finished_run(finished):
         assert card.data.license and "val/sccs" not in card.text and "| objective |" in card.text
         assert {result.metric_type for result in card.data.eval_results} >= {"sccs"}
     best = sorted(finished.run.glob("finetune/baseline/*/seed0/fold*/checkpoints/best"))
-    metrics = json.loads((best[0].parents[1] / "summary.json").read_text())["metrics"]
+    metrics = summary_of(best[0].parents[1])["metrics"]
     card = ModelCard.load(best[0] / "README.md")
     measured = {result.metric_type: result.metric_value for result in card.data.eval_results}
     assert measured["f1"] == round(metrics["test/f1"], 4) and measured["roc_auc"] == round(metrics["test/auc"], 4)
@@ -94,7 +91,7 @@ def test_cards_of_a_finished_run(finished):
 # -- the hub -----------------------------------------------------------------------------------------------------------
 
 
-class Hub(BaseHTTPRequestHandler):
+class Hub(Answering):
     """As much of the hub as an upload of small files asks for. The server holds `files`, `calls` and `refuse`."""
 
     def do_POST(self):
@@ -102,67 +99,39 @@ class Hub(BaseHTTPRequestHandler):
         hub = self.server
         hub.calls.append((self.path, self.headers.get("Authorization")))
         if hub.refuse:
-            return self.answer({"error": "Invalid username or password."}, hub.refuse)
+            return self.tell({"error": "Invalid username or password."}, hub.refuse)
         if self.path == "/api/repos/create":
             hub.created = json.loads(body)
-            return self.answer({"url": f"{hub.address}/{hub.created['organization']}/{hub.created['name']}"})
+            return self.tell({"url": f"{hub.address}/{hub.created['organization']}/{hub.created['name']}"})
         if self.path == "/api/validate-yaml":
             hub.validated = json.loads(body)["content"]
-            return self.answer({"errors": [], "warnings": []})
+            return self.tell({"errors": [], "warnings": []})
         if "/preupload/" in self.path:
-            files = [
-                {"path": f["path"], "uploadMode": "regular", "shouldIgnore": False} for f in json.loads(body)["files"]
-            ]
-            return self.answer({"files": files})
+            how = {"uploadMode": "regular", "shouldIgnore": False}
+            return self.tell({"files": [{"path": file["path"]} | how for file in json.loads(body)["files"]]})
         assert "/commit/" in self.path
         for line in body.splitlines():
             entry = json.loads(line)
             if entry["key"] == "file":
                 hub.files[entry["value"]["path"]] = base64.b64decode(entry["value"]["content"])
-        return self.answer({"commitUrl": f"{hub.address}/me/m/commit/abc", "commitOid": "abc", "success": True})
+        return self.tell({"commitUrl": f"{hub.address}/me/m/commit/abc", "commitOid": "abc", "success": True})
 
     def do_GET(self):
-        self.answer(
-            {
-                "id": "me/m",
-                "siblings": [],
-                "sha": "abc",
-                "private": self.server.private,
-                "tags": [],
-                "downloads": 0,
-                "likes": 0,
-            }
-        )
+        about = {"id": "me/m", "siblings": [], "sha": "abc", "tags": [], "downloads": 0, "likes": 0}
+        self.tell(about | {"private": self.server.private})
 
-    def answer(self, value, status=200):
-        content = json.dumps(value).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, *_):
-        pass
+    def tell(self, value, status=200):
+        self.answer(json.dumps(value).encode(), {"Content-Type": "application/json"}, status)
 
 
 @pytest.fixture
 def hub(monkeypatch):
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    server.address = f"http://127.0.0.1:{server.server_port}"
-    server.files, server.calls, server.refuse, server.private = {}, [], None, True
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    import huggingface_hub.constants
     import huggingface_hub.hf_api  # noqa: F401  before its endpoint is changed
 
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", server.address)
     monkeypatch.setenv("HF_TOKEN", "hf_test")
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving(Hub, monkeypatch) as server:
+        server.files, server.calls, server.refuse, server.private = {}, [], None, True
+        yield server
 
 
 def test_push_uploads_a_checkpoint_with_its_card_and_nothing_else(hub, tmp_path, call, capsys):

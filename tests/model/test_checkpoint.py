@@ -4,21 +4,14 @@ import json
 
 import pytest
 import torch
-from standins import change_weights, fresh, splicebert, write_zenodo
+from conftest import fresh
+from standins import change_weights, refused, splicebert, without, write_zenodo, zeros
 
 from simcsp.core.config import ModelConfig
 from simcsp.core.errors import InputError
 from simcsp.model.checkpoint import load_backbone, save_checkpoint
 from simcsp.model.classifier import load_classifier
 from simcsp.model.encoder import fresh_like
-from simcsp.text.alphabet import VOCAB
-
-
-def refused(folder, message, need_mlm_head=False):
-    with pytest.raises(InputError, match=message) as error:
-        load_backbone(ModelConfig(source=str(folder)), need_mlm_head)
-    assert str(folder) in str(error.value)
-
 
 # -- checkpoints of our own --------------------------------------------------------------------------------------------
 
@@ -32,12 +25,10 @@ def test_fresh_weights_follow_the_seed_and_the_sizes():
 def test_fresh_like_has_the_sizes_and_none_of_the_weights():
     model = fresh()[0]
     torch.manual_seed(5)
-    other = fresh_like(model.config)
-    shapes = {name: weight.shape for name, weight in model.state_dict().items()}
-    assert {name: weight.shape for name, weight in other.state_dict().items()} == shapes
-    assert not torch.equal(
-        model.bert.encoder.layer[0].output.dense.weight, other.bert.encoder.layer[0].output.dense.weight
-    )
+    weights, others = model.state_dict(), fresh_like(model.config).state_dict()
+    assert {name: weight.shape for name, weight in weights.items()} == {name: w.shape for name, w in others.items()}
+    dense = "bert.encoder.layer.0.output.dense.weight"
+    assert not torch.equal(weights[dense], others[dense])
 
 
 def test_an_encoder_is_no_classifier(tmp_path):
@@ -77,15 +68,12 @@ def rename(weights, old, new):
 @pytest.mark.parametrize(
     "change, message",
     [
-        (lambda w: w.pop("bert.encoder.layer.1.output.dense.weight"), "1 keys missing .*layer.1.output.dense.weight"),
-        (
-            lambda w: w.update({"bert.encoder.layer.2.output.dense.weight": torch.zeros(16, 32)}),
-            "1 unexpected .*layer.2",
-        ),
+        (without("bert.encoder.layer.1.output.dense.weight"), "1 keys missing .*layer.1.output.dense.weight"),
+        (zeros("bert.encoder.layer.2.output.dense.weight", 16, 32), "1 unexpected .*layer.2"),
         (lambda w: rename(w, "layer.1.", "layer.7."), "16 keys missing .*16 unexpected"),
         (lambda w: rename(w, "bert.encoder", "splicebert.encoder"), "keys missing"),
-        (lambda w: w.update({"bert.embeddings.word_embeddings.weight": torch.zeros(26, 16)}), "word_embeddings"),
-        (lambda w: w.update({"bert.encoder.layer.0.output.dense.bias": torch.zeros(7)}), "layer.0.output.dense.bias"),
+        (zeros("bert.embeddings.word_embeddings.weight", 26, 16), "word_embeddings"),
+        (zeros("bert.encoder.layer.0.output.dense.bias", 7), "layer.0.output.dense.bias"),
     ],
 )
 def test_weights_that_do_not_fit_are_refused(tmp_path, change, message):
@@ -96,27 +84,13 @@ def test_weights_that_do_not_fit_are_refused(tmp_path, change, message):
 @pytest.mark.parametrize(
     "damage, message",
     [
-        (
-            lambda f: (f / "pytorch_model.bin").unlink(),
-            "has no weights: neither model.safetensors nor pytorch_model.bin",
-        ),
+        (lambda f: (f / "pytorch_model.bin").unlink(), "no weights: neither model.safetensors nor pytorch_model.bin"),
         (lambda f: (f / "config.json").unlink(), "no config.json"),
         (lambda f: (f / "config.json").write_text('{"model_type": "be'), "config.json cannot be read as JSON"),
-        (lambda f: (f / "config.json").write_text(""), "config.json is empty"),
         (lambda f: (f / "config.json").write_text("[]"), "config.json holds a list"),
         (lambda f: write_zenodo(f, splicebert(), hidden_size="16"), "no BERT that can be"),
         (lambda f: write_zenodo(f, splicebert(), hidden_act="nope"), "no BERT that can be"),
-        (
-            lambda f: write_zenodo(f, splicebert(), position_embedding_type="rotary"),
-            "position_embedding_type is 'rotary'",
-        ),
         (lambda f: write_zenodo(f, splicebert(), vocab_size=26), "vocabulary of 26 rows"),
-        (lambda f: write_zenodo(f, splicebert(), model_type="roberta"), "'roberta'"),
-        (lambda f: (f / "vocab.txt").write_text("\n".join((*VOCAB[:6], "A", "C", "T", "G"))), "not SpliceBERT's"),
-        (
-            lambda f: (f / "vocab.txt").write_text("\n".join(("[PAD]", "[CLS]", "[UNK]", *VOCAB[3:]))),
-            "not SpliceBERT's",
-        ),
     ],
 )
 def test_a_damaged_or_foreign_folder_is_refused(tmp_path, damage, message):

@@ -2,6 +2,7 @@
 
 import json
 
+import conftest
 import numpy as np
 import pytest
 import torch
@@ -26,7 +27,6 @@ from simcsp.training.objectives import info_nce
 from simcsp.training.step import Learner
 
 BLOCKS, HIDDEN = 4, 16
-SIZES = {"hidden_size": HIDDEN, "num_hidden_layers": BLOCKS, "num_attention_heads": 2, "intermediate_size": 32}
 POOLINGS = ["cls", "mean", "centre", "cls@2", "mean@0", "centre@1", f"mean@{BLOCKS}", "mean@mix", "centre@mix"]
 
 
@@ -36,8 +36,7 @@ def embedded(bert, pooling):
 
 def fresh(seed=0, **changes):
     """An encoder whose layers differ more than BERT's fresh ones do."""
-    torch.manual_seed(seed)
-    return load_backbone(ModelConfig(max_position_embeddings=64, initializer_range=0.3, **SIZES, **changes))
+    return conftest.fresh(seed, num_hidden_layers=BLOCKS, initializer_range=0.3, **changes)
 
 
 def of_word(word):
@@ -54,10 +53,7 @@ def hooked_states(bert, length=40):
     """Hidden states of every layer, as the modules themselves hand them on, embeddings first."""
     seen = []
     modules = [bert.embeddings, *bert.encoder.layer]
-    handles = [
-        module.register_forward_hook(lambda module, given, out: seen.append(out[0] if isinstance(out, tuple) else out))
-        for module in modules
-    ]
+    handles = [module.register_forward_hook(lambda module, given, out: seen.append(out)) for module in modules]
     with torch.no_grad():
         bert.eval()(input_ids=tokens(length))
     for handle in handles:
@@ -164,9 +160,7 @@ def test_whoever_loads_a_checkpoint_gets_the_same_vectors(tmp_path, word):
 
 @pytest.mark.parametrize("word", ["centre@2", "mean@mix"])
 def test_whoever_loads_a_classifier_gets_the_same_probabilities(tmp_path, word):
-    model, pooling, _ = fresh(**of_word(word))
-    if word.endswith("mix"):
-        torch.nn.init.normal_(model.bert.layer_mix)
+    model, pooling = saved(tmp_path / "encoder", **of_word(word))
     classifier = Classifier(model.bert, pooling, 0.1)
     tmp_path.joinpath("best").mkdir()
     save_classifier(classifier, tmp_path / "best")
@@ -276,15 +270,12 @@ def test_the_right_blocks_are_left_with_their_weights(tmp_path, from_folder):
         for name, weight in whole.bert.encoder.layer[i].state_dict().items():
             assert torch.equal(mine.state_dict()[name], weight), (i, name)
     for part in ("bert.embeddings", "cls"):
-        expected = whole.get_submodule(part).state_dict()
-        assert all(
-            torch.equal(value, expected[key]) for key, value in chopped[0].get_submodule(part).state_dict().items()
-        )
+        expected, found = (model.get_submodule(part).state_dict() for model in (whole, chopped[0]))
+        assert all(torch.equal(value, expected[key]) for key, value in found.items())
     with torch.no_grad():
         states = whole.bert.eval().embeddings(input_ids=tokens())
         for i in range(3):
             states = whole.bert.encoder.layer[i](states)
-        states = states[0] if isinstance(states, tuple) else states
     np.testing.assert_allclose(Encoder(bert, "mean", 6).embed(windows()), BY_HAND["mean"](states).numpy(), atol=1e-5)
 
 
@@ -363,13 +354,9 @@ def test_without_pretraining_the_arms_are_of_the_chopped_source(tiny_data, tmp_p
         "finetune.max_epochs": 1,
     }
     call(finetune, tiny_config(tmp_path, tiny_data, changes))
-    layers = {
-        arm: json.loads(
-            (tmp_path / f"runs/tiny/finetune/{arm}/both/seed0/fold00/checkpoints/best/config.json").read_text()
-        )["num_hidden_layers"]
-        for arm in ("baseline", "other")
-    }
-    assert layers == {"baseline": 1, "other": BLOCKS}  # a named checkpoint is taken as it is
+    for arm, layers in (("baseline", 1), ("other", BLOCKS)):  # a named checkpoint is taken as it is
+        best = tmp_path / f"runs/tiny/finetune/{arm}/both/seed0/fold00/checkpoints/best"
+        assert json.loads((best / "config.json").read_text())["num_hidden_layers"] == layers
 
 
 # -- the linear probe --------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from conftest import fresh
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import (
@@ -22,14 +23,16 @@ from simcsp.model.checkpoint import load_backbone, save_checkpoint
 from simcsp.model.classifier import Classifier, load_classifier, predict, save_classifier
 from simcsp.text.alphabet import decode
 
-SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16}
 TILE, EDGE = 30, 7
 LENGTH = 24
 
 
+def masked_lm(positions):
+    return fresh(intermediate_size=16, max_position_embeddings=positions, initializer_range=0.4)[0]
+
+
 def encoder(positions):
-    torch.manual_seed(0)
-    return load_backbone(ModelConfig(**SIZES, max_position_embeddings=positions, initializer_range=0.4))[0].bert
+    return masked_lm(positions).bert
 
 
 def random_ids(*shape):
@@ -85,7 +88,7 @@ def test_pipeline_and_auto_classes_give_the_scores_of_predict(bases):
             both = {"acceptor": ours[0], "donor": ours[1], "neither": 1 - ours.sum()}
             assert row["score"] == pytest.approx(both[row["entity"]], abs=1e-6)
             assert row["entity"] == max(both, key=both.get)
-    assert AutoModel.from_pretrained(folder).config.hidden_size == SIZES["hidden_size"]
+    assert AutoModel.from_pretrained(folder).config.hidden_size == 16
     assert load_backbone(ModelConfig(source=str(folder)))[2]  # and its encoder is one to start from
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import fresh
 from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoModel, AutoTokenizer, pipeline
@@ -57,9 +58,7 @@ def test_every_shipped_checkpoint_has_the_tokenizer_that_is_written_today(folder
 
 
 def test_a_saved_checkpoint_gives_the_same_vectors_to_auto_classes(tmp_path):
-    torch.manual_seed(1)
-    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
-    model, pooling, _ = load_backbone(ModelConfig(source=None, max_position_embeddings=42, **sizes))
+    model, pooling, _ = fresh(1, max_position_embeddings=42)
     save_checkpoint(model, tmp_path, pooling)
     sequence = "".join(np.random.default_rng(2).choice(list(CODES), 40))
     tokenizer = AutoTokenizer.from_pretrained(tmp_path)

@@ -1,49 +1,31 @@
 """Weights from elsewhere: SpliceBERT's folders, multimolecule's layout, hub ids, and files that are no weights."""
 
-import contextlib
 import hashlib
-import http.server
 import json
 import os
 import pickle
-import threading
 from pathlib import Path
 
 import huggingface_hub.constants
 import numpy as np
 import pytest
 import torch
-from conftest import random_bases
+from conftest import SMALL, random_bases
 from safetensors.torch import save_file
-from standins import SHARED, SMALL, change_weights, splicebert, write_zenodo
+from standins import SHARED, Answering, change_weights, refused, serving, splicebert, without, write_zenodo, zeros
 from torch import nn
 
 from simcsp.core.config import ModelConfig
-from simcsp.core.errors import InputError
-from simcsp.model.checkpoint import load_backbone, resolve_source, save_checkpoint
+from simcsp.model.checkpoint import _snapshot, load_backbone, resolve_source, save_checkpoint
 from simcsp.model.layouts import MULTIMOLECULE_ROWS, MULTIMOLECULE_VOCAB, convert_multimolecule
 from simcsp.text.alphabet import VOCAB, add_special_tokens, encode
 
-MULTIMOLECULE_CONFIG = SHARED | {
-    "architectures": ["SpliceBertForPreTraining"],
-    "attention_dropout": 0.1,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-    "hidden_dropout": 0.1,
-    "lm_head": {
-        "act": None,
-        "bias": True,
-        "dropout": 0.0,
-        "hidden_size": 512,
-        "layer_norm_eps": 1e-12,
-        "transform": "nonlinear",
-        "transform_act": "gelu",
-    },
-    "mask_token_id": 4,
-    "model_type": "splicebert",
-    "null_token_id": 5,
-    "unk_token_id": 3,
-}
+LM_HEAD = {"act": None, "bias": True, "dropout": 0.0, "hidden_size": 512, "layer_norm_eps": 1e-12}
+LM_HEAD |= {"transform": "nonlinear", "transform_act": "gelu"}
+MULTIMOLECULE_CONFIG = SHARED | {"architectures": ["SpliceBertForPreTraining"], "model_type": "splicebert"}
+MULTIMOLECULE_CONFIG |= {"attention_dropout": 0.1, "hidden_dropout": 0.1, "lm_head": LM_HEAD}
+MULTIMOLECULE_CONFIG |= {f"{role}_token_id": i for i, role in enumerate(("bos", "eos", "unk", "mask", "null"), 1)}
+THEIR_WORDS = "model.embeddings.word_embeddings.weight"
 # multimolecule's id of each of our tokens, written out by hand
 THEIR_ID = {"[PAD]": 0, "[UNK]": 3, "[CLS]": 1, "[SEP]": 2, "[MASK]": 4, "N": 10, "A": 6, "C": 7, "G": 8, "T": 9}
 
@@ -75,14 +57,6 @@ def write_multimolecule(folder, model, rows=26, prefix="model.", file="model.saf
 def load(folder, **changes):
     model, _, remarks = load_backbone(ModelConfig(source=str(folder), **changes), need_mlm_head=True)
     return model.eval(), remarks
-
-
-def refused(source, message):
-    with pytest.raises(InputError, match=message) as error:
-        load_backbone(ModelConfig(source=str(source)))
-    assert str(source) in str(error.value)
-    assert len(str(error.value).splitlines()) == 1
-    return str(error.value)
 
 
 def tokens(n=2, length=60):
@@ -137,7 +111,7 @@ def test_settings_that_change_vectors_come_over(tmp_path, write, rates):
     original = splicebert(layer_norm_eps=1e-3, hidden_act="relu")
     changes = {"layer_norm_eps": 1e-3, "hidden_act": "relu", rates[0]: 0.25, rates[1]: 0.5}
     if write is write_multimolecule:
-        changes["lm_head"] = MULTIMOLECULE_CONFIG["lm_head"] | {"layer_norm_eps": 1e-3, "transform_act": "relu"}
+        changes["lm_head"] = LM_HEAD | {"layer_norm_eps": 1e-3, "transform_act": "relu"}
     model, remarks = load(write(tmp_path, original, **changes))
     assert_same(model, original)
     assert model.config.layer_norm_eps == 1e-3
@@ -178,7 +152,7 @@ def test_each_of_our_tokens_takes_the_row_of_its_own():
     assert MULTIMOLECULE_ROWS == [0, 3, 1, 2, 4, 10, 6, 7, 8, 9] == [THEIR_ID[token] for token in VOCAB]
     numbered = torch.arange(26.0)
     weights = {
-        "model.embeddings.word_embeddings.weight": numbered[:, None].repeat(1, 4),
+        THEIR_WORDS: numbered[:, None].repeat(1, 4),
         "lm_head.decoder.weight": numbered[:, None].repeat(1, 4),
         "lm_head.decoder.bias": numbered,
         "lm_head.bias": numbered,
@@ -186,10 +160,8 @@ def test_each_of_our_tokens_takes_the_row_of_its_own():
     }
     converted = convert_multimolecule(weights, "model.", Path("model.safetensors"))
     assert torch.equal(converted.pop("bert.embeddings.LayerNorm.bias"), numbered)
-    assert converted.keys() == {
-        "bert.embeddings.word_embeddings.weight",
-        *(f"cls.predictions.{name}" for name in ("decoder.weight", "decoder.bias", "bias")),
-    }
+    head = {f"cls.predictions.{name}" for name in ("decoder.weight", "decoder.bias", "bias")}
+    assert converted.keys() == head | {"bert.embeddings.word_embeddings.weight"}
     for value in converted.values():
         rows = value if value.ndim == 1 else value[:, 0]
         assert {token: int(row) for token, row in zip(VOCAB, rows, strict=True)} == THEIR_ID
@@ -265,24 +237,15 @@ def test_line_ends_of_another_system_are_fine(tmp_path, start):
 @pytest.mark.parametrize(
     "change, message",
     [
-        (lambda w: w.pop("model.encoder.layer.0.output.layer_norm.bias"), "1 keys missing .*0.output.LayerNorm.bias"),
-        (lambda w: w.update({"ss_head.decoder.weight": torch.zeros(2, 16)}), "1 unexpected .*ss_head"),
-        (lambda w: w.update({"lm_head.transform.dense.bias": torch.zeros(7)}), "1 of another shape .*transform.dense"),
-        (
-            lambda w: w.update({"lm_head.bias": torch.zeros(10)}),
-            r"lm_head.bias is of shape \(10,\), expected .* 26 rows",
-        ),
-        (lambda w: w.update({"lm_head.decoder.weight": torch.zeros(28, 16)}), "decoder.weight is of shape .* 26 rows"),
-        (
-            lambda w: w.update({"model.embeddings.word_embeddings.weight": torch.zeros(27, 16)}),
-            "has 27 rows, expected SpliceBERT's 10 .* 26 or 28",
-        ),
-        (
-            lambda w: w.update({"model.embeddings.word_embeddings.weight": torch.zeros(28, 16)}),
-            "has 28 rows, but config.json beside it gives a vocabulary of 26 rows",
-        ),
-        (lambda w: w.pop("model.embeddings.word_embeddings.weight"), "holds 0 word embeddings"),
-        (lambda w: w.update({"x.embeddings.word_embeddings.weight": torch.zeros(10, 16)}), "holds 2 word embeddings"),
+        (without("model.encoder.layer.0.output.layer_norm.bias"), "1 keys missing .*0.output.LayerNorm.bias"),
+        (zeros("ss_head.decoder.weight", 2, 16), "1 unexpected .*ss_head"),
+        (zeros("lm_head.transform.dense.bias", 7), "1 of another shape .*transform.dense"),
+        (zeros("lm_head.bias", 10), r"lm_head.bias is of shape \(10,\), expected .* 26 rows"),
+        (zeros("lm_head.decoder.weight", 28, 16), "decoder.weight is of shape .* 26 rows"),
+        (zeros(THEIR_WORDS, 27, 16), "has 27 rows, expected SpliceBERT's 10 .* 26 or 28"),
+        (zeros(THEIR_WORDS, 28, 16), "has 28 rows, but config.json beside it gives a vocabulary of 26 rows"),
+        (without(THEIR_WORDS), "holds 0 word embeddings"),
+        (zeros("x.embeddings.word_embeddings.weight", 10, 16), "holds 2 word embeddings"),
         (lambda w: w["model.encoder.layer.1.output.dense.weight"][3].fill_(float("nan")), "NaN or infinity .*layer.1"),
     ],
 )
@@ -328,9 +291,7 @@ class Hostile:
         return os.mkdir, (str(self.path),)
 
 
-POINTER = (
-    b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb\nsize 77811109\n"
-)
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb\nsize 778\n"
 
 
 @pytest.mark.parametrize("file", ["pytorch_model.bin", "model.safetensors", "config.json", "vocab.txt"])
@@ -397,12 +358,9 @@ def test_a_whole_model_and_a_list_are_no_weights(tmp_path):
     write_zenodo(tmp_path, model)
     torch.save(model, tmp_path / "pytorch_model.bin")
     refused(tmp_path, r"holds Python objects \(transformers.models.bert.modeling_bert.BertForMaskedLM\)")
-    torch.save([torch.zeros(3)], tmp_path / "pytorch_model.bin")
-    refused(tmp_path, "holds no table of tensors by name")
-    torch.save({0: torch.zeros(3)}, tmp_path / "pytorch_model.bin")
-    refused(tmp_path, "holds no table of tensors by name")
-    torch.save({"state_dict": model.state_dict()}, tmp_path / "pytorch_model.bin")
-    refused(tmp_path, "holds no table of tensors by name")
+    for content in ([torch.zeros(3)], {0: torch.zeros(3)}, {"state_dict": model.state_dict()}):
+        torch.save(content, tmp_path / "pytorch_model.bin")
+        refused(tmp_path, "holds no table of tensors by name")
 
 
 # -- hub ids -----------------------------------------------------------------------------------------------------------
@@ -410,7 +368,7 @@ def test_a_whole_model_and_a_list_are_no_weights(tmp_path):
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
-class Hub(http.server.BaseHTTPRequestHandler):
+class Hub(Answering):
     """Enough of the hub for one repository, tests/stand-in, with the files of `folder` at `COMMIT` and branch main."""
 
     folder: Path
@@ -422,59 +380,35 @@ class Hub(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         path = self.path.partition("?")[0]
         self.asked.append(f"{self.command} {path}")
-        if path in ("/api/models/tests/stand-in", f"/api/models/tests/stand-in/revision/{COMMIT}"):
-            self.answer(json.dumps({"id": "tests/stand-in", "sha": COMMIT}).encode())
-        elif path == "/api/models/tests/stand-in/revision/main":
+        if path.removesuffix(f"/revision/{COMMIT}").removesuffix("/revision/main") == "/api/models/tests/stand-in":
             self.answer(json.dumps({"id": "tests/stand-in", "sha": COMMIT}).encode())
         elif path == f"/api/models/tests/stand-in/tree/{COMMIT}":
-            files = [{"type": "file", "path": f.name, "size": f.stat().st_size, "oid": self.hash(f)}
-                     for f in sorted(self.folder.iterdir())]  # fmt: skip
+            paths = sorted(self.folder.iterdir())
+            files = [{"type": "file", "path": f.name, "size": f.stat().st_size, "oid": hash_of(f)} for f in paths]
             self.answer(json.dumps(files).encode())
         elif path.startswith(f"/tests/stand-in/resolve/{COMMIT}/"):
             file = self.folder / path.rpartition("/")[2]
-            self.answer(file.read_bytes(), {"ETag": f'"{self.hash(file)}"', "X-Repo-Commit": COMMIT})
+            self.answer(file.read_bytes(), {"ETag": f'"{hash_of(file)}"', "X-Repo-Commit": COMMIT})
         else:
             kind = "RevisionNotFound" if "/tests/stand-in/" in path else "RepoNotFound"
             self.answer(b"{}", {"X-Error-Code": kind}, status=404)
 
-    def hash(self, file):
-        return hashlib.sha1(file.read_bytes()).hexdigest()
 
-    def answer(self, body, headers=None, status=200):
-        self.send_response(status)
-        for name, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        if self.command == "GET":
-            with contextlib.suppress(BrokenPipeError):
-                self.wfile.write(body)
-
-    def log_message(self, *_):
-        pass
+def hash_of(file):
+    return hashlib.sha1(file.read_bytes()).hexdigest()
 
 
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
     """The stand-in's handler: fill hub.folder, then load `tests/stand-in`; hub.asked lists the requests."""
-    from simcsp.model.checkpoint import _snapshot
-
     _snapshot.cache_clear()
     handler = type("Handler", (Hub,), {"folder": tmp_path / "served", "asked": []})
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, args=[0.01], daemon=True).start()
-    handler.url = f"http://127.0.0.1:{server.server_port}"
-    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", handler.url)
-    monkeypatch.setattr(
-        huggingface_hub.constants,
-        "HUGGINGFACE_CO_URL_TEMPLATE",
-        handler.url + "/{repo_id}/resolve/{revision}/{filename}",
-    )
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub-cache"))
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     monkeypatch.chdir(tmp_path)
-    yield handler
-    server.shutdown()
-    server.server_close()
+    with serving(handler, monkeypatch) as server:
+        template = f"{server.address}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+        monkeypatch.setattr(huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        yield handler
     _snapshot.cache_clear()
 
 
@@ -504,8 +438,6 @@ def test_a_snapshot_in_the_cache_needs_no_connection(hub, monkeypatch):
     original = splicebert()
     write_zenodo(hub.folder, original)
     resolve_source("tests/stand-in")
-    from simcsp.model.checkpoint import _snapshot
-
     _snapshot.cache_clear()
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
     assert_same(load("tests/stand-in")[0], original)
