@@ -95,9 +95,8 @@ def stopped(call, monkeypatch, place, script, words):
 def test_pre_training(data, call, monkeypatch, assert_refused, objective):
     """supcon: of the annotated sites; simcse: masked about sites."""
     own = {"pretrain.objective": objective, "pretrain.steps": 4, "data.corpus": "annotated"} | motif_settings(data)
-    changes = (
-        TEXT | WINDOWS | START | {"motifs.bed": without_last_lines, "tiny.yaml": swapped("lr: 0.001", "lr: 0.002")}
-    )
+    changes = TEXT | WINDOWS | START | {"motifs.bed": without_last_lines}
+    changes["tiny.yaml"] = swapped("lr: 0.001", "lr: 0.002")
     if objective == "simcse":
         own |= {"data.corpus": "fasta", "pretrain.mlm_weight": 0.1, "pretrain.masking": "sites"}
         changes = {"sp.gtf": without_last_lines}

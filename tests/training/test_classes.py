@@ -8,25 +8,20 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import tiny_config, weights, write_species
+from conftest import fresh, summary_of, tiny_config, weights, write_species
 
 import pretrain
-from simcsp.core.config import ModelConfig, PretrainConfig
-from simcsp.model.checkpoint import load_backbone
+from simcsp.core.config import PretrainConfig
+from simcsp.core.run_folder import read_metrics
 from simcsp.text.alphabet import A, add_special_tokens
 from simcsp.training.objectives import OBJECTIVES, sup_con
 from simcsp.training.pretraining import Training
 from simcsp.training.step import Learner, MiniBatches, draw_batch, step_loss
 
-SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
-CPU = torch.device("cpu")
-
 
 @pytest.fixture(scope="module")
 def model():
-    torch.manual_seed(0)
-    sizes = ModelConfig(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, max_position_embeddings=64, **SIZES)
-    return load_backbone(sizes)[0]
+    return fresh(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)[0]
 
 
 def windows(count=12, length=30, seed=0):
@@ -76,12 +71,9 @@ def text(tmp_path_factory):
 
 
 def annotated_config(folder, data, text, **changes):
-    names = ("one", "two")
-    files = {"fasta": [str(text / f"{name}.fa") for name in names], "records": None, "corpus": "annotated"}
-    files["annotation"] = [str(text / f"{name}.gtf") for name in names]
-    values = {f"data.{key}": value for key, value in files.items()}
-    values |= {"mlm.steps": 0, "pretrain.objective": "supcon", **changes}
-    return tiny_config(folder, data, values)
+    values = {"data.fasta": [str(text / f"{name}.fa") for name in ("one", "two")], "data.corpus": "annotated"}
+    values |= {"data.annotation": [str(text / f"{name}.gtf") for name in ("one", "two")], "data.records": None}
+    return tiny_config(folder, data, values | {"mlm.steps": 0} | changes)
 
 
 @pytest.mark.parametrize("objective", ["supcon", "classify"])
@@ -99,15 +91,12 @@ def test_training_learns_the_classes_and_its_control_reads_the_same_crops(
     more = {"pretrain.steps": 60, "pretrain.batch_size": 32, "pretrain.eval_steps": 60, "pretrain.lr": 5e-3}
     more |= {"pretrain.logging_steps": 20, "pretrain.lr_scheduler_type": "constant_with_warmup"}
     more |= {"model.position_init": "sinusoidal", "model.initializer_range": 0.2}
-    config = annotated_config(
-        tmp_path, tiny_data, text, **more, **{"pretrain.objective": objective, "pretrain.control": True}
-    )
-    call(pretrain, config)
+    more |= {"pretrain.objective": objective, "pretrain.control": True}
+    call(pretrain, annotated_config(tmp_path, tiny_data, text, **more))
     run = tmp_path / "runs/tiny"
-    rows = [json.loads(line) for line in (run / "pretrain/metrics.jsonl").read_text().splitlines()]
-    accuracy = [row["train/accuracy"] for row in rows if "train/accuracy" in row]
+    accuracy = [row["train/accuracy"] for row in read_metrics(run / "pretrain") if "train/accuracy" in row]
     assert accuracy[-1] > 0.36 > accuracy[0]  # chance is .25
-    assert json.loads((run / "control/summary.json").read_text())["objective"] == "mlm"
+    assert summary_of(run / "control")["objective"] == "mlm"
     for (one, classes), (other, _) in zip(seen[objective], seen["mlm"], strict=True):
         assert np.array_equal(one, other) and classes is not None
     facts = json.loads((run / "corpus.json").read_text())

@@ -1,7 +1,6 @@
 """Several processes share a batch: loss, gradients and weights are those of one process, and of plain code."""
 
 import functools
-import json
 import os
 import signal
 import socket
@@ -18,13 +17,14 @@ import torch.multiprocessing
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from conftest import ROOT, assert_same_run, random_bases, tiny_config
+from test_gradcache import ALL, build_model
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
-from transformers import BertConfig, BertForMaskedLM
 
 import finetune
 import pretrain
 from simcsp.core.config import PretrainConfig
 from simcsp.core.device import dropout_seed, set_seed
+from simcsp.core.run_folder import read_metrics
 from simcsp.text.alphabet import add_special_tokens, encode
 from simcsp.text.kmers import near_duplicates
 from simcsp.training.masking import IGNORED, choose_random, corrupt
@@ -34,24 +34,12 @@ from simcsp.training.step import Learner, MiniBatches, draw_batch, step_loss
 from simcsp.training.views import shifted
 from utils.script import run_script
 
-ROWS, LENGTH, SHIFT = 8, 40, 3
+ROWS, LENGTH = 8, 40
 EQUAL = 1e-9  # of losses, and of a gradient's norm; in float64
 CLASSES = np.array([0, 1, 2, 3, 0, 1, 2, 0])  # the fourth is alone in its class
 
-RECIPES = {
-    "simcse": {},
-    "mlm": {"objective": "mlm"},
-    "sum": {"mlm_weight": 0.3},
-    "supcon": {"objective": "supcon"},
-    "classify": {"objective": "classify"},
-    "all": {
-        "objective": "dcl",
-        "projection_head": True,
-        "skip_near_duplicates": True,
-        "max_shift": SHIFT,
-        "mlm_weight": 0.1,
-    },
-}
+RECIPES = {"simcse": {}, "mlm": {"objective": "mlm"}, "sum": {"mlm_weight": 0.3}, "all": ALL}
+RECIPES |= {objective: {"objective": objective} for objective in ("supcon", "classify")}
 SIZES = (None, 3)  # of mini-batches; a process of two has four windows
 EVERY = [(name, size) for name in RECIPES for size in SIZES]
 
@@ -66,13 +54,6 @@ def windows(shift=0, seed=0):
     rows = [bases[i * LENGTH + (i % 2 == 0) * LENGTH // 2 :][: LENGTH + 2 * shift] for i in range(ROWS)]
     rows[-1] = np.concatenate([rows[0][10:], rows[-1][:10]])
     return np.stack(rows)
-
-
-def build_model(dropout=0.0):
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
-    rates = {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
-    return BertForMaskedLM(BertConfig(vocab_size=10, initializer_range=0.3, **sizes, **rates))
 
 
 def build_learner(stage, dropout=0.0):
@@ -170,9 +151,9 @@ def plain_of_classes(learner, rows, stage):
 # -- fifty steps, and a state in the middle ----------------------------------------------------------------------------
 
 
-def begin(accelerator, dropout=0.0):
+def begin(accelerator):
     stage = stage_of("sum", batch_size=ROWS, steps=50, warmup_steps=5, lr=1e-2)
-    return Training(build_model(dropout), "mean", stage, accelerator)
+    return Training(build_model(0.0), "mean", stage, accelerator)
 
 
 def go_on(training, until):
@@ -268,18 +249,11 @@ def two(alone):
 
 
 @pytest.mark.parametrize("case", EVERY, ids=str)
-def test_loss_accuracy_and_gradients_are_those_of_one_process(alone, two, case):
-    wanted = alone["steps"][case]
-    for said in two:
-        assert difference(said["steps"][case], wanted) < EQUAL
-        assert said["steps"][case]["accuracy"] == pytest.approx(wanted["accuracy"], abs=1e-12)
-
-
-@pytest.mark.parametrize("case", EVERY, ids=str)
-def test_they_are_those_of_plain_code_on_the_union_of_the_shares(alone, two, case):
-    wanted = plain_step(case[0])
-    for said in two:
-        assert difference(said["steps"][case], wanted) < EQUAL
+def test_loss_accuracy_and_gradients_are_those_of_one_process_and_of_plain_code(alone, two, case):
+    wanted, by_loops = alone["steps"][case], plain_step(case[0])
+    for found in (said["steps"][case] for said in two):
+        assert difference(found, wanted) < EQUAL and difference(found, by_loops) < EQUAL
+        assert found["accuracy"] == pytest.approx(wanted["accuracy"], abs=1e-12)
 
 
 def test_every_process_has_dropout_masks_of_its_own(two):
@@ -373,11 +347,6 @@ def until(condition, seconds=120):
     assert condition()
 
 
-def rows(stage):
-    path = stage / "metrics.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
-
-
 NO_DROPOUT = {"model.hidden_dropout_prob": 0.0, "model.attention_probs_dropout_prob": 0.0, "pretrain.control": True}
 
 
@@ -390,10 +359,9 @@ def test_a_run_of_two_processes_is_that_of_one(tiny_data, tmp_path, call, launch
     assert launch(config, launcher).wait(300) == 0, lines_of(config)
     for stage in stages:
         one, two = (tmp_path / name / "runs/tiny" / stage for name in ("one", "two"))
-        assert sorted(path.name.split(".")[0] for path in one.rglob("*")) == sorted(
-            path.name.split(".")[0] for path in two.rglob("*")
-        )
-        for row, wanted in zip(rows(two), rows(one), strict=True):
+        files, of_two = (sorted(path.name.split(".")[0] for path in run.rglob("*")) for run in (one, two))
+        assert files == of_two
+        for row, wanted in zip(read_metrics(two), read_metrics(one), strict=True):
             scores = {key: value for key, value in wanted.items() if key.startswith(("train/loss", "val/"))}
             assert {key: row[key] for key in scores} == pytest.approx(scores, abs=1e-3)
     assert len([line for line in lines_of(config) if line.startswith("pretrain: simcse")]) == 1  # one speaks for both
@@ -406,7 +374,7 @@ def test_a_signal_to_one_stops_all_and_going_on_is_exact(tiny_data, tmp_path):
     assert launch(straight).wait(300) == 0
     stage = config.parent / "runs/tiny/pretrain"
     started = launch(config)
-    until(lambda: rows(stage) and rows(stage)[-1]["step"] >= 10)
+    until(lambda: read_metrics(stage) and read_metrics(stage)[-1]["step"] >= 10)
     ranks = Path(f"/proc/{started.pid}/task/{started.pid}/children").read_text(encoding="utf-8").split()
     assert len(ranks) == 2
     os.kill(int(ranks[1]), signal.SIGTERM)
@@ -424,7 +392,8 @@ def test_a_signal_to_one_stops_all_and_going_on_is_exact(tiny_data, tmp_path):
 def test_all_end_when_one_is_killed(tiny_data, tmp_path, rank):
     config = tiny_config(tmp_path, tiny_data, {"mlm.steps": 0, "pretrain.steps": 3000, "pretrain.eval_steps": 1000})
     started = launch(config)
-    until(lambda: rows(tmp_path / "runs/tiny/pretrain")[-1:] and rows(tmp_path / "runs/tiny/pretrain")[-1]["step"] >= 4)
+    stage = tmp_path / "runs/tiny/pretrain"
+    until(lambda: read_metrics(stage) and read_metrics(stage)[-1]["step"] >= 4)
     ranks = Path(f"/proc/{started.pid}/task/{started.pid}/children").read_text(encoding="utf-8").split()
     os.kill(int(ranks[rank]), signal.SIGKILL)
     assert started.wait(60) != 0

@@ -1,7 +1,6 @@
 """Fine-tuning on a part of the training windows, by draws that all arms share, and the frozen-encoder probe."""
 
 import dataclasses
-import json
 import shutil
 from types import SimpleNamespace
 
@@ -9,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import assert_same_run, tiny_config
+from conftest import assert_same_run, summary_of, tiny_config
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import StandardScaler
@@ -20,6 +19,7 @@ from commands.sources import fold_folders
 from simcsp.core.config import FinetuneConfig, ModelConfig
 from simcsp.core.device import build_accelerator
 from simcsp.core.errors import InputError
+from simcsp.core.run_folder import read_metrics
 from simcsp.core.run_layout import finished_fits, fit_key
 from simcsp.labels.splits import draw_parts, draw_training, load_windows
 from simcsp.metrics.benchmark import Resemblance
@@ -51,10 +51,6 @@ def run(config, tmp_path):
         return ours.folder
 
     return fit
-
-
-def summary_of(folder):
-    return json.loads((folder / "summary.json").read_text())
 
 
 def test_a_draw_keeps_the_strata_at_their_shares_and_depends_on_nothing_else():
@@ -221,7 +217,7 @@ def test_sites_among_the_windows_pick_best_nmi_without_a_bed(tiny_data, tmp_path
     call(pretrain, path)
     call(finetune, path)
     best = summary_of(tmp_path / "runs/tiny/pretrain")["best"]["nmi"]
-    rows = map(json.loads, (tmp_path / "runs/tiny/pretrain/metrics.jsonl").read_text().splitlines())
+    rows = read_metrics(tmp_path / "runs/tiny/pretrain")
     scores = {row["step"]: row["val/nmi"] for row in rows if "val/nmi" in row}
     assert set(scores) == {0, 3, 6, 8} and best["value"] == scores[best["step"]] == max(list(scores.values())[1:])
     (fold,) = finished_fits(tmp_path / "runs/tiny", "best_nmi")

@@ -58,7 +58,6 @@ def test_labels_of_a_region_do_not_reach_its_own_scores(start, regions):
     fold = regions.folds
     changed = regions.labels.copy()
     changed[fold == 2] = np.where(changed[fold == 2] == IGNORED, IGNORED, 1 - changed[fold == 2])
-    other, _ = fine_tuned_chances(
-        bert, dataclasses.replace(regions, labels=changed), None, few, Accelerator(cpu=True), 0
-    )
+    others = dataclasses.replace(regions, labels=changed)
+    other, _ = fine_tuned_chances(bert, others, None, few, Accelerator(cpu=True), 0)
     assert np.array_equal(own[fold == 2], other[fold == 2]) and not np.array_equal(own[fold == 3], other[fold == 3])

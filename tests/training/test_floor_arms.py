@@ -1,11 +1,9 @@
 """Floors as arms of fine-tuning: fitted on each fold's training windows, or on the text's annotation and no label."""
 
-import json
-
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import refusal, tiny_config, write_species
+from conftest import refusal, summary_of, tiny_config, write_species
 
 import finetune
 from simcsp.core.arms import FLOORS
@@ -30,7 +28,7 @@ def test_every_floor_is_an_arm(tiny_data, annotation, tmp_path, call, monkeypatc
     predictions = {}
     for arm in FLOORS:
         few, every = sorted(finished_fits(run, arm), key=lambda path: "windows" not in str(path))
-        summary = json.loads((every / "summary.json").read_text())
+        summary = summary_of(every)
         assert summary["metrics"]["test/auc"] > 0.6 and "val/auc" in summary["metrics"]
         assert ("C" in summary) == (arm == "linear") and ("hit_limit" in summary) == (arm == "cnn")
         predictions[arm] = [pd.read_csv(path / "predictions.csv")["probability"] for path in (few, every)]

@@ -5,43 +5,33 @@ import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from conftest import random_bases
+from conftest import SMALL, fresh, random_bases
 from torch import nn
 from transformers import BertConfig, BertForMaskedLM
 
-from simcsp.core.config import ModelConfig, PretrainConfig
-from simcsp.model.checkpoint import load_backbone
+from simcsp.core.config import PretrainConfig
 from simcsp.text.alphabet import encode
 from simcsp.training.step import Learner, MiniBatches, draw_batch, step_loss
 
 SIZE, ROWS = 3, 8  # the last mini-batch is smaller
 EQUAL = 1e-9  # of a gradient's norm
-
-RECIPES = {
-    "simcse": {},
-    "all": {
-        "objective": "dcl",
-        "projection_head": True,
-        "skip_near_duplicates": True,
-        "max_shift": 3,
-        "mlm_weight": 0.1,
-    },
-    "mlm": {"objective": "mlm"},
-}
+ALL = {"objective": "dcl", "projection_head": True, "skip_near_duplicates": True, "max_shift": 3, "mlm_weight": 0.1}
+RECIPES = {"simcse": {}, "all": ALL, "mlm": {"objective": "mlm"}}
 every_recipe = pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
-DEVICES = [
-    "cpu",
-    pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA GPU")),
-]
+on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA GPU")
+
+
+def build_model(dropout):
+    """transformers' own, with its attention and dropout."""
+    torch.manual_seed(0)
+    rates = {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
+    return BertForMaskedLM(BertConfig(vocab_size=10, initializer_range=0.3, **SMALL, **rates))
 
 
 def build(recipe, dropout, device="cpu", dtype=torch.float64):
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
-    rates = {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
-    model = BertForMaskedLM(BertConfig(vocab_size=10, initializer_range=0.3, **sizes, **rates))
     stage = PretrainConfig(temperature=0.2, **recipe)
-    return Learner(model, "mean", stage.objective, stage.projection_head).to(device, dtype).train()
+    learner = Learner(build_model(dropout), "mean", stage.objective, stage.projection_head)
+    return learner.to(device, dtype).train()
 
 
 def windows(rows=ROWS, length=40):
@@ -87,13 +77,10 @@ def largest_difference(found, wanted, floor=1e-6):
     """Of any parameter's gradient, relative to its norm. Keys' biases have none but noise, so the whole counts too."""
     assert found.keys() == wanted.keys() and found
     whole = torch.cat([gradient.flatten() for gradient in wanted.values()]).norm()
-    differences = [
-        (found[name] - gradient).norm() / (gradient.norm() + floor * whole) for name, gradient in wanted.items()
-    ]
-    return float(max(differences))
+    return float(max((found[name] - g).norm() / (g.norm() + floor * whole) for name, g in wanted.items()))
 
 
-@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=on_gpu)])
 @every_recipe
 def test_loss_and_gradients_are_those_of_the_whole_batch_under_the_same_dropout(recipe, device):
     learner = build(recipe, dropout=0.1, device=device)
@@ -105,10 +92,7 @@ def test_loss_and_gradients_are_those_of_the_whole_batch_under_the_same_dropout(
 
 def test_the_masks_of_our_own_attention_are_replayed():
     """It makes its random bits itself, from a seed of torch's generator, and serves float32 on a CPU."""
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
-    rates = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.3}
-    model, _, _ = load_backbone(ModelConfig(initializer_range=0.3, **sizes, **rates))
+    model, _, _ = fresh(initializer_range=0.3, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.3)
     learner = Learner(model, "mean", "simcse").train()
     loss, _, gradients = step(learner, {}, SIZE)
     wanted_loss, _, wanted = step(GraphKept(learner), {})
@@ -120,9 +104,8 @@ def test_the_masks_of_our_own_attention_are_replayed():
 def test_every_mini_batch_goes_through_twice():
     recipe, seen = {"mlm_weight": 0.1}, []
     learner = build(recipe, dropout=0.1)
-    learner.model.bert.embeddings.word_embeddings.register_forward_pre_hook(
-        lambda module, inputs: seen.append(len(inputs[0]))
-    )
+    embedding = learner.model.bert.embeddings.word_embeddings
+    embedding.register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
     once = [6, 3, 6, 3, 4, 2]  # two views and the masked copy, of 3, 3 and 2 windows
 
     def backward(loss):
@@ -159,9 +142,8 @@ def test_both_passes_honour_autocast(bf16):
     accelerator, recipe = bf16, {"mlm_weight": 0.1}
     learner = accelerator.prepare(build(recipe, dropout=0.1, dtype=torch.float32))
     types = []
-    learner.model.bert.encoder.layer[0].output.dense.register_forward_hook(
-        lambda module, inputs, output: types.append(output.dtype)
-    )
+    dense = learner.model.bert.encoder.layer[0].output.dense
+    dense.register_forward_hook(lambda module, inputs, output: types.append(output.dtype))
     loss, _, gradients = step(learner, recipe, SIZE, accelerator.backward)
     assert types == [torch.bfloat16] * 12
     wanted_loss, _, wanted = step(GraphKept(learner), recipe)

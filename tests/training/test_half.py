@@ -22,14 +22,8 @@ from simcsp.training.half import OnHalfCopies
 from simcsp.training.pretraining import Training, freeze_unused
 from simcsp.training.step import MiniBatches, draw_batch, step_loss
 
-SMALL = ModelConfig(
-    hidden_size=64,
-    num_hidden_layers=3,
-    num_attention_heads=4,
-    intermediate_size=128,
-    max_position_embeddings=128,
-    attention_probs_dropout_prob=0.0,
-)
+SIZES = {"hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 128}
+SMALL = ModelConfig(**SIZES, max_position_embeddings=128, attention_probs_dropout_prob=0.0)
 
 
 def gradients_of(learner, recipe, size, seen):

@@ -24,16 +24,10 @@ def masked():
     return ids, *masked_at_random(ids, 0.15, np.random.default_rng(1))
 
 
-def test_targets_are_the_bases_before_masking(masked):
-    ids, _, targets = masked
-    asked = targets != IGNORED
-    assert np.array_equal(targets[asked], ids[asked])
-    assert targets.dtype == np.int64
-
-
-def test_80_percent_become_mask_10_another_draw_10_stay(masked):
+def test_targets_are_the_bases_before_masking_and_80_percent_become_mask_10_another_draw_10_stay(masked):
     ids, tokens, targets = masked
     asked = targets != IGNORED
+    assert np.array_equal(targets[asked], ids[asked]) and targets.dtype == np.int64
     assert (tokens[asked] == MASK).mean() == pytest.approx(0.8, abs=0.006)
     # a random base is the right one in a quarter of the cases
     changed = asked & (tokens != MASK) & (tokens != ids)
@@ -149,6 +143,5 @@ def test_bases_of_a_likely_site_weigh_more_and_no_site_spans_two_windows():
     assert found.shape == tokens.shape
     assert np.flatnonzero(found[0] == 5).tolist() == list(range(1 + 37, 1 + 46))  # -3 to +6 about the boundary at 40
     assert [np.flatnonzero(row == 5).tolist() for row in found[1:]] == [[], [], []]
-    assert (
-        np.isfinite(site_scores(encode(windows[0]), matrices)).sum() == 3
-    )  # GT and AG about 40, the GT and the AG of AAGT
+    scored = site_scores(encode(windows[0]), matrices)
+    assert np.isfinite(scored).sum() == 3  # GT and AG about 40, the GT and the AG of AAGT

@@ -1,17 +1,15 @@
 """AdamW without decay of biases and layer norms, and its warm-up."""
 
 import pytest
+from conftest import fresh
 
-from simcsp.core.config import FinetuneConfig, ModelConfig
-from simcsp.model.checkpoint import load_backbone
+from simcsp.core.config import FinetuneConfig
 from simcsp.training.optimizer import build_optimizer, decay_groups
 from simcsp.training.step import Learner
 
 
 def learner():
-    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
-    model, _, _ = load_backbone(ModelConfig(max_position_embeddings=64, **sizes))
-    return Learner(model, "mean", "mlm")
+    return Learner(fresh(num_hidden_layers=1)[0], "mean", "mlm")
 
 
 def test_weight_decay_spares_biases_and_layer_norms():

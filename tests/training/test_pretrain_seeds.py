@@ -1,17 +1,17 @@
 """Several pre-training seeds in one run folder: where they lie, that each is what it would be alone, and their arms."""
 
 import dataclasses
-import json
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import assert_same_run, refusal, skip_figures, tiny_config, weights
+from conftest import assert_same_run, refusal, run_here, skip_figures, summary_of, tiny_config, weights
 
 import finetune
 import pretrain
 from commands.sources import encoders, fold_folders
+from simcsp.core.files import read_json
 from simcsp.core.run_layout import finished_fits, fit_key, stage_folders
 from simcsp.training import pretraining
 from utils.arguments import find_faults, load_config
@@ -39,8 +39,7 @@ def study(tiny_data, tmp_path_factory):
         for name, more in flags.items():
             patch.setattr(pretraining, "draw_batch", spy if name == "alone" else true_draw)
             for module in (pretrain, finetune):
-                patch.setattr("sys.argv", [f"{module.__name__}.py", str(config), "--name", name, *more])
-                module.main()
+                run_here(module, config, "--name", name, *more)
     runs = folder / "runs"
     return SimpleNamespace(config=config, runs=runs, tiny=runs / "tiny", alone=runs / "alone", windows=windows)
 
@@ -59,10 +58,8 @@ def test_seeds_start_alike_and_end_apart_and_a_control_reads_what_its_contrast_r
         for name in ("start", "last")
     )
     assert start[0] == start[1] and last[0] != last[1]
-    inputs = [
-        json.loads((study.tiny / f"{stage}/seed4/env.json").read_text())["inputs"] for stage in ("pretrain", "control")
-    ]
-    assert inputs[0] == inputs[1]
+    contrast, control = (read_json(study.tiny / f"{stage}/seed4/env.json") for stage in ("pretrain", "control"))
+    assert contrast["inputs"] == control["inputs"]
     saved = load_config([str(study.tiny / "control/seed4/config.yaml")])
     assert saved.seed == 4 and saved.pretrain.seeds is None and saved.pretrain.objective == "mlm"
 
@@ -73,18 +70,16 @@ def test_an_arm_of_pre_training_is_fine_tuned_once_a_seed_the_others_once(study)
     each = {f"{arm}/both/pretrain{seed}/seed0/fold00" for arm in ("last", "control_last") for seed in (0, 4)}
     assert set(found) == once | each
     for name, path in found.items():
-        summary = json.loads((path / "summary.json").read_text())
+        summary = summary_of(path)
         assert summary["pretrain_seed"] == (int(path.parts[-3].removeprefix("pretrain")) if name in each else None)
         other = study.alone / "finetune" / name.replace("pretrain0/", "")
         if name.startswith("pwm"):
             assert (path / "predictions.csv").read_bytes() == (other / "predictions.csv").read_bytes()
         elif "pretrain4" not in name:
             assert_same_run(path, other)
-    predictions = [
-        (found[f"last/both/pretrain{seed}/seed0/fold00"] / "predictions.csv").read_bytes() for seed in (0, 4)
-    ]
-    assert predictions[0] != predictions[1]
-    assert json.loads((study.alone / "finetune/last/both/seed0/fold00/summary.json").read_text())["pretrain_seed"] == 0
+    one, two = (found[f"last/both/pretrain{seed}/seed0/fold00"] / "predictions.csv" for seed in (0, 4))
+    assert one.read_bytes() != two.read_bytes()
+    assert summary_of(study.alone / "finetune/last/both/seed0/fold00")["pretrain_seed"] == 0
 
 
 def test_commands_tell_the_seeds_apart(study):
@@ -92,12 +87,8 @@ def test_commands_tell_the_seeds_apart(study):
     assert set(encoders(study.tiny)) == {f"{name}:pretrain{seed}" for name in names for seed in (0, 4)}
     assert set(encoders(study.alone)) == names
     assert set(encoders(study.tiny / "control/seed4")) == {"control_last", "control_best_sccs"}
-    models = {fit_key(folder).model for folder in fold_folders(study.tiny)}
-    assert models == {
-        "fresh",
-        "baseline",
-        *(f"{arm}:pretrain{seed}" for arm in ("last", "control_last") for seed in (0, 4)),
-    }
+    several = {f"{arm}:pretrain{seed}" for arm in ("last", "control_last") for seed in (0, 4)}
+    assert {fit_key(folder).model for folder in fold_folders(study.tiny)} == {"fresh", "baseline"} | several
 
 
 def test_another_seed_later_leaves_the_finished_ones_as_they_are(study, call, capsys):
@@ -127,11 +118,7 @@ def test_lists_of_seeds_that_cannot_work_are_refused(study):
 # -- the control -------------------------------------------------------------------------------------------------------
 
 
-def test_the_control_starts_where_the_contrast_does_and_reads_the_same_windows(study):
-    stages = [weights(study.alone / stage) for stage in ("pretrain", "control")]
-    start, other = (stage["checkpoints/start/model.safetensors"] for stage in stages)
-    last = [stage["checkpoints/last/model.safetensors"] for stage in stages]
-    assert start == other and start not in last and last[0] != last[1]
+def test_the_control_reads_the_windows_of_the_contrast(study):
     contrast, control = study.windows["simcse", 4], study.windows["mlm", 4][-4:]  # after those of the stage mlm
     assert np.array_equal(contrast, control) and len(contrast) == 4
 

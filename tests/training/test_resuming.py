@@ -2,7 +2,6 @@
 
 import dataclasses
 import itertools
-import json
 import os
 import pickle
 import shutil
@@ -27,6 +26,7 @@ from conftest import (
     refusal,
     run_here,
     start_script,
+    summary_of,
     tiny_config,
     weights,
 )
@@ -98,12 +98,8 @@ def test_pretraining_killed_again_and_again_at_ever_later_moments_equals_a_strai
 ):
     config = tiny_config(tmp_path, tiny_data)
     with monkeypatch.context() as patch:
-        places = [
-            (pretraining.Training, "advance"),
-            (RunFolder, "record"),
-            (RunFolder, "finish"),
-            (PretrainingRun, "save"),
-        ]
+        places = [(pretraining.Training, "advance"), (PretrainingRun, "save")]
+        places += [(RunFolder, "record"), (RunFolder, "finish")]
         parse_once(patch, pretrain, config)
         assert start_until_done(patch, tmp_path / "runs", places, lambda: call(pretrain, config)) > 10
     for stage in STAGES:
@@ -125,17 +121,11 @@ def test_pretraining_asked_to_stop_saves_that_very_step_and_goes_on_from_it(
     folder = tmp_path / "runs/tiny" / stage
     assert not (folder / "summary.json").exists()
     assert torch.load(folder / "state.pt", weights_only=True)["step"] == within
-    steps = SimpleNamespace(taken=0)
+    steps, real = [], pretraining.Training.advance
     with monkeypatch.context() as patch:
-        real = pretraining.Training.advance
-
-        def advance(*args):
-            steps.taken += 1
-            return real(*args)
-
-        patch.setattr(pretraining.Training, "advance", advance)
+        patch.setattr(pretraining.Training, "advance", lambda *args: steps.append(args) or real(*args))
         call(pretrain, config)
-    assert steps.taken == 12 - step  # nothing is done twice
+    assert len(steps) == 12 - step  # nothing is done twice
     for stage in STAGES:
         assert_same_run(tmp_path / "runs/tiny" / stage, finished.run / stage)
 
@@ -169,7 +159,7 @@ def test_pretraining_with_nmi_killed_in_between_equals_a_straight_run(tiny_data,
     call(pretrain, config)
     straight, killed = (tmp_path / f"{name}/runs/tiny/pretrain" for name in ("straight", "killed"))
     assert_same_run(straight, killed)
-    summary = json.loads((straight / "summary.json").read_text())
+    summary = summary_of(straight)
     assert set(summary["best"]) == {"sccs", "nmi"}
     assert {"floor/nmi_one_hot_10", "floor/nmi_gc", "floor/nmi_fresh"} <= set(summary["floors"])
 
@@ -204,9 +194,8 @@ def test_pretraining_goes_on_where_fp16_gradients_overflow(finished, tiny_data, 
     assert ["train/grad_norm" in row for row in rows] == [False] + [True] * 7
     rates = [row["train/lr"] for row in rows]
     assert rates[0] == 0 and rates[1] == 1e-3 and rates[7] == pytest.approx(1e-3 / 7)  # the schedule waited as well
-    start, last = (
-        load_file(tmp_path / f"runs/tiny/pretrain/checkpoints/{name}/model.safetensors") for name in ("start", "last")
-    )
+    checkpoints = tmp_path / "runs/tiny/pretrain/checkpoints"
+    start, last = (load_file(checkpoints / name / "model.safetensors") for name in ("start", "last"))
     assert any(not torch.equal(start[key], last[key]) for key in start)
     full = [row for row in read_metrics(finished.run / "pretrain") if "train/loss" in row]
     assert all("train/grad_norm" in row and "train/skipped_steps" not in row for row in full)
@@ -297,7 +286,7 @@ def test_fine_tuning_asked_to_stop_within_an_epoch_equals_a_straight_run(
 ):
     config = pretrained_copy(tmp_path, finished, tiny_data, FOLDS_0_1)
     with monkeypatch.context() as patch:
-        batches = json.loads((fold_folders(finished.run)[0] / "summary.json").read_text())["windows"]["train"] // 4
+        batches = summary_of(fold_folders(finished.run)[0])["windows"]["train"] // 4
         at_call(patch, fold.F, "binary_cross_entropy_with_logits", batches + 3, terminate)
         with pytest.raises(Interrupted, match="stopped in .*fold00, epoch 2"):
             call(finetune, config)
@@ -320,7 +309,7 @@ def test_the_shared_epoch_is_the_one_of_the_best_mean_validation_auc(shared):
     rows = [metrics_without_clock(folder) for folder in fold_folders(shared)]
     means = [np.mean([row["val/auc"] for row in epoch]) for epoch in zip(*rows, strict=True)]
     for folder in fold_folders(shared):
-        summary = json.loads((folder / "summary.json").read_text())
+        summary = summary_of(folder)
         assert summary["best_epoch"] == int(np.argmax(means)) + 1
         assert summary["metrics"]["val/auc"] == metrics_without_clock(folder)[summary["best_epoch"] - 1]["val/auc"]
 
@@ -388,7 +377,7 @@ def test_shared_fine_tuning_killed_after_its_best_epoch_keeps_that_of_all_folds(
     best = [weights(folder) for folder in fold_folders(tmp_path / "runs/tiny")]
     call(finetune, config)
     for folder, before, auc in zip(fold_folders(tmp_path / "runs/tiny"), best, (1.0, 0.5, 1.0, 1.0), strict=True):
-        summary = json.loads((folder / "summary.json").read_text())
+        summary = summary_of(folder)
         assert summary["best_epoch"] == 1 and summary["metrics"]["val/auc"] == auc
         assert weights(folder) == before
 

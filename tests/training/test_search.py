@@ -1,13 +1,12 @@
 """Search over settings: the space, the study that processes share, and what is left behind."""
 
-import json
 import subprocess
 import sys
 
 import optuna
 import pytest
 import yaml
-from conftest import ROOT, refusal, tiny_config
+from conftest import ROOT, refusal, summary_of, tiny_config
 from optuna.storages import JournalStorage
 
 import finetune
@@ -51,7 +50,7 @@ def test_a_search_leaves_trials_that_are_runs_and_a_config_of_the_best(tiny_data
             assert settings[section][field] == pytest.approx(value)
         if trial.state == optuna.trial.TrialState.COMPLETE:
             stage = folder / f"trial{trial.number:04d}/pretrain"
-            summary = json.loads((stage / "summary.json").read_text())
+            summary = summary_of(stage)
             assert summary["metrics"]["val/probe_auc"] == trial.value and 0.2 < trial.value < 1
             told = [row["val/probe_auc"] for row in read_metrics(stage) if "val/probe_auc" in row]
             assert list(trial.intermediate_values.values()) == told[-len(trial.intermediate_values) :]
@@ -85,12 +84,8 @@ def test_a_line_of_the_journal_that_a_kill_cut_short_is_left_out_and_said(tmp_pa
 def test_fine_tuning_is_searched_on_validation_parts_only(tiny_data, tmp_path, call, monkeypatch):
     space = {"finetune.lr": {"low": 1e-4, "high": 1e-2, "log": True}, "finetune.batch_size": {"choices": [4, 8]}}
     changes = {"mlm.steps": 0, "pretrain.steps": 0, "search.trials": 2, "search.startup_trials": 1}
-    changes |= {
-        "search.space": space,
-        "finetune.arms": ["baseline"],
-        "finetune.folds": [0, 1],
-        "finetune.max_epochs": 2,
-    }
+    changes["search.space"] = space
+    changes |= {"finetune.arms": ["baseline"], "finetune.folds": [0, 1], "finetune.max_epochs": 2}
     scored, predict = [], fold.predict
     monkeypatch.setattr(fold, "predict", lambda model, ids, *rest: scored.append(ids) or predict(model, ids, *rest))
     path = tiny_config(tmp_path, tiny_data, changes)
@@ -101,12 +96,8 @@ def test_fine_tuning_is_searched_on_validation_parts_only(tiny_data, tmp_path, c
     assert {ids.tobytes() for ids in scored} == set(validation)
     assert not list((config.folder / "search").rglob("splits"))  # every trial has those of the run
     study = study_of(tmp_path)
-    rows = [
-        json.loads(line)
-        for path in (tmp_path / "runs/tiny/search").glob(f"trial{study.best_trial.number:04d}/**/metrics.jsonl")
-        for line in path.read_text().splitlines()
-    ]
-    assert study.best_value <= max(row["val/auc"] for row in rows)
+    of_best = (tmp_path / "runs/tiny/search").glob(f"trial{study.best_trial.number:04d}/**/metrics.jsonl")
+    assert study.best_value <= max(row["val/auc"] for path in of_best for row in read_metrics(path.parent))
     assert not list((tmp_path / "runs/tiny/search").rglob("predictions.csv"))
     best = load_config([str(tmp_path / "runs/tiny/search/best.yaml")])
     assert best.finetune.lr == pytest.approx(study.best_params["finetune.lr"])

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import json
 import signal
 from types import SimpleNamespace
 
@@ -10,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import Crash, assert_same_run, metrics_without_clock, no_summary, tiny_config, write_windows
+from conftest import Crash, assert_same_run, metrics_without_clock, no_summary, summary_of, tiny_config, write_windows
 from kills import start_until_done
 from safetensors.torch import load_file
 
@@ -61,10 +60,6 @@ def encoder_of(folder):
 def equal(first, second):
     assert first.keys() == second.keys() and first
     return all(torch.equal(first[key], second[key]) for key in first)
-
-
-def summary_of(folder):
-    return json.loads((folder / "summary.json").read_text())
 
 
 # -- what the config takes ---------------------------------------------------------------------------------------------

@@ -1,18 +1,15 @@
 """One step of pre-training: two dropout passes, views, negatives, the masked copy, and the projection head."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
-from conftest import assert_same_run, random_bases, refusal, tiny_config, write_species
+from conftest import SMALL, assert_same_run, fresh, random_bases, refusal, summary_of, tiny_config, write_species
 from safetensors.torch import load_file
 from transformers import BertConfig, BertForMaskedLM
 
 import pretrain
-from simcsp.core.config import ModelConfig, PretrainConfig
+from simcsp.core.config import PretrainConfig
 from simcsp.core.device import build_accelerator
-from simcsp.model.checkpoint import load_backbone
 from simcsp.model.encoder import set_pooling, window_vectors
 from simcsp.text.alphabet import CLS, SEP, add_special_tokens, encode
 from simcsp.training.masking import IGNORED, choose_random, corrupt
@@ -24,14 +21,13 @@ from simcsp.training.step import Learner, MiniBatches, draw_batch, step_loss
 @pytest.fixture
 def model():
     torch.manual_seed(0)
-    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
-    return BertForMaskedLM(
-        BertConfig(vocab_size=10, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, **sizes)
-    )
+    sizes = SMALL | {"num_hidden_layers": 1, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    return BertForMaskedLM(BertConfig(vocab_size=10, **sizes))
 
 
-def batch(length=24, rows=6):
-    return np.stack([encode(random_bases(np.random.default_rng(i), length)) for i in range(rows)])
+def bases(n=8, length=40):
+    rng = np.random.default_rng(0)
+    return np.stack([encode(random_bases(rng, length)) for _ in range(n)])
 
 
 def loss_of(model, ids, seed=0, choose=None, **settings):
@@ -42,7 +38,7 @@ def loss_of(model, ids, seed=0, choose=None, **settings):
 
 @pytest.mark.parametrize("objective", ["mlm", "simcse"])
 def test_windows_of_varying_length_begin_at_varying_positions_within_those_of_the_encoder(model, objective):
-    model.config.max_position_embeddings, ids, seen = 40, batch(length=34), []
+    model.config.max_position_embeddings, ids, seen = 40, bases(6, 34), []
     model.bert.embeddings.register_forward_pre_hook(
         lambda module, args, given: seen.append((given["input_ids"], given["position_ids"])), with_kwargs=True
     )
@@ -50,19 +46,19 @@ def test_windows_of_varying_length_begin_at_varying_positions_within_those_of_th
         loss_of(model, ids, seed, objective=objective, min_window=20, max_shift=3, mlm_weight=0.1, mlm_probability=0.01)
     lengths, begins = set(), set()
     for tokens, positions in seen:
-        bases = tokens[:, 1:-1].numpy()
-        lengths.add(bases.shape[1])
+        shown = tokens[:, 1:-1].numpy()
+        lengths.add(shown.shape[1])
         begins.add(int(positions[0, 0]))
         assert positions.tolist() == [list(range(positions[0, 0], positions[0, 0] + tokens.shape[1]))]
         assert positions.max() < 40
         if objective == "mlm":
-            cut = (34 - bases.shape[1]) // 2
-            assert (bases == ids[:, cut : 34 - cut]).mean() > 0.9
+            cut = (34 - shown.shape[1]) // 2
+            assert (shown == ids[:, cut : 34 - cut]).mean() > 0.9
     assert lengths == {20, 22, 24, 26, 28} and {0, 1, 10} <= begins and max(begins) > 13
 
 
 def test_shifted_views_are_text_about_the_window_and_mlm_reads_the_middle(model, monkeypatch):
-    ids, seen = batch(length=30), []
+    ids, seen = bases(6, 30), []
     monkeypatch.setattr(
         model, "forward", lambda input_ids, **at: seen.append(input_ids) or BertForMaskedLM.forward(model, input_ids)
     )
@@ -89,16 +85,8 @@ def test_shifted_views_are_text_about_the_window_and_mlm_reads_the_middle(model,
 
 
 def learner(objective, dropout=0.1):
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
-    rates = {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
-    model, _, _ = load_backbone(ModelConfig(max_position_embeddings=64, **sizes, **rates))
+    model, _, _ = fresh(num_hidden_layers=1, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout)
     return Learner(model, "mean", objective).train()
-
-
-def bases(n=8):
-    rng = np.random.default_rng(0)
-    return np.stack([encode(random_bases(rng, 40)) for _ in range(n)])
 
 
 def step_of(model, objective, ids, seed=0):
@@ -135,10 +123,8 @@ def test_mlm_is_the_cross_entropy_of_the_asked_bases_alone():
 
 
 def test_a_loss_that_is_no_number_is_told_with_its_step():
-    torch.manual_seed(0)
-    training = Training(
-        learner("simcse").model, "mean", PretrainConfig(steps=9, lr=1e-3), build_accelerator("cpu", "fp32")
-    )
+    stage = PretrainConfig(steps=9, lr=1e-3)
+    training = Training(learner("simcse").model, "mean", stage, build_accelerator("cpu", "fp32"))
     for step in range(4):
         if step == 2:
             torch.nn.init.constant_(training.model.bert.embeddings.LayerNorm.weight, float("nan"))
@@ -151,8 +137,7 @@ def test_a_loss_that_is_no_number_is_told_with_its_step():
 @pytest.mark.parametrize("pooling", ["cls", "mean@1", "mean@mix"])
 @pytest.mark.parametrize("objective, mlm_weight", [("mlm", 0.0), ("simcse", 0.0), ("simcse", 0.1)])
 def test_exactly_the_parameters_without_a_gradient_are_frozen(objective, mlm_weight, pooling):
-    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16}
-    model = load_backbone(ModelConfig(max_position_embeddings=64, **sizes))[0]
+    model = fresh()[0]
     set_pooling(model, pooling)
     stage, module = PretrainConfig(objective=objective, mlm_weight=mlm_weight), Learner(model, pooling, objective)
     batch = draw_batch(stage, bases(), np.random.default_rng(0))
@@ -175,7 +160,7 @@ def test_masking_about_sites_trains(tmp_path, tiny_data, call):
     changes = {"data.fasta": [str(tmp_path / "one.fa")], "data.records": ["chr1"], "mlm.masking": "sites"}
     changes |= {"data.annotation": [str(tmp_path / "one.gtf")], "pretrain.steps": 0, "mlm.steps": 3}
     call(pretrain, tiny_config(tmp_path, tiny_data, changes))
-    assert json.loads((tmp_path / "runs/tiny/mlm/summary.json").read_text())["steps"] == 3
+    assert summary_of(tmp_path / "runs/tiny/mlm")["steps"] == 3
 
 
 def test_a_recipe_of_all_options_resumes_exactly_and_leaves_plain_checkpoints(tiny_data, tmp_path, call, monkeypatch):

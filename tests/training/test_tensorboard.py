@@ -7,11 +7,13 @@ from urllib.request import Request, urlopen
 
 import numpy as np
 import pytest
-from conftest import motif_settings, tiny_config
+from conftest import motif_settings, run_here, summary_of, tiny_config
 from tensorboard import program
 
 import finetune
 import pretrain
+from simcsp.core.run_folder import read_metrics
+from simcsp.core.run_layout import finished_fits
 from simcsp.training.tensorboard import class_cosines, show_arm
 
 SESSIONS = b'{"allowedStatuses": ["STATUS_UNKNOWN", "STATUS_SUCCESS", "STATUS_RUNNING"], "sliceSize": 100}'
@@ -26,9 +28,8 @@ class Board:
         server.configure(argv=["tensorboard", "--logdir", str(folder), "--port", "0", "--load_fast", "false"])
         self.url = f"{server.launch()}data"
         for _ in range(600):  # it reads the folder in a thread of its own
-            if len(self.ask("plugin/hparams/experiment", b"{}").get("hparamInfos", [])) and "report" in self.ask(
-                "runs"
-            ):
+            hyperparameters = self.ask("plugin/hparams/experiment", b"{}").get("hparamInfos", [])
+            if hyperparameters and "report" in self.ask("runs"):
                 return
             time.sleep(0.1)
         raise AssertionError("TensorBoard has not read the folder within a minute")
@@ -43,14 +44,11 @@ class Board:
 def tiny(tiny_data, tmp_path_factory):
     """Run folder of a pre-training with motif sites and of a few folds of four arms."""
     folder = tmp_path_factory.mktemp("board")
-    patch = pytest.MonkeyPatch()
     changes = motif_settings(tiny_data) | {"mlm.steps": 0, "pretrain.steps": 3, "finetune.max_epochs": 1}
     changes |= {"finetune.arms": ARMS, "finetune.folds": [0, 1]}
     config = tiny_config(folder, tiny_data, changes)
     for module in (pretrain, finetune):
-        patch.setattr("sys.argv", ["x", str(config)])
-        module.main()
-    patch.undo()
+        run_here(module, config)
     return folder / "runs/tiny"
 
 
@@ -68,17 +66,14 @@ def test_every_tab_has_something_to_show(board):
     scalars = board.ask("plugin/scalars/tags")
     assert {"train/loss", "val/sccs", "val/nmi"} <= set(scalars["pretrain"])
     assert set(scalars["floors/gc"]) == {"val/sccs", "val/sccs_low", "val/sccs_high", "val/nmi"}
-    assert {"val_auc/mean", "val_auc/least", "val_auc/most", "test/f1", "test/f1_least"} <= set(
-        scalars["finetune/last"]
-    )
+    of_arm = {"val_auc/mean", "val_auc/least", "val_auc/most", "test/f1", "test/f1_least"}
+    assert of_arm <= set(scalars["finetune/last"])
     histograms = board.ask("plugin/histograms/tags")
     assert {"cosine/same class", "cosine/different class"} <= set(histograms["pretrain"])
     assert set(board.ask("plugin/images/tags")) >= {"pretrain", "report"}
     assert all(f"finetune/{arm}" in board.ask("plugin/pr_curves/tags") for arm in ARMS)
-    text = board.ask("plugin/text/tags")
-    assert {"config", "environment", "pre-training text", "overlap of the evaluation with the text"} <= {
-        tag.removesuffix("/text_summary") for tag in text["pretrain"]
-    }
+    text = {"config", "environment", "pre-training text", "overlap of the evaluation with the text"}
+    assert {f"{name}/text_summary" for name in text} <= set(board.ask("plugin/text/tags")["pretrain"])
     layout = board.ask("plugin/custom_scalars/layout")
     (category,) = layout["category"]  # all on opening
     titles = " ".join(chart["title"] for chart in category["chart"])
@@ -101,35 +96,23 @@ def test_hyperparameters_have_few_columns_and_the_score(board):
 
 
 def test_the_mean_of_the_folds_lies_in_its_band_and_is_theirs(tiny, board):
-    curves = {
-        part: dict(
-            (step, value)
-            for _, step, value in board.ask("plugin/scalars/scalars", run="finetune/last", tag=f"val_auc/{part}")
-        )
-        for part in ("mean", "least", "most")
-    }
-    rows = [
-        json.loads(line)
-        for path in sorted(tiny.glob("finetune/last/both/seed0/*/metrics.jsonl"))
-        for line in path.read_text().splitlines()
-    ]
-    first = [row["val/auc"] for row in rows if row["step"] == 1]
+    def curve(tag):
+        return {step: value for _, step, value in board.ask("plugin/scalars/scalars", run="finetune/last", tag=tag)}
+
+    fits = finished_fits(tiny, "last")
+    first = [row["val/auc"] for fit in fits for row in read_metrics(fit) if row["step"] == 1]
     assert len(first) == 2
-    assert [curves[part][1] for part in ("least", "mean", "most")] == pytest.approx(
-        [min(first), np.mean(first), max(first)]
-    )
-    test = board.ask("plugin/scalars/scalars", run="finetune/last", tag="test/f1")
-    summaries = [json.loads(p.read_text()) for p in sorted(tiny.glob("finetune/last/both/seed0/*/summary.json"))]
-    assert [value for _, _, value in test] == pytest.approx([np.mean([one["metrics"]["test/f1"] for one in summaries])])
+    found = [curve(f"val_auc/{part}")[1] for part in ("least", "mean", "most")]
+    assert found == pytest.approx([min(first), np.mean(first), max(first)])
+    mean = np.mean([summary_of(fit)["metrics"]["test/f1"] for fit in fits])
+    assert list(curve("test/f1").values()) == pytest.approx([mean])
 
 
 def test_a_config_is_one_text_of_the_first_stage_and_one_of_the_report(board):
-    tags = {
-        run: [tag.removesuffix("/text_summary") for tag in of_run]
-        for run, of_run in board.ask("plugin/text/tags").items()
-    }
-    assert [run for run, of_run in tags.items() if "config" in of_run] == ["pretrain"]
-    assert tags["report"].count("config of fine-tuning") == 1 and not any("finetune" in run for run in tags)
+    tags = board.ask("plugin/text/tags")
+    assert [run for run, of_run in tags.items() if "config/text_summary" in of_run] == ["pretrain"]
+    assert tags["report"].count("config of fine-tuning/text_summary") == 1
+    assert not any("finetune" in run for run in tags)
 
 
 def test_a_run_made_anew_is_shown_once(tiny):
