@@ -17,14 +17,8 @@ from simcsp.text.sites import SITES
 from utils.arguments import load_config
 
 FOLDS, PART = 5, 30  # fold k is tested on parts k and k + 1, of 30 windows each
-ARMS = {
-    "pwm": 1.5,
-    "baseline": 0.5,
-    "best_sccs": 0.8,
-    "last": 0.7,
-    "control_best_sccs": 0.6,
-    "control_last": 0.65,
-}  # how well each tells the classes apart
+# how well each tells the classes apart
+ARMS = {"pwm": 1.5, "baseline": 0.5, "best_sccs": 0.8, "last": 0.7, "control_best_sccs": 0.6, "control_last": 0.65}
 
 
 def make_run(
@@ -44,9 +38,7 @@ def make_run(
         for fit in [layout.FitKey(arm, "both", 0, fold, of, train_windows) for fold in folds for of in several]:
             _make_fit(fit, of_arm, skill, np.random.default_rng([seed, fit.fold, *fit.model.encode()]), shift, digest)
     (config.folder / layout.SPLITS).mkdir()
-    (config.folder / layout.SPLITS / layout.SPLITS_RECORD).write_text(
-        json.dumps({"species": ["HUMAN"]}), encoding="utf-8"
-    )
+    (config.folder / layout.SPLITS / layout.SPLITS_RECORD).write_text('{"species": ["HUMAN"]}', encoding="utf-8")
     return config
 
 
@@ -66,9 +58,8 @@ def _make_fit(fit, config, skill, rng, shift, digest):
     rows = [{"step": step, "train/loss": 0.5 / step, "val/auc": 0.8} for step in (1, 2)]
     if fit.arm != "pwm":
         (path / layout.METRICS).write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
-    (path / layout.ENVIRONMENT).write_text(
-        json.dumps({"inputs": {"spliceator": digest, "start checkpoint": fit.model}}), encoding="utf-8"
-    )
+    inputs = {"spliceator": digest, "start checkpoint": fit.model}
+    (path / layout.ENVIRONMENT).write_text(json.dumps({"inputs": inputs}), encoding="utf-8")
     (path / layout.CONFIG).write_text(to_yaml(config), encoding="utf-8")
 
 
@@ -82,7 +73,6 @@ def pretrained(config, best=("sccs",), objective="simcse", stage=layout.PRETRAIN
     summary = {"objective": objective, "steps": 8, "best": {proxy: {"step": 5, "value": 0.2} for proxy in best}}
     (folder / layout.SUMMARY).write_text(json.dumps(summary | {"floors": {"floor/sccs_gc": 0.18}}), encoding="utf-8")
     (folder / layout.ENVIRONMENT).write_text(json.dumps({"inputs": {}}), encoding="utf-8")
-    (folder / layout.CONFIG).write_text(
-        to_yaml(config if seed is None else dataclasses.replace(config, seed=seed)), encoding="utf-8"
-    )
+    of_seed = config if seed is None else dataclasses.replace(config, seed=seed)
+    (folder / layout.CONFIG).write_text(to_yaml(of_seed), encoding="utf-8")
     return config

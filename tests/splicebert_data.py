@@ -53,13 +53,8 @@ def variant_rows(genes, rng):
                 disrupts = offset in (FLANK - 1, FLANK + EXON)
                 place = place_of(gene, left + offset) + 1
                 row = {"id": f"{name}{number}_{offset}", "exon": f"{name}{number}", "chrom": gene[1], "strand": gene[3]}
-                row |= {
-                    "pos_hg19": place,
-                    "pos_hg38": place + 100_000,
-                    "ref": told[0],
-                    "alt": told[1],
-                    "offset0": offset,
-                }
+                row |= {"pos_hg19": place, "pos_hg38": place + 100_000, "ref": told[0], "alt": told[1]}
+                row["offset0"] = offset
                 row |= {"exon_start0": FLANK, "exon_end0": FLANK + EXON, "v2_dpsi": -0.8 if disrupts else 0.01}
                 rows.append(row | {"sdv": float(disrupts), "wt": wild})
     return pd.DataFrame(rows)
@@ -80,9 +75,8 @@ def write_splicebert_data(folder, seed=0):
     table.to_csv(folder / "variants/mfass.peers.tsv.gz", sep="\t", index=False)
     exons = rows.drop_duplicates("exon")
     scores = [",".join(f"{value:.3f}" for value in rng.random(len(wild)).round(3)) for wild in exons["wt"]]
-    pd.DataFrame({"exon": exons["exon"], "phastcons100": scores}).to_csv(
-        folder / "conservation/mfass.phastcons.tsv.gz", sep="\t", index=False
-    )
+    table = pd.DataFrame({"exon": exons["exon"], "phastcons100": scores})
+    table.to_csv(folder / "conservation/mfass.phastcons.tsv.gz", sep="\t", index=False)
     with gzip.open(folder / "attention/hg19.intronic_pair.1000_per_group.bedpe.gz", "wt") as handle:
         for line in pair_lines(genes):
             handle.write(line)

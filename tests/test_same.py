@@ -134,9 +134,8 @@ def test_five_thousand_steps_take_no_more_memory_than_five_hundred(tiny_data, tm
     changes = {"mlm.steps": 0, "pretrain.steps": 5000, "pretrain.eval_steps": 250, "pretrain.save_total_limit": 3}
     config = tiny_config(tmp_path, tiny_data, changes | {"pretrain.logging_steps": 10, "model.num_hidden_layers": 1})
     stage = tmp_path / "runs/tiny/pretrain"
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / "pretrain.py"), str(config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen([sys.executable, str(ROOT / "pretrain.py"), str(config)], **silent)
     rows = []
     while process.poll() is None:
         time.sleep(0.25)
@@ -154,19 +153,16 @@ def test_five_thousand_steps_take_no_more_memory_than_five_hundred(tiny_data, tm
     table = table[table["step"] < 4990]  # the end loads and closes what a run does not have open
     early, late = (table[table["step"].between(*span)] for span in ((750, 1500), (4000, 4990)))
     growth = late["rss"].median() / early["rss"].median() - 1
-    per_step = {
-        kind: [part[kind].iloc[-1] / part["step"].iloc[-1] for part in (early, late)] for kind in ("events", "metrics")
-    }
+    ends = [part.iloc[-1] for part in (early, late)]
+    per_step = {kind: [end[kind] / end["step"] for end in ends] for kind in ("events", "metrics")}
+    handles = [part["handles"].median() for part in (early, late)]
     with capsys.disabled():
-        print(
-            f"\n5,000 steps: {early['rss'].median():.0f} MiB and {growth:+.2%}, handles {early['handles'].median():.0f}"
-        )
-        print(f"and {late['handles'].median():.0f}; bytes a step (events, metrics) at 1,500 and 5,000: {per_step}")
-    assert growth < 0.02
-    assert late["handles"].median() <= early["handles"].median()
+        print(f"\n5,000 steps: {early['rss'].median():.0f} MiB and {growth:+.2%}, handles {handles}")
+        print(f"bytes a step (events, metrics) at 1,500 and 5,000: {per_step}")
+    assert growth < 0.02 and handles[1] <= handles[0]
     assert all(after < 1.1 * before for before, after in per_step.values())
     kept = {path.name for path in (stage / "checkpoints").iterdir()}
-    best = {f"best_{row}" for row in ("sccs",)} | {"start", "last"}
+    best = {"best_sccs", "start", "last"}
     assert best <= kept and sorted(kept - best) == ["step-004500", "step-004750", "step-005000"]
     scores = {row["step"]: row["val/sccs"] for row in metrics_without_clock(stage) if "val/sccs" in row and row["step"]}
     assert read_json(stage / "summary.json")["best"]["sccs"]["step"] == max(scores, key=scores.get)

@@ -10,14 +10,13 @@ takes the place of the contrastive one, beside a control that knows donors alone
 
 import json
 import shutil
-import signal
-import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import other_strand, reseal, skip_figures, tiny_config, write_data, write_windows
+from conftest import other_strand, reseal, run_here, skip_figures, tiny_config, write_data, write_windows
 
 import finetune
 import pretrain
@@ -32,7 +31,6 @@ from simcsp.text.store import open_store
 from simcsp.text.weight_matrix import WeightMatrix
 from simcsp.training.finetuning import run_folds
 from simcsp.training.objectives import info_nce
-from simcsp.training.stopping import StopSignal
 from utils.arguments import load_config
 
 FOLDS = 6
@@ -50,21 +48,11 @@ SETTINGS = {
 }
 
 
-@pytest.fixture(scope="module", autouse=True)
-def signal_handlers():
-    """The scripts take over Ctrl-C, to stop where a run can be resumed; give it back in the end."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
-
-
 def run(script, *words):
     """The same as `python SCRIPT.py WORDS`."""
     with pytest.MonkeyPatch.context() as patch:
         skip_figures(patch)
-        patch.setattr(sys, "argv", [script.__name__, *map(str, words)])
-        script.main()
+        run_here(script, *words)
 
 
 # -- 1. What there is to begin with: a genome, labelled windows, one YAML ----------------------------------------------
@@ -244,7 +232,7 @@ def train_elsewhere(folder, site, folds):
         "finetune.patience": 5,
     }
     config = load_config([str(tiny_config(folder / "elsewhere", folder / "data", settings))])
-    run_folds(config, StopSignal())
+    run_folds(config, SimpleNamespace(asked=False))
     return [config.folder / f"finetune/baseline/{site}/seed0/fold{fold:02d}/checkpoints/best" for fold in folds]
 
 

@@ -37,9 +37,8 @@ def guard(tmp_path_factory) -> Path:
 def run(guard, script, *words):
     """Run a script of this folder under the guard; what it printed."""
     command = [sys.executable, FOLDER / script, *words]
-    done = subprocess.run(
-        [*map(str, command)], env=os.environ | {"LD_PRELOAD": str(guard)}, capture_output=True, text=True, timeout=900
-    )
+    guarded = os.environ | {"LD_PRELOAD": str(guard)}
+    done = subprocess.run([*map(str, command)], env=guarded, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
 
