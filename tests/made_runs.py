@@ -1,5 +1,4 @@
-"""Finished run folders that no model was trained for: made-up predictions and proxies, laid out as the library lays out
-its own."""
+"""Finished run folders that no model was trained for: made-up predictions and proxies, in the library's layout."""
 
 import dataclasses
 import json
@@ -64,8 +63,7 @@ def _make_fit(fit, config, skill, rng, shift, digest):
 
 
 def pretrained(config, best=("sccs",), objective="simcse", stage=layout.PRETRAIN, end=0.15, seed=None):
-    """Add a finished stage: SCCS .1 at the start, .2 at step 5, `end` at the end; the floor gc has .18. seed: where
-    there are several."""
+    """Add a finished stage: SCCS .1 at the start, .2 at step 5, `end` at the end; floor gc .18. seed: of several."""
     folder = config.folder / layout.stage_name(stage, seed)
     folder.mkdir(parents=True)
     rows = [{"step": step, "val/sccs": value} for step, value in ((0, 0.1), (5, 0.2), (8, end))]

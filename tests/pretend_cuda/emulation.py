@@ -48,8 +48,7 @@ counts = Counts()
 
 
 class Held:
-    """A tensor's share in a storage, while the tensor lives. No weak reference: modules cannot swap tensors that have
-    one."""
+    """A tensor's share in a storage, while the tensor lives. No weak reference: such tensors modules cannot swap."""
 
     def __init__(self, host: torch.Tensor) -> None:
         storage = host.untyped_storage()

@@ -74,8 +74,7 @@ def parse_once(monkeypatch, script, path):
 
 @pytest.fixture
 def scores_come(request, monkeypatch):
-    """Scores of a validation come at once, as on a CPU, or while the training goes on: with the next logged row, or
-    late, when they are waited for."""
+    """Scores of a validation come at once, as on a CPU, or later: with the next logged row, or when waited for."""
     if request.param == "at once":
         return
 
@@ -168,8 +167,7 @@ def test_pretraining_with_nmi_killed_in_between_equals_a_straight_run(tiny_data,
 
 
 def half_precision(*_, **__):
-    """An fp16 accelerator on the CPU, with torch's own loss scaler; its first scale is one that every gradient
-    overflows."""
+    """An fp16 accelerator on the CPU, with torch's own loss scaler, at whose first scale every gradient overflows."""
     accelerator = Accelerator(mixed_precision="fp16", cpu=True)
     accelerator.native_amp = True  # which accelerate has for GPUs only
     accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40, backoff_factor=2.0**-30)
