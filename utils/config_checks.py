@@ -188,12 +188,7 @@ def _bases_faults(config: Config) -> Iterator[str]:
     yield from _network_faults(bases)
     if 2 * bases.edge >= bases.tile:
         yield f"bases.edge ({bases.edge}) leaves nothing of bases.tile ({bases.tile}): twice it must be less"
-    if not bases.channels and "cnn" in config.finetune.arms:
-        yield "bases.channels is 0, a linear layer on an encoder, but finetune.arms has cnn, which has no encoder"
-    if bases.source is not None and "cnn" not in config.finetune.arms:
-        yield f"bases.source ({bases.source}) is where the arm cnn starts: finetune.arms has no cnn"
-    if bases.source is not None and len(config.finetune.folds or bases.parts) > 1:
-        yield f"bases.source ({bases.source}) has read what other folds test on: name one fold in finetune.folds"
+    yield from _letters_faults(config)
     for name in ("ccds", "grafts"):
         files = bases.annotation if name == "ccds" else bases.fasta
         if foreign := [path for path in getattr(bases, name) if path not in files]:
@@ -202,6 +197,17 @@ def _bases_faults(config: Config) -> Iterator[str]:
         yield f"bases.tiles ({bases.tiles}) must be at least 3: the outer two are not learnt from"
     if bases.long_share and bases.stretches % 2:
         yield f"bases.stretches ({bases.stretches}) must be even under bases.long_share, which halves them"
+
+
+def _letters_faults(config: Config) -> Iterator[str]:
+    """Of the arm cnn, which reads letters alone."""
+    bases, has_cnn = config.bases, "cnn" in config.finetune.arms
+    if not bases.channels and has_cnn:
+        yield "bases.channels is 0, a linear layer on an encoder, but finetune.arms has cnn, which has no encoder"
+    if bases.source is not None and not has_cnn:
+        yield f"bases.source ({bases.source}) is where the arm cnn starts: finetune.arms has no cnn"
+    if bases.source is not None and len(config.finetune.folds or bases.parts) > 1:
+        yield f"bases.source ({bases.source}) has read what other folds test on: name one fold in finetune.folds"
 
 
 def _network_faults(bases: BasesConfig) -> Iterator[str]:

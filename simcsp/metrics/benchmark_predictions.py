@@ -17,7 +17,7 @@ from simcsp.core.errors import InputError
 from simcsp.core.files import check_hash, read_json, read_table
 from simcsp.core.provenance import REMEDY
 from simcsp.core.run_folder import PREDICTION_COLUMNS
-from simcsp.core.run_layout import ENVIRONMENT, PREDICTIONS, SUMMARY, checkpoint_path, fit_key, is_finished
+from simcsp.core.run_layout import ENVIRONMENT, PREDICTIONS, SUMMARY, FitKey, checkpoint_path, fit_key, is_finished
 from simcsp.labels.spliceator import Windows
 from simcsp.labels.splits import Splits, draw_parts
 from simcsp.metrics import benchmark
@@ -76,15 +76,12 @@ def ask_members(
     Returns {(arm, site, seed): its folds} and a sentence for each floor that is no longer what the run recorded.
     """
     fits = sorted(((fit_key(folder), folder) for folder in folders), key=lambda item: item[0].arm not in FLOORS)
-    counts = [len(splits.folds[fit.site][fit.fold]["val"]) for fit, _ in fits]
-    counts += [len(species.of_site(fit.site)) for fit, _ in fits for species in sets.values()]
+    total = sum(_windows_asked(fit, splits, sets) for fit, _ in fits)
     arms = {fit.arm for fit, _ in fits}
     of_annotation = {arm: benchmark.refit_annotation_floor(arm, config) for arm in OF_ANNOTATION if arm in arms}
     ensembles: dict[benchmark.EnsembleKey, list[benchmark.Member]] = {}
     changed: dict[str, float] = {}
-    with tqdm(
-        desc="benchmark", unit="window", total=sum(counts), unit_scale=True, disable=not sys.stderr.isatty()
-    ) as bar:
+    with tqdm(desc="benchmark", unit="window", total=total, unit_scale=True, disable=not sys.stderr.isatty()) as bar:
         for fit, folder in fits:
             arm = fit.model
             parts = parts_used(folder, splits.folds[fit.site][fit.fold], windows, config)
@@ -114,6 +111,11 @@ def ask_members(
         for arm, difference in changed.items()
         if difference > 1e-3
     ]
+
+
+def _windows_asked(fit: FitKey, splits: Splits, sets: dict[str, Windows]) -> int:
+    of_species = sum(len(species.of_site(fit.site)) for species in sets.values())
+    return len(splits.folds[fit.site][fit.fold]["val"]) + of_species
 
 
 def score_checkpoint(

@@ -202,18 +202,7 @@ def grow(model: BaseClassifier, smaller: BaseClassifier) -> None:
     The smaller one's channels and blocks come first. Further channels have fresh weights, which nothing else reads yet;
     further blocks add 0. Raises InputError where the model has not all that the smaller one has.
     """
-    if smaller.bert is not None or smaller.shape.is_linear:
-        raise InputError("bases.source: it reads an encoder, which the arm cnn has not: give a model of letters alone")
-    larger, given = dataclasses.asdict(model.shape), dataclasses.asdict(smaller.shape)
-    for name in ("kernel", "stride", "coarse_kernel"):
-        if larger[name] != given[name]:
-            raise InputError(f"bases.source: its {name} is {given[name]}, here {larger[name]}: set both alike")
-    for name in ("channels", "coarse_channels"):
-        if larger[name] < given[name]:
-            raise InputError(f"bases.{name} ({larger[name]}) is less than that of bases.source ({given[name]})")
-    for name in ("dilations", "coarse_dilations", "final_dilations"):
-        if larger[name][: len(given[name])] != given[name] or not given[name] and larger[name]:
-            raise InputError(f"bases.{name} ({larger[name]}) must begin with those of bases.source, {given[name]}")
+    _check_growth(model, smaller)
     theirs = smaller.state_dict()
     with torch.no_grad():
         for key, weights in model.state_dict().items():
@@ -226,6 +215,21 @@ def grow(model: BaseClassifier, smaller: BaseClassifier) -> None:
                 out, into = (1, 0) if key.startswith("up.") else (0, 1)
                 rows = weights.narrow(out, 0, theirs[key].shape[out]).zero_()
                 rows.narrow(into, 0, theirs[key].shape[into]).copy_(theirs[key])
+
+
+def _check_growth(model: BaseClassifier, smaller: BaseClassifier) -> None:
+    if smaller.bert is not None or smaller.shape.is_linear:
+        raise InputError("bases.source: it reads an encoder, which the arm cnn has not: give a model of letters alone")
+    larger, given = dataclasses.asdict(model.shape), dataclasses.asdict(smaller.shape)
+    for name in ("kernel", "stride", "coarse_kernel"):
+        if larger[name] != given[name]:
+            raise InputError(f"bases.source: its {name} is {given[name]}, here {larger[name]}: set both alike")
+    for name in ("channels", "coarse_channels"):
+        if larger[name] < given[name]:
+            raise InputError(f"bases.{name} ({larger[name]}) is less than that of bases.source ({given[name]})")
+    for name in ("dilations", "coarse_dilations", "final_dilations"):
+        if larger[name][: len(given[name])] != given[name] or not given[name] and larger[name]:
+            raise InputError(f"bases.{name} ({larger[name]}) must begin with those of bases.source, {given[name]}")
 
 
 # -- checkpoints -------------------------------------------------------------------------------------------------------
