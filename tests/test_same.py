@@ -71,7 +71,7 @@ def test_the_demo_begins_with_the_numbers_that_it_always_had(tmp_path):
         "pretrain.control": "false",
     }
     words = [str(word) for key, value in values.items() for word in (f"--{key}", value)]
-    subprocess.run([sys.executable, ROOT / "pretrain.py", *words], check=True, timeout=600, cwd=ROOT)
+    subprocess.run([sys.executable, ROOT / "pretrain.py", ROOT / "configs/demo.yaml", *words], check=True, timeout=600)
     found = {}
     for row in metrics_without_clock(tmp_path / "runs/demo/pretrain"):
         kept = {"train/loss", "val/sccs", "val/nmi"} & row.keys()

@@ -28,6 +28,7 @@ def arm_colour(arm: str, number: int = 0) -> str:
 
 
 def is_known(arm: str) -> bool:
+    """Whether an arm or stage has a colour of its own."""
     return _STAGES.get(arm, arm) in _ARMS
 
 

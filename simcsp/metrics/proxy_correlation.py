@@ -151,6 +151,7 @@ def measure_proxies(
         "seed": config.seed,
         "precision": accelerator.mixed_precision,
     }
+    mend_folder(path.parent, path.name)  # where a kill came after it was written
     if path.is_file():
         saved = read_json(path, "delete it to measure it again")
         if saved["inputs"] == inputs:

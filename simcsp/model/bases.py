@@ -111,7 +111,8 @@ class BaseClassifier(nn.Module):
     """Logits of CLASSES, or of as many others, for every base of a text; the first is the frequent one.
 
     bert: None is the arm without an encoder. It reads tiles side by side, so that each base is encoded once; frozen:
-    it is not trained. Convolutions are of two dimensions, as channels-last memory, four times as fast on a CPU, asks.
+    it is not trained. Convolutions run in two dimensions, one of size 1: channels-last memory, four times as fast on a
+    CPU, serves those alone.
     """
 
     def __init__(
