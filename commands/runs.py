@@ -90,17 +90,18 @@ def show_report(runs: list[Path], words: list[str]) -> None:
         raise InputError(f"{words[0]} does not exist: report takes run folders, such as runs/demo")
     parser = FlagParser("report", "The comparison of the arms of one run, or of several of the same windows and folds.")
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--compare", nargs=2, action="append", default=[], metavar=("ARM", "REFERENCE"))
+    pairs = "one more comparison, on windows where the runs have some; repeatable"
+    metavar = ("ARM", "REFERENCE")
+    parser.add_argument("--compare", nargs=2, action="append", default=[], metavar=metavar, help=pairs)
     asked, words = parser.read(words)
     configs = [_run_config(run, words) for run in runs]
     of_windows, of_bases = _by_task(configs)
-    if asked.compare and not of_windows:
-        raise InputError("--compare: every base has one table of arms, without pairs that are asked for")
     if of_windows:
         print(write_report(*of_windows, out=asked.out, described=asked.compare), flush=True)
     if of_bases:
         beside = asked.out is not None and of_windows
-        print(write_bases_report(*of_bases, out=asked.out / BASES if beside else asked.out), flush=True)
+        out, described = asked.out / BASES if beside else asked.out, () if of_windows else asked.compare
+        print(write_bases_report(*of_bases, out=out, described=described), flush=True)
 
 
 def _by_task(configs: list[Config]) -> tuple[list[Config], list[Config]]:

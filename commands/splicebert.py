@@ -9,18 +9,19 @@ from typing import Any
 
 from commands.flags import FlagParser, number_between
 from commands.sources import config_of, enclosing_run, encoders
+from simcsp.core import run_layout as layout
 from simcsp.core.config import DEFAULT_CONFIG, Config, to_dict
 from simcsp.core.device import build_accelerator, give_back_freed_memory, set_seed
 from simcsp.core.errors import InputError
 from simcsp.core.files import read_json, sha256_file, write_json
-from simcsp.core.run_layout import SPLICEBERT
 from simcsp.model.bases import BASES_CONFIG, Labeller, load_bases
 from simcsp.model.checkpoint import load_backbone
 from simcsp.model.checksums import sha256_folder
 from simcsp.model.encoder import fresh_like
 from simcsp.model.fast_blocks import for_prediction
-from simcsp.report.splicebert import write_results
+from simcsp.report.splicebert import check_pairs, difference_cells, write_results
 from simcsp.report.splicebert_results import PUBLISHED_WINDOW, RESULTS, Subject, measure
+from simcsp.report.table import aligned
 from utils.arguments import load_config
 
 HELP = """\
@@ -45,17 +46,21 @@ def show_splicebert(words: list[str]) -> None:
     amount = "windows, constructs, pairs of a group, mutated bases (2000)"
     parser.add_argument("--windows", type=number_between(int, 10, 10**6), default=2000, help=amount)
     parser.add_argument("--fresh", action="store_true", help="also random weights of the first encoder's sizes")
+    over_seeds = "t interval of the difference over pre-training seeds, columns without their :pretrainN; repeatable"
+    pair = ("ARM", "REFERENCE")
+    parser.add_argument("--compare", nargs=2, action="append", default=[], metavar=pair, help=over_seeds)
     asked, others = parser.read(words)
     sources, files = _split_inputs(asked.inputs)
     configs = {source: _config(source, files, others) for source in sources}
     run = enclosing_run(sources[0])
-    out = asked.out or (run or Path(configs[sources[0]].runs) / sources[0].resolve().name) / SPLICEBERT
+    out = asked.out or (run or Path(configs[sources[0]].runs) / sources[0].resolve().name) / layout.SPLICEBERT
     measured: dict[str, dict[str, Any]] = {}
     missing: dict[str, str] = {}
     chosen = asked.only or list(RESULTS)
     checkpoints = [(source, name, folder, False) for (source, name), folder in _checkpoints(sources).items()]
     if asked.fresh:
         checkpoints.append(_fresh_twin(checkpoints))
+    check_pairs([name for _, name, _, _ in checkpoints], asked.compare)
     for source, name, folder, fresh in checkpoints:
         subject = _subject(name, folder, enclosing_run(source), configs[source], asked, fresh)
         measured[name], why = _measure_all(subject, folder, asked, out, chosen)
@@ -63,7 +68,9 @@ def show_splicebert(words: list[str]) -> None:
     missing = {result: why for result, why in missing.items() if not any(result in one for one in measured.values())}
     if not any(measured.values()):
         raise InputError(f"nothing could be measured: {'; '.join(missing.values())}")
-    table = write_results(measured, missing, out)
+    table, differences = write_results(measured, missing, out, asked.compare)
+    for line in aligned(difference_cells(differences)) if asked.compare else ():
+        print(line)
     print(f"{len(table)} numbers of {len(measured)} checkpoints: {out}/results.csv, {out}/index.html")
 
 
@@ -101,15 +108,18 @@ def _checkpoints(sources: list[Path]) -> dict[tuple[Path, str], Path]:
     for source in sources:
         of_source = {str(source): source} if (source / BASES_CONFIG).is_file() else encoders(source)
         rows += [(source, "" if name == str(source) else name, folder) for name, folder in of_source.items()]
-    short = [
-        f"{source.name if len(sources) > 1 else ''} {arm}".strip() if arm else _label(source) for source, arm, _ in rows
-    ]
+    short = [_short_name(source, arm, folder, len(sources) > 1) for source, arm, folder in rows]
     whole = [f"{source} {arm}".strip() for source, arm, _ in rows]
     names = [name if short.count(name) == 1 else long for name, long in zip(short, whole)]
     return {(source, name): folder for name, (source, _, folder) in zip(names, rows)}
 
 
-def _label(source: Path) -> str:
+def _short_name(source: Path, arm: str, folder: Path, several: bool) -> str:
+    """run:arm:pretrainN of pre-training, the run where there are several sources; else what the path ends with."""
+    if (model := layout.checkpoint_model(folder)) is not None:
+        return model if several else model.partition(":")[2]
+    if arm:
+        return f"{source.name}:{arm}" if several else arm
     parts = [part for part in source.parts if part not in ("runs", "models", "checkpoints", "pretrain", "..", ".", "/")]
     return " ".join(parts[-2:])
 

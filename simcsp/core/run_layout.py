@@ -79,6 +79,9 @@ _FIT = re.compile(
     r"(?:^|/)(?P<arm>[^/]+)/(?P<site>donor|acceptor|both|bases)/(?:pretrain(?P<pretrain_seed>\d+)/)?"
     r"(?:windows(?P<train_windows>\d+)/draw(?P<draw>\d+)/)?seed(?P<seed>\d+)/fold(?P<fold>\d+)$"
 )
+_CHECKPOINT = re.compile(
+    r"(?:^|/)(?P<run>[^/]+)/(?P<stage>pretrain|control)/(?:seed(?P<seed>\d+)/)?checkpoints/(?P<name>[^/]+)$"
+)
 _FIT_LEVELS = ((), ("pretrain*",), ("windows*", "draw*"), ("pretrain*", "windows*", "draw*"))  # optional, of the site
 
 
@@ -161,6 +164,24 @@ def arm_checkpoints(run: Path, arm: str) -> dict[int | None, Path]:
 def arm_model(arm: str, pretrain_seed: int | None) -> str:
     """One of an arm's models: the arm, of several pre-training seeds `last:pretrain3`."""
     return arm if pretrain_seed is None else f"{arm}:pretrain{pretrain_seed}"
+
+
+def model_arm(model: str) -> tuple[str, int | None]:
+    """The arm and the pre-training seed that `arm_model` made a name of."""
+    arm, _, seed = model.rpartition(":pretrain")
+    return (arm, int(seed)) if arm and seed.isdecimal() else (model, None)
+
+
+def checkpoint_model(folder: Path) -> str | None:
+    """run:model of a checkpoint of pre-training: runs/a/control/seed3/checkpoints/last is 'a:control_last:pretrain3';
+    None elsewhere."""
+    found = _CHECKPOINT.search(folder.resolve().as_posix())
+    if found is None or found["name"].startswith(_STEP):
+        return None
+    arm = BASELINE if found["name"] == START else found["name"]
+    if found["stage"] == CONTROL_STAGE and arm != BASELINE:
+        arm = f"{CONTROL}{arm}"
+    return f"{found['run']}:{arm_model(arm, None if found['seed'] is None else int(found['seed']))}"
 
 
 # -- fits --------------------------------------------------------------------------------------------------------------

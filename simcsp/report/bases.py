@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,18 +37,20 @@ folds, and the interval covers both; with one fold only the test over seeds is m
 secondary comparisons [2]; `cnn` (no encoder), fresh weights and controls are described, not tested."""
 
 
-def write_bases_report(config: Config, *more: Config, out: Path | None = None) -> str:
+def write_bases_report(
+    config: Config, *more: Config, out: Path | None = None, described: Sequence[tuple[str, str]] = ()
+) -> str:
     """Compare the arms of a run, or of several, from the finished folds of finetune.task bases; returns the text for
     the terminal.
 
     Writes summary.csv, contrasts.csv, report.md and report.html to `out`, by default RUN/report/bases, and
-    runs/<a>+<b>/report/bases for several.
-    Raises InputError where no such fold is finished, and where folds cannot be paired.
+    runs/<a>+<b>/report/bases for several. described: as of `write_report`.
+    Raises InputError where no such fold is finished, where folds cannot be paired, and for an unknown arm.
     """
     runs = label_runs([config, *more])
     comparison, out = collect_bases(runs), out or default_folder([config, *more]) / BASES
     title, where = " + ".join(runs), " + ".join(str(one.folder) for one in runs.values())
-    contrasts = verdict.find_contrasts(comparison)
+    contrasts = verdict.find_contrasts(comparison, described)
     table = verdict.add_adjusted(verdict.compare(comparison.scores, verdict.smallest_effect(comparison)), contrasts, 0)
     table = table.assign(dataset=DATASET)[list(verdict.COLUMNS)]
     judged, caveats = verdict.judge(comparison, contrasts), find_bases_caveats(comparison)

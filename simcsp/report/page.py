@@ -19,7 +19,7 @@ from simcsp.metrics.sccs import SCCS_CEILING
 from simcsp.report.caveats import SYNTHETIC
 from simcsp.report.collect import CROSS_VALIDATION, Comparison, differing_settings, rows_where
 from simcsp.report.table import aligned, code, markdown_table, plain, prose
-from simcsp.report.verdict import ENDPOINTS, Contrast, Verdict
+from simcsp.report.verdict import ENDPOINTS, NAMES, Contrast, Verdict
 from simcsp.text.sites import SITES
 
 _METRICS = {"test/ap": "AP", "test/mcc": "MCC", "test/accuracy": "accuracy", "test/tpr": "TPR", "test/fpr": "FPR"}
@@ -191,7 +191,7 @@ def contrast_table(contrasts: list[Contrast]) -> str:
     for one in contrasts:
         places = {"site": one.site, "labels": str(one.windows or "all")}
         difference, p, *others = _tested(one)
-        cells = [f"{code(one.arm)} - {code(one.reference)}", ENDPOINTS[one.metric], *(places[name] for name in where)]
+        cells = [f"{code(one.arm)} - {code(one.reference)}", NAMES[one.metric], *(places[name] for name in where)]
         count = f"{one.test.n} {one.tests.unit}" if n == "n" else str(one.test.n)
         rows.append([*cells, count, difference, p, number(one.p_holm, ".3g"), *others])
     return markdown_table(rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,20 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from simcsp.core.colours import class_colour
+from simcsp.core.errors import InputError
 from simcsp.core.files import write_text
+from simcsp.core.run_layout import model_arm
+from simcsp.metrics.scores import corrected_ttest
 from simcsp.metrics.variants import REACH
-from simcsp.report.page import number, plain, to_html
+from simcsp.report.page import number, plain, to_html, with_interval
 from simcsp.report.plots import save_figure
 from simcsp.report.splicebert_results import RESULTS
-from simcsp.report.table import markdown_table
+from simcsp.report.table import code, markdown_table
 
 COLUMNS = ["model", "result", "metric", "n", "ours", "low", "high", "floor", "published", "source"]
+DIFFERENCE_COLUMNS = [
+    "arm", "reference", "result", "metric", "seeds", "mean", "reference_mean", "diff", "low", "high", "p",
+]  # fmt: skip
 TITLES = {
     "masked": "Masked bases by region",
     "variants": "Variants",
@@ -118,9 +125,66 @@ def result_table(measured: dict[str, dict[str, dict[str, Any]]]) -> pd.DataFrame
     return pd.DataFrame(rows, columns=COLUMNS).astype({"n": "Int64"})
 
 
-def write_results(measured: dict[str, dict[str, dict[str, Any]]], missing: dict[str, str], out: Path) -> pd.DataFrame:
-    """results.csv, index.html and its figures in `out`. missing: {result: why it was not measured}."""
+def check_pairs(models: Sequence[str], pairs: Sequence[tuple[str, str]]) -> None:
+    """Raises InputError for an arm of no model, and for two arms with fewer than two pre-training seeds in common."""
+    seeds: dict[str, set[int | None]] = {}
+    for arm, seed in map(model_arm, models):
+        seeds.setdefault(arm, set()).add(seed)
+    for pair in pairs:
+        if unknown := [arm for arm in pair if arm not in seeds]:
+            known = ", ".join(seeds)
+            raise InputError(f"--compare: {' and '.join(unknown)} are no arms of the sources; there are {known}")
+        one, other = (seeds[arm] for arm in pair)
+        common = len(one | other) - 1 if {None} in (one, other) else len(one & other)
+        if common < 2:
+            raise InputError(
+                f"--compare {' '.join(pair)}: {common} pre-training seeds in common, two or more are needed"
+            )
+
+
+def seed_differences(table: pd.DataFrame, arm: str, reference: str) -> pd.DataFrame:
+    """The paired t-test over pre-training seeds of every score that two arms have, one row each, DIFFERENCE_COLUMNS.
+
+    table: of `result_table`; models that differ in :pretrainN alone are one arm. One without such a seed, the start,
+    is paired with every seed of the other. What is the same for both, such as the scores of peers, is left out.
+    """
+    keys = pd.DataFrame(map(model_arm, table["model"]), columns=["arm", "seed"], index=table.index)
+    scored = table.assign(**keys).dropna(subset=["low"])  # what has an interval is a score, the rest counts
+    one, other = (scored[scored["arm"] == name] for name in (arm, reference))
+    seeded = one["seed"].notna().any() and other["seed"].notna().any()
+    both = one.merge(other, on=["result", "metric", *(["seed"] if seeded else [])], suffixes=("", "_other"))
+    rows = []
+    for (result, metric), of_metric in both.groupby(["result", "metric"], sort=False):
+        differences = (of_metric["ours"] - of_metric["ours_other"]).to_numpy()
+        if len(differences) > 1 and differences.any():
+            means = of_metric[["ours", "ours_other"]].mean()
+            test = corrected_ttest(differences, 0.0)
+            rows.append([arm, reference, result, metric, len(differences), *means, *test.values()])
+    return pd.DataFrame(rows, columns=DIFFERENCE_COLUMNS)
+
+
+def difference_cells(differences: pd.DataFrame) -> list[list[str]]:
+    """The lines of a table of `seed_differences`, its header first."""
+    lines = [["comparison", "metric", "seeds", "means", "difference [95 %]", "p"]]
+    for row in differences.itertuples():
+        means = f"{row.mean:.4f}, {row.reference_mean:.4f}"
+        interval = with_interval(row.diff, row.low, row.high)
+        lines.append(
+            [f"{row.arm} - {row.reference}", row.metric, str(row.seeds), means, interval, number(row.p, ".2g")]
+        )
+    return lines
+
+
+def write_results(
+    measured: dict[str, dict[str, dict[str, Any]]],
+    missing: dict[str, str],
+    out: Path,
+    compared: Sequence[tuple[str, str]] = (),
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """results.csv, index.html and its figures in `out`, and differences.csv where pairs of arms are compared; returns
+    both tables. missing: {result: why it was not measured}."""
     table = result_table(measured)
+    differences = pd.DataFrame(columns=DIFFERENCE_COLUMNS)
     write_text(out / "results.csv", table.to_csv(index=False, float_format="%.6g"))
     parts = ["# SpliceBERT's published results, measured anew"]
     for result in [name for name in RESULTS if any(name in results for results in measured.values())]:
@@ -129,12 +193,18 @@ def write_results(measured: dict[str, dict[str, dict[str, Any]]], missing: dict[
             save_figure(figure, out / f"{name}.png")
             parts.append(f"![{name}]({name}.png)")
         parts.append(_wide_table(table[table["result"] == result]))
+    if compared:
+        differences = pd.concat([seed_differences(table, *pair) for pair in compared], ignore_index=True)
+        write_text(out / "differences.csv", differences.to_csv(index=False, float_format="%.6g"))
+        head, *lines = difference_cells(differences)
+        named = markdown_table([head, *([code(line[0]), plain(line[1]), *line[2:]] for line in lines)])
+        parts += ["## Differences over pre-training seeds", "Paired t-test over seeds; not adjusted.", named]
     if missing:
         lines = [f"- {TITLES[name]}: {plain(why)}" for name, why in missing.items()]
         parts += ["## Not measured", "\n".join(lines)]
     names = ", ".join(measured)
     write_text(out / "index.html", to_html(names, "\n\n".join(parts) + "\n", out, "SpliceBERT's results"))
-    return table
+    return table, differences
 
 
 def _wide_table(rows: pd.DataFrame) -> str:

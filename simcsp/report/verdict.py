@@ -34,6 +34,9 @@ COLUMNS = ("arm", "site", "dataset", "metric", "mean", "sd", "n", "diff", "low",
 ENDPOINT, TUNED = "test/f1", "test/f1_tuned"
 ENDPOINTS = {ENDPOINT: "F1", "test/auc": "AUC", "test/ap_donor": "AP of donors", "test/ap_acceptor": "AP of acceptors"}
 """Co-primary: F1 and AUC of windows, average precision of either type where every base is labelled."""
+OF_BASES, MEAN_AP = "test/ap_donor", "test/ap"
+NAMES = ENDPOINTS | {MEAN_AP: "AP, mean of both types"}
+"""Of every base the mean of both types too, which is described, not tested."""
 LEVEL = 0.05
 PRIMARY_ARM = "last"
 _UNIT = ["draw", "seed", "fold"]
@@ -106,7 +109,7 @@ class Contrast:
     @property
     def interval(self) -> str:
         """The difference with its interval, three digits."""
-        return f"{self.test.diff:+.3f} {ENDPOINTS[self.metric]} [{self.test.low:+.3f}, {self.test.high:+.3f}]"
+        return f"{self.test.diff:+.3f} {NAMES[self.metric]} [{self.test.low:+.3f}, {self.test.high:+.3f}]"
 
     def row(self) -> dict[str, object]:
         """A row of contrasts.csv; seed_low to fold_high where there are both kinds of unit."""
@@ -186,11 +189,12 @@ def find_contrasts(comparison: Comparison, described: Sequence[tuple[str, str]] 
     contrasts: list[Contrast] = []
     for (site, windows), of_site in scores.groupby(["site", "train_windows"], sort=False):
         metrics = [metric for metric in ENDPOINTS if (of_site["metric"] == metric).any()]
+        metrics += [MEAN_AP] if OF_BASES in metrics else []
         for arm, reference, control in [pair for pair in pairs if {*pair[:2]} <= set(of_site["arm"])]:
             is_primary = (site, windows) == main_cut and (arm, reference) == primary
             for metric in metrics:
-                tests = paired_tests(scores, arm, reference, site, metric, windows, margin)
-                contrasts.append(Contrast(arm, reference, site, windows, metric, tests, control, is_primary))
+                tests, tested = paired_tests(scores, arm, reference, site, metric, windows, margin), metric in ENDPOINTS
+                contrasts.append(Contrast(arm, reference, site, windows, metric, tests, control, is_primary and tested))
     not_adjusted = {name for (_, arm), name in comparison.names.items() if arm in (*FLOORS, "fresh", *OF_CONTROL)}
     of_rank = [[one for one in contrasts if _rank(one, not_adjusted) == rank] for rank in range(3)]
     return [*of_rank[0], *_adjusted(of_rank[1]), *of_rank[2]]
@@ -200,6 +204,8 @@ def _rank(one: Contrast, described: set[str]) -> int:
     """0: primary; 1: secondary; 2: described and not adjusted for."""
     if one.primary:
         return 0
+    if one.metric not in ENDPOINTS:
+        return 2
     return 1 if one.control or (one.reference == BASELINE and one.arm not in described) else 2
 
 

@@ -85,6 +85,17 @@ def test_the_verdict_is_of_the_primary_contrast_over_seeds_and_over_folds(run, c
     assert page.count("data:image/png") == 4 and HOW_TO_READ.split(".")[0].split()[0] in page
 
 
+def test_a_pair_that_is_asked_for_and_the_mean_of_both_types_are_described(run, call, no_figures):
+    folder, found = run
+    call(evaluate, "report", folder, "--compare", "last", "cnn", "--compare", "control_last", "cnn")
+    contrasts = pd.read_csv(folder / "report/bases/contrasts.csv")
+    row = contrasts.query("arm == 'control_last' and reference == 'cnn' and metric == 'test/ap_donor'").iloc[0]
+    expected = [found["control_last", s, f] - found["cnn", None, f] for s in SEEDS for f in range(FOLDS)]
+    assert row["diff"] == pytest.approx(np.mean(expected), rel=1e-4) and pd.isna(row["p_holm"])
+    means = contrasts[contrasts["metric"] == "test/ap"]
+    assert len(means) == len(contrasts) / 3 and means["p_holm"].isna().all() and not means["primary"].any()
+
+
 def test_one_fold_and_folds_that_do_not_belong_together_are_named(run, call, capsys):
     folder, _ = run
     for path in folder.glob("finetune/**/fold0[12]/summary.json"):

@@ -12,6 +12,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from conftest import refusal
+from scipy.stats import ttest_rel
 from sklearn.metrics import average_precision_score, roc_auc_score
 from splicebert_data import EXONS, write_splicebert_data
 from transformers import BertForMaskedLM
@@ -124,7 +125,7 @@ def test_a_run_of_several_checkpoints_and_a_checkpoint_have_rows_of_each(measure
     table = measure("--only", "masked", "--windows", 20, sources=(run,))
     assert list(dict.fromkeys(table["model"])) == ["baseline", "last"]
     both = measure("--only", "masked", "--windows", 20, sources=(run, start))
-    assert len(set(both["model"])) == 3 and {"tiny baseline", "tiny last"} < set(both["model"])
+    assert len(set(both["model"])) == 3 and {"tiny:baseline", "tiny:last"} < set(both["model"])
 
 
 def test_two_checkpoints_of_one_name_stay_apart(measure, start, tmp_path):
@@ -132,7 +133,47 @@ def test_two_checkpoints_of_one_name_stay_apart(measure, start, tmp_path):
     for twin in twins:
         shutil.copytree(start, twin)
     table = measure("--only", "masked", "--windows", 20, sources=twins)
-    assert set(table["model"]) == {str(twin) for twin in twins}
+    assert set(table["model"]) == {"one:last:pretrain0", "one:control_last:pretrain0"}
+    plain = [shutil.copytree(start, tmp_path / place / "twin") for place in ("a/b", "c/b")]
+    table = measure("--only", "masked", "--windows", 20, sources=plain)
+    assert set(table["model"]) == {str(twin) for twin in plain}
+
+
+def test_arms_are_compared_over_their_pretraining_seeds(measure, start, tmp_path, capsys, call, data):
+    """By scipy's paired t-test; the start, which has no seed, goes with each of the other arm's."""
+    sources = [start]
+    for arm, stage, seeds in (("last", "pretrain", (0, 1, 2)), ("control_last", "control", (1, 2, 3))):
+        for seed in seeds:
+            sources.append(shutil.copytree(start, tmp_path / f"runs/one/{stage}/seed{seed}/checkpoints/last"))
+            model = BertForMaskedLM.from_pretrained(start)
+            noise = torch.Generator().manual_seed(10 * len(arm) + seed)
+            with torch.no_grad():
+                model.cls.predictions.bias += torch.randn(model.cls.predictions.bias.shape, generator=noise)
+            model.save_pretrained(sources[-1])
+            (sources[-1] / "checksums.json").unlink()
+    named = " ".join(start.parts[-2:])
+    pairs = [("one:last", "one:control_last"), ("one:last", named)]
+    words = [word for pair in pairs for word in ("--compare", *pair)]
+    table = measure("--only", "masked", "--windows", 20, *words, sources=sources)
+    shown, differences = capsys.readouterr().out, pd.read_csv(tmp_path / "out/differences.csv")
+    of_all = table[table["metric"] == "balanced accuracy, all"].set_index("model")["ours"]
+    for (arm, reference), seeds in zip(pairs, ((1, 2), (0, 1, 2))):
+        ours = [of_all[f"{arm}:pretrain{seed}"] for seed in seeds]
+        theirs = [of_all[f"{reference}:pretrain{seed}" if reference != named else named] for seed in seeds]
+        of_pair = differences[(differences["arm"] == arm) & (differences["reference"] == reference)]
+        (row,) = of_pair[of_pair["metric"] == "balanced accuracy, all"].itertuples()
+        expected = ttest_rel(ours, theirs)
+        assert row.seeds == len(seeds) and row.diff == pytest.approx(np.subtract(ours, theirs).mean(), abs=2e-6)
+        assert row.p == pytest.approx(expected.pvalue, rel=1e-3)
+        assert (row.low, row.high) == pytest.approx(tuple(expected.confidence_interval()), abs=1e-4)
+        assert f"{arm} - {reference}" in shown
+    assert not differences["metric"].str.contains("Markov").any()  # the same for all
+    assert "Differences over pre-training seeds" in (tmp_path / "out/index.html").read_text()
+    before = (tmp_path / "out/results.csv").read_bytes()
+    for pair, said in ((("one:last", "two:last"), "two:last"), ((named, named), "seeds in common")):
+        words = ("splicebert", *sources, "--data", data, "--out", tmp_path / "out", *WORDS, "--compare", *pair)
+        assert said in refusal(call, capsys, evaluate, *words)
+    assert (tmp_path / "out/results.csv").read_bytes() == before
 
 
 def test_saturation_mutagenesis_takes_the_largest_kl_of_three_substitutions(data, start, tmp_path):
