@@ -126,12 +126,14 @@ def made_by(stages: list[Path]) -> dict[str, str]:
 
 
 def portable(word: str) -> str:
-    """A word of a command without the folders of one machine: an absolute path from runs/, models/, data/ or configs/
-    on, or else its last part."""
-    tail = (
-        re.search(r"/.*?/((?:runs|models|data|configs)/.*)|/(?:.*/)?([^/]+)/?$", word) if word.startswith("/") else None
-    )
-    return word if tail is None else tail[1] or tail[2]
+    """A word of a command without the folders of one machine: each absolute path in it, in a list too, from runs/,
+    models/, data/ or configs/ on, or else its last part."""
+
+    def tail(path: re.Match[str]) -> str:
+        known = re.search(r"/((?:runs|models|data|configs)/.*)", path[0])
+        return known[1] if known else path[0].rstrip("/").rpartition("/")[2]
+
+    return re.sub(r"(?<![^\s=,\[])/[^,\]]+", tail, word)
 
 
 def commit_of(git: dict[str, str | bool | None]) -> str:

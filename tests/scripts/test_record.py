@@ -32,11 +32,16 @@ def record(tmp_path, monkeypatch):
     return run
 
 
+MORE = ["--finetune.arms", "[a=/a/b/runs/c/pretrain/checkpoints/last, b=models/m]"]
+MORE += ["--bases.fasta", "[data/g.fa.gz, /a/third/chr3.fa]", "--runs=/a/b/runs"]
+"""Words of a command that name folders of one machine within a list and after an equals sign."""
+
+
 def made(folder, git="a" * 40):
     """What every stage and every fit leaves behind."""
     folder.mkdir(parents=True)
     env = {
-        "argv": ["finetune.py", "configs/x.yaml", "--model.source", "/a/b/runs/c/mlm/checkpoints/last"],
+        "argv": ["finetune.py", "configs/x.yaml", "--model.source", "/a/b/runs/c/mlm/checkpoints/last", *MORE],
         "git": {"sha": git, "dirty": False},
         "started": "2026-11-25T01:00",
     }
@@ -85,7 +90,9 @@ def test_every_comparison_of_the_report_is_a_row_that_names_both_arms(record, tm
     assert table.loc["pwm", "", "test/auc"]["seeds"] == "0"  # of its fits
     assert table.loc["control_last", "", "val/sccs"][["seeds", "train_windows"]].tolist() == ["0 1 2 3 4", ""]
     assert len(table) == 6
-    assert primary["command"] == "finetune.py configs/x.yaml --model.source runs/c/mlm/checkpoints/last"  # no machine's
+    plain = "[a=runs/c/pretrain/checkpoints/last, b=models/m] --bases.fasta [data/g.fa.gz, chr3.fa] --runs=runs"
+    expected = f"finetune.py configs/x.yaml --model.source runs/c/mlm/checkpoints/last --finetune.arms {plain}"
+    assert primary["command"] == expected  # no machine's
 
 
 def test_what_was_not_taken_to_the_test_is_entered_without_its_test_scores(record, tmp_path):
