@@ -17,7 +17,8 @@ from simcsp.core.run_layout import BASES, CONFIG, RELATE, begun_fits, finished_f
 from simcsp.labels.motifs import load_motifs
 from simcsp.labels.splits import load_windows, selection_windows
 from simcsp.metrics import proxy_correlation
-from simcsp.report.bases import write_bases_report
+from simcsp.report.bases import collect_bases, write_bases_report
+from simcsp.report.collect import label_runs, merge
 from simcsp.report.proxy_correlation import write_relation
 from simcsp.report.write import write_report
 from simcsp.training.finetuning import run_folds
@@ -90,18 +91,32 @@ def show_report(runs: list[Path], words: list[str]) -> None:
         raise InputError(f"{words[0]} does not exist: report takes run folders, such as runs/demo")
     parser = FlagParser("report", "The comparison of the arms of one run, or of several of the same windows and folds.")
     parser.add_argument("--out", type=Path)
-    pairs = "one more comparison, on windows where the runs have some; repeatable"
-    metavar = ("ARM", "REFERENCE")
-    parser.add_argument("--compare", nargs=2, action="append", default=[], metavar=metavar, help=pairs)
+    pair = ("ARM", "REFERENCE")
+    parser.add_argument("--compare", nargs=2, action="append", default=[], metavar=pair, help="one more; repeatable")
     asked, words = parser.read(words)
     configs = [_run_config(run, words) for run in runs]
     of_windows, of_bases = _by_task(configs)
+    of_each = _pairs_of_each(asked.compare, of_windows, of_bases)
     if of_windows:
-        print(write_report(*of_windows, out=asked.out, described=asked.compare), flush=True)
+        print(write_report(*of_windows, out=asked.out, described=of_each[0]), flush=True)
     if of_bases:
-        beside = asked.out is not None and of_windows
-        out, described = asked.out / BASES if beside else asked.out, () if of_windows else asked.compare
-        print(write_bases_report(*of_bases, out=out, described=described), flush=True)
+        out = asked.out / BASES if asked.out is not None and of_windows else asked.out
+        print(write_bases_report(*of_bases, out=out, described=of_each[1]), flush=True)
+
+
+def _pairs_of_each(
+    pairs: list[list[str]], of_windows: list[Config], of_bases: list[Config]
+) -> tuple[list[list[str]], list[list[str]]]:
+    """Pairs of arms for the table of windows and for that of every base: where there are both, those with both arms
+    there. Raises InputError for a pair that neither has."""
+    if not (pairs and of_windows and of_bases):
+        return pairs, pairs
+    tables = (merge(label_runs(of_windows)), collect_bases(label_runs(of_bases)))
+    arms = [set(comparison.scores["arm"]) for comparison in tables]
+    if nowhere := next((pair for pair in pairs if not any(set(pair) <= known for known in arms)), None):
+        known = ", ".join(sorted(set.union(*arms)))
+        raise InputError(f"--compare {' '.join(nowhere)}: not both in a table of these runs, whose arms are {known}")
+    return tuple([pair for pair in pairs if set(pair) <= known] for known in arms)
 
 
 def _by_task(configs: list[Config]) -> tuple[list[Config], list[Config]]:

@@ -133,3 +133,17 @@ def test_runs_of_windows_and_of_bases_are_reported_each_in_its_table(run, tmp_pa
     assert f"{windows} + {both}" in shown and f"{both} + {folder}, every base" in shown
     assert set(pd.read_csv(out / "summary.csv")["dataset"]) == {"spliceator"}
     assert set(pd.read_csv(out / "bases/summary.csv")["dataset"]) == {"genome"}
+
+
+def test_a_pair_is_compared_in_the_table_that_has_both_arms(run, tmp_path, call, capsys, no_figures):
+    folder, _ = run
+    windows = make_run(tmp_path, "w", arms={"pwm": 1.5, "kmer": 1.0}).folder
+    pairs = ("--compare", "kmer", "pwm", "--compare", "control_last", "cnn")
+    call(evaluate, "report", windows, folder, "--out", tmp_path / "out", *pairs)
+    for table, pair in (("out", ("kmer", "pwm")), ("out/bases", ("control_last", "cnn"))):
+        compared = pd.read_csv(tmp_path / table / "contrasts.csv")[["arm", "reference"]]
+        assert pair in set(compared.itertuples(index=False, name=None))
+    line = refusal(
+        call, capsys, evaluate, "report", windows, folder, "--out", tmp_path / "out", "--compare", "kmer", "cnn"
+    )
+    assert "--compare kmer cnn: not both in a table" in line
