@@ -146,9 +146,13 @@ def measure_overlap(data: DataConfig, corpus: Corpus) -> list[Overlap]:
 
 
 def _joined(stretches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    """Stretches of ids in pieces of some Mb with an N between two, which no k-mer spans: crops are short and many."""
+    """Stretches of ids in pieces of some Mb with an N between two, which no k-mer spans: crops are short and many. A
+    longer one, such as a chromosome, is not copied: it lies in the mapped file."""
     piece, length = [], 0
     for stretch in stretches:
+        if len(stretch) > _PIECE:
+            yield stretch
+            continue
         piece += [stretch, np.array([N], dtype=np.uint8)]
         length += len(stretch)
         if length > _PIECE:

@@ -8,9 +8,10 @@ from conftest import other_strand, random_bases, stack
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import simcsp.labels.overlap
 import simcsp.text.kmers
-from simcsp.labels.overlap import overlap_report, sites_in_text
-from simcsp.text.alphabet import encode
+from simcsp.labels.overlap import _joined, overlap_report, sites_in_text
+from simcsp.text.alphabet import decode, encode
 
 
 @pytest.fixture
@@ -42,6 +43,18 @@ def test_sites_by_coordinates_agree_with_brute_force(intervals, sites, window):
 
 
 # -- report ------------------------------------------------------------------------------------------------------------
+
+
+def test_stretches_are_joined_with_an_n_between_and_long_ones_are_not_copied(monkeypatch):
+    monkeypatch.setattr(simcsp.labels.overlap, "_PIECE", 10)
+    text = random_bases(np.random.default_rng(0), 60)
+    ids = encode(text)
+    ends = [(0, 4), (4, 8), (10, 30), (30, 36), (36, 40), (40, 44)]
+    pieces = list(_joined(ids[start:end] for start, end in ends))
+    assert [decode(piece) for piece in pieces] == [
+        text[10:30], f"{text[0:4]}N{text[4:8]}N{text[30:36]}N", f"{text[36:40]}N{text[40:44]}N"
+    ]  # fmt: skip
+    assert np.shares_memory(pieces[0], ids)
 
 
 def test_the_report_says_each_part_in_a_sentence_and_reads_the_text_once(small_pieces):
