@@ -112,7 +112,7 @@ def _pairs_of_each(
     if not (pairs and of_windows and of_bases):
         return pairs, pairs
     tables = (merge(label_runs(of_windows)), collect_bases(label_runs(of_bases)))
-    arms = [set(comparison.scores["arm"]) for comparison in tables]
+    arms = [{*table.scores["arm"], *(f"{run}:{arm}" for run, arm in table.names)} for table in tables]
     if nowhere := next((pair for pair in pairs if not any(set(pair) <= known for known in arms)), None):
         known = ", ".join(sorted(set.union(*arms)))
         raise InputError(f"--compare {' '.join(nowhere)}: not both in a table of these runs, whose arms are {known}")

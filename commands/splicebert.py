@@ -103,23 +103,32 @@ def _config(source: Path, files: list[str], others: list[str]) -> Config:
 
 
 def _checkpoints(sources: list[Path]) -> dict[tuple[Path, str], Path]:
-    """{(source, name in the table): checkpoint folder}; names are as short as tells them apart."""
-    rows = []
+    """{(source, name in the table): checkpoint folder}: run:arm:pretrainN of pre-training, the run where there are
+    several sources, its path where two have one name; of others what their path ends with, as short as tells them
+    apart. Raises InputError for a checkpoint that is given twice."""
+    rows: list[tuple[Path, str, Path]] = []
     for source in sources:
         of_source = {str(source): source} if (source / BASES_CONFIG).is_file() else encoders(source)
         rows += [(source, "" if name == str(source) else name, folder) for name, folder in of_source.items()]
-    short = [_short_name(source, arm, folder, len(sources) > 1) for source, arm, folder in rows]
+    folders = [folder.resolve() for *_, folder in rows]
+    if twice := next((folder for folder in folders if folders.count(folder) > 1), None):
+        raise InputError(f"{twice} is given twice: name each checkpoint once")
+    models = [layout.checkpoint_model(folder) for folder in folders]
+    runs = {model[0] for model in models if model is not None}
+    run_names = [run.name for run in runs]
+    labels = {run: run.name if run_names.count(run.name) == 1 else str(run) for run in runs}
+    several, names = len(sources) > 1, []
+    for (source, arm, _), model in zip(rows, models):
+        if model is not None:
+            names.append(f"{labels[model[0]]}:{model[1]}" if several else model[1])
+        else:
+            names.append((f"{source.name}:{arm}" if several else arm) if arm else _label(source))
     whole = [f"{source} {arm}".strip() for source, arm, _ in rows]
-    names = [name if short.count(name) == 1 else long for name, long in zip(short, whole)]
+    names = [name if names.count(name) == 1 else long for name, long in zip(names, whole)]
     return {(source, name): folder for name, (source, _, folder) in zip(names, rows)}
 
 
-def _short_name(source: Path, arm: str, folder: Path, several: bool) -> str:
-    """run:arm:pretrainN of pre-training, the run where there are several sources; else what the path ends with."""
-    if (model := layout.checkpoint_model(folder)) is not None:
-        return model if several else model.partition(":")[2]
-    if arm:
-        return f"{source.name}:{arm}" if several else arm
+def _label(source: Path) -> str:
     parts = [part for part in source.parts if part not in ("runs", "models", "checkpoints", "pretrain", "..", ".", "/")]
     return " ".join(parts[-2:])
 

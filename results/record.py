@@ -133,7 +133,7 @@ def portable(word: str) -> str:
         known = re.search(r"/((?:runs|models|data|configs)/.*)", path[0])
         return known[1] if known else path[0].rstrip("/").rpartition("/")[2]
 
-    return re.sub(r"(?<![^\s=,\[])/[^,\]]+", tail, word)
+    return re.sub(r"""(?<![^\s=,\["'])/[^,\]"']+""", tail, word)
 
 
 def commit_of(git: dict[str, str | bool | None]) -> str:

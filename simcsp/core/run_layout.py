@@ -79,9 +79,7 @@ _FIT = re.compile(
     r"(?:^|/)(?P<arm>[^/]+)/(?P<site>donor|acceptor|both|bases)/(?:pretrain(?P<pretrain_seed>\d+)/)?"
     r"(?:windows(?P<train_windows>\d+)/draw(?P<draw>\d+)/)?seed(?P<seed>\d+)/fold(?P<fold>\d+)$"
 )
-_CHECKPOINT = re.compile(
-    r"(?:^|/)(?P<run>[^/]+)/(?P<stage>pretrain|control)/(?:seed(?P<seed>\d+)/)?checkpoints/(?P<name>[^/]+)$"
-)
+_CHECKPOINT = re.compile(r"(?P<run>.+)/(?P<stage>pretrain|control)/(?:seed(?P<seed>\d+)/)?checkpoints/(?P<name>[^/]+)$")
 _FIT_LEVELS = ((), ("pretrain*",), ("windows*", "draw*"), ("pretrain*", "windows*", "draw*"))  # optional, of the site
 
 
@@ -172,16 +170,16 @@ def model_arm(model: str) -> tuple[str, int | None]:
     return (arm, int(seed)) if arm and seed.isdecimal() else (model, None)
 
 
-def checkpoint_model(folder: Path) -> str | None:
-    """run:model of a checkpoint of pre-training: runs/a/control/seed3/checkpoints/last is 'a:control_last:pretrain3';
-    None elsewhere."""
+def checkpoint_model(folder: Path) -> tuple[Path, str] | None:
+    """(run folder, model) of a checkpoint of pre-training: runs/a/control/seed3/checkpoints/last is (runs/a,
+    'control_last:pretrain3'); None for any other folder."""
     found = _CHECKPOINT.search(folder.resolve().as_posix())
     if found is None or found["name"].startswith(_STEP):
         return None
     arm = BASELINE if found["name"] == START else found["name"]
     if found["stage"] == CONTROL_STAGE and arm != BASELINE:
         arm = f"{CONTROL}{arm}"
-    return f"{found['run']}:{arm_model(arm, None if found['seed'] is None else int(found['seed']))}"
+    return Path(found["run"]), arm_model(arm, None if found["seed"] is None else int(found["seed"]))
 
 
 # -- fits --------------------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from simcsp.core.arms import OF_CONTROL, OF_PRETRAINING
 from simcsp.core.colours import class_colour
 from simcsp.core.errors import InputError
 from simcsp.core.files import write_text
@@ -126,30 +127,32 @@ def result_table(measured: dict[str, dict[str, dict[str, Any]]]) -> pd.DataFrame
 
 
 def check_pairs(models: Sequence[str], pairs: Sequence[tuple[str, str]]) -> None:
-    """Raises InputError for an arm of no model, and for two arms with fewer than two pre-training seeds in common."""
+    """Raises InputError for an arm of no model or beside itself, for two arms with fewer than two pre-training seeds in
+    common, and for one that was trained under one seed: its variation is not known."""
     seeds: dict[str, set[int | None]] = {}
     for arm, seed in map(model_arm, models):
         seeds.setdefault(arm, set()).add(seed)
     for pair in pairs:
+        asked = f"--compare {' '.join(pair)}"
         if unknown := [arm for arm in pair if arm not in seeds]:
-            known = ", ".join(seeds)
-            raise InputError(f"--compare: {' and '.join(unknown)} are no arms of the sources; there are {known}")
+            raise InputError(f"{asked}: {unknown[0]} is no arm of the sources; there are {', '.join(seeds)}")
+        trained = [arm for arm in pair if arm.rpartition(":")[2] in OF_PRETRAINING + OF_CONTROL]
+        if single := [arm for arm in trained if seeds[arm] == {None}]:
+            raise InputError(f"{asked}: {single[0]} has one pre-training seed, two or more are needed")
         one, other = (seeds[arm] for arm in pair)
         common = len(one | other) - 1 if {None} in (one, other) else len(one & other)
-        if common < 2:
-            raise InputError(
-                f"--compare {' '.join(pair)}: {common} pre-training seeds in common, two or more are needed"
-            )
+        if pair[0] == pair[1] or common < 2:
+            raise InputError(f"{asked}: {common} pre-training seeds in common, two or more of two arms are needed")
 
 
 def seed_differences(table: pd.DataFrame, arm: str, reference: str) -> pd.DataFrame:
-    """The paired t-test over pre-training seeds of every score that two arms have, one row each, DIFFERENCE_COLUMNS.
+    """The paired t-test over pre-training seeds of every number that two arms have, one row each, DIFFERENCE_COLUMNS.
 
     table: of `result_table`; models that differ in :pretrainN alone are one arm. One without such a seed, the start,
-    is paired with every seed of the other. What is the same for both, such as the scores of peers, is left out.
+    is paired with every seed of the other. What is the same for both, such as counts and peers, is left out.
     """
     keys = pd.DataFrame(map(model_arm, table["model"]), columns=["arm", "seed"], index=table.index)
-    scored = table.assign(**keys).dropna(subset=["low"])  # what has an interval is a score, the rest counts
+    scored = table.assign(**keys).dropna(subset=["ours"])
     one, other = (scored[scored["arm"] == name] for name in (arm, reference))
     seeded = one["seed"].notna().any() and other["seed"].notna().any()
     both = one.merge(other, on=["result", "metric", *(["seed"] if seeded else [])], suffixes=("", "_other"))
@@ -199,6 +202,8 @@ def write_results(
         head, *lines = difference_cells(differences)
         named = markdown_table([head, *([code(line[0]), plain(line[1]), *line[2:]] for line in lines)])
         parts += ["## Differences over pre-training seeds", "Paired t-test over seeds; not adjusted.", named]
+    else:
+        (out / "differences.csv").unlink(missing_ok=True)  # of an earlier call
     if missing:
         lines = [f"- {TITLES[name]}: {plain(why)}" for name, why in missing.items()]
         parts += ["## Not measured", "\n".join(lines)]

@@ -212,14 +212,17 @@ def _rank(one: Contrast, described: set[str]) -> int:
 def _pairs(
     comparison: Comparison, primary: tuple[str, str] | None, described: Sequence[tuple[str, str]]
 ) -> list[tuple[str, str, bool]]:
-    """(arm, reference, whether that is its control) of all comparisons. Raises InputError for an unknown arm."""
+    """(arm, reference, whether that is its control) of all comparisons. described: by their names here, or as run:arm.
+    Raises InputError for an unknown arm."""
     arms = list(dict.fromkeys(comparison.scores["arm"]))
+    by_run = {f"{run}:{arm}": name for (run, arm), name in comparison.names.items()}
+    described = dict.fromkeys((by_run.get(one, one), by_run.get(other, other)) for one, other in described)
     if unknown := {name for pair in described for name in pair}.difference(arms):
         raise InputError(f"{', '.join(sorted(unknown))}: no arm of these runs; there are {', '.join(arms)}")
     pairs = [(arm, control, True) for arm, control in comparison.pairs()]
     pairs += [(arm, BASELINE, False) for arm in arms if arm != BASELINE and BASELINE in arms]
     pairs += _beside(comparison, primary)
-    return pairs + [(*pair, False) for pair in described if tuple(pair) not in {of_report[:2] for of_report in pairs}]
+    return pairs + [(*pair, False) for pair in described if pair not in {of_report[:2] for of_report in pairs}]
 
 
 def _adjusted(contrasts: list[Contrast]) -> list[Contrast]:

@@ -87,9 +87,11 @@ def test_the_verdict_is_of_the_primary_contrast_over_seeds_and_over_folds(run, c
 
 def test_a_pair_that_is_asked_for_and_the_mean_of_both_types_are_described(run, call, no_figures):
     folder, found = run
-    call(evaluate, "report", folder, "--compare", "last", "cnn", "--compare", "control_last", "cnn")
+    pairs = [("last", "cnn"), ("x:control_last", "cnn"), ("control_last", "x:cnn")]  # the last two are one
+    call(evaluate, "report", folder, *(word for pair in pairs for word in ("--compare", *pair)))
     contrasts = pd.read_csv(folder / "report/bases/contrasts.csv")
-    row = contrasts.query("arm == 'control_last' and reference == 'cnn' and metric == 'test/ap_donor'").iloc[0]
+    (index,) = contrasts.query("arm == 'control_last' and reference == 'cnn' and metric == 'test/ap_donor'").index
+    row = contrasts.loc[index]
     expected = [found["control_last", s, f] - found["cnn", None, f] for s in SEEDS for f in range(FOLDS)]
     assert row["diff"] == pytest.approx(np.mean(expected), rel=1e-4) and pd.isna(row["p_holm"])
     means = contrasts[contrasts["metric"] == "test/ap"]

@@ -33,7 +33,7 @@ def record(tmp_path, monkeypatch):
 
 
 MORE = ["--finetune.arms", "[a=/a/b/runs/c/pretrain/checkpoints/last, b=models/m]"]
-MORE += ["--bases.fasta", "[data/g.fa.gz, /a/third/chr3.fa]", "--runs=/a/b/runs"]
+MORE += ["--bases.fasta", '[data/g.fa.gz, "/a/third/chr3.fa"]', "--runs=/a/b/runs"]
 """Words of a command that name folders of one machine within a list and after an equals sign."""
 
 
@@ -90,7 +90,7 @@ def test_every_comparison_of_the_report_is_a_row_that_names_both_arms(record, tm
     assert table.loc["pwm", "", "test/auc"]["seeds"] == "0"  # of its fits
     assert table.loc["control_last", "", "val/sccs"][["seeds", "train_windows"]].tolist() == ["0 1 2 3 4", ""]
     assert len(table) == 6
-    plain = "[a=runs/c/pretrain/checkpoints/last, b=models/m] --bases.fasta [data/g.fa.gz, chr3.fa] --runs=runs"
+    plain = '[a=runs/c/pretrain/checkpoints/last, b=models/m] --bases.fasta [data/g.fa.gz, "chr3.fa"] --runs=runs'
     expected = f"finetune.py configs/x.yaml --model.source runs/c/mlm/checkpoints/last --finetune.arms {plain}"
     assert primary["command"] == expected  # no machine's
 

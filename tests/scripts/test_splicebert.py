@@ -170,10 +170,25 @@ def test_arms_are_compared_over_their_pretraining_seeds(measure, start, tmp_path
     assert not differences["metric"].str.contains("Markov").any()  # the same for all
     assert "Differences over pre-training seeds" in (tmp_path / "out/index.html").read_text()
     before = (tmp_path / "out/results.csv").read_bytes()
-    for pair, said in ((("one:last", "two:last"), "two:last"), ((named, named), "seeds in common")):
+    one_seed = shutil.copytree(start, tmp_path / "runs/two/pretrain/checkpoints/last")
+    refused = {("one:last", "three:last"): "three:last is no arm", (named, named): "in common"}
+    refused |= {("one:last", "two:last"): "two:last has one pre-training seed", ("one:last", "one:last"): "two arms"}
+    sources.append(one_seed)
+    for pair, said in refused.items():
         words = ("splicebert", *sources, "--data", data, "--out", tmp_path / "out", *WORDS, "--compare", *pair)
         assert said in refusal(call, capsys, evaluate, *words)
     assert (tmp_path / "out/results.csv").read_bytes() == before
+    measure("--only", "masked", "--windows", 20, sources=sources[:2])
+    assert not (tmp_path / "out/differences.csv").exists()  # those of another call
+
+
+def test_runs_of_one_name_stay_apart_and_a_checkpoint_is_given_once(measure, start, tmp_path, call, capsys, data):
+    runs = [tmp_path / place / "runs/one" for place in "ab"]
+    sources = [shutil.copytree(start, run / "pretrain/seed0/checkpoints/last") for run in runs]
+    table = measure("--only", "masked", "--windows", 20, sources=sources)
+    assert set(table["model"]) == {f"{run}:last:pretrain0" for run in runs}
+    words = ("splicebert", sources[0], sources[0], "--data", data, "--out", tmp_path / "out", *WORDS)
+    assert f"{sources[0]} is given twice" in refusal(call, capsys, evaluate, *words)
 
 
 def test_saturation_mutagenesis_takes_the_largest_kl_of_three_substitutions(data, start, tmp_path):
