@@ -68,7 +68,9 @@ def toy(path: Path, folder: Path, data: Path) -> Path:
         genome.write_text("".join(f">chr{name}\n{bases}\n" for name in (1, 2)))
     values |= {"name": path.stem, "runs": str(folder / "runs"), "device": "cpu", "precision": "fp32", "workers": 1}
     shape = ("pooling", "pooling_layer", "drop_layers")
-    values["model"] = {"pooling": "mean"} | {key: values["model"][key] for key in shape if key in values["model"]}
+    own = {key: value for key, value in values.get("model", {}).items() if key in shape}
+    values["model"] = {"pooling": "mean"} | own
+    values.setdefault("data", {})
     values["model"] |= {"max_position_embeddings": 64}
     values["model"] |= {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16}
     values["data"] |= {"window": 40, "context": 20, "motif_window": 20, "num_folds": FOLDS}
@@ -92,6 +94,8 @@ def toy(path: Path, folder: Path, data: Path) -> Path:
     if "bases" in values:
         values["bases"] |= {"fasta": values["data"]["fasta"], "annotation": values["data"]["annotation"]}
         values["bases"] |= {"parts": [["tiny1"], ["tiny2"]], "ignore": [], "tile": 20, "tiles": 3, "dilations": [1]}
+        values["bases"].pop("source", None)  # a finished model, whose sizes are given
+        values["bases"] |= {"edge": 2} if "edge" in values["bases"] else {}
         values["bases"] |= {"steps": 2, "stretches": 4, "ccds": [], "grafts": [], "doubtful": []}
         values["data"] |= {"annotation": [], "scorer": "pwm"}
     for stage in ("mlm", "pretrain"):
@@ -117,7 +121,7 @@ def toy(path: Path, folder: Path, data: Path) -> Path:
             values["finetune"]["arms"] = [f"{name}={small}" if folder else name for name, _, folder in arms]
     if "search" in values:
         values["search"] |= {"trials": 2, "startup_trials": 1}
-        values["search"]["space"]["pretrain.batch_size"] = {"choices": [4, 8]}
+        values["search"]["space"]["pretrain.batch_size"] = {"choices": [8, 12]}
         values["search"]["space"]["pretrain.warmup_steps"] = {"low": 0, "high": 2}
     shutil.rmtree(folder / "runs", ignore_errors=True)
     target = folder / f"{path.stem}.yaml"
