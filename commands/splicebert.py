@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -103,9 +104,8 @@ def _config(source: Path, files: list[str], others: list[str]) -> Config:
 
 
 def _checkpoints(sources: list[Path]) -> dict[tuple[Path, str], Path]:
-    """{(source, name in the table): checkpoint folder}: run:arm:pretrainN of pre-training, the run where there are
-    several sources, its path where two have one name; of others what their path ends with, as short as tells them
-    apart. Raises InputError for a checkpoint that is given twice."""
+    """{(source, name in the table): checkpoint folder}; names are as short as tells them apart. Raises InputError for a
+    checkpoint that is given twice."""
     rows: list[tuple[Path, str, Path]] = []
     for source in sources:
         of_source = {str(source): source} if (source / BASES_CONFIG).is_file() else encoders(source)
@@ -113,19 +113,27 @@ def _checkpoints(sources: list[Path]) -> dict[tuple[Path, str], Path]:
     folders = [folder.resolve() for *_, folder in rows]
     if twice := next((folder for folder in folders if folders.count(folder) > 1), None):
         raise InputError(f"{twice} is given twice: name each checkpoint once")
-    models = [layout.checkpoint_model(folder) for folder in folders]
-    runs = {model[0] for model in models if model is not None}
-    run_names = [run.name for run in runs]
-    labels = {run: run.name if run_names.count(run.name) == 1 else str(run) for run in runs}
-    several, names = len(sources) > 1, []
-    for (source, arm, _), model in zip(rows, models):
-        if model is not None:
-            names.append(f"{labels[model[0]]}:{model[1]}" if several else model[1])
-        else:
-            names.append((f"{source.name}:{arm}" if several else arm) if arm else _label(source))
+    short = _short_names(rows, len(sources) > 1)
     whole = [f"{source} {arm}".strip() for source, arm, _ in rows]
-    names = [name if names.count(name) == 1 else long for name, long in zip(names, whole)]
+    names = [name if short.count(name) == 1 else long for name, long in zip(short, whole)]
     return {(source, name): folder for name, (source, _, folder) in zip(names, rows)}
+
+
+def _short_names(rows: list[tuple[Path, str, Path]], several: bool) -> list[str]:
+    """run:arm:pretrainN of pre-training, the run where there are several sources, its path where two have one name; of
+    others what their path ends with. rows: (source, arm, checkpoint folder)."""
+    models = [layout.checkpoint_model(folder) for *_, folder in rows]
+    runs = {model[0] for model in models if model is not None}
+    of_name = Counter(run.name for run in runs)
+    names = []
+    for (source, arm, _), model in zip(rows, models):
+        if model is None and not arm:
+            names.append(_label(source))
+            continue
+        run, arm = (source, arm) if model is None else model
+        place = str(run) if of_name[run.name] > 1 else run.name
+        names.append(f"{place}:{arm}" if several else arm)
+    return names
 
 
 def _label(source: Path) -> str:

@@ -188,16 +188,20 @@ def find_contrasts(comparison: Comparison, described: Sequence[tuple[str, str]] 
     pairs, main_cut = _pairs(comparison, primary, described), (_endpoint_site(scores), main_size(scores))
     contrasts: list[Contrast] = []
     for (site, windows), of_site in scores.groupby(["site", "train_windows"], sort=False):
-        metrics = [metric for metric in ENDPOINTS if (of_site["metric"] == metric).any()]
-        metrics += [MEAN_AP] if OF_BASES in metrics else []
         for arm, reference, control in [pair for pair in pairs if {*pair[:2]} <= set(of_site["arm"])]:
             is_primary = (site, windows) == main_cut and (arm, reference) == primary
-            for metric in metrics:
+            for metric in _compared_metrics(of_site):
                 tests, tested = paired_tests(scores, arm, reference, site, metric, windows, margin), metric in ENDPOINTS
                 contrasts.append(Contrast(arm, reference, site, windows, metric, tests, control, is_primary and tested))
     not_adjusted = {name for (_, arm), name in comparison.names.items() if arm in (*FLOORS, "fresh", *OF_CONTROL)}
     of_rank = [[one for one in contrasts if _rank(one, not_adjusted) == rank] for rank in range(3)]
     return [*of_rank[0], *_adjusted(of_rank[1]), *of_rank[2]]
+
+
+def _compared_metrics(scores: pd.DataFrame) -> list[str]:
+    """The endpoints that are there; of every base the mean of both types too."""
+    measured = set(scores["metric"])
+    return [metric for metric in ENDPOINTS if metric in measured] + ([MEAN_AP] if OF_BASES in measured else [])
 
 
 def _rank(one: Contrast, described: set[str]) -> int:
