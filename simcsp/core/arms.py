@@ -23,6 +23,12 @@ ARMS = (*FLOORS, "fresh", BASELINE, *OF_PRETRAINING, *OF_CONTROL)
 """All predefined arms, in the order of tables."""
 
 
+def is_trained(name: str) -> bool:
+    """Whether an arm, by its name or as run:arm, is a checkpoint of pre-training or its control: another seed makes
+    another."""
+    return name.rpartition(":")[2] in OF_PRETRAINING + OF_CONTROL
+
+
 def starts_of(arm: str, pretrain_seeds: int) -> int:
     """From how many checkpoints an entry of finetune.arms is fine-tuned: one a pre-training seed where this run's
     pre-training makes them, and one alone where it is NAME=CHECKPOINT."""

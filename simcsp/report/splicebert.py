@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from simcsp.core.arms import OF_CONTROL, OF_PRETRAINING
+from simcsp.core.arms import is_trained
 from simcsp.core.colours import class_colour
 from simcsp.core.errors import InputError
 from simcsp.core.files import write_text
@@ -136,8 +136,7 @@ def check_pairs(models: Sequence[str], pairs: Sequence[tuple[str, str]]) -> None
         asked = f"--compare {' '.join(pair)}"
         if unknown := [arm for arm in pair if arm not in seeds]:
             raise InputError(f"{asked}: {unknown[0]} is no arm of the sources; there are {', '.join(seeds)}")
-        trained = [arm for arm in pair if arm.rpartition(":")[2] in OF_PRETRAINING + OF_CONTROL]
-        if single := [arm for arm in trained if seeds[arm] == {None}]:
+        if single := [arm for arm in pair if is_trained(arm) and seeds[arm] == {None}]:
             raise InputError(f"{asked}: {single[0]} has one pre-training seed, two or more are needed")
         one, other = (seeds[arm] for arm in pair)
         common = len(one | other) - 1 if {None} in (one, other) else len(one & other)

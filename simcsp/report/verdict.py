@@ -24,7 +24,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from simcsp.core.arms import BASELINE, CONTROL, FLOORS, OF_CONTROL, OF_PRETRAINING
+from simcsp.core.arms import BASELINE, CONTROL, FLOORS, OF_CONTROL, OF_PRETRAINING, is_trained
 from simcsp.core.errors import InputError
 from simcsp.metrics.distance import Distance
 from simcsp.metrics.scores import chance_auc, corrected_ttest, equivalence_test, holm, smallest_difference
@@ -162,12 +162,17 @@ def paired_differences(
 def paired_tests(
     scores: pd.DataFrame, arm: str, reference: str, site: str, metric: str, windows: int, margin: float
 ) -> PairedTests:
-    """The tests of `paired_differences`. margin: evaluate.smallest_effect."""
+    """The tests of `paired_differences`; over folds alone where one arm was pre-trained under one seed, whose variation
+    is then not known. margin: evaluate.smallest_effect."""
     differences = paired_differences(scores, arm, reference, site, metric, windows)
     by_fold = differences.groupby(["seed", "fold"])["value"].mean().to_numpy()  # over draws and pre-training seeds
     by_seed = differences.groupby("pretrain_seed")["value"].mean().to_numpy()
     folds = difference_test(by_fold, differences["ratio"].mean(), margin)
-    return PairedTests(folds, None if len(by_seed) < 2 else difference_test(by_seed, 0.0, margin))
+    of_one_seed = [
+        is_trained(name) and (rows_where(scores, arm=name)["pretrain_seed"] < 0).all() for name in (arm, reference)
+    ]
+    several = len(by_seed) > 1 and not any(of_one_seed)
+    return PairedTests(folds, difference_test(by_seed, 0.0, margin) if several else None)
 
 
 def difference_test(differences: np.ndarray, ratio: float, margin: float) -> PairedTest:

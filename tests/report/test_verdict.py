@@ -173,6 +173,13 @@ def test_several_pretraining_seeds_are_the_unit_and_folds_stand_beside_them(tmp_
     assert (to_baseline.both.n, to_baseline.unit) == (3, "pre-training seeds")  # it has no seed: paired with each
 
 
+def test_one_trained_under_one_seed_is_compared_over_folds_alone(tmp_path):
+    made = seeded(tmp_path, np.array([0.03, 0.01, 0.05])[:, None] + SPREAD)
+    once = study(tmp_path, {"y:last": 0.0}).scores
+    tests = paired_tests(pd.concat([made.scores, once]), "last", "y:last", "both", "test/f1", 0, 0.01)
+    assert (tests.seeds, tests.unit, tests.both.n) == (None, "folds x seeds", FOLDS)
+
+
 def test_seeds_that_agree_about_windows_that_differ_are_no_difference(tmp_path):
     uneven = np.where(np.arange(FOLDS) % 2, 0.2, -0.18)  # folds disagree, seeds do not
     made = seeded(tmp_path, 0.001 * np.arange(3)[:, None] + uneven)
